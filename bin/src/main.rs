@@ -1,0 +1,3 @@
+fn main() {
+    println!("{}", omb_runtime_real::v());
+}

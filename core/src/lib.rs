@@ -1,0 +1,17 @@
+//! omb-core: decides everything, touches nothing.
+//!
+//! ```text
+//! config ─▶ plan ─▶ commands ─▶ (workers) ─▶ events ─▶ stats ─▶ report
+//! ```
+//!
+//! The machines in here ([`controller`], [`worker`], [`broker`]) are driven by the real network and clock in one
+//! crate and by a simulation in another; neither shows in here. A module uses only what stands above it in this list.
+
+pub mod config;
+pub mod id;
+pub mod load;
+pub mod machine;
+pub mod plan;
+pub mod seed;
+pub mod stats;
+pub mod time;

@@ -1,0 +1,6 @@
+//! What happens per message, as step functions on plain data: when it is due, its header, what its
+//! arrival tells. Called by threads in one runtime and by simulated tasks in the other.
+
+pub mod header;
+pub mod keys;
+pub mod payload;

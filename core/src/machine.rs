@@ -1,0 +1,68 @@
+//! What all machines share: one trait, and the loop that brings a machine to rest.
+
+use std::ops::ControlFlow;
+
+use crate::time::Instant;
+
+/// When a machine wants to be woken, and which of its timers asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wake {
+    /// The instant at which `handle_timeout` has something to do.
+    pub at: Instant,
+    /// The timer, in words a log can show: `"call deadline"`, `"session of a member"`.
+    pub why: &'static str,
+}
+
+impl Wake {
+    /// The earlier of two wishes; the first if they are equal.
+    #[must_use]
+    pub fn earlier(a: Option<Self>, b: Option<Self>) -> Option<Self> {
+        match (a, b) {
+            (Some(a), Some(b)) => Some(if b.at < a.at { b } else { a }),
+            (a, b) => a.or(b),
+        }
+    }
+}
+
+/// A machine without I/O: time and inputs go in; outputs and a wish to be woken come out.
+///
+/// Outputs are drained before the next input (see [`settle`]), so each is caused by one input or timer.
+pub trait Machine {
+    /// What can happen to it.
+    type Input;
+    /// What it wants done.
+    type Output;
+    /// Takes one input at `now`.
+    fn handle_input(&mut self, now: Instant, input: Self::Input);
+    /// Acts on what is due at `now`. Early or repeated calls do no harm.
+    fn handle_timeout(&mut self, now: Instant);
+    /// The next output; `None` once drained.
+    fn poll_output(&mut self) -> Option<Self::Output>;
+    /// When to wake it, and which timer asked; `None` if only an input can move it.
+    fn poll_timeout(&self) -> Option<Wake>;
+}
+
+/// Turns a machine may take at one instant before it counts as stuck. The longest chain of timers
+/// that fire together (a broker with thousands of expired sessions) stays far below.
+const TURNS_MAX: usize = 100_000;
+
+/// Fires what is due and hands over every output, until the machine is at rest.
+///
+/// # Panics
+/// If a timer is still due after firing, again and again: that is a bug of the machine.
+pub fn settle<M: Machine>(
+    machine: &mut M,
+    now: Instant,
+    mut perform: impl FnMut(M::Output) -> ControlFlow<()>,
+) -> ControlFlow<(), Option<Wake>> {
+    for _ in 0..TURNS_MAX {
+        while let Some(output) = machine.poll_output() {
+            perform(output)?;
+        }
+        match machine.poll_timeout() {
+            Some(wake) if wake.at <= now => machine.handle_timeout(now),
+            wake => return ControlFlow::Continue(wake),
+        }
+    }
+    panic!("never at rest: {:?} is due again each time it fires", machine.poll_timeout());
+}

@@ -1,0 +1,205 @@
+//! A latency histogram that cannot overflow, merges exactly and subtracts exactly.
+
+use hdrhistogram::{
+    Histogram,
+    serialization::{Deserializer, Serializer, V2Serializer},
+};
+use serde::{Deserialize, Serialize};
+
+/// Highest latency that is told apart: one hour, in nanoseconds. Above it samples count as this and in `clamped`.
+pub const HIGHEST: u64 = 3_600_000_000_000;
+
+/// Significant decimal digits: a reported value is at most 0.1 % off.
+pub const DIGITS: u8 = 3;
+
+/// Latencies in nanoseconds, with 3 significant digits from 1 ns to one hour.
+///
+/// Of constant size (about 0.3 MB), so that recording never allocates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Latency {
+    histogram: Histogram<u64>,
+    clamped: u64,
+}
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Latency {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        let histogram = Histogram::new_with_bounds(1, HIGHEST, DIGITS).expect("the bounds are constants that fit");
+        Self { histogram, clamped: 0 }
+    }
+
+    /// Counts one sample. Above [`HIGHEST`] it counts there, and as clamped.
+    #[inline]
+    pub fn record(&mut self, nanos: u64) {
+        if nanos > HIGHEST {
+            self.clamped += 1;
+        }
+        self.histogram.saturating_record(nanos.min(HIGHEST));
+    }
+
+    /// Adds all samples of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        self.histogram.add(&other.histogram).expect("all latencies have the same bounds");
+        self.clamped += other.clamped;
+    }
+
+    /// The samples that came since `earlier`, an older state of the same cumulative histogram.
+    ///
+    /// # Errors
+    /// If `earlier` holds a sample that `self` does not: then it is not an older state of it.
+    pub fn since(&self, earlier: &Self) -> Result<Self, NotCumulative> {
+        let mut histogram = self.histogram.clone();
+        histogram.subtract(&earlier.histogram).map_err(|_| NotCumulative)?;
+        let clamped = self.clamped.checked_sub(earlier.clamped).ok_or(NotCumulative)?;
+        Ok(Self { histogram, clamped })
+    }
+
+    /// Samples counted.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
+    /// Samples above [`HIGHEST`].
+    #[must_use]
+    pub fn clamped(&self) -> u64 {
+        self.clamped
+    }
+
+    /// Value in nanoseconds that a share `quantile` (0.0 to 1.0) of the samples does not exceed; 0 if empty.
+    #[must_use]
+    pub fn at(&self, quantile: f64) -> u64 {
+        self.histogram.value_at_quantile(quantile)
+    }
+
+    /// Highest sample, in nanoseconds to 3 digits; 0 if empty.
+    #[must_use]
+    pub fn max(&self) -> u64 {
+        self.histogram.max()
+    }
+
+    /// Mean in nanoseconds; 0 if empty.
+    #[must_use]
+    pub fn mean(&self) -> f64 {
+        self.histogram.mean()
+    }
+
+    /// The histogram itself, for readers that iterate over it.
+    #[must_use]
+    pub fn histogram(&self) -> &Histogram<u64> {
+        &self.histogram
+    }
+
+    /// Share of the samples (0.0 to 1.0) above `nanos`; 0 if empty.
+    #[must_use]
+    pub fn share_above(&self, nanos: u64) -> f64 {
+        if self.histogram.is_empty() { 0.0 } else { 1.0 - self.histogram.quantile_below(nanos) }
+    }
+
+    /// HdrHistogram V2 bytes (not deflated), followed by nothing: what Java's `encodeIntoByteBuffer` writes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        V2Serializer::new().serialize(&self.histogram, &mut bytes).expect("writing to memory does not fail");
+        bytes
+    }
+
+    /// Reads what [`Self::encode`] wrote; any histogram of compatible values is taken over sample by sample.
+    ///
+    /// # Errors
+    /// If the bytes are no HdrHistogram V2.
+    pub fn decode(mut bytes: &[u8], clamped: u64) -> Result<Self, UnreadableHistogram> {
+        let read: Histogram<u64> =
+            Deserializer::new().deserialize(&mut bytes).map_err(|error| UnreadableHistogram(error.to_string()))?;
+        let mut latency = Self::new();
+        latency.histogram.add(&read).map_err(|error| UnreadableHistogram(error.to_string()))?;
+        latency.clamped = clamped;
+        Ok(latency)
+    }
+}
+
+/// The two histograms are not an older and a newer state of the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a cumulative histogram went backwards")]
+pub struct NotCumulative;
+
+/// The bytes are not a histogram.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unreadable histogram: {0}")]
+pub struct UnreadableHistogram(String);
+
+/// A histogram as it travels: V2 bytes and the count of clamped samples.
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    bytes: Vec<u8>,
+    clamped: u64,
+}
+
+impl Serialize for Latency {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Wire { bytes: self.encode(), clamped: self.clamped }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Latency {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let wire = Wire::deserialize(deserializer)?;
+        Self::decode(&wire.bytes, wire.clamped).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(samples: &[u64]) -> Latency {
+        let mut latency = Latency::new();
+        samples.iter().for_each(|sample| latency.record(*sample));
+        latency
+    }
+
+    #[test]
+    fn beyond_the_highest_is_counted_not_lost() {
+        let latency = of(&[1, HIGHEST, HIGHEST + 1, u64::MAX]);
+        assert_eq!((latency.count(), latency.clamped()), (4, 2));
+        assert!(latency.max() >= HIGHEST);
+    }
+
+    #[test]
+    fn going_backwards_is_refused() {
+        assert_eq!(of(&[5]).since(&of(&[7])), Err(NotCumulative));
+    }
+
+    proptest! {
+        /// Differences over any cut add up to the whole, and so do merged parts.
+        #[test]
+        fn parts_add_up(samples in prop::collection::vec(0..=2 * HIGHEST, 0..200), cut in 0..200_usize) {
+            let cut = cut.min(samples.len());
+            let (all, first, second) = (of(&samples), of(&samples[..cut]), of(&samples[cut..]));
+            let difference = all.since(&first).expect("first is an older state");
+            prop_assert_eq!(difference.count(), second.count());
+            prop_assert_eq!(difference.clamped(), second.clamped());
+            let mut merged = first;
+            merged.merge(&difference);
+            prop_assert_eq!(merged.encode(), all.encode());
+        }
+
+        /// What travels arrives.
+        #[test]
+        fn encoding_is_exact(samples in prop::collection::vec(0..=2 * HIGHEST, 0..50)) {
+            let latency = of(&samples);
+            let back = Latency::decode(&latency.encode(), latency.clamped()).expect("our own bytes");
+            prop_assert_eq!(back.encode(), latency.encode());
+            prop_assert_eq!(back.clamped(), latency.clamped());
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! How numbers add up: latencies, sequences, periods, totals. Knows no machine.
+
+pub mod latency;
+pub mod sequence;

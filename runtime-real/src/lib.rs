@@ -1,0 +1,3 @@
+pub fn v() -> String {
+    format!("{:?}", rdkafka::util::get_rdkafka_version())
+}
