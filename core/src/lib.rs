@@ -12,6 +12,8 @@ pub mod id;
 pub mod load;
 pub mod machine;
 pub mod plan;
+pub mod protocol;
 pub mod seed;
 pub mod stats;
 pub mod time;
+pub mod worker;
