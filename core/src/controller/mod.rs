@@ -275,6 +275,8 @@ impl Controller {
                     topic: plan.topics[subscription.topic.0 as usize].name.clone(),
                     subscription: subscription.id,
                     group: subscription.name.clone(),
+                    members: plan.workload.consumers_per_subscription,
+                    partitions: plan.workload.partitions_per_topic,
                 }
             };
             Command::CreateConsumers(plan.consumers_of(worker).map(spec).collect())
@@ -287,6 +289,7 @@ impl Controller {
             let spec = |producer: &crate::plan::Producer| ProducerSpec {
                 id: producer.id,
                 topic: plan.topics[producer.topic.0 as usize].name.clone(),
+                partitions: plan.workload.partitions_per_topic,
             };
             Command::CreateProducers(plan.producers_of(worker).map(spec).collect())
         });

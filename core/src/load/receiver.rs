@@ -16,8 +16,6 @@ pub struct Receiver {
     producers: ProducerRange,
     /// By partition and producer, one above the highest sequence seen there.
     next: Vec<u64>,
-    /// Counts and latencies.
-    pub arrivals: Arrivals,
     /// What arrived since the ledger was last brought up to date.
     fresh: Vec<Arrived>,
     probed: Vec<u32>,
@@ -52,13 +50,20 @@ impl Receiver {
     /// For a consumer of a topic with these producers.
     #[must_use]
     pub fn new(producers: ProducerRange) -> Self {
-        Self { producers, next: Vec::new(), arrivals: Arrivals::default(), fresh: Vec::new(), probed: Vec::new() }
+        Self { producers, next: Vec::new(), fresh: Vec::new(), probed: Vec::new() }
     }
 
-    /// Takes one message, handed over by the client at `now`. `sent` is the broker's timestamp, used where there
-    /// is no header.
+    /// Takes one message, handed over by the client at `now`, and counts it in `arrivals`, which many consumers may
+    /// share. `sent` is the broker's timestamp, used where there is no header.
     #[inline]
-    pub fn on_message(&mut self, now: WallTime, partition: u32, payload: &[u8], sent: Option<WallTime>) {
+    pub fn on_message(
+        &mut self,
+        arrivals: &mut Arrivals,
+        now: WallTime,
+        partition: u32,
+        payload: &[u8],
+        sent: Option<WallTime>,
+    ) {
         let bytes = payload.len() as u64;
         match Front::read(payload) {
             Front::Sound(header) => {
@@ -67,31 +72,31 @@ impl Receiver {
                         self.probed.push(place);
                         return;
                     }
-                    self.on_numbered(now, partition, place, header);
+                    self.on_numbered(arrivals, now, partition, place, header);
                 } else {
                     // Sound, but of a producer that is not ours: another run writes to this topic.
-                    self.bare(now, sent);
+                    self.bare(arrivals, now, sent);
                 }
             }
             Front::Corrupted => {
-                self.arrivals.corrupted += 1;
-                self.bare(now, None);
+                arrivals.corrupted += 1;
+                self.bare(arrivals, now, None);
             }
-            Front::Foreign => self.bare(now, sent),
+            Front::Foreign => self.bare(arrivals, now, sent),
         }
-        self.arrivals.received += 1;
-        self.arrivals.received_bytes += bytes;
+        arrivals.received += 1;
+        arrivals.received_bytes += bytes;
     }
 
     #[inline]
-    fn on_numbered(&mut self, now: WallTime, partition: u32, place: u32, header: Header) {
+    fn on_numbered(&mut self, arrivals: &mut Arrivals, now: WallTime, partition: u32, place: u32, header: Header) {
         let since_intended = now.signed_since(header.intended);
         let since_sent = since_intended - i64::from(header.late_micros) * 1_000;
         if since_intended <= 0 {
-            self.arrivals.before_intended += 1;
+            arrivals.before_intended += 1;
         }
-        self.arrivals.from_intended.record(since_intended.max(0).cast_unsigned());
-        self.arrivals.from_sent.record(since_sent.max(0).cast_unsigned());
+        arrivals.from_intended.record(since_intended.max(0).cast_unsigned());
+        arrivals.from_sent.record(since_sent.max(0).cast_unsigned());
         let at = partition as usize * self.producers.count as usize + place as usize;
         if at >= self.next.len() {
             self.next.resize((partition as usize + 1) * self.producers.count as usize, 0);
@@ -103,12 +108,12 @@ impl Receiver {
         self.fresh.push(Arrived::Numbered { place, sequence: header.sequence, after_later });
     }
 
-    fn bare(&mut self, now: WallTime, sent: Option<WallTime>) {
-        self.arrivals.headerless += 1;
+    fn bare(&mut self, arrivals: &mut Arrivals, now: WallTime, sent: Option<WallTime>) {
+        arrivals.headerless += 1;
         if let Some(sent) = sent {
             let since = now.signed_since(sent).max(0).cast_unsigned();
-            self.arrivals.from_intended.record(since);
-            self.arrivals.from_sent.record(since);
+            arrivals.from_intended.record(since);
+            arrivals.from_sent.record(since);
         }
         self.fresh.push(Arrived::Bare);
     }
@@ -190,39 +195,52 @@ mod tests {
         let mut sender = Sender::new(ProducerId(5), false);
         let sent: Vec<_> = (0..5).map(|_| message(&mut sender)).collect();
         let (mut receiver, mut ledger) = (Receiver::new(PRODUCERS), Ledger::new(PRODUCERS));
+        let mut arrivals = Arrivals::default();
         // 3 comes twice, 1 comes late, 4 comes late in another partition (which is no disorder), 2 never comes.
         for (partition, index) in [(0, 0), (0, 3), (0, 1), (0, 3), (1, 4)] {
-            receiver.on_message(WallTime(2_000_000), partition, &sent[index], None);
+            receiver.on_message(&mut arrivals, WallTime(2_000_000), partition, &sent[index], None);
         }
         ledger.enter(&mut receiver);
         assert_eq!(ledger.seen, Seen { received: 5, distinct: 4, duplicated: 1, reordered: 1 });
         let mut confirmed = SequenceSet::new();
         (0..5).for_each(|sequence| assert!(confirmed.insert(sequence)));
         assert_eq!((ledger.missing(1, &confirmed), ledger.missing(0, &confirmed)), (1, 5));
-        assert_eq!(receiver.arrivals.from_intended.count(), 5);
-        assert!(receiver.arrivals.from_sent.max() < receiver.arrivals.from_intended.max());
+        assert_eq!(arrivals.from_intended.count(), 5);
+        assert!(arrivals.from_sent.max() < arrivals.from_intended.max());
     }
 
     #[test]
     fn broken_foreign_and_probing_messages() {
         let mut sender = Sender::new(ProducerId(4), true);
         let (mut receiver, mut ledger) = (Receiver::new(PRODUCERS), Ledger::new(PRODUCERS));
+        let mut arrivals = Arrivals::default();
         let mut broken = message(&mut sender);
         broken[39] ^= 1;
-        receiver.on_message(WallTime(2_000_000), 0, &broken, None);
-        receiver.on_message(WallTime(2_000_000), 0, b"small", Some(WallTime(1_000_000)));
-        receiver.on_message(WallTime(2_000_000), 0, &message(&mut Sender::new(ProducerId(99), false)), None);
-        receiver.on_message(WallTime(2_000_000), 0, &sender.probe(WallTime(1)), None);
+        receiver.on_message(&mut arrivals, WallTime(2_000_000), 0, &broken, None);
+        receiver.on_message(&mut arrivals, WallTime(2_000_000), 0, b"small", Some(WallTime(1_000_000)));
+        receiver.on_message(
+            &mut arrivals,
+            WallTime(2_000_000),
+            0,
+            &message(&mut Sender::new(ProducerId(99), false)),
+            None,
+        );
+        receiver.on_message(&mut arrivals, WallTime(2_000_000), 0, &sender.probe(WallTime(1)), None);
         ledger.enter(&mut receiver);
-        let arrivals = &receiver.arrivals;
         assert_eq!((arrivals.received, arrivals.corrupted, arrivals.headerless), (3, 1, 3));
         assert_eq!((ledger.probed(), ledger.seen.received), (1, 3));
     }
 
     #[test]
     fn clocks_that_disagree_are_counted_not_dropped() {
-        let mut receiver = Receiver::new(PRODUCERS);
-        receiver.on_message(WallTime(900_000), 0, &message(&mut Sender::new(ProducerId(4), false)), None);
-        assert_eq!((receiver.arrivals.before_intended, receiver.arrivals.from_intended.count()), (1, 1));
+        let (mut receiver, mut arrivals) = (Receiver::new(PRODUCERS), Arrivals::default());
+        receiver.on_message(
+            &mut arrivals,
+            WallTime(900_000),
+            0,
+            &message(&mut Sender::new(ProducerId(4), false)),
+            None,
+        );
+        assert_eq!((arrivals.before_intended, arrivals.from_intended.count()), (1, 1));
     }
 }

@@ -58,29 +58,22 @@ impl Sender {
     }
 }
 
-/// Where one producer's delivery reports are counted.
+/// Which of one producer's messages were confirmed. The counts and latencies of many producers go into one tally,
+/// since its histograms are large.
 #[derive(Clone, Debug, Default)]
 pub struct Confirmations {
-    /// Counts and latencies.
-    pub tally: Acknowledgements,
-    /// Which messages were confirmed.
+    /// Numbers of the messages confirmed.
     pub sequences: SequenceSet,
 }
 
 impl Confirmations {
     /// The broker confirmed `message`, of `bytes` payload bytes, at `now`.
     #[inline]
-    pub fn acked(&mut self, now: Instant, message: InFlight, bytes: u64) {
-        self.tally.acked += 1;
-        self.tally.acked_bytes += bytes;
-        self.tally.from_intended.record(now.0.saturating_sub(message.intended.0));
-        self.tally.from_sent.record(now.0.saturating_sub(message.sent.0));
+    pub fn acked(&mut self, tally: &mut Acknowledgements, now: Instant, message: InFlight, bytes: u64) {
+        tally.acked += 1;
+        tally.acked_bytes += bytes;
+        tally.from_intended.record(now.0.saturating_sub(message.intended.0));
+        tally.from_sent.record(now.0.saturating_sub(message.sent.0));
         self.sequences.insert(message.sequence);
-    }
-
-    /// The client gave a message up.
-    #[inline]
-    pub fn failed(&mut self) {
-        self.tally.failed += 1;
     }
 }

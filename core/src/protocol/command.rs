@@ -122,6 +122,8 @@ pub struct ProducerSpec {
     pub id: ProducerId,
     /// The topic's name on the broker.
     pub topic: String,
+    /// The topic's partitions.
+    pub partitions: u32,
 }
 
 /// A consumer to create.
@@ -137,4 +139,8 @@ pub struct ConsumerSpec {
     pub subscription: SubscriptionId,
     /// The subscription's name on the broker.
     pub group: String,
+    /// Members that the group has over all workers.
+    pub members: u32,
+    /// The topic's partitions, to be shared out among them.
+    pub partitions: u32,
 }
