@@ -40,6 +40,13 @@ impl Sender {
     pub fn stamp(&mut self, payload: &mut [u8], intended: Instant, sent: Instant, wall_zero: WallTime) -> InFlight {
         let sequence = self.next;
         self.next += 1;
+        self.restamp(payload, InFlight { sequence, intended, sent }, sent, wall_zero)
+    }
+
+    /// Stamps a message again that did not leave when it was first stamped; its number and intended instant stay.
+    #[inline]
+    pub fn restamp(&self, payload: &mut [u8], note: InFlight, sent: Instant, wall_zero: WallTime) -> InFlight {
+        let InFlight { sequence, intended, .. } = note;
         if payload.len() >= header::LEN {
             let late_micros = u32::try_from(sent.0.saturating_sub(intended.0) / 1_000).unwrap_or(u32::MAX);
             let intended = WallTime(wall_zero.0 + intended.0);

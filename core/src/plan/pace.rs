@@ -112,7 +112,14 @@ impl Pace {
         Some(due)
     }
 
-    /// Messages skipped by `catchUp` so far.
+    /// Skips everything that is due before `at`; returns how many that were. For a schedule that is replaced.
+    pub fn skip_until(&mut self, at: Instant) -> u64 {
+        let before = self.skipped;
+        self.skip_older_than(at.0);
+        self.skipped - before
+    }
+
+    /// Messages skipped so far.
     #[must_use]
     pub fn skipped(&self) -> u64 {
         self.skipped
@@ -147,7 +154,10 @@ impl Pace {
                 Duration::from_nanos(u64::try_from(per_message).unwrap_or(u64::MAX))
             }
         };
-        let oldest = now.0.saturating_sub(nanos(keep));
+        self.skip_older_than(now.0.saturating_sub(nanos(keep)));
+    }
+
+    fn skip_older_than(&mut self, oldest: u64) {
         if self.next_at().0 >= oldest {
             return;
         }

@@ -1,0 +1,672 @@
+//! Kafka, through librdkafka's own functions: its batches going in, its event and callback queues coming out.
+//!
+//! The safe wrappers cost 1.7 to 9 times the CPU per message of these calls (by-name topic look-up, a box and a
+//! future per message); administration, which is not counted, does go through them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::{CStr, CString, c_char, c_int, c_void},
+    ptr::NonNull,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use omb_core::{
+    config::driver::KafkaConfig,
+    protocol::{Failure, FailureKind, command::TopicSpec},
+    time::WallTime,
+};
+use rdkafka::{
+    ClientConfig, ClientContext,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication, TopicResult},
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
+};
+use rdkafka_sys as sys;
+
+use super::{Consumer, Driver, Incoming, Outgoing, Producer, Report, Reports, Sent};
+use crate::{
+    clock,
+    load::ring::{Ring, Ticket},
+};
+
+/// Longest a broker may take to answer for the first time.
+pub const REACH_WITHIN: Duration = Duration::from_secs(10);
+
+/// Topics created with one request. Brokers take a few ms for each, so larger requests would outlast a deadline.
+const TOPICS_PER_REQUEST: usize = 100;
+
+/// Memory that the buffers of one producer may take: as much as librdkafka's own default of 1 GiB would, but kept
+/// to what a small machine has. A queue of 64 MiB is far more than any broker has under way.
+const BUFFER_BYTES_MAX: usize = 64 << 20;
+
+/// librdkafka's `RD_KAFKA_PARTITION_UA`: the partitioner chooses.
+const PARTITION_UNASSIGNED: i32 = -1;
+
+/// A Kafka cluster, connected to.
+pub struct Kafka {
+    config: KafkaConfig,
+    admin: AdminClient<Listening>,
+    system: String,
+    runtime: tokio::runtime::Handle,
+}
+
+/// Remembers what the client library says about connections, which is the cause of a later time-out.
+#[derive(Clone, Default)]
+struct Listening(Arc<Mutex<BTreeSet<String>>>);
+
+impl ClientContext for Listening {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log_line(level as c_int, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!("Kafka client: {error}: {reason}");
+        // "All brokers are down" adds nothing to why each is.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(cause(reason));
+        }
+    }
+}
+
+/// The part of librdkafka's reason that tells something: without the time it took and what it will do next.
+fn cause(reason: &str) -> String {
+    let reason = reason.split(" (after ").next().unwrap_or(reason);
+    reason.rsplit_once("/bootstrap: ").map_or(reason, |(_, rest)| rest).to_owned()
+}
+
+fn log_line(level: c_int, facility: &str, message: &str) {
+    // Connection trouble is told by the commands that suffer from it, so the library's own lines are for -v.
+    match level {
+        0..=5 => tracing::debug!(target: "librdkafka", "{facility}: {message}"),
+        _ => tracing::trace!(target: "librdkafka", "{facility}: {message}"),
+    }
+}
+
+/// What the kind of a library error means to the user.
+fn kind_of(code: RDKafkaErrorCode) -> FailureKind {
+    use RDKafkaErrorCode as Code;
+    match code {
+        Code::Authentication
+        | Code::SaslAuthenticationFailed
+        | Code::TopicAuthorizationFailed
+        | Code::GroupAuthorizationFailed
+        | Code::ClusterAuthorizationFailed
+        | Code::UnsupportedSASLMechanism
+        | Code::IllegalSASLState
+        | Code::PolicyViolation
+        | Code::InvalidReplicationFactor
+        | Code::InvalidPartitions
+        | Code::InvalidConfig
+        | Code::InvalidTopic
+        | Code::TopicAlreadyExists
+        | Code::SecurityDisabled => FailureKind::Refused,
+        Code::BrokerTransportFailure
+        | Code::AllBrokersDown
+        | Code::OperationTimedOut
+        | Code::Resolve
+        | Code::RequestTimedOut => FailureKind::Unreachable,
+        Code::InvalidArgument | Code::UnknownConfiguration => FailureKind::Configuration,
+        _ => FailureKind::Broken,
+    }
+}
+
+impl std::fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kafka").field("system", &self.system).finish_non_exhaustive()
+    }
+}
+
+impl Kafka {
+    /// Connects, and asks for the cluster's brokers.
+    ///
+    /// # Errors
+    /// If a setting is refused, no broker answers within [`REACH_WITHIN`], or one refuses us; names the host and port.
+    pub fn connect(config: &KafkaConfig, runtime: tokio::runtime::Handle) -> Result<Self, Failure> {
+        let listening = Listening::default();
+        // A misspelt producer or consumer setting is found now and not when topics exist already.
+        for settings in [&config.producer, &config.consumer] {
+            client_config(settings).create_native_config().map_err(|error| refused_setting(&error))?;
+        }
+        let admin: AdminClient<Listening> = client_config(&config.common)
+            .create_with_context(listening.clone())
+            .map_err(|error| refused_setting(&error))?;
+        let metadata = admin.inner().fetch_metadata(None, REACH_WITHIN).map_err(|error| {
+            let causes = listening.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let causes: Vec<&str> = causes.iter().map(String::as_str).collect();
+            let refused = causes.iter().any(|cause| cause.contains("uthenticat") || cause.contains("SASL"));
+            let kind = if refused { FailureKind::Refused } else { FailureKind::Unreachable };
+            let servers = config.common.get("bootstrap.servers").map_or("(none)", String::as_str);
+            let verb = if refused { "refuses us" } else { "does not answer" };
+            let causes = if causes.is_empty() { error.to_string() } else { causes.join("; ") };
+            Failure::new(kind, format!("Kafka at {servers} {verb} within {} s: {causes}", REACH_WITHIN.as_secs()))
+        })?;
+        let brokers = metadata.brokers().len();
+        let (_, version) = rdkafka::util::get_rdkafka_version();
+        let system = format!("Kafka, {brokers} broker{}, librdkafka {version}", if brokers == 1 { "" } else { "s" });
+        Ok(Self { config: config.clone(), admin, system, runtime })
+    }
+
+    fn options(within: Duration) -> AdminOptions {
+        AdminOptions::new().request_timeout(Some(within)).operation_timeout(Some(within))
+    }
+
+    fn failure(verb: &str, error: &KafkaError) -> Failure {
+        let kind = error.rdkafka_error_code().map_or(FailureKind::Broken, kind_of);
+        Failure::new(kind, format!("{verb}: {error}"))
+    }
+}
+
+fn refused_setting(error: &KafkaError) -> Failure {
+    let text = match error {
+        KafkaError::ClientConfig(_, description, key, value) => format!("{key}={value}: {description}"),
+        other => other.to_string(),
+    };
+    Failure::new(FailureKind::Configuration, format!("the Kafka client refuses its settings: {text}"))
+}
+
+fn client_config(settings: &BTreeMap<String, String>) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    for (key, value) in settings {
+        config.set(key, value);
+    }
+    config
+}
+
+impl Driver for Kafka {
+    fn system(&self) -> &str {
+        &self.system
+    }
+
+    fn create_topics(&self, topics: &[TopicSpec], within: Duration) -> Result<(), Failure> {
+        let deadline = std::time::Instant::now() + within;
+        for some in topics.chunks(TOPICS_PER_REQUEST) {
+            let new: Vec<_> = some
+                .iter()
+                .map(|topic| {
+                    let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
+                    let replication = TopicReplication::Fixed(self.config.replication_factor);
+                    self.config.topic.iter().fold(NewTopic::new(&topic.name, partitions, replication), |new, (key, value)| {
+                        new.set(key, value)
+                    })
+                })
+                .collect();
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            let results = self.runtime.block_on(self.admin.create_topics(&new, &Self::options(left)));
+            first_refused("create topic", results, &[])?;
+        }
+        self.wait_for_leaders(topics, deadline)
+    }
+
+    fn delete_topics(&self, names: &[String], within: Duration) -> Result<(), Failure> {
+        let deadline = std::time::Instant::now() + within;
+        for some in names.chunks(TOPICS_PER_REQUEST) {
+            let some: Vec<&str> = some.iter().map(String::as_str).collect();
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            let results = self.runtime.block_on(self.admin.delete_topics(&some, &Self::options(left)));
+            let gone = [RDKafkaErrorCode::UnknownTopicOrPartition, RDKafkaErrorCode::UnknownTopic];
+            first_refused("delete topic", results, &gone)?;
+        }
+        Ok(())
+    }
+
+    fn producer(&self, topic: &str, partitions: u32) -> Result<(Box<dyn Producer>, Box<dyn Reports>), Failure> {
+        let client = Arc::new(Client::new(sys::rd_kafka_type_t::RD_KAFKA_PRODUCER, &self.config.producer)?);
+        let name = c_string(topic)?;
+        // SAFETY: the client lives in the `Arc` that both halves hold; the name is copied.
+        let handle = unsafe { sys::rd_kafka_topic_new(client.raw(), name.as_ptr(), std::ptr::null_mut()) };
+        let Some(topic) = NonNull::new(handle) else { return Err(last_error("open topic", topic)) };
+        // SAFETY: as above; the queue is destroyed by `KafkaReports`, before the client is.
+        let queue = unsafe { sys::rd_kafka_queue_get_main(client.raw()) };
+        let queue = NonNull::new(queue).expect("a client has a main queue");
+        // With one partition there is nothing to choose, and librdkafka's partitioner need not be asked per message.
+        let partition = if partitions == 1 { 0 } else { PARTITION_UNASSIGNED };
+        let producer =
+            KafkaProducer { topic, partition, raw: Vec::new(), rings: Vec::new(), client: Arc::clone(&client) };
+        let reports = KafkaReports { queue, _client: client, messages: Vec::new(), batch: Vec::new(), troubles: Vec::new() };
+        Ok((Box::new(producer), Box::new(reports)))
+    }
+
+    fn consumer(&self, topic: &str, group: &str) -> Result<Box<dyn Consumer>, Failure> {
+        let mut settings = self.config.consumer.clone();
+        settings.insert("group.id".to_owned(), group.to_owned());
+        let client = Client::new(sys::rd_kafka_type_t::RD_KAFKA_CONSUMER, &settings)?;
+        let name = c_string(topic)?;
+        // SAFETY: the client is alive; the list lives until it is destroyed here, and subscribing copies it.
+        let (set, subscribed) = unsafe {
+            let set = sys::rd_kafka_poll_set_consumer(client.raw());
+            let list = sys::rd_kafka_topic_partition_list_new(1);
+            sys::rd_kafka_topic_partition_list_add(list, name.as_ptr(), PARTITION_UNASSIGNED);
+            let subscribed = sys::rd_kafka_subscribe(client.raw(), list);
+            sys::rd_kafka_topic_partition_list_destroy(list);
+            (set, subscribed)
+        };
+        for code in [set, subscribed] {
+            if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                let text = format!("cannot subscribe {group} to {topic}: {}", error_text(code));
+                return Err(Failure::new(FailureKind::Broken, text));
+            }
+        }
+        // SAFETY: the client is alive; the queue is destroyed before it.
+        let queue = unsafe { sys::rd_kafka_queue_get_consumer(client.raw()) };
+        let queue = NonNull::new(queue).expect("a consumer has a queue");
+        Ok(Box::new(KafkaConsumer { queue, client, errors: Vec::new() }))
+    }
+
+    fn in_flight_max(&self, message_bytes: usize) -> usize {
+        let setting = |key: &str, default: usize| {
+            self.config.producer.get(key).and_then(|value| value.parse::<usize>().ok()).unwrap_or(default)
+        };
+        // One message less than the queue takes, for the probe.
+        let messages = setting("queue.buffering.max.messages", 100_000).saturating_sub(1);
+        let bytes = setting("queue.buffering.max.kbytes", 1 << 20).saturating_mul(1_024);
+        // 0 stands for no limit on messages.
+        let messages = if messages == 0 { usize::MAX } else { messages };
+        messages.min(bytes.min(BUFFER_BYTES_MAX) / message_bytes.max(1)).max(1)
+    }
+}
+
+impl Kafka {
+    /// A created topic may still lack its leaders; a producer that asks too early would wait for its next refresh.
+    fn wait_for_leaders(&self, topics: &[TopicSpec], deadline: std::time::Instant) -> Result<(), Failure> {
+        let mut wanted: BTreeMap<&str, u32> =
+            topics.iter().map(|topic| (topic.name.as_str(), topic.partitions)).collect();
+        while !wanted.is_empty() {
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                let name = wanted.keys().next().expect("not empty");
+                let text = format!("{} topics have no leader yet, {name} among them", wanted.len());
+                return Err(Failure::new(FailureKind::Unreachable, text));
+            }
+            // One topic is asked for by name, since asking for all would fetch the whole cluster's.
+            let one = if wanted.len() == 1 { wanted.keys().next().copied() } else { None };
+            let metadata = self
+                .admin
+                .inner()
+                .fetch_metadata(one, left.min(REACH_WITHIN))
+                .map_err(|error| Self::failure("ask for the new topics", &error))?;
+            for topic in metadata.topics() {
+                let led = topic.partitions().iter().filter(|partition| partition.leader() >= 0).count();
+                if wanted.get(topic.name()).is_some_and(|partitions| led >= *partitions as usize) {
+                    wanted.remove(topic.name());
+                }
+            }
+            if !wanted.is_empty() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first topic that was refused, in the broker's words.
+fn first_refused(
+    verb: &str,
+    results: Result<Vec<TopicResult>, KafkaError>,
+    harmless: &[RDKafkaErrorCode],
+) -> Result<(), Failure> {
+    for result in results.map_err(|error| Kafka::failure(verb, &error))? {
+        if let Err((name, code)) = result
+            && !harmless.contains(&code)
+        {
+            return Err(Failure::new(kind_of(code), format!("the broker refuses to {verb} {name}: {code}")));
+        }
+    }
+    Ok(())
+}
+
+fn c_string(text: &str) -> Result<CString, Failure> {
+    CString::new(text).map_err(|_| Failure::new(FailureKind::Configuration, format!("{text:?} holds a zero byte")))
+}
+
+fn error_text(code: sys::rd_kafka_resp_err_t) -> &'static str {
+    // SAFETY: the library returns a constant string for every code.
+    unsafe { CStr::from_ptr(sys::rd_kafka_err2str(code)) }.to_str().unwrap_or("unknown error")
+}
+
+fn last_error(verb: &str, what: &str) -> Failure {
+    // SAFETY: reads a thread-local number.
+    let code = unsafe { sys::rd_kafka_last_error() };
+    Failure::new(FailureKind::Broken, format!("cannot {verb} {what}: {}", error_text(code)))
+}
+
+/// Lines about troubles kept between two questions for them.
+const TROUBLES_MAX: usize = 32;
+
+unsafe extern "C" fn on_log(_: *const sys::rd_kafka_t, level: c_int, facility: *const c_char, text: *const c_char) {
+    // SAFETY: the library passes two C strings that live during the call.
+    let (facility, text) = unsafe { (CStr::from_ptr(facility), CStr::from_ptr(text)) };
+    log_line(level, &facility.to_string_lossy(), &text.to_string_lossy());
+}
+
+/// One client of the library; destroyed with its last holder.
+struct Client {
+    raw: NonNull<sys::rd_kafka_t>,
+}
+
+// SAFETY: librdkafka's handles may be used from any thread at the same time.
+unsafe impl Send for Client {}
+// SAFETY: as above.
+unsafe impl Sync for Client {}
+
+impl Client {
+    fn new(
+        kind: sys::rd_kafka_type_t,
+        settings: &BTreeMap<String, String>,
+    ) -> Result<Self, Failure> {
+        let config = client_config(settings).create_native_config().map_err(|error| refused_setting(&error))?;
+        let mut text = [0 as c_char; 512];
+        let producer = matches!(kind, sys::rd_kafka_type_t::RD_KAFKA_PRODUCER);
+        // SAFETY: `rd_kafka_new` takes the copied configuration over if it succeeds, and only then; `text` is as long
+        // as said.
+        let raw = unsafe {
+            let config = sys::rd_kafka_conf_dup(config.ptr());
+            sys::rd_kafka_conf_set_log_cb(config, Some(on_log));
+            if producer {
+                sys::rd_kafka_conf_set_events(config, sys::RD_KAFKA_EVENT_DR | sys::RD_KAFKA_EVENT_ERROR);
+            }
+            let raw = sys::rd_kafka_new(kind, config, text.as_mut_ptr(), text.len());
+            if raw.is_null() {
+                sys::rd_kafka_conf_destroy(config);
+            }
+            raw
+        };
+        let Some(raw) = NonNull::new(raw) else {
+            // SAFETY: the library ends its message with a zero byte within the buffer.
+            let text = unsafe { CStr::from_ptr(text.as_ptr()) }.to_string_lossy().into_owned();
+            let text = format!("the Kafka client refuses its settings: {text}");
+            return Err(Failure::new(FailureKind::Configuration, text));
+        };
+        Ok(Self { raw })
+    }
+
+    fn raw(&self) -> *mut sys::rd_kafka_t {
+        self.raw.as_ptr()
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // SAFETY: nobody else holds it any more; every queue, topic and list made from it has been destroyed before.
+        unsafe { sys::rd_kafka_destroy(self.raw()) };
+    }
+}
+
+struct KafkaProducer {
+    topic: NonNull<sys::rd_kafka_topic_t>,
+    partition: i32,
+    raw: Vec<sys::rd_kafka_message_t>,
+    /// Keeps the buffers alive until the client, which reads from them, is gone: fields drop in order.
+    client: Arc<Client>,
+    rings: Vec<Arc<Ring>>,
+}
+
+// SAFETY: the topic's handle may be used from any thread; `raw` is scratch space.
+unsafe impl Send for KafkaProducer {}
+
+impl Drop for KafkaProducer {
+    fn drop(&mut self) {
+        self.purge();
+        // SAFETY: made by `rd_kafka_topic_new`, destroyed once.
+        unsafe { sys::rd_kafka_topic_destroy(self.topic.as_ptr()) };
+    }
+}
+
+impl Producer for KafkaProducer {
+    fn send(&mut self, batch: &mut Vec<Outgoing>, bytes: usize, ring: &Arc<Ring>) -> Sent {
+        if !self.rings.iter().any(|known| Arc::ptr_eq(known, ring)) {
+            self.rings.push(Arc::clone(ring));
+        }
+        self.raw.clear();
+        for outgoing in batch.iter_mut() {
+            let (key, key_len) = outgoing.key.as_mut().map_or((std::ptr::null_mut(), 0), |key| (key.as_mut_ptr(), key.len()));
+            self.raw.push(sys::rd_kafka_message_t {
+                err: sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR,
+                rkt: std::ptr::null_mut(),
+                partition: self.partition,
+                payload: outgoing.payload.cast(),
+                len: bytes,
+                key: key.cast(),
+                key_len,
+                offset: 0,
+                // The ticket's number; the ticket itself goes below, once it is known that the client took it.
+                _private: std::ptr::without_provenance_mut(outgoing.ticket.as_opaque()),
+            });
+        }
+        let count = c_int::try_from(self.raw.len()).expect("batches are small");
+        // SAFETY: without copy or free flags the payloads are read until their delivery report; they live in `ring`,
+        // which is kept until the client is gone. Keys are copied. `raw` holds `count` messages.
+        unsafe { sys::rd_kafka_produce_batch(self.topic.as_ptr(), self.partition, 0, self.raw.as_mut_ptr(), count) };
+        let mut sent = Sent::default();
+        let mut left = Vec::new();
+        for (outgoing, raw) in batch.drain(..).zip(&self.raw) {
+            match raw.err {
+                // The client owns it now: it comes back with its report.
+                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => drop(outgoing.ticket.into_opaque()),
+                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__QUEUE_FULL => left.push(outgoing),
+                code => sent.refused.push((outgoing.ticket, error_text(code).to_owned())),
+            }
+        }
+        sent.full = !left.is_empty();
+        *batch = left;
+        sent
+    }
+
+    fn probe(&mut self, payload: &[u8]) -> Result<(), String> {
+                // SAFETY: the payload is copied before the call returns; the opaque pointer is null, which marks a probe.
+        let failed = unsafe {
+            sys::rd_kafka_produce(
+                self.topic.as_ptr(),
+                self.partition,
+                sys::RD_KAFKA_MSG_F_COPY,
+                payload.as_ptr().cast_mut().cast(),
+                payload.len(),
+                std::ptr::null(),
+                0,
+                std::ptr::null_mut(),
+            )
+        };
+        if failed == 0 {
+            return Ok(());
+        }
+        // SAFETY: reads a thread-local number.
+        Err(error_text(unsafe { sys::rd_kafka_last_error() }).to_owned())
+    }
+
+    fn hurry(&mut self) {
+        // SAFETY: the client is alive. With a time-out of zero it does not wait: it only ends the lingering.
+        unsafe { sys::rd_kafka_flush(self.client.raw(), 0) };
+    }
+
+    fn purge(&mut self) {
+        let flags = sys::RD_KAFKA_PURGE_F_QUEUE | sys::RD_KAFKA_PURGE_F_INFLIGHT;
+        // SAFETY: the client is alive.
+        unsafe { sys::rd_kafka_purge(self.client.raw(), flags) };
+    }
+}
+
+struct KafkaReports {
+    queue: NonNull<sys::rd_kafka_queue_t>,
+    /// Keeps the client alive for as long as its queue is polled.
+    _client: Arc<Client>,
+    messages: Vec<*const sys::rd_kafka_message_t>,
+    batch: Vec<Report>,
+    troubles: Vec<String>,
+}
+
+// SAFETY: the queue may be polled from any thread; the rest is scratch space.
+unsafe impl Send for KafkaReports {}
+
+impl Drop for KafkaReports {
+    fn drop(&mut self) {
+        // SAFETY: made by `rd_kafka_queue_get_main`, destroyed once, before the client.
+        unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) };
+    }
+}
+
+impl Reports for KafkaReports {
+    fn wait(&mut self, timeout: Duration, take: &mut dyn FnMut(omb_core::time::Instant, &mut Vec<Report>)) {
+        let timeout = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
+        // SAFETY: the queue is alive; the event is destroyed below, and nothing of it is kept.
+        let event = unsafe { sys::rd_kafka_queue_poll(self.queue.as_ptr(), timeout) };
+        if event.is_null() {
+            return;
+        }
+        // One reading per batch: reports that come in one answer arrived at one instant.
+        let now = clock::now();
+        // SAFETY: the event is alive until it is destroyed; the array is as long as was reserved for it.
+        unsafe {
+            match sys::rd_kafka_event_type(event) {
+                sys::RD_KAFKA_EVENT_DR => {
+                    let count = sys::rd_kafka_event_message_count(event);
+                    self.messages.clear();
+                    self.messages.reserve(count);
+                    let count = sys::rd_kafka_event_message_array(event, self.messages.as_mut_ptr(), count);
+                    self.messages.set_len(count);
+                    for message in &self.messages {
+                        let message = &**message;
+                        let failed = message.err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+                        let failed = failed.then(|| error_text(message.err));
+                        if let Some(ticket) = Ticket::from_opaque(message._private.addr()) {
+                            self.batch.push(Report { ticket, bytes: message.len as u64, failed });
+                        } else if let Some(failed) = failed {
+                            self.troubles.push(format!("a probe was not delivered: {failed}"));
+                        }
+                    }
+                }
+                sys::RD_KAFKA_EVENT_ERROR => {
+                    let text = sys::rd_kafka_event_error_string(event);
+                    if !text.is_null() {
+                        self.troubles.push(cause(&CStr::from_ptr(text).to_string_lossy()));
+                    }
+                }
+                _ => {}
+            }
+            sys::rd_kafka_event_destroy(event);
+        }
+        self.troubles.truncate(TROUBLES_MAX);
+        if !self.batch.is_empty() {
+            take(now, &mut self.batch);
+            self.batch.clear();
+        }
+    }
+
+    fn troubles(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.troubles)
+    }
+}
+
+struct KafkaConsumer {
+    queue: NonNull<sys::rd_kafka_queue_t>,
+    client: Client,
+    errors: Vec<sys::rd_kafka_resp_err_t>,
+}
+
+// SAFETY: the queue may be polled from any thread.
+unsafe impl Send for KafkaConsumer {}
+
+impl Drop for KafkaConsumer {
+    fn drop(&mut self) {
+        // SAFETY: destroyed once, before the client; closing leaves the group and waits for that.
+        unsafe {
+            sys::rd_kafka_queue_destroy(self.queue.as_ptr());
+            sys::rd_kafka_consumer_close(self.client.raw());
+        }
+    }
+}
+
+/// What the callback below is given.
+struct Taking<'a, 'b> {
+    take: &'a mut (dyn FnMut(Incoming<'_>) + 'b),
+    errors: &'a mut Vec<sys::rd_kafka_resp_err_t>,
+}
+
+unsafe extern "C" fn on_message(message: *mut sys::rd_kafka_message_t, opaque: *mut c_void) {
+    // SAFETY: the library passes a message that lives during the call, and the pointer that `poll` gave it.
+    let (message, taking) = unsafe { (&*message, &mut *opaque.cast::<Taking<'_, '_>>()) };
+    if message.err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+        if taking.errors.len() < TROUBLES_MAX {
+            taking.errors.push(message.err);
+        }
+        return;
+    }
+    let payload = if message.payload.is_null() {
+        &[]
+    } else {
+        // SAFETY: the message's payload is `len` bytes long and lives during the call.
+        unsafe { std::slice::from_raw_parts(message.payload.cast::<u8>(), message.len) }
+    };
+    // Only a payload too small for our header needs the broker's timestamp.
+    let timestamp = if message.len < omb_core::load::header::LEN { timestamp(message) } else { None };
+    (taking.take)(Incoming { partition: message.partition.cast_unsigned(), payload, timestamp });
+}
+
+fn timestamp(message: &sys::rd_kafka_message_t) -> Option<WallTime> {
+    // SAFETY: the message is alive; the kind of timestamp is not asked for.
+    let millis = unsafe { sys::rd_kafka_message_timestamp(message, std::ptr::null_mut()) };
+    u64::try_from(millis).ok().map(|millis| WallTime(millis * 1_000_000))
+}
+
+impl Consumer for KafkaConsumer {
+    fn poll(&mut self, timeout: Duration, take: &mut dyn FnMut(Incoming<'_>)) {
+        let timeout = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
+        let mut taking = Taking { take, errors: &mut self.errors };
+        // SAFETY: the callback is only called during this call, on this thread, with the pointer to `taking`.
+        unsafe {
+            sys::rd_kafka_consume_callback_queue(
+                self.queue.as_ptr(),
+                timeout,
+                Some(on_message),
+                (&raw mut taking).cast(),
+            );
+        }
+    }
+
+    fn assigned(&self) -> u32 {
+        let list = self.assignment();
+        // SAFETY: the list is ours, or null. One that is not destroyed would keep the client from ever closing.
+        unsafe {
+            let count = list.as_ref().map_or(0, |list| list.cnt.cast_unsigned());
+            if !list.is_null() {
+                sys::rd_kafka_topic_partition_list_destroy(list);
+            }
+            count
+        }
+    }
+
+    fn set_paused(&mut self, paused: bool) {
+        let raw = self.client.raw();
+        let list = self.assignment();
+        if list.is_null() {
+            return;
+        }
+        // SAFETY: the client is alive; the list is ours and destroyed here.
+        unsafe {
+            if paused {
+                sys::rd_kafka_pause_partitions(raw, list);
+            } else {
+                sys::rd_kafka_resume_partitions(raw, list);
+            }
+            sys::rd_kafka_topic_partition_list_destroy(list);
+        }
+    }
+
+    fn commit(&mut self) {
+        // SAFETY: the client is alive; without a list what has been handed over is committed, without waiting.
+        unsafe { sys::rd_kafka_commit(self.client.raw(), std::ptr::null(), 1) };
+    }
+
+    fn troubles(&mut self) -> Vec<String> {
+        self.errors.drain(..).map(|code| error_text(code).to_owned()).collect()
+    }
+}
+
+impl KafkaConsumer {
+    /// What it has been given, as a list that the caller must destroy; null if there is none.
+    fn assignment(&self) -> *mut sys::rd_kafka_topic_partition_list_t {
+        let mut list = std::ptr::null_mut();
+        // SAFETY: the client is alive; a list is written to `list` or not.
+        unsafe { sys::rd_kafka_assignment(self.client.raw(), &raw mut list) };
+        list
+    }
+}

@@ -1,0 +1,135 @@
+//! What a messaging system must offer to be measured. Speaks in batches and callbacks: no future, task or
+//! allocation per message.
+
+pub mod kafka;
+
+use std::{sync::Arc, time::Duration};
+
+use omb_core::{
+    load::keys,
+    protocol::{Failure, command::TopicSpec},
+    time::{Instant, WallTime},
+};
+
+use crate::load::ring::{Ring, Ticket};
+
+/// A messaging system, connected to. Its calls may block, but never beyond their bound.
+pub trait Driver: Send + Sync {
+    /// What it says of itself: kind, brokers, client library.
+    fn system(&self) -> &str;
+
+    /// Creates topics; all exist when it returns.
+    ///
+    /// # Errors
+    /// The broker's own words for the first topic that could not be created.
+    fn create_topics(&self, topics: &[TopicSpec], within: Duration) -> Result<(), Failure>;
+
+    /// Deletes topics; one that does not exist is as good as deleted.
+    ///
+    /// # Errors
+    /// The broker's own words.
+    fn delete_topics(&self, names: &[String], within: Duration) -> Result<(), Failure>;
+
+    /// A producer with connections and buffers of its own, and the stream of its delivery reports.
+    ///
+    /// # Errors
+    /// If the client cannot be made from its settings.
+    fn producer(&self, topic: &str, partitions: u32) -> Result<(Box<dyn Producer>, Box<dyn Reports>), Failure>;
+
+    /// A member of the group `group`, subscribed to one topic.
+    ///
+    /// # Errors
+    /// If the client cannot be made from its settings.
+    fn consumer(&self, topic: &str, group: &str) -> Result<Box<dyn Consumer>, Failure>;
+
+    /// Messages a producer may have under way, given their size: the client's own queue limits.
+    fn in_flight_max(&self, message_bytes: usize) -> usize;
+}
+
+/// A message on its way into the client.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// Owner of the buffer until the delivery report.
+    pub ticket: Ticket,
+    /// Its address.
+    pub payload: *mut u8,
+    /// The key, if it has one.
+    pub key: Option<[u8; keys::LEN]>,
+}
+
+/// What became of a batch.
+#[derive(Debug, Default)]
+pub struct Sent {
+    /// Messages that the client refused outright, with its words: they will never have a delivery report.
+    pub refused: Vec<(Ticket, String)>,
+    /// Whether the client's queue is full; what is left in the batch must be sent again, later.
+    pub full: bool,
+}
+
+/// The sending half of a producer; used by one thread.
+pub trait Producer: Send {
+    /// Hands a batch to the client, in order. What it took is gone from `batch`, what was left stays, in order. Their
+    /// buffers are `bytes` long and stay valid because `ring` does.
+    fn send(&mut self, batch: &mut Vec<Outgoing>, bytes: usize, ring: &Arc<Ring>) -> Sent;
+
+    /// Sends a small message by copy, without a delivery report that counts.
+    ///
+    /// # Errors
+    /// The client's words.
+    fn probe(&mut self, payload: &[u8]) -> Result<(), String>;
+
+    /// Lets nothing linger: sends what waits for its batch to fill.
+    fn hurry(&mut self);
+
+    /// Gives up everything under way: each message still gets its (failed) report.
+    fn purge(&mut self);
+}
+
+/// A delivery report.
+#[derive(Debug)]
+pub struct Report {
+    /// The buffer, which is ours again.
+    pub ticket: Ticket,
+    /// Payload bytes.
+    pub bytes: u64,
+    /// What went wrong, in the client's words, if the message was not confirmed.
+    pub failed: Option<&'static str>,
+}
+
+/// The reporting half of a producer; used by a thread of its own, which blocks here.
+pub trait Reports: Send {
+    /// Waits up to `timeout` for reports and hands them over in one batch, with the instant at which they arrived.
+    fn wait(&mut self, timeout: Duration, take: &mut dyn FnMut(Instant, &mut Vec<Report>));
+
+    /// What went wrong with the client itself since the last call (connections lost, brokers down).
+    fn troubles(&mut self) -> Vec<String>;
+}
+
+/// A message handed over by the client.
+#[derive(Clone, Copy, Debug)]
+pub struct Incoming<'a> {
+    /// Its partition.
+    pub partition: u32,
+    /// Its payload.
+    pub payload: &'a [u8],
+    /// The broker's or the sender's timestamp, in whole milliseconds.
+    pub timestamp: Option<WallTime>,
+}
+
+/// A member of a group; used by one thread.
+pub trait Consumer: Send {
+    /// Waits up to `timeout` for messages and hands over all there are, one by one.
+    fn poll(&mut self, timeout: Duration, take: &mut dyn FnMut(Incoming<'_>));
+
+    /// Partitions it has been given.
+    fn assigned(&self) -> u32;
+
+    /// Stops or resumes fetching, without leaving the group. To be called whenever partitions are given anew, too.
+    fn set_paused(&mut self, paused: bool);
+
+    /// Tells the broker how far it has read.
+    fn commit(&mut self);
+
+    /// What went wrong since the last call.
+    fn troubles(&mut self) -> Vec<String>;
+}

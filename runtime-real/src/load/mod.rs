@@ -1,0 +1,48 @@
+//! The threads that send and receive. What happens per message stands in `omb_core::load`; here are the threads,
+//! the clocks and the locks, of which none is taken per message.
+
+pub mod ring;
+
+pub(crate) mod receiving;
+pub(crate) mod reporting;
+pub(crate) mod sending;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use omb_core::protocol::event::{Problem, Snapshot};
+
+/// Locks, also after a panic elsewhere: what is behind are counts, which stay usable.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What went wrong, each kind told once and counted.
+#[derive(Debug, Default)]
+pub(crate) struct Problems(Mutex<BTreeMap<String, u64>>);
+
+impl Problems {
+    /// Counts one.
+    pub(crate) fn add(&self, what: &str) {
+        let mut known = lock(&self.0);
+        if let Some(count) = known.get_mut(what) {
+            *count += 1;
+        } else if known.len() < Snapshot::PROBLEMS_MAX {
+            tracing::warn!("{what}");
+            known.insert(what.to_owned(), 1);
+        } else {
+            *known.entry("other problems".to_owned()).or_default() += 1;
+        }
+    }
+
+    /// All so far, the most frequent first.
+    pub(crate) fn list(&self) -> Vec<Problem> {
+        let mut list: Vec<_> =
+            lock(&self.0).iter().map(|(what, count)| Problem { what: what.clone(), count: *count }).collect();
+        list.sort_by_key(|problem| std::cmp::Reverse(problem.count));
+        list.truncate(Snapshot::PROBLEMS_MAX);
+        list
+    }
+}

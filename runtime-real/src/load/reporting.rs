@@ -1,0 +1,51 @@
+//! A reporting thread: blocks until delivery reports arrive, counts them, gives their buffers back.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use omb_core::{load::sender::Confirmations, stats::tally::Acknowledgements};
+
+use super::{Problems, lock, ring::Ring};
+use crate::driver::Reports;
+
+/// Longest a thread blocks without looking whether it is still wanted.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Takes reports until `stop`.
+pub(crate) fn run(
+    mut reports: Box<dyn Reports>,
+    ring: &Arc<Ring>,
+    tally: &Mutex<Acknowledgements>,
+    confirmations: &Mutex<Confirmations>,
+    problems: &Problems,
+    stop: &AtomicBool,
+) {
+    let mut view = ring.view();
+    let mut tickets = Vec::new();
+    while !stop.load(Relaxed) {
+        reports.wait(PATIENCE, &mut |now, batch| {
+            {
+                let mut tally = lock(tally);
+                let mut confirmations = lock(confirmations);
+                for report in batch.drain(..) {
+                    if let Some(why) = report.failed {
+                        tally.failed += 1;
+                        problems.add(&format!("a message was not delivered: {why}"));
+                    } else {
+                        confirmations.acked(&mut tally, now, view.note(&report.ticket), report.bytes);
+                    }
+                    tickets.push(report.ticket);
+                }
+            }
+            ring.give_back(&mut tickets);
+        });
+        for trouble in reports.troubles() {
+            problems.add(&trouble);
+        }
+    }
+}

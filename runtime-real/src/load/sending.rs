@@ -1,0 +1,214 @@
+//! A sending thread: takes what is due from the schedule, stamps it, hands it to the client in batches.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use omb_core::{
+    config::workload::{CatchUp, KeyDistributor},
+    id::ProducerId,
+    load::{
+        keys::{KeyTable, KeyWalk},
+        sender::Sender,
+    },
+    plan::{pace::Pace, rate::Rate},
+    stats::tally::Departures,
+    time::{Instant, WallTime},
+};
+
+use super::{
+    Problems, lock,
+    ring::{Ring, Supply},
+};
+use crate::{
+    clock,
+    driver::{Outgoing, Producer},
+};
+
+/// Messages handed to the client at once. More would make the first of a batch wait for the last.
+const BATCH: usize = 256;
+/// Least time between two wake-ups: at high rates what is due is sent in batches. Found to cost 12 % of a core at
+/// any rate, for a schedule error of half of it.
+const NAP_MIN: Duration = Duration::from_micros(50);
+/// How soon to look again for a free buffer.
+const NAP_BLOCKED: Duration = Duration::from_micros(100);
+/// Longest nap, so that an order to stop or to change the rate is heard.
+const NAP_MAX: Duration = Duration::from_millis(10);
+
+/// A producer with all that belongs to its sending half.
+pub(crate) struct Lane {
+    pub(crate) id: ProducerId,
+    pub(crate) producer: Box<dyn Producer>,
+    pub(crate) ring: Arc<Ring>,
+    pub(crate) supply: Supply,
+    pub(crate) sender: Sender,
+}
+
+/// What the control thread tells all sending threads.
+#[derive(Debug, Default)]
+pub(crate) struct Orders {
+    pub(crate) stop: AtomicBool,
+    /// Rises with each new schedule.
+    version: AtomicU64,
+    schedule: Mutex<Option<(Instant, Rate)>>,
+}
+
+impl Orders {
+    pub(crate) fn set_schedule(&self, start: Instant, rate: Rate) {
+        *lock(&self.schedule) = Some((start, rate));
+        self.version.fetch_add(1, Relaxed);
+    }
+}
+
+/// What all sending threads of a run share.
+#[derive(Debug)]
+pub(crate) struct Common {
+    pub(crate) orders: Arc<Orders>,
+    pub(crate) problems: Arc<Problems>,
+    pub(crate) keys: KeyTable,
+    pub(crate) how_keys: KeyDistributor,
+    pub(crate) catch_up: CatchUp,
+    pub(crate) wall_zero: WallTime,
+    /// Producers of the whole run.
+    pub(crate) producers: u32,
+}
+
+/// What a sending thread counts.
+#[derive(Debug, Default)]
+pub(crate) struct Counted {
+    pub(crate) departures: Mutex<Departures>,
+    /// Refused by the client at once; they have no delivery report.
+    pub(crate) refused: AtomicU64,
+    /// How far the oldest message due but not sent lies behind, ns.
+    pub(crate) lag: AtomicU64,
+}
+
+/// A lane with its schedule and what waits for room in the client.
+struct Paced {
+    lane: Lane,
+    pace: Option<Pace>,
+    batch: Vec<Outgoing>,
+    /// Intended and sent instants of the messages in `batch`.
+    times: Vec<(Instant, Instant)>,
+    skipped_before: u64,
+}
+
+/// Sends until it is ordered to stop; gives the lanes back.
+pub(crate) fn run(lanes: Vec<Lane>, common: &Common, counted: &Counted) -> Vec<Lane> {
+    clock::sleep_precisely();
+    let mut walk = KeyWalk::new(common.how_keys);
+    let mut version = 0;
+    let mut lanes: Vec<Paced> = lanes
+        .into_iter()
+        .map(|lane| Paced { lane, pace: None, batch: Vec::with_capacity(BATCH), times: Vec::new(), skipped_before: 0 })
+        .collect();
+    while !common.orders.stop.load(Relaxed) {
+        let newest = common.orders.version.load(Relaxed);
+        if newest != version {
+            version = newest;
+            if let Some((start, rate)) = *lock(&common.orders.schedule) {
+                lanes.iter_mut().for_each(|lane| lane.reschedule(start, rate, common, counted));
+            }
+        }
+        let now = clock::now();
+        let (mut next, mut lag) = (now + NAP_MAX, 0);
+        for lane in &mut lanes {
+            let wake = lane.pump(now, common, counted, &mut walk);
+            next = next.min(wake);
+            if let Some(pace) = &lane.pace {
+                lag = lag.max(now.0.saturating_sub(pace.next_at().0));
+            }
+        }
+        counted.lag.store(lag, Relaxed);
+        if next > now {
+            clock::sleep_until(next.max(now + NAP_MIN));
+        }
+    }
+    counted.lag.store(0, Relaxed);
+    lanes.into_iter().map(|paced| paced.give_up(counted)).collect()
+}
+
+impl Paced {
+    /// A fresh schedule from `start`: what was due under the old one is given up, and counted.
+    fn reschedule(&mut self, start: Instant, rate: Rate, common: &Common, counted: &Counted) {
+        if let Some(mut old) = self.pace.take() {
+            let before = old.skipped() - self.skipped_before;
+            lock(&counted.departures).skipped += before + old.skip_until(start);
+        }
+        self.skipped_before = 0;
+        self.pace = Some(Pace::new(start, rate, common.producers, vec![self.lane.id.0], common.catch_up));
+    }
+
+    /// Sends what is due, up to a batch. Returns when to come back: `now` or earlier means at once.
+    fn pump(&mut self, now: Instant, common: &Common, counted: &Counted, walk: &mut KeyWalk) -> Instant {
+        let Some(pace) = &mut self.pace else { return now + NAP_MAX };
+        if pace.next_at() > now && self.batch.is_empty() {
+            return pace.next_at();
+        }
+        let mut blocked = false;
+        // Messages that the client had no room for leave now, whatever they were stamped with before.
+        for (outgoing, times) in self.batch.iter_mut().zip(&mut self.times) {
+            times.1 = now;
+            let note = self.lane.supply.noted(&outgoing.ticket);
+            let note = self.lane.sender.restamp(self.lane.supply.payload(&mut outgoing.ticket), note, now, common.wall_zero);
+            self.lane.supply.note(&mut outgoing.ticket, note);
+        }
+        while self.batch.len() < BATCH {
+            if pace.next_at() > now {
+                break;
+            }
+            let Some(mut ticket) = self.lane.supply.take() else {
+                blocked = true;
+                break;
+            };
+            let Some(due) = pace.due(now) else {
+                self.lane.supply.untake(ticket);
+                break;
+            };
+            let payload = self.lane.supply.payload(&mut ticket);
+            let note = self.lane.sender.stamp(payload, due.intended, now, common.wall_zero);
+            self.lane.supply.note(&mut ticket, note);
+            let key = walk.next(now.0).map(|index| *common.keys.get(index));
+            let payload = self.lane.supply.start(&ticket);
+            self.batch.push(Outgoing { ticket, payload, key });
+            self.times.push((due.intended, now));
+        }
+        let skipped = pace.skipped();
+        let offered = self.batch.len();
+        let sent = self.lane.producer.send(&mut self.batch, self.lane.ring.size(), &self.lane.ring);
+        let taken = offered - self.batch.len();
+        {
+            let mut departures = lock(&counted.departures);
+            departures.attempted += taken as u64;
+            departures.skipped += skipped - self.skipped_before;
+            for (intended, left) in self.times.drain(..taken) {
+                departures.schedule_error.record(left.0.saturating_sub(intended.0));
+            }
+        }
+        self.skipped_before = skipped;
+        for (ticket, why) in sent.refused {
+            counted.refused.fetch_add(1, Relaxed);
+            common.problems.add(&format!("the client refuses to send: {why}"));
+            self.lane.supply.untake(ticket);
+        }
+        if sent.full || blocked { now + NAP_BLOCKED } else { self.pace.as_ref().map_or(now, Pace::next_at) }
+    }
+
+    /// The load is over: what the client had no room for is never sent.
+    fn give_up(mut self, counted: &Counted) -> Lane {
+        let mut departures = lock(&counted.departures);
+        // These hold a number each, so they count as tried and given up, not as never due.
+        departures.attempted += self.batch.len() as u64;
+        counted.refused.fetch_add(self.batch.len() as u64, Relaxed);
+        for (outgoing, (intended, left)) in self.batch.drain(..).zip(self.times.drain(..)) {
+            departures.schedule_error.record(left.0.saturating_sub(intended.0));
+            self.lane.supply.untake(outgoing.ticket);
+        }
+        drop(departures);
+        self.lane
+    }
+}
