@@ -1,4 +1,10 @@
 //! omb-runtime-real: the machines of `omb-core` on real time, real threads and real sockets.
 
+pub mod clock;
+pub mod driver;
+pub mod embedded;
 pub mod event_loop;
+pub mod load;
 pub mod local;
+pub mod performer;
+pub mod process;

@@ -147,6 +147,14 @@ impl Kafka {
         Ok(Self { config: config.clone(), admin, system, runtime })
     }
 
+    /// Says of itself that it is this, instead of a Kafka cluster.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        let (_, version) = rdkafka::util::get_rdkafka_version();
+        self.system = format!("{name}, librdkafka {version}");
+        self
+    }
+
     fn options(within: Duration) -> AdminOptions {
         AdminOptions::new().request_timeout(Some(within)).operation_timeout(Some(within))
     }

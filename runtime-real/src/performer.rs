@@ -1,0 +1,528 @@
+//! Does what a worker's commands ask for, on real threads and against a real messaging system.
+//!
+//! One control thread performs the commands one after another; each may block, within its bound. The load itself
+//! runs on threads of its own: one per sending group, per producer's delivery reports, per consumer.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+        mpsc,
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use omb_core::{
+    config::{driver::DriverKind, workload::Verify},
+    id::{ProducerId, SubscriptionId, TopicIndex},
+    load::{
+        keys::KeyTable,
+        receiver::{Ledger, ProducerRange, Receiver},
+        sender::{Confirmations, Sender},
+    },
+    plan::rate::Rate,
+    protocol::{
+        Command, Event, Failure, FailureKind,
+        command::{ConsumerSpec, Preparation, ProducerSpec},
+        event::{Missing, Snapshot},
+    },
+    seed::Seed,
+    stats::tally::{Acknowledgements, Arrivals, Totals},
+    time::WallTime,
+};
+
+use crate::{
+    clock,
+    driver::{Driver, kafka::Kafka},
+    embedded,
+    load::{
+        Problems, lock, receiving, reporting,
+        ring::Ring,
+        sending::{self, Lane},
+    },
+    local, process,
+};
+
+/// How often a wait for something to come true looks.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Longest the creation of topics, or the wait for consumers to be given their partitions, may take. Below the
+/// controller's own deadline, so that the cause is told and not only that time ran out.
+const SETUP_WITHIN: Duration = Duration::from_secs(55);
+/// Longest the deletion of the topics may take.
+const DELETE_WITHIN: Duration = Duration::from_secs(25);
+/// Longest the clients may take to close; they are left behind then, and the process ends without them.
+const CLOSE_WITHIN: Duration = Duration::from_secs(15);
+/// After the stop's own bound, longest the failed reports of what was given up may take.
+const PURGE_WITHIN: Duration = Duration::from_secs(5);
+
+/// The performer of a worker in this process.
+#[derive(Debug)]
+pub struct Performer {
+    jobs: mpsc::Sender<(Command, local::Answer)>,
+    /// Raised when the run shall end: whatever blocks looks at it.
+    cut: Arc<AtomicBool>,
+}
+
+impl Performer {
+    /// Starts the control thread. `runtime` is where the few asynchronous calls of the drivers run; `broker` says how
+    /// the embedded broker is started, if a run asks for it.
+    ///
+    /// # Panics
+    /// If the system refuses a thread.
+    #[must_use]
+    pub fn start(runtime: tokio::runtime::Handle, broker: embedded::Options) -> Self {
+        let (jobs, queue) = mpsc::channel::<(Command, local::Answer)>();
+        let cut = Arc::new(AtomicBool::new(false));
+        let mut engine = Engine { runtime, broker, cut: Arc::clone(&cut), run: None };
+        std::thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(move || {
+                for (command, answer) in queue {
+                    answer.give(engine.perform(command));
+                }
+            })
+            .expect("the system gives one thread");
+        Self { jobs, cut }
+    }
+}
+
+impl local::Performer for Performer {
+    fn perform(&mut self, command: Command, answer: local::Answer) {
+        // A close cuts short what is under way; it then waits its turn, which comes at once.
+        self.cut.store(command == Command::Close, Relaxed);
+        // The control thread lives as long as this sender does.
+        let _ = self.jobs.send((command, answer));
+    }
+}
+
+/// The control thread's state.
+struct Engine {
+    runtime: tokio::runtime::Handle,
+    broker: embedded::Options,
+    cut: Arc<AtomicBool>,
+    run: Option<Run>,
+}
+
+/// One run's clients and threads.
+struct Run {
+    preparation: Preparation,
+    pool: Arc<Vec<Vec<u8>>>,
+    wall_zero: WallTime,
+    problems: Arc<Problems>,
+    driver: Arc<dyn Driver>,
+    /// Dropped after the driver's clients: fields drop in order.
+    threads: Threads,
+    ledgers: BTreeMap<SubscriptionId, Subscription>,
+    producers: BTreeMap<ProducerId, Arc<Mutex<Confirmations>>>,
+    /// The sending halves while no load runs.
+    lanes: Vec<Lane>,
+    load: Option<Load>,
+    acknowledgements: Vec<Arc<Mutex<Acknowledgements>>>,
+    arrivals: Vec<Arc<Mutex<Arrivals>>>,
+    /// What ended loads had counted; there is one load per run, but a stop must not lose it.
+    ended: Vec<Arc<sending::Counted>>,
+    server: Option<embedded::Server>,
+}
+
+#[derive(Default)]
+struct Threads {
+    reporting: Vec<JoinHandle<()>>,
+    receiving: Vec<JoinHandle<()>>,
+    stop_reporting: Arc<AtomicBool>,
+    receiving_orders: Arc<receiving::Orders>,
+}
+
+struct Subscription {
+    ledger: Arc<Mutex<Ledger>>,
+    topic: TopicIndex,
+    members: Vec<Arc<AtomicU32>>,
+    all_members: u32,
+    partitions: u32,
+}
+
+struct Load {
+    orders: Arc<sending::Orders>,
+    threads: Vec<JoinHandle<Vec<Lane>>>,
+}
+
+impl Engine {
+    fn perform(&mut self, command: Command) -> Result<Event, Failure> {
+        match command {
+            Command::Prepare(preparation) => return self.prepare(*preparation),
+            Command::Close => {
+                return match self.run.take() {
+                    None => Ok(Event::Done),
+                    Some(run) => run.close(),
+                };
+            }
+            _ => {}
+        }
+        let Some(run) = &mut self.run else {
+            return Err(Failure::new(FailureKind::Protocol, format!("nothing is prepared to {}", command.name())));
+        };
+        match command {
+            Command::CreateTopics(topics) => run.driver.create_topics(&topics, SETUP_WITHIN).map(|()| Event::Done),
+            Command::CreateConsumers(consumers) => run.create_consumers(consumers, &self.cut),
+            Command::CreateProducers(producers) => run.create_producers(producers),
+            Command::Probe => run.probe(),
+            Command::StartLoad { rate, producers, after } => run.start_load(rate, producers, after),
+            Command::SetRate { rate } => run.set_rate(rate),
+            Command::PauseConsumers => Ok(run.set_paused(true)),
+            Command::ResumeConsumers => Ok(run.set_paused(false)),
+            Command::Read => Ok(Event::Read(Box::new(run.snapshot()))),
+            Command::StopLoad { within } => run.stop_load(within, &self.cut),
+            Command::Verify => Ok(run.verify()),
+            Command::DeleteTopics(names) => run.driver.delete_topics(&names, DELETE_WITHIN).map(|()| Event::Done),
+            Command::Prepare(_) | Command::Close => unreachable!("performed above"),
+        }
+    }
+
+    fn prepare(&mut self, preparation: Preparation) -> Result<Event, Failure> {
+        let (server, driver) = connect(&preparation.driver.kind, &self.broker, self.runtime.clone())?;
+        let system = driver.system().to_owned();
+        let pool = Arc::new(preparation.payload.pool(preparation.seed));
+        self.run = Some(Run {
+            pool,
+            wall_zero: clock::wall_zero(),
+            problems: Arc::default(),
+            driver,
+            threads: Threads::default(),
+            ledgers: BTreeMap::new(),
+            producers: BTreeMap::new(),
+            lanes: Vec::new(),
+            load: None,
+            acknowledgements: Vec::new(),
+            arrivals: Vec::new(),
+            ended: Vec::new(),
+            server,
+            preparation,
+        });
+        Ok(Event::Prepared { system })
+    }
+}
+
+/// Connects to the messaging system, starting the embedded one if that is what is asked for.
+///
+/// # Errors
+/// If it cannot be started, reached, or refuses us.
+pub fn connect(
+    kind: &DriverKind,
+    broker: &embedded::Options,
+    runtime: tokio::runtime::Handle,
+) -> Result<(Option<embedded::Server>, Arc<dyn Driver>), Failure> {
+    match kind {
+        DriverKind::Kafka(config) => Ok((None, Arc::new(Kafka::connect(config, runtime)?))),
+        DriverKind::Embedded => {
+            let server = embedded::Server::start(broker.clone())
+                .map_err(|error| Failure::new(FailureKind::Unreachable, error.to_string()))?;
+            let config = embedded::client_settings(server.addr());
+            let kafka = Kafka::connect(&config, runtime)?.named("embedded, loopback");
+            Ok((Some(server), Arc::new(kafka)))
+        }
+    }
+}
+
+/// Cores to spread threads over.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn spawn<T: Send + 'static>(
+    name: String,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, Failure> {
+    std::thread::Builder::new()
+        .name(name)
+        // The loops need little; thousands of threads would otherwise reserve gigabytes.
+        .stack_size(256 << 10)
+        .spawn(body)
+        .map_err(|error| Failure::new(FailureKind::Broken, format!("the system gives no more threads: {error}")))
+}
+
+impl Run {
+    fn producers_of(&self, topic: TopicIndex) -> ProducerRange {
+        let count = self.preparation.producers_per_topic;
+        ProducerRange { first: ProducerId(topic.0 * count), count }
+    }
+
+    fn create_consumers(&mut self, consumers: Vec<ConsumerSpec>, cut: &AtomicBool) -> Result<Event, Failure> {
+        if consumers.is_empty() {
+            return Ok(Event::Done);
+        }
+        tracing::info!("Creating {} consumers...", consumers.len());
+        self.arrivals = (0..consumers.len().min(cores())).map(|_| Arc::default()).collect();
+        // Upstream commits by hand unless the client does it by itself.
+        let commits = match &self.preparation.driver.kind {
+            DriverKind::Kafka(config) => config.consumer.get("enable.auto.commit").is_none_or(|value| value == "false"),
+            DriverKind::Embedded => true,
+        };
+        for (index, spec) in consumers.into_iter().enumerate() {
+            let producers = self.producers_of(spec.topic_index);
+            let consumer = self.driver.consumer(&spec.topic, &spec.group)?;
+            let subscription = self.ledgers.entry(spec.subscription).or_insert_with(|| Subscription {
+                ledger: Arc::new(Mutex::new(Ledger::new(producers))),
+                topic: spec.topic_index,
+                members: Vec::new(),
+                all_members: spec.members,
+                partitions: spec.partitions,
+            });
+            let assigned = Arc::new(AtomicU32::new(0));
+            subscription.members.push(Arc::clone(&assigned));
+            let ledger = Arc::clone(&subscription.ledger);
+            let arrivals = Arc::clone(&self.arrivals[index % self.arrivals.len()]);
+            let (orders, problems) = (Arc::clone(&self.threads.receiving_orders), Arc::clone(&self.problems));
+            let wall_zero = self.wall_zero;
+            self.threads.receiving.push(spawn(format!("receive-{}", spec.id.0), move || {
+                let receiver = Receiver::new(producers);
+                receiving::run(
+                    consumer, receiver, &arrivals, &ledger, &assigned, &orders, &problems, commits, wall_zero,
+                );
+            })?);
+        }
+        self.wait_for_partitions(cut)
+    }
+
+    /// Every group has shared out its partitions, or as many members have some as can.
+    fn wait_for_partitions(&self, cut: &AtomicBool) -> Result<Event, Failure> {
+        let deadline = clock::now() + SETUP_WITHIN;
+        let behind = || {
+            self.ledgers.values().filter(|subscription| {
+                let assigned: u32 = subscription.members.iter().map(|member| member.load(Relaxed)).sum();
+                let here = u32::try_from(subscription.members.len()).unwrap_or(u32::MAX);
+                // Members elsewhere hold the rest of the partitions.
+                let wanted = if here == subscription.all_members { subscription.partitions } else { here.min(1) };
+                assigned < wanted
+            })
+        };
+        while behind().next().is_some() {
+            if cut.load(Relaxed) {
+                return Err(Failure::new(FailureKind::Broken, "the run ended while consumers joined"));
+            }
+            if clock::now() >= deadline {
+                let problems: Vec<String> = self.problems.list().into_iter().map(|problem| problem.what).collect();
+                let text = format!(
+                    "{} of {} subscriptions were not given their partitions within {} s: {}",
+                    behind().count(),
+                    self.ledgers.len(),
+                    SETUP_WITHIN.as_secs(),
+                    if problems.is_empty() { "the broker gives no reason".to_owned() } else { problems.join("; ") },
+                );
+                return Err(Failure::new(FailureKind::Unreachable, text));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(Event::Done)
+    }
+
+    fn create_producers(&mut self, producers: Vec<ProducerSpec>) -> Result<Event, Failure> {
+        if producers.is_empty() {
+            return Ok(Event::Done);
+        }
+        tracing::info!("Creating {} producers...", producers.len());
+        let size = self.pool[0].len();
+        let full = self.preparation.verify == Verify::Full;
+        let most = self.driver.in_flight_max(size);
+        self.acknowledgements = (0..producers.len().min(cores())).map(|_| Arc::default()).collect();
+        for (index, spec) in producers.into_iter().enumerate() {
+            let (producer, reports) = self.driver.producer(&spec.topic, spec.partitions)?;
+            let rng = self.preparation.seed.numbered_stream("payload choice", u64::from(spec.id.0));
+            let (ring, supply) = Ring::new(Arc::clone(&self.pool), most, rng);
+            let confirmations: Arc<Mutex<Confirmations>> = Arc::default();
+            self.producers.insert(spec.id, Arc::clone(&confirmations));
+            let tally = Arc::clone(&self.acknowledgements[index % self.acknowledgements.len()]);
+            let (problems, stop) = (Arc::clone(&self.problems), Arc::clone(&self.threads.stop_reporting));
+            let reported = Arc::clone(&ring);
+            self.threads.reporting.push(spawn(format!("report-{}", spec.id.0), move || {
+                reporting::run(reports, &reported, &tally, &confirmations, &problems, &stop);
+            })?);
+            self.lanes.push(Lane { id: spec.id, producer, ring, supply, sender: Sender::new(spec.id, full) });
+        }
+        Ok(Event::Done)
+    }
+
+    fn probe(&mut self) -> Result<Event, Failure> {
+        let now = WallTime(self.wall_zero.0 + clock::now().0);
+        for lane in &mut self.lanes {
+            let payload = lane.sender.probe(now);
+            if let Err(why) = lane.producer.probe(&payload) {
+                self.problems.add(&format!("a probe could not be sent: {why}"));
+            }
+        }
+        Ok(Event::Done)
+    }
+
+    fn start_load(&mut self, rate: Rate, producers: u32, after: Duration) -> Result<Event, Failure> {
+        if self.load.is_some() {
+            return Err(Failure::new(FailureKind::Protocol, "the load runs already"));
+        }
+        let orders = Arc::new(sending::Orders::default());
+        orders.set_schedule(clock::now() + after, rate);
+        let count = self.lanes.len().min(cores());
+        let mut groups: Vec<Vec<Lane>> = (0..count).map(|_| Vec::new()).collect();
+        for (index, lane) in std::mem::take(&mut self.lanes).into_iter().enumerate() {
+            groups[index % count].push(lane);
+        }
+        let keys = KeyTable::new(Seed(self.preparation.seed.0));
+        let common = Arc::new(sending::Common {
+            orders: Arc::clone(&orders),
+            problems: Arc::clone(&self.problems),
+            keys,
+            how_keys: self.preparation.keys,
+            catch_up: self.preparation.catch_up,
+            wall_zero: self.wall_zero,
+            producers,
+        });
+        let mut threads = Vec::new();
+        for (index, group) in groups.into_iter().enumerate() {
+            let counted = Arc::new(sending::Counted::default());
+            self.ended.push(Arc::clone(&counted));
+            let common = Arc::clone(&common);
+            threads.push(spawn(format!("send-{index}"), move || sending::run(group, &common, &counted))?);
+        }
+        self.load = Some(Load { orders, threads });
+        Ok(Event::Done)
+    }
+
+    fn set_rate(&mut self, rate: Rate) -> Result<Event, Failure> {
+        let Some(load) = &self.load else {
+            return Err(Failure::new(FailureKind::Protocol, "no load runs whose rate could be set"));
+        };
+        load.orders.set_schedule(clock::now(), rate);
+        Ok(Event::Done)
+    }
+
+    fn set_paused(&self, paused: bool) -> Event {
+        self.threads.receiving_orders.paused.store(paused, Relaxed);
+        Event::Done
+    }
+
+    /// Everything counted so far. What happens later is read first, so that no message is confirmed before it left.
+    fn snapshot(&self) -> Snapshot {
+        let mut totals = Totals::default();
+        let mut paths_open = 0;
+        for (id, subscription) in &self.ledgers {
+            let ledger = lock(&subscription.ledger);
+            totals.seen.insert(*id, ledger.seen);
+            paths_open += ledger.probed();
+        }
+        for arrivals in &self.arrivals {
+            totals.arrivals.merge(&lock(arrivals));
+        }
+        for tally in &self.acknowledgements {
+            totals.acknowledgements.merge(&lock(tally));
+        }
+        let mut schedule_lag = Duration::ZERO;
+        for counted in &self.ended {
+            totals.acknowledgements.failed += counted.refused.load(Relaxed);
+            totals.departures.merge(&lock(&counted.departures));
+            schedule_lag = schedule_lag.max(Duration::from_nanos(counted.lag.load(Relaxed)));
+        }
+        let reported = totals.acknowledgements.acked + totals.acknowledgements.failed;
+        let taken_at = clock::now();
+        Snapshot {
+            taken_at,
+            wall: WallTime(self.wall_zero.0 + taken_at.0),
+            in_flight: totals.departures.attempted.saturating_sub(reported),
+            totals,
+            schedule_lag,
+            paths_open,
+            process: process::usage(self.server.as_ref().map_or(Duration::ZERO, embedded::Server::cpu)),
+            problems: self.problems.list(),
+        }
+    }
+
+    fn in_flight(&self) -> u64 {
+        let mut reported: u64 = self.acknowledgements.iter().map(|tally| {
+            let tally = lock(tally);
+            tally.acked + tally.failed
+        }).sum();
+        let mut attempted = 0;
+        for counted in &self.ended {
+            reported += counted.refused.load(Relaxed);
+            attempted += lock(&counted.departures).attempted;
+        }
+        attempted.saturating_sub(reported)
+    }
+
+    fn stop_load(&mut self, within: Duration, cut: &AtomicBool) -> Result<Event, Failure> {
+        if let Some(load) = self.load.take() {
+            load.orders.stop.store(true, Relaxed);
+            for thread in load.threads {
+                match thread.join() {
+                    Ok(lanes) => self.lanes.extend(lanes),
+                    Err(_) => return Err(Failure::new(FailureKind::Broken, "a sending thread panicked")),
+                }
+            }
+        }
+        let deadline = clock::now() + within;
+        self.lanes.iter_mut().for_each(|lane| lane.producer.hurry());
+        while self.in_flight() > 0 && clock::now() < deadline && !cut.load(Relaxed) {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        if self.in_flight() > 0 {
+            tracing::warn!("{} messages had no delivery report after {within:?}: they are given up", self.in_flight());
+            self.lanes.iter_mut().for_each(|lane| lane.producer.purge());
+            let deadline = clock::now() + PURGE_WITHIN;
+            while self.in_flight() > 0 && clock::now() < deadline {
+                std::thread::sleep(LOOK_EVERY);
+            }
+        }
+        Ok(Event::Done)
+    }
+
+    fn verify(&self) -> Event {
+        let by_count_only = self.pool[0].len() < omb_core::load::header::LEN;
+        let found = self.ledgers.iter().map(|(id, subscription)| {
+            let range = self.producers_of(subscription.topic);
+            let ledger = lock(&subscription.ledger);
+            let mut missing = Missing { by_count_only, ..Missing::default() };
+            for place in 0..range.count {
+                let Some(confirmations) = self.producers.get(&ProducerId(range.first.0 + place)) else { continue };
+                let confirmations = lock(confirmations);
+                missing.confirmed += confirmations.sequences.len();
+                if !by_count_only {
+                    missing.missing += ledger.missing(place, &confirmations.sequences);
+                }
+            }
+            if by_count_only {
+                missing.missing = missing.confirmed.saturating_sub(ledger.seen.distinct);
+            }
+            (*id, missing)
+        });
+        Event::Verified(found.collect())
+    }
+
+    /// Stops every thread and closes every client, at the same time and within a bound.
+    fn close(mut self) -> Result<Event, Failure> {
+        if let Some(load) = self.load.take() {
+            load.orders.stop.store(true, Relaxed);
+            for thread in load.threads {
+                self.lanes.extend(thread.join().unwrap_or_default());
+            }
+        }
+        self.threads.receiving_orders.stop.store(true, Relaxed);
+        self.threads.stop_reporting.store(true, Relaxed);
+        let Self { lanes, threads, server, driver, .. } = self;
+        let (done, closed) = mpsc::channel();
+        // Closing a client may wait for its broker; one that is gone must not keep the process from ending.
+        spawn("close".to_owned(), move || {
+            // The sending halves first: what they still have under way is given up, and reported as such.
+            drop(lanes);
+            let joined = threads.reporting.into_iter().chain(threads.receiving).all(|thread| thread.join().is_ok());
+            drop(driver);
+            drop(server);
+            let _ = done.send(joined);
+        })?;
+        match closed.recv_timeout(CLOSE_WITHIN) {
+            Ok(true) => Ok(Event::Done),
+            Ok(false) => Err(Failure::new(FailureKind::Broken, "a thread of the load panicked")),
+            Err(_) => {
+                let text = format!("the clients did not close within {} s and are left behind", CLOSE_WITHIN.as_secs());
+                Err(Failure::new(FailureKind::Unreachable, text))
+            }
+        }
+    }
+}
+
