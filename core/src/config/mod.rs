@@ -9,7 +9,9 @@
 //! file is found while it is parsed, and the message names the file, the line, the column and the key. All that
 //! is wrong with one file is reported together. Nothing here opens a file: the caller passes its name and text.
 
+mod kafka;
 mod problem;
+mod properties;
 mod yaml;
 
 pub mod driver;

@@ -155,7 +155,6 @@ pub(crate) fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a s
 /// A file being read: its top-level keys, and what was found wrong so far.
 pub(crate) struct Reader<'t> {
     file: &'t str,
-    text: &'t str,
     leniency: Leniency,
     entries: Vec<Entry>,
     errors: Vec<ConfigError>,
@@ -177,7 +176,7 @@ impl<'t> Reader<'t> {
         let Value::Keys(entries) = root.value else {
             return Err(refuse(Some(root.place), Problem::NotKeys { found: root.found(), allowed }));
         };
-        let mut reader = Self { file, text, leniency, entries: Vec::new(), errors: Vec::new(), warnings: Vec::new() };
+        let mut reader = Self { file, leniency, entries: Vec::new(), errors: Vec::new(), warnings: Vec::new() };
         reader.entries = reader.unique(entries);
         Ok(reader)
     }
@@ -207,11 +206,6 @@ impl<'t> Reader<'t> {
 
     pub(crate) fn lenient(&self) -> bool {
         self.leniency == Leniency::Lenient
-    }
-
-    /// The text of a line, counted from 1.
-    pub(crate) fn line(&self, line: usize) -> &'t str {
-        self.text.lines().nth(line.saturating_sub(1)).unwrap_or_default()
     }
 
     pub(crate) fn error(&mut self, key: &str, place: Option<Place>, problem: Problem) {
