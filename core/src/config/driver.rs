@@ -168,15 +168,20 @@ fn embedded(reader: &mut Reader<'_>) {
 fn kafka(reader: &mut Reader<'_>) -> Option<KafkaConfig> {
     let replication_factor = replication_factor(reader);
     let topic = block(reader, "topicConfig", None);
+    let before = reader.error_count();
     let [common, mut producer, mut consumer] =
         [("commonConfig", Block::Common), ("producerConfig", Block::Producer), ("consumerConfig", Block::Consumer)]
             .map(|(key, kind)| block(reader, key, Some(kind)));
+    let malformed = reader.error_count() > before;
     for own in [&mut producer, &mut consumer] {
         for (name, property) in &common {
             own.entry(name.clone()).or_insert_with(|| property.clone());
         }
     }
-    brokers(reader, &common);
+    // In a block that cannot be read, the addresses are not missing.
+    if !malformed {
+        brokers(reader, &common);
+    }
     Some(KafkaConfig {
         replication_factor: replication_factor?,
         topic: topic.into_iter().map(|(name, given)| (name, given.value.trim().to_owned())).collect(),
@@ -316,7 +321,10 @@ fn brokers(reader: &mut Reader<'_>, common: &kafka::Properties) {
     };
     let wrong = given.value.split(',').map(str::trim).find(|part| !address(part));
     if let Some(wrong) = wrong {
-        let (found, allowed) = (format!("`{wrong}`"), "host:port, several separated by commas".to_owned());
+        let (found, allowed) = (
+            if wrong.is_empty() { "nothing".to_owned() } else { format!("`{wrong}`") },
+            "host:port, several separated by commas".to_owned(),
+        );
         reader.error(&given.name, Some(given.place), Problem::NotAllowed { found, allowed, suggestion: None });
     }
 }

@@ -116,7 +116,7 @@ pub enum Problem {
     #[error("given together with {0}; give one of them")]
     TwoDurations(&'static str),
     /// Upstream would run for ever.
-    #[error("the test would never end, and every run ends here; give a duration above zero")]
+    #[error("0 means a test without end to upstream, but every run ends here; allowed: a duration above zero")]
     Endless,
     /// More clients or partitions than can be counted.
     #[error("{what} is {product}; allowed: up to {}", u32::MAX)]

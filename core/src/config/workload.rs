@@ -370,7 +370,7 @@ fn rate(reader: &mut Reader<'_>) -> Option<RateGoal> {
     {
         return None;
     }
-    let min = if reader.lenient() { i128::from(i32::MIN) } else { 0 };
+    let min = if reader.lenient() { yaml::NEGATIVE } else { 0 };
     let rate = reader.whole(key, min, RATE_MAX.into())?;
     if rate < 0 {
         let place = reader.place(key);
@@ -451,7 +451,7 @@ fn two_durations(reader: &mut Reader<'_>, ours: &'static str, upstreams: &str) -
 fn minutes(reader: &mut Reader<'_>, key: &str) -> Option<Duration> {
     let year = 365 * 24 * 60;
     // Upstream takes negative minutes as none, which for the test is an error all the same.
-    let min = if reader.lenient() { i128::from(i32::MIN) } else { 0 };
+    let min = if reader.lenient() { yaml::NEGATIVE } else { 0 };
     let minutes = reader.whole(key, min, year)?;
     if minutes < 0 {
         let place = reader.place(key);

@@ -14,10 +14,13 @@ use super::{ConfigError, ConfigErrors, ConfigWarning, Leniency, Parsed, Place, P
 const DEPTH_MAX: usize = 16;
 
 /// What a duration may look like, in messages.
-const DURATION: &str = "a duration with its unit (ms, s, m, h), such as 90s, 5m, 1h30m or 500ms";
+const DURATION: &str = "a duration with its unit (ms, s, m, h) up to 8760h, such as 90s, 5m, 1h30m or 500ms";
 
 /// No duration of a run is longer: a year in nanoseconds leaves room in 64 bits for every sum of them.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// The lowest number that upstream reads, for keys where it takes any below 0 as 0.
+pub(crate) const NEGATIVE: i128 = i32::MIN as i128;
 
 /// A value with its place.
 #[derive(Clone, Debug)]
@@ -129,9 +132,9 @@ pub(crate) fn duration_text(duration: Duration) -> String {
     let millis = duration.as_millis();
     match millis {
         0 => "0s".to_owned(),
-        _ if millis % 3_600_000 == 0 => format!("{}h", millis / 3_600_000),
-        _ if millis % 60_000 == 0 => format!("{}m", millis / 60_000),
-        _ if millis % 1_000 == 0 => format!("{}s", millis / 1_000),
+        _ if millis.is_multiple_of(3_600_000) => format!("{}h", millis / 3_600_000),
+        _ if millis.is_multiple_of(60_000) => format!("{}m", millis / 60_000),
+        _ if millis.is_multiple_of(1_000) => format!("{}s", millis / 1_000),
         _ => format!("{millis}ms"),
     }
 }
@@ -214,6 +217,10 @@ impl<'t> Reader<'t> {
         if !self.errors.contains(&error) {
             self.errors.push(error);
         }
+    }
+
+    pub(crate) fn error_count(&self) -> usize {
+        self.errors.len()
     }
 
     pub(crate) fn warn(&mut self, key: &str, place: Option<Place>, message: impl Into<String>) {
@@ -300,10 +307,11 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// A whole number from `min` to `max`.
+    /// A whole number from `min` to `max`. [`NEGATIVE`] lets in what the caller then reads as 0, and messages do not offer it.
     pub(crate) fn whole(&mut self, key: &str, min: i128, max: i128) -> Option<i128> {
         let node = self.get(key)?.clone();
-        let allowed = format!("a whole number from {min} to {max}");
+        let from = if min == NEGATIVE { 0 } else { min };
+        let allowed = format!("a whole number from {from} to {max}");
         let whole = match self.number(key, &node, &allowed)? {
             Number::Whole(whole) => whole,
             Number::Fraction(fraction) => {
