@@ -45,7 +45,8 @@ pub struct Workload {
     pub key_distributor: KeyDistributor,
     /// `messageSize`, payload bytes, at least 1. From 32 bytes on a payload begins with our header.
     pub message_size: u32,
-    /// `payloadFile`, or `useRandomizedPayloads` with `randomBytesRatio` and `randomizedPayloadPoolSize`.
+    /// `payloadFile`, or `useRandomizedPayloads` with `randomBytesRatio` and `randomizedPayloadPoolSize`; where the file
+    /// gives neither, 100 fully random payloads (fewer above 64 MiB in all), with a warning.
     pub payload: PayloadSource,
     /// `subscriptionsPerTopic` (Kafka: consumer groups), 0 for a run that only produces.
     pub subscriptions_per_topic: u32,
@@ -108,6 +109,7 @@ pub enum RateGoal {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Backlog {
     /// Payload bytes to build up over all subscriptions (`consumerBacklogSizeGB` in GiB).
+    /// Fractions such as 0.5 are taken as they are, to the nearest byte; upstream cuts them to 0.
     pub bytes: u64,
     /// 1.0: drain fully; 0.0: best effort. Default 1.0.
     pub drain_ratio: f64,

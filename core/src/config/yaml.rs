@@ -295,13 +295,15 @@ impl<'t> Reader<'t> {
         self.error(key, Some(node.place), problem);
     }
 
-    /// A text. Any scalar is one, as it is written.
+    /// A text on one line: texts end up in logs and file names. Any scalar is one, as it is written.
     pub(crate) fn text(&mut self, key: &str) -> Option<String> {
         let node = self.get(key)?.clone();
         match &node.value {
-            Value::Scalar { text, .. } if !text.trim().is_empty() => Some(text.clone()),
+            Value::Scalar { text, .. } if !text.trim().is_empty() && !text.contains(char::is_control) => {
+                Some(text.clone())
+            }
             _ => {
-                self.not_allowed(key, &node, "a text", None);
+                self.not_allowed(key, &node, "a text on one line", None);
                 None
             }
         }
