@@ -8,10 +8,14 @@
 //! crate and by a simulation in another; neither shows in here. A module uses only what stands above it in this list.
 
 pub mod config;
+pub mod controller;
 pub mod id;
 pub mod load;
 pub mod machine;
 pub mod plan;
+pub mod protocol;
+pub mod report;
 pub mod seed;
 pub mod stats;
 pub mod time;
+pub mod worker;

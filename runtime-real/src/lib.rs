@@ -1,3 +1,4 @@
-pub fn v() -> String {
-    format!("{:?}", rdkafka::util::get_rdkafka_version())
-}
+//! omb-runtime-real: the machines of `omb-core` on real time, real threads and real sockets.
+
+pub mod event_loop;
+pub mod local;

@@ -4,3 +4,5 @@
 pub mod header;
 pub mod keys;
 pub mod payload;
+pub mod receiver;
+pub mod sender;

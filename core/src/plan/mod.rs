@@ -1,4 +1,147 @@
 //! Who does what: pure, made once, then only read.
 
 pub mod pace;
+pub mod partition;
 pub mod rate;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::workload::Workload,
+    id::{ConsumerId, ProducerId, RunId, SubscriptionId, TopicIndex, WorkerId},
+    seed::Seed,
+};
+
+/// A run, dealt out: every topic, producer and consumer, and the worker it belongs to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Which run.
+    pub run: RunId,
+    /// From which every random choice of the run follows.
+    pub seed: Seed,
+    /// What was asked for.
+    pub workload: Workload,
+    /// How many workers it was dealt to.
+    pub workers: u32,
+    /// In order of their index.
+    pub topics: Vec<Topic>,
+    /// In order of their id.
+    pub producers: Vec<Producer>,
+    /// In order of their id.
+    pub subscriptions: Vec<Subscription>,
+    /// In order of their id.
+    pub consumers: Vec<Consumer>,
+}
+
+/// A topic to create.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Topic {
+    /// Its name on the broker: `test-topic-0000003-Ab3_x9Q`, the last part drawn for this run.
+    pub name: String,
+    /// Its partitions.
+    pub partitions: u32,
+}
+
+/// A producer and the worker that runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Producer {
+    /// Its id, which is also its place in the schedule.
+    pub id: ProducerId,
+    /// The topic it sends to.
+    pub topic: TopicIndex,
+    /// Who runs it.
+    pub worker: WorkerId,
+}
+
+/// A subscription: a group whose consumers share one topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscription {
+    /// Its id.
+    pub id: SubscriptionId,
+    /// The topic it reads.
+    pub topic: TopicIndex,
+    /// Its name on the broker: `sub-001-Ab3_x9Q`.
+    pub name: String,
+}
+
+/// A consumer and the worker that runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consumer {
+    /// Its id.
+    pub id: ConsumerId,
+    /// The subscription it belongs to.
+    pub subscription: SubscriptionId,
+    /// Who runs it.
+    pub worker: WorkerId,
+}
+
+impl Plan {
+    /// Deals `workload` to `workers` workers, at least one. Names are drawn from `run`, so that two runs of one
+    /// seed do not meet on a broker; everything else follows from `seed`.
+    ///
+    /// # Panics
+    /// If there is no worker.
+    #[must_use]
+    pub fn new(run: RunId, seed: Seed, workload: Workload, workers: u32) -> Self {
+        assert!(workers > 0, "somebody must do the work");
+        let mut names = Seed(run.0).stream("names");
+        let topics: Vec<_> = (0..workload.topics)
+            .map(|index| Topic {
+                name: format!("test-topic-{index:07}-{}", partition::suffix(&mut names)),
+                partitions: workload.partitions_per_topic,
+            })
+            .collect();
+        let per_topic = workload.producers_per_topic;
+        let producers = (0..workload.topics * per_topic).map(|id| Producer {
+            id: ProducerId(id),
+            topic: TopicIndex(id / per_topic),
+            worker: partition::owner(workload.topics, workers, id / per_topic, id % per_topic),
+        });
+        let subscriptions: Vec<_> = (0..workload.topics * workload.subscriptions_per_topic)
+            .map(|id| Subscription {
+                id: SubscriptionId(id),
+                topic: TopicIndex(id / workload.subscriptions_per_topic),
+                name: format!("sub-{:03}-{}", id % workload.subscriptions_per_topic, partition::suffix(&mut names)),
+            })
+            .collect();
+        let members = workload.consumers_per_subscription;
+        let consumers = subscriptions.iter().flat_map(|subscription| {
+            let (topic, nth) = (subscription.topic.0, subscription.id.0 % workload.subscriptions_per_topic);
+            (0..members).map(move |member| Consumer {
+                id: ConsumerId(subscription.id.0 * members + member),
+                subscription: subscription.id,
+                worker: partition::owner(workload.topics, workers, topic, nth * members + member),
+            })
+        });
+        let (producers, consumers) = (producers.collect(), consumers.collect());
+        Self { run, seed, workers, topics, producers, subscriptions, consumers, workload }
+    }
+
+    /// The producers of one worker, in order of their id.
+    pub fn producers_of(&self, worker: WorkerId) -> impl Iterator<Item = &Producer> {
+        self.producers.iter().filter(move |producer| producer.worker == worker)
+    }
+
+    /// The consumers of one worker, in order of their id.
+    pub fn consumers_of(&self, worker: WorkerId) -> impl Iterator<Item = &Consumer> {
+        self.consumers.iter().filter(move |consumer| consumer.worker == worker)
+    }
+
+    /// Pairs of a producer and a subscription to its topic: as many probes must arrive before all paths are open.
+    #[must_use]
+    pub fn paths(&self) -> u64 {
+        if self.consumers.is_empty() {
+            return 0;
+        }
+        self.producers.len() as u64 * u64::from(self.workload.subscriptions_per_topic)
+    }
+}
+
+/// The placement, as it is printed before anything starts.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        partition::write_placement(self, f)
+    }
+}

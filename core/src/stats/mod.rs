@@ -2,3 +2,4 @@
 
 pub mod latency;
 pub mod sequence;
+pub mod tally;

@@ -1,0 +1,87 @@
+//! The bounds within which everything must happen.
+
+use std::time::Duration;
+
+use crate::config::{
+    driver::DriverConfig,
+    workload::{RateGoal, Workload},
+};
+
+/// What a run is told beside its plan. Every wait has a bound, so every run ends.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The messaging system.
+    pub driver: DriverConfig,
+    /// The bytes of the workload's `payloadFile`, read by whoever starts the run; `None` where it names none.
+    pub payload: Option<Vec<u8>>,
+    /// A reporting interval. Default 1 s.
+    pub period: Duration,
+    /// Longest a worker may take to answer a call that creates nothing. Default 30 s.
+    pub call_within: Duration,
+    /// Longest creation of all topics, consumers or producers, or the passing of the probes, may take. Default 60 s.
+    pub setup_within: Duration,
+    /// Longest the client may take for the last delivery reports after the producers stop. Default 30 s.
+    pub stop_within: Duration,
+    /// Longest the consumers may take for the last messages, as long as some arrive. Default 60 s.
+    pub drain_within: Duration,
+    /// Silence after which messages that are missing count as lost. Default 5 s: above the time a group takes to
+    /// share out the partitions of a member that died.
+    pub quiet_after: Duration,
+    /// Silence of the controller after which a worker ends its load by itself. Default 30 s.
+    pub lease: Duration,
+    /// From the command to start until message 0 is due: time for every thread to be ready. Default 100 ms.
+    pub start_after: Duration,
+    /// How often to look for probes or last messages. Default 50 ms.
+    pub look_again: Duration,
+    /// How long to wait before probing once more. Default 1 s.
+    pub probe_again: Duration,
+    /// Longest the search for the highest rate may take. Default 10 min; some 60 s are usual.
+    pub search_within: Duration,
+    /// Longest a backlog may take to build, beyond the time its size takes at the workload's rate. Default 60 s.
+    pub fill_slack: Duration,
+    /// A backlog must drain within so many times the time it took to build (and at least `fill_slack`). Default 10.
+    pub drain_factor: u32,
+}
+
+impl Settings {
+    /// The defaults, for this messaging system.
+    #[must_use]
+    pub fn new(driver: DriverConfig) -> Self {
+        Self {
+            driver,
+            payload: None,
+            period: Duration::from_secs(1),
+            call_within: Duration::from_secs(30),
+            setup_within: Duration::from_secs(60),
+            stop_within: Duration::from_secs(30),
+            drain_within: Duration::from_secs(60),
+            quiet_after: Duration::from_secs(5),
+            lease: Duration::from_secs(30),
+            start_after: Duration::from_millis(100),
+            look_again: Duration::from_millis(50),
+            probe_again: Duration::from_secs(1),
+            search_within: Duration::from_secs(600),
+            fill_slack: Duration::from_secs(60),
+            drain_factor: 10,
+        }
+    }
+
+    /// The longest a run of `workload` can take, whatever happens to it: the sum of all bounds.
+    #[must_use]
+    pub fn longest(&self, workload: &Workload) -> Duration {
+        let mut longest = self.call_within * 8 + self.setup_within * 4 + self.stop_within + self.drain_within;
+        longest += self.start_after + workload.warmup_duration + workload.test_duration + self.period * 2;
+        if workload.rate == RateGoal::Search {
+            longest += self.search_within + self.period * 12;
+        }
+        if let (Some(backlog), RateGoal::Fixed(rate)) = (workload.backlog, workload.rate) {
+            #[expect(clippy::cast_precision_loss, reason = "a bound, generous by design")]
+            let messages_per_s = rate as f64 * f64::from(workload.subscriptions_per_topic.max(1));
+            #[expect(clippy::cast_precision_loss, reason = "a bound, generous by design")]
+            let fill = backlog.bytes as f64 / f64::from(workload.message_size.max(1)) / messages_per_s;
+            let fill = Duration::from_secs_f64((2.0 * fill).min(1e9)) + self.fill_slack + self.period;
+            longest += fill + (fill * self.drain_factor).max(self.fill_slack) + self.period;
+        }
+        longest
+    }
+}

@@ -1,0 +1,335 @@
+//! Conversations with a controller: a model worker answers, and time passes as the controller asks.
+
+use super::*;
+use crate::{
+    config::{
+        driver::{DriverConfig, DriverKind},
+        workload::{Backlog, CatchUp, KeyDistributor, Verify, Workload},
+    },
+    id::RunId,
+    machine::settle,
+    seed::Seed,
+    stats::tally::Seen,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn workload() -> Workload {
+    Workload {
+        name: "w".to_owned(),
+        topics: 2,
+        partitions_per_topic: 1,
+        key_distributor: KeyDistributor::NoKey,
+        message_size: 100,
+        payload: PayloadSource::Random { ratio: 1.0, pool: 1 },
+        subscriptions_per_topic: 1,
+        consumers_per_subscription: 1,
+        producers_per_topic: 1,
+        rate: RateGoal::Fixed(1_000),
+        backlog: None,
+        test_duration: 10 * SECOND,
+        warmup_duration: 2 * SECOND,
+        seed: None,
+        catch_up: CatchUp::All,
+        verify: Verify::Header,
+    }
+}
+
+/// A worker as a formula: it confirms up to `capacity` a second and its consumers keep up unless paused.
+struct RefWorker {
+    capacity: f64,
+    rate: f64,
+    since: Option<Instant>,
+    acked: f64,
+    received: f64,
+    paused: bool,
+    /// Answers with this failure when asked so.
+    fails: Option<(&'static str, FailureKind)>,
+    /// Does not answer this.
+    mute: Option<&'static str>,
+    /// Of the confirmed messages, so many never arrive.
+    loses: u64,
+    asked: Vec<&'static str>,
+}
+
+impl RefWorker {
+    fn new() -> Self {
+        Self {
+            capacity: 1e9,
+            rate: 0.0,
+            since: None,
+            acked: 0.0,
+            received: 0.0,
+            paused: false,
+            fails: None,
+            mute: None,
+            loses: 0,
+            asked: Vec::new(),
+        }
+    }
+
+    fn advance(&mut self, now: Instant) {
+        let Some(since) = self.since else { return };
+        let elapsed = now.since(since).as_secs_f64();
+        self.since = Some(now);
+        self.acked += self.rate.min(self.capacity) * elapsed;
+        if !self.paused {
+            self.received = self.acked;
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn snapshot(&self, now: Instant) -> Snapshot {
+        let mut snapshot =
+            Snapshot { taken_at: now, wall: crate::time::WallTime(now.0), paths_open: 2, ..Snapshot::default() };
+        snapshot.totals.acknowledgements.acked = self.acked as u64;
+        snapshot.totals.departures.attempted = self.acked as u64;
+        let distinct = (self.received as u64).saturating_sub(self.loses);
+        snapshot.totals.seen.insert(SubscriptionId(0), Seen { received: distinct, distinct, ..Seen::default() });
+        snapshot
+    }
+
+    fn answer(&mut self, now: Instant, command: &Command) -> Option<Result<Event, Failure>> {
+        let name = command.name();
+        self.asked.push(name);
+        if self.mute == Some(name) {
+            return None;
+        }
+        if let Some((_, kind)) = self.fails.filter(|(when, _)| *when == name) {
+            return Some(Err(Failure::new(kind, format!("{name} failed"))));
+        }
+        self.advance(now);
+        Some(Ok(match command {
+            Command::Prepare(_) => Event::Prepared { system: "model".to_owned() },
+            Command::StartLoad { rate, .. } | Command::SetRate { rate } => {
+                self.since = Some(now);
+                self.rate = rate.as_f64();
+                Event::Done
+            }
+            Command::StopLoad { .. } => {
+                self.rate = 0.0;
+                Event::Done
+            }
+            Command::PauseConsumers => {
+                self.paused = true;
+                Event::Done
+            }
+            Command::ResumeConsumers => {
+                self.paused = false;
+                self.received = self.acked;
+                Event::Done
+            }
+            Command::Read => Event::Read(Box::new(self.snapshot(now))),
+            Command::Verify => {
+                let missing = Missing {
+                    confirmed: self.snapshot(now).totals.acknowledgements.acked,
+                    missing: self.loses,
+                    by_count_only: false,
+                };
+                Event::Verified(BTreeMap::from([(SubscriptionId(0), missing)]))
+            }
+            _ => Event::Done,
+        }))
+    }
+}
+
+struct Played {
+    phases: Vec<Phase>,
+    report: Option<Report>,
+    end: End,
+    took: Duration,
+    asked: Vec<&'static str>,
+    warnings: Vec<String>,
+}
+
+/// Plays a run to its end; `stop_at` is when somebody wants it to end.
+fn play(workload: Workload, mut worker: RefWorker, stop_at: Option<Duration>) -> Played {
+    let settings = Settings::new(DriverConfig { name: "d".to_owned(), kind: DriverKind::Embedded });
+    let bound = settings.longest(&workload);
+    let mut now = Instant(5_000_000_000);
+    let began = now;
+    let mut controller = Controller::new(now, Plan::new(RunId(1), Seed(1), workload, 1), settings);
+    let (mut phases, mut report, mut end, mut warnings) = (Vec::new(), None, None, Vec::new());
+    let mut stop_at = stop_at.map(|after| now + after);
+    loop {
+        let mut requests = Vec::new();
+        let wake = settle(&mut controller, now, |output| {
+            match output {
+                Output::ToWorker { request, .. } => requests.push(request),
+                Output::Entered(phase) => phases.push(phase),
+                Output::Period(_) => {}
+                Output::Report(made) => report = Some(*made),
+                Output::Warning(text) => warnings.push(text),
+                Output::Finished(ended) => end = Some(ended),
+            }
+            std::ops::ControlFlow::Continue(())
+        });
+        if let Some(end) = end {
+            let took = now.since(began);
+            assert!(took <= bound, "the run took {took:?}, its bound is {bound:?}");
+            return Played { phases, report, end, took, asked: worker.asked, warnings };
+        }
+        let std::ops::ControlFlow::Continue(wake) = wake else { unreachable!("nothing breaks") };
+        let mut answered = false;
+        for Request { run, number, command, .. } in requests {
+            now += Duration::from_millis(1);
+            if let Some(outcome) = worker.answer(now, &command) {
+                let response = Response { run, number, outcome };
+                // Every answer comes twice; the second must change nothing.
+                for response in [response.clone(), response] {
+                    controller.handle_input(now, Input::FromWorker { worker: WorkerId(0), response });
+                }
+                answered = true;
+            }
+        }
+        if !answered {
+            let wake = wake.expect("a run that waits for nothing would never end").at;
+            now = match stop_at {
+                Some(at) if at <= wake => {
+                    stop_at = None;
+                    controller.handle_input(at.max(now), Input::Stop);
+                    at.max(now)
+                }
+                _ => wake,
+            };
+            controller.handle_timeout(now);
+        }
+    }
+}
+
+#[test]
+fn a_calm_run_goes_through_all_phases_and_adds_up() {
+    let played = play(workload(), RefWorker::new(), None);
+    assert_eq!(played.end, End::Sound);
+    assert_eq!(
+        played.phases,
+        [
+            Phase::Prepare,
+            Phase::CreateTopics,
+            Phase::CreateConsumers,
+            Phase::CreateProducers,
+            Phase::Probe,
+            Phase::WarmUp,
+            Phase::Measure,
+            Phase::Stop,
+            Phase::Drain,
+            Phase::Verify,
+            Phase::TearDown,
+        ]
+    );
+    let report = played.report.expect("a report");
+    assert_eq!(report.verdict.drained, Drained::Completely);
+    let measured = report.measured.acknowledgements.acked;
+    assert!((9_900..=10_100).contains(&measured), "{measured}");
+    assert!((Duration::from_millis(9_900)..=Duration::from_millis(10_100)).contains(&report.measured_for));
+    // The sum of the periods is the total.
+    let mut sum = Totals::default();
+    report.periods.iter().for_each(|period| sum.merge(&period.totals));
+    assert_eq!(sum.acknowledgements.acked, report.whole.acknowledgements.acked);
+    assert!(report.periods.iter().filter(|period| period.phase == Phase::Measure).count() == 10);
+    assert!(played.took < 14 * SECOND, "{:?}", played.took);
+    assert_eq!(played.asked.last(), Some(&"close"));
+}
+
+use crate::stats::tally::Totals;
+
+#[test]
+fn lost_messages_make_a_run_unsound() {
+    let played = play(workload(), RefWorker { loses: 3, ..RefWorker::new() }, None);
+    assert_eq!(played.end, End::Unsound(vec!["3 acknowledged messages never arrived".to_owned()]));
+    assert_eq!(played.report.expect("a report").verdict.drained, Drained::Quiet);
+}
+
+#[test]
+fn a_failure_before_the_load_cleans_up_and_reports_nothing() {
+    for step in ["create topics", "create consumers", "create producers", "probe"] {
+        let played =
+            play(workload(), RefWorker { fails: Some((step, FailureKind::Refused)), ..RefWorker::new() }, None);
+        assert_eq!(played.end, End::Failed(Failure::new(FailureKind::Refused, format!("{step} failed"))));
+        assert!(played.report.is_none());
+        assert!(played.asked.ends_with(&["delete topics", "close"]), "{:?}", played.asked);
+    }
+}
+
+#[test]
+fn a_failure_under_load_keeps_what_was_measured() {
+    for step in ["stop load", "verify"] {
+        let played = play(workload(), RefWorker { fails: Some((step, FailureKind::Broken)), ..RefWorker::new() }, None);
+        assert_eq!(played.end, End::Failed(Failure::new(FailureKind::Broken, format!("{step} failed"))));
+        let report = played.report.expect("a partial report");
+        assert_eq!(report.partial.as_deref(), Some(&*format!("{step} failed")));
+        assert!(report.measured.acknowledgements.acked > 9_000);
+    }
+}
+
+#[test]
+fn a_worker_that_never_answers_is_named_and_the_run_ends() {
+    for step in ["prepare", "create topics", "start load", "read", "stop load", "verify", "close"] {
+        let played = play(workload(), RefWorker { mute: Some(step), ..RefWorker::new() }, None);
+        if step == "close" {
+            assert_eq!(played.end, End::Sound, "the result was out already");
+            assert_eq!(played.warnings, ["worker 0 did not answer \"close\" within its deadline"]);
+        } else {
+            let text = format!("worker 0 did not answer \"{step}\" within its deadline");
+            assert_eq!(played.end, End::Failed(Failure::new(FailureKind::Unreachable, text)));
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_cleaned_up_is_a_warning() {
+    let played =
+        play(workload(), RefWorker { fails: Some(("delete topics", FailureKind::Refused)), ..RefWorker::new() }, None);
+    assert_eq!(played.end, End::Sound);
+    assert_eq!(played.warnings, ["while cleaning up: delete topics failed"]);
+}
+
+#[test]
+fn whoever_stops_a_run_gets_what_there_is() {
+    let played = play(workload(), RefWorker::new(), Some(6 * SECOND));
+    assert_eq!(played.end, End::Interrupted(true));
+    let report = played.report.expect("a partial report");
+    assert_eq!(report.partial.as_deref(), Some("interrupted by the user"));
+    assert!((3_000..=5_000).contains(&report.measured.acknowledgements.acked));
+    assert!(played.took < 8 * SECOND);
+}
+
+#[test]
+fn a_backlog_fills_and_drains() {
+    let backlog = Some(Backlog { bytes: 500_000, drain_ratio: 1.0 });
+    let played = play(Workload { backlog, ..workload() }, RefWorker::new(), None);
+    assert_eq!(played.end, End::Sound);
+    assert!(played.phases.windows(3).any(|three| three == [Phase::FillBacklog, Phase::DrainBacklog, Phase::Measure]));
+    let times = played.report.expect("a report").backlog.expect("times");
+    assert!(times.built_messages >= 5_000 && times.fill >= 4 * SECOND && times.drain.is_some(), "{times:?}");
+}
+
+#[test]
+fn a_backlog_that_never_builds_up_does_not_hang() {
+    let backlog = Some(Backlog { bytes: 500_000, drain_ratio: 1.0 });
+    let played = play(Workload { backlog, ..workload() }, RefWorker { capacity: 1.0, ..RefWorker::new() }, None);
+    let End::Failed(failure) = played.end else { panic!("{:?}", played.end) };
+    assert!(failure.message.starts_with("the backlog did not build up within 70s"), "{failure}");
+}
+
+#[test]
+fn a_search_ends_in_a_measurement_at_the_rate_found() {
+    let played = play(
+        Workload { rate: RateGoal::Search, ..workload() },
+        RefWorker { capacity: 40_000.0, ..RefWorker::new() },
+        None,
+    );
+    assert_eq!(played.end, End::Sound);
+    let report = played.report.expect("a report");
+    let found = report.found.expect("a rate");
+    assert!((38_000..=42_200).contains(&found.rate), "{found:?}");
+    #[expect(clippy::cast_precision_loss)]
+    let rate = found.rate as f64;
+    assert!(
+        report
+            .periods
+            .iter()
+            .filter(|period| period.phase == Phase::Measure)
+            .all(|period| (period.target - rate).abs() < 1.0)
+    );
+}

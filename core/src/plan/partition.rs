@@ -1,0 +1,155 @@
+//! Topics, producers and consumers over workers.
+
+use std::{collections::BTreeSet, fmt};
+
+use rand::Rng;
+
+use crate::{config::workload::RateGoal, id::WorkerId, plan::Plan, plan::rate::Rate};
+
+/// Who runs the `nth` producer (or consumer) of `topic`.
+///
+/// With at least as many topics as workers, a topic belongs as a whole to worker `topic mod workers`. With
+/// fewer, producers (and consumers) are dealt one by one, topics varying fastest, so that none is idle.
+#[must_use]
+pub fn owner(topics: u32, workers: u32, topic: u32, nth: u32) -> WorkerId {
+    let place =
+        if topics >= workers { u64::from(topic) } else { u64::from(nth) * u64::from(topics) + u64::from(topic) };
+    WorkerId(u32::try_from(place % u64::from(workers)).expect("a remainder is below its divisor"))
+}
+
+/// 7 random characters, as upstream ends its names: 5 random bytes in unpadded URL-safe base64.
+#[must_use]
+pub fn suffix(rng: &mut impl Rng) -> String {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    let mut bytes = [0; 5];
+    rng.fill_bytes(&mut bytes);
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Writes who produces and consumes what, at what rate, a line per worker.
+pub(super) fn write_placement(plan: &Plan, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let all = u32::try_from(plan.producers.len()).unwrap_or(u32::MAX);
+    for worker in (0..plan.workers).map(WorkerId) {
+        let producers = plan.producers_of(worker).count();
+        let consumers = plan.consumers_of(worker).count();
+        let topics: BTreeSet<u32> = plan
+            .producers_of(worker)
+            .map(|producer| producer.topic.0)
+            .chain(
+                plan.consumers_of(worker).map(|consumer| plan.subscriptions[consumer.subscription.0 as usize].topic.0),
+            )
+            .collect();
+        let rate = match plan.workload.rate {
+            RateGoal::Search => "as fast as holds".to_owned(),
+            RateGoal::Fixed(_) if producers == 0 => "0 msg/s".to_owned(),
+            RateGoal::Fixed(total) => Rate::per_second(total).map_or_else(String::new, |total| {
+                format!("{} msg/s", total.share(u32::try_from(producers).unwrap_or(all), all))
+            }),
+        };
+        let name = if plan.workers == 1 { "this process".to_owned() } else { worker.to_string() };
+        writeln!(
+            f,
+            "  {name}: topics {}; {producers} producer{}, {rate}; {consumers} consumer{}",
+            ranges(&topics),
+            plural(producers),
+            plural(consumers),
+        )?;
+    }
+    Ok(())
+}
+
+/// `s`, unless there is one.
+#[must_use]
+pub fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+/// `0-3, 7, 9-10`.
+fn ranges(numbers: &BTreeSet<u32>) -> String {
+    let mut parts: Vec<(u32, u32)> = Vec::new();
+    for number in numbers {
+        match parts.last_mut() {
+            Some((_, end)) if *end + 1 == *number => *end = *number,
+            _ => parts.push((*number, *number)),
+        }
+    }
+    let show = |(start, end): (u32, u32)| if start == end { start.to_string() } else { format!("{start}-{end}") };
+    if parts.is_empty() { "none".to_owned() } else { parts.into_iter().map(show).collect::<Vec<_>>().join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        config::workload::{CatchUp, KeyDistributor, PayloadSource, Verify, Workload},
+        id::RunId,
+        seed::Seed,
+    };
+
+    fn workload(topics: u32, producers: u32, subscriptions: u32, consumers: u32) -> Workload {
+        Workload {
+            name: "w".to_owned(),
+            topics,
+            partitions_per_topic: 1,
+            key_distributor: KeyDistributor::NoKey,
+            message_size: 100,
+            payload: PayloadSource::Random { ratio: 1.0, pool: 1 },
+            subscriptions_per_topic: subscriptions,
+            consumers_per_subscription: consumers,
+            producers_per_topic: producers,
+            rate: RateGoal::Fixed(10_000),
+            backlog: None,
+            test_duration: Duration::from_secs(1),
+            warmup_duration: Duration::ZERO,
+            seed: None,
+            catch_up: CatchUp::All,
+            verify: Verify::Header,
+        }
+    }
+
+    /// The guide's example: 10 topics over 3 workers.
+    #[test]
+    fn ten_topics_on_three_workers() {
+        let plan = Plan::new(RunId(1), Seed(1), workload(10, 1, 1, 1), 3);
+        let of = |worker| plan.producers_of(WorkerId(worker)).map(|p| p.topic.0).collect::<Vec<_>>();
+        assert_eq!((of(0), of(1), of(2)), (vec![0, 3, 6, 9], vec![1, 4, 7], vec![2, 5, 8]));
+        assert_eq!(
+            plan.to_string(),
+            "  worker 0: topics 0, 3, 6, 9; 4 producers, 4000 msg/s; 4 consumers\n  \
+             worker 1: topics 1, 4, 7; 3 producers, 3000 msg/s; 3 consumers\n  \
+             worker 2: topics 2, 5, 8; 3 producers, 3000 msg/s; 3 consumers\n"
+        );
+    }
+
+    #[test]
+    fn names_look_like_upstreams_and_belong_to_the_run() {
+        let plan = Plan::new(RunId(1), Seed(1), workload(2, 1, 2, 1), 1);
+        let name = &plan.topics[1].name;
+        assert!(name.starts_with("test-topic-0000001-") && name.len() == "test-topic-0000001-".len() + 7, "{name}");
+        assert!(plan.subscriptions[3].name.starts_with("sub-001-"));
+        assert_ne!(*name, Plan::new(RunId(2), Seed(1), workload(2, 1, 2, 1), 1).topics[1].name);
+    }
+
+    proptest! {
+        /// Every producer and consumer has one owner; counts dealt differ by at most 1 where they are dealt one by one.
+        #[test]
+        fn everything_is_dealt_once_and_evenly(
+            topics in 1..20_u32, producers in 0..5_u32, subscriptions in 0..4_u32, consumers in 0..4_u32, workers in 1..8_u32,
+        ) {
+            let plan = Plan::new(RunId(9), Seed(1), workload(topics, producers, subscriptions, consumers), workers);
+            prop_assert_eq!(plan.producers.len() as u32, topics * producers);
+            prop_assert_eq!(plan.consumers.len() as u32, topics * subscriptions * consumers);
+            prop_assert!(plan.producers.iter().enumerate().all(|(i, p)| p.id.0 as usize == i && p.worker.0 < workers));
+            prop_assert!(plan.consumers.iter().enumerate().all(|(i, c)| c.id.0 as usize == i && c.worker.0 < workers));
+            let mut counts: BTreeMap<u32, i64> = (0..workers).map(|worker| (worker, 0)).collect();
+            plan.producers.iter().for_each(|p| *counts.entry(p.worker.0).or_default() += 1);
+            let (least, most) = (counts.values().min().expect("some"), counts.values().max().expect("some"));
+            let unit = if topics >= workers { i64::from(producers) } else { 1 };
+            prop_assert!(most - least <= unit, "{:?}", counts);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Controller to worker.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::{
+        driver::DriverConfig,
+        workload::{CatchUp, KeyDistributor, Verify},
+    },
+    id::{ConsumerId, ProducerId, SubscriptionId, TopicIndex},
+    load::payload::PayloadRecipe,
+    plan::rate::Rate,
+    seed::Seed,
+};
+
+/// What a worker can be told to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// Take up this run: connect to the messaging system, make the payloads.
+    Prepare(Box<Preparation>),
+    /// Create these topics, whole list or none of it.
+    CreateTopics(Vec<TopicSpec>),
+    /// Create these consumers and wait until each has its share of the partitions.
+    CreateConsumers(Vec<ConsumerSpec>),
+    /// Create these producers.
+    CreateProducers(Vec<ProducerSpec>),
+    /// Send one probe with each producer; that they arrive shows in the next [`Command::Read`].
+    Probe,
+    /// Begin to send.
+    StartLoad {
+        /// Total rate of the run; the worker's share follows from its producers.
+        rate: Rate,
+        /// Producers of the whole run.
+        producers: u32,
+        /// How long after this command arrives message 0 is due.
+        after: Duration,
+    },
+    /// Go on at another total rate, from now, with a fresh schedule. Debt of the old one is given up, and counted.
+    SetRate {
+        /// Total rate of the run.
+        rate: Rate,
+    },
+    /// Stop fetching, without leaving the group.
+    PauseConsumers,
+    /// Fetch again.
+    ResumeConsumers,
+    /// Tell everything counted so far.
+    Read,
+    /// Stop sending; wait, within this bound, until every message sent has its delivery report.
+    StopLoad {
+        /// Messages without a report by then are failed ones.
+        within: Duration,
+    },
+    /// Compare what was confirmed with what each subscription received.
+    Verify,
+    /// Delete these topics, which this run created.
+    DeleteTopics(Vec<String>),
+    /// End the run: stop whatever still goes on, close every client. Always allowed, also while another command
+    /// is under way, which it cuts short.
+    Close,
+}
+
+impl Command {
+    /// Its name, for logs and errors.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Prepare(_) => "prepare",
+            Self::CreateTopics(_) => "create topics",
+            Self::CreateConsumers(_) => "create consumers",
+            Self::CreateProducers(_) => "create producers",
+            Self::Probe => "probe",
+            Self::StartLoad { .. } => "start load",
+            Self::SetRate { .. } => "set rate",
+            Self::PauseConsumers => "pause consumers",
+            Self::ResumeConsumers => "resume consumers",
+            Self::Read => "read",
+            Self::StopLoad { .. } => "stop load",
+            Self::Verify => "verify",
+            Self::DeleteTopics(_) => "delete topics",
+            Self::Close => "close",
+        }
+    }
+}
+
+/// What a worker must know before it can create anything.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Preparation {
+    /// The messaging system.
+    pub driver: DriverConfig,
+    /// From which payloads and keys follow.
+    pub seed: Seed,
+    /// How to make the payloads.
+    pub payload: PayloadRecipe,
+    /// How keys are given.
+    pub keys: KeyDistributor,
+    /// What becomes of a debt.
+    pub catch_up: CatchUp,
+    /// How far payloads are checked.
+    pub verify: Verify,
+    /// Producers per topic: those of topic t have the ids from `t * producers_per_topic`.
+    pub producers_per_topic: u32,
+    /// Silence of the controller after which the worker stops its load by itself.
+    pub lease: Duration,
+}
+
+/// A topic to create.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicSpec {
+    /// Its name on the broker.
+    pub name: String,
+    /// Its partitions, at least 1.
+    pub partitions: u32,
+}
+
+/// A producer to create.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProducerSpec {
+    /// Its id over the whole run.
+    pub id: ProducerId,
+    /// The topic's name on the broker.
+    pub topic: String,
+    /// The topic's partitions.
+    pub partitions: u32,
+}
+
+/// A consumer to create.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsumerSpec {
+    /// Its id over the whole run.
+    pub id: ConsumerId,
+    /// The topic's place in the plan.
+    pub topic_index: TopicIndex,
+    /// The topic's name on the broker.
+    pub topic: String,
+    /// The subscription's id over the whole run.
+    pub subscription: SubscriptionId,
+    /// The subscription's name on the broker.
+    pub group: String,
+    /// Members that the group has over all workers.
+    pub members: u32,
+    /// The topic's partitions, to be shared out among them.
+    pub partitions: u32,
+}

@@ -1,0 +1,132 @@
+//! Worker to controller.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::SubscriptionId,
+    stats::tally::Totals,
+    time::{Instant, WallTime},
+};
+
+/// What came of a command that succeeded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// The messaging system answers.
+    Prepared {
+        /// What it says of itself: `"Kafka, 3 brokers, librdkafka 2.12.1"`.
+        system: String,
+    },
+    /// Done; there is nothing to tell.
+    Done,
+    /// Everything counted so far.
+    Read(Box<Snapshot>),
+    /// What the comparison of confirmed and received found.
+    Verified(BTreeMap<SubscriptionId, Missing>),
+}
+
+/// Everything a worker has counted since its load began, and how it fares.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// When it was taken, on the worker's monotonic clock.
+    pub taken_at: Instant,
+    /// When it was taken, on the worker's wall clock.
+    pub wall: WallTime,
+    /// Counts and latencies, cumulative.
+    pub totals: Totals,
+    /// Messages sent that have no delivery report yet.
+    pub in_flight: u64,
+    /// How far the oldest message that is due but not sent lies behind its schedule.
+    pub schedule_lag: Duration,
+    /// Pairs of producer and subscription between which a probe has passed.
+    pub paths_open: u64,
+    /// The worker's process.
+    pub process: Process,
+    /// What went wrong so far, the most frequent first, at most [`Snapshot::PROBLEMS_MAX`].
+    pub problems: Vec<Problem>,
+}
+
+impl Snapshot {
+    /// Kinds of problem that are told apart; later ones count under "other problems".
+    pub const PROBLEMS_MAX: usize = 16;
+}
+
+/// Something that went wrong, told once and counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// In the client's or broker's own words.
+    pub what: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// What the worker's process has used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// CPU time of all its threads since it began.
+    pub cpu: Duration,
+    /// Of it, the embedded broker's, which shares the process.
+    pub broker_cpu: Duration,
+    /// Memory it holds now, in bytes.
+    pub memory_bytes: u64,
+    /// Most memory it ever held, in bytes.
+    pub memory_bytes_max: u64,
+}
+
+impl Process {
+    /// CPU of the client alone: without the embedded broker.
+    #[must_use]
+    pub fn client_cpu(&self) -> Duration {
+        self.cpu.saturating_sub(self.broker_cpu)
+    }
+}
+
+/// Messages confirmed to the producers that a subscription did not receive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// Messages confirmed for the subscription's topic.
+    pub confirmed: u64,
+    /// Of them, those that never arrived.
+    pub missing: u64,
+    /// Whether they were compared one by one (by the header) or only by count.
+    pub by_count_only: bool,
+}
+
+/// Why a command failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What kind, which decides the exit code.
+    pub kind: FailureKind,
+    /// What happened, in one line: who, what was tried, the broker's own words.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure of `kind`, told in `message`.
+    #[must_use]
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Kinds of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureKind {
+    /// What was asked for makes no sense to the messaging system: a property it refuses, say.
+    Configuration,
+    /// It cannot be reached, or does not answer within its deadline.
+    Unreachable,
+    /// It says no: authentication, permission, quota, replication factor.
+    Refused,
+    /// The worker obeys another run, or the command does not fit its state.
+    Protocol,
+    /// The run itself failed: something broke while it went on.
+    Broken,
+}

@@ -1,0 +1,120 @@
+//! The words between controller and worker: data, and their one encoding.
+//!
+//! A controller numbers its commands within a run, from 1. A worker answers each exactly once in effect: a command
+//! that arrives again (because its reply was lost) is answered as the first time. Reads are cumulative, so a
+//! repeated or lost one can neither double nor lose a sample.
+
+pub mod command;
+pub mod event;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::id::RunId;
+pub use command::Command;
+pub use event::{Event, Failure, FailureKind};
+
+/// Version of this protocol; both sides refuse another one.
+pub const VERSION: u16 = 1;
+
+/// Largest body that is read, checked before anything is allocated: 16 MiB.
+pub const BODY_MAX: usize = 16 << 20;
+
+/// A numbered command of one run.
+#[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
+pub struct Request {
+    /// Version of the protocol that the controller speaks.
+    pub version: u16,
+    /// The run it belongs to.
+    pub run: RunId,
+    /// Its number within the run, from 1.
+    pub number: u64,
+    /// What to do.
+    pub command: Command,
+}
+
+/// The answer to one [`Request`].
+#[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
+pub struct Response {
+    /// The run of the request.
+    pub run: RunId,
+    /// The number of the request.
+    pub number: u64,
+    /// What came of it.
+    pub outcome: Result<Event, Failure>,
+}
+
+/// Bytes that are no message of ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Longer than [`BODY_MAX`].
+    #[error("a body of {0} bytes is longer than the limit of {BODY_MAX}")]
+    TooLong(usize),
+    /// Not decodable, or followed by something else.
+    #[error("not a message of this protocol: {0}")]
+    Malformed(String),
+}
+
+/// Encodes a message of this protocol: bincode 2, its standard configuration.
+#[must_use]
+pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    bincode::serde::encode_to_vec(message, bincode::config::standard()).expect("our own types always encode")
+}
+
+/// Decodes what [`encode`] wrote.
+///
+/// # Errors
+/// If the bytes are too many, or no such message, or more than one.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    if bytes.len() > BODY_MAX {
+        return Err(DecodeError::TooLong(bytes.len()));
+    }
+    let config = bincode::config::standard().with_limit::<BODY_MAX>();
+    let (message, read) =
+        bincode::serde::decode_from_slice(bytes, config).map_err(|error| DecodeError::Malformed(error.to_string()))?;
+    if read == bytes.len() {
+        Ok(message)
+    } else {
+        Err(DecodeError::Malformed(format!("{} bytes too many", bytes.len() - read)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        protocol::event::Snapshot,
+        stats::tally::{Seen, Totals},
+    };
+
+    #[test]
+    fn a_reply_with_histograms_survives() {
+        let mut totals = Totals::default();
+        (0..1_000).for_each(|n| totals.acknowledgements.from_sent.record(n * 1_000));
+        totals
+            .seen
+            .insert(crate::id::SubscriptionId(3), Seen { received: 5, distinct: 4, duplicated: 1, reordered: 0 });
+        let snapshot = Snapshot { totals, ..Snapshot::default() };
+        let response = Response { run: RunId(1), number: 2, outcome: Ok(Event::Read(Box::new(snapshot))) };
+        let bytes = encode(&response);
+        assert_eq!(decode::<Response>(&bytes), Ok(response));
+        assert!(bytes.len() < 8_192, "{} bytes: a snapshot stays small", bytes.len());
+    }
+
+    #[test]
+    fn trailing_bytes_are_refused() {
+        let mut bytes = encode(&Request { version: VERSION, run: RunId(1), number: 1, command: Command::Read });
+        bytes.push(0);
+        assert!(matches!(decode::<Request>(&bytes), Err(DecodeError::Malformed(_))));
+    }
+
+    proptest! {
+        /// Whatever arrives is decoded or refused; it never panics.
+        #[test]
+        fn garbage_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode::<Request>(&bytes);
+            let _ = decode::<Response>(&bytes);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What the reader gets: one run's result as data, from which files and tables are made.
+
+mod phase;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::SubscriptionId,
+    plan::Plan,
+    protocol::event::{Missing, Problem, Process},
+    stats::tally::{Seen, Totals},
+    time::WallTime,
+};
+
+pub use phase::Phase;
+
+/// The result of one run, whole or partial.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Who did what.
+    pub plan: Plan,
+    /// The driver file's `name`.
+    pub driver: String,
+    /// What the messaging system says of itself; says "embedded, loopback" where it is ours.
+    pub system: String,
+    /// When the load began, by the (first) worker's wall clock.
+    pub started: WallTime,
+    /// Every period of every phase of the load, in order.
+    pub periods: Vec<Period>,
+    /// Each phase of the load, in order: the sums of its periods.
+    pub phases: Vec<PhaseTotals>,
+    /// What was measured: the sum of the phases that count ([`Phase::counts`]).
+    pub measured: Totals,
+    /// How long that took, on the workers' clocks.
+    pub measured_for: Duration,
+    /// What was still answered or received after the producers had stopped. Its latencies belong to the result, or a
+    /// stall at the very end would vanish; its counts make no rate.
+    pub tail: Totals,
+    /// Everything since the load began, with warm-up and what arrived after the end.
+    pub whole: Totals,
+    /// CPU time the client's process used while it was measured, without the embedded broker's.
+    pub client_cpu: Duration,
+    /// What the process holds at the end.
+    pub process: Process,
+    /// What a search for the highest rate found.
+    pub found: Option<Found>,
+    /// How the backlog built up and drained.
+    pub backlog: Option<BacklogTimes>,
+    /// Whether everything confirmed was received.
+    pub verdict: Verdict,
+    /// What went wrong in the client's or the broker's words, and how often.
+    pub problems: Vec<Problem>,
+    /// Why the run ended before its time; `None` if it is whole.
+    pub partial: Option<String>,
+}
+
+/// One reporting interval, nominally 1 s.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Period {
+    /// The phase it belongs to.
+    pub phase: Phase,
+    /// Its end, since the load began.
+    pub at: Duration,
+    /// How long it was, on the workers' clocks.
+    pub elapsed: Duration,
+    /// Its end, by the (first) worker's wall clock.
+    pub wall: WallTime,
+    /// Rate asked for during the period, msg/s.
+    pub target: f64,
+    /// What was counted in it.
+    pub totals: Totals,
+    /// Confirmed messages not yet received, over all subscriptions, at its end.
+    pub unread: u64,
+    /// Messages sent without a delivery report at its end.
+    pub in_flight: u64,
+    /// How far the sender lay behind its schedule at its end.
+    pub schedule_lag: Duration,
+    /// The worker's process at its end (added up over workers).
+    pub process: Process,
+}
+
+/// The sum of a phase's periods.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PhaseTotals {
+    /// Which phase.
+    pub phase: Phase,
+    /// How long it took, on the workers' clocks.
+    pub elapsed: Duration,
+    /// What was counted in it.
+    pub totals: Totals,
+}
+
+/// The rate that a search found, and how sure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Found {
+    /// Highest rate that held, msg/s.
+    pub rate: u64,
+    /// Lowest rate that was tried and did not hold, msg/s; `None` if every rate held.
+    pub failed_at: Option<u64>,
+    /// Trials it took, the final hold included.
+    pub trials: u32,
+}
+
+/// Times of the backlog phases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BacklogTimes {
+    /// Bytes of backlog that were asked for.
+    pub asked_bytes: u64,
+    /// Messages in the backlog when the consumers went on.
+    pub built_messages: u64,
+    /// How long it took to build.
+    pub fill: Duration,
+    /// How long it took to drain; `None` if it was not drained by its deadline.
+    pub drain: Option<Duration>,
+}
+
+/// What became of the confirmed messages, by subscription.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// What each subscription saw, and what it missed.
+    pub subscriptions: BTreeMap<SubscriptionId, (Seen, Missing)>,
+    /// How the wait for the last messages ended.
+    pub drained: Drained,
+}
+
+/// How the wait for the last messages ended, after the producers had stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Drained {
+    /// Every confirmed message was received.
+    Completely,
+    /// Nothing more arrived for so long that what is missing counts as lost.
+    Quiet,
+    /// Messages still arrived at the deadline: what is missing is unread, not lost.
+    TooLong,
+    /// It was not waited for: interrupted, failed, or there are no consumers.
+    #[default]
+    NotAwaited,
+}
+
+impl Report {
+    /// What was measured, with the answers that came after the producers had stopped: the latencies to show.
+    #[must_use]
+    pub fn answered(&self) -> Totals {
+        let mut answered = self.measured.clone();
+        answered.merge(&self.tail);
+        answered
+    }
+}
+
+impl Verdict {
+    /// Confirmed messages that subscriptions never received, all in all.
+    #[must_use]
+    pub fn missing(&self) -> u64 {
+        self.subscriptions.values().map(|(_, missing)| missing.missing).sum()
+    }
+
+    /// Of them, those that count as lost: they had every chance to arrive.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        if self.drained == Drained::Quiet { self.missing() } else { 0 }
+    }
+
+    /// What all subscriptions saw together.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        let mut sum = Seen::default();
+        self.subscriptions.values().for_each(|(seen, _)| sum.merge(seen));
+        sum
+    }
+}

@@ -1,0 +1,60 @@
+//! Runs a machine: reads the clock, waits, passes things on; decides nothing.
+//!
+//! **This file is compiled twice**: here against tokio, and in `runtime-sim` (by `#[path]`) against the simulator's
+//! tokio. What keeps both honest: every `select!` is `biased` (a random branch would make a replayed seed another run),
+//! no map is iterated in hash order, and the only clock is the one that is handed in.
+
+use std::{ops::ControlFlow, time::Duration};
+
+use omb_core::{
+    machine::{Machine, settle},
+    time::Instant,
+};
+use tokio::sync::mpsc;
+
+/// A process's own clock. Simulated ones are skewed and drift.
+pub trait Clock {
+    /// Nanoseconds since this process's origin.
+    fn now(&self) -> Instant;
+
+    /// How long to sleep in true time until the clock has advanced by `span`.
+    fn true_span(&self, span: Duration) -> Duration {
+        span
+    }
+}
+
+/// Runs `machine` until `perform` breaks or its inputs end.
+///
+/// `perform` starts the work that an output asks for and returns at once. What comes of it, failure included, arrives
+/// through `inputs`. `look` sees the machine after every step: the simulation's invariants live there.
+pub async fn run<M: Machine>(
+    machine: &mut M,
+    inputs: &mut mpsc::UnboundedReceiver<M::Input>,
+    mut perform: impl FnMut(M::Output) -> ControlFlow<()>,
+    mut look: impl FnMut(&M, Instant),
+    clock: &impl Clock,
+) {
+    loop {
+        let now = clock.now();
+        let ControlFlow::Continue(wake) = settle(machine, now, &mut perform) else { return };
+        look(machine, now);
+        let nap = wake.map(|wake| clock.true_span(wake.at.since(clock.now())));
+        tokio::select! {
+            biased;
+            input = inputs.recv() => match input {
+                Some(input) => machine.handle_input(clock.now(), input),
+                None => return,
+            },
+            // What is due is fired by the clock in `settle`, not by the sleep, which a busy task hears late.
+            () = sleep(nap) => {}
+        }
+    }
+}
+
+/// Sleeps; for ever if nothing wakes it.
+async fn sleep(nap: Option<Duration>) {
+    match nap {
+        Some(nap) => tokio::time::sleep(nap).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,123 @@
+//! A whole run in one process: the controller and one worker, each in its own loop, with every command and event
+//! encoded between them as it is between machines.
+//!
+//! Compiled twice, like `event_loop.rs`.
+
+use std::{cell::RefCell, ops::ControlFlow};
+
+use omb_core::{
+    controller::{self, Controller, End},
+    id::WorkerId,
+    protocol::{self, Command, Event, Failure, Request, Response},
+    time::Instant,
+    worker::{self, Worker},
+};
+use tokio::sync::mpsc;
+
+use crate::event_loop::{self, Clock};
+
+/// Does what a worker's commands ask for. Every command is answered once, through the [`Answer`] it comes with.
+pub trait Performer {
+    /// Begins to perform `command`; must not block. [`Command::Close`] may come while another is under way.
+    fn perform(&mut self, command: Command, answer: Answer);
+}
+
+/// Where the outcome of one command goes.
+#[derive(Debug)]
+pub struct Answer {
+    ticket: u64,
+    to: mpsc::UnboundedSender<worker::Input>,
+}
+
+impl Answer {
+    /// Says what came of the command.
+    pub fn give(self, outcome: Result<Event, Failure>) {
+        // If the worker's loop is over nobody is interested any more.
+        let _ = self.to.send(worker::Input::Done { ticket: self.ticket, outcome });
+    }
+}
+
+/// What the loops show of a run while it goes on.
+pub trait Observer {
+    /// An output of the controller, before the next is made: a period, the report, a phase.
+    fn on_output(&mut self, output: &controller::Output);
+    /// The controller after a step.
+    fn on_controller(&mut self, _controller: &Controller, _now: Instant) {}
+    /// The worker after a step.
+    fn on_worker(&mut self, _worker: &Worker, _now: Instant) {}
+    /// The lease ended: the controller's loop is stuck.
+    fn on_lease_expired(&mut self) {}
+}
+
+/// Plays one run to its end. A message on `stop` ends it early.
+pub async fn run(
+    mut controller: Controller,
+    performer: &mut impl Performer,
+    observer: &mut impl Observer,
+    stop: &mut mpsc::UnboundedReceiver<()>,
+    clock: &impl Clock,
+) -> End {
+    let (to_controller, mut controller_inputs) = mpsc::unbounded_channel();
+    let (to_worker, mut worker_inputs) = mpsc::unbounded_channel();
+    let mut worker = Worker::new();
+    let observer = RefCell::new(observer);
+    let mut end = None;
+
+    let answers = to_controller.clone();
+    let done = to_worker.clone();
+    let worker_loop = event_loop::run(
+        &mut worker,
+        &mut worker_inputs,
+        |output| {
+            match output {
+                worker::Output::Perform { ticket, command } => {
+                    performer.perform(command, Answer { ticket, to: done.clone() });
+                }
+                worker::Output::Reply(response) => {
+                    let response: Response =
+                        protocol::decode(&protocol::encode(&response)).expect("our own encoding is readable");
+                    let _ = answers.send(controller::Input::FromWorker { worker: WorkerId(0), response });
+                }
+                worker::Output::LeaseExpired(_) => observer.borrow_mut().on_lease_expired(),
+            }
+            ControlFlow::Continue(())
+        },
+        |worker, now| observer.borrow_mut().on_worker(worker, now),
+        clock,
+    );
+    let controller_loop = event_loop::run(
+        &mut controller,
+        &mut controller_inputs,
+        |output| {
+            observer.borrow_mut().on_output(&output);
+            match output {
+                controller::Output::ToWorker { request, .. } => {
+                    let request: Request =
+                        protocol::decode(&protocol::encode(&request)).expect("our own encoding is readable");
+                    let _ = to_worker.send(worker::Input::Command(request));
+                }
+                controller::Output::Finished(how) => {
+                    end = Some(how);
+                    return ControlFlow::Break(());
+                }
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        },
+        |controller, now| observer.borrow_mut().on_controller(controller, now),
+        clock,
+    );
+    let stops = async {
+        while stop.recv().await.is_some() {
+            let _ = to_controller.send(controller::Input::Stop);
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        () = controller_loop => {}
+        () = worker_loop => {}
+        () = stops => {}
+    }
+    end.expect("the controller's loop ends with its last output")
+}
