@@ -1,0 +1,75 @@
+# What people type. `make verify` is what CI runs before the tests; it changes no source file, `make fix` does.
+#
+# librdkafka and OpenSSL are C and cost 6 minutes of CPU for each profile they are built in, so the two packages that
+# hold them (REAL) are always built with --release; the others (PURE) use the dev profile, which compiles faster.
+
+CARGO ?= cargo
+PURE = -p omb-core -p omb-runtime-sim -p sim-tests -p omb-examples
+REAL = -p omb-runtime-real -p omb
+DENY = target/tools/bin/cargo-deny
+
+.PHONY: verify fix test brokers fmt-check clippy docs deny purity sim hunt planted bench bench-kafka
+
+verify: fmt-check clippy purity docs deny test
+
+fmt-check:
+	$(CARGO) fmt --all -- --check
+
+clippy:
+	$(CARGO) clippy --locked --release --workspace --all-targets -- -D warnings
+
+# Proves that core/clippy.toml bites: a copy of the core with planted violations must fail.
+purity:
+	scripts/check-core-purity.sh
+
+docs:
+	RUSTDOCFLAGS="--cfg madsim -D warnings" $(CARGO) doc --locked --release --workspace --no-deps --document-private-items
+
+# The advisory database comes from the network; `$(DENY) check advisories` asks it where that works.
+deny: $(DENY)
+	$(DENY) --locked check licenses bans sources
+
+$(DENY):
+	CARGO_PROFILE_DEV_DEBUG=0 $(CARGO) install --locked --debug --no-default-features --version 0.20.2 \
+		--root target/tools --target-dir target/tools/build cargo-deny
+	rm -rf target/tools/build
+
+fix:
+	$(CARGO) fmt --all
+	$(CARGO) clippy --release --workspace --all-targets --fix --allow-dirty --allow-staged
+
+# Everything. The last line names what could not be run here; OMB_REQUIRE_BROKERS=1 makes that a failure.
+test:
+	@mkdir -p target && rm -f target/left-out.txt
+	@scripts/brokers.sh
+	$(CARGO) test --locked $(PURE)
+	$(CARGO) test --locked --release $(REAL)
+	@if [ -s target/left-out.txt ]; then \
+		echo "all tests passed; left out: $$(paste -s -d ';' target/left-out.txt | sed 's/;/; /g')"; \
+	else \
+		echo "all tests passed; nothing was left out"; \
+	fi
+
+brokers:
+	@scripts/brokers.sh
+
+# One seed of the simulation again (SEED=42), or more of them than usual (NUM=500).
+sim:
+	$(if $(SEED),MADSIM_TEST_SEED=$(SEED)) $(if $(NUM),MADSIM_TEST_NUM=$(NUM)) $(CARGO) test --locked -p sim-tests
+
+# Plays seed after seed until one breaks a promise.
+hunt:
+	$(CARGO) run --locked -p sim-tests --bin hunt
+
+# Plants each known bug in turn, and expects the simulation to catch it.
+planted:
+	$(CARGO) test --locked -p sim-tests --test planted
+
+# What the steps per message cost.
+bench:
+	$(CARGO) bench --locked -p omb-core --bench hot_path
+
+# omb next to Kafka's own load generator, in turns, against one real Kafka.
+bench-kafka:
+	$(CARGO) build --locked --release -p omb
+	scripts/bench-kafka.sh
