@@ -1,1 +1,34 @@
-fn main() {}
+//! omb: measures messaging systems honestly.
+
+mod command;
+mod exit;
+mod flags;
+mod logging;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::flags::{Command, Flags};
+
+/// Messages are allocated by one thread and freed by another, in librdkafka too; this allocator halves what a
+/// consumed message costs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let flags = match Flags::try_parse() {
+        Ok(flags) => flags,
+        Err(error) => {
+            // Help and version come this way too, and are no errors. A closed pipe is no reason to panic.
+            let _ = error.print();
+            return if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    logging::start(flags.quiet, flags.verbose);
+    match flags.command {
+        Command::Run(run) => command::run::run(&run),
+        Command::Check(run) => command::check::check(&run),
+        Command::Broker(broker) => command::broker::broker(&broker),
+    }
+}

@@ -58,8 +58,9 @@ pub fn sleep_until(at: Instant) {
     #[expect(clippy::cast_possible_wrap, reason = "seconds since boot")]
     let time = libc::timespec { tv_sec: (at.0 / 1_000_000_000) as i64, tv_nsec: (at.0 % 1_000_000_000) as i64 };
     // SAFETY: `time` is a valid `timespec`; with `TIMER_ABSTIME` nothing is written to the last argument.
-    while unsafe { libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &raw const time, std::ptr::null_mut()) }
-        == libc::EINTR
+    while unsafe {
+        libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &raw const time, std::ptr::null_mut())
+    } == libc::EINTR
     {}
 }
 

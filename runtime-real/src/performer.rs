@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
@@ -15,7 +16,10 @@ use std::{
 };
 
 use omb_core::{
-    config::{driver::DriverKind, workload::Verify},
+    config::{
+        driver::{DriverKind, KafkaConfig},
+        workload::Verify,
+    },
     id::{ProducerId, SubscriptionId, TopicIndex},
     load::{
         keys::KeyTable,
@@ -123,7 +127,7 @@ struct Run {
     arrivals: Vec<Arc<Mutex<Arrivals>>>,
     /// What ended loads had counted; there is one load per run, but a stop must not lose it.
     ended: Vec<Arc<sending::Counted>>,
-    server: Option<embedded::Server>,
+    server: Option<Broker>,
 }
 
 #[derive(Default)]
@@ -196,7 +200,7 @@ impl Engine {
             acknowledgements: Vec::new(),
             arrivals: Vec::new(),
             ended: Vec::new(),
-            server,
+            server: server.map(Broker::new),
             preparation,
         });
         Ok(Event::Prepared { system })
@@ -217,10 +221,48 @@ pub fn connect(
         DriverKind::Embedded => {
             let server = embedded::Server::start(broker.clone())
                 .map_err(|error| Failure::new(FailureKind::Unreachable, error.to_string()))?;
-            let config = embedded::client_settings(server.addr());
-            let kafka = Kafka::connect(&config, runtime)?.named("embedded, loopback");
+            let kafka = Kafka::connect(&embedded_settings(server.addr()), runtime)?.named("embedded, loopback");
             Ok((Some(server), Arc::new(kafka)))
         }
+    }
+}
+
+/// How the client speaks to the embedded broker: as to a Kafka with everything near.
+fn embedded_settings(addr: SocketAddr) -> KafkaConfig {
+    let map = |pairs: &[(&str, &str)]| {
+        let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        pairs.chain([("bootstrap.servers".to_owned(), addr.to_string())]).collect::<BTreeMap<_, _>>()
+    };
+    let producer = [("acks", "all"), ("linger.ms", "1"), ("batch.size", "1048576"), ("partitioner", "murmur2_random")];
+    let consumer = [("auto.offset.reset", "earliest"), ("enable.auto.commit", "false")];
+    KafkaConfig {
+        replication_factor: 1,
+        topic: BTreeMap::new(),
+        common: map(&[]),
+        producer: map(&producer),
+        consumer: map(&consumer),
+    }
+}
+
+/// The embedded broker of a run, and the thread it lives on.
+struct Broker {
+    /// Keeps it alive.
+    server: embedded::Server,
+    /// The kernel's number of its thread.
+    thread: i32,
+}
+
+impl Broker {
+    fn new(server: embedded::Server) -> Self {
+        // SAFETY: takes nothing and returns a number. It runs on the broker's thread.
+        let thread = server.look(|_, _| unsafe { libc::gettid() });
+        Self { server, thread }
+    }
+
+    /// CPU time of its thread, which is not the client's. Read from outside, so that a broker that stalls holds
+    /// nothing up.
+    fn cpu(&self) -> Duration {
+        process::thread_cpu(self.thread)
     }
 }
 
@@ -229,10 +271,7 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-fn spawn<T: Send + 'static>(
-    name: String,
-    body: impl FnOnce() -> T + Send + 'static,
-) -> Result<JoinHandle<T>, Failure> {
+fn spawn<T: Send + 'static>(name: String, body: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Failure> {
     std::thread::Builder::new()
         .name(name)
         // The loops need little; thousands of threads would otherwise reserve gigabytes.
@@ -428,16 +467,20 @@ impl Run {
             totals,
             schedule_lag,
             paths_open,
-            process: process::usage(self.server.as_ref().map_or(Duration::ZERO, embedded::Server::cpu)),
+            process: process::usage(self.server.as_ref().map_or(Duration::ZERO, Broker::cpu)),
             problems: self.problems.list(),
         }
     }
 
     fn in_flight(&self) -> u64 {
-        let mut reported: u64 = self.acknowledgements.iter().map(|tally| {
-            let tally = lock(tally);
-            tally.acked + tally.failed
-        }).sum();
+        let mut reported: u64 = self
+            .acknowledgements
+            .iter()
+            .map(|tally| {
+                let tally = lock(tally);
+                tally.acked + tally.failed
+            })
+            .sum();
         let mut attempted = 0;
         for counted in &self.ended {
             reported += counted.refused.load(Relaxed);
@@ -512,7 +555,7 @@ impl Run {
             drop(lanes);
             let joined = threads.reporting.into_iter().chain(threads.receiving).all(|thread| thread.join().is_ok());
             drop(driver);
-            drop(server);
+            drop(server.map(|broker| broker.server));
             let _ = done.send(joined);
         })?;
         match closed.recv_timeout(CLOSE_WITHIN) {
@@ -525,4 +568,3 @@ impl Run {
         }
     }
 }
-

@@ -15,10 +15,13 @@ pub fn usage(broker_cpu: Duration) -> Process {
         let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
         line.and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1_024
     };
-    Process {
-        cpu: clock::process_cpu(),
-        broker_cpu,
-        memory_bytes: bytes("VmRSS"),
-        memory_bytes_max: bytes("VmHWM"),
-    }
+    Process { cpu: clock::process_cpu(), broker_cpu, memory_bytes: bytes("VmRSS"), memory_bytes_max: bytes("VmHWM") }
+}
+
+/// CPU time of one thread of this process, by the kernel's number of it; zero once it has ended.
+#[must_use]
+pub fn thread_cpu(thread: i32) -> Duration {
+    let text = fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).unwrap_or_default();
+    let nanos = text.split_whitespace().next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0);
+    Duration::from_nanos(nanos)
 }

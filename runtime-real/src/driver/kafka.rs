@@ -106,7 +106,7 @@ fn kind_of(code: RDKafkaErrorCode) -> FailureKind {
         | Code::OperationTimedOut
         | Code::Resolve
         | Code::RequestTimedOut => FailureKind::Unreachable,
-        Code::InvalidArgument | Code::UnknownConfiguration => FailureKind::Configuration,
+        Code::InvalidArgument => FailureKind::Configuration,
         _ => FailureKind::Broken,
     }
 }
@@ -194,9 +194,12 @@ impl Driver for Kafka {
                 .map(|topic| {
                     let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
                     let replication = TopicReplication::Fixed(self.config.replication_factor);
-                    self.config.topic.iter().fold(NewTopic::new(&topic.name, partitions, replication), |new, (key, value)| {
-                        new.set(key, value)
-                    })
+                    self.config
+                        .topic
+                        .iter()
+                        .fold(NewTopic::new(&topic.name, partitions, replication), |new, (key, value)| {
+                            new.set(key, value)
+                        })
                 })
                 .collect();
             let left = deadline.saturating_duration_since(std::time::Instant::now());
@@ -231,7 +234,8 @@ impl Driver for Kafka {
         let partition = if partitions == 1 { 0 } else { PARTITION_UNASSIGNED };
         let producer =
             KafkaProducer { topic, partition, raw: Vec::new(), rings: Vec::new(), client: Arc::clone(&client) };
-        let reports = KafkaReports { queue, _client: client, messages: Vec::new(), batch: Vec::new(), troubles: Vec::new() };
+        let reports =
+            KafkaReports { queue, _client: client, messages: Vec::new(), batch: Vec::new(), troubles: Vec::new() };
         Ok((Box::new(producer), Box::new(reports)))
     }
 
@@ -358,10 +362,7 @@ unsafe impl Send for Client {}
 unsafe impl Sync for Client {}
 
 impl Client {
-    fn new(
-        kind: sys::rd_kafka_type_t,
-        settings: &BTreeMap<String, String>,
-    ) -> Result<Self, Failure> {
+    fn new(kind: sys::rd_kafka_type_t, settings: &BTreeMap<String, String>) -> Result<Self, Failure> {
         let config = client_config(settings).create_native_config().map_err(|error| refused_setting(&error))?;
         let mut text = [0 as c_char; 512];
         let producer = matches!(kind, sys::rd_kafka_type_t::RD_KAFKA_PRODUCER);
@@ -427,7 +428,8 @@ impl Producer for KafkaProducer {
         }
         self.raw.clear();
         for outgoing in batch.iter_mut() {
-            let (key, key_len) = outgoing.key.as_mut().map_or((std::ptr::null_mut(), 0), |key| (key.as_mut_ptr(), key.len()));
+            let (key, key_len) =
+                outgoing.key.as_mut().map_or((std::ptr::null_mut(), 0), |key| (key.as_mut_ptr(), key.len()));
             self.raw.push(sys::rd_kafka_message_t {
                 err: sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR,
                 rkt: std::ptr::null_mut(),
@@ -461,7 +463,7 @@ impl Producer for KafkaProducer {
     }
 
     fn probe(&mut self, payload: &[u8]) -> Result<(), String> {
-                // SAFETY: the payload is copied before the call returns; the opaque pointer is null, which marks a probe.
+        // SAFETY: the payload is copied before the call returns; the opaque pointer is null, which marks a probe.
         let failed = unsafe {
             sys::rd_kafka_produce(
                 self.topic.as_ptr(),

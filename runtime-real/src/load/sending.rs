@@ -154,7 +154,8 @@ impl Paced {
         for (outgoing, times) in self.batch.iter_mut().zip(&mut self.times) {
             times.1 = now;
             let note = self.lane.supply.noted(&outgoing.ticket);
-            let note = self.lane.sender.restamp(self.lane.supply.payload(&mut outgoing.ticket), note, now, common.wall_zero);
+            let note =
+                self.lane.sender.restamp(self.lane.supply.payload(&mut outgoing.ticket), note, now, common.wall_zero);
             self.lane.supply.note(&mut outgoing.ticket, note);
         }
         while self.batch.len() < BATCH {

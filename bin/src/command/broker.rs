@@ -1,0 +1,41 @@
+//! `omb broker`: the embedded broker by itself.
+
+use std::{net::SocketAddr, process::ExitCode};
+
+use omb_runtime_real::embedded;
+
+use crate::{exit::Ended, flags};
+
+/// Listens until it is interrupted.
+pub(crate) fn broker(flags: &flags::Broker) -> ExitCode {
+    let mut options = embedded::Options { bind: SocketAddr::new(flags.bind, flags.port), ..embedded::Options::default() };
+    if let Some(capacity) = flags.capacity {
+        options.capacity = capacity;
+    }
+    let capacity = options.capacity;
+    let server = match embedded::Server::start(options) {
+        Ok(server) => server,
+        Err(error) => {
+            tracing::error!("{error}");
+            return Ended::Unavailable.into();
+        }
+    };
+    if !flags.bind.is_loopback() {
+        tracing::warn!(
+            "the embedded broker listens on {}: whoever reaches this address can read and write everything",
+            server.addr()
+        );
+    }
+    println!("Embedded broker on {}, up to {} MiB in memory. Ctrl-C ends it.", server.addr(), capacity >> 20);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(super::run::interrupted()),
+        Err(error) => {
+            tracing::error!("cannot wait for signals: {error}");
+            return Ended::Failed.into();
+        }
+    }
+    let stats = server.stats();
+    tracing::info!("Stopping with {} records of {} topics in memory", stats.records, stats.topics);
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,44 @@
+//! `omb check`: parse everything, reach the broker, print the plan; run nothing.
+
+use std::process::ExitCode;
+
+use omb_core::id::RunId;
+
+use super::{output, run};
+use crate::{
+    exit::{self, Ended},
+    flags,
+};
+
+/// Checks what `run` would do with the same arguments.
+pub(crate) fn check(flags: &flags::Run) -> ExitCode {
+    let Some((inputs, drivers, options)) = run::prepare(flags) else { return exit::USAGE.into() };
+    let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() else {
+        tracing::error!("the system gives no thread");
+        return Ended::Failed.into();
+    };
+    let mut worst = Ended::Sound;
+    let mut usage = None;
+    for input in &inputs {
+        for driver in &drivers {
+            let plan = run::plan(flags, input, RunId(0));
+            match omb_runtime_real::performer::connect(&driver.kind, &options, runtime.handle().clone()) {
+                Ok((_server, reached)) => {
+                    print!("{}", output::plan(&plan, driver, reached.system()));
+                }
+                Err(failure) => {
+                    tracing::error!("{}: {failure}", driver.name);
+                    match Ended::by(&failure) {
+                        Ok(ended) => worst = worst.max(ended),
+                        Err(code) => usage = Some(code),
+                    }
+                }
+            }
+        }
+    }
+    if worst == Ended::Sound && usage.is_none() {
+        println!("Everything fits. Nothing was run.");
+    }
+    usage.unwrap_or_else(|| worst.into())
+}
+

@@ -1,0 +1,115 @@
+//! What a run needs from files, read and checked before anything starts.
+
+use std::{fs, path::Path};
+
+use omb_core::config::{
+    Leniency,
+    driver::{self, DriverConfig, DriverKind},
+    workload::{self, PayloadSource, RateGoal, Workload},
+};
+
+use crate::flags;
+
+/// Largest workload or driver file, and largest payload: more is a mistake, not a file of this kind.
+const FILE_MAX: u64 = 64 << 20;
+
+/// A workload and what belongs to it.
+#[derive(Debug)]
+pub(crate) struct Input {
+    /// As checked.
+    pub(crate) workload: Workload,
+    /// The file's name without its ending.
+    pub(crate) stem: String,
+    /// The bytes of its payload file.
+    pub(crate) payload: Option<Vec<u8>>,
+}
+
+/// Reads every file. All mistakes of all files are told at once.
+pub(crate) fn read(flags: &flags::Run) -> Result<(Vec<Input>, Vec<DriverConfig>), Vec<String>> {
+    let leniency = if flags.lenient { Leniency::Lenient } else { Leniency::Strict };
+    let (mut inputs, mut drivers, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
+    for path in &flags.workloads {
+        match workload(path, leniency) {
+            Ok(input) => inputs.push(input),
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
+    for path in &flags.drivers {
+        match text_of(path).and_then(|text| {
+            driver::parse(&path.display().to_string(), &text, leniency).map_err(|errors| errors.to_string())
+        }) {
+            Ok(parsed) => {
+                parsed.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                drivers.push(parsed.value);
+            }
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
+    if flags.drivers.is_empty() {
+        drivers.push(DriverConfig { name: "Embedded".to_owned(), kind: DriverKind::Embedded });
+    }
+    if mistakes.is_empty() { Ok((inputs, drivers)) } else { Err(mistakes) }
+}
+
+fn text_of(path: &Path) -> Result<String, String> {
+    let bytes = bytes_of(path)?;
+    String::from_utf8(bytes).map_err(|_| format!("{}: not a text file (it is not UTF-8)", path.display()))
+}
+
+fn bytes_of(path: &Path) -> Result<Vec<u8>, String> {
+    let told = |error: std::io::Error| format!("{}: cannot read it: {error}", path.display());
+    let metadata = fs::metadata(path).map_err(told)?;
+    if metadata.is_dir() {
+        return Err(format!("{}: a folder, where a file is wanted", path.display()));
+    }
+    if metadata.len() > FILE_MAX {
+        return Err(format!("{}: {} bytes, where at most {FILE_MAX} make sense", path.display(), metadata.len()));
+    }
+    fs::read(path).map_err(told)
+}
+
+fn workload(path: &Path, leniency: Leniency) -> Result<Input, String> {
+    let text = text_of(path)?;
+    let parsed =
+        workload::parse(&path.display().to_string(), &text, leniency).map_err(|errors| errors.to_string())?;
+    parsed.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let workload = parsed.value;
+    let payload = match &workload.payload {
+        PayloadSource::Random { .. } => None,
+        PayloadSource::File(file) => {
+            let bytes = bytes_of(file).map_err(|mistake| format!("{}: payloadFile: {mistake}", path.display()))?;
+            if bytes.len() as u64 != u64::from(workload.message_size) {
+                return Err(format!(
+                    "{}: payloadFile: {} holds {} bytes, but messageSize is {}",
+                    path.display(),
+                    file.display(),
+                    bytes.len(),
+                    workload.message_size,
+                ));
+            }
+            Some(bytes)
+        }
+    };
+    let stem = path.file_stem().map_or_else(|| "workload".to_owned(), |stem| stem.to_string_lossy().into_owned());
+    Ok(Input { workload, stem, payload })
+}
+
+/// A backlog that the embedded broker could not hold is refused before anything starts.
+pub(crate) fn fits(workload: &Workload, driver: &DriverConfig, capacity: u64) -> Result<(), String> {
+    let Some(backlog) = workload.backlog.filter(|_| driver.kind == DriverKind::Embedded) else { return Ok(()) };
+    // The backlog counts every subscription's unread messages; the broker stores each message once. Batches cost a
+    // little beside their payload: 70 bytes a message is above what small batches were seen to cost.
+    let messages = backlog.bytes / u64::from(workload.message_size.max(1));
+    let stored = (backlog.bytes + messages * 70) / u64::from(workload.subscriptions_per_topic.max(1));
+    if stored > capacity {
+        return Err(format!(
+            "{}: consumerBacklogSizeGB asks for {} MiB to be held, but the embedded broker holds at most {} MiB \
+             (--embedded-capacity)",
+            workload.name,
+            stored >> 20,
+            capacity >> 20,
+        ));
+    }
+    debug_assert!(workload.rate != RateGoal::Search, "a backlog has a fixed rate, by the workload's own check");
+    Ok(())
+}

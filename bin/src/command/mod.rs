@@ -1,0 +1,8 @@
+//! One file per command.
+
+pub(crate) mod broker;
+pub(crate) mod check;
+mod input;
+mod output;
+mod progress;
+pub(crate) mod run;
