@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn drivers_may_be_repeated_or_separated_by_commas() {
-        let flags = Flags::try_parse_from(["omb", "run", "-d", "a.yaml,b.yaml", "-d", "c.yaml", "w.yaml"]).expect("sound");
+        let flags =
+            Flags::try_parse_from(["omb", "run", "-d", "a.yaml,b.yaml", "-d", "c.yaml", "w.yaml"]).expect("sound");
         let Command::Run(run) = flags.command else { panic!("a run") };
         assert_eq!(run.drivers, ["a.yaml", "b.yaml", "c.yaml"].map(PathBuf::from));
     }

@@ -8,7 +8,8 @@ use crate::{exit::Ended, flags};
 
 /// Listens until it is interrupted.
 pub(crate) fn broker(flags: &flags::Broker) -> ExitCode {
-    let mut options = embedded::Options { bind: SocketAddr::new(flags.bind, flags.port), ..embedded::Options::default() };
+    let mut options =
+        embedded::Options { bind: SocketAddr::new(flags.bind, flags.port), ..embedded::Options::default() };
     if let Some(capacity) = flags.capacity {
         options.capacity = capacity;
     }

@@ -41,4 +41,3 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
     }
     usage.unwrap_or_else(|| worst.into())
 }
-

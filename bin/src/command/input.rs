@@ -70,8 +70,7 @@ fn bytes_of(path: &Path) -> Result<Vec<u8>, String> {
 
 fn workload(path: &Path, leniency: Leniency) -> Result<Input, String> {
     let text = text_of(path)?;
-    let parsed =
-        workload::parse(&path.display().to_string(), &text, leniency).map_err(|errors| errors.to_string())?;
+    let parsed = workload::parse(&path.display().to_string(), &text, leniency).map_err(|errors| errors.to_string())?;
     parsed.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let workload = parsed.value;
     let payload = match &workload.payload {

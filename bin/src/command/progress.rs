@@ -1,0 +1,74 @@
+//! What is shown while a run goes on: a bar on a terminal, one line per period otherwise.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use omb_core::{
+    controller::Settings,
+    plan::Plan,
+    report::{Period, Phase},
+};
+
+use super::output;
+
+/// A bar, or lines.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: Option<ProgressBar>,
+    warm_up_ms: u64,
+    total_ms: u64,
+    headed: bool,
+}
+
+impl Progress {
+    pub(crate) fn new(plan: &Plan, _settings: &Settings) -> Self {
+        let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let warm_up_ms = millis(plan.workload.warmup_duration);
+        let total_ms = warm_up_ms + millis(plan.workload.test_duration);
+        let bar = (std::io::stdout().is_terminal() && std::io::stderr().is_terminal()).then(|| {
+            let style = ProgressStyle::with_template("{prefix:>13} [{bar:32}] {msg}").expect("the template is sound");
+            let bar = ProgressBar::new(total_ms).with_style(style.progress_chars("=> "));
+            bar.set_prefix("setting up");
+            bar
+        });
+        Self { bar, warm_up_ms, total_ms, headed: false }
+    }
+
+    pub(crate) fn enter(&mut self, phase: Phase) {
+        if let Some(bar) = &self.bar {
+            bar.set_prefix(phase.to_string());
+            if phase >= Phase::Stop {
+                bar.set_position(self.total_ms);
+            }
+            bar.tick();
+        }
+    }
+
+    pub(crate) fn period(&mut self, period: &Period) {
+        match &self.bar {
+            Some(bar) => {
+                // Searches and backlogs take as long as they take; the bar moves with what has a duration.
+                let at = u64::try_from(period.at.as_millis()).unwrap_or(u64::MAX);
+                bar.set_position(match period.phase {
+                    Phase::WarmUp => at.min(self.warm_up_ms),
+                    Phase::Measure => at.min(self.total_ms),
+                    _ => bar.position(),
+                });
+                bar.set_message(output::short_line(period));
+            }
+            None => {
+                if !self.headed {
+                    self.headed = true;
+                    println!("{}", output::period_header());
+                }
+                println!("{}", output::period_line(period));
+            }
+        }
+    }
+
+    pub(crate) fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! `omb run`: workloads, one after another, each on each driver.
+
+use std::{
+    process::ExitCode,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use omb_core::{
+    config::driver::DriverConfig,
+    controller::{self, Controller, End, Settings},
+    id::RunId,
+    plan::Plan,
+    report::{Phase, Report},
+    seed::Seed,
+};
+use omb_runtime_real::{clock::Clock, embedded, event_loop::Clock as _, local, performer::Performer};
+use tokio::sync::mpsc;
+
+use super::{
+    input::{self, Input},
+    output::{self, Files},
+    progress::Progress,
+};
+use crate::{
+    exit::{self, Ended},
+    flags,
+};
+
+/// Runs every workload on every driver, in the order given.
+pub(crate) fn run(flags: &flags::Run) -> ExitCode {
+    let Some((inputs, drivers, broker)) = prepare(flags) else { return exit::USAGE.into() };
+    let several = inputs.len() * drivers.len() > 1;
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("the system gives no thread: {error}");
+            return Ended::Failed.into();
+        }
+    };
+    let mut worst = Ended::Sound;
+    let mut usage = None;
+    for input in &inputs {
+        for driver in &drivers {
+            match runtime.block_on(one(flags, input, driver, &broker, several, runtime.handle())) {
+                Ok(Ended::Interrupted) => {
+                    // Whoever interrupts one run does not want the next one.
+                    return usage.unwrap_or_else(|| worst.max(Ended::Interrupted).into());
+                }
+                Ok(ended) => worst = worst.max(ended),
+                Err(code) => usage = Some(code),
+            }
+        }
+    }
+    usage.unwrap_or_else(|| worst.into())
+}
+
+/// Reads and checks all that was given; tells what is wrong.
+pub(super) fn prepare(flags: &flags::Run) -> Option<(Vec<Input>, Vec<DriverConfig>, embedded::Options)> {
+    let (inputs, drivers) = match input::read(flags) {
+        Ok(read) => read,
+        Err(mistakes) => {
+            mistakes.iter().for_each(|mistake| eprintln!("{mistake}"));
+            return None;
+        }
+    };
+    let mut broker = embedded::Options::default();
+    broker.capacity = flags.embedded_capacity.unwrap_or(broker.capacity);
+    let misfits: Vec<String> = inputs
+        .iter()
+        .flat_map(|input| drivers.iter().map(|driver| input::fits(&input.workload, driver, broker.capacity)))
+        .filter_map(Result::err)
+        .collect();
+    misfits.iter().for_each(|misfit| eprintln!("{misfit}"));
+    misfits.is_empty().then_some((inputs, drivers, broker))
+}
+
+/// The plan of one run: seeded by the flag, the workload or the clock, in this order.
+pub(super) fn plan(flags: &flags::Run, input: &Input, run: RunId) -> Plan {
+    let seed = flags.seed.or(input.workload.seed).unwrap_or_else(|| fresh("seed"));
+    Plan::new(run, Seed(seed), input.workload.clone(), 1)
+}
+
+/// A number nobody has drawn before: the clock and the process, stirred.
+fn fresh(purpose: &str) -> u64 {
+    use omb_core::seed::fnv1a;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_nanos();
+    let hash = fnv1a(0xcbf2_9ce4_8422_2325, purpose.as_bytes());
+    let hash = fnv1a(hash, &now.to_le_bytes());
+    // JSON readers keep integers up to 2^53 exact.
+    fnv1a(hash, &std::process::id().to_le_bytes()) >> 11
+}
+
+async fn one(
+    flags: &flags::Run,
+    input: &Input,
+    driver: &DriverConfig,
+    broker: &embedded::Options,
+    several: bool,
+    runtime: &tokio::runtime::Handle,
+) -> Result<Ended, ExitCode> {
+    let plan = plan(flags, input, RunId(fresh("run")));
+    let files = match Files::reserve(flags, input, driver, several) {
+        Ok(files) => files,
+        Err(mistake) => {
+            tracing::error!("{mistake}");
+            return Err(exit::USAGE.into());
+        }
+    };
+    tracing::info!("Starting benchmark with config: {}", output::config(&plan, driver));
+    let settings = Settings { payload: input.payload.clone(), ..Settings::new(driver.clone()) };
+    let clock = Clock;
+    let mut performer = Performer::start(runtime.clone(), broker.clone());
+    let mut observer = Watch {
+        progress: Progress::new(&plan, &settings),
+        files,
+        driver,
+        plan: plan.clone(),
+        report: None,
+        trouble: false,
+        flags,
+    };
+    let (stop, mut stops) = mpsc::unbounded_channel();
+    let interrupts = tokio::spawn(async move {
+        interrupted().await;
+        eprintln!();
+        tracing::warn!("Interrupted: ending the measurement (once more leaves at once)");
+        let _ = stop.send(());
+        interrupted().await;
+        std::process::exit(130);
+    });
+    let controller = Controller::new(clock.now(), plan, settings);
+    let end = local::run(controller, &mut performer, &mut observer, &mut stops, &clock).await;
+    interrupts.abort();
+    observer.progress.finish();
+    let ended = conclude(&end, &observer);
+    if observer.trouble { ended.map(|ended| ended.max(Ended::Failed)) } else { ended }
+}
+
+/// Waits for SIGINT or SIGTERM.
+pub(super) async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        },
+        Err(_) => drop(tokio::signal::ctrl_c().await),
+    }
+}
+
+/// Tells how a run ended.
+fn conclude(end: &End, observer: &Watch<'_>) -> Result<Ended, ExitCode> {
+    match end {
+        End::Sound => Ok(Ended::Sound),
+        End::Unsound(reasons) => {
+            reasons.iter().for_each(|reason| tracing::error!("{reason}"));
+            Ok(Ended::Failed)
+        }
+        End::Interrupted(reported) => {
+            if !reported {
+                tracing::warn!("Interrupted before the load began: there is no result");
+            }
+            Ok(Ended::Interrupted)
+        }
+        End::Failed(failure) => {
+            tracing::error!("{failure}");
+            if observer.report.is_some() {
+                // What was measured until then is there, and marked partial.
+                return Ended::by(failure).map(|ended| ended.max(Ended::Failed));
+            }
+            Ended::by(failure)
+        }
+    }
+}
+
+/// Shows the run while it goes on, and writes what it yields.
+struct Watch<'a> {
+    progress: Progress,
+    files: Files,
+    driver: &'a DriverConfig,
+    plan: Plan,
+    report: Option<Report>,
+    /// Something could not be written.
+    trouble: bool,
+    flags: &'a flags::Run,
+}
+
+impl local::Observer for Watch<'_> {
+    fn on_output(&mut self, output: &controller::Output) {
+        match output {
+            controller::Output::Entered(phase) => {
+                self.tell(*phase);
+                self.progress.enter(*phase);
+            }
+            controller::Output::Period(period) => {
+                self.trouble |= !self.files.append(period);
+                self.progress.period(period);
+            }
+            controller::Output::Report(report) => {
+                self.progress.finish();
+                let written = self.files.write(report, self.driver, self.flags);
+                self.trouble |= written.is_err();
+                print!("{}", output::table(report, self.driver, self.flags, written.ok().as_deref()));
+                self.report = Some((**report).clone());
+            }
+            controller::Output::Warning(text) => tracing::warn!("{text}"),
+            controller::Output::Finished(end) => self.files.end(end),
+            controller::Output::ToWorker { .. } => {}
+        }
+    }
+
+    fn on_lease_expired(&mut self) {
+        tracing::error!("this process stood still for longer than the lease: the run is being closed");
+    }
+}
+
+impl Watch<'_> {
+    /// The guide's words for what begins.
+    fn tell(&self, phase: Phase) {
+        match phase {
+            Phase::CreateTopics => tracing::info!("Creating {} topics...", self.plan.topics.len()),
+            Phase::WarmUp => {
+                print!("{}", output::plan(&self.plan, self.driver, ""));
+                tracing::info!("Starting load test...");
+            }
+            Phase::Drain => tracing::info!("Waiting for the last messages..."),
+            _ => tracing::debug!("Entering phase: {phase}"),
+        }
+    }
+}
