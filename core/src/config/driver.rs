@@ -1,8 +1,21 @@
 //! The driver file: which messaging system, and how to speak to it.
+//!
+//! The four blocks of a Kafka driver file (`topicConfig`, `commonConfig`, `producerConfig`, `consumerConfig`) are
+//! properties text, as upstream writes them (`commonConfig: |`), or mappings with native values, as the Python port
+//! documented them. Both may stand in one file, and a block that is missing is empty.
 
 use std::collections::BTreeMap;
 
+use saphyr_parser::ScalarStyle;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json, json};
+
+use super::{
+    ConfigErrors, Leniency, Parsed, Place, Problem,
+    kafka::{self, Block, Given, Role},
+    properties,
+    yaml::{Node, Reader, Value, nearest},
+};
 
 /// A messaging system, as checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,4 +48,323 @@ pub struct KafkaConfig {
     pub producer: BTreeMap<String, String>,
     /// `commonConfig` overlaid by `consumerConfig`.
     pub consumer: BTreeMap<String, String>,
+}
+
+/// Every key of a Kafka driver file.
+const KEYS: &[&str] =
+    &["name", "driverClass", "replicationFactor", "topicConfig", "commonConfig", "producerConfig", "consumerConfig"];
+
+/// Keys of other programs that read such files.
+const ELSEWHERE: &[(&str, &str)] =
+    &[("reset", "older versions of upstream and of forks (delete all topics at the start)")];
+
+/// Names for Kafka: ours, upstream's, those of the Python port (documented and in its code), and Redpanda's fork, whose
+/// driver is Kafka's with the same keys.
+const KAFKA: &[&str] = &[
+    "kafka",
+    "io.openmessaging.benchmark.driver.kafka.KafkaBenchmarkDriver",
+    "benchmark.driver_kafka.kafka_benchmark_driver.KafkaBenchmarkDriver",
+    "benchmark.drivers.kafka.kafka_benchmark_driver.KafkaBenchmarkDriver",
+    "io.openmessaging.benchmark.driver.redpanda.RedpandaBenchmarkDriver",
+];
+
+const EMBEDDED: &str = "embedded";
+
+/// Drivers of upstream and the Python port for other systems: what their class name ends with.
+const OTHERS: &[(&str, &str)] = &[
+    ("ArtemisBenchmarkDriver", "Apache ActiveMQ Artemis"),
+    ("DlogBenchmarkDriver", "Apache BookKeeper"),
+    ("JMSBenchmarkDriver", "JMS"),
+    ("KopBenchmarkDriver", "Kafka on Pulsar"),
+    ("MqttBenchmarkDriver", "MQTT"),
+    ("NatsBenchmarkDriver", "NATS JetStream"),
+    ("NatsStreamingBenchmarkDriver", "NATS Streaming"),
+    ("NsqBenchmarkDriver", "NSQ"),
+    ("PravegaBenchmarkDriver", "Pravega"),
+    ("PulsarBenchmarkDriver", "Apache Pulsar"),
+    ("RabbitMqBenchmarkDriver", "RabbitMQ"),
+    ("RedisBenchmarkDriver", "Redis"),
+    ("RocketMQBenchmarkDriver", "Apache RocketMQ"),
+    ("RocketMQ5BenchmarkDriver", "Apache RocketMQ 5"),
+];
+
+/// Reads the driver file `file`, whose content is `text`.
+///
+/// # Errors
+/// All that keeps the system from being driven as written, in the order of the file.
+pub fn parse(file: &str, text: &str, leniency: Leniency) -> Result<Parsed<DriverConfig>, ConfigErrors> {
+    let mut reader =
+        Reader::open(file, text, leniency, "a driver, one `key: value` per line, such as driverClass: kafka")?;
+    let driver = driver(&mut reader);
+    reader.finish(driver)
+}
+
+fn driver(reader: &mut Reader<'_>) -> Option<DriverConfig> {
+    let system = if reader.require("driverClass", "give kafka, or embedded for the broker inside this program") {
+        system(reader)
+    } else {
+        None
+    };
+    let (kind, fallback) = match system? {
+        System::Embedded => {
+            embedded(reader);
+            (Some(DriverKind::Embedded), "Embedded")
+        }
+        System::Kafka => {
+            reader.check_keys(KEYS, ELSEWHERE);
+            (kafka(reader).map(DriverKind::Kafka), "Kafka")
+        }
+    };
+    let name = if reader.has("name") { reader.text("name") } else { Some(fallback.to_owned()) };
+    Some(DriverConfig { name: name?, kind: kind? })
+}
+
+enum System {
+    Embedded,
+    Kafka,
+}
+
+fn system(reader: &mut Reader<'_>) -> Option<System> {
+    let key = "driverClass";
+    let class = reader.text(key)?;
+    let node = reader.get(key)?.clone();
+    if class == EMBEDDED {
+        return Some(System::Embedded);
+    }
+    if KAFKA.contains(&class.as_str()) {
+        if class.contains("redpanda") {
+            reader.warn(key, Some(node.place), "Redpanda is driven through the Kafka protocol, like Kafka");
+        }
+        return Some(System::Kafka);
+    }
+    let simple = class.rsplit('.').next().unwrap_or_default();
+    if let Some((_, system)) = OTHERS.iter().find(|(name, _)| *name == simple) {
+        let hint = match *system {
+            "Kafka on Pulsar" => {
+                "; it speaks Kafka's protocol: set driverClass: kafka, and kafkaConfig's properties as commonConfig"
+            }
+            _ => "",
+        };
+        reader.error(key, Some(node.place), Problem::OtherSystem { class, system, hint });
+        return None;
+    }
+    let suggestion = nearest(&class, KAFKA.iter().copied().chain([EMBEDDED]));
+    reader.not_allowed(key, &node, format!("kafka, embedded, or {}", KAFKA[1]), suggestion);
+    None
+}
+
+/// The embedded broker has no settings.
+fn embedded(reader: &mut Reader<'_>) {
+    reader.check_keys(KEYS, ELSEWHERE);
+    for key in &KEYS[2..] {
+        if reader.has(key) {
+            let place = reader.place(key);
+            let problem = Problem::Unsupported("a setting for Kafka, and driverClass is embedded".to_owned());
+            reader.soften(key, place, problem, "it is not applied");
+        }
+    }
+}
+
+fn kafka(reader: &mut Reader<'_>) -> Option<KafkaConfig> {
+    let replication_factor = replication_factor(reader);
+    let topic = block(reader, "topicConfig", None);
+    let before = reader.error_count();
+    let [common, mut producer, mut consumer] =
+        [("commonConfig", Block::Common), ("producerConfig", Block::Producer), ("consumerConfig", Block::Consumer)]
+            .map(|(key, kind)| block(reader, key, Some(kind)));
+    let malformed = reader.error_count() > before;
+    for own in [&mut producer, &mut consumer] {
+        for (name, property) in &common {
+            own.entry(name.clone()).or_insert_with(|| property.clone());
+        }
+    }
+    // In a block that cannot be read, the addresses are not missing.
+    if !malformed {
+        brokers(reader, &common);
+    }
+    Some(KafkaConfig {
+        replication_factor: replication_factor?,
+        topic: topic.into_iter().map(|(name, given)| (name, given.value.trim().to_owned())).collect(),
+        common: kafka::translate(reader, Role::Admin, &common),
+        producer: kafka::translate(reader, Role::Producer, &producer),
+        consumer: kafka::translate(reader, Role::Consumer, &consumer),
+    })
+}
+
+fn replication_factor(reader: &mut Reader<'_>) -> Option<i32> {
+    let key = "replicationFactor";
+    if !reader.has(key) {
+        return Some(1);
+    }
+    // Upstream's type has 16 bits, as has the protocol.
+    let factor = reader.whole(key, -1, i16::MAX.into())?;
+    if factor == 0 {
+        let node = reader.get(key)?.clone();
+        reader.not_allowed(key, &node, "1 or more copies, or -1 for the broker's default", None);
+        return None;
+    }
+    Some(i32::try_from(factor).expect("within the range asked for"))
+}
+
+/// The properties of one block, kept under one name each. Names in `topicConfig` are the broker's and go to it unchecked.
+fn block(reader: &mut Reader<'_>, key: &str, kind: Option<Block>) -> kafka::Properties {
+    let Some(node) = reader.get(key).cloned() else { return BTreeMap::new() };
+    let given = match &node.value {
+        Value::Keys(entries) => {
+            let entries = reader.unique(entries.clone());
+            let property = |entry: super::yaml::Entry| {
+                let value = property_text(reader, &entry.key, &entry.value)?;
+                Some((entry.key, value, entry.place))
+            };
+            entries.into_iter().filter_map(property).collect()
+        }
+        Value::Scalar { text, style } => properties_text(reader, key, &node, text, *style),
+        Value::List(_) | Value::Null => {
+            reader.not_allowed(key, &node, "properties, one `name: value` or, after `|`, `name=value` per line", None);
+            return BTreeMap::new();
+        }
+    };
+    let mut properties: BTreeMap<String, Given> = BTreeMap::new();
+    for (name, value, place) in given {
+        let canonical = if kind.is_some() { kafka::canonical(&name) } else { &name }.to_owned();
+        let block = kind.unwrap_or(Block::Common);
+        if let Some(first) = properties.get(&canonical) {
+            let message =
+                format!("given twice, first in line {} as {}; the last one holds", first.place.line, first.name);
+            reader.warn(&name, Some(place), message);
+        }
+        properties.insert(canonical, Given { value, place, block, name });
+    }
+    properties
+}
+
+/// A native value of a mapping as the text that a property is: as it is written, lists joined with commas.
+fn property_text(reader: &mut Reader<'_>, name: &str, node: &Node) -> Option<String> {
+    let scalar = |node: &Node| match &node.value {
+        Value::Scalar { text, .. } => Some(text.clone()),
+        _ => None,
+    };
+    let text = match &node.value {
+        Value::Null => Some(String::new()),
+        Value::List(items) => items.iter().map(scalar).collect::<Option<Vec<_>>>().map(|items| items.join(",")),
+        _ => scalar(node),
+    };
+    if text.is_none() {
+        reader.not_allowed(name, node, "one value; write the property's whole name, such as linger.ms: 1", None);
+    }
+    text
+}
+
+/// The properties of a text block: name, value, place.
+fn properties_text(
+    reader: &mut Reader<'_>,
+    key: &str,
+    node: &Node,
+    text: &str,
+    style: ScalarStyle,
+) -> Vec<(String, String, Place)> {
+    let literal = style == ScalarStyle::Literal;
+    // The node begins at its first line that is not blank.
+    let blank = text.lines().take_while(|line| line.trim().is_empty()).count();
+    let place = |line: usize, indent: usize| {
+        if literal {
+            Place { line: node.place.line + line.saturating_sub(blank), column: node.place.column + indent }
+        } else {
+            node.place
+        }
+    };
+    let properties = match properties::parse(text) {
+        Ok(properties) => properties,
+        Err((line, what)) => {
+            reader.error(key, Some(place(line, 0)), Problem::Properties(what));
+            return Vec::new();
+        }
+    };
+    let mut read = Vec::with_capacity(properties.len());
+    for property in properties {
+        let place = place(property.line, property.indent);
+        if property.name.is_empty() {
+            let what = "a line without a property's name; allowed: name=value".to_owned();
+            reader.error(key, Some(place), Problem::Properties(what));
+            continue;
+        }
+        // YAML joins the lines of `>` and of plain text, and then one property swallows those after it.
+        let swallowed = property.value.split_whitespace().skip(1).find_map(|word| {
+            let (name, _) = word.split_once('=')?;
+            (!literal && kafka::is_known(name)).then(|| name.to_owned())
+        });
+        if let Some(name) = swallowed {
+            let what =
+                format!("the lines of this block were joined, so {name} became part of the value; write `{key}: |`");
+            reader.error(&property.name, Some(place), Problem::Properties(what));
+            continue;
+        }
+        read.push((property.name, property.value, place));
+    }
+    read
+}
+
+/// Without addresses nothing can be reached, and all three clients need them: they belong into `commonConfig`.
+fn brokers(reader: &mut Reader<'_>, common: &kafka::Properties) {
+    let Some(given) = common.get("bootstrap.servers") else {
+        let place = reader.place("commonConfig");
+        let hint = "give the brokers' addresses in commonConfig, such as bootstrap.servers: localhost:9092";
+        reader.error("bootstrap.servers", place, Problem::Missing(hint));
+        return;
+    };
+    let address = |address: &str| {
+        let bare = address.rsplit("://").next().unwrap_or_default();
+        match bare.rsplit_once(':') {
+            Some((host, port)) => !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0),
+            None => false,
+        }
+    };
+    let wrong = given.value.split(',').map(str::trim).find(|part| !address(part));
+    if let Some(wrong) = wrong {
+        let (found, allowed) = (
+            if wrong.is_empty() { "nothing".to_owned() } else { format!("`{wrong}`") },
+            "host:port, several separated by commas".to_owned(),
+        );
+        reader.error(&given.name, Some(given.place), Problem::NotAllowed { found, allowed, suggestion: None });
+    }
+}
+
+impl KafkaConfig {
+    /// The addresses of the brokers, `host:port`, separated by commas (`bootstrap.servers`).
+    #[must_use]
+    pub fn brokers(&self) -> &str {
+        self.common.get("bootstrap.servers").map_or("", String::as_str)
+    }
+}
+
+impl DriverConfig {
+    /// Every setting as it goes to the client library, for the result; passwords and keys are hidden.
+    #[must_use]
+    pub fn resolved(&self) -> Json {
+        let mut keys = Map::new();
+        keys.insert("name".to_owned(), json!(self.name));
+        match &self.kind {
+            DriverKind::Embedded => {
+                keys.insert("driverClass".to_owned(), json!(EMBEDDED));
+            }
+            DriverKind::Kafka(kafka) => {
+                keys.insert("driverClass".to_owned(), json!(KAFKA[0]));
+                keys.insert("replicationFactor".to_owned(), json!(kafka.replication_factor));
+                let blocks = [
+                    ("topicConfig", &kafka.topic),
+                    ("commonConfig", &kafka.common),
+                    ("producerConfig", &kafka.producer),
+                    ("consumerConfig", &kafka.consumer),
+                ];
+                for (key, block) in blocks {
+                    let shown = |(name, value): (&String, &String)| {
+                        let value = if kafka::is_secret(name) { "(hidden)" } else { value };
+                        (name.clone(), json!(value))
+                    };
+                    keys.insert(key.to_owned(), Json::Object(block.iter().map(shown).collect()));
+                }
+            }
+        }
+        Json::Object(keys)
+    }
 }

@@ -1,10 +1,38 @@
 //! The workload file: topics, payload, rate, durations.
+//!
+//! Keys and their meaning are upstream's (openmessaging/benchmark, `Workload.java`), and so are the defaults, except
+//! where upstream's makes no sense: what it would take as 0 topics or as an endless test is an error here. Ours beside
+//! them are `testDuration`, `warmupDuration`, `seed`, `catchUp` and `verify`.
 
 use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json, json};
 
-/// What one run shall do, as checked. Keys and their meaning are upstream's (`Workload.java`).
+use super::{
+    ConfigErrors, Leniency, Parsed, Problem,
+    yaml::{self, Reader, Value, duration_text, nearest},
+};
+
+/// Highest `producerRate`: one message per nanosecond, the resolution of the schedule.
+const RATE_MAX: u64 = 1_000_000_000;
+
+/// Payloads of the pool that is made where the file names no payload. As many as upstream's own workloads use.
+const POOL_DEFAULT: u32 = 100;
+
+/// Bytes that the default pool may take, fewer payloads being made where they are large: it is held on every worker.
+const POOL_DEFAULT_BYTES: u32 = 64 << 20;
+
+/// Bytes that a pool may take at most.
+const POOL_BYTES_MAX: u64 = 1 << 30;
+
+/// Bytes of a GiB, the unit of `consumerBacklogSizeGB`.
+const GIB: f64 = 1_073_741_824.0;
+
+/// Largest `consumerBacklogSizeGB`: a pebibyte.
+const BACKLOG_MAX: f64 = 1_048_576.0;
+
+/// What one run shall do, as checked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Workload {
     /// `name`; the file's stem where the file gives none.
@@ -17,7 +45,8 @@ pub struct Workload {
     pub key_distributor: KeyDistributor,
     /// `messageSize`, payload bytes, at least 1. From 32 bytes on a payload begins with our header.
     pub message_size: u32,
-    /// `payloadFile`, or `useRandomizedPayloads` with `randomBytesRatio` and `randomizedPayloadPoolSize`.
+    /// `payloadFile`, or `useRandomizedPayloads` with `randomBytesRatio` and `randomizedPayloadPoolSize`; where the file
+    /// gives neither, 100 fully random payloads (fewer above 64 MiB in all), with a warning.
     pub payload: PayloadSource,
     /// `subscriptionsPerTopic` (Kafka: consumer groups), 0 for a run that only produces.
     pub subscriptions_per_topic: u32,
@@ -80,6 +109,7 @@ pub enum RateGoal {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Backlog {
     /// Payload bytes to build up over all subscriptions (`consumerBacklogSizeGB` in GiB).
+    /// Fractions such as 0.5 are taken as they are, to the nearest byte; upstream cuts them to 0.
     pub bytes: u64,
     /// 1.0: drain fully; 0.0: best effort. Default 1.0.
     pub drain_ratio: f64,
@@ -105,4 +135,497 @@ pub enum Verify {
     Header,
     /// The checksum covers the whole payload.
     Full,
+}
+
+/// Every key that is applied, in the order in which upstream writes them; ours come last.
+const KEYS: &[&str] = &[
+    "name",
+    "topics",
+    "partitionsPerTopic",
+    "keyDistributor",
+    "messageSize",
+    "useRandomizedPayloads",
+    "randomBytesRatio",
+    "randomizedPayloadPoolSize",
+    "payloadFile",
+    "subscriptionsPerTopic",
+    "producersPerTopic",
+    "consumerPerSubscription",
+    "producerRate",
+    "consumerBacklogSizeGB",
+    "backlogDrainRatio",
+    "testDurationMinutes",
+    "warmupDurationMinutes",
+    "testDuration",
+    "warmupDuration",
+    "seed",
+    "catchUp",
+    "verify",
+];
+
+/// Keys of other programs that read such files.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("existingTopicList", "Redpanda's fork"),
+    ("existingProduceTopicList", "Redpanda's fork"),
+    ("existingConsumeTopicList", "Redpanda's fork"),
+    ("sampleRateMillis", "Redpanda's fork"),
+    ("drainProducerRate", "Redpanda's fork"),
+    ("partitionsPerTopicList", "AutoMQ's fork"),
+    ("producersPerTopicList", "AutoMQ's fork"),
+    ("producerRateList", "AutoMQ's fork"),
+    ("randomTopicNames", "AutoMQ's fork"),
+    ("logIntervalMillis", "AutoMQ's fork"),
+    ("consumerOnly", "Confluent's fork"),
+    ("messageProcessingDelayMs", "the Python port"),
+    ("messageSizeDistribution", "newer versions of upstream"),
+];
+
+const KEY_DISTRIBUTORS: [(&str, KeyDistributor); 3] = [
+    ("NO_KEY", KeyDistributor::NoKey),
+    ("KEY_ROUND_ROBIN", KeyDistributor::RoundRobin),
+    ("RANDOM_NANO", KeyDistributor::RandomNano),
+];
+
+/// Reads the workload file `file`, whose content is `text`.
+///
+/// # Errors
+/// All that keeps the workload from running as written, in the order of the file.
+pub fn parse(file: &str, text: &str, leniency: Leniency) -> Result<Parsed<Workload>, ConfigErrors> {
+    let mut reader = Reader::open(file, text, leniency, "a workload, one `key: value` per line, such as topics: 1")?;
+    reader.check_keys(KEYS, ELSEWHERE);
+    let workload = workload(&mut reader, file);
+    reader.finish(workload)
+}
+
+/// Reads every key before giving up on any, so that all errors are found at once.
+fn workload(reader: &mut Reader<'_>, file: &str) -> Option<Workload> {
+    let name = if reader.has("name") { reader.text("name") } else { Some(stem(file)) };
+    let topics = required(reader, "topics", "give the number of topics, at least 1");
+    let partitions = required(reader, "partitionsPerTopic", "give the partitions of each topic, at least 1");
+    let key_distributor = key_distributor(reader);
+    let message_size = required(reader, "messageSize", "give the bytes of each payload, at least 1");
+    let payload = payload(reader, message_size);
+    let producers = count(reader, "producersPerTopic", "give the producers of each topic, at least 1");
+    let rate = rate(reader);
+    let (subscriptions, consumers) =
+        (optional(reader, "subscriptionsPerTopic"), optional(reader, "consumerPerSubscription"));
+    if !reader.has("subscriptionsPerTopic") && !reader.has("consumerPerSubscription") {
+        reader.warn("subscriptionsPerTopic", None, "missing, taken as 0: this run only produces, nobody consumes");
+    }
+    let backlog = backlog(reader);
+    let test_duration = test_duration(reader);
+    let warmup_duration = warmup_duration(reader);
+    let seed = reader.has("seed").then(|| reader.whole("seed", 0, u64::MAX.into()));
+    let catch_up = catch_up(reader);
+    let verify = verify(reader);
+
+    producing(reader, producers, rate);
+    consuming(reader, subscriptions, consumers);
+    let idle = subscriptions == Some(0) && consumers == Some(0);
+    draining(reader, backlog, rate, idle);
+    products(reader, [topics, partitions, producers, subscriptions, consumers]);
+
+    Some(Workload {
+        name: name?,
+        topics: topics?,
+        partitions_per_topic: partitions?,
+        key_distributor: key_distributor?,
+        message_size: message_size?,
+        payload: payload?,
+        subscriptions_per_topic: subscriptions?,
+        consumers_per_subscription: consumers?,
+        producers_per_topic: producers?,
+        rate: rate?,
+        backlog: backlog?,
+        test_duration: test_duration?,
+        warmup_duration: warmup_duration?,
+        seed: match seed {
+            None => None,
+            Some(seed) => Some(u64::try_from(seed?).expect("within the range asked for")),
+        },
+        catch_up: catch_up?,
+        verify: verify?,
+    })
+}
+
+/// `dir/quickstart.yaml` is called `quickstart`.
+fn stem(file: &str) -> String {
+    let name = file.rsplit(['/', '\\']).next().unwrap_or(file);
+    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+    if stem.is_empty() { "workload".to_owned() } else { stem.to_owned() }
+}
+
+/// Counts stay below upstream's 32 bits with sign, so that its workers can be told.
+const COUNT_MAX: u32 = i32::MAX as u32;
+
+/// A count of at least 1 that must be given.
+fn required(reader: &mut Reader<'_>, key: &str, hint: &'static str) -> Option<u32> {
+    reader.require(key, hint).then(|| reader.whole_u32(key, 1, COUNT_MAX))?
+}
+
+/// A count that must be given, for which 0 has its own message.
+fn count(reader: &mut Reader<'_>, key: &str, hint: &'static str) -> Option<u32> {
+    reader.require(key, hint).then(|| reader.whole_u32(key, 0, COUNT_MAX))?
+}
+
+/// A count that is 0 where it is not given.
+fn optional(reader: &mut Reader<'_>, key: &str) -> Option<u32> {
+    if reader.has(key) { reader.whole_u32(key, 0, COUNT_MAX) } else { Some(0) }
+}
+
+fn key_distributor(reader: &mut Reader<'_>) -> Option<KeyDistributor> {
+    let Some(node) = reader.get("keyDistributor").cloned() else { return Some(KeyDistributor::NoKey) };
+    let names = KEY_DISTRIBUTORS.map(|(name, _)| name);
+    let mut suggestion = None;
+    if let Value::Scalar { text, .. } = &node.value {
+        if let Some((_, found)) = KEY_DISTRIBUTORS.iter().find(|(name, _)| name == text) {
+            return Some(*found);
+        }
+        let ordinal = text.trim().parse::<usize>().ok().and_then(|ordinal| KEY_DISTRIBUTORS.get(ordinal));
+        if let Some((name, found)) = ordinal {
+            let problem = yaml::not_allowed(&node, names.join(", "), Some(name));
+            let instead = format!("read as {name}, as upstream counts them");
+            return reader.soften("keyDistributor", Some(node.place), problem, &instead).then_some(*found);
+        }
+        suggestion = nearest(text, names);
+    }
+    let problem = yaml::not_allowed(&node, names.join(", "), suggestion);
+    let instead = "read as NO_KEY, as upstream reads any other text";
+    reader.soften("keyDistributor", Some(node.place), problem, instead).then_some(KeyDistributor::NoKey)
+}
+
+fn payload(reader: &mut Reader<'_>, message_size: Option<u32>) -> Option<PayloadSource> {
+    let file = reader.has("payloadFile").then(|| reader.text("payloadFile"));
+    let randomized =
+        if reader.has("useRandomizedPayloads") { reader.flag("useRandomizedPayloads") } else { Some(false) };
+    let ratio = reader.has("randomBytesRatio").then(|| reader.decimal("randomBytesRatio", 0.0, 1.0));
+    // 0 has its own message below, and only where the pool is used.
+    let pool =
+        reader.has("randomizedPayloadPoolSize").then(|| reader.whole_u32("randomizedPayloadPoolSize", 0, COUNT_MAX));
+    match (file, randomized?) {
+        (Some(file), true) => {
+            let place = reader.place("payloadFile");
+            let instead = "payloadFile is not applied, as upstream ignores it";
+            if reader.soften("payloadFile", place, Problem::TwoPayloads, instead) {
+                file?;
+                return random(reader, ratio, pool, message_size);
+            }
+            None
+        }
+        (None, true) => random(reader, ratio, pool, message_size),
+        (file, false) => {
+            for key in ["randomBytesRatio", "randomizedPayloadPoolSize"] {
+                if reader.has(key) {
+                    let place = reader.place(key);
+                    reader.warn(key, place, "not applied, since useRandomizedPayloads is not true");
+                }
+            }
+            if let Some(file) = file {
+                return Some(PayloadSource::File(PathBuf::from(file?)));
+            }
+            let pool = POOL_DEFAULT.min(POOL_DEFAULT_BYTES / message_size?).max(1);
+            let message = format!(
+                "no payload is given, neither payloadFile nor useRandomizedPayloads: true; \
+                 sending a pool of {pool} random payloads, which do not compress"
+            );
+            reader.warn("payloadFile", None, message);
+            Some(PayloadSource::Random { ratio: 1.0, pool })
+        }
+    }
+}
+
+fn random(
+    reader: &mut Reader<'_>,
+    ratio: Option<Option<f64>>,
+    pool: Option<Option<u32>>,
+    message_size: Option<u32>,
+) -> Option<PayloadSource> {
+    let key = "randomizedPayloadPoolSize";
+    let place = reader.place(key);
+    if ratio.is_none() {
+        let message =
+            "missing, taken as 0.0 as upstream takes it: the payloads are zeros, which compress to almost nothing";
+        reader.warn("randomBytesRatio", None, message);
+    }
+    let pool = match pool {
+        None => {
+            reader.error(key, place, Problem::EmptyPool("missing"));
+            return None;
+        }
+        Some(pool) => pool?,
+    };
+    if pool == 0 {
+        reader.error(key, place, Problem::EmptyPool("0"));
+        return None;
+    }
+    let size = u64::from(message_size?);
+    if u64::from(pool) * size > POOL_BYTES_MAX {
+        reader.error(key, place, Problem::PoolTooLarge { pool: pool.into(), size });
+        return None;
+    }
+    Some(PayloadSource::Random { ratio: ratio.unwrap_or(Some(0.0))?, pool })
+}
+
+fn rate(reader: &mut Reader<'_>) -> Option<RateGoal> {
+    let key = "producerRate";
+    if !reader.require(key, "give the messages per second of the whole run, or 0 to search the highest rate that holds")
+    {
+        return None;
+    }
+    let min = if reader.lenient() { yaml::NEGATIVE } else { 0 };
+    let rate = reader.whole(key, min, RATE_MAX.into())?;
+    if rate < 0 {
+        let place = reader.place(key);
+        reader.warn(key, place, format!("found {rate} (lenient: searches the highest rate, as upstream does)"));
+    }
+    Some(match u64::try_from(rate).unwrap_or(0) {
+        0 => RateGoal::Search,
+        rate => RateGoal::Fixed(rate),
+    })
+}
+
+/// `Some(None)` where none is asked for.
+fn backlog(reader: &mut Reader<'_>) -> Option<Option<Backlog>> {
+    let drain_ratio =
+        if reader.has("backlogDrainRatio") { reader.decimal("backlogDrainRatio", 0.0, 1.0) } else { Some(1.0) };
+    let key = "consumerBacklogSizeGB";
+    if !reader.has(key) {
+        return drain_ratio.map(|_| None);
+    }
+    let min = if reader.lenient() { -BACKLOG_MAX } else { 0.0 };
+    let gib = reader.decimal(key, min, BACKLOG_MAX)?;
+    if gib < 0.0 {
+        let place = reader.place(key);
+        reader.warn(key, place, format!("found {gib} (lenient: no backlog, as upstream reads it)"));
+    }
+    let drain_ratio = drain_ratio?;
+    // A product with a power of two is exact, and what is below a byte is rounded.
+    let bytes = (gib.max(0.0) * GIB).round() as u64;
+    Some((bytes > 0).then_some(Backlog { bytes, drain_ratio }))
+}
+
+fn test_duration(reader: &mut Reader<'_>) -> Option<Duration> {
+    let (ours, upstreams) = ("testDuration", "testDurationMinutes");
+    if two_durations(reader, ours, upstreams) {
+        return None;
+    }
+    let (key, found) = if reader.has(ours) {
+        (ours, reader.duration(ours)?)
+    } else if reader.has(upstreams) {
+        (upstreams, minutes(reader, upstreams)?)
+    } else {
+        let place = reader.place(ours).or(reader.place(upstreams));
+        let hint = "give how long to measure, such as testDuration: 90s or testDurationMinutes: 5";
+        reader.error(ours, place, Problem::Missing(hint));
+        return None;
+    };
+    if found.is_zero() {
+        let place = reader.place(key);
+        reader.error(key, place, Problem::Endless);
+        return None;
+    }
+    Some(found)
+}
+
+fn warmup_duration(reader: &mut Reader<'_>) -> Option<Duration> {
+    let (ours, upstreams) = ("warmupDuration", "warmupDurationMinutes");
+    if two_durations(reader, ours, upstreams) {
+        return None;
+    }
+    if reader.has(ours) {
+        reader.duration(ours)
+    } else if reader.has(upstreams) {
+        minutes(reader, upstreams)
+    } else {
+        Some(Duration::from_secs(60))
+    }
+}
+
+fn two_durations(reader: &mut Reader<'_>, ours: &'static str, upstreams: &str) -> bool {
+    let two = reader.has(ours) && reader.has(upstreams);
+    if two {
+        let place = reader.place(upstreams);
+        reader.error(upstreams, place, Problem::TwoDurations(ours));
+    }
+    two
+}
+
+fn minutes(reader: &mut Reader<'_>, key: &str) -> Option<Duration> {
+    let year = 365 * 24 * 60;
+    // Upstream takes negative minutes as none, which for the test is an error all the same.
+    let min = if reader.lenient() { yaml::NEGATIVE } else { 0 };
+    let minutes = reader.whole(key, min, year)?;
+    if minutes < 0 {
+        let place = reader.place(key);
+        reader.warn(key, place, format!("found {minutes} (lenient: read as 0)"));
+    }
+    Some(Duration::from_secs(u64::try_from(minutes).unwrap_or(0) * 60))
+}
+
+fn catch_up(reader: &mut Reader<'_>) -> Option<CatchUp> {
+    let key = "catchUp";
+    let Some(node) = reader.get(key).cloned() else { return Some(CatchUp::All) };
+    let mut suggestion = None;
+    if let Value::Scalar { text, .. } = &node.value {
+        match text.as_str() {
+            "all" => return Some(CatchUp::All),
+            "drop" => return Some(CatchUp::Drop),
+            _ => {}
+        }
+        let cap = text.strip_prefix("cap(").and_then(|rest| rest.strip_suffix(')')).and_then(yaml::duration);
+        if let Some(cap) = cap {
+            return Some(CatchUp::Cap(cap));
+        }
+        suggestion = nearest(text, ["all", "drop"]);
+    }
+    reader.not_allowed(key, &node, "all, drop, or cap(..) with a duration and its unit, such as cap(10s)", suggestion);
+    None
+}
+
+fn verify(reader: &mut Reader<'_>) -> Option<Verify> {
+    let key = "verify";
+    let Some(node) = reader.get(key).cloned() else { return Some(Verify::Header) };
+    let mut suggestion = None;
+    if let Value::Scalar { text, .. } = &node.value {
+        match text.as_str() {
+            "header" => return Some(Verify::Header),
+            "full" => return Some(Verify::Full),
+            _ => suggestion = nearest(text, ["header", "full"]),
+        }
+    }
+    reader.not_allowed(key, &node, "header, full", suggestion);
+    None
+}
+
+fn producing(reader: &mut Reader<'_>, producers: Option<u32>, rate: Option<RateGoal>) {
+    if producers == Some(0)
+        && let Some(rate) = rate
+    {
+        let place = reader.place("producersPerTopic");
+        let problem = match rate {
+            RateGoal::Fixed(rate) => Problem::NoProducers { rate },
+            RateGoal::Search => Problem::NoProducersToSearch,
+        };
+        reader.error("producersPerTopic", place, problem);
+    }
+}
+
+fn consuming(reader: &mut Reader<'_>, subscriptions: Option<u32>, consumers: Option<u32>) {
+    let (key, problem) = match (subscriptions, consumers) {
+        (Some(0), Some(consumers)) if consumers > 0 => {
+            ("consumerPerSubscription", Problem::NoSubscriptions { consumers })
+        }
+        (Some(subscriptions), Some(0)) if subscriptions > 0 => {
+            ("subscriptionsPerTopic", Problem::NoConsumers { subscriptions })
+        }
+        _ => return,
+    };
+    let place = reader.place(key);
+    reader.error(key, place, problem);
+}
+
+fn draining(reader: &mut Reader<'_>, backlog: Option<Option<Backlog>>, rate: Option<RateGoal>, idle: bool) {
+    let key = "consumerBacklogSizeGB";
+    let place = reader.place(key);
+    if !matches!(backlog, Some(Some(_))) {
+        return;
+    }
+    if rate == Some(RateGoal::Search) {
+        reader.error(key, place, Problem::BacklogWithoutRate);
+    }
+    if idle {
+        reader.error(key, place, Problem::BacklogWithoutConsumers);
+    }
+}
+
+/// All of a kind in the whole run are counted in 32 bits.
+fn products(reader: &mut Reader<'_>, [topics, partitions, producers, subscriptions, consumers]: [Option<u32>; 5]) {
+    let product = |factors: &[Option<u32>]| {
+        factors.iter().try_fold(1_u128, |product, factor| factor.map(|factor| product * u128::from(factor)))
+    };
+    let all = [
+        ("topics x partitionsPerTopic", product(&[topics, partitions])),
+        ("topics x producersPerTopic", product(&[topics, producers])),
+        ("topics x subscriptionsPerTopic x consumerPerSubscription", product(&[topics, subscriptions, consumers])),
+    ];
+    for (what, product) in all {
+        if let Some(product) = product.filter(|product| *product > u32::MAX.into()) {
+            let place = reader.place("topics");
+            reader.error("topics", place, Problem::TooMany { what, product });
+        }
+    }
+}
+
+impl Workload {
+    /// Every setting under its key of the workload file, defaults included, for the result. Reading it back gives the same workload.
+    #[must_use]
+    pub fn resolved(&self) -> Json {
+        let mut keys = Map::new();
+        let mut put = |key: &str, value: Json| keys.insert(key.to_owned(), value);
+        put("name", json!(self.name));
+        put("topics", json!(self.topics));
+        put("partitionsPerTopic", json!(self.partitions_per_topic));
+        put("keyDistributor", json!(self.key_distributor.name()));
+        put("messageSize", json!(self.message_size));
+        match &self.payload {
+            PayloadSource::File(file) => {
+                put("useRandomizedPayloads", json!(false));
+                put("payloadFile", json!(file.to_string_lossy()));
+            }
+            PayloadSource::Random { ratio, pool } => {
+                put("useRandomizedPayloads", json!(true));
+                put("randomBytesRatio", json!(ratio));
+                put("randomizedPayloadPoolSize", json!(pool));
+            }
+        }
+        put("subscriptionsPerTopic", json!(self.subscriptions_per_topic));
+        put("producersPerTopic", json!(self.producers_per_topic));
+        put("consumerPerSubscription", json!(self.consumers_per_subscription));
+        put(
+            "producerRate",
+            json!(match self.rate {
+                RateGoal::Fixed(rate) => rate,
+                RateGoal::Search => 0,
+            }),
+        );
+        match self.backlog {
+            Some(Backlog { bytes, drain_ratio }) => {
+                put("consumerBacklogSizeGB", json!(bytes as f64 / GIB));
+                put("backlogDrainRatio", json!(drain_ratio));
+            }
+            None => {
+                put("consumerBacklogSizeGB", json!(0));
+            }
+        }
+        put("testDuration", json!(duration_text(self.test_duration)));
+        put("warmupDuration", json!(duration_text(self.warmup_duration)));
+        if let Some(seed) = self.seed {
+            put("seed", json!(seed));
+        }
+        put(
+            "catchUp",
+            json!(match self.catch_up {
+                CatchUp::All => "all".to_owned(),
+                CatchUp::Cap(cap) => format!("cap({})", duration_text(cap)),
+                CatchUp::Drop => "drop".to_owned(),
+            }),
+        );
+        put(
+            "verify",
+            json!(match self.verify {
+                Verify::Header => "header",
+                Verify::Full => "full",
+            }),
+        );
+        Json::Object(keys)
+    }
+}
+
+impl KeyDistributor {
+    /// As the workload file and upstream spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        let found = KEY_DISTRIBUTORS.iter().find(|(_, distributor)| *distributor == self);
+        found.expect("every distributor is in the table").0
+    }
 }

@@ -1,0 +1,15 @@
+//! No text makes the reader of driver files panic.
+//!
+//! `cargo +nightly fuzz run driver`
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use omb_core::config::{Leniency, driver};
+
+fuzz_target!(|text: &str| {
+    for leniency in [Leniency::Strict, Leniency::Lenient] {
+        if let Ok(parsed) = driver::parse("d.yaml", text, leniency) {
+            let _ = parsed.value.resolved();
+        }
+    }
+});
