@@ -18,7 +18,7 @@ const CORE_DEPENDENCIES: &[(&str, &str)] = &[
     ("hdrhistogram", "latencies, in the format that the Java tools read"),
     ("rand", "the traits of random streams; its features that ask the system for randomness are off"),
     ("rand_chacha", "random streams that are the same on every machine and in every version"),
-    ("saphyr", "YAML with the line and column of each value"),
+    ("saphyr-parser", "YAML as events, each with its line and column"),
     ("serde", "the edges serialize: config, protocol, report"),
     ("serde_json", "results, and the bodies of upstream's endpoints"),
     ("strsim", "\"did you mean\""),
