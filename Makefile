@@ -45,7 +45,7 @@ test:
 	$(CARGO) test --locked $(PURE)
 	$(CARGO) test --locked --release $(REAL)
 	@if [ -s target/left-out.txt ]; then \
-		echo "all tests passed; left out: $$(paste -s -d ';' target/left-out.txt | sed 's/;/; /g')"; \
+		echo "all tests passed; left out: $$(awk '!told[$$0]++' target/left-out.txt | paste -s -d ';' - | sed 's/;/; /g')"; \
 	else \
 		echo "all tests passed; nothing was left out"; \
 	fi
