@@ -106,7 +106,7 @@ measure() {
     while kill -0 "$job" 2> /dev/null; do
         if [ -z "$pid" ] && [ -s "$work/pid" ]; then pid=$(< "$work/pid"); fi
         if [ -n "$pid" ]; then
-            grep VmHWM "/proc/$pid/status" > "$work/rss.new" 2> /dev/null && mv "$work/rss.new" "$work/rss" || true
+            if grep VmHWM "/proc/$pid/status" > "$work/rss.new" 2> /dev/null; then mv "$work/rss.new" "$work/rss"; fi
         fi
         sleep 0.1
     done
