@@ -135,10 +135,11 @@ struct Asked {
 #[derive(Debug, Default)]
 struct Probe {
     deadline: Instant,
-    /// When to look, or to probe once more.
-    next: Option<Instant>,
+    /// When to look whether they have.
+    look_at: Option<Instant>,
+    /// When to send another round: the first may have come too early for a group that reads from the end.
+    again_at: Instant,
     rounds: u32,
-    look: bool,
 }
 
 /// Waiting for the consumers to receive what is left.
@@ -301,18 +302,18 @@ impl Controller {
             self.probe.deadline = now + self.settings.setup_within;
         }
         self.probe.rounds += 1;
-        self.probe.look = false;
+        self.probe.again_at = now + self.settings.probe_again;
         self.ask(now, self.settings.call_within, |_, _| Command::Probe);
     }
 
-    /// The probes are on their way, or have been looked for.
+    /// The probes are on their way (no snapshot yet), or have been looked for.
     fn on_probed(&mut self, now: Instant, snapshots: &[Snapshot]) {
         let open: u64 = snapshots.iter().map(|snapshot| snapshot.paths_open).sum();
         let paths = self.plan.paths();
-        if self.probe.look && open >= paths {
+        if !snapshots.is_empty() && open >= paths {
             return self.start_load(now);
         }
-        if now >= self.probe.deadline {
+        if !snapshots.is_empty() && now >= self.probe.deadline {
             let problems: Vec<String> =
                 snapshots.iter().flat_map(|snapshot| &snapshot.problems).map(|problem| problem.what.clone()).collect();
             let cause = if problems.is_empty() { String::new() } else { format!(" ({})", problems.join("; ")) };
@@ -322,9 +323,7 @@ impl Controller {
             );
             return self.fail(now, Failure::new(FailureKind::Unreachable, text));
         }
-        self.probe.next =
-            Some(now + if self.probe.look { self.settings.probe_again } else { self.settings.look_again });
-        self.probe.look = !self.probe.look || self.probe.rounds >= PROBES_MAX;
+        self.probe.look_at = Some(now + if snapshots.is_empty() { LOOK_FIRST } else { self.settings.look_again });
     }
 
     fn start_load(&mut self, now: Instant) {
@@ -590,6 +589,9 @@ impl Controller {
     }
 }
 
+/// The first look for the probes: on an idle broker they pass within a few milliseconds.
+const LOOK_FIRST: Duration = Duration::from_millis(10);
+
 /// Rounds of probes; after that a path that stays closed is waited for, not probed again.
 const PROBES_MAX: u32 = 20;
 
@@ -655,12 +657,12 @@ impl Machine for Controller {
             return;
         }
         match self.phase {
-            Phase::Probe if self.load.is_none() && self.probe.next.is_some_and(|next| next <= now) => {
-                self.probe.next = None;
-                if self.probe.look {
-                    self.ask(now, self.settings.call_within, |_, _| Command::Read)
+            Phase::Probe if self.load.is_none() && self.probe.look_at.is_some_and(|at| at <= now) => {
+                self.probe.look_at = None;
+                if self.probe.again_at <= now && self.probe.rounds < PROBES_MAX {
+                    self.probe(now);
                 } else {
-                    self.probe(now)
+                    self.ask(now, self.settings.call_within, |_, _| Command::Read);
                 }
             }
             Phase::Drain if self.drain.next.is_some_and(|next| next <= now) => {
@@ -686,7 +688,7 @@ impl Machine for Controller {
             return Some(Wake { at: asked.deadline, why: "deadline of a call" });
         }
         let (at, why) = match self.phase {
-            Phase::Probe if self.load.is_none() => (self.probe.next?, "look for the probes"),
+            Phase::Probe if self.load.is_none() => (self.probe.look_at?, "look for the probes"),
             Phase::Drain => (self.drain.next?, "look for the last messages"),
             phase if phase < Phase::Stop => (self.load.as_ref()?.next_read()?, "end of a period"),
             _ => return None,

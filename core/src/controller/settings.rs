@@ -31,7 +31,7 @@ pub struct Settings {
     pub lease: Duration,
     /// From the command to start until message 0 is due: time for every thread to be ready. Default 100 ms.
     pub start_after: Duration,
-    /// How often to look for probes or last messages. Default 50 ms.
+    /// How often to look for probes or last messages. Default 20 ms.
     pub look_again: Duration,
     /// How long to wait before probing once more. Default 1 s.
     pub probe_again: Duration,
@@ -58,7 +58,7 @@ impl Settings {
             quiet_after: Duration::from_secs(5),
             lease: Duration::from_secs(30),
             start_after: Duration::from_millis(100),
-            look_again: Duration::from_millis(50),
+            look_again: Duration::from_millis(20),
             probe_again: Duration::from_secs(1),
             search_within: Duration::from_secs(600),
             fill_slack: Duration::from_secs(60),

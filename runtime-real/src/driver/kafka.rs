@@ -227,6 +227,7 @@ impl Driver for Kafka {
         // SAFETY: the client lives in the `Arc` that both halves hold; the name is copied.
         let handle = unsafe { sys::rd_kafka_topic_new(client.raw(), name.as_ptr(), std::ptr::null_mut()) };
         let Some(topic) = NonNull::new(handle) else { return Err(last_error("open topic", topic)) };
+        know_leaders(&client, handle, REACH_WITHIN)?;
         // SAFETY: as above; the queue is destroyed by `KafkaReports`, before the client is.
         let queue = unsafe { sys::rd_kafka_queue_get_main(client.raw()) };
         let queue = NonNull::new(queue).expect("a client has a main queue");
@@ -334,6 +335,21 @@ fn c_string(text: &str) -> Result<CString, Failure> {
 fn error_text(code: sys::rd_kafka_resp_err_t) -> &'static str {
     // SAFETY: the library returns a constant string for every code.
     unsafe { CStr::from_ptr(sys::rd_kafka_err2str(code)) }.to_str().unwrap_or("unknown error")
+}
+
+/// Asks for the topic's leaders now: left to itself the library asks up to a second after the first message.
+fn know_leaders(client: &Client, topic: *mut sys::rd_kafka_topic_t, within: Duration) -> Result<(), Failure> {
+    let mut metadata = std::ptr::null();
+    let within = c_int::try_from(within.as_millis()).unwrap_or(c_int::MAX);
+    // SAFETY: client and topic are alive; the metadata is ours if there is no error, and destroyed here.
+    let code = unsafe { sys::rd_kafka_metadata(client.raw(), 0, topic, &raw mut metadata, within) };
+    if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+        let text = format!("a producer cannot learn the leaders of its topic: {}", error_text(code));
+        return Err(Failure::new(FailureKind::Unreachable, text));
+    }
+    // SAFETY: as above.
+    unsafe { sys::rd_kafka_metadata_destroy(metadata) };
+    Ok(())
 }
 
 fn last_error(verb: &str, what: &str) -> Failure {
