@@ -68,7 +68,7 @@ pub(crate) fn embedded() -> Context {
 pub(crate) fn totals(count: u64, seed: u64) -> Totals {
     let mut totals = Totals::default();
     for n in 0..count {
-        let spread = (n * 7_919 + seed * 104_729) % 1_000;
+        let spread = (n * 7_919 + seed % 1_000 * 104_729) % 1_000;
         totals.departures.attempted += 1;
         totals.departures.schedule_error.record(5_000 + spread * 20);
         totals.acknowledgements.acked += 1;

@@ -7,6 +7,7 @@ pub mod histogram;
 pub mod json;
 mod phase;
 pub mod quantity;
+pub mod record;
 pub mod table;
 pub mod verdict;
 

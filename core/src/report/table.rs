@@ -50,7 +50,7 @@ pub fn result(report: &Report, context: &Context, written: &[&str], width: usize
     line("");
     latency_table(report, width).iter().for_each(|row| line(row));
     line("");
-    line(&format!("{INDENT}{}", client(report, context)));
+    wrap(&client(report, context), INDENT, INDENT, width).iter().for_each(|wrapped| line(wrapped));
     for path in written {
         line(&format!("{INDENT}Written to {path}"));
     }
@@ -192,7 +192,7 @@ fn latency_table(report: &Report, width: usize) -> Vec<String> {
 }
 
 fn client(report: &Report, context: &Context) -> String {
-    let cpu = format!("Client CPU {} s", three_digits(report.client_cpu.as_secs_f64()));
+    let cpu = format!("Client CPU {}", latency(report.client_cpu.as_secs_f64() * 1e9));
     let each = cpu_per_message(report).map_or_else(String::new, |nanos| format!(", {} per message", latency(nanos)));
     let broker = if context.embedded() { ", of which part is the embedded broker's" } else { "" };
     let memory = format!(
@@ -410,17 +410,144 @@ fn cautions(workload: &Workload) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::fixture;
+    use crate::{
+        config::workload::Backlog,
+        report::{Drained, Phase, fixture},
+        stats::tally::Totals,
+    };
+
+    #[track_caller]
+    fn looks(got: &str, want: &str) {
+        assert!(got == want, "this was printed:\n{got}\ninstead of:\n{want}");
+    }
 
     #[test]
-    fn show() {
-        let report = fixture::report();
-        println!("{}", result(&report, &fixture::context(), &["made-up-kafka-2026-01-04-12-30-00.json"], 110));
-        println!("{}", result(&report, &fixture::embedded(), &["made-up-kafka-2026-01-04-12-30-00.json"], 80));
-        println!("{}", period_heading());
-        for period in &report.periods[..4] {
-            println!("{}", period_line(period));
+    fn a_sound_run() {
+        let got = result(&fixture::report(), &fixture::context(), &["made-up.json"], 110);
+        looks(
+            &got,
+            "\
+made-up on kafka (Kafka, 3 brokers, librdkafka 2.12.1)
+
+  26,010 messages acknowledged, each received by each of the 2 subscriptions of its topic: nothing lost,
+  doubled, out of order or corrupted.
+
+  Rates, over 24 s  msg/s  MB/s  messages
+  target            1,000  1.02
+  sent              1,000  1.02    24,000
+  acknowledged      1,000  1.02    24,000
+  received          2,000  2.05    48,000
+
+  Latency                        p50      p75      p95      p99    p99.9   p99.99      max     mean
+  publish, from intended     3.32 ms  6.45 ms  9.83 ms  10.6 ms  10.8 ms  10.8 ms  10.8 ms  4.14 ms
+  publish, from sent         3.30 ms  6.43 ms  9.81 ms  10.6 ms  10.8 ms  10.8 ms  10.8 ms  4.13 ms
+  schedule error             15.0 µs  20.0 µs  24.0 µs  24.8 µs  25.0 µs  25.0 µs  25.0 µs  15.0 µs
+  end-to-end, from intended  3.62 ms  6.75 ms  10.1 ms  10.9 ms  11.1 ms  11.1 ms  11.1 ms  4.44 ms
+  end-to-end, from sent      3.60 ms  6.73 ms  10.1 ms  10.9 ms  11.1 ms  11.1 ms  11.1 ms  4.43 ms
+
+  Client CPU 1.20 s, 50.0 µs per message; memory 90.0 MB, at most 95.0 MB
+  Written to made-up.json
+",
+        );
+    }
+
+    /// Turned on a narrow terminal; too few samples for the far percentiles; the embedded broker is not passed over.
+    #[test]
+    fn a_short_partial_run_on_a_narrow_terminal() {
+        let period = fixture::period(Phase::Measure, 0, fixture::totals(500, 1));
+        let mut report = fixture::of(vec![period], Totals::default());
+        report.partial = Some("interrupted by the user".to_owned());
+        report.verdict.drained = Drained::NotAwaited;
+        let got = result(&report, &fixture::embedded(), &[], 72);
+        looks(
+            &got,
+            "\
+made-up on kafka (Kafka, 3 brokers, librdkafka 2.12.1)
+
+  500 messages acknowledged, 1,000 received; whether all arrived was not
+  checked: the run ended early.
+  - PARTIAL: interrupted by the user. What was measured until then, 1 s,
+    is shown.
+  - EMBEDDED BROKER, LOOPBACK: in memory and in this process. For trying
+    and testing, not for quoting.
+
+  Rates, over 1 s  msg/s   MB/s  messages
+  target           1,000   1.02
+  sent               500  0.512       500
+  acknowledged       500  0.512       500
+  received         1,000   1.02     1,000
+
+  Latency        publish    publish  schedule     end-to-end  end-to-end
+           from intended  from sent     error  from intended   from sent
+  p50            3.27 ms    3.25 ms   14.9 µs        3.57 ms     3.55 ms
+  p75            6.31 ms    6.29 ms   19.8 µs        6.61 ms     6.59 ms
+  p95            9.80 ms    9.77 ms   24.0 µs        10.1 ms     10.1 ms
+  p99            10.5 ms    10.5 ms   24.7 µs        10.8 ms     10.8 ms
+  p99.9                -          -         -        11.1 ms     11.1 ms
+  p99.99               -          -         -              -           -
+  max            10.8 ms    10.8 ms   25.0 µs        11.1 ms     11.1 ms
+  mean           4.12 ms    4.10 ms   15.0 µs        4.42 ms     4.40 ms
+
+  Client CPU 50.0 ms, 100 µs per message; memory 90.0 MB, at most 95.0
+  MB, of which part is the embedded broker's
+",
+        );
+    }
+
+    #[test]
+    fn periods_stand_in_columns() {
+        let heading = period_heading();
+        let line = period_line(&fixture::period(Phase::FillBacklog, 11, fixture::totals(1_000, 1)));
+        looks(
+            &format!("{heading}\n{line}"),
+            "    time phase           target/s     sent/s    acked/s     recv/s    MB/s    unread  pub p50  pub p99  pub max  e2e p99     late  errors
+   12.0s fill-backlog       1,000      1,000      1,000      2,000    1.02         4   3.31ms   10.6ms   10.8ms   10.9ms   20.0µs       0",
+        );
+        assert_eq!(line.split_whitespace().count(), PERIOD.len(), "a line splits at its blanks");
+        let idle = period_line(&fixture::period(Phase::Measure, 0, Totals::default()));
+        assert_eq!(idle.split_whitespace().count(), PERIOD.len(), "{idle}");
+    }
+
+    #[test]
+    fn the_plan_says_what_the_rate_means() {
+        looks(
+            &plan_text(&fixture::plan(fixture::workload()), &fixture::context().driver, None, 100),
+            "\
+Workload   made-up: 2 topics of 3 partitions, messages of 1,024 bytes (50 % of them random, 100
+           payloads), 10 producers, 4 consumers in 4 subscriptions.
+System     kafka: Kafka at broker:9092
+Rate       1,000 msg/s in all = 100 msg/s for each of 10 producers: producerRate is the total of the
+           run.
+Durations  2 s of warm-up that does not count, then 24 s measured.
+Expected   26,000 messages sent (26.6 MB), received twice.
+Run        00000000000000ab, seed 7
+Placement
+  this process: topics 0-1; 10 producers, 1000 msg/s; 4 consumers
+",
+        );
+    }
+
+    #[test]
+    fn a_search_with_a_backlog_is_planned_in_words() {
+        let mut workload = fixture::workload();
+        workload.rate = RateGoal::Search;
+        workload.message_size = 10;
+        workload.backlog = Some(Backlog { bytes: 1 << 30, drain_ratio: 0.9 });
+        let text = plan_text(&fixture::plan(workload), &fixture::embedded().driver, None, 100);
+        for part in
+            ["embedded, loopback", "searched", "95 %", "1.07 GB built up and drained by 90 %", "10 bytes", "Note"]
+        {
+            assert!(text.contains(part), "{part} is missing in:\n{text}");
         }
-        println!("{}", plan_text(&report.plan, &fixture::context().driver, None, 100));
+    }
+
+    #[test]
+    fn nothing_is_wider_than_asked() {
+        let mut report = fixture::report();
+        report.partial = Some("worker 0 did not answer within 30 s when asked to read its counters".to_owned());
+        for width in [80, 100, 120] {
+            let text = result(&report, &fixture::embedded(), &[], width);
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{text}");
+        }
     }
 }
