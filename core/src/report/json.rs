@@ -190,7 +190,7 @@ fn ours(report: &Report, context: &Context) -> Value {
     put("driver", driver_json(&context.driver));
     put("plan", plan_json(plan));
     put("verdict", verdict_json(report));
-    put("notes", verdict::notes(report, context.embedded()).into());
+    put("notes", verdict::notes(report, context).into());
     put("rates", rates_json(report));
     put("client", client_json(report));
     if let Some(search) = search_json(report) {

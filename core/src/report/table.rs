@@ -42,7 +42,7 @@ pub fn result(report: &Report, context: &Context, written: &[&str], width: usize
     line(&format!("{} on {} ({})", report.plan.workload.name, report.driver, report.system));
     line("");
     wrap(&verdict::headline(report), INDENT, INDENT, width).iter().for_each(|wrapped| line(wrapped));
-    for note in verdict::notes(report, context.embedded()) {
+    for note in verdict::notes(report, context) {
         wrap(&note, "  - ", "    ", width).iter().for_each(|wrapped| line(wrapped));
     }
     line("");
@@ -429,8 +429,8 @@ mod tests {
             "\
 made-up on kafka (Kafka, 3 brokers, librdkafka 2.12.1)
 
-  26,010 messages acknowledged, each received by each of the 2 subscriptions of its topic: nothing lost,
-  doubled, out of order or corrupted.
+  26,010 messages acknowledged since the load began, each received once by each of the 2 subscriptions of its
+  topic: nothing lost, doubled, out of order or corrupted.
 
   Rates, over 24 s  msg/s  MB/s  messages
   target            1,000  1.02

@@ -2,6 +2,7 @@
 
 use super::{
     Drained, Found, Report,
+    context::Context,
     quantity::{bytes, counted, grouped, latency, per_second, rate, real, span},
 };
 use crate::{load::header, plan::partition::plural, protocol::event::Missing, stats::latency::Latency};
@@ -72,14 +73,16 @@ pub fn outcome(report: &Report) -> Outcome {
 #[must_use]
 pub fn headline(report: &Report) -> String {
     let acked = report.whole.acknowledgements.acked;
+    // The rates beside it are those of the measured time alone.
+    let since = if acked == report.measured.acknowledgements.acked { "" } else { " since the load began" };
     let messages = counted(acked, "message");
     match outcome(report) {
         Outcome::NothingAcknowledged => "Not one message was acknowledged.".to_owned(),
         Outcome::Unchecked if report.plan.consumers.is_empty() => {
-            format!("{messages} acknowledged; whether they can be read was not checked: there are no consumers.")
+            format!("{messages} acknowledged{since}; whether they can be read was not checked: there are no consumers.")
         }
         Outcome::Unchecked => format!(
-            "{messages} acknowledged, {} received; whether all arrived was not checked: the run ended early.",
+            "{messages} acknowledged{since}, {} received; whether all arrived was not checked: the run ended early.",
             grouped(report.whole.arrivals.received)
         ),
         Outcome::Complete => {
@@ -89,37 +92,52 @@ pub fn headline(report: &Report) -> String {
             } else {
                 format!("by each of the {subscriptions} subscriptions of its topic")
             };
+            let once = if report.verdict.seen().duplicated == 0 { " once" } else { "" };
             if counted_only(report) {
-                format!("{messages} acknowledged, as many received {readers}; counted, for they cannot be told apart.")
+                format!(
+                    "{messages} acknowledged{since}, as many received {readers}; counted, for they cannot be told apart."
+                )
             } else {
-                format!("{messages} acknowledged, each received {readers}: {}.", nothing_but(report))
+                format!("{messages} acknowledged{since}, each received{once} {readers}: {}.", nothing_but(report))
             }
         }
         Outcome::Corrupted => {
             let corrupted = report.whole.arrivals.corrupted;
-            format!("{messages} acknowledged and received, but {} arrived corrupted.", counted(corrupted, "message"))
+            format!(
+                "{messages} acknowledged{since} and received, but {} arrived corrupted.",
+                counted(corrupted, "message")
+            )
         }
         Outcome::Lost => format!(
-            "{} of {messages} never arrived ({}): lost.{}",
+            "{} never arrived ({}), of {} awaited: lost.{}",
             counted(report.verdict.missing(), "acknowledged message"),
             where_missing(report),
+            expected(report),
             blemishes(report),
         ),
         Outcome::Unread if report.verdict.drained == Drained::TooLong => format!(
-            "{} of {messages} had not arrived when the wait for the last ones ended ({}); others still arrived, so \
+            "{} (of {} awaited) had not arrived when the wait for the last ones ended ({}); others still arrived, so \
              these count as unread, not as lost.{}",
             counted(report.verdict.missing(), "acknowledged message"),
+            expected(report),
             where_missing(report),
             blemishes(report),
         ),
         Outcome::Unread => format!(
-            "{} of {messages} had not arrived when as many messages as were acknowledged had ({}); messages that the \
+            "{} (of {} awaited) had not arrived when as many messages as were acknowledged had ({}); messages that the \
              client gave up arrived in their stead. They count as unread: they were not waited for.{}",
             counted(report.verdict.missing(), "acknowledged message"),
+            expected(report),
             where_missing(report),
             blemishes(report),
         ),
     }
+}
+
+/// How many messages should have arrived, counted once for each subscription.
+fn expected(report: &Report) -> String {
+    let deliveries: u64 = report.verdict.subscriptions.values().map(|(_, missing)| missing.confirmed).sum();
+    if deliveries == 1 { "1 delivery".to_owned() } else { format!("{} deliveries", grouped(deliveries)) }
 }
 
 /// `nothing lost, doubled, out of order or corrupted`, or what of it is not so.
@@ -238,7 +256,7 @@ pub fn target(report: &Report) -> f64 {
 
 /// What a reader must know beside the headline, a sentence or two each, the gravest first.
 #[must_use]
-pub fn notes(report: &Report, embedded: bool) -> Vec<String> {
+pub fn notes(report: &Report, context: &Context) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(reason) = &report.partial {
         notes.push(format!(
@@ -247,7 +265,7 @@ pub fn notes(report: &Report, embedded: bool) -> Vec<String> {
             span(report.measured_for)
         ));
     }
-    if embedded {
+    if context.embedded() {
         notes.push(
             "EMBEDDED BROKER, LOOPBACK: in memory and in this process. For trying and testing, not for quoting."
                 .to_owned(),
@@ -256,6 +274,7 @@ pub fn notes(report: &Report, embedded: bool) -> Vec<String> {
     notes.extend(search_sentence(report));
     notes.extend(backlog_sentence(report));
     notes.extend(debt(report));
+    notes.extend(busy_client(report, context));
     notes.extend(failures(report));
     notes.extend(clocks(report));
     notes.extend(headerless(report));
@@ -291,6 +310,21 @@ fn debt(report: &Report) -> Option<String> {
     ))
 }
 
+/// Share of the host's CPU above which the client itself may be what limits a run.
+const BUSY: f64 = 0.8;
+
+/// Whether the client may be the bottleneck: known where it is one process on a host whose cores are known.
+fn busy_client(report: &Report, context: &Context) -> Option<String> {
+    let cores = f64::from(context.host.cores.filter(|cores| *cores > 0 && report.plan.workers == 1)?);
+    let seconds = report.measured_for.as_secs_f64();
+    let used = report.client_cpu.as_secs_f64() / seconds;
+    (seconds > 0.0 && used > BUSY * cores).then(|| {
+        format!(
+            "The client used {used:.1} of {cores} cores: it may be the client, not the system, that limits this run."
+        )
+    })
+}
+
 fn failures(report: &Report) -> Vec<String> {
     let mut notes = Vec::new();
     let (failed, skipped) = (report.whole.acknowledgements.failed, report.whole.departures.skipped);
@@ -314,9 +348,10 @@ fn were(count: u64, noun: &str) -> String {
 fn clocks(report: &Report) -> Option<String> {
     let before = report.answered().arrivals.before_intended;
     (before > 0).then(|| {
+        let (they, counted) = if before == 1 { ("it was", "It is counted") } else { ("they were", "They are counted") };
         format!(
-            "{} received at or before the instant they were meant to leave: the clocks disagree, and end-to-end \
-             latency is off by as much. They are counted as 0.",
+            "{} received at or before the instant {they} meant to leave: the clocks disagree, and end-to-end latency is \
+             off by as much. {counted} as 0.",
             were(before, "message")
         )
     })
@@ -355,4 +390,146 @@ pub fn latencies(totals: &crate::stats::tally::Totals) -> [(&'static str, &'stat
         ("endToEndFromIntended", "end-to-end, from intended", &arrivals.from_intended),
         ("endToEndFromSent", "end-to-end, from sent", &arrivals.from_sent),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        id::SubscriptionId,
+        protocol::event::Problem,
+        report::{BacklogTimes, Phase, fixture},
+    };
+
+    fn missing(report: &mut Report, subscription: u32, count: u64) {
+        report.verdict.subscriptions.get_mut(&SubscriptionId(subscription)).expect("made up so").1.missing = count;
+    }
+
+    /// The notes, without which there are none for a sound run on a real system.
+    fn notes_of(report: &Report) -> String {
+        notes(report, &fixture::context()).join("\n")
+    }
+
+    #[test]
+    fn a_sound_run_needs_no_notes() {
+        let report = fixture::report();
+        assert_eq!(outcome(&report), Outcome::Complete);
+        assert_eq!(notes_of(&report), "");
+    }
+
+    #[test]
+    fn lost_is_told_apart_from_unread() {
+        let mut report = fixture::report();
+        missing(&mut report, 1, 3);
+        let name = report.plan.subscriptions[1].name.clone();
+        report.verdict.drained = Drained::Quiet;
+        assert_eq!(outcome(&report), Outcome::Lost);
+        assert_eq!(
+            headline(&report),
+            format!(
+                "3 acknowledged messages never arrived (subscription {name}: 3), of 52,020 deliveries awaited: lost."
+            )
+        );
+        report.verdict.drained = Drained::TooLong;
+        assert_eq!(outcome(&report), Outcome::Unread);
+        assert!(headline(&report).contains("count as unread, not as lost"), "{}", headline(&report));
+        report.verdict.drained = Drained::Completely;
+        assert_eq!(outcome(&report), Outcome::Unread);
+        assert!(headline(&report).contains("the client gave up arrived in their stead"), "{}", headline(&report));
+        report.verdict.drained = Drained::NotAwaited;
+        assert_eq!(outcome(&report), Outcome::Unchecked);
+    }
+
+    #[test]
+    fn the_worst_subscriptions_are_named() {
+        let mut report = fixture::report();
+        report.verdict.drained = Drained::Quiet;
+        (0..4).for_each(|id| missing(&mut report, id, u64::from(id) + 1));
+        let name = report.plan.subscriptions[3].name.clone();
+        let said = headline(&report);
+        assert!(said.starts_with("10 acknowledged messages") && said.contains("and 1 other"), "{said}");
+        assert!(said.contains(&format!("subscriptions {name}: 4, ")), "{said}");
+    }
+
+    #[test]
+    fn doubled_messages_are_no_loss_but_said() {
+        let mut report = fixture::report();
+        report.verdict.subscriptions.get_mut(&SubscriptionId(0)).expect("made up so").0.duplicated = 5;
+        assert_eq!(
+            headline(&report),
+            "26,010 messages acknowledged since the load began, each received by each of the 2 subscriptions of its \
+             topic: nothing lost, out of order or corrupted, but 5 messages doubled."
+        );
+    }
+
+    #[test]
+    fn small_messages_are_only_counted() {
+        let mut report = fixture::report();
+        report.plan.workload.message_size = 16;
+        assert!(headline(&report).contains("cannot be told apart"), "{}", headline(&report));
+        assert!(notes_of(&report).contains("broker's timestamp, in whole milliseconds"), "{}", notes_of(&report));
+    }
+
+    #[test]
+    fn nobody_reads() {
+        let mut report = fixture::report();
+        report.plan.consumers.clear();
+        report.verdict.subscriptions.clear();
+        assert!(headline(&report).contains("there are no consumers"), "{}", headline(&report));
+    }
+
+    /// The target is 1,000 msg/s, half of it is acknowledged: the debt grows.
+    #[test]
+    fn a_debt_that_grows_is_explained() {
+        let periods = (0..10).map(|n| {
+            let mut totals = fixture::totals(500, n);
+            totals.acknowledgements.from_intended = Latency::new();
+            (0..500).for_each(|_| totals.acknowledgements.from_intended.record((n + 1) * 500_000_000));
+            let mut period = fixture::period(Phase::Measure, n, totals);
+            period.schedule_lag = Duration::from_millis(500 * (n + 1));
+            period
+        });
+        let mut report = fixture::of(periods.collect(), crate::stats::tally::Totals::default());
+        let said = notes_of(&report);
+        assert!(said.contains("The target of 1,000 msg/s was not reached (500 acknowledged)"), "{said}");
+        assert!(said.contains("p99 is 5.00 s from the intended instant"), "{said}");
+        for period in &mut report.periods {
+            period.target = 500.0;
+            period.schedule_lag = Duration::ZERO;
+        }
+        let said = notes_of(&report);
+        assert!(said.contains("was held up for a while and caught up"), "{said}");
+    }
+
+    #[test]
+    fn what_was_found_and_what_went_wrong_is_said() {
+        let mut report = fixture::report();
+        report.found = Some(Found { rate: 125_000, failed_at: Some(130_000), trials: 11 });
+        report.backlog = Some(BacklogTimes {
+            asked_bytes: 1 << 30,
+            built_messages: 1_048_576,
+            fill: Duration::from_millis(12_340),
+            drain: None,
+        });
+        report.partial = Some("worker 0 does not answer".to_owned());
+        report.whole.acknowledgements.failed = 7;
+        report.measured.arrivals.before_intended = 1;
+        report.problems = vec![Problem { what: "Local: Message timed out".to_owned(), count: 7 }];
+        report.client_cpu = Duration::from_secs(47);
+        assert_eq!(
+            notes_of(&report),
+            "PARTIAL: worker 0 does not answer. What was measured until then, 24 s, is shown.\n\
+             Highest rate that holds: 125,000 msg/s (the highest rate lies between 125,000 and 130,000 msg/s; 11 \
+             trials). A rate holds if at least 95 % of it is acknowledged and the unread messages grow by at most 5 % of \
+             what is sent.\n\
+             Backlog: 1,048,576 messages (1.07 GB) built up in 12.3 s, not drained by its deadline.\n\
+             The client used 2.0 of 2 cores: it may be the client, not the system, that limits this run.\n\
+             7 messages were given up by the client: whether the broker stored them is unknown.\n\
+             7 × Local: Message timed out\n\
+             1 message was received at or before the instant it was meant to leave: the clocks disagree, and end-to-end \
+             latency is off by as much. It is counted as 0."
+        );
+    }
 }
