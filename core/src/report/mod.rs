@@ -1,4 +1,12 @@
 //! What the reader gets: one run's result as data, from which files and tables are made.
+//!
+//! ```text
+//! Period ─▶ record (a line as it arrives) · table (a line on the screen)
+//! Report ─▶ json (the result file) · table (the end of a run)      record ─▶ Report again
+//! ```
+//!
+//! Both say the same in words, which come from [`verdict`]; what only the runtime knows comes in as a
+//! [`context::Context`].
 
 pub mod context;
 #[cfg(test)]

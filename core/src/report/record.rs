@@ -23,7 +23,7 @@ use super::{
     verdict::latencies,
 };
 use crate::{
-    config::workload::Workload,
+    config::workload::{PayloadSource, Workload},
     id::{RunId, SubscriptionId},
     plan::Plan,
     protocol::event::{Problem, Process},
@@ -150,7 +150,12 @@ struct Tail {
 /// The first line, without its end. `system` is what the messaging system says of itself, where it is known by then.
 #[must_use]
 pub fn header(plan: &Plan, context: &Context, system: Option<&str>) -> String {
-    let origin = Origin { run: plan.run, seed: plan.seed, workers: plan.workers, workload: plan.workload.clone() };
+    let mut workload = plan.workload.clone();
+    if let PayloadSource::File(path) = &mut workload.payload {
+        // JSON is Unicode; a path need not be.
+        *path = path.to_string_lossy().into_owned().into();
+    }
+    let origin = Origin { run: plan.run, seed: plan.seed, workers: plan.workers, workload };
     let mut map = Map::new();
     let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
     put("kind", "run".into());
