@@ -12,9 +12,9 @@ use crate::{plan::rate::Rate, report::Found};
 /// Rate of the first trial, msg/s: upstream's.
 pub const FIRST: u64 = 10_000;
 /// Share of the target that must be confirmed.
-pub const ACHIEVED_MIN: f64 = 0.95;
+pub const ACHIEVED_MIN: f64 = Found::ACHIEVED_MIN;
 /// Growth of the backlog, as a share of the messages sent, that still counts as none.
-pub const GROWTH_MAX: f64 = 0.05;
+pub const GROWTH_MAX: f64 = Found::GROWTH_MAX;
 /// The bracket is narrow enough when its upper end is at most this factor above its lower end.
 pub const BRACKET: f64 = 1.05;
 /// Periods of a trial that are not looked at.
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     /// A messaging system that confirms so many messages a second and hands on so many.
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn search(confirms: u64, hands_on: u64, subscriptions: u64) -> (Option<Found>, u32) {
         let (mut search, mut rate, mut unread) = (RateSearch::new(), FIRST, 0_u64);
         for period in 0..2_000 {

@@ -1,6 +1,23 @@
 //! What the reader gets: one run's result as data, from which files and tables are made.
+//!
+//! ```text
+//! Period ─▶ record (a line as it arrives) · table (a line on the screen)
+//! Report ─▶ json (the result file) · table (the end of a run)      record ─▶ Report again
+//! ```
+//!
+//! Both say the same in words, which come from [`verdict`]; what only the runtime knows comes in as a
+//! [`context::Context`].
 
+pub mod context;
+#[cfg(test)]
+pub(crate) mod fixture;
+pub mod histogram;
+pub mod json;
 mod phase;
+pub mod quantity;
+pub mod record;
+pub mod table;
+pub mod verdict;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -137,6 +154,13 @@ pub enum Drained {
     /// It was not waited for: interrupted, failed, or there are no consumers.
     #[default]
     NotAwaited,
+}
+
+impl Found {
+    /// Share of a rate that must be confirmed for it to hold.
+    pub const ACHIEVED_MIN: f64 = 0.95;
+    /// Growth of the unread messages, as a share of the messages sent, that a rate which holds may show.
+    pub const GROWTH_MAX: f64 = 0.05;
 }
 
 impl Report {

@@ -1,0 +1,631 @@
+//! The result file: every key of upstream's in upstream's meaning and order, and one object with ours.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    Period, Phase, Report,
+    context::{Context, ResultFormat, driver_json, insert_known, plan_json, workload_json},
+    histogram::{self, millis, quantile_map, whole_micros},
+    quantity::{per_second, real, rfc3339},
+    verdict::{self, latencies},
+};
+use crate::{
+    config::workload::RateGoal,
+    stats::{
+        latency::{DIGITS, HIGHEST, Latency},
+        tally::Totals,
+    },
+    time::WallTime,
+};
+
+/// Version of the object `omb`. It grows when a key changes its meaning or goes, not when one is added.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Length of an entry of upstream's lists.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// Subscriptions that are listed one by one; beyond, only those that miss or doubled something are.
+const SUBSCRIPTIONS_LISTED: usize = 100;
+
+/// The percentiles in upstream's keys.
+const PERCENTILES: [(&str, f64); 6] =
+    [("50pct", 0.5), ("75pct", 0.75), ("95pct", 0.95), ("99pct", 0.99), ("999pct", 0.999), ("9999pct", 0.9999)];
+
+/// One result. It holds no null and no NaN; what is unknown or does not apply is left out.
+#[must_use]
+pub fn result(report: &Report, context: &Context) -> Value {
+    let mut map = upstream(report);
+    if context.format == ResultFormat::Omb {
+        map.insert("omb".to_owned(), ours(report, context));
+    }
+    map.into()
+}
+
+/// An entry of upstream's lists: some periods together.
+struct Window {
+    elapsed: Duration,
+    totals: Totals,
+    unread: u64,
+}
+
+/// The periods that count, in stretches of 10 s. A rest below half of that joins the stretch before it.
+///
+/// What was answered after the producers had stopped belongs to the last one's latencies, as to the totals', and to
+/// nobody's counts. Never empty: without a period there is one window, in which nothing happened.
+fn windows(report: &Report) -> Vec<Window> {
+    let mut windows: Vec<Window> = Vec::new();
+    let mut open = false;
+    for period in report.periods.iter().filter(|period| period.phase.counts()) {
+        match windows.last_mut().filter(|_| open) {
+            Some(window) => {
+                window.elapsed += period.elapsed;
+                window.totals.merge(&period.totals);
+                window.unread = period.unread;
+            }
+            None => {
+                windows.push(Window { elapsed: period.elapsed, totals: period.totals.clone(), unread: period.unread })
+            }
+        }
+        // Half a period's tolerance: ten periods of 0.9999 s are a window.
+        open = windows.last().is_some_and(|window| window.elapsed + period.elapsed / 2 < WINDOW);
+    }
+    if windows.len() > 1
+        && let Some(rest) = windows.pop_if(|window| window.elapsed < WINDOW / 2)
+        && let Some(before) = windows.last_mut()
+    {
+        before.elapsed += rest.elapsed;
+        before.totals.merge(&rest.totals);
+        before.unread = rest.unread;
+    }
+    if windows.is_empty() {
+        windows.push(Window { elapsed: Duration::ZERO, totals: Totals::default(), unread: 0 });
+    }
+    let last = windows.last_mut().expect("there is one now");
+    last.totals.departures.schedule_error.merge(&report.tail.departures.schedule_error);
+    last.totals.acknowledgements.from_sent.merge(&report.tail.acknowledgements.from_sent);
+    last.totals.arrivals.from_sent.merge(&report.tail.arrivals.from_sent);
+    windows
+}
+
+fn publish(totals: &Totals) -> &Latency {
+    &totals.acknowledgements.from_sent
+}
+
+fn delay(totals: &Totals) -> &Latency {
+    &totals.departures.schedule_error
+}
+
+fn end_to_end(totals: &Totals) -> &Latency {
+    &totals.arrivals.from_sent
+}
+
+/// How a latency's numbers are written: average and value.
+#[derive(Clone, Copy)]
+struct Unit {
+    mean: fn(f64) -> f64,
+    value: fn(u64) -> Value,
+}
+
+const MILLIS: Unit = Unit { mean: |nanos| nanos / 1e6, value: |nanos| millis(nanos).into() };
+/// Whole microseconds; only the average has a fraction.
+const MICROS: Unit = Unit { mean: |nanos| nanos / 1e3, value: |nanos| whole_micros(nanos).into() };
+
+/// `…Avg`, `…50pct` to `…9999pct` and `…Max`, each a function of a histogram.
+fn figures(latency: &Latency, unit: Unit) -> Vec<(&'static str, Value)> {
+    let mut figures = vec![("Avg", Value::from((unit.mean)(latency.mean())))];
+    figures.extend(PERCENTILES.iter().map(|(key, quantile)| (*key, (unit.value)(latency.at(*quantile)))));
+    figures.push(("Max", (unit.value)(latency.max())));
+    figures
+}
+
+fn put_lists(map: &mut Map<String, Value>, key: &str, windows: &[Window], of: fn(&Totals) -> &Latency, unit: Unit) {
+    for window in windows {
+        for (figure, value) in figures(of(&window.totals), unit) {
+            let list = map.entry(format!("{key}{figure}")).or_insert_with(|| Value::Array(Vec::new()));
+            list.as_array_mut().expect("only lists stand under these keys").push(value);
+        }
+    }
+}
+
+fn put_scalars(map: &mut Map<String, Value>, key: &str, latency: &Latency, unit: Unit) {
+    map.extend(figures(latency, unit).into_iter().map(|(figure, value)| (format!("{key}{figure}"), value)));
+}
+
+/// Upstream's keys, in upstream's order.
+fn upstream(report: &Report) -> Map<String, Value> {
+    let workload = &report.plan.workload;
+    let (windows, answered) = (windows(report), report.answered());
+    let mut map = Map::new();
+    let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
+    put("workload", workload.name.clone().into());
+    put("driver", report.driver.clone().into());
+    put("messageSize", workload.message_size.into());
+    put("topics", workload.topics.into());
+    put("partitions", workload.partitions_per_topic.into());
+    put("producersPerTopic", workload.producers_per_topic.into());
+    put("consumersPerTopic", workload.consumers_per_subscription.into());
+    let rates =
+        |count: fn(&Totals) -> u64| windows.iter().map(|w| per_second(count(&w.totals), w.elapsed)).collect::<Vec<_>>();
+    put("publishRate", rates(|totals| totals.acknowledgements.acked).into());
+    put("publishErrorRate", rates(|totals| totals.acknowledgements.failed).into());
+    put("consumeRate", rates(|totals| totals.arrivals.received).into());
+    put("backlog", windows.iter().map(|window| window.unread).collect::<Vec<_>>().into());
+    put_lists(&mut map, "publishLatency", &windows, publish, MILLIS);
+    put_lists(&mut map, "publishDelayLatency", &windows, delay, MICROS);
+    put_scalars(&mut map, "aggregatedPublishLatency", publish(&answered), MILLIS);
+    put_scalars(&mut map, "aggregatedPublishDelayLatency", delay(&answered), MICROS);
+    let quantiles = |latency: &Latency, unit: Unit| quantile_map(latency.histogram(), unit.value).into();
+    map.insert("aggregatedPublishLatencyQuantiles".to_owned(), quantiles(publish(&answered), MILLIS));
+    map.insert("aggregatedPublishDelayLatencyQuantiles".to_owned(), quantiles(delay(&answered), MICROS));
+    put_lists(&mut map, "endToEndLatency", &windows, end_to_end, MILLIS);
+    map.insert("aggregatedEndToEndLatencyQuantiles".to_owned(), quantiles(end_to_end(&answered), MILLIS));
+    put_scalars(&mut map, "aggregatedEndToEndLatency", end_to_end(&answered), MILLIS);
+    map
+}
+
+/// The object `omb`.
+fn ours(report: &Report, context: &Context) -> Value {
+    let plan = &report.plan;
+    let mut map = Map::new();
+    let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
+    put("schemaVersion", SCHEMA_VERSION.into());
+    put("tool", context.tool_json());
+    put("host", context.host_json());
+    put("run", plan.run.to_string().into());
+    put("seed", plan.seed.0.into());
+    let end = report.periods.last().map_or(report.started, |period| period.wall);
+    let time = |given: &Option<String>, measured: WallTime| given.clone().unwrap_or_else(|| rfc3339(measured));
+    put("started", time(&context.started, report.started).into());
+    put("loadStarted", rfc3339(report.started).into());
+    put("ended", time(&context.ended, end).into());
+    put("complete", report.partial.is_none().into());
+    if let Some(reason) = &report.partial {
+        put("partialReason", reason.clone().into());
+    }
+    put("system", report.system.clone().into());
+    put("embedded", context.embedded().into());
+    put("workload", workload_json(&plan.workload));
+    put("driver", driver_json(&context.driver));
+    put("plan", plan_json(plan));
+    put("verdict", verdict_json(report));
+    put("notes", verdict::notes(report, context).into());
+    put("rates", rates_json(report));
+    put("client", client_json(report));
+    if let Some(search) = search_json(report) {
+        put("search", search);
+    }
+    if let Some(backlog) = backlog_json(report) {
+        put("backlog", backlog);
+    }
+    put(
+        "problems",
+        report.problems.iter().map(|problem| json!({ "what": problem.what, "count": problem.count })).collect(),
+    );
+    put("totals", totals_json(report));
+    put(
+        "phases",
+        report.phases.iter().map(|sum| phase_json(sum.phase, sum.elapsed, &sum.totals)).collect::<Vec<_>>().into(),
+    );
+    put("series", series_json(&report.periods));
+    put("histograms", histograms_json(&report.answered()));
+    map.into()
+}
+
+fn verdict_json(report: &Report) -> Value {
+    let (verdict, arrivals) = (&report.verdict, &report.whole.arrivals);
+    let seen = verdict.seen();
+    let all = verdict.subscriptions.len() <= SUBSCRIPTIONS_LISTED;
+    let subscriptions: Vec<Value> = verdict
+        .subscriptions
+        .iter()
+        .filter(|(_, (seen, missing))| all || missing.missing + seen.duplicated + seen.reordered > 0)
+        .take(10 * SUBSCRIPTIONS_LISTED)
+        .map(|(id, (seen, missing))| {
+            let known = report.plan.subscriptions.get(id.0 as usize);
+            json!({
+                "subscription": id.0,
+                "name": known.map_or("", |known| known.name.as_str()),
+                "topic": known.map_or(0, |known| known.topic.0),
+                "confirmed": missing.confirmed,
+                "received": seen.received,
+                "distinct": seen.distinct,
+                "missing": missing.missing,
+                "duplicated": seen.duplicated,
+                "reordered": seen.reordered,
+                "byCountOnly": missing.by_count_only,
+            })
+        })
+        .collect();
+    let confirmed: u64 = verdict.subscriptions.values().map(|(_, missing)| missing.confirmed).sum();
+    json!({
+        "outcome": verdict::outcome(report).as_str(),
+        "sentence": verdict::headline(report),
+        "drained": verdict.drained.as_str(),
+        "confirmedOverSubscriptions": confirmed,
+        "missing": verdict.missing(),
+        "lost": verdict.lost(),
+        "received": seen.received,
+        "distinct": seen.distinct,
+        "duplicated": seen.duplicated,
+        "reordered": seen.reordered,
+        "corrupted": arrivals.corrupted,
+        "headerless": arrivals.headerless,
+        "beforeIntended": arrivals.before_intended,
+        "subscriptionsInAll": verdict.subscriptions.len(),
+        "subscriptions": subscriptions,
+    })
+}
+
+/// Means over what was measured.
+fn rates_json(report: &Report) -> Value {
+    let (measured, elapsed) = (&report.measured, report.measured_for);
+    let size = u64::from(report.plan.workload.message_size);
+    json!({
+        "measuredSeconds": elapsed.as_secs_f64(),
+        "targetPerSecond": verdict::target(report),
+        "targetIsOfSearch": report.plan.workload.rate == RateGoal::Search,
+        "sentPerSecond": per_second(measured.departures.attempted, elapsed),
+        "sentBytesPerSecond": per_second(measured.departures.attempted * size, elapsed),
+        "ackedPerSecond": per_second(measured.acknowledgements.acked, elapsed),
+        "ackedBytesPerSecond": per_second(measured.acknowledgements.acked_bytes, elapsed),
+        "failedPerSecond": per_second(measured.acknowledgements.failed, elapsed),
+        "receivedPerSecond": per_second(measured.arrivals.received, elapsed),
+        "receivedBytesPerSecond": per_second(measured.arrivals.received_bytes, elapsed),
+    })
+}
+
+/// What the benchmark itself used. With the embedded broker its CPU is not in it, but its memory is.
+fn client_json(report: &Report) -> Value {
+    let mut map = Map::new();
+    map.insert("cpuSeconds".to_owned(), report.client_cpu.as_secs_f64().into());
+    insert_known(&mut map, "cpuNsPerAckedMessage", cpu_per_message(report));
+    map.insert("processCpuSecondsInAll".to_owned(), report.process.cpu.as_secs_f64().into());
+    map.insert("brokerCpuSecondsInAll".to_owned(), report.process.broker_cpu.as_secs_f64().into());
+    map.insert("memoryBytes".to_owned(), report.process.memory_bytes.into());
+    map.insert("memoryBytesMax".to_owned(), report.process.memory_bytes_max.into());
+    map.into()
+}
+
+/// CPU nanoseconds of the client for each message acknowledged while it was measured, its receiving included.
+#[must_use]
+pub fn cpu_per_message(report: &Report) -> Option<f64> {
+    let acked = report.measured.acknowledgements.acked;
+    (acked > 0).then(|| report.client_cpu.as_secs_f64() * 1e9 / real(acked))
+}
+
+fn search_json(report: &Report) -> Option<Value> {
+    let found = report.found?;
+    let mut map = Map::new();
+    map.insert("ratePerSecond".to_owned(), found.rate.into());
+    insert_known(&mut map, "failedAtPerSecond", found.failed_at);
+    map.insert("trials".to_owned(), found.trials.into());
+    map.insert("criterion".to_owned(), verdict::search_criterion().into());
+    insert_known(&mut map, "sentence", verdict::search_sentence(report));
+    Some(map.into())
+}
+
+fn backlog_json(report: &Report) -> Option<Value> {
+    let times = report.backlog?;
+    let mut map = Map::new();
+    map.insert("askedBytes".to_owned(), times.asked_bytes.into());
+    map.insert("builtMessages".to_owned(), times.built_messages.into());
+    map.insert("fillSeconds".to_owned(), times.fill.as_secs_f64().into());
+    insert_known(&mut map, "drainSeconds", times.drain.map(|drain| drain.as_secs_f64()));
+    map.insert("drained".to_owned(), times.drain.is_some().into());
+    insert_known(&mut map, "sentence", verdict::backlog_sentence(report));
+    Some(map.into())
+}
+
+fn totals_json(report: &Report) -> Value {
+    json!({
+        "measured": counts_json(&report.measured),
+        "afterwards": counts_json(&report.tail),
+        "sinceLoadBegan": counts_json(&report.whole),
+    })
+}
+
+/// The counts of some totals, without their latencies.
+pub(super) fn counts_json(totals: &Totals) -> Value {
+    let (departures, acks, arrivals) = (&totals.departures, &totals.acknowledgements, &totals.arrivals);
+    json!({
+        "attempted": departures.attempted,
+        "skipped": departures.skipped,
+        "acked": acks.acked,
+        "ackedBytes": acks.acked_bytes,
+        "failed": acks.failed,
+        "received": arrivals.received,
+        "receivedBytes": arrivals.received_bytes,
+        "corrupted": arrivals.corrupted,
+        "headerless": arrivals.headerless,
+        "beforeIntended": arrivals.before_intended,
+    })
+}
+
+fn phase_json(phase: Phase, elapsed: Duration, totals: &Totals) -> Value {
+    json!({
+        "phase": phase.to_string(),
+        "counts": phase.counts(),
+        "elapsedSeconds": elapsed.as_secs_f64(),
+        "totals": counts_json(totals),
+    })
+}
+
+/// An array per metric, all of one length: one entry per period of every phase, the ones that count marked.
+fn series_json(periods: &[Period]) -> Value {
+    fn list<T: Into<Value>>(periods: &[Period], of: impl Fn(&Period) -> T) -> Value {
+        periods.iter().map(of).map(Into::into).collect::<Vec<Value>>().into()
+    }
+    let mut map = Map::new();
+    let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
+    put("phase", list(periods, |p| p.phase.to_string()));
+    put("counts", list(periods, |p| p.phase.counts()));
+    put("atSeconds", list(periods, |p| p.at.as_secs_f64()));
+    put("elapsedSeconds", list(periods, |p| p.elapsed.as_secs_f64()));
+    put("unixNs", list(periods, |p| p.wall.0));
+    put("targetPerSecond", list(periods, |p| p.target));
+    put("attempted", list(periods, |p| p.totals.departures.attempted));
+    put("skipped", list(periods, |p| p.totals.departures.skipped));
+    put("acked", list(periods, |p| p.totals.acknowledgements.acked));
+    put("failed", list(periods, |p| p.totals.acknowledgements.failed));
+    put("received", list(periods, |p| p.totals.arrivals.received));
+    put("corrupted", list(periods, |p| p.totals.arrivals.corrupted));
+    put("unread", list(periods, |p| p.unread));
+    put("inFlight", list(periods, |p| p.in_flight));
+    put("scheduleLagNs", list(periods, |p| crate::time::nanos(p.schedule_lag)));
+    put("processCpuSeconds", list(periods, |p| p.process.cpu.as_secs_f64()));
+    put("memoryBytes", list(periods, |p| p.process.memory_bytes));
+    for (place, (key, _, _)) in latencies(&Totals::default()).into_iter().enumerate() {
+        let of = |figure: fn(&Latency) -> u64| list(periods, |p| figure(latencies(&p.totals)[place].2));
+        put(
+            key,
+            json!({
+                "count": of(Latency::count),
+                "p50Ns": of(|latency| latency.at(0.5)),
+                "p99Ns": of(|latency| latency.at(0.99)),
+                "p999Ns": of(|latency| latency.at(0.999)),
+                "maxNs": of(Latency::max),
+            }),
+        );
+    }
+    map.into()
+}
+
+fn histograms_json(totals: &Totals) -> Value {
+    let mut map = Map::new();
+    map.insert("encoding".to_owned(), histogram::ENCODING.into());
+    map.insert("unit".to_owned(), "ns".into());
+    map.insert("significantDigits".to_owned(), DIGITS.into());
+    map.insert("highestNs".to_owned(), HIGHEST.into());
+    map.extend(latencies(totals).map(|(key, _, latency)| (key.to_owned(), histogram::to_json(latency))));
+    map.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::report::fixture;
+
+    /// What may stand under one of upstream's keys.
+    #[derive(Clone, Copy, Debug)]
+    enum Kind {
+        Text,
+        Int,
+        Float,
+        Ints,
+        Floats,
+        FloatMap,
+        IntMap,
+    }
+
+    impl Kind {
+        fn fits(self, value: &Value) -> bool {
+            let all = |fits: fn(&Value) -> bool| {
+                value.as_array().is_some_and(|list| !list.is_empty() && list.iter().all(fits))
+            };
+            let map = |fits: fn(&Value) -> bool| value.as_object().is_some_and(|map| map.values().all(fits));
+            match self {
+                Self::Text => value.is_string(),
+                Self::Int => value.is_u64(),
+                Self::Float => value.is_f64(),
+                Self::Ints => all(Value::is_u64),
+                Self::Floats => all(Value::is_f64),
+                Self::FloatMap => map(Value::is_f64),
+                Self::IntMap => map(Value::is_u64),
+            }
+        }
+    }
+
+    /// Every key of upstream's result, in its order.
+    fn upstreams_keys() -> Vec<(String, Kind)> {
+        use Kind::*;
+        let mut keys: Vec<(String, Kind)> = [
+            ("workload", Text),
+            ("driver", Text),
+            ("messageSize", Int),
+            ("topics", Int),
+            ("partitions", Int),
+            ("producersPerTopic", Int),
+            ("consumersPerTopic", Int),
+            ("publishRate", Floats),
+            ("publishErrorRate", Floats),
+            ("consumeRate", Floats),
+            ("backlog", Ints),
+        ]
+        .map(|(key, kind)| (key.to_owned(), kind))
+        .into();
+        let mut figures = |prefix: &str, mean: Kind, value: Kind| {
+            for figure in ["Avg", "50pct", "75pct", "95pct", "99pct", "999pct", "9999pct", "Max"] {
+                keys.push((format!("{prefix}{figure}"), if figure == "Avg" { mean } else { value }));
+            }
+        };
+        figures("publishLatency", Floats, Floats);
+        figures("publishDelayLatency", Floats, Ints);
+        figures("aggregatedPublishLatency", Float, Float);
+        figures("aggregatedPublishDelayLatency", Float, Int);
+        keys.push(("aggregatedPublishLatencyQuantiles".to_owned(), FloatMap));
+        keys.push(("aggregatedPublishDelayLatencyQuantiles".to_owned(), IntMap));
+        let mut figures = |prefix: &str, kind: Kind| {
+            for figure in ["Avg", "50pct", "75pct", "95pct", "99pct", "999pct", "9999pct", "Max"] {
+                keys.push((format!("{prefix}{figure}"), kind));
+            }
+        };
+        figures("endToEndLatency", Floats);
+        keys.push(("aggregatedEndToEndLatencyQuantiles".to_owned(), FloatMap));
+        let mut figures = |prefix: &str, kind: Kind| {
+            for figure in ["Avg", "50pct", "75pct", "95pct", "99pct", "999pct", "9999pct", "Max"] {
+                keys.push((format!("{prefix}{figure}"), kind));
+            }
+        };
+        figures("aggregatedEndToEndLatency", Float);
+        keys
+    }
+
+    #[track_caller]
+    fn holds_no_null(value: &Value, at: &str) {
+        match value {
+            Value::Null => panic!("null at {at}"),
+            Value::Array(list) => list.iter().for_each(|value| holds_no_null(value, at)),
+            Value::Object(map) => map.iter().for_each(|(key, value)| holds_no_null(value, &format!("{at}.{key}"))),
+            _ => {}
+        }
+    }
+
+    #[track_caller]
+    fn fits_upstream(value: &Value) {
+        let map = value.as_object().expect("an object");
+        let ours: Vec<&str> = map.keys().map(String::as_str).filter(|key| *key != "omb").collect();
+        let keys = upstreams_keys();
+        assert_eq!(ours, keys.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>());
+        for (key, kind) in &keys {
+            assert!(kind.fits(&map[key]), "{key} is no {kind:?}: {}", map[key]);
+        }
+        let lengths: Vec<usize> = map.values().filter_map(Value::as_array).map(Vec::len).collect();
+        assert!(lengths.iter().all(|length| *length == lengths[0]), "{lengths:?}");
+    }
+
+    #[test]
+    fn upstreams_keys_are_all_there_with_their_types() {
+        let value = result(&fixture::report(), &fixture::context());
+        fits_upstream(&value);
+        holds_no_null(&value, "");
+        // 24 s: two windows of 10 s, and a rest of 4 s that joins the second.
+        assert_eq!(value["publishRate"].as_array().map(Vec::len), Some(2));
+        assert_eq!((&value["publishRate"][1], &value["consumeRate"][0]), (&json!(1_000.0), &json!(2_000.0)));
+        assert_eq!(value["consumersPerTopic"], json!(1), "consumers per subscription, as upstream says it");
+    }
+
+    #[test]
+    fn a_run_that_measured_nothing_still_makes_a_valid_result() {
+        let mut report = fixture::of(Vec::new(), Totals::default());
+        report.partial = Some("interrupted by the user".to_owned());
+        let value = result(&report, &fixture::context());
+        fits_upstream(&value);
+        holds_no_null(&value, "");
+        assert_eq!(value["publishRate"], json!([0.0]));
+        assert_eq!(value["omb"]["partialReason"], "interrupted by the user");
+    }
+
+    #[test]
+    fn upstreams_format_has_nothing_of_ours() {
+        let mut context = fixture::context();
+        context.format = ResultFormat::Upstream;
+        assert_eq!(result(&fixture::report(), &context).get("omb"), None);
+    }
+
+    #[test]
+    fn ours_is_complete_and_keeps_secrets() {
+        let report = fixture::report();
+        let value = result(&report, &fixture::context());
+        let ours = value["omb"].as_object().expect("an object");
+        let want = [
+            "schemaVersion",
+            "tool",
+            "host",
+            "run",
+            "seed",
+            "started",
+            "loadStarted",
+            "ended",
+            "complete",
+            "system",
+            "embedded",
+            "workload",
+            "driver",
+            "plan",
+            "verdict",
+            "notes",
+            "rates",
+            "client",
+            "problems",
+            "totals",
+            "phases",
+            "series",
+            "histograms",
+        ];
+        assert_eq!(ours.keys().collect::<Vec<_>>(), want);
+        assert_eq!(
+            (&ours["started"], &ours["ended"]),
+            (&json!("2026-01-04T12:30:00.000Z"), &json!("2026-01-04T12:30:26.000Z"))
+        );
+        assert!(!value.to_string().contains("hunter2"));
+        let text = ours["histograms"]["publishFromIntended"]["data"].as_str().expect("text");
+        let back = histogram::decode(text, 0).expect("our own");
+        assert_eq!(back, report.answered().acknowledgements.from_intended);
+    }
+
+    #[test]
+    fn the_tail_counts_in_latencies_and_not_in_rates() {
+        let mut tail = Totals::default();
+        tail.acknowledgements.acked = 1;
+        tail.acknowledgements.from_sent.record(7_000_000_000);
+        let period = fixture::period(Phase::Measure, 0, fixture::totals(100, 1));
+        let value = result(&fixture::of(vec![period], tail), &fixture::context());
+        assert_eq!(value["publishRate"], json!([100.0]));
+        assert!(value["publishLatencyMax"][0].as_f64().is_some_and(|max| max > 6_990.0));
+        assert_eq!(value["publishLatencyMax"][0], value["aggregatedPublishLatencyMax"]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        /// The series' sums are the totals, all arrays are of one length, upstream's windows hold the measured counts.
+        #[test]
+        fn series_add_up(counts in prop::collection::vec((0..3_usize, 0..40_u64), 0..40), after in 0..10_u64) {
+            let mut phases: Vec<_> = counts.iter().map(|(phase, _)| *phase).collect();
+            phases.sort_unstable();
+            let phase_of = [Phase::WarmUp, Phase::FillBacklog, Phase::Measure];
+            let periods = phases.iter().zip(&counts).zip(0..).map(|((phase, (_, count)), n)| {
+                fixture::period(phase_of[*phase], n, fixture::totals(*count, n))
+            });
+            let report = fixture::of(periods.collect(), fixture::totals(after, 0));
+            let value = result(&report, &fixture::context());
+            fits_upstream(&value);
+            holds_no_null(&value, "");
+            let ours = &value["omb"];
+            let series = ours["series"].as_object().expect("an object");
+            for (key, value) in series {
+                let arrays: Vec<&Value> = value.as_object().map_or(vec![value], |map| map.values().collect());
+                for array in arrays {
+                    prop_assert_eq!(array.as_array().map(Vec::len), Some(counts.len()), "{}", key);
+                }
+            }
+            for key in ["attempted", "acked", "failed", "received"] {
+                let sum = |wanted: bool| -> u64 {
+                    let counts = series["counts"].as_array().expect("a list");
+                    let values = series[key].as_array().expect("a list");
+                    values.iter().zip(counts).filter(|(_, counts)| !wanted || **counts == json!(true)).filter_map(|(v, _)| v.as_u64()).sum()
+                };
+                prop_assert_eq!(json!(sum(true)), ours["totals"]["measured"][key].clone());
+                let whole = ours["totals"]["sinceLoadBegan"][key].as_u64();
+                prop_assert_eq!(Some(sum(false) + ours["totals"]["afterwards"][key].as_u64().unwrap_or(0)), whole);
+            }
+            let windows = windows(&report);
+            prop_assert_eq!(windows.iter().map(|w| w.totals.acknowledgements.acked).sum::<u64>(), report.measured.acknowledgements.acked);
+            prop_assert_eq!(windows.iter().map(|w| publish(&w.totals).count()).sum::<u64>(), publish(&report.answered()).count());
+            prop_assert!(windows.len() < 2 || windows.iter().all(|w| w.elapsed >= WINDOW / 2));
+        }
+    }
+}

@@ -1,0 +1,572 @@
+//! The record of a run as it goes: a line of JSON per period, appended as it arrives, from which a result can be made.
+//!
+//! ```text
+//! {"kind":"run", ..}      what was asked for and by whom it is done; written before the load begins
+//! {"kind":"period", ..}   counts, rates and whole histograms of one period; as each arrives
+//! {"kind":"end", ..}      how it ended, and what arrived after the last period; missing if the process died
+//! ```
+//!
+//! Whatever is needed to make the same result again stands in numbers that do not round: nanoseconds and counts.
+//! Rates stand beside them for people.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value, json};
+
+use super::{
+    BacklogTimes, Found, Period, Phase, PhaseTotals, Report, Verdict,
+    context::{Context, driver_json, plan_json, workload_json},
+    histogram,
+    json::counts_json,
+    quantity::per_second,
+    verdict::latencies,
+};
+use crate::{
+    config::workload::{PayloadSource, Workload},
+    id::{RunId, SubscriptionId},
+    plan::Plan,
+    protocol::event::{Problem, Process},
+    seed::Seed,
+    stats::{
+        latency::Latency,
+        tally::{Seen, Totals},
+    },
+    time::{WallTime, nanos},
+};
+
+/// Version of the lines. A reader refuses one it does not know.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Why a record cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// There is no line at all.
+    #[error("the record is empty")]
+    Empty,
+    /// The first line is no header of ours.
+    #[error("line 1 is not the header of a recorded run: {0}")]
+    NotARecord(String),
+    /// It was written by another version.
+    #[error("the record has format version {found}, this omb reads version {FORMAT_VERSION}")]
+    OtherVersion {
+        /// The version it says.
+        found: u64,
+    },
+    /// A line that is not the last cannot be read, so something is missing in the middle.
+    #[error("line {line}: {why}")]
+    Broken {
+        /// From 1.
+        line: usize,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// A record, read back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recording {
+    /// Who did what: made again from the run's id, its seed and its workload.
+    pub plan: Plan,
+    /// The driver file's `name`.
+    pub driver: String,
+    /// What the messaging system said of itself, as far as it was recorded.
+    pub system: String,
+    /// The header as it stands, with the readable configuration, tool and host.
+    pub header: Value,
+    /// Every period, in order.
+    pub periods: Vec<Period>,
+    /// How it ended; `None` if the process died before it could say so.
+    pub end: Option<Ending>,
+    /// Whether the last line was torn, as it is when a disk fills up or a process dies while writing.
+    pub torn: bool,
+}
+
+/// The last line: what a report holds beside its periods.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ending {
+    /// Why it ended before its time; `None` if it is whole.
+    pub partial: Option<String>,
+    /// What the messaging system says of itself.
+    pub system: String,
+    /// When the load began.
+    pub started: WallTime,
+    /// What was counted after the last period.
+    pub rest: Totals,
+    /// CPU time of the client while it was measured.
+    pub client_cpu: Duration,
+    /// The process at the end.
+    pub process: Process,
+    /// What a search found.
+    pub found: Option<Found>,
+    /// How a backlog built up and drained.
+    pub backlog: Option<BacklogTimes>,
+    /// What became of the confirmed messages.
+    pub verdict: Verdict,
+    /// What went wrong.
+    pub problems: Vec<Problem>,
+}
+
+/// What the header holds for machines: all a plan is made from.
+#[derive(Serialize, Deserialize)]
+struct Origin {
+    run: RunId,
+    seed: Seed,
+    workers: u32,
+    workload: Workload,
+}
+
+/// The numbers of a period that are not in its totals.
+#[derive(Serialize, Deserialize)]
+struct Frame {
+    phase: Phase,
+    at_ns: u64,
+    elapsed_ns: u64,
+    unix_ns: u64,
+    target_per_second: f64,
+    unread: u64,
+    in_flight: u64,
+    schedule_lag_ns: u64,
+    process: Process,
+}
+
+/// The numbers of the last line that are not in its totals.
+#[derive(Serialize, Deserialize)]
+struct Tail {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    partial: Option<String>,
+    system: String,
+    started_unix_ns: u64,
+    client_cpu_ns: u64,
+    process: Process,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    found: Option<Found>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    backlog: Option<BacklogTimes>,
+    verdict: Verdict,
+    problems: Vec<Problem>,
+}
+
+/// The first line, without its end. `system` is what the messaging system says of itself, where it is known by then.
+#[must_use]
+pub fn header(plan: &Plan, context: &Context, system: Option<&str>) -> String {
+    let mut workload = plan.workload.clone();
+    if let PayloadSource::File(path) = &mut workload.payload {
+        // JSON is Unicode; a path need not be.
+        *path = path.to_string_lossy().into_owned().into();
+    }
+    let origin = Origin { run: plan.run, seed: plan.seed, workers: plan.workers, workload };
+    let mut map = Map::new();
+    let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
+    put("kind", "run".into());
+    put("formatVersion", FORMAT_VERSION.into());
+    put("run", plan.run.to_string().into());
+    put("tool", context.tool_json());
+    put("host", context.host_json());
+    if let Some(started) = &context.started {
+        put("started", started.clone().into());
+    }
+    if let Some(system) = system {
+        put("system", system.into());
+    }
+    put("workload", workload_json(&plan.workload));
+    put("driver", driver_json(&context.driver));
+    put("plan", plan_json(plan));
+    put("histograms", json!({ "encoding": histogram::ENCODING, "unit": "ns" }));
+    put("origin", plain(&origin));
+    Value::from(map).to_string()
+}
+
+/// The line of one period, without its end.
+#[must_use]
+pub fn period(period: &Period) -> String {
+    let frame = Frame {
+        phase: period.phase,
+        at_ns: nanos(period.at),
+        elapsed_ns: nanos(period.elapsed),
+        unix_ns: period.wall.0,
+        target_per_second: period.target,
+        unread: period.unread,
+        in_flight: period.in_flight,
+        schedule_lag_ns: nanos(period.schedule_lag),
+        process: period.process,
+    };
+    let totals = &period.totals;
+    let rates = json!({
+        "sentPerSecond": per_second(totals.departures.attempted, period.elapsed),
+        "ackedPerSecond": per_second(totals.acknowledgements.acked, period.elapsed),
+        "ackedBytesPerSecond": per_second(totals.acknowledgements.acked_bytes, period.elapsed),
+        "receivedPerSecond": per_second(totals.arrivals.received, period.elapsed),
+        "failedPerSecond": per_second(totals.acknowledgements.failed, period.elapsed),
+    });
+    json!({ "kind": "period", "frame": plain(&frame), "rates": rates, "totals": totals_out(totals) }).to_string()
+}
+
+/// The last line, without its end: how the run of this report ended.
+#[must_use]
+pub fn end(report: &Report) -> String {
+    let tail = Tail {
+        partial: report.partial.clone(),
+        system: report.system.clone(),
+        started_unix_ns: report.started.0,
+        client_cpu_ns: nanos(report.client_cpu),
+        process: report.process,
+        found: report.found,
+        backlog: report.backlog,
+        verdict: report.verdict.clone(),
+        problems: report.problems.clone(),
+    };
+    let mut counted = Totals::default();
+    report.periods.iter().for_each(|period| counted.merge(&period.totals));
+    let rest = report.whole.since(&counted).expect("the whole holds every period");
+    let outcome = super::verdict::headline(report);
+    json!({ "kind": "end", "outcome": outcome, "frame": plain(&tail), "totals": totals_out(&rest) }).to_string()
+}
+
+/// The line of a run that ended without any report, without its end: why.
+#[must_use]
+pub fn end_without_report(why: &str) -> String {
+    json!({ "kind": "end", "outcome": why }).to_string()
+}
+
+/// Our own plain types as JSON.
+fn plain(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).expect("plain numbers, texts and maps with numbers for keys become JSON")
+}
+
+fn totals_out(totals: &Totals) -> Value {
+    let histograms = latencies(totals).map(|(key, _, latency)| {
+        (key.to_owned(), json!({ "clamped": latency.clamped(), "data": histogram::encode(latency) }))
+    });
+    json!({
+        "counts": counts_json(totals),
+        "seen": plain(&totals.seen),
+        "histograms": histograms.into_iter().collect::<Map<_, _>>(),
+    })
+}
+
+/// The counts under the names that [`counts_json`] gives them.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Counts {
+    attempted: u64,
+    skipped: u64,
+    acked: u64,
+    acked_bytes: u64,
+    failed: u64,
+    received: u64,
+    received_bytes: u64,
+    corrupted: u64,
+    headerless: u64,
+    before_intended: u64,
+}
+
+fn field<T: DeserializeOwned>(value: &Value, key: &str) -> Result<T, String> {
+    T::deserialize(&value[key]).map_err(|error| format!("{key}: {error}"))
+}
+
+fn totals_in(value: &Value) -> Result<Totals, String> {
+    let counts: Counts = field(value, "counts")?;
+    let seen: BTreeMap<SubscriptionId, Seen> = field(value, "seen")?;
+    let latency = |key: &str| -> Result<Latency, String> {
+        let one = &value["histograms"][key];
+        let text: String = field(one, "data").map_err(|error| format!("{key}: {error}"))?;
+        histogram::decode(&text, field(one, "clamped")?).map_err(|error| format!("{key}: {error}"))
+    };
+    let mut totals = Totals { seen, ..Totals::default() };
+    let (departures, acks, arrivals) = (&mut totals.departures, &mut totals.acknowledgements, &mut totals.arrivals);
+    departures.attempted = counts.attempted;
+    departures.skipped = counts.skipped;
+    departures.schedule_error = latency("scheduleError")?;
+    acks.acked = counts.acked;
+    acks.acked_bytes = counts.acked_bytes;
+    acks.failed = counts.failed;
+    acks.from_intended = latency("publishFromIntended")?;
+    acks.from_sent = latency("publishFromSent")?;
+    arrivals.received = counts.received;
+    arrivals.received_bytes = counts.received_bytes;
+    arrivals.corrupted = counts.corrupted;
+    arrivals.headerless = counts.headerless;
+    arrivals.before_intended = counts.before_intended;
+    arrivals.from_intended = latency("endToEndFromIntended")?;
+    arrivals.from_sent = latency("endToEndFromSent")?;
+    Ok(totals)
+}
+
+fn period_in(value: &Value) -> Result<Period, String> {
+    let frame: Frame = field(value, "frame")?;
+    Ok(Period {
+        phase: frame.phase,
+        at: Duration::from_nanos(frame.at_ns),
+        elapsed: Duration::from_nanos(frame.elapsed_ns),
+        wall: WallTime(frame.unix_ns),
+        target: frame.target_per_second,
+        totals: totals_in(&value["totals"])?,
+        unread: frame.unread,
+        in_flight: frame.in_flight,
+        schedule_lag: Duration::from_nanos(frame.schedule_lag_ns),
+        process: frame.process,
+    })
+}
+
+fn end_in(value: &Value) -> Result<Option<Ending>, String> {
+    if value.get("frame").is_none() {
+        return Ok(None);
+    }
+    let tail: Tail = field(value, "frame")?;
+    Ok(Some(Ending {
+        partial: tail.partial,
+        system: tail.system,
+        started: WallTime(tail.started_unix_ns),
+        rest: totals_in(&value["totals"])?,
+        client_cpu: Duration::from_nanos(tail.client_cpu_ns),
+        process: tail.process,
+        found: tail.found,
+        backlog: tail.backlog,
+        verdict: tail.verdict,
+        problems: tail.problems,
+    }))
+}
+
+/// Reads a record. A last line that cannot be read is left out ([`Recording::torn`]); any other is an error.
+///
+/// # Errors
+/// If it is no record, of another version, or broken in the middle.
+pub fn parse(text: &str) -> Result<Recording, RecordError> {
+    let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).peekable();
+    let (_, first) = lines.next().ok_or(RecordError::Empty)?;
+    let header: Value = serde_json::from_str(first).map_err(|error| RecordError::NotARecord(error.to_string()))?;
+    if header["kind"] != "run" {
+        return Err(RecordError::NotARecord("its kind is not \"run\"".to_owned()));
+    }
+    match header["formatVersion"].as_u64() {
+        Some(found) if found == u64::from(FORMAT_VERSION) => {}
+        Some(found) => return Err(RecordError::OtherVersion { found }),
+        None => return Err(RecordError::NotARecord("it has no formatVersion".to_owned())),
+    }
+    let origin: Origin = field(&header, "origin").map_err(RecordError::NotARecord)?;
+    if origin.workers == 0 {
+        return Err(RecordError::NotARecord("a run has at least one worker".to_owned()));
+    }
+    let text_of = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut recording = Recording {
+        plan: Plan::new(origin.run, origin.seed, origin.workload, origin.workers),
+        driver: text_of(&header["driver"]["name"]),
+        system: text_of(&header["system"]),
+        header,
+        periods: Vec::new(),
+        end: None,
+        torn: false,
+    };
+    while let Some((index, line)) = lines.next() {
+        if let Err(why) = recording.take(line) {
+            if lines.peek().is_some() {
+                return Err(RecordError::Broken { line: index + 1, why });
+            }
+            recording.torn = true;
+        }
+    }
+    Ok(recording)
+}
+
+impl Recording {
+    fn take(&mut self, line: &str) -> Result<(), String> {
+        let value: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
+        match value["kind"].as_str() {
+            Some("period") => self.periods.push(period_in(&value)?),
+            Some("end") => {
+                self.end = end_in(&value)?;
+                if let Some(end) = &self.end {
+                    self.system.clone_from(&end.system);
+                }
+            }
+            Some(other) => return Err(format!("{other:?} is no kind of line")),
+            None => return Err("it has no kind".to_owned()),
+        }
+        Ok(())
+    }
+
+    /// The report this is the record of. Without a last line it is partial, and nobody checked what arrived.
+    #[must_use]
+    pub fn into_report(self) -> Report {
+        let end = self.end.unwrap_or_else(|| unfinished(&self.periods, self.system.clone(), self.torn));
+        let mut phases: Vec<PhaseTotals> = Vec::new();
+        for period in &self.periods {
+            match phases.last_mut().filter(|sum| sum.phase == period.phase) {
+                Some(sum) => {
+                    sum.elapsed += period.elapsed;
+                    sum.totals.merge(&period.totals);
+                }
+                None => phases.push(PhaseTotals {
+                    phase: period.phase,
+                    elapsed: period.elapsed,
+                    totals: period.totals.clone(),
+                }),
+            }
+        }
+        match phases.last_mut().filter(|sum| sum.phase == Phase::Drain) {
+            Some(sum) => sum.totals.merge(&end.rest),
+            None => phases.push(PhaseTotals { phase: Phase::Drain, elapsed: Duration::ZERO, totals: end.rest }),
+        }
+        let (mut measured, mut tail, mut whole) = (Totals::default(), Totals::default(), Totals::default());
+        let mut measured_for = Duration::ZERO;
+        for sum in &phases {
+            whole.merge(&sum.totals);
+            if sum.phase.counts() {
+                measured.merge(&sum.totals);
+                measured_for += sum.elapsed;
+            } else if sum.phase >= Phase::Stop {
+                tail.merge(&sum.totals);
+            }
+        }
+        Report {
+            plan: self.plan,
+            driver: self.driver,
+            system: end.system,
+            started: end.started,
+            periods: self.periods,
+            phases,
+            measured,
+            measured_for,
+            tail,
+            whole,
+            client_cpu: end.client_cpu,
+            process: end.process,
+            found: end.found,
+            backlog: end.backlog,
+            verdict: end.verdict,
+            problems: end.problems,
+            partial: end.partial,
+        }
+    }
+}
+
+/// The end of a run that could not say how it ended, as far as its periods tell.
+fn unfinished(periods: &[Period], system: String, torn: bool) -> Ending {
+    let started = periods.first().map_or(0, |first| first.wall.0.saturating_sub(nanos(first.at)));
+    // CPU is cumulative: what a period used is the difference to the one before it.
+    let cpu = |at: usize| periods[at].process.client_cpu();
+    let used = |at: usize| if at == 0 { Duration::ZERO } else { cpu(at).saturating_sub(cpu(at - 1)) };
+    let client_cpu = (0..periods.len()).filter(|at| periods[*at].phase.counts()).map(used).sum();
+    let torn = if torn { ", in the middle of a line" } else { "" };
+    Ending {
+        partial: Some(format!("the record breaks off{torn}: the process ended before the run did")),
+        system,
+        started: WallTime(started),
+        rest: Totals::default(),
+        client_cpu,
+        process: periods.last().map(|period| period.process).unwrap_or_default(),
+        found: None,
+        backlog: None,
+        verdict: Verdict::default(),
+        problems: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::report::fixture;
+
+    fn lines(report: &Report) -> String {
+        let mut text = header(&report.plan, &fixture::context(), None) + "\n";
+        for one in &report.periods {
+            text += &(period(one) + "\n");
+        }
+        text + &end(report) + "\n"
+    }
+
+    #[test]
+    fn a_record_makes_the_same_report() {
+        let mut report = fixture::report();
+        report.partial = Some("interrupted by the user".to_owned());
+        report.found = Some(Found { rate: 1_000, failed_at: Some(1_040), trials: 9 });
+        report.backlog = Some(BacklogTimes { asked_bytes: 1 << 30, built_messages: 5, ..BacklogTimes::default() });
+        report.problems = vec![Problem { what: "Local: Message timed out".to_owned(), count: 3 }];
+        let text = lines(&report);
+        assert!(!text.contains("hunter2"), "a record is passed on as a result is");
+        let recording = parse(&text).expect("our own");
+        assert!(!recording.torn);
+        assert_eq!(recording.into_report(), report);
+    }
+
+    #[test]
+    fn a_process_that_died_leaves_a_partial_report() {
+        let report = fixture::report();
+        let text = lines(&report);
+        let kept: Vec<&str> = text.lines().take(10).collect();
+        let torn = format!("{}\n{}", kept.join("\n"), &text.lines().nth(10).expect("more")[..100]);
+        let recording = parse(&torn).expect("nine periods and a torn one");
+        assert!(recording.torn && recording.end.is_none());
+        assert_eq!(recording.periods[..], report.periods[..9]);
+        let partial = recording.into_report();
+        assert_eq!((partial.started, partial.measured_for), (report.started, Duration::from_secs(7)));
+        assert!(partial.partial.is_some_and(|reason| reason.contains("breaks off")));
+        assert_eq!(partial.client_cpu, Duration::from_millis(350));
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused_with_its_line() {
+        assert_eq!(parse("\n"), Err(RecordError::Empty));
+        assert!(matches!(parse("{}"), Err(RecordError::NotARecord(_))));
+        assert_eq!(parse(r#"{"kind":"run","formatVersion":2}"#), Err(RecordError::OtherVersion { found: 2 }));
+        let text = lines(&fixture::report());
+        let broken = text.replacen(r#"{"kind":"period""#, r#"{"kind":"pause""#, 1);
+        let Err(RecordError::Broken { line: 2, why }) = parse(&broken) else { panic!("line 2 is broken") };
+        assert!(why.contains("pause"), "{why}");
+    }
+
+    fn any_period() -> impl Strategy<Value = Period> {
+        let phase = prop::sample::select(vec![Phase::WarmUp, Phase::Search, Phase::Measure, Phase::Stop]);
+        let samples = prop::collection::vec(0..u64::MAX / 2, 0..12);
+        (phase, samples, any::<[u32; 8]>(), any::<u64>()).prop_map(|(phase, samples, numbers, big)| {
+            let mut totals = fixture::totals(u64::from(numbers[0] % 20), big);
+            let number = |at: usize| u64::from(numbers[at]);
+            for (place, sample) in samples.into_iter().enumerate() {
+                match place % 5 {
+                    0 => totals.departures.schedule_error.record(sample),
+                    1 => totals.acknowledgements.from_intended.record(sample),
+                    2 => totals.acknowledgements.from_sent.record(sample),
+                    3 => totals.arrivals.from_intended.record(sample),
+                    _ => totals.arrivals.from_sent.record(sample),
+                }
+            }
+            totals.departures.skipped = number(1);
+            totals.acknowledgements.failed = number(2);
+            totals.arrivals.corrupted = number(3);
+            totals.arrivals.before_intended = number(4);
+            let mut period = fixture::period(phase, 1, totals);
+            period.at = Duration::from_nanos(number(5));
+            period.elapsed = Duration::from_nanos(number(6));
+            period.wall = WallTime(big);
+            period.target = f64::from(numbers[7]);
+            period.unread = big;
+            period.schedule_lag = Duration::from_nanos(big);
+            period
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        /// What is written is read back, and a record cut anywhere gives the periods whose lines are whole.
+        #[test]
+        fn what_was_written_is_read(periods in prop::collection::vec(any_period(), 0..5), cut in any::<prop::sample::Index>()) {
+            let report = fixture::of(periods, fixture::totals(3, 3));
+            let text = lines(&report);
+            let recording = parse(&text).expect("our own");
+            prop_assert_eq!(&recording.periods, &report.periods);
+            prop_assert_eq!(&recording.plan, &report.plan);
+            prop_assert_eq!(recording.end.as_ref().map(|end| &end.verdict), Some(&report.verdict));
+
+            let header_len = text.find('\n').expect("lines");
+            let cut = header_len + cut.index(text.len() - header_len);
+            let whole = text[..cut].matches('\n').count().saturating_sub(1);
+            let recording = parse(&text[..cut]).expect("only its last line is torn");
+            // A line may be whole but for its end.
+            prop_assert!((whole..=whole + 1).contains(&(recording.periods.len() + usize::from(recording.end.is_some()))));
+            prop_assert_eq!(&recording.periods[..], &report.periods[..recording.periods.len()]);
+        }
+    }
+}

@@ -1,0 +1,553 @@
+//! What a person sees: the plan before the start, a line per period, the result at the end. Plain text, as wide as asked.
+
+use std::time::Duration;
+
+use super::{
+    Period, Report,
+    context::Context,
+    json::cpu_per_message,
+    quantity::{bytes, counted, grouped, latency, per_second, rate, real, span, three_digits},
+    verdict::{self, latencies},
+};
+use crate::{
+    config::{
+        driver::{DriverConfig, DriverKind},
+        workload::{CatchUp, PayloadSource, RateGoal, Workload},
+    },
+    load::header,
+    plan::{Plan, rate::Rate},
+    stats::latency::Latency,
+};
+
+/// Blanks before every line but the title.
+const INDENT: &str = "  ";
+
+/// Blanks between two columns.
+const GAP: usize = 2;
+
+/// Narrower than this nothing is made, whatever is asked: words and numbers would not stay whole.
+const WIDTH_MIN: usize = 60;
+
+/// The result as a person reads it, in lines of at most `width` characters where words allow it.
+///
+/// `written` names the files that hold more. MB are a million bytes, as the messages' payloads are counted.
+#[must_use]
+pub fn result(report: &Report, context: &Context, written: &[&str], width: usize) -> String {
+    let width = width.max(WIDTH_MIN);
+    let mut text = String::new();
+    let mut line = |line: &str| {
+        text.push_str(line.trim_end());
+        text.push('\n');
+    };
+    line(&format!("{} on {} ({})", report.plan.workload.name, report.driver, report.system));
+    line("");
+    wrap(&verdict::headline(report), INDENT, INDENT, width).iter().for_each(|wrapped| line(wrapped));
+    for note in verdict::notes(report, context) {
+        wrap(&note, "  - ", "    ", width).iter().for_each(|wrapped| line(wrapped));
+    }
+    line("");
+    rates(report).lines().iter().for_each(|row| line(row));
+    line("");
+    latency_table(report, width).iter().for_each(|row| line(row));
+    line("");
+    wrap(&client(report, context), INDENT, INDENT, width).iter().for_each(|wrapped| line(wrapped));
+    for path in written {
+        line(&format!("{INDENT}Written to {path}"));
+    }
+    text
+}
+
+/// Cells in rows; the first row is the heading, the first column names the rows and stands to the left.
+struct Grid(Vec<Vec<String>>);
+
+impl Grid {
+    fn widths(&self) -> Vec<usize> {
+        let columns = self.0.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            self.0.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        (0..columns).map(width).collect()
+    }
+
+    fn width(&self) -> usize {
+        let widths = self.widths();
+        INDENT.len() + widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1)
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let widths = self.widths();
+        let line = |row: &Vec<String>| {
+            let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
+                if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+            });
+            format!("{INDENT}{}", cells.collect::<Vec<_>>().join(&" ".repeat(GAP)))
+        };
+        self.0.iter().map(line).collect()
+    }
+}
+
+/// `text` in lines of at most `width` characters, the first one after `first`, the others after `rest`.
+fn wrap(text: &str, first: &str, rest: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = first.to_owned();
+    let mut used = line.chars().count();
+    let mut empty = true;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if !empty && used + 1 + length > width {
+            lines.push(std::mem::replace(&mut line, rest.to_owned()));
+            used = rest.chars().count();
+            empty = true;
+        }
+        if !empty {
+            line.push(' ');
+            used += 1;
+        }
+        line.push_str(word);
+        used += length;
+        empty = false;
+    }
+    lines.push(line);
+    lines
+}
+
+/// Megabytes, of a million bytes, per second.
+fn megabytes(bytes: u64, elapsed: Duration) -> String {
+    three_digits(per_second(bytes, elapsed) / 1e6)
+}
+
+fn rates(report: &Report) -> Grid {
+    let (measured, elapsed) = (&report.measured, report.measured_for);
+    let size = u64::from(report.plan.workload.message_size);
+    let cells = |cells: [&str; 4]| cells.map(str::to_owned).to_vec();
+    let row = |name: &str, count: u64, bytes: u64| {
+        vec![name.to_owned(), rate(per_second(count, elapsed)), megabytes(bytes, elapsed), grouped(count)]
+    };
+    let target = verdict::target(report);
+    let mut rows = vec![
+        cells([&format!("Rates, over {}", span(rounded(elapsed))), "msg/s", "MB/s", "messages"]),
+        vec!["target".to_owned(), rate(target), three_digits(target * real(size) / 1e6), String::new()],
+        row("sent", measured.departures.attempted, measured.departures.attempted * size),
+        row("acknowledged", measured.acknowledgements.acked, measured.acknowledgements.acked_bytes),
+    ];
+    if measured.acknowledgements.failed > 0 {
+        rows.push(row("failed", measured.acknowledgements.failed, measured.acknowledgements.failed * size));
+    }
+    if !report.plan.consumers.is_empty() {
+        rows.push(row("received", measured.arrivals.received, measured.arrivals.received_bytes));
+    }
+    Grid(rows)
+}
+
+/// To a tenth of a second where it is longer than one: 60.0004 s is `1 min`.
+fn rounded(elapsed: Duration) -> Duration {
+    if elapsed < Duration::from_secs(1) {
+        return elapsed;
+    }
+    let tenths = (elapsed.as_millis() + 50) / 100;
+    Duration::from_millis(u64::try_from(tenths).unwrap_or(u64::MAX / 100) * 100)
+}
+
+/// The columns of the latency table: a name, and the share of the samples that a value is above.
+const COLUMNS: [(&str, f64); 6] =
+    [("p50", 0.5), ("p75", 0.75), ("p95", 0.95), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
+
+/// A percentile, or `-` where not even one sample can be expected above it.
+fn percentile(samples: &Latency, quantile: f64) -> String {
+    // A whisker of tolerance: 1,000 samples are enough for p99.9, though 1 - 0.999 is a little less than a thousandth.
+    if real(samples.count()) * (1.0 - quantile) < 0.999 { "-".to_owned() } else { latency(real(samples.at(quantile))) }
+}
+
+/// A row per latency, or where that is too wide a column per latency.
+fn latency_table(report: &Report, width: usize) -> Vec<String> {
+    let answered = report.answered();
+    let shown: Vec<_> = latencies(&answered).into_iter().filter(|(_, _, samples)| samples.count() > 0).collect();
+    if shown.is_empty() {
+        return vec![format!("{INDENT}No latencies: nothing was acknowledged.")];
+    }
+    let values = |samples: &Latency| {
+        let mut cells: Vec<String> = COLUMNS.iter().map(|(_, quantile)| percentile(samples, *quantile)).collect();
+        cells.push(latency(real(samples.max())));
+        cells.push(latency(samples.mean()));
+        cells
+    };
+    let heads = COLUMNS.iter().map(|(name, _)| *name).chain(["max", "mean"]).map(str::to_owned);
+    let mut rows = vec![["Latency".to_owned()].into_iter().chain(heads).collect::<Vec<_>>()];
+    rows.extend(
+        shown.iter().map(|(_, name, samples)| [(*name).to_owned()].into_iter().chain(values(samples)).collect()),
+    );
+    let wide = Grid(rows);
+    if wide.width() <= width {
+        return wide.lines();
+    }
+    // Turned, with the names in two lines.
+    let names = shown.iter().map(|(_, name, _)| name.split_once([',', ' ']).unwrap_or((name, "")));
+    let (mut above, mut below) = (vec!["Latency".to_owned()], vec![String::new()]);
+    for (what, of) in names {
+        above.push(what.to_owned());
+        below.push(of.trim().to_owned());
+    }
+    let turned = (1..wide.0[0].len()).map(|column| wide.0.iter().map(|row| row[column].clone()).collect());
+    Grid([above, below].into_iter().chain(turned).collect()).lines()
+}
+
+fn client(report: &Report, context: &Context) -> String {
+    let cpu = format!("Client CPU {}", latency(report.client_cpu.as_secs_f64() * 1e9));
+    let each = cpu_per_message(report).map_or_else(String::new, |nanos| format!(", {} per message", latency(nanos)));
+    let broker = if context.embedded() { ", of which part is the embedded broker's" } else { "" };
+    let memory = format!(
+        "memory {}, at most {}{broker}",
+        bytes(report.process.memory_bytes),
+        bytes(report.process.memory_bytes_max)
+    );
+    format!("{cpu}{each}; {memory}")
+}
+
+/// Widths of the columns of [`period_line`], each with its heading.
+const PERIOD: [(&str, usize); 14] = [
+    ("time", 8),
+    ("phase", 13),
+    ("target/s", 10),
+    ("sent/s", 10),
+    ("acked/s", 10),
+    ("recv/s", 10),
+    ("MB/s", 7),
+    ("unread", 9),
+    ("pub p50", 8),
+    ("pub p99", 8),
+    ("pub max", 8),
+    ("e2e p99", 8),
+    ("late", 8),
+    ("errors", 7),
+];
+
+fn in_columns(cells: [String; PERIOD.len()]) -> String {
+    let pad = |(column, (cell, (_, width))): (usize, (String, &(&str, usize)))| {
+        if column == 1 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+    };
+    let line = cells.into_iter().zip(&PERIOD).enumerate().map(pad).collect::<Vec<_>>().join(" ");
+    line.trim_end().to_owned()
+}
+
+/// The heading over the lines of [`period_line`].
+///
+/// `pub` is publish latency from the intended instant, `e2e` end-to-end from the intended instant, `late` how far the
+/// sender lies behind its schedule, `MB/s` what is acknowledged.
+#[must_use]
+pub fn period_heading() -> String {
+    in_columns(PERIOD.map(|(heading, _)| heading.to_owned()))
+}
+
+/// One period as a line without its end, in the columns of [`period_heading`]; fields keep their order and are
+/// separated by blanks only.
+#[must_use]
+pub fn period_line(period: &Period) -> String {
+    let (totals, elapsed) = (&period.totals, period.elapsed);
+    let acks = &totals.acknowledgements;
+    let every_second = |count: u64| rate(per_second(count, elapsed));
+    // A value and its unit stay one word, so that a line splits at its blanks.
+    let joined = |text: String| text.replace(' ', "");
+    let figure = |samples: &Latency, quantile: f64| {
+        if samples.count() == 0 { "-".to_owned() } else { joined(latency(real(samples.at(quantile)))) }
+    };
+    in_columns([
+        format!("{:.1}s", period.at.as_secs_f64()),
+        period.phase.to_string().replace(' ', "-"),
+        rate(period.target),
+        every_second(totals.departures.attempted),
+        every_second(acks.acked),
+        every_second(totals.arrivals.received),
+        megabytes(acks.acked_bytes, elapsed),
+        grouped(period.unread),
+        figure(&acks.from_intended, 0.5),
+        figure(&acks.from_intended, 0.99),
+        figure(&acks.from_intended, 1.0),
+        figure(&totals.arrivals.from_intended, 0.99),
+        joined(latency(period.schedule_lag.as_secs_f64() * 1e9)),
+        grouped(acks.failed + totals.arrivals.corrupted),
+    ])
+}
+
+/// What is printed before a run starts: what will be done, by whom, and how much comes of it.
+///
+/// `system` is what the messaging system says of itself, where it has been asked already.
+#[must_use]
+pub fn plan_text(plan: &Plan, driver: &DriverConfig, system: Option<&str>, width: usize) -> String {
+    let workload = &plan.workload;
+    let broker = match (&driver.kind, system) {
+        (DriverKind::Embedded, _) => {
+            format!("{}: embedded, loopback. For trying and testing, not for quoting.", driver.name)
+        }
+        (DriverKind::Kafka(_), Some(system)) => format!("{}: {system}", driver.name),
+        (DriverKind::Kafka(kafka), None) => {
+            let servers = kafka.common.get("bootstrap.servers").or_else(|| kafka.producer.get("bootstrap.servers"));
+            format!("{}: Kafka at {}", driver.name, servers.map_or("an address of the client's own", String::as_str))
+        }
+    };
+    let mut facts = vec![("Workload", what(plan)), ("System", broker), ("Rate", who_sends(plan))];
+    facts.push(("Durations", durations(workload)));
+    facts.push(("Expected", expected(plan)));
+    facts.extend(cautions(workload).into_iter().map(|caution| ("Note", caution)));
+    facts.push(("Run", format!("{}, seed {}", plan.run, plan.seed.0)));
+    let mut text = String::new();
+    for (name, fact) in facts {
+        for line in wrap(&fact, &format!("{name:<11}"), &" ".repeat(11), width.max(WIDTH_MIN)) {
+            text.push_str(&line);
+            text.push('\n');
+        }
+    }
+    text.push_str("Placement\n");
+    text.push_str(&plan.to_string());
+    text
+}
+
+/// The workload in one sentence.
+fn what(plan: &Plan) -> String {
+    let workload = &plan.workload;
+    let payload = match &workload.payload {
+        PayloadSource::File(path) => format!("the bytes of {}", path.display()),
+        PayloadSource::Random { ratio, pool } => {
+            format!("{:.0} % of them random, {}", ratio * 100.0, counted(u64::from(*pool), "payload"))
+        }
+    };
+    let consumers = plan.consumers.len() as u64;
+    let readers = if consumers == 0 {
+        "no consumers".to_owned()
+    } else {
+        format!("{} in {}", counted(consumers, "consumer"), counted(plan.subscriptions.len() as u64, "subscription"))
+    };
+    format!(
+        "{}: {} of {}, messages of {} bytes ({payload}), {}, {readers}.",
+        workload.name,
+        counted(u64::from(workload.topics), "topic"),
+        counted(u64::from(workload.partitions_per_topic), "partition"),
+        grouped(u64::from(workload.message_size)),
+        counted(plan.producers.len() as u64, "producer"),
+    )
+}
+
+/// The rate, and each producer's share of it.
+fn who_sends(plan: &Plan) -> String {
+    let producers = plan.producers.len() as u64;
+    match plan.workload.rate {
+        RateGoal::Search => format!(
+            "searched: the highest that holds over all of {} (producerRate is 0), then measured at that fixed rate. {}",
+            counted(producers, "producer"),
+            verdict::search_criterion(),
+        ),
+        RateGoal::Fixed(total) if producers == 1 => format!("{} msg/s from 1 producer.", grouped(total)),
+        RateGoal::Fixed(total) => {
+            let share = u32::try_from(producers)
+                .ok()
+                .filter(|producers| *producers > 0)
+                .and_then(|producers| Some(Rate::per_second(total)?.share(1, producers).as_f64()));
+            let each = share.map_or_else(String::new, |share| {
+                format!(" = {} msg/s for each of {} producers", rate(share), grouped(producers))
+            });
+            format!("{} msg/s in all{each}: producerRate is the total of the run.", grouped(total))
+        }
+    }
+}
+
+fn durations(workload: &Workload) -> String {
+    let mut parts = Vec::new();
+    if workload.warmup_duration > Duration::ZERO {
+        parts.push(format!("{} of warm-up that does not count", span(workload.warmup_duration)));
+    }
+    if workload.rate == RateGoal::Search {
+        parts.push("the search, usually about a minute".to_owned());
+    }
+    if let Some(backlog) = workload.backlog {
+        let kept =
+            if backlog.drain_ratio < 1.0 { format!(" by {:.0} %", backlog.drain_ratio * 100.0) } else { String::new() };
+        parts.push(format!("a backlog of {} built up and drained{kept}", bytes(backlog.bytes)));
+    }
+    parts.push(format!("{} measured", span(workload.test_duration)));
+    format!("{}.", parts.join(", then "))
+}
+
+/// Messages and bytes that the warm-up and the measurement make.
+fn expected(plan: &Plan) -> String {
+    let workload = &plan.workload;
+    let RateGoal::Fixed(total) = workload.rate else {
+        return "depends on the rate that is found.".to_owned();
+    };
+    let lasts = workload.warmup_duration + workload.test_duration;
+    let messages = u128::from(total) * lasts.as_nanos() / 1_000_000_000;
+    let messages = u64::try_from(messages).unwrap_or(u64::MAX);
+    let volume = messages.saturating_mul(u64::from(workload.message_size));
+    let beside =
+        if workload.backlog.is_some() { ", and what is sent while the backlog builds up and drains" } else { "" };
+    let readers = u64::from(if plan.consumers.is_empty() { 0 } else { workload.subscriptions_per_topic });
+    let received = match readers {
+        0 => String::new(),
+        1 => ", received once".to_owned(),
+        2 => ", received twice".to_owned(),
+        times => format!(", received {times} times"),
+    };
+    format!("{} sent ({}){beside}{received}.", counted(messages, "message"), bytes(volume))
+}
+
+/// What the workload's choices mean for the numbers.
+fn cautions(workload: &Workload) -> Vec<String> {
+    let mut cautions = Vec::new();
+    if workload.message_size < header::LEN as u32 {
+        cautions.push(format!(
+            "messages below {} bytes have no room for our header: they can be counted but not told apart, and end-to-end \
+             latency comes from the broker's timestamp, in whole milliseconds.",
+            header::LEN
+        ));
+    }
+    match workload.catch_up {
+        CatchUp::All => {}
+        CatchUp::Cap(keep) => cautions
+            .push(format!("catchUp: messages that are late by more than {} are skipped, and counted.", span(keep))),
+        CatchUp::Drop => cautions.push("catchUp: messages that are late are skipped, and counted.".to_owned()),
+    }
+    cautions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::workload::Backlog,
+        report::{Drained, Phase, fixture},
+        stats::tally::Totals,
+    };
+
+    #[track_caller]
+    fn looks(got: &str, want: &str) {
+        assert!(got == want, "this was printed:\n{got}\ninstead of:\n{want}");
+    }
+
+    #[test]
+    fn a_sound_run() {
+        let got = result(&fixture::report(), &fixture::context(), &["made-up.json"], 110);
+        looks(
+            &got,
+            "\
+made-up on kafka (Kafka, 3 brokers, librdkafka 2.12.1)
+
+  26,010 messages acknowledged since the load began, each received once by each of the 2 subscriptions of its
+  topic: nothing lost, doubled, out of order or corrupted.
+
+  Rates, over 24 s  msg/s  MB/s  messages
+  target            1,000  1.02
+  sent              1,000  1.02    24,000
+  acknowledged      1,000  1.02    24,000
+  received          2,000  2.05    48,000
+
+  Latency                        p50      p75      p95      p99    p99.9   p99.99      max     mean
+  publish, from intended     3.32 ms  6.45 ms  9.83 ms  10.6 ms  10.8 ms  10.8 ms  10.8 ms  4.14 ms
+  publish, from sent         3.30 ms  6.43 ms  9.81 ms  10.6 ms  10.8 ms  10.8 ms  10.8 ms  4.13 ms
+  schedule error             15.0 µs  20.0 µs  24.0 µs  24.8 µs  25.0 µs  25.0 µs  25.0 µs  15.0 µs
+  end-to-end, from intended  3.62 ms  6.75 ms  10.1 ms  10.9 ms  11.1 ms  11.1 ms  11.1 ms  4.44 ms
+  end-to-end, from sent      3.60 ms  6.73 ms  10.1 ms  10.9 ms  11.1 ms  11.1 ms  11.1 ms  4.43 ms
+
+  Client CPU 1.20 s, 50.0 µs per message; memory 90.0 MB, at most 95.0 MB
+  Written to made-up.json
+",
+        );
+    }
+
+    /// Turned on a narrow terminal; too few samples for the far percentiles; the embedded broker is not passed over.
+    #[test]
+    fn a_short_partial_run_on_a_narrow_terminal() {
+        let period = fixture::period(Phase::Measure, 0, fixture::totals(500, 1));
+        let mut report = fixture::of(vec![period], Totals::default());
+        report.partial = Some("interrupted by the user".to_owned());
+        report.verdict.drained = Drained::NotAwaited;
+        let got = result(&report, &fixture::embedded(), &[], 72);
+        looks(
+            &got,
+            "\
+made-up on kafka (Kafka, 3 brokers, librdkafka 2.12.1)
+
+  500 messages acknowledged, 1,000 received; whether all arrived was not
+  checked: the run ended early.
+  - PARTIAL: interrupted by the user. What was measured until then, 1 s,
+    is shown.
+  - EMBEDDED BROKER, LOOPBACK: in memory and in this process. For trying
+    and testing, not for quoting.
+
+  Rates, over 1 s  msg/s   MB/s  messages
+  target           1,000   1.02
+  sent               500  0.512       500
+  acknowledged       500  0.512       500
+  received         1,000   1.02     1,000
+
+  Latency        publish    publish  schedule     end-to-end  end-to-end
+           from intended  from sent     error  from intended   from sent
+  p50            3.27 ms    3.25 ms   14.9 µs        3.57 ms     3.55 ms
+  p75            6.31 ms    6.29 ms   19.8 µs        6.61 ms     6.59 ms
+  p95            9.80 ms    9.77 ms   24.0 µs        10.1 ms     10.1 ms
+  p99            10.5 ms    10.5 ms   24.7 µs        10.8 ms     10.8 ms
+  p99.9                -          -         -        11.1 ms     11.1 ms
+  p99.99               -          -         -              -           -
+  max            10.8 ms    10.8 ms   25.0 µs        11.1 ms     11.1 ms
+  mean           4.12 ms    4.10 ms   15.0 µs        4.42 ms     4.40 ms
+
+  Client CPU 50.0 ms, 100 µs per message; memory 90.0 MB, at most 95.0
+  MB, of which part is the embedded broker's
+",
+        );
+    }
+
+    #[test]
+    fn periods_stand_in_columns() {
+        let heading = period_heading();
+        let line = period_line(&fixture::period(Phase::FillBacklog, 11, fixture::totals(1_000, 1)));
+        looks(
+            &format!("{heading}\n{line}"),
+            "    time phase           target/s     sent/s    acked/s     recv/s    MB/s    unread  pub p50  pub p99  pub max  e2e p99     late  errors
+   12.0s fill-backlog       1,000      1,000      1,000      2,000    1.02         4   3.31ms   10.6ms   10.8ms   10.9ms   20.0µs       0",
+        );
+        assert_eq!(line.split_whitespace().count(), PERIOD.len(), "a line splits at its blanks");
+        let idle = period_line(&fixture::period(Phase::Measure, 0, Totals::default()));
+        assert_eq!(idle.split_whitespace().count(), PERIOD.len(), "{idle}");
+    }
+
+    #[test]
+    fn the_plan_says_what_the_rate_means() {
+        looks(
+            &plan_text(&fixture::plan(fixture::workload()), &fixture::context().driver, None, 100),
+            "\
+Workload   made-up: 2 topics of 3 partitions, messages of 1,024 bytes (50 % of them random, 100
+           payloads), 10 producers, 4 consumers in 4 subscriptions.
+System     kafka: Kafka at broker:9092
+Rate       1,000 msg/s in all = 100 msg/s for each of 10 producers: producerRate is the total of the
+           run.
+Durations  2 s of warm-up that does not count, then 24 s measured.
+Expected   26,000 messages sent (26.6 MB), received twice.
+Run        00000000000000ab, seed 7
+Placement
+  this process: topics 0-1; 10 producers, 1000 msg/s; 4 consumers
+",
+        );
+    }
+
+    #[test]
+    fn a_search_with_a_backlog_is_planned_in_words() {
+        let mut workload = fixture::workload();
+        workload.rate = RateGoal::Search;
+        workload.message_size = 10;
+        workload.backlog = Some(Backlog { bytes: 1 << 30, drain_ratio: 0.9 });
+        let text = plan_text(&fixture::plan(workload), &fixture::embedded().driver, None, 100);
+        for part in
+            ["embedded, loopback", "searched", "95 %", "1.07 GB built up and drained by 90 %", "10 bytes", "Note"]
+        {
+            assert!(text.contains(part), "{part} is missing in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_wider_than_asked() {
+        let mut report = fixture::report();
+        report.partial = Some("worker 0 did not answer within 30 s when asked to read its counters".to_owned());
+        for width in [80, 100, 120] {
+            let text = result(&report, &fixture::embedded(), &[], width);
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{text}");
+        }
+    }
+}
