@@ -290,7 +290,6 @@ impl Run {
         if consumers.is_empty() {
             return Ok(Event::Done);
         }
-        tracing::info!("Creating {} consumers...", consumers.len());
         self.arrivals = (0..consumers.len().min(cores())).map(|_| Arc::default()).collect();
         // Upstream commits by hand unless the client does it by itself.
         let commits = match &self.preparation.driver.kind {
@@ -359,7 +358,6 @@ impl Run {
         if producers.is_empty() {
             return Ok(Event::Done);
         }
-        tracing::info!("Creating {} producers...", producers.len());
         let size = self.pool[0].len();
         let full = self.preparation.verify == Verify::Full;
         let most = self.driver.in_flight_max(size);

@@ -1,6 +1,7 @@
-//! Files and texts of a run.
+//! Files of a run: the record, which grows with each period, and the result.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -8,98 +9,291 @@ use std::{
 
 use omb_core::{
     config::driver::DriverConfig,
-    controller::End,
     plan::Plan,
-    report::{Period, Report},
+    report::{
+        Period, Report,
+        context::{Context, Host, ResultFormat},
+        json, record, table,
+    },
 };
 
 use super::input::Input;
 use crate::flags;
 
-/// The two files of a run: the result, and the record that grows with each period.
+/// Longest file name without its ending that common file systems bear, with room for a number.
+const NAME_MAX: usize = 200;
+
+/// The two files of a run. Nothing is ever overwritten: both come into being under names that were free.
 #[derive(Debug)]
 pub(crate) struct Files {
     result: PathBuf,
-    record: PathBuf,
+    record: Record,
+}
+
+/// The `.jsonl` file. What cannot be written now is kept and tried again, so a disk that fills up loses nothing as
+/// long as the process lives.
+#[derive(Debug)]
+struct Record {
+    path: PathBuf,
     file: File,
     pending: Vec<u8>,
-    failed: bool,
+    /// Whether the trouble has been told.
+    told: bool,
 }
 
 impl Files {
+    /// Finds free names and creates the record, so that a folder that cannot be written to is noticed before the run
+    /// and not after it.
     pub(crate) fn reserve(
         flags: &flags::Run,
         input: &Input,
         driver: &DriverConfig,
         several: bool,
     ) -> Result<Self, String> {
-        let _ = (flags, input, driver, several);
-        Ok(Self {
-            result: PathBuf::new(),
-            record: PathBuf::new(),
-            file: File::open("/dev/null").map_err(|e| e.to_string())?,
-            pending: vec![],
-            failed: false,
-        })
+        let name = format!("{}-{}", name_of(input), plain(&driver.name));
+        let (folder, stem) = match &flags.output {
+            None => {
+                let now = jiff::Zoned::now().strftime("%Y-%m-%d-%H-%M-%S");
+                (PathBuf::new(), format!("{name}-{now}"))
+            }
+            Some(path) => {
+                if path.is_dir() || path.file_name().is_none() {
+                    return Err(format!("--output {}: a folder, where a file is wanted", path.display()));
+                }
+                let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+                let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+                (folder, if several { format!("{stem}-{name}") } else { stem })
+            }
+        };
+        let explicit = flags.output.is_some() && !several;
+        for copy in 1..1_000 {
+            let stem = if copy == 1 { stem.clone() } else { format!("{stem}-{copy}") };
+            let result = folder.join(format!("{stem}.json"));
+            let result = match &flags.output {
+                // The name as it was given, whatever its ending.
+                Some(path) if explicit => path.clone(),
+                _ => result,
+            };
+            let path = result.with_extension("jsonl");
+            if path == result {
+                return Err(format!(
+                    "--output {}: this ending belongs to the record beside the result",
+                    path.display()
+                ));
+            }
+            let taken = result.exists().then_some(&result);
+            match (taken, OpenOptions::new().write(true).create_new(true).open(&path)) {
+                (None, Ok(file)) => {
+                    return Ok(Self { result, record: Record { path, file, pending: Vec::new(), told: false } });
+                }
+                (Some(taken), opened) => {
+                    if opened.is_ok() {
+                        // It was created a moment ago and holds nothing.
+                        let _ = fs::remove_file(&path);
+                    }
+                    if explicit {
+                        return Err(format!("{} exists already, and nothing is ever overwritten", taken.display()));
+                    }
+                }
+                (None, Err(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    if explicit {
+                        return Err(format!("{} exists already, and nothing is ever overwritten", path.display()));
+                    }
+                }
+                (None, Err(error)) => return Err(format!("cannot write {}: {error}", path.display())),
+            }
+        }
+        Err(format!("no free name like {stem}.json is left"))
     }
-    pub(crate) fn append(&mut self, _period: &Period) -> bool {
+
+    /// Begins the record.
+    pub(crate) fn begin(&mut self, plan: &Plan, context: &Context, system: &str) -> bool {
+        self.record.line(&record::header(plan, context, Some(system)))
+    }
+
+    /// Appends a period as it arrives. Whether all that was appended so far is on the disk.
+    pub(crate) fn append(&mut self, period: &Period) -> bool {
+        self.record.line(&record::period(period))
+    }
+
+    /// Ends the record of a run that has no result, and removes it if it holds nothing.
+    pub(crate) fn end_without_report(&mut self, why: &str) {
+        let empty = fs::metadata(&self.record.path).is_ok_and(|metadata| metadata.len() == 0);
+        if empty && self.record.pending.is_empty() {
+            let _ = fs::remove_file(&self.record.path);
+        } else {
+            self.record.line(&record::end_without_report(why));
+        }
+    }
+
+    /// Writes the result, and ends the record. Returns the files that hold what was measured, and whether all went as
+    /// it should.
+    pub(crate) fn write(&mut self, report: &Report, context: &Context) -> (Vec<String>, bool) {
+        let mut whole = self.record.line(&record::end(report));
+        let text = format!("{:#}\n", json::result(report, context));
+        let mut written = Vec::new();
+        match write_new(&self.result, &text) {
+            Ok(()) => written.push(self.result.display().to_string()),
+            Err(error) => {
+                whole = false;
+                tracing::error!("cannot write {}: {error}", self.result.display());
+                written.extend(self.write_elsewhere(&text));
+            }
+        }
+        written.push(self.record.path.display().to_string());
+        (written, whole)
+    }
+
+    /// The result must not be lost because its folder is full or gone: it goes to the folder for temporary files, or
+    /// to stdout.
+    fn write_elsewhere(&self, text: &str) -> Option<String> {
+        let name = self.result.file_name().unwrap_or_default();
+        let elsewhere = std::env::temp_dir().join(name);
+        match write_new(&elsewhere, text) {
+            Ok(()) => {
+                tracing::warn!("the result is in {} instead", elsewhere.display());
+                Some(elsewhere.display().to_string())
+            }
+            Err(error) => {
+                tracing::error!("nor can it be written to {}: {error}; here it is:", elsewhere.display());
+                print!("{text}");
+                None
+            }
+        }
+    }
+}
+
+impl Record {
+    fn line(&mut self, line: &str) -> bool {
+        self.pending.extend_from_slice(line.as_bytes());
+        self.pending.push(b'\n');
+        // A write may take a part; the rest is tried again with the next line.
+        while !self.pending.is_empty() {
+            match self.file.write(&self.pending) {
+                Ok(0) => break,
+                Ok(taken) => drop(self.pending.drain(..taken)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    if !self.told {
+                        self.told = true;
+                        tracing::error!(
+                            "cannot write to {}: {error}; what it lacks is kept and tried again",
+                            self.path.display()
+                        );
+                    }
+                    return false;
+                }
+            }
+        }
         true
     }
-    pub(crate) fn end(&mut self, _end: &End) {}
-    pub(crate) fn write(
-        &mut self,
-        _report: &Report,
-        _driver: &DriverConfig,
-        _flags: &flags::Run,
-    ) -> io::Result<PathBuf> {
-        Ok(PathBuf::new())
+}
+
+/// Writes a file whole, under a name that is free, or leaves nothing behind.
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    if written.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    written
+}
+
+/// The workload's name where it is a plain file name, else the file's stem.
+fn name_of(input: &Input) -> String {
+    let name = &input.workload.name;
+    if *name == plain(name) && name.len() <= NAME_MAX { name.clone() } else { plain(&input.stem) }
+}
+
+/// A text as part of a file name.
+fn plain(text: &str) -> String {
+    let keep = |c: char| if c.is_control() || "/\\:*?\"<>|".contains(c) { '-' } else { c };
+    let text: String = text.trim_start_matches('.').chars().map(keep).collect();
+    let end = text.char_indices().map(|(at, _)| at).nth(NAME_MAX).unwrap_or(text.len());
+    let text = text[..end].trim();
+    if text.is_empty() { "unnamed".to_owned() } else { text.to_owned() }
+}
+
+/// What a result says beside the measurement.
+pub(crate) fn context(flags: &flags::Run, driver: &DriverConfig) -> Context {
+    let (_, librdkafka) = omb_runtime_real::driver::kafka::library_version();
+    let mut context = Context::new(env!("CARGO_PKG_VERSION"), driver.clone());
+    context.commit = option_env!("OMB_COMMIT").map(str::to_owned);
+    context.clients = BTreeMap::from([("librdkafka".to_owned(), librdkafka)]);
+    context.host = host();
+    context.started = Some(jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string());
+    context.format = match flags.result_format {
+        flags::ResultFormat::Omb => ResultFormat::Omb,
+        flags::ResultFormat::Upstream => ResultFormat::Upstream,
+    };
+    context
+}
+
+/// What this machine says of itself; Linux tells it in text files, and what is not there stays out of the result.
+fn host() -> Host {
+    let read = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+    let field = |path: &str, key: &str| {
+        let text = read(path)?;
+        let line = text.lines().find(|line| line.starts_with(key))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    let memory = field("/proc/meminfo", "MemTotal");
+    let kib = memory.and_then(|memory| memory.split_whitespace().next()?.parse::<u64>().ok());
+    Host {
+        name: read("/proc/sys/kernel/hostname"),
+        system: Some(format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
+        kernel: read("/proc/sys/kernel/osrelease"),
+        cpu_model: field("/proc/cpuinfo", "model name"),
+        cores: std::thread::available_parallelism().ok().and_then(|cores| u32::try_from(cores.get()).ok()),
+        memory_bytes: kib.map(|kib| kib << 10),
     }
 }
-pub(crate) fn config(plan: &Plan, _driver: &DriverConfig) -> String {
-    plan.workload.resolved().to_string()
+
+/// Columns to write for: those of the terminal, or a hundred.
+pub(crate) fn width() -> usize {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: this request writes one `winsize`, and fails harmlessly if stdout is no terminal.
+    let failed = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) };
+    if failed == 0 && size.ws_col > 0 { usize::from(size.ws_col).min(140) } else { 100 }
 }
-pub(crate) fn plan(plan: &Plan, _driver: &DriverConfig, _system: &str) -> String {
-    plan.to_string()
+
+/// The plan, as it is printed before anything starts.
+pub(crate) fn plan(plan: &Plan, driver: &DriverConfig, system: &str) -> String {
+    format!("{}\n", table::plan_text(plan, driver, Some(system), width()).trim_end())
 }
-pub(crate) fn short_line(_p: &Period) -> String {
-    String::new()
-}
-pub(crate) fn period_header() -> String {
-    String::new()
-}
-pub(crate) fn period_line(p: &Period) -> String {
-    let t = &p.totals;
-    let s = p.elapsed.as_secs_f64();
-    format!(
-        "{:>6.1} {:<8} ack/s {:>9.0} recv/s {:>9.0} unread {:>8} infl {:>6} lag {:?} pub p50 {:.3} p99 {:.3} max {:.3} ms e2e p50 {:.3} p99 {:.3} sched p50 {:.1} p99 {:.1} us rss {} MB cpu {:?} broker {:?}",
-        p.at.as_secs_f64(),
-        p.phase.to_string(),
-        t.acknowledgements.acked as f64 / s,
-        t.arrivals.received as f64 / s,
-        p.unread,
-        p.in_flight,
-        p.schedule_lag,
-        t.acknowledgements.from_intended.at(0.5) as f64 / 1e6,
-        t.acknowledgements.from_intended.at(0.99) as f64 / 1e6,
-        t.acknowledgements.from_intended.max() as f64 / 1e6,
-        t.arrivals.from_intended.at(0.5) as f64 / 1e6,
-        t.arrivals.from_intended.at(0.99) as f64 / 1e6,
-        t.departures.schedule_error.at(0.5) as f64 / 1e3,
-        t.departures.schedule_error.at(0.99) as f64 / 1e3,
-        p.process.memory_bytes >> 20,
-        p.process.client_cpu(),
-        p.process.broker_cpu
-    )
-}
-pub(crate) fn table(r: &Report, _driver: &DriverConfig, _flags: &flags::Run, _w: Option<&Path>) -> String {
-    format!(
-        "{:?} measured {:?} acked {} recv {} cpu {:?} per msg {:.0} ns {:?}\n",
-        r.verdict,
-        r.measured_for,
-        r.measured.acknowledgements.acked,
-        r.measured.arrivals.received,
-        r.client_cpu,
-        r.client_cpu.as_nanos() as f64 / r.measured.acknowledgements.acked as f64,
-        r.problems
-    )
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_parts_of_file_names() {
+        assert_eq!(plain("my workload"), "my workload");
+        assert_eq!(plain("a/b:c"), "a-b-c");
+        assert_eq!(plain("../../etc/passwd"), "-..-etc-passwd");
+        assert_eq!(plain("  "), "unnamed");
+        assert_eq!(plain(&"é".repeat(300)).chars().count(), NAME_MAX);
+    }
+
+    #[test]
+    fn nothing_is_overwritten_and_nothing_half_written_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("result.json");
+        write_new(&path, "one").expect("a free name");
+        assert_eq!(write_new(&path, "two").map_err(|error| error.kind()), Err(io::ErrorKind::AlreadyExists));
+        assert_eq!(fs::read_to_string(&path).expect("written"), "one");
+    }
+
+    /// A disk that is full for a while loses no line.
+    #[test]
+    fn what_could_not_be_written_is_tried_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("record.jsonl");
+        let full = OpenOptions::new().write(true).open("/dev/full").expect("Linux has a full disk to try with");
+        let mut record = Record { path: path.clone(), file: full, pending: Vec::new(), told: false };
+        assert!(!record.line("one"));
+        record.file = File::create(&path).expect("a file");
+        assert!(record.line("two"));
+        assert_eq!(fs::read_to_string(&path).expect("written"), "one\ntwo\n");
+    }
 }

@@ -4,12 +4,9 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use omb_core::{
-    controller::Settings,
     plan::Plan,
-    report::{Period, Phase},
+    report::{Period, Phase, quantity, table},
 };
-
-use super::output;
 
 /// A bar, or lines.
 #[derive(Debug)]
@@ -21,7 +18,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(plan: &Plan, _settings: &Settings) -> Self {
+    pub(crate) fn new(plan: &Plan) -> Self {
         let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let warm_up_ms = millis(plan.workload.warmup_duration);
         let total_ms = warm_up_ms + millis(plan.workload.test_duration);
@@ -54,14 +51,14 @@ impl Progress {
                     Phase::Measure => at.min(self.total_ms),
                     _ => bar.position(),
                 });
-                bar.set_message(output::short_line(period));
+                bar.set_message(in_short(period));
             }
             None => {
                 if !self.headed {
                     self.headed = true;
-                    println!("{}", output::period_header());
+                    println!("{}", table::period_heading());
                 }
-                println!("{}", output::period_line(period));
+                println!("{}", table::period_line(period));
             }
         }
     }
@@ -71,4 +68,22 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+/// What fits behind a bar.
+fn in_short(period: &Period) -> String {
+    let (acks, arrivals) = (&period.totals.acknowledgements, &period.totals.arrivals);
+    let mut text = format!(
+        "{} of {} msg/s, publish p99 {}",
+        quantity::rate(quantity::per_second(acks.acked, period.elapsed)),
+        quantity::rate(period.target),
+        quantity::latency(quantity::real(acks.from_intended.at(0.99))),
+    );
+    if arrivals.received > 0 {
+        text += &format!(", end-to-end p99 {}", quantity::latency(quantity::real(arrivals.from_intended.at(0.99))));
+    }
+    if acks.failed > 0 {
+        text += &format!(", {} failed", acks.failed);
+    }
+    text
 }

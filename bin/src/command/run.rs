@@ -10,7 +10,7 @@ use omb_core::{
     controller::{self, Controller, End, Settings},
     id::RunId,
     plan::Plan,
-    report::{Phase, Report},
+    report::{Phase, context::Context, table},
     seed::Seed,
 };
 use omb_runtime_real::{clock::Clock, embedded, event_loop::Clock as _, local, performer::Performer};
@@ -106,18 +106,19 @@ async fn one(
             return Err(exit::USAGE.into());
         }
     };
-    tracing::info!("Starting benchmark with config: {}", output::config(&plan, driver));
+    tracing::info!("Starting benchmark with config: {}", plan.workload.resolved());
     let settings = Settings { payload: input.payload.clone(), ..Settings::new(driver.clone()) };
     let clock = Clock;
     let mut performer = Performer::start(runtime.clone(), broker.clone());
     let mut observer = Watch {
-        progress: Progress::new(&plan, &settings),
+        progress: Progress::new(&plan),
         files,
         driver,
+        context: output::context(flags, driver),
         plan: plan.clone(),
-        report: None,
+        began: false,
+        reported: false,
         trouble: false,
-        flags,
     };
     let (stop, mut stops) = mpsc::unbounded_channel();
     let interrupts = tokio::spawn(async move {
@@ -164,7 +165,7 @@ fn conclude(end: &End, observer: &Watch<'_>) -> Result<Ended, ExitCode> {
         }
         End::Failed(failure) => {
             tracing::error!("{failure}");
-            if observer.report.is_some() {
+            if observer.reported {
                 // What was measured until then is there, and marked partial.
                 return Ended::by(failure).map(|ended| ended.max(Ended::Failed));
             }
@@ -178,11 +179,13 @@ struct Watch<'a> {
     progress: Progress,
     files: Files,
     driver: &'a DriverConfig,
+    context: Context,
     plan: Plan,
-    report: Option<Report>,
+    /// The messaging system has answered, and the plan has been printed.
+    began: bool,
+    reported: bool,
     /// Something could not be written.
     trouble: bool,
-    flags: &'a flags::Run,
 }
 
 impl local::Observer for Watch<'_> {
@@ -198,14 +201,33 @@ impl local::Observer for Watch<'_> {
             }
             controller::Output::Report(report) => {
                 self.progress.finish();
-                let written = self.files.write(report, self.driver, self.flags);
-                self.trouble |= written.is_err();
-                print!("{}", output::table(report, self.driver, self.flags, written.ok().as_deref()));
-                self.report = Some((**report).clone());
+                self.context.ended = Some(jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string());
+                let (written, whole) = self.files.write(report, &self.context);
+                self.trouble |= !whole;
+                self.reported = true;
+                let written: Vec<&str> = written.iter().map(String::as_str).collect();
+                println!("\n{}", table::result(report, &self.context, &written, output::width()).trim_end());
             }
             controller::Output::Warning(text) => tracing::warn!("{text}"),
-            controller::Output::Finished(end) => self.files.end(end),
+            controller::Output::Finished(end) => {
+                if !self.reported {
+                    self.files.end_without_report(&match end {
+                        End::Failed(failure) => failure.message.clone(),
+                        _ => "interrupted before the load began".to_owned(),
+                    });
+                }
+            }
             controller::Output::ToWorker { .. } => {}
+        }
+    }
+
+    fn on_controller(&mut self, controller: &Controller, _now: omb_core::time::Instant) {
+        if !self.began && !controller.system().is_empty() {
+            self.began = true;
+            self.trouble |= !self.files.begin(&self.plan, &self.context, controller.system());
+            println!("{}", output::plan(&self.plan, self.driver, controller.system()));
+            // What was entered in the same step is told after the plan.
+            self.tell(Phase::CreateTopics);
         }
     }
 
@@ -217,12 +239,13 @@ impl local::Observer for Watch<'_> {
 impl Watch<'_> {
     /// The guide's words for what begins.
     fn tell(&self, phase: Phase) {
+        let plan = &self.plan;
         match phase {
-            Phase::CreateTopics => tracing::info!("Creating {} topics...", self.plan.topics.len()),
-            Phase::WarmUp => {
-                print!("{}", output::plan(&self.plan, self.driver, ""));
-                tracing::info!("Starting load test...");
-            }
+            Phase::CreateTopics if !self.began => {}
+            Phase::CreateTopics => tracing::info!("Creating {} topics...", plan.topics.len()),
+            Phase::CreateConsumers => tracing::info!("Creating {} consumers...", plan.consumers.len()),
+            Phase::CreateProducers => tracing::info!("Creating {} producers...", plan.producers.len()),
+            Phase::WarmUp => tracing::info!("Starting load test..."),
             Phase::Drain => tracing::info!("Waiting for the last messages..."),
             _ => tracing::debug!("Entering phase: {phase}"),
         }

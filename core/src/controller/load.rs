@@ -189,7 +189,9 @@ impl Load {
         settings: &Settings,
         subscriptions: u64,
     ) -> Next {
-        let next = self.next_phase(now, phase, plan, settings, subscriptions);
+        // Phases begin and end on the lines at which they were due, not when the answers came: durations stay whole.
+        let line = self.next_read.map_or(now, |line| line.min(now));
+        let next = self.next_phase(line, phase, plan, settings, subscriptions);
         self.next_read = match next {
             Next::Stop | Next::Fail(_) => None,
             // Periods keep to the grid of the load's beginning; a phase may end between two lines of it. While a

@@ -145,6 +145,9 @@ struct Probe {
 /// Waiting for the consumers to receive what is left.
 #[derive(Debug, Default)]
 struct Drain {
+    /// The counts agreed, but messages that were given up had arrived in place of confirmed ones: only silence tells
+    /// now that nothing more comes.
+    by_silence: bool,
     deadline: Instant,
     progress_at: Instant,
     distinct: u64,
@@ -188,6 +191,12 @@ impl Controller {
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// What the messaging system says of itself; empty until it has answered.
+    #[must_use]
+    pub fn system(&self) -> &str {
+        &self.system
     }
 
     /// What it works from.
@@ -348,8 +357,13 @@ impl Controller {
 
     fn drain(&mut self, now: Instant) {
         self.enter(Phase::Drain);
-        self.drain =
-            Drain { deadline: now + self.settings.drain_within, progress_at: now, distinct: 0, next: Some(now) };
+        self.drain = Drain {
+            by_silence: false,
+            deadline: now + self.settings.drain_within,
+            progress_at: now,
+            distinct: 0,
+            next: Some(now),
+        };
         // Consumers that were paused when the run was cut short could not receive what is left.
         self.ask(now, self.settings.call_within, |_, _| Command::ResumeConsumers);
     }
@@ -364,7 +378,7 @@ impl Controller {
         }
         let ended = if subscriptions == 0 {
             Drained::NotAwaited
-        } else if load.totals().unread(subscriptions) == 0 {
+        } else if load.totals().unread(subscriptions) == 0 && !self.drain.by_silence {
             Drained::Completely
         } else if now.since(self.drain.progress_at) >= self.settings.quiet_after {
             Drained::Quiet
@@ -387,6 +401,12 @@ impl Controller {
                 (subscription, (seen.get(&subscription).copied().unwrap_or_default(), missing))
             })
             .collect();
+        if self.verdict.missing() > 0 && self.verdict.drained == Drained::Completely {
+            self.drain.by_silence = true;
+            self.drain.progress_at = now;
+            self.drain.next = Some(now + self.settings.look_again);
+            return self.enter(Phase::Drain);
+        }
         self.report_and_tear_down(now);
     }
 

@@ -165,6 +165,13 @@ impl Kafka {
     }
 }
 
+/// Number and text of the version of librdkafka that is linked.
+#[must_use]
+pub fn library_version() -> (u32, String) {
+    let (number, text) = rdkafka::util::get_rdkafka_version();
+    (number.cast_unsigned(), text)
+}
+
 fn refused_setting(error: &KafkaError) -> Failure {
     let text = match error {
         KafkaError::ClientConfig(_, description, key, value) => format!("{key}={value}: {description}"),
