@@ -7,6 +7,7 @@
 //! The machines in here ([`controller`], [`worker`], [`broker`]) are driven by the real network and clock in one
 //! crate and by a simulation in another; neither shows in here. A module uses only what stands above it in this list.
 
+pub mod broker;
 pub mod config;
 pub mod controller;
 pub mod id;
