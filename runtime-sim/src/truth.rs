@@ -44,6 +44,8 @@ pub struct Attempt {
     pub intended: Instant,
     /// When it left.
     pub sent: Instant,
+    /// Under which of [`Truth::rates`].
+    pub rate: usize,
 }
 
 /// A message that the broker confirmed.
@@ -145,7 +147,7 @@ pub struct Truth {
     /// When the last message left.
     pub last_attempt: Option<Duration>,
     /// Messages that left, by producer.
-    sent: BTreeMap<ProducerId, u64>,
+    departed: BTreeMap<ProducerId, u64>,
     distinct: BTreeMap<SubscriptionId, BTreeSet<(ProducerId, u64)>>,
     newest: BTreeMap<(ConsumerId, Place, ProducerId), u64>,
 }
@@ -153,7 +155,7 @@ pub struct Truth {
 impl Truth {
     /// Messages of this producer that left so far.
     pub fn sent_by(&mut self, producer: ProducerId) -> &mut u64 {
-        self.sent.entry(producer).or_default()
+        self.departed.entry(producer).or_default()
     }
 
     /// A message left.

@@ -191,7 +191,8 @@ impl SimLoad {
                 let count = truth.sent_by(id);
                 let mark = Mark { producer: id, sequence: *count, probe: false };
                 *count += 1;
-                truth.attempted(at, Attempt { mark, intended: due.intended, sent: now });
+                let rate = truth.rates.len() - 1;
+                truth.attempted(at, Attempt { mark, intended: due.intended, sent: now, rate });
                 mark
             });
             producer.queue.push_back(Outgoing { mark, in_flight, key, payload });
