@@ -194,7 +194,8 @@ impl SimBroker {
         if fails {
             let performed = self.kept().rng.random_bool(0.5);
             self.witness.note("broker", format_args!("fails {name} of connection {}, performed: {performed}", conn.0));
-            self.witness.hit(format!("effect: {name} failed{}", if performed { " after it was performed" } else { "" }));
+            self.witness
+                .hit(format!("effect: {name} failed{}", if performed { " after it was performed" } else { "" }));
             if !performed {
                 let _ = replies.send(Reply { token, response: Err("not now".to_owned()) });
                 return;

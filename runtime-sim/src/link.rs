@@ -80,7 +80,15 @@ pub async fn run<O: Observer + 'static>(
     let (to_worker, worker_inputs) = mpsc::unbounded_channel();
     let answered: Rc<RefCell<BTreeSet<u64>>> = Rc::default();
 
-    spawn_local(obey(load, observer.clone(), worker_inputs, to_worker.clone(), to_controller.clone(), link.clone(), clock.clone()));
+    spawn_local(obey(
+        load,
+        observer.clone(),
+        worker_inputs,
+        to_worker.clone(),
+        to_controller.clone(),
+        link.clone(),
+        clock.clone(),
+    ));
     if let Some(at) = intruder {
         spawn_local(intrude(at, controller.plan().run, to_worker.clone(), witness, controller.plan().seed));
     }
@@ -198,13 +206,7 @@ async fn obey<O: Observer>(
 }
 
 /// Another controller that takes the worker for its own.
-async fn intrude(
-    at: Duration,
-    run: RunId,
-    to: mpsc::UnboundedSender<worker::Input>,
-    witness: Witness,
-    seed: Seed,
-) {
+async fn intrude(at: Duration, run: RunId, to: mpsc::UnboundedSender<worker::Input>, witness: Witness, seed: Seed) {
     sleep(at).await;
     witness.hit("effect: another controller spoke to the worker");
     let other = RunId(run.0 ^ 1);

@@ -199,7 +199,11 @@ fn troubles(seed: Seed, linked: bool, load: Duration) -> Vec<Planned> {
 fn trouble(family: &str, rng: &mut impl Rng, load: Duration) -> Planned {
     let at = rng.random_range(Duration::ZERO..load);
     // Mostly short enough to be survived, sometimes not.
-    let lasts = Duration::from_millis(if rng.random_bool(0.8) { rng.random_range(100..2_500) } else { rng.random_range(2_500..9_000) });
+    let lasts = Duration::from_millis(if rng.random_bool(0.8) {
+        rng.random_range(100..2_500)
+    } else {
+        rng.random_range(2_500..9_000)
+    });
     let ms = |rng: &mut dyn FnMut() -> u64| Duration::from_millis(rng());
     let trouble = match family {
         "slow" => Trouble::Broker(broker::Trouble::Slow(ms(&mut || rng.random_range(20..1_200)))),
@@ -250,7 +254,11 @@ impl fmt::Display for Scenario {
         let retries = if self.knobs.retries { "retrying" } else { "not retrying" };
         let room = if self.capacity == ROOMY { "all it needs".to_owned() } else { format!("{} bytes", self.capacity) };
         let link = if self.linked { "two processes" } else { "one process" };
-        writeln!(f, "  {producer} producers, {retries}, catch up {:?}; the broker has room for {room}; {link}", it.catch_up)?;
+        writeln!(
+            f,
+            "  {producer} producers, {retries}, catch up {:?}; the broker has room for {room}; {link}",
+            it.catch_up
+        )?;
         if self.client_clock != Skew::NONE || self.broker_clock != Skew::NONE {
             writeln!(f, "  clocks off: client by {:?}, broker by {:?}", self.client_clock, self.broker_clock)?;
         }

@@ -128,7 +128,8 @@ pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness:
     let (stop, stops) = mpsc::unbounded_channel();
     let clock = Clock::new(time.clone(), scenario.client_clock);
     let began = clock.now();
-    let cast = Cast { scenario: scenario.clone(), plan: plan.clone(), settings: settings.clone(), weather: weather.clone() };
+    let cast =
+        Cast { scenario: scenario.clone(), plan: plan.clone(), settings: settings.clone(), weather: weather.clone() };
     let (looking, seen, local) = (watcher.clone(), witness.clone(), clock.clone());
     client.spawn(async move {
         // What `local::run` holds cannot move between threads, and need not.
@@ -189,14 +190,8 @@ async fn run(
 ) -> (End, Option<Report>) {
     let Cast { scenario, plan, settings, weather } = cast;
     let controller = Controller::new(clock.now(), plan, settings);
-    let mut load = SimLoad::new(
-        broker,
-        clock.clone(),
-        scenario.knobs.clone(),
-        scenario.seed,
-        weather.clone(),
-        witness.clone(),
-    );
+    let mut load =
+        SimLoad::new(broker, clock.clone(), scenario.knobs.clone(), scenario.seed, weather.clone(), witness.clone());
     let mut observer = Onlooker { watcher, witness: witness.clone(), report: None };
     if scenario.linked {
         let observer = Rc::new(RefCell::new(observer));

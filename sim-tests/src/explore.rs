@@ -178,7 +178,10 @@ pub fn explore(sweep: Sweep, done: impl Fn(&Played) + Sync) -> Explored {
                     if sweep.twice && played.broken.is_empty() {
                         let again = play(played.seed).hash;
                         if again != played.hash {
-                            played.broken.push(format!("two runs of this seed differ: traces {:016x} and {again:016x}", played.hash));
+                            played.broken.push(format!(
+                                "two runs of this seed differ: traces {:016x} and {again:016x}",
+                                played.hash
+                            ));
                         }
                     }
                     done(&played);

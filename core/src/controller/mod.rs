@@ -528,9 +528,11 @@ impl Controller {
             Phase::CreateTopics => self.create_consumers(now),
             Phase::CreateConsumers => self.create_producers(now),
             Phase::CreateProducers if self.plan.paths() > 0 => self.probe(now),
-            Phase::CreateProducers => self.start_load(now),
+            // Without consumers nothing is probed: the load is started from here, and its start answered here.
+            Phase::CreateProducers if self.load.is_none() => self.start_load(now),
             Phase::Probe if self.load.is_none() => self.on_probed(now, &snapshots),
-            Phase::Probe
+            Phase::CreateProducers
+            | Phase::Probe
             | Phase::WarmUp
             | Phase::Search
             | Phase::Settle

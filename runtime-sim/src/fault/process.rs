@@ -56,7 +56,9 @@ impl fmt::Display for Trouble {
         match self {
             Self::Late(by) => write!(f, "worker reports late by up to {} ms", by.as_millis()),
             Self::Mute => f.write_str("worker reports nothing"),
-            Self::Lossy(share) => write!(f, "controller and worker lose and double {:.0} % of their messages", share * 100.0),
+            Self::Lossy(share) => {
+                write!(f, "controller and worker lose and double {:.0} % of their messages", share * 100.0)
+            }
             Self::Severed => f.write_str("controller and worker cut apart"),
         }
     }

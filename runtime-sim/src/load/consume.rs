@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use omb_core::{
     broker::{
-        Committer, ErrorCode, FetchPartition, Fetched, Join, OffsetCommit, OffsetSpec, Request, Response, Sync, TopicRef,
+        Committer, ErrorCode, FetchPartition, Fetched, Join, OffsetCommit, OffsetSpec, Request, Response, Sync,
+        TopicRef,
     },
     config::workload::Verify,
     load::header,
@@ -163,7 +164,8 @@ impl SimLoad {
         let Response::Metadata(found) = self.ask(member, request, within).await? else { return None };
         let partitions = found.into_iter().next()?.1.ok()?.partitions.cast_unsigned();
         let share = |(nth, id): (usize, &String)| {
-            let mine: Vec<u32> = (0..partitions).filter(|partition| *partition as usize % members.len() == nth).collect();
+            let mine: Vec<u32> =
+                (0..partitions).filter(|partition| *partition as usize % members.len() == nth).collect();
             (id.clone(), Bytes::from(protocol::encode(&mine)))
         };
         Some(members.iter().enumerate().map(share).collect())
@@ -180,9 +182,9 @@ impl SimLoad {
         loop {
             if self.0.clock.now().since(heard) >= heartbeat_every {
                 heard = self.0.clock.now();
-                let request =
-                    Request::Heartbeat { group: member.spec.group.clone(), member: Self::committer(member) };
-                if let Some(Response::Heartbeat(Err(code))) = self.ask(member, request, self.0.knobs.request_within).await
+                let request = Request::Heartbeat { group: member.spec.group.clone(), member: Self::committer(member) };
+                if let Some(Response::Heartbeat(Err(code))) =
+                    self.ask(member, request, self.0.knobs.request_within).await
                 {
                     return expelled(code);
                 }

@@ -169,14 +169,7 @@ struct SendingThread {
 impl SimLoad {
     /// The load of a client on this node, against the broker at `broker`.
     #[must_use]
-    pub fn new(
-        broker: SocketAddr,
-        clock: Clock,
-        knobs: Knobs,
-        seed: Seed,
-        weather: Weather,
-        witness: Witness,
-    ) -> Self {
+    pub fn new(broker: SocketAddr, clock: Clock, knobs: Knobs, seed: Seed, weather: Weather, witness: Witness) -> Self {
         Self(Arc::new(Inner { broker, clock, knobs, seed, weather, witness, state: Mutex::default() }))
     }
 
@@ -294,7 +287,8 @@ impl SimLoad {
         };
         let topics = topics.into_iter().map(new).collect();
         let request = Request::CreateTopics { topics, validate_only: false };
-        let response = self.insist(&mut Client::new(self.0.broker), request, CREATE_WITHIN).await.map_err(unreachable)?;
+        let response =
+            self.insist(&mut Client::new(self.0.broker), request, CREATE_WITHIN).await.map_err(unreachable)?;
         let Response::CreateTopics(results) = response else { return Err(nonsense()) };
         for (name, result) in results {
             match result {

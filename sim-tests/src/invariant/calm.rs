@@ -71,7 +71,12 @@ impl Calm {
         let long_over = troubles.iter().all(|planned| planned.at + planned.lasts + RECOVERED <= drain_began);
         let damaged = troubles.iter().any(|it| matches!(it.trouble, Trouble::Broker(broker::Trouble::Damage(_))));
         let lost = report.verdict.lost();
-        if report.verdict.drained == Drained::Quiet && lost > 0 && long_over && !damaged && truth.groups_emptied.is_empty() {
+        if report.verdict.drained == Drained::Quiet
+            && lost > 0
+            && long_over
+            && !damaged
+            && truth.groups_emptied.is_empty()
+        {
             broken.note(format_args!("{lost} messages are called lost, but nothing kept them from being read"));
         }
     }

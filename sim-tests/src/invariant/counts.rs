@@ -6,8 +6,14 @@
 
 use std::collections::BTreeSet;
 
-use omb_core::{controller::{End, Output}, id::ProducerId, report::{Drained, Report}, time::Instant, worker::Worker};
 use omb_core::broker::Broker;
+use omb_core::{
+    controller::{End, Output},
+    id::ProducerId,
+    report::{Drained, Report},
+    time::Instant,
+    worker::Worker,
+};
 use omb_runtime_sim::{
     truth::{Place, Truth},
     world::Outcome,
@@ -49,7 +55,10 @@ impl Counts {
         for ack in &truth.acks[self.acks..] {
             let stored = at(truth, &ack.place, ack.offset);
             if stored != Some(ack.mark) {
-                broken.note(format_args!("{:?} was acknowledged as {} of {:?}, where {stored:?} is", ack.mark, ack.offset, ack.place));
+                broken.note(format_args!(
+                    "{:?} was acknowledged as {} of {:?}, where {stored:?} is",
+                    ack.mark, ack.offset, ack.place
+                ));
             }
             if !self.acked.insert((ack.mark.producer, ack.mark.sequence)) {
                 broken.note(format_args!("{:?} was acknowledged twice", ack.mark));
@@ -59,7 +68,10 @@ impl Counts {
         for handed in &truth.handed[self.handed..] {
             let stored = at(truth, &handed.place, handed.offset);
             if stored != Some(handed.mark) {
-                broken.note(format_args!("{:?} was handed out from {} of {:?}, where {stored:?} is", handed.mark, handed.offset, handed.place));
+                broken.note(format_args!(
+                    "{:?} was handed out from {} of {:?}, where {stored:?} is",
+                    handed.mark, handed.offset, handed.place
+                ));
             }
         }
         self.handed = truth.handed.len();
@@ -72,7 +84,9 @@ impl Counts {
             None if report.whole == omb_core::stats::tally::Totals::default() => {}
             None => broken.note("the report tells of a load that nobody read"),
             Some(differences) => {
-                differences.iter().for_each(|difference| broken.note(format_args!("the report, at its best: {difference}")));
+                differences
+                    .iter()
+                    .for_each(|difference| broken.note(format_args!("the report, at its best: {difference}")));
             }
         }
         let acks = &report.whole.acknowledgements;
@@ -87,11 +101,16 @@ impl Counts {
             if truth.verdict.get(subscription) != Some(&told) {
                 broken.note(format_args!(
                     "{subscription}: {} confirmed and {} missing, in truth {:?}",
-                    missing.confirmed, missing.missing, truth.verdict.get(subscription)
+                    missing.confirmed,
+                    missing.missing,
+                    truth.verdict.get(subscription)
                 ));
             }
             if report.whole.seen.get(subscription) != Some(seen) {
-                broken.note(format_args!("{subscription}: the verdict saw {seen:?}, the totals {:?}", report.whole.seen.get(subscription)));
+                broken.note(format_args!(
+                    "{subscription}: the verdict saw {seen:?}, the totals {:?}",
+                    report.whole.seen.get(subscription)
+                ));
             }
         }
         if report.verdict.drained == Drained::Completely && report.partial.is_none() {

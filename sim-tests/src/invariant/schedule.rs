@@ -46,9 +46,13 @@ fn round(truth: &Truth, attempt: &Attempt) -> Option<u64> {
     let (messages, seconds) = (u128::from(messages), u128::from(seconds) * 1_000_000_000);
     let place = u128::from(attempt.mark.producer.0);
     let producers = u128::from(producers);
-    let due = |round: u128| Instant(start.0 + u64::try_from((round * producers + place) * seconds / messages).unwrap_or(u64::MAX));
+    let due = |round: u128| {
+        Instant(start.0 + u64::try_from((round * producers + place) * seconds / messages).unwrap_or(u64::MAX))
+    };
     let behind = u128::from(attempt.intended.0.checked_sub(start.0)?);
     // The division that found the instant rounded down, so the inverse may be one short.
     let near = (behind * messages / seconds).saturating_sub(place) / producers;
-    (near.saturating_sub(1)..=near + 1).find(|round| due(*round) == attempt.intended).and_then(|round| u64::try_from(round).ok())
+    (near.saturating_sub(1)..=near + 1)
+        .find(|round| due(*round) == attempt.intended)
+        .and_then(|round| u64::try_from(round).ok())
 }

@@ -28,9 +28,11 @@ impl Promise for Silence {
     }
 
     fn at_end(&mut self, outcome: &Outcome, truth: &Truth, broken: &mut Broken) {
-        let clock = omb_runtime_sim::clock::Clock::new(madsim::time::TimeHandle::current(), outcome.scenario.client_clock);
+        let clock =
+            omb_runtime_sim::clock::Clock::new(madsim::time::TimeHandle::current(), outcome.scenario.client_clock);
         // Two processes may be out of each other's reach; in one, the last command has been performed.
-        let grace = if outcome.scenario.linked { clock.true_span(outcome.settings.lease) } else { std::time::Duration::ZERO };
+        let grace =
+            if outcome.scenario.linked { clock.true_span(outcome.settings.lease) } else { std::time::Duration::ZERO };
         let limit = outcome.ended_at + grace + std::time::Duration::from_millis(10);
         if let Some(last) = truth.last_attempt.filter(|last| *last > limit) {
             broken.note(format_args!("a message left at {last:?}, the run ended at {:?}", outcome.ended_at));

@@ -1,10 +1,6 @@
 //! B3: the sum of the periods is the total, and the merged histograms hold exactly the workers' samples.
 
-use omb_core::{
-    controller::Output,
-    report::Report,
-    stats::tally::Totals,
-};
+use omb_core::{controller::Output, report::Report, stats::tally::Totals};
 use omb_runtime_sim::truth::Truth;
 
 use super::{Broken, Promise};
@@ -80,7 +76,11 @@ impl Sums {
                 whole.arrivals.from_intended.count(),
                 whole.arrivals.received - whole.arrivals.corrupted,
             ),
-            ("arrivals from sent", whole.arrivals.from_sent.count(), whole.arrivals.received - whole.arrivals.corrupted),
+            (
+                "arrivals from sent",
+                whole.arrivals.from_sent.count(),
+                whole.arrivals.received - whole.arrivals.corrupted,
+            ),
         ];
         for (what, samples, messages) in counts {
             if samples != messages {

@@ -2,13 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use omb_core::{
-    broker::Broker,
-    controller::Controller,
-    id::SubscriptionId,
-    report::Phase,
-    time::Instant,
-};
+use omb_core::{broker::Broker, controller::Controller, id::SubscriptionId, report::Phase, time::Instant};
 use omb_runtime_sim::truth::{Place, Truth};
 
 use super::{Broken, Promise};
