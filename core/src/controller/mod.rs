@@ -107,6 +107,8 @@ pub struct Controller {
     load: Option<Load>,
     system: String,
     topics_exist: bool,
+    /// The last command has been given.
+    closing: bool,
     verdict: Verdict,
     probe: Probe,
     drain: Drain,
@@ -170,6 +172,7 @@ impl Controller {
             load: None,
             system: String::new(),
             topics_exist: false,
+            closing: false,
             verdict: Verdict::default(),
             probe: Probe::default(),
             drain: Drain::default(),
@@ -415,6 +418,7 @@ impl Controller {
             let command = Command::DeleteTopics(self.plan.topics.iter().map(|topic| topic.name.clone()).collect());
             return self.ask_first(now, self.settings.call_within, &command);
         }
+        self.closing = true;
         self.ask(now, self.settings.call_within, |_, _| Command::Close);
     }
 
@@ -436,7 +440,7 @@ impl Controller {
         if self.phase == Phase::TearDown {
             // The result is out; what cannot be cleaned up is told, and the next step taken.
             self.outputs.push_back(Output::Warning(format!("while cleaning up: {failure}")));
-            return if self.closing() { self.finish() } else { self.tear_down(now) };
+            return if self.closing { self.finish() } else { self.tear_down(now) };
         }
         if failure.kind == FailureKind::Unreachable && self.phase == Phase::CreateTopics {
             // Nobody is there to delete them either; asking would only make the user wait once more.
@@ -449,10 +453,6 @@ impl Controller {
         }
         let loading = self.load.as_ref().is_some_and(|load| load.is_under_way());
         if loading && self.phase < Phase::Stop { self.stop_load(now) } else { self.report_and_tear_down(now) }
-    }
-
-    fn closing(&self) -> bool {
-        self.phase == Phase::TearDown && !self.topics_exist
     }
 
     /// Ends the run because somebody wanted it, once nothing is being asked.
@@ -644,7 +644,7 @@ impl Machine for Controller {
                     .map(|worker| worker.to_string())
                     .collect();
                 let text = format!("{} did not answer \"{}\" within its deadline", silent.join(", "), asked.what);
-                if self.closing() {
+                if self.closing {
                     self.outputs.push_back(Output::Warning(text));
                     self.finish();
                 } else {
