@@ -187,9 +187,12 @@ fn troubles(seed: Seed, linked: bool, load: Duration) -> Vec<Planned> {
         let rare = matches!(family, "mute" | "severed");
         if swarm.random_bool(if rare { 0.08 } else { 0.3 }) && possible {
             let mut rng = seed.stream(family);
-            for _ in 0..rng.random_range(1..=2) {
-                planned.push(trouble(family, &mut rng, load));
-            }
+            let first = trouble(family, &mut rng, load);
+            // One of a kind at a time: the end of the one would be the end of the other.
+            let second = trouble(family, &mut rng, load);
+            let apart = first.at + first.lasts < second.at || second.at + second.lasts < first.at;
+            planned.extend(Some(second).filter(|_| apart && rng.random_bool(0.5)));
+            planned.push(first);
         }
     }
     planned.sort_by_key(|planned| planned.at);
