@@ -11,6 +11,7 @@ use omb_core::{
     controller::{End, Output},
     id::ProducerId,
     report::{Drained, Report},
+    stats::tally::Totals,
     time::Instant,
     worker::Worker,
 };
