@@ -56,6 +56,8 @@ struct Kept {
     /// Batches of each partition that have been looked into, and groups that have had members.
     looked: BTreeMap<Place, i64>,
     peopled: BTreeSet<String>,
+    /// Records it had dropped at the last look.
+    dropped: u64,
     rng: ChaCha8Rng,
 }
 
@@ -81,6 +83,7 @@ impl SimBroker {
             spoiled: BTreeSet::new(),
             looked: BTreeMap::new(),
             peopled: BTreeSet::new(),
+            dropped: 0,
             rng: seed.stream("broker front"),
         };
         let broker = Self { kept: Arc::new(Mutex::new(kept)), witness, weather, clock };
@@ -226,7 +229,7 @@ impl SimBroker {
     /// Writes down what came to be stored since the last step, and which groups lost their last member.
     fn capture(&self) {
         let mut kept = self.kept();
-        let Kept { broker, looked, peopled, .. } = &mut *kept;
+        let Kept { broker, looked, peopled, dropped, .. } = &mut *kept;
         let mut notes = self.witness.notes();
         let notes = &mut *notes;
         for info in broker.topics() {
@@ -239,10 +242,20 @@ impl SimBroker {
                 }
             }
         }
+        if broker.produces_waiting() > 0 {
+            *notes.coverage.entry("effect: produce waits for room".to_owned()).or_default() += 1;
+        }
+        if broker.dropped().records > *dropped {
+            *dropped = broker.dropped().records;
+            *notes.coverage.entry("effect: broker dropped what was read".to_owned()).or_default() += 1;
+        }
         for group in broker.groups() {
             if !group.members.is_empty() {
                 peopled.insert(group.name);
-            } else if peopled.contains(&group.name) && notes.truth.groups_emptied.insert(group.name) {
+            } else if notes.truth.reading
+                && peopled.contains(&group.name)
+                && notes.truth.groups_emptied.insert(group.name)
+            {
                 *notes.coverage.entry("effect: group lost all its members".to_owned()).or_default() += 1;
             }
         }

@@ -74,7 +74,8 @@ impl Scenario {
             linked,
             client_clock,
             broker_clock,
-            troubles: troubles(seed, linked, longest_load(&workload)),
+            // Some come when the load is over and the last messages are waited for.
+            troubles: troubles(seed, linked, longest_load(&workload) + Duration::from_secs(1)),
             stop_at,
             intruder_at,
             workload,

@@ -142,7 +142,9 @@ pub struct Truth {
     pub at_reads: Vec<Counts>,
     /// What the comparison of confirmed and received should have found: confirmed, and missing of them.
     pub verdict: BTreeMap<SubscriptionId, (u64, u64)>,
-    /// Groups that lost all their members while the load went on: what they had not read was free to go.
+    /// The consumers are there, and are to read all there is.
+    pub reading: bool,
+    /// Groups that lost all their members while they were to read: what they had not read was free to go.
     pub groups_emptied: BTreeSet<String>,
     /// When the last message left.
     pub last_attempt: Option<Duration>,

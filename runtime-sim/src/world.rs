@@ -19,7 +19,7 @@ use omb_core::{
     controller::{self, Controller, End, Settings},
     id::RunId,
     plan::Plan,
-    report::Report,
+    report::{Phase, Report},
     time::Instant,
     worker::Worker,
 };
@@ -221,6 +221,7 @@ impl Observer for Onlooker {
             controller::Output::Entered(phase) => {
                 self.witness.note("controller", format_args!("enters {phase}"));
                 self.witness.hit(format!("phase: {phase}"));
+                self.witness.notes().truth.reading = (Phase::CreateProducers..=Phase::Drain).contains(phase);
             }
             controller::Output::Period(period) => {
                 let (departed, acked) = (&period.totals.departures, &period.totals.acknowledgements);
