@@ -58,10 +58,12 @@ impl Scenario {
         });
         let mut rng = seed.stream("capacity");
         let tight = workload.rate != RateGoal::Search && workload.backlog.is_none() && rng.random_bool(0.2);
-        let capacity = if tight { rng.random_range(60_000..400_000) } else { ROOMY };
+        let capacity = if tight { rng.random_range(15_000..250_000) } else { ROOMY };
         let linked = seed.stream("linked").random_bool(0.5);
         let (mut rng, ends) = (seed.stream("end"), longest_load(&workload) + Duration::from_secs(4));
-        let stop_at = rng.random_bool(0.15).then(|| rng.random_range(Duration::ZERO..ends));
+        // Some lose patience before the load has begun.
+        let patience = if rng.random_bool(0.25) { Duration::from_millis(1_200) } else { ends };
+        let stop_at = rng.random_bool(0.15).then(|| rng.random_range(Duration::ZERO..patience));
         let intruder_at = (linked && rng.random_bool(0.3)).then(|| rng.random_range(Duration::ZERO..ends));
         let mut rng = seed.stream("clocks");
         let mut skew = || if rng.random_bool(0.5) { clock::draw(&mut rng) } else { Skew::NONE };
@@ -166,7 +168,7 @@ fn troubles(seed: Seed, linked: bool, load: Duration) -> Vec<Planned> {
     if swarm.random_bool(0.15) {
         return Vec::new();
     }
-    let families: [(&str, bool); 15] = [
+    let families: [(&str, bool); 16] = [
         ("slow", true),
         ("stalled", true),
         ("failing", true),
@@ -180,12 +182,13 @@ fn troubles(seed: Seed, linked: bool, load: Duration) -> Vec<Planned> {
         ("delay", true),
         ("late", true),
         ("mute", true),
+        ("end", true),
         ("lossy", linked),
         ("severed", linked),
     ];
     let mut planned = Vec::new();
     for (family, possible) in families {
-        let rare = matches!(family, "mute" | "severed");
+        let rare = matches!(family, "mute" | "severed" | "end");
         if swarm.random_bool(if rare { 0.08 } else { 0.3 }) && possible {
             let mut rng = seed.stream(family);
             let first = trouble(family, &mut rng, load);
@@ -220,6 +223,7 @@ fn trouble(family: &str, rng: &mut impl Rng, load: Duration) -> Planned {
         "deaf broker" => Trouble::Network(network::Trouble::DeafBroker),
         "deaf client" => Trouble::Network(network::Trouble::DeafClient),
         "loss" => Trouble::Network(network::Trouble::Loss(rng.random_range(0.02..0.4))),
+        "end" => Trouble::Network(network::Trouble::Partition),
         "delay" => Trouble::Network(network::Trouble::Slow(ms(&mut || rng.random_range(30..400)))),
         "late" => Trouble::Process(process::Trouble::Late(ms(&mut || rng.random_range(50..3_000)))),
         "mute" => Trouble::Process(process::Trouble::Mute),
@@ -228,7 +232,15 @@ fn trouble(family: &str, rng: &mut impl Rng, load: Duration) -> Planned {
         other => unreachable!("no family of troubles is called {other}"),
     };
     let forever = matches!(trouble, Trouble::Process(process::Trouble::Mute | process::Trouble::Severed));
-    Planned { at, lasts: if forever { lasts * 6 } else { lasts }, trouble }
+    let (at, lasts) = match family {
+        // The last messages cannot be read, for longer than anybody waits for them.
+        "end" => {
+            (load.saturating_sub(Duration::from_millis(rng.random_range(1_500..3_000))), lasts + Duration::from_secs(8))
+        }
+        _ if forever => (at, lasts * 6),
+        _ => (at, lasts),
+    };
+    Planned { at, lasts, trouble }
 }
 
 /// In words, for the report of a broken promise.

@@ -4,7 +4,7 @@
 //! (payloads without header, damaged ones). The logs only grow; checks walk them with a cursor.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -138,8 +138,9 @@ pub struct Truth {
     pub rates: Vec<(Instant, omb_core::plan::rate::Rate, u32)>,
     /// What should have been counted by now.
     pub counts: Counts,
-    /// What should have been counted at each read.
-    pub at_reads: Vec<Counts>,
+    /// What should have been counted at each of the last reads, oldest first. Older ones tell nothing: a controller has
+    /// one read under way at a time, and a few fail before it gives up.
+    pub at_reads: VecDeque<Counts>,
     /// What the comparison of confirmed and received should have found: confirmed, and missing of them.
     pub verdict: BTreeMap<SubscriptionId, (u64, u64)>,
     /// The consumers are there, and are to read all there is.
@@ -153,6 +154,9 @@ pub struct Truth {
     distinct: BTreeMap<SubscriptionId, BTreeSet<(ProducerId, u64)>>,
     newest: BTreeMap<(ConsumerId, Place, ProducerId), u64>,
 }
+
+/// See [`Truth::at_reads`].
+const READS_KEPT: usize = 8;
 
 impl Truth {
     /// Messages of this producer that left so far.
@@ -216,7 +220,10 @@ impl Truth {
 
     /// A read was answered: this is what it had to say.
     pub fn read(&mut self) {
-        self.at_reads.push(self.counts.clone());
+        if self.at_reads.len() == READS_KEPT {
+            self.at_reads.pop_front();
+        }
+        self.at_reads.push_back(self.counts.clone());
     }
 
     /// Confirmed and received of one subscription, compared message by message.

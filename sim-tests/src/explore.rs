@@ -51,7 +51,7 @@ pub struct Played {
 fn keep_memory() {
     // SAFETY: mallopt may be called at any time and from any thread; these options only tune.
     unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 2);
+        libc::mallopt(libc::M_ARENA_MAX, 1);
         libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 30);
         libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
     }

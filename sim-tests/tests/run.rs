@@ -3,8 +3,8 @@
 
 use sim_tests::explore::{Sweep, explore, story};
 
-/// Seeds of a plain `cargo test`: about 25 s on one core.
-const SEEDS: u64 = 400;
+/// Seeds of a plain `cargo test`: some 25 s of one core.
+const SEEDS: u64 = 300;
 
 #[test]
 fn promises_hold_whatever_goes_wrong() {

@@ -154,7 +154,7 @@ impl Promise for Counts {
             broken.note(format_args!("of an idempotent producer, {twice}"));
         }
         // Nothing that the worker reports can get lost, so the last read is the one that is told.
-        if let (Some(report), Some(last)) = (&outcome.report, truth.at_reads.last())
+        if let (Some(report), Some(last)) = (&outcome.report, truth.at_reads.back())
             && !outcome.scenario.reports_can_be_lost()
             && !matches!(outcome.end, Some(End::Failed(_)))
         {
