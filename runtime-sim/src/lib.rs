@@ -1,4 +1,12 @@
 //! omb-runtime-sim: the same machines on madsim: simulated sockets, simulated clocks, faults on demand.
+//!
+//! ```text
+//!  client node                                     broker node
+//!    controller ── link ── worker                    core::broker behind frames, faulty on demand
+//!                            └─ load: producers ──── net ───┘
+//!                                     consumers              all that happened: witness (trace, coverage, truth)
+//! ```
+//!
 //! Empty unless the build has `--cfg madsim`, which this workspace's `.cargo/config.toml` sets.
 #![cfg(madsim)]
 
@@ -8,3 +16,15 @@ pub mod event_loop;
 /// The very local run of the product.
 #[path = "../../runtime-real/src/local.rs"]
 pub mod local;
+
+pub mod broker;
+pub mod clock;
+pub mod fault;
+pub mod link;
+pub mod load;
+pub mod net;
+pub mod scenario;
+pub mod trace;
+pub mod truth;
+pub mod witness;
+pub mod world;

@@ -107,6 +107,8 @@ pub struct Controller {
     load: Option<Load>,
     system: String,
     topics_exist: bool,
+    /// The last command has been given.
+    closing: bool,
     verdict: Verdict,
     probe: Probe,
     drain: Drain,
@@ -174,6 +176,7 @@ impl Controller {
             load: None,
             system: String::new(),
             topics_exist: false,
+            closing: false,
             verdict: Verdict::default(),
             probe: Probe::default(),
             drain: Drain::default(),
@@ -437,6 +440,7 @@ impl Controller {
             let command = Command::DeleteTopics(self.plan.topics.iter().map(|topic| topic.name.clone()).collect());
             return self.ask_first(now, self.settings.call_within, &command);
         }
+        self.closing = true;
         self.ask(now, self.settings.call_within, |_, _| Command::Close);
     }
 
@@ -458,7 +462,7 @@ impl Controller {
         if self.phase == Phase::TearDown {
             // The result is out; what cannot be cleaned up is told, and the next step taken.
             self.outputs.push_back(Output::Warning(format!("while cleaning up: {failure}")));
-            return if self.closing() { self.finish() } else { self.tear_down(now) };
+            return if self.closing { self.finish() } else { self.tear_down(now) };
         }
         if failure.kind == FailureKind::Unreachable && self.phase == Phase::CreateTopics {
             // Nobody is there to delete them either; asking would only make the user wait once more.
@@ -471,10 +475,6 @@ impl Controller {
         }
         let loading = self.load.as_ref().is_some_and(|load| load.is_under_way());
         if loading && self.phase < Phase::Stop { self.stop_load(now) } else { self.report_and_tear_down(now) }
-    }
-
-    fn closing(&self) -> bool {
-        self.phase == Phase::TearDown && !self.topics_exist
     }
 
     /// Ends the run because somebody wanted it, once nothing is being asked.
@@ -550,9 +550,11 @@ impl Controller {
             Phase::CreateTopics => self.create_consumers(now),
             Phase::CreateConsumers => self.create_producers(now),
             Phase::CreateProducers if self.plan.paths() > 0 => self.probe(now),
-            Phase::CreateProducers => self.start_load(now),
+            // Without consumers nothing is probed: the load is started from here, and its start answered here.
+            Phase::CreateProducers if self.load.is_none() => self.start_load(now),
             Phase::Probe if self.load.is_none() => self.on_probed(now, &snapshots),
-            Phase::Probe
+            Phase::CreateProducers
+            | Phase::Probe
             | Phase::WarmUp
             | Phase::Search
             | Phase::Settle
@@ -619,11 +621,14 @@ const PROBES_MAX: u32 = 20;
 fn unsound(report: &Report) -> Vec<String> {
     let mut reasons = Vec::new();
     let seen = report.verdict.seen();
+    let corrupted = report.whole.arrivals.corrupted;
     if report.verdict.lost() > 0 {
-        reasons.push(format!("{} acknowledged messages never arrived", report.verdict.lost()));
-    }
-    if report.whole.arrivals.corrupted > 0 {
-        reasons.push(format!("{} messages arrived corrupted", report.whole.arrivals.corrupted));
+        // A corrupted message arrived, but nobody can tell which one it was.
+        let some =
+            if corrupted > 0 { format!(" whole ({corrupted} messages arrived corrupted)") } else { String::new() };
+        reasons.push(format!("{} acknowledged messages never arrived{some}", report.verdict.lost()));
+    } else if corrupted > 0 {
+        reasons.push(format!("{corrupted} messages arrived corrupted"));
     }
     if report.backlog.is_some_and(|backlog| backlog.drain.is_none()) && report.partial.is_none() {
         reasons.push("the backlog was not drained by its deadline".to_owned());
@@ -667,7 +672,7 @@ impl Machine for Controller {
                     .map(|worker| worker.to_string())
                     .collect();
                 let text = format!("{} did not answer \"{}\" within its deadline", silent.join(", "), asked.what);
-                if self.closing() {
+                if self.closing {
                     self.outputs.push_back(Output::Warning(text));
                     self.finish();
                 } else {

@@ -1,0 +1,83 @@
+//! Clocks that are set wrong and run at the wrong speed; madsim has only one, and it is right.
+
+use std::{fmt, time::Duration};
+
+use madsim::time::TimeHandle;
+use omb_core::time::{Instant, WallTime, nanos};
+
+use crate::event_loop;
+
+/// A simulated process's clock.
+#[derive(Clone)]
+pub struct Clock {
+    time: TimeHandle,
+    skew: Skew,
+}
+
+/// How a clock errs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Skew {
+    /// What it shows when the simulation begins.
+    pub offset: Duration,
+    /// Its gain, in millionths: 20,000 is a clock that is 2 % fast.
+    pub gain_ppm: i64,
+}
+
+impl Skew {
+    /// A clock that is right.
+    pub const NONE: Self = Self { offset: Duration::ZERO, gain_ppm: 0 };
+}
+
+/// What the wall clocks showed when the simulation began: some day of 2026.
+const EPOCH: u64 = 1_780_000_000_000_000_000;
+
+const MILLION: i128 = 1_000_000;
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clock").field("skew", &self.skew).finish_non_exhaustive()
+    }
+}
+
+impl Clock {
+    /// A clock that errs by `skew`.
+    #[must_use]
+    pub fn new(time: TimeHandle, skew: Skew) -> Self {
+        assert!(skew.gain_ppm > -1_000_000, "clocks do not run backwards");
+        Self { time, skew }
+    }
+
+    /// Wall time of this clock's `Instant::ZERO`.
+    #[must_use]
+    pub fn wall_zero(&self) -> WallTime {
+        WallTime(EPOCH)
+    }
+
+    /// What the process's wall clock shows.
+    #[must_use]
+    pub fn wall(&self) -> WallTime {
+        WallTime(EPOCH + event_loop::Clock::now(self).0)
+    }
+
+    /// Whole milliseconds of [`Self::wall`], as brokers stamp records.
+    #[must_use]
+    pub fn wall_ms(&self) -> i64 {
+        (self.wall().0 / 1_000_000).cast_signed()
+    }
+}
+
+impl event_loop::Clock for Clock {
+    fn now(&self) -> Instant {
+        let elapsed = i128::from(nanos(self.time.elapsed()));
+        let shown = elapsed + elapsed * i128::from(self.skew.gain_ppm) / MILLION;
+        Instant(nanos(self.skew.offset) + u64::try_from(shown).expect("clocks do not run backwards"))
+    }
+
+    fn true_span(&self, span: Duration) -> Duration {
+        let span = i128::from(nanos(span));
+        // Rounded up: woken too early, a loop would have to sleep once more.
+        let spread = MILLION + i128::from(self.skew.gain_ppm);
+        let true_span = (span * MILLION + spread - 1) / spread;
+        Duration::from_nanos(u64::try_from(true_span).unwrap_or(u64::MAX))
+    }
+}

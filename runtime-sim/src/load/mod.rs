@@ -1,0 +1,478 @@
+//! The simulated load: what real threads do for each command, done by tasks over the simulated network.
+//!
+//! Everything that is decided per message is the product's own (`core::load`, `core::plan::pace`); what happened is told
+//! to the [`Witness`] beside it, from values of its own.
+
+mod consume;
+mod produce;
+pub mod record;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use madsim::task::{JoinHandle, spawn_local};
+use omb_core::{
+    broker::{ErrorCode, NewTopic, Request, Response, TopicRef},
+    config::workload::Verify,
+    id::{ConsumerId, ProducerId, SubscriptionId},
+    load::{
+        header,
+        keys::{KeyTable, KeyWalk},
+        receiver::{Ledger, ProducerRange, Receiver},
+        sender::{Confirmations, Sender},
+    },
+    plan::{pace::Pace, rate::Rate},
+    protocol::{
+        Command, Event, Failure, FailureKind,
+        command::{ConsumerSpec, Preparation, ProducerSpec, TopicSpec},
+        event::{Missing, Problem, Snapshot},
+    },
+    seed::Seed,
+    stats::tally::{Acknowledgements, Arrivals, Departures},
+};
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use tokio::{sync::Notify, time::sleep};
+
+use self::produce::Outgoing;
+use crate::{
+    clock::Clock,
+    event_loop::Clock as _,
+    fault::Weather,
+    local::{Answer, Performer},
+    net::{CallError, Client},
+    truth::Truth,
+    witness::Witness,
+};
+
+/// How the simulated client library is set: everything that the machines do not decide.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Knobs {
+    /// Whether the broker recognises a batch that comes twice.
+    pub idempotent: bool,
+    /// Whether a batch without a good answer is sent again.
+    pub retries: bool,
+    /// Longest wait for one answer.
+    pub request_within: Duration,
+    /// Longest time from taking a batch up to giving it up.
+    pub deliver_within: Duration,
+    /// How long a batch waits for more messages.
+    pub linger: Duration,
+    /// Most messages of a batch request.
+    pub batch_max: usize,
+    /// Most messages that wait in one producer's queue; a sender that finds it full stands still.
+    pub queue_max: usize,
+    /// Tasks that send.
+    pub senders: usize,
+    /// Silence after which the broker takes a consumer for dead.
+    pub session: Duration,
+    /// How often a consumer commits.
+    pub commit_every: Duration,
+    /// Longest a fetch waits at the broker.
+    pub fetch_wait: Duration,
+    /// Bytes at most that one fetch brings.
+    pub fetch_bytes: u32,
+}
+
+/// Pause between two tries of a request.
+const BACKOFF: Duration = Duration::from_millis(100);
+/// How often something that has no event of its own is looked at again.
+const LOOK: Duration = Duration::from_millis(10);
+/// Bounds within which the client gives a command up by itself: below the controller's deadlines, so that its words
+/// reach the user.
+const PREPARE_WITHIN: Duration = Duration::from_secs(4);
+const CREATE_WITHIN: Duration = Duration::from_secs(12);
+
+/// The performer of one simulated worker. Clones share it.
+#[derive(Clone, Debug)]
+pub struct SimLoad(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    broker: SocketAddr,
+    clock: Clock,
+    knobs: Knobs,
+    seed: Seed,
+    weather: Weather,
+    witness: Witness,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    prepared: Option<Prepared>,
+    producers: BTreeMap<ProducerId, Producer>,
+    consumers: BTreeMap<ConsumerId, Consumer>,
+    subscriptions: BTreeMap<SubscriptionId, (ProducerRange, Ledger)>,
+    senders: Vec<SendingThread>,
+    departures: Departures,
+    /// Messages that schedules given up by a change of rate had skipped.
+    skipped_before: u64,
+    paused: bool,
+    stopping: bool,
+    problems: BTreeMap<String, u64>,
+    tasks: Vec<JoinHandle<()>>,
+    under_way: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Prepared {
+    preparation: Preparation,
+    pool: Vec<Vec<u8>>,
+    keys: KeyTable,
+}
+
+#[derive(Debug)]
+struct Producer {
+    topic: String,
+    sender: Sender,
+    confirmations: Confirmations,
+    acknowledgements: Acknowledgements,
+    queue: VecDeque<Outgoing>,
+    /// Messages taken from the queue that have no report yet.
+    sending: u64,
+    /// Rises when everything is given up: what is reported later does not count.
+    surrenders: u64,
+    probes: u64,
+    filled: Arc<Notify>,
+    room: Arc<Notify>,
+}
+
+impl Producer {
+    fn in_flight(&self) -> u64 {
+        self.sending + self.queue.iter().filter(|message| !message.mark.probe).count() as u64
+    }
+}
+
+#[derive(Debug)]
+struct Consumer {
+    subscription: SubscriptionId,
+    receiver: Receiver,
+    arrivals: Arrivals,
+    /// It has its share of the partitions.
+    assigned: bool,
+}
+
+#[derive(Debug)]
+struct SendingThread {
+    pace: Pace,
+    /// The producers by the pace's turns.
+    producers: Vec<ProducerId>,
+    keys: KeyWalk,
+    rng: ChaCha8Rng,
+    /// The rate has changed.
+    changed: Arc<Notify>,
+}
+
+impl SimLoad {
+    /// The load of a client on this node, against the broker at `broker`.
+    #[must_use]
+    pub fn new(broker: SocketAddr, clock: Clock, knobs: Knobs, seed: Seed, weather: Weather, witness: Witness) -> Self {
+        Self(Arc::new(Inner { broker, clock, knobs, seed, weather, witness, state: Mutex::default() }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn truth<T>(&self, note: impl FnOnce(&mut Truth) -> T) -> T {
+        note(&mut self.0.witness.notes().truth)
+    }
+
+    fn problem(&self, what: &impl ToString) {
+        *self.state().problems.entry(what.to_string()).or_default() += 1;
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let handle = spawn_local(task);
+        self.state().tasks.push(handle);
+    }
+
+    /// Begins to perform `command`; `give` is called with what came of it, later.
+    pub fn begin(&self, command: Command, give: impl FnOnce(Result<Event, Failure>) + 'static) {
+        self.0.witness.note("worker", format_args!("performs {}", command.name()));
+        self.0.witness.hit(format!("command: {}", command.name()));
+        if command == Command::Close {
+            self.end();
+        }
+        let load = self.clone();
+        let handle = spawn_local(async move {
+            let name = command.name();
+            let outcome = load.perform(command).await;
+            if let Err(failure) = &outcome {
+                load.0.witness.note("worker", format_args!("{name} failed: {failure}"));
+            }
+            let (late, mute) = {
+                let now = load.0.weather.now();
+                (now.process.late, now.process.mute)
+            };
+            if !late.is_zero() {
+                load.0.witness.hit("effect: report delayed by the worker");
+                let share = load.0.seed.numbered_stream("late", load.0.clock.now().0).random_range(0.0..1.0);
+                sleep(late.mul_f64(share)).await;
+            }
+            if mute {
+                load.0.witness.hit("effect: report swallowed by the worker");
+                return;
+            }
+            give(outcome);
+        });
+        self.state().under_way = Some(handle);
+    }
+
+    /// Stops whatever still goes on. Connections break off where their tasks stood.
+    fn end(&self) {
+        let mut state = self.state();
+        state.stopping = true;
+        let under_way = state.under_way.take();
+        for task in std::mem::take(&mut state.tasks).into_iter().chain(under_way) {
+            task.abort();
+        }
+    }
+
+    async fn perform(&self, command: Command) -> Result<Event, Failure> {
+        match command {
+            Command::Prepare(preparation) => return self.prepare(*preparation).await,
+            Command::CreateTopics(topics) => self.create_topics(topics).await?,
+            Command::CreateConsumers(consumers) => self.create_consumers(consumers).await?,
+            Command::CreateProducers(producers) => self.create_producers(producers),
+            Command::Probe => self.probe(),
+            Command::StartLoad { rate, producers, after } => self.start_load(rate, producers, after),
+            Command::SetRate { rate } => self.set_rate(rate),
+            Command::PauseConsumers => self.state().paused = true,
+            Command::ResumeConsumers => self.state().paused = false,
+            Command::Read => return Ok(Event::Read(Box::new(self.read()))),
+            Command::StopLoad { within } => self.stop_load(within).await,
+            Command::Verify => return Ok(Event::Verified(self.verify())),
+            Command::DeleteTopics(topics) => self.delete_topics(topics).await?,
+            // What went on was ended when the command came.
+            Command::Close => {}
+        }
+        Ok(Event::Done)
+    }
+
+    /// Asks until there is an answer.
+    async fn insist(&self, client: &mut Client, request: Request, within: Duration) -> Result<Response, CallError> {
+        let until = self.0.clock.now() + within;
+        loop {
+            match client.call(request.clone(), self.0.knobs.request_within).await {
+                Ok(response) => return Ok(response),
+                Err(error) if self.0.clock.now() >= until => return Err(error),
+                Err(error) => {
+                    self.problem(&error);
+                    self.0.witness.hit(format!("client: {}", kind(&error)));
+                    sleep(BACKOFF).await;
+                }
+            }
+        }
+    }
+
+    async fn prepare(&self, preparation: Preparation) -> Result<Event, Failure> {
+        let request = Request::Metadata { topics: Some(Vec::new()), create_missing: false };
+        self.insist(&mut Client::new(self.0.broker), request, PREPARE_WITHIN).await.map_err(unreachable)?;
+        let (seed, keys) = (preparation.seed, KeyTable::new(preparation.seed));
+        let pool = preparation.payload.pool(seed);
+        *self.state() = State { prepared: Some(Prepared { preparation, pool, keys }), ..State::default() };
+        Ok(Event::Prepared { system: "simulated broker".to_owned() })
+    }
+
+    async fn create_topics(&self, topics: Vec<TopicSpec>) -> Result<(), Failure> {
+        let new = |topic: TopicSpec| NewTopic {
+            name: topic.name,
+            partitions: i32::try_from(topic.partitions).expect("few"),
+            replication_factor: 1,
+            configs: BTreeMap::new(),
+        };
+        let topics = topics.into_iter().map(new).collect();
+        let request = Request::CreateTopics { topics, validate_only: false };
+        let response =
+            self.insist(&mut Client::new(self.0.broker), request, CREATE_WITHIN).await.map_err(unreachable)?;
+        let Response::CreateTopics(results) = response else { return Err(nonsense()) };
+        for (name, result) in results {
+            match result {
+                // Created by a try whose answer was lost: names are this run's own.
+                Err(refusal) if refusal.code == ErrorCode::TopicAlreadyExists => {}
+                Err(refusal) => return Err(Failure::new(FailureKind::Refused, format!("{name}: {refusal}"))),
+                Ok(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete_topics(&self, topics: Vec<String>) -> Result<(), Failure> {
+        let topics = topics.into_iter().map(TopicRef::Name).collect();
+        let request = Request::DeleteTopics { topics };
+        self.insist(&mut Client::new(self.0.broker), request, PREPARE_WITHIN).await.map_err(unreachable)?;
+        Ok(())
+    }
+
+    async fn create_consumers(&self, specs: Vec<ConsumerSpec>) -> Result<(), Failure> {
+        for spec in specs {
+            {
+                let mut state = self.state();
+                let per_topic = state.preparation().producers_per_topic;
+                let producers = ProducerRange { first: ProducerId(spec.topic_index.0 * per_topic), count: per_topic };
+                let receiver = Receiver::new(producers);
+                let consumer = Consumer {
+                    subscription: spec.subscription,
+                    receiver,
+                    arrivals: Arrivals::default(),
+                    assigned: false,
+                };
+                state.consumers.insert(spec.id, consumer);
+                state.subscriptions.entry(spec.subscription).or_insert_with(|| (producers, Ledger::new(producers)));
+            }
+            self.truth(|truth| _ = truth.counts.seen.entry(spec.subscription).or_default());
+            self.spawn(self.clone().consume(spec));
+        }
+        let until = self.0.clock.now() + CREATE_WITHIN;
+        loop {
+            let waiting = self.state().consumers.values().filter(|consumer| !consumer.assigned).count();
+            if waiting == 0 {
+                return Ok(());
+            }
+            if self.0.clock.now() >= until {
+                let text = format!("{waiting} consumers got no partitions within {CREATE_WITHIN:?}");
+                return Err(Failure::new(FailureKind::Unreachable, text));
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    fn create_producers(&self, specs: Vec<ProducerSpec>) {
+        for spec in specs {
+            {
+                let mut state = self.state();
+                let full = state.preparation().verify == Verify::Full;
+                let producer = Producer {
+                    topic: spec.topic,
+                    sender: Sender::new(spec.id, full),
+                    confirmations: Confirmations::default(),
+                    acknowledgements: Acknowledgements::default(),
+                    queue: VecDeque::new(),
+                    sending: 0,
+                    surrenders: 0,
+                    probes: 0,
+                    filled: Arc::default(),
+                    room: Arc::default(),
+                };
+                state.producers.insert(spec.id, producer);
+            }
+            self.spawn(self.clone().deliver(spec.id));
+        }
+    }
+
+    fn read(&self) -> Snapshot {
+        let state = self.state();
+        let (taken_at, wall) = (self.0.clock.now(), self.0.clock.wall());
+        let mut snapshot = Snapshot { taken_at, wall, ..Snapshot::default() };
+        let totals = &mut snapshot.totals;
+        totals.departures = state.departures.clone();
+        totals.departures.skipped = state.skipped();
+        for producer in state.producers.values() {
+            totals.acknowledgements.merge(&producer.acknowledgements);
+            snapshot.in_flight += producer.in_flight();
+        }
+        for consumer in state.consumers.values() {
+            totals.arrivals.merge(&consumer.arrivals);
+        }
+        for (subscription, (_, ledger)) in &state.subscriptions {
+            totals.seen.insert(*subscription, ledger.seen);
+            snapshot.paths_open += ledger.probed();
+        }
+        let due = state.senders.iter().filter(|_| !state.stopping).map(|sender| sender.pace.next_at()).min();
+        snapshot.schedule_lag = due.map(|due| taken_at.since(due)).unwrap_or_default();
+        let problems = state.problems.iter().map(|(what, count)| Problem { what: what.clone(), count: *count });
+        snapshot.problems = problems.collect();
+        snapshot.problems.sort_by_key(|problem| std::cmp::Reverse(problem.count));
+        snapshot.problems.truncate(Snapshot::PROBLEMS_MAX);
+        let skipped = state.skipped();
+        self.truth(|truth| {
+            truth.counts.skipped = skipped;
+            truth.read();
+        });
+        snapshot
+    }
+
+    fn verify(&self) -> BTreeMap<SubscriptionId, Missing> {
+        let state = self.state();
+        let mut found = BTreeMap::new();
+        for (subscription, (producers, ledger)) in &state.subscriptions {
+            let mut missing = Missing { by_count_only: state.payload_len() < header::LEN, ..Missing::default() };
+            for place in 0..producers.count {
+                let Some(producer) = state.producers.get(&ProducerId(producers.first.0 + place)) else { continue };
+                missing.confirmed += producer.confirmations.sequences.len();
+                missing.missing += ledger.missing(place, &producer.confirmations.sequences);
+            }
+            if missing.by_count_only {
+                missing.missing = missing.confirmed.saturating_sub(ledger.seen.distinct);
+            }
+            found.insert(*subscription, missing);
+            let mine = producers.first.0..producers.first.0 + producers.count;
+            self.truth(|truth| {
+                let (confirmed, mut lacking) = truth.missing(*subscription, |producer| mine.contains(&producer.0));
+                if missing.by_count_only {
+                    lacking = confirmed.saturating_sub(truth.counts.seen[subscription].distinct);
+                }
+                truth.verdict.insert(*subscription, (confirmed, lacking));
+            });
+        }
+        found
+    }
+}
+
+impl State {
+    fn prepared(&self) -> &Prepared {
+        self.prepared.as_ref().expect("the worker machine lets nothing through before it is prepared")
+    }
+
+    fn preparation(&self) -> &Preparation {
+        &self.prepared().preparation
+    }
+
+    fn payload_len(&self) -> usize {
+        self.prepared().pool[0].len()
+    }
+
+    fn skipped(&self) -> u64 {
+        self.skipped_before + self.senders.iter().map(|sender| sender.pace.skipped()).sum::<u64>()
+    }
+
+    fn in_flight(&self) -> u64 {
+        self.producers.values().map(Producer::in_flight).sum()
+    }
+}
+
+/// How an error counts in the coverage table.
+fn kind(error: &CallError) -> &'static str {
+    match error {
+        CallError::Unreachable(_) => "could not connect",
+        CallError::Lost(_) => "connection broke",
+        CallError::TimedOut => "no answer in time",
+        CallError::Failed(_) => "error in place of an answer",
+    }
+}
+
+fn unreachable(error: CallError) -> Failure {
+    Failure::new(FailureKind::Unreachable, error.to_string())
+}
+
+fn nonsense() -> Failure {
+    Failure::new(FailureKind::Broken, "the broker answered another question")
+}
+
+impl Performer for SimLoad {
+    fn perform(&mut self, command: Command, answer: Answer) {
+        self.begin(command, move |outcome| answer.give(outcome));
+    }
+}
+
+/// The total rate's share and the schedule of some producers.
+fn schedule(start: omb_core::time::Instant, rate: Rate, producers: u32, mine: &[ProducerId], state: &State) -> Pace {
+    let places = mine.iter().map(|producer| producer.0).collect();
+    Pace::new(start, rate, producers, places, state.preparation().catch_up)
+}

@@ -1,0 +1,40 @@
+//! What a batch holds on the simulated wire: to the broker machine these are opaque bytes.
+
+use bytes::Bytes;
+use omb_core::{
+    protocol,
+    time::{Instant, WallTime},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::truth::Mark;
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Which message it truly is. Nothing that is under test reads it.
+    pub mark: Mark,
+    /// When it was meant to leave, by the client's clock. Nothing that is under test reads it.
+    pub intended: Instant,
+    /// When it left, by the client's wall clock, as Kafka's `CreateTime`.
+    pub sent: WallTime,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its payload, with our header where there is room for one.
+    pub payload: Vec<u8>,
+}
+
+/// The bytes of a batch.
+#[must_use]
+pub fn pack(records: &[Record]) -> Bytes {
+    protocol::encode(&records).into()
+}
+
+/// The records of a batch.
+///
+/// # Panics
+/// If the bytes were not made by [`pack`]: the broker must not touch them.
+#[must_use]
+pub fn unpack(bytes: &Bytes) -> Vec<Record> {
+    protocol::decode(bytes).expect("the broker keeps batches as they came")
+}

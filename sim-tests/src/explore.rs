@@ -1,0 +1,336 @@
+//! Plays one seed, or many.
+//!
+//! `MADSIM_TEST_SEED` names the first seed (then one is played, unless `MADSIM_TEST_NUM` says how many),
+//! `MADSIM_TEST_JOBS` how many threads play, and `MADSIM_TEST_CHECK_DETERMINISM` lets each be played twice. Without
+//! them a test plays seeds 0.., so that two plain runs are the same run (madsim's own default is the wall clock).
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use madsim::runtime::Runtime;
+use omb_core::seed::Seed;
+use omb_runtime_sim::{
+    scenario::Scenario,
+    witness::Witness,
+    world::{self, Watcher},
+};
+
+use crate::invariant::Promises;
+
+/// What came of one seed.
+#[derive(Clone, Debug)]
+pub struct Played {
+    /// Which.
+    pub seed: u64,
+    /// Hash over every record of the run.
+    pub hash: u64,
+    /// How many records.
+    pub records: u64,
+    /// How often each fault, phase and error path was hit.
+    pub coverage: BTreeMap<String, u64>,
+    /// Messages that left.
+    pub messages: u64,
+    /// Simulated time.
+    pub simulated: Duration,
+    /// The promises that did not hold.
+    pub broken: Vec<String>,
+    /// The last records.
+    pub tail: Vec<String>,
+}
+
+/// Keeps glibc from giving each run's histograms (some 10 MB, freed at its end) back to the system and faulting them in
+/// again for the next: that costs more than the simulation, 130 ms of 210 per seed.
+#[cfg(target_env = "gnu")]
+fn keep_memory() {
+    // SAFETY: mallopt may be called at any time and from any thread; these options only tune.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+    }
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn keep_memory() {}
+
+/// Plays `seed` on a thread of its own: std's hash keys are per thread, and madsim seeds them once.
+#[must_use]
+pub fn play(seed: u64) -> Played {
+    let witness = Witness::default();
+    let promises = Arc::new(Mutex::new(Promises::default()));
+    let (seen, watching) = (witness.clone(), promises.clone());
+    let world = move || {
+        let scenario = Scenario::from_seed(Seed(seed));
+        let mut runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
+        runtime.set_time_limit(Duration::from_secs(3_600));
+        let watcher: Arc<Mutex<dyn Watcher>> = watching;
+        runtime.block_on(async move {
+            let _ = world::play(scenario, watcher, seen).await;
+            madsim::time::TimeHandle::current().elapsed()
+        })
+    };
+    let played = std::thread::Builder::new().name(format!("seed {seed}")).spawn(world).expect("a thread").join();
+    let mut broken = promises.lock().unwrap_or_else(PoisonError::into_inner).broken().found().to_vec();
+    let simulated = match played {
+        Ok(simulated) => simulated,
+        Err(cause) => {
+            let text = cause.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| cause.downcast_ref::<&str>().copied()).unwrap_or("the message is above");
+            broken.push(format!("a node panicked: {text}"));
+            Duration::ZERO
+        }
+    };
+    let notes = witness.notes();
+    Played {
+        seed,
+        hash: notes.trace.hash(),
+        records: notes.trace.records(),
+        coverage: notes.coverage.clone(),
+        messages: notes.truth.counts.attempted,
+        simulated,
+        broken,
+        tail: notes.trace.tail().map(str::to_owned).collect(),
+    }
+}
+
+/// Plays `seed`, and panics with its story if it broke a promise.
+#[track_caller]
+pub fn check(seed: u64) {
+    let played = play(seed);
+    if !played.broken.is_empty() {
+        panic!("{}", story(&played));
+    }
+}
+
+/// What broke, where, and how to play it again.
+#[must_use]
+pub fn story(played: &Played) -> String {
+    let mut text = String::new();
+    let Played { seed, hash, records, broken, tail, .. } = played;
+    let _ = writeln!(text, "seed {seed} broke a promise\n{}", Scenario::from_seed(Seed(*seed)));
+    let _ = writeln!(text, "the last of {records} records (trace {hash:016x}):");
+    tail.iter().for_each(|record| _ = writeln!(text, "  {record}"));
+    let _ = writeln!(text, "broken:");
+    broken.iter().for_each(|broken| _ = writeln!(text, "  {broken}"));
+    let _ = write!(text, "play it again:  MADSIM_TEST_SEED={seed} cargo test -p sim-tests");
+    text
+}
+
+/// Which seeds to play, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sweep {
+    /// The first.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+    /// On how many threads.
+    pub jobs: u64,
+    /// Whether each is played twice and must leave the same trace.
+    pub twice: bool,
+    /// Nobody has asked for anything else: the default sweep, which must reach every corner.
+    pub whole: bool,
+}
+
+fn env(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name}={value:?} is not a number")))
+}
+
+impl Sweep {
+    /// What the environment asks for; `count` seeds from 0 if it says nothing.
+    #[must_use]
+    pub fn from_env(count: u64) -> Self {
+        let (seed, num) = (env("MADSIM_TEST_SEED"), env("MADSIM_TEST_NUM"));
+        Self {
+            first: seed.unwrap_or(0),
+            count: num.unwrap_or(if seed.is_some() { 1 } else { count }),
+            jobs: env("MADSIM_TEST_JOBS").unwrap_or(1).max(1),
+            twice: std::env::var_os("MADSIM_TEST_CHECK_DETERMINISM").is_some(),
+            whole: seed.is_none() && num.is_none(),
+        }
+    }
+}
+
+/// The sum over the seeds that were played.
+#[derive(Clone, Debug, Default)]
+pub struct Explored {
+    /// How many.
+    pub seeds: u64,
+    /// How often each fault, phase and error path was hit, and in how many seeds.
+    pub coverage: BTreeMap<String, (u64, u64)>,
+    /// Messages that left.
+    pub messages: u64,
+    /// Simulated time.
+    pub simulated: Duration,
+    /// Real time.
+    pub took: Duration,
+    /// The first seed that broke a promise.
+    pub failed: Option<Played>,
+}
+
+/// Plays the seeds of `sweep` until one breaks a promise. `done` hears of each.
+pub fn explore(sweep: Sweep, done: impl Fn(&Played) + Sync) -> Explored {
+    keep_memory();
+    let began = Instant::now();
+    let next = AtomicU64::new(0);
+    let explored = Mutex::new(Explored::default());
+    let lock = || explored.lock().unwrap_or_else(PoisonError::into_inner);
+    std::thread::scope(|scope| {
+        for _ in 0..sweep.jobs {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Relaxed);
+                    if index >= sweep.count || lock().failed.is_some() {
+                        return;
+                    }
+                    let mut played = play(sweep.first + index);
+                    if sweep.twice && played.broken.is_empty() {
+                        let again = play(played.seed).hash;
+                        if again != played.hash {
+                            played.broken.push(format!(
+                                "two runs of this seed differ: traces {:016x} and {again:016x}",
+                                played.hash
+                            ));
+                        }
+                    }
+                    done(&played);
+                    lock().add(played);
+                }
+            });
+        }
+    });
+    let mut explored = explored.into_inner().unwrap_or_else(PoisonError::into_inner);
+    explored.took = began.elapsed();
+    explored
+}
+
+/// What a default sweep must reach: every trouble, every phase, every way to end, and what they lead to. A check that
+/// never met its case proves nothing.
+const REACHED: [&str; 64] = [
+    "client: connection broke",
+    "client: could not connect",
+    "client: error in place of an answer",
+    "client: no answer in time",
+    "command: pause consumers",
+    "command: set rate",
+    "drained: Completely",
+    "drained: NotAwaited",
+    "drained: Quiet",
+    "drained: TooLong",
+    "effect: another controller spoke to the worker",
+    "effect: answer doubled",
+    "effect: answer lost",
+    "effect: batch given up",
+    "effect: batch sent again",
+    "effect: broker dropped what was read",
+    "effect: command doubled",
+    "effect: command lost",
+    "effect: command sent again",
+    "effect: connection cut by the broker",
+    "effect: group lost all its members",
+    "effect: lease expired",
+    "effect: messages given up at the end of the load",
+    "effect: payload damaged",
+    "effect: produce failed",
+    "effect: produce failed after it was performed",
+    "effect: produce waits for room",
+    "effect: reply delayed by the broker",
+    "effect: report delayed by the worker",
+    "effect: report swallowed by the worker",
+    "effect: sender blocked by a full queue",
+    "effect: stalled broker kept somebody waiting",
+    "end: failed, Unreachable",
+    "end: interrupted, report: false",
+    "end: interrupted, report: true",
+    "end: sound",
+    "end: unsound",
+    "end: with a warning",
+    "fault: broker cannot be reached",
+    "fault: broker cuts connections",
+    "fault: broker failing",
+    "fault: broker restarts",
+    "fault: broker slow",
+    "fault: broker stalled",
+    "fault: client cannot be reached",
+    "fault: link lossy",
+    "fault: link severed",
+    "fault: network partition",
+    "fault: packet delay",
+    "fault: packet loss",
+    "fault: payloads damaged",
+    "fault: worker late",
+    "fault: worker mute",
+    "group: member forgotten",
+    "group: rebalance",
+    "phase: drain backlog",
+    "phase: fill backlog",
+    "phase: measure",
+    "phase: search",
+    "phase: settle",
+    "phase: verify",
+    "phase: warm-up",
+    "refused: commit, the group does not know this member",
+    "refused: sync, the group is rebalancing",
+];
+
+impl Explored {
+    /// What should have been reached and was not.
+    #[must_use]
+    pub fn unreached(&self) -> Vec<&'static str> {
+        REACHED.into_iter().filter(|what| !self.coverage.contains_key(*what)).collect()
+    }
+
+    /// Adds what was explored elsewhere.
+    pub fn merge(&mut self, other: Self) {
+        self.seeds += other.seeds;
+        self.messages += other.messages;
+        self.simulated += other.simulated;
+        self.took += other.took;
+        for (what, (hits, seeds)) in other.coverage {
+            let sum = self.coverage.entry(what).or_default();
+            *sum = (sum.0 + hits, sum.1 + seeds);
+        }
+        self.failed = self.failed.take().or(other.failed);
+    }
+
+    fn add(&mut self, played: Played) {
+        self.seeds += 1;
+        self.messages += played.messages;
+        self.simulated += played.simulated;
+        for (what, count) in &played.coverage {
+            let (hits, seeds) = self.coverage.entry(what.clone()).or_default();
+            *hits += count;
+            *seeds += 1;
+        }
+        let earlier = self.failed.as_ref().is_some_and(|failed| failed.seed < played.seed);
+        if !played.broken.is_empty() && !earlier {
+            self.failed = Some(played);
+        }
+    }
+
+    /// One line on the speed, and the coverage table.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let mut text = String::new();
+        let (took, simulated) = (self.took.as_secs_f64(), self.simulated.as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "shown, not computed with")]
+        let per_second = self.seeds as f64 / took;
+        let _ = writeln!(
+            text,
+            "{} seeds in {took:.1} s ({per_second:.1} a second), {simulated:.0} simulated seconds, {} messages",
+            self.seeds, self.messages
+        );
+        let _ = writeln!(text, "{:>9} {:>6}  what", "hits", "seeds");
+        for (what, (hits, seeds)) in &self.coverage {
+            let _ = writeln!(text, "{hits:>9} {seeds:>6}  {what}");
+        }
+        text
+    }
+}

@@ -1,0 +1,83 @@
+//! Where nothing goes wrong nothing is missing; and nothing is called lost that is still there to be read.
+
+use std::time::Duration;
+
+use omb_core::{
+    controller::{End, Output},
+    report::{Drained, Phase},
+};
+use omb_runtime_sim::{
+    fault::{Trouble, broker},
+    truth::Truth,
+    world::Outcome,
+};
+
+use super::{Broken, Promise};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Calm {
+    drain_began: Option<Duration>,
+}
+
+/// After a trouble, this long until every client has found its way back: a session, a rebalance, and the tries of a
+/// connection in between.
+const RECOVERED: Duration = Duration::from_secs(12);
+
+impl Promise for Calm {
+    fn name(&self) -> &'static str {
+        "calm after and without storms"
+    }
+
+    fn on_output(&mut self, output: &Output, _: &Truth, _: &mut Broken) {
+        if *output == Output::Entered(Phase::Drain) {
+            self.drain_began = Some(madsim::time::TimeHandle::current().elapsed());
+        }
+    }
+
+    fn at_end(&mut self, outcome: &Outcome, truth: &Truth, broken: &mut Broken) {
+        if outcome.scenario.is_calm() {
+            Self::check_calm(outcome, truth, broken);
+        }
+        self.check_lost(outcome, truth, broken);
+    }
+}
+
+impl Calm {
+    fn check_calm(outcome: &Outcome, truth: &Truth, broken: &mut Broken) {
+        if outcome.end != Some(End::Sound) {
+            broken.note(format_args!("nothing went wrong, and yet it ended {:?}", outcome.end));
+        }
+        let counts = &truth.counts;
+        if counts.acked != counts.attempted {
+            broken.note(format_args!("nothing went wrong, and yet {} of {} are acked", counts.acked, counts.attempted));
+        }
+        for (subscription, seen) in &counts.seen {
+            if seen.distinct != seen.received || seen.reordered > 0 {
+                broken.note(format_args!("nothing went wrong, and yet {subscription} saw {seen:?}"));
+            }
+        }
+        for (subscription, (confirmed, missing)) in &truth.verdict {
+            if *missing > 0 {
+                broken.note(format_args!("nothing went wrong, and yet {subscription} misses {missing} of {confirmed}"));
+            }
+        }
+    }
+
+    /// A verdict of loss, long after the last trouble, over messages that were never dropped nor damaged.
+    fn check_lost(&self, outcome: &Outcome, truth: &Truth, broken: &mut Broken) {
+        let (Some(report), Some(drain_began)) = (&outcome.report, self.drain_began) else { return };
+        let troubles = &outcome.scenario.troubles;
+        let long_over = troubles.iter().all(|planned| planned.at + planned.lasts + RECOVERED <= drain_began);
+        let damaged = troubles.iter().any(|it| matches!(it.trouble, Trouble::Broker(broker::Trouble::Damage(_))));
+        let lost = report.verdict.lost();
+        if report.verdict.drained == Drained::Quiet
+            && lost > 0
+            && long_over
+            && !damaged
+            && truth.groups_emptied.is_empty()
+        {
+            broken.note(format_args!("{lost} messages are called lost, but nothing kept them from being read"));
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! B2: of distinct (producer, sequence), consumed is within stored, acknowledged within stored, stored within attempted,
+//! and the report's counts are those.
+//!
+//! A publish whose outcome is unknown counts as failed; it may still be stored. What an idempotent producer sends is
+//! stored at most once, however often it was sent.
+
+use std::collections::BTreeSet;
+
+use omb_core::broker::Broker;
+use omb_core::{
+    controller::{End, Output},
+    id::ProducerId,
+    report::{Drained, Report},
+    stats::tally::Totals,
+    time::Instant,
+    worker::Worker,
+};
+use omb_runtime_sim::{
+    truth::{Place, Truth},
+    world::Outcome,
+};
+
+use super::{Broken, Promise};
+use crate::oracle::differences;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Counts {
+    attempted: BTreeSet<(ProducerId, u64)>,
+    attempts: usize,
+    storings: usize,
+    acks: usize,
+    handed: usize,
+    stored: BTreeSet<(ProducerId, u64)>,
+    stored_twice: Option<String>,
+    acked: BTreeSet<(ProducerId, u64)>,
+}
+
+impl Counts {
+    /// Walks what happened since the last look.
+    fn follow(&mut self, truth: &Truth, broken: &mut Broken) {
+        for attempt in &truth.attempts[self.attempts..] {
+            self.attempted.insert((attempt.mark.producer, attempt.mark.sequence));
+        }
+        self.attempts = truth.attempts.len();
+        for (place, offset) in &truth.storings[self.storings..] {
+            let Some(mark) = at(truth, place, *offset).filter(|mark| !mark.probe) else { continue };
+            if !self.attempted.contains(&(mark.producer, mark.sequence)) {
+                broken.note(format_args!("{mark:?} is stored at {place:?} {offset}, but was never attempted"));
+            }
+            if !self.stored.insert((mark.producer, mark.sequence)) {
+                self.stored_twice.get_or_insert_with(|| format!("{mark:?} is stored again at {place:?} {offset}"));
+            }
+        }
+        self.storings = truth.storings.len();
+        for ack in &truth.acks[self.acks..] {
+            let stored = at(truth, &ack.place, ack.offset);
+            if stored != Some(ack.mark) {
+                broken.note(format_args!(
+                    "{:?} was acknowledged as {} of {:?}, where {stored:?} is",
+                    ack.mark, ack.offset, ack.place
+                ));
+            }
+            if !self.acked.insert((ack.mark.producer, ack.mark.sequence)) {
+                broken.note(format_args!("{:?} was acknowledged twice", ack.mark));
+            }
+        }
+        self.acks = truth.acks.len();
+        for handed in &truth.handed[self.handed..] {
+            let stored = at(truth, &handed.place, handed.offset);
+            if stored != Some(handed.mark) {
+                broken.note(format_args!(
+                    "{:?} was handed out from {} of {:?}, where {stored:?} is",
+                    handed.mark, handed.offset, handed.place
+                ));
+            }
+        }
+        self.handed = truth.handed.len();
+    }
+
+    fn compare(report: &Report, truth: &Truth, broken: &mut Broken) {
+        // The last read that reached the controller is one of those that were answered.
+        let best = truth.at_reads.iter().rev().map(|counts| differences(&report.whole, counts)).min_by_key(Vec::len);
+        // A run that was cut short before the load's first read has nothing to tell, and says that it is partial.
+        let nothing = report.partial.is_some() && report.whole == Totals::default();
+        match best {
+            _ if nothing => {}
+            None => broken.note("the report tells of a load that nobody read"),
+            Some(differences) => {
+                differences.iter().for_each(|it| broken.note(format_args!("the report, at its best: {it}")));
+            }
+        }
+        let acks = &report.whole.acknowledgements;
+        if acks.acked + acks.failed > report.whole.departures.attempted {
+            broken.note(format_args!(
+                "{} acknowledged and {} failed of {} attempted",
+                acks.acked, acks.failed, report.whole.departures.attempted
+            ));
+        }
+        for (subscription, (seen, missing)) in &report.verdict.subscriptions {
+            let told = (missing.confirmed, missing.missing);
+            if truth.verdict.get(subscription) != Some(&told) {
+                broken.note(format_args!(
+                    "{subscription}: {} confirmed and {} missing, in truth {:?}",
+                    missing.confirmed,
+                    missing.missing,
+                    truth.verdict.get(subscription)
+                ));
+            }
+            if report.whole.seen.get(subscription) != Some(seen) {
+                broken.note(format_args!(
+                    "{subscription}: the verdict saw {seen:?}, the totals {:?}",
+                    report.whole.seen.get(subscription)
+                ));
+            }
+        }
+        if report.verdict.drained == Drained::Completely && report.partial.is_none() {
+            let subscriptions = report.verdict.subscriptions.len() as u64;
+            let seen = report.verdict.seen();
+            let topics = u64::from(report.plan.workload.topics);
+            if subscriptions > 0 && seen.distinct * topics < acks.acked * subscriptions {
+                broken.note(format_args!("drained completely, with {} distinct of {} acked to {subscriptions} subscriptions of {topics} topics", seen.distinct, acks.acked));
+            }
+        }
+    }
+}
+
+fn at(truth: &Truth, place: &Place, offset: i64) -> Option<omb_runtime_sim::truth::Mark> {
+    *truth.stored.get(place)?.get(usize::try_from(offset).ok()?)?
+}
+
+impl Promise for Counts {
+    fn name(&self) -> &'static str {
+        "B2, counts are true"
+    }
+
+    fn on_output(&mut self, output: &Output, truth: &Truth, broken: &mut Broken) {
+        if let Output::Report(report) = output {
+            Self::compare(report, truth, broken);
+        }
+    }
+
+    fn on_worker(&mut self, _: &Worker, _: Instant, truth: &Truth, broken: &mut Broken) {
+        self.follow(truth, broken);
+    }
+
+    fn on_broker(&mut self, _: &Broker, _: Instant, truth: &Truth, broken: &mut Broken) {
+        self.follow(truth, broken);
+    }
+
+    fn at_end(&mut self, outcome: &Outcome, truth: &Truth, broken: &mut Broken) {
+        self.follow(truth, broken);
+        if let Some(twice) = self.stored_twice.take().filter(|_| outcome.scenario.knobs.idempotent) {
+            broken.note(format_args!("of an idempotent producer, {twice}"));
+        }
+        // Nothing that the worker reports can get lost, so the last read is the one that is told.
+        if let (Some(report), Some(last)) = (&outcome.report, truth.at_reads.back())
+            && !outcome.scenario.reports_can_be_lost()
+            && !matches!(outcome.end, Some(End::Failed(_)))
+        {
+            for difference in differences(&report.whole, last) {
+                broken.note(format_args!("the report, against the last read: {difference}"));
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! B1: a run ends within its bound, with a result or a named cause.
+//!
+//! The bound is `Settings::longest`. Phases only go forward; a run whose load began hands out its result, once, before
+//! it tears anything down.
+
+use omb_core::{
+    controller::{End, Output},
+    report::Phase,
+};
+use omb_runtime_sim::{truth::Truth, world::Outcome};
+
+use super::{Broken, Promise};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Ends {
+    phase: Option<Phase>,
+    load_began: bool,
+    verified_again: bool,
+    reports: u32,
+    finished: bool,
+}
+
+impl Promise for Ends {
+    fn name(&self) -> &'static str {
+        "B1, a run ends"
+    }
+
+    fn on_output(&mut self, output: &Output, _: &Truth, broken: &mut Broken) {
+        if self.finished {
+            broken.note(format_args!("an output follows the last one: {output:?}"));
+        }
+        match output {
+            Output::Entered(phase) => {
+                // A comparison that finds confirmed messages missing, though the counts agreed, is made once more after
+                // silence; nothing else ever goes back.
+                let again = (self.phase, *phase) == (Some(Phase::Verify), Phase::Drain) && !self.verified_again;
+                self.verified_again |= again;
+                if !again && self.phase.is_some_and(|before| before >= *phase) {
+                    broken.note(format_args!("phase {phase} follows {:?}", self.phase));
+                }
+                if *phase == Phase::TearDown && self.load_began && self.reports == 0 {
+                    broken.note("the load had begun, and it is torn down without a result");
+                }
+                self.phase = Some(*phase);
+                self.load_began |= *phase == Phase::WarmUp;
+            }
+            Output::Report(_) => self.reports += 1,
+            Output::Finished(end) => {
+                self.finished = true;
+                let unnamed = match end {
+                    End::Failed(failure) => failure.message.trim().is_empty(),
+                    End::Unsound(reasons) => reasons.is_empty() || reasons.iter().any(|reason| reason.is_empty()),
+                    End::Sound | End::Interrupted(_) => false,
+                };
+                if unnamed {
+                    broken.note(format_args!("it ended without a cause: {end:?}"));
+                }
+                if let End::Interrupted(reported) = end
+                    && *reported != (self.reports > 0)
+                {
+                    broken.note(format_args!("{end:?} after {} reports", self.reports));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn at_end(&mut self, outcome: &Outcome, _: &Truth, broken: &mut Broken) {
+        match &outcome.end {
+            None => broken.note(format_args!("no end after {:?}, in phase {:?}", outcome.bound, self.phase)),
+            Some(end) if outcome.took > outcome.bound => {
+                broken.note(format_args!("{end:?} after {:?}, the bound is {:?}", outcome.took, outcome.bound));
+            }
+            Some(End::Sound | End::Unsound(_)) if self.reports != 1 => {
+                broken.note(format_args!("{} reports of a run that went to its end", self.reports));
+            }
+            Some(_) if self.reports > 1 => broken.note(format_args!("{} reports", self.reports)),
+            Some(_) => {}
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The promises of a benchmark run, one file each, checked after every step of every machine.
+//!
+//! | file | promise |
+//! | --- | --- |
+//! | [`ends`] | B1: a run ends within its bound, with a result or a named cause |
+//! | [`counts`] | B2: consumed within stored, acknowledged within stored, stored within attempted; the report's counts are those |
+//! | [`sums`] | B3: the sum of the periods is the total, and the merged histograms hold exactly the samples |
+//! | [`silence`] | B5: after the end of a run, plus the lease, nothing is produced |
+//! | [`one_run`] | B6: one worker obeys one run at a time |
+//! | [`schedule`] | the schedule is open: no stall moves the instant at which a message is meant to leave |
+//! | [`unread`] | the broker drops nothing that a living group has not read |
+//! | [`calm`] | where nothing goes wrong nothing is missing, and nothing is called lost that still is there |
+
+pub mod calm;
+pub mod counts;
+pub mod ends;
+pub mod one_run;
+pub mod schedule;
+pub mod silence;
+pub mod sums;
+pub mod unread;
+
+use omb_core::{
+    broker::Broker,
+    controller::{self, Controller},
+    time::Instant,
+    worker::Worker,
+};
+use omb_runtime_sim::{
+    truth::Truth,
+    witness::Witness,
+    world::{Outcome, Watcher},
+};
+
+/// Something that must hold. What a promise does not look at, it leaves out.
+pub trait Promise: Send {
+    /// Its name, as in the table.
+    fn name(&self) -> &'static str;
+    /// An output of the controller.
+    fn on_output(&mut self, _output: &controller::Output, _truth: &Truth, _broken: &mut Broken) {}
+    /// The controller after a step.
+    fn on_controller(&mut self, _controller: &Controller, _now: Instant, _truth: &Truth, _broken: &mut Broken) {}
+    /// The worker after a step.
+    fn on_worker(&mut self, _worker: &Worker, _now: Instant, _truth: &Truth, _broken: &mut Broken) {}
+    /// The broker after a step.
+    fn on_broker(&mut self, _broker: &Broker, _now: Instant, _truth: &Truth, _broken: &mut Broken) {}
+    /// The run is over.
+    fn at_end(&mut self, _outcome: &Outcome, _truth: &Truth, _broken: &mut Broken) {}
+}
+
+/// Promises found broken, in words. The first few are enough.
+#[derive(Debug, Default)]
+pub struct Broken {
+    promise: &'static str,
+    found: Vec<String>,
+}
+
+impl Broken {
+    /// Notes that the promise being checked does not hold.
+    pub fn note(&mut self, what: impl std::fmt::Display) {
+        if self.found.len() < 12 {
+            self.found.push(format!("{}: {what}", self.promise));
+        }
+    }
+
+    /// What was found.
+    #[must_use]
+    pub fn found(&self) -> &[String] {
+        &self.found
+    }
+}
+
+/// All promises, and what was found broken.
+pub struct Promises {
+    all: Vec<Box<dyn Promise>>,
+    broken: Broken,
+}
+
+impl Default for Promises {
+    fn default() -> Self {
+        let all: Vec<Box<dyn Promise>> = vec![
+            Box::<ends::Ends>::default(),
+            Box::<counts::Counts>::default(),
+            Box::<sums::Sums>::default(),
+            Box::<silence::Silence>::default(),
+            Box::<one_run::OneRun>::default(),
+            Box::<schedule::Schedule>::default(),
+            Box::<unread::Unread>::default(),
+            Box::<calm::Calm>::default(),
+        ];
+        Self { all, broken: Broken::default() }
+    }
+}
+
+impl Promises {
+    /// What was found broken.
+    #[must_use]
+    pub fn broken(&self) -> &Broken {
+        &self.broken
+    }
+
+    fn each(&mut self, witness: &Witness, mut check: impl FnMut(&mut dyn Promise, &Truth, &mut Broken)) {
+        let notes = witness.notes();
+        for promise in &mut self.all {
+            self.broken.promise = promise.name();
+            check(promise.as_mut(), &notes.truth, &mut self.broken);
+        }
+    }
+}
+
+impl Watcher for Promises {
+    fn on_output(&mut self, output: &controller::Output, witness: &Witness) {
+        self.each(witness, |promise, truth, broken| promise.on_output(output, truth, broken));
+    }
+
+    fn on_controller(&mut self, controller: &Controller, now: Instant, witness: &Witness) {
+        self.each(witness, |promise, truth, broken| promise.on_controller(controller, now, truth, broken));
+    }
+
+    fn on_worker(&mut self, worker: &Worker, now: Instant, witness: &Witness) {
+        self.each(witness, |promise, truth, broken| promise.on_worker(worker, now, truth, broken));
+    }
+
+    fn on_broker(&mut self, broker: &Broker, now: Instant, witness: &Witness) {
+        self.each(witness, |promise, truth, broken| promise.on_broker(broker, now, truth, broken));
+    }
+
+    fn at_end(&mut self, outcome: &Outcome, witness: &Witness) {
+        self.each(witness, |promise, truth, broken| promise.at_end(outcome, truth, broken));
+    }
+}

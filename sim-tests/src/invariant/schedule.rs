@@ -1,0 +1,58 @@
+//! The schedule is open: message n of a run is meant to leave at `start + n / rate`, rounded down to the nanosecond,
+//! whatever happened to the messages before it.
+
+use std::collections::BTreeMap;
+
+use omb_core::{config::workload::CatchUp, id::ProducerId, time::Instant};
+use omb_runtime_sim::{
+    truth::{Attempt, Truth},
+    world::Outcome,
+};
+
+use super::{Broken, Promise};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Schedule;
+
+impl Promise for Schedule {
+    fn name(&self) -> &'static str {
+        "the open schedule"
+    }
+
+    fn at_end(&mut self, outcome: &Outcome, truth: &Truth, broken: &mut Broken) {
+        let mut next: BTreeMap<(ProducerId, usize), u64> = BTreeMap::new();
+        for attempt in &truth.attempts {
+            let next = next.entry((attempt.mark.producer, attempt.rate)).or_default();
+            let Some(round) = round(truth, attempt) else {
+                return broken.note(format_args!("{attempt:?} lies on no line of {:?}", truth.rates[attempt.rate]));
+            };
+            let skipped_nothing = outcome.scenario.workload.catch_up == CatchUp::All;
+            if round < *next || (skipped_nothing && round > *next) {
+                return broken.note(format_args!("{attempt:?} is number {round} of its producer, {next} was due"));
+            }
+            *next = round + 1;
+            if attempt.sent < attempt.intended {
+                return broken.note(format_args!("{attempt:?} left before it was due"));
+            }
+        }
+    }
+}
+
+/// The how-manieth message of its producer it is, under its rate.
+fn round(truth: &Truth, attempt: &Attempt) -> Option<u64> {
+    let (start, rate, producers) = truth.rates[attempt.rate];
+    let (messages, seconds) = rate.fraction();
+    let (messages, seconds) = (u128::from(messages), u128::from(seconds) * 1_000_000_000);
+    let place = u128::from(attempt.mark.producer.0);
+    let producers = u128::from(producers);
+    let due = |round: u128| {
+        Instant(start.0 + u64::try_from((round * producers + place) * seconds / messages).unwrap_or(u64::MAX))
+    };
+    let behind = u128::from(attempt.intended.0.checked_sub(start.0)?);
+    // The division that found the instant rounded down, so the inverse may be one short.
+    let near = (behind * messages / seconds).saturating_sub(place) / producers;
+    (near.saturating_sub(1)..=near + 1)
+        .find(|round| due(*round) == attempt.intended)
+        .and_then(|round| u64::try_from(round).ok())
+}

@@ -1,0 +1,91 @@
+//! B3: the sum of the periods is the total, and the merged histograms hold exactly the workers' samples.
+
+use omb_core::{controller::Output, report::Report, stats::tally::Totals};
+use omb_runtime_sim::truth::Truth;
+
+use super::{Broken, Promise};
+use crate::oracle::differences;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Sums {
+    periods: Totals,
+    count: usize,
+}
+
+impl Promise for Sums {
+    fn name(&self) -> &'static str {
+        "B3, periods add up"
+    }
+
+    fn on_output(&mut self, output: &Output, truth: &Truth, broken: &mut Broken) {
+        match output {
+            Output::Period(period) => {
+                self.periods.merge(&period.totals);
+                self.count += 1;
+                // So far they are what some read told, and newer ones are likelier.
+                if !truth.at_reads.iter().rev().any(|counts| differences(&self.periods, counts).is_empty()) {
+                    broken.note(format_args!("the first {} periods add up to no state that was read", self.count));
+                }
+            }
+            Output::Report(report) => self.check(report, broken),
+            _ => {}
+        }
+    }
+}
+
+impl Sums {
+    fn check(&self, report: &Report, broken: &mut Broken) {
+        if report.periods.len() != self.count {
+            broken.note(format_args!("{} periods were told, the report has {}", self.count, report.periods.len()));
+        }
+        let sum = |parts: &mut dyn Iterator<Item = &Totals>| {
+            let mut sum = Totals::default();
+            parts.for_each(|part| sum.merge(part));
+            sum
+        };
+        let phases = sum(&mut report.phases.iter().map(|phase| &phase.totals));
+        if phases != report.whole {
+            broken.note("the phases do not add up to the whole");
+        }
+        let measured = sum(&mut report.phases.iter().filter(|it| it.phase.counts()).map(|it| &it.totals));
+        if measured != report.measured {
+            broken.note("the phases that count do not add up to what was measured");
+        }
+        // What came after the last period is the rest; with it they make the whole.
+        match report.whole.since(&self.periods) {
+            Err(_) => broken.note("the periods add up to more than the whole"),
+            Ok(rest) => {
+                let mut again = self.periods.clone();
+                again.merge(&rest);
+                if again != report.whole {
+                    broken.note("the periods and the rest do not add up to the whole");
+                }
+                if rest.departures.attempted > 0 && report.partial.is_none() {
+                    broken.note(format_args!("{} messages left in no period", rest.departures.attempted));
+                }
+            }
+        }
+        let whole = &report.whole;
+        let counts = [
+            ("schedule errors", whole.departures.schedule_error.count(), whole.departures.attempted),
+            ("latencies from intended", whole.acknowledgements.from_intended.count(), whole.acknowledgements.acked),
+            ("latencies from sent", whole.acknowledgements.from_sent.count(), whole.acknowledgements.acked),
+            (
+                "arrivals from intended",
+                whole.arrivals.from_intended.count(),
+                whole.arrivals.received - whole.arrivals.corrupted,
+            ),
+            (
+                "arrivals from sent",
+                whole.arrivals.from_sent.count(),
+                whole.arrivals.received - whole.arrivals.corrupted,
+            ),
+        ];
+        for (what, samples, messages) in counts {
+            if samples != messages {
+                broken.note(format_args!("{samples} {what} of {messages} messages"));
+            }
+        }
+    }
+}
