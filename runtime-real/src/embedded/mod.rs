@@ -1,0 +1,385 @@
+//! The embedded broker: [`omb_core::broker`] behind the Kafka protocol, on a thread of its own.
+//!
+//! ```text
+//!   TCP ─▶ frame ─▶ codec ─▶ Request ─▶ Broker ─▶ Response ─▶ codec ─▶ frame ─▶ TCP
+//!          connection.rs     ╰───────── core, one thread ─────────╯    outgoing.rs
+//! ```
+//!
+//! One thread serves everything: the broker is a machine and has one owner. Nothing is done per record; a batch is copied
+//! once, when it is stored, and sent from where it lies.
+//!
+//! Topics must be created, unless [`Options::auto_create`] says otherwise. Transactions, access control, quotas and
+//! encryption are not served. Everything is in memory and gone with the server.
+
+mod batch;
+mod codec;
+mod connection;
+mod outgoing;
+mod shape;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, VecDeque},
+    fmt, fs, io,
+    net::{SocketAddr, TcpListener},
+    ops::ControlFlow,
+    rc::Rc,
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use omb_core::{
+    broker::{Broker, Config, ConnId, Dropped, Input, Output, Response},
+    machine::{Machine, Wake, settle},
+    time::Instant,
+};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::LocalSet,
+};
+use tracing::{error, warn};
+
+/// Most that [`Options::capacity`] is by default.
+const CAPACITY_DEFAULT: u64 = 2 << 30;
+
+/// Connections at once. A benchmark of thousands of clients stays below; the limit of open files comes first on most machines.
+const CONNECTIONS_MAX: usize = 50_000;
+
+/// How long to wait when the system has no room for another connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How the embedded broker is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to listen. Default 127.0.0.1, any free port.
+    pub bind: SocketAddr,
+    /// Host and port that clients are told. Default: the address they reached the broker at.
+    pub advertise: Option<(String, u16)>,
+    /// Bytes of records to hold at most. What nobody has read is never dropped: when it fills this, producers wait.
+    ///
+    /// Default 2 GiB, or a quarter of the memory of this machine (or container) if that is less.
+    pub capacity: u64,
+    /// Longest frame a client may send, in bytes; checked before anything is allocated for it. Default 100 MiB, as Kafka.
+    pub frame_max: u32,
+    /// Partitions of a topic that is created because a client asks for it in a metadata request. Default `None`: it is
+    /// not, so that a wrong name is an error.
+    pub auto_create: Option<i32>,
+    /// How long a group without members waits for more of them when the first one joins. Default zero.
+    pub group_initial_delay: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            bind: SocketAddr::from(([127, 0, 0, 1], 0)),
+            advertise: None,
+            capacity: default_capacity(),
+            frame_max: 100 << 20,
+            auto_create: None,
+            group_initial_delay: Duration::ZERO,
+        }
+    }
+}
+
+/// Why the embedded broker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is taken, not of this machine, or not allowed.
+    #[error("the embedded broker cannot listen on {addr}: {error}")]
+    Bind {
+        /// Where it was to listen.
+        addr: SocketAddr,
+        /// What the system says.
+        #[source]
+        error: io::Error,
+    },
+    /// The system gives no thread, or nothing to wait for sockets with.
+    #[error("the embedded broker cannot start its thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// What the broker holds, and what has become of the rest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Topics there are.
+    pub topics: usize,
+    /// Consumer groups there are, with or without members.
+    pub groups: usize,
+    /// Clients connected.
+    pub connections: usize,
+    /// Records stored now.
+    pub records: u64,
+    /// Bytes stored now, with what batches cost beside theirs.
+    pub bytes: u64,
+    /// What made room for newer records.
+    pub dropped: Dropped,
+    /// Produce requests that wait for room now.
+    pub produces_waiting: usize,
+}
+
+/// A running embedded broker. Dropping it closes every connection and waits for its thread.
+pub struct Server {
+    addr: SocketAddr,
+    commands: mpsc::UnboundedSender<Command>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
+
+type Look = Box<dyn FnOnce(&Broker, Instant) + Send>;
+
+enum Command {
+    Look(Look),
+    Stop,
+}
+
+impl Server {
+    /// Starts a broker. When this returns, clients can connect.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on, or the system has no thread to give.
+    pub fn start(options: Options) -> Result<Self, StartError> {
+        let bind = |error| StartError::Bind { addr: options.bind, error };
+        let listener = TcpListener::bind(options.bind).map_err(bind)?;
+        listener.set_nonblocking(true).map_err(bind)?;
+        let addr = listener.local_addr().map_err(bind)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+        let (commands, received) = mpsc::unbounded_channel();
+        let work = move || {
+            let host = Rc::new(Host::new(options));
+            LocalSet::new().block_on(&runtime, host.run(listener, received));
+            // The sockets go with the runtime, so that the address is free again when the thread has ended.
+        };
+        let thread =
+            thread::Builder::new().name("embedded-broker".to_owned()).spawn(work).map_err(StartError::Thread)?;
+        Ok(Self { addr, commands, thread: Some(thread) })
+    }
+
+    /// Where it listens, with the port it was given.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.look(|broker, _| Stats {
+            topics: broker.topics().count(),
+            groups: broker.groups().count(),
+            connections: broker.connections(),
+            records: broker.stored_records(),
+            bytes: broker.stored_bytes(),
+            dropped: broker.dropped(),
+            produces_waiting: broker.produces_waiting(),
+        })
+    }
+
+    /// Looks into the broker, at a time of its clock. Blocks until its thread has done so; everything else waits for it.
+    ///
+    /// # Panics
+    /// If the broker's thread has panicked.
+    pub fn look<T: Send + 'static>(&self, look: impl FnOnce(&Broker, Instant) -> T + Send + 'static) -> T {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let look = move |broker: &Broker, now: Instant| drop(sender.send(look(broker, now)));
+        let sent = self.commands.send(Command::Look(Box::new(look)));
+        sent.expect("the broker's thread runs as long as its server");
+        receiver.recv().expect("the broker's thread runs as long as its server")
+    }
+
+    /// Holds everything up for so long, as a pause of a garbage collector or of a disk would. Returns at once.
+    pub fn stall(&self, duration: Duration) {
+        let sent = self.commands.send(Command::Look(Box::new(move |_, _| thread::sleep(duration))));
+        sent.expect("the broker's thread runs as long as its server");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Nobody to receive it means that the thread has ended already.
+        let _ = self.commands.send(Command::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            error!("embedded broker: its thread panicked");
+        }
+    }
+}
+
+/// A quarter of the memory there is, 2 GiB at most.
+fn default_capacity() -> u64 {
+    let read = |path: &str| fs::read_to_string(path).ok();
+    let machine = read("/proc/meminfo").and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
+    });
+    // Not a number where there is no limit.
+    let container = read("/sys/fs/cgroup/memory.max").and_then(|text| text.trim().parse::<u64>().ok());
+    let memory = machine.into_iter().chain(container).min();
+    memory.map_or(CAPACITY_DEFAULT, |memory| (memory / 4).min(CAPACITY_DEFAULT))
+}
+
+/// Where a connection finds the broker's answer to its request.
+#[derive(Debug, Default)]
+struct Mailbox {
+    responses: RefCell<VecDeque<Response>>,
+    arrived: Notify,
+}
+
+impl Mailbox {
+    fn take(&self) -> Option<Response> {
+        self.responses.borrow_mut().pop_front()
+    }
+
+    async fn wait(&self) -> Response {
+        loop {
+            if let Some(response) = self.take() {
+                return response;
+            }
+            self.arrived.notified().await;
+        }
+    }
+}
+
+/// The broker and what it runs on.
+struct Host {
+    broker: RefCell<Broker>,
+    mailboxes: RefCell<BTreeMap<ConnId, Rc<Mailbox>>>,
+    connections: Cell<u64>,
+    started: tokio::time::Instant,
+    /// When the broker wants to be woken.
+    wake: Cell<Option<Wake>>,
+    /// When the alarm will ring. It may be too early, never too late.
+    alarm: Cell<Option<Instant>>,
+    alarm_moved: Notify,
+    advertise: Option<(String, u16)>,
+    cluster: String,
+    frame_max: u32,
+}
+
+impl Host {
+    fn new(options: Options) -> Self {
+        // Two brokers, one after the other at the same port, must not be taken for one.
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let seed = (since_epoch.as_nanos() as u64) ^ (u64::from(std::process::id()) << 40);
+        let config = Config {
+            capacity: options.capacity,
+            group_initial_delay: options.group_initial_delay,
+            auto_create: options.auto_create,
+            seed,
+        };
+        Self {
+            broker: RefCell::new(Broker::new(config)),
+            mailboxes: RefCell::default(),
+            connections: Cell::default(),
+            started: tokio::time::Instant::now(),
+            wake: Cell::default(),
+            alarm: Cell::default(),
+            alarm_moved: Notify::new(),
+            advertise: options.advertise,
+            cluster: format!("embedded-{seed:016x}"),
+            frame_max: options.frame_max,
+        }
+    }
+
+    async fn run(self: Rc<Self>, listener: TcpListener, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let listener = match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => return error!(%error, "embedded broker: cannot listen"),
+        };
+        tokio::task::spawn_local(Rc::clone(&self).ring());
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Look(look)) => look(&self.broker.borrow(), self.now()),
+                    Some(Command::Stop) | None => return,
+                },
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, client)) => self.accept(stream, client),
+                    Err(error) => {
+                        warn!(%error, "embedded broker: a connection was not accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+    }
+
+    fn accept(self: &Rc<Self>, stream: tokio::net::TcpStream, client: SocketAddr) {
+        if self.mailboxes.borrow().len() >= CONNECTIONS_MAX {
+            return warn!(%client, "embedded broker: too many connections");
+        }
+        // The client may be gone again already.
+        if let Ok(local) = stream.local_addr() {
+            tokio::task::spawn_local(connection::serve(Rc::clone(self), stream, client, local));
+        }
+    }
+
+    /// Fires the broker's timers.
+    async fn ring(self: Rc<Self>) {
+        loop {
+            let at = self.wake.get().map(|wake| wake.at);
+            self.alarm.set(at);
+            let asleep = async {
+                match at {
+                    Some(at) => tokio::time::sleep_until(self.started + at.since(Instant::ZERO)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = asleep => self.settle(self.now()),
+                () = self.alarm_moved.notified() => {}
+            }
+        }
+    }
+
+    fn now(&self) -> Instant {
+        Instant::ZERO + self.started.elapsed()
+    }
+
+    fn open(&self) -> (ConnId, Rc<Mailbox>) {
+        self.connections.update(|count| count + 1);
+        let id = ConnId(self.connections.get());
+        let mailbox = Rc::<Mailbox>::default();
+        self.mailboxes.borrow_mut().insert(id, Rc::clone(&mailbox));
+        self.handle(Input::Opened(id));
+        (id, mailbox)
+    }
+
+    fn close(&self, id: ConnId) {
+        self.mailboxes.borrow_mut().remove(&id);
+        self.handle(Input::Closed(id));
+    }
+
+    fn handle(&self, input: Input) {
+        let now = self.now();
+        self.broker.borrow_mut().handle_input(now, input);
+        self.settle(now);
+    }
+
+    /// Hands out the broker's answers, and sees to it that the alarm rings in time.
+    fn settle(&self, now: Instant) {
+        let mailboxes = self.mailboxes.borrow();
+        let deliver = |output| {
+            let Output::Reply { conn, response, .. } = output;
+            // The connection may be gone: nobody waits for this one any more.
+            if let Some(mailbox) = mailboxes.get(&conn) {
+                mailbox.responses.borrow_mut().push_back(response);
+                mailbox.arrived.notify_one();
+            }
+            ControlFlow::Continue(())
+        };
+        let ControlFlow::Continue(wake) = settle(&mut *self.broker.borrow_mut(), now, deliver) else {
+            unreachable!("delivering never breaks off")
+        };
+        self.wake.set(wake);
+        let too_late = |alarm: Instant| wake.is_some_and(|wake| wake.at < alarm);
+        if self.alarm.get().map_or(wake.is_some(), too_late) {
+            self.alarm_moved.notify_one();
+        }
+    }
+}
