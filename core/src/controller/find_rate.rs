@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     /// A messaging system that confirms so many messages a second and hands on so many.
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn search(confirms: u64, hands_on: u64, subscriptions: u64) -> (Option<Found>, u32) {
         let (mut search, mut rate, mut unread) = (RateSearch::new(), FIRST, 0_u64);
         for period in 0..2_000 {
