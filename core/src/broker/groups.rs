@@ -413,6 +413,10 @@ impl Group {
             if let Some(older) = member.joining.take() {
                 replies.push((older, refuse(ErrorCode::RebalanceInProgress, &join.member_id)));
             }
+            // It no longer waits for its share of the old generation either.
+            if let Some(older) = member.syncing.take() {
+                replies.push((older, Response::SyncGroup(Err(ErrorCode::RebalanceInProgress))));
+            }
             let leads = self.leader.as_ref() == Some(&join.member_id);
             match self.phase {
                 // It missed the reply, or is told again what it knows.

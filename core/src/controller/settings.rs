@@ -69,7 +69,9 @@ impl Settings {
     /// The longest a run of `workload` can take, whatever happens to it: the sum of all bounds.
     #[must_use]
     pub fn longest(&self, workload: &Workload) -> Duration {
-        let mut longest = self.call_within * 8 + self.setup_within * 4 + self.stop_within + self.drain_within;
+        // Calls: prepare, the last look for probes, start, the last read of the load, stop, the read after it, resume,
+        // the last look for messages, verify, delete, close.
+        let mut longest = self.call_within * 11 + self.setup_within * 4 + self.stop_within + self.drain_within;
         longest += self.start_after + workload.warmup_duration + workload.test_duration + self.period * 2;
         if workload.rate == RateGoal::Search {
             longest += self.search_within + self.period * 12;
@@ -80,7 +82,8 @@ impl Settings {
             #[expect(clippy::cast_precision_loss, reason = "a bound, generous by design")]
             let fill = backlog.bytes as f64 / f64::from(workload.message_size.max(1)) / messages_per_s;
             let fill = Duration::from_secs_f64((2.0 * fill).min(1e9)) + self.fill_slack + self.period;
-            longest += fill + (fill * self.drain_factor).max(self.fill_slack) + self.period;
+            // Pausing and resuming the consumers are two more calls.
+            longest += self.call_within * 2 + fill + (fill * self.drain_factor).max(self.fill_slack) + self.period;
         }
         longest
     }

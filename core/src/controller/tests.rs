@@ -343,3 +343,25 @@ fn a_search_ends_in_a_measurement_at_the_rate_found() {
             .all(|period| (period.target - rate).abs() < 1.0)
     );
 }
+
+/// There is no path to probe, so the load follows the producers at once. (The simulation found it started for ever.)
+#[test]
+fn a_run_without_consumers_starts_its_load_once() {
+    let played = play(Workload { subscriptions_per_topic: 0, ..workload() }, RefWorker::new(), None);
+    assert_eq!(played.end, End::Sound);
+    assert_eq!(played.asked.iter().filter(|asked| **asked == "start load").count(), 1);
+    assert!(!played.asked.contains(&"probe"), "{:?}", played.asked);
+}
+
+/// Whether it is refused or not even answered. (The simulation found a worker that was never told to stop.)
+#[test]
+fn topics_that_cannot_be_deleted_do_not_keep_the_worker_from_being_closed() {
+    let refusing = RefWorker { fails: Some(("delete topics", FailureKind::Refused)), ..RefWorker::new() };
+    let mute = RefWorker { mute: Some("delete topics"), ..RefWorker::new() };
+    for worker in [refusing, mute] {
+        let played = play(workload(), worker, None);
+        assert_eq!(played.end, End::Sound);
+        assert_eq!(played.asked.last(), Some(&"close"), "{:?}", played.asked);
+        assert_eq!(played.warnings.len(), 1, "{:?}", played.warnings);
+    }
+}
