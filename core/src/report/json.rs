@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Period, Phase, Report,
-    context::{Context, ResultFormat, driver_json, insert_known, plan_json, workload_json},
+    context::{Context, ResultFormat, insert_known, plan_json},
     histogram::{self, millis, quantile_map, whole_micros},
     quantity::{per_second, real, rfc3339},
     verdict::{self, latencies},
@@ -246,8 +246,8 @@ fn ours(report: &Report, context: &Context, series: Series) -> Value {
     }
     put("system", report.system.clone().into());
     put("embedded", context.embedded().into());
-    put("workload", workload_json(&plan.workload));
-    put("driver", driver_json(&context.driver));
+    put("workload", plan.workload.resolved());
+    put("driver", context.driver.resolved());
     put("plan", plan_json(plan));
     put("verdict", verdict_json(report));
     put("notes", verdict::notes(report, context).into());
@@ -497,7 +497,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::report::fixture;
+    use crate::{
+        config::{Leniency, workload},
+        report::fixture,
+    };
 
     /// What may stand under one of upstream's keys.
     #[derive(Clone, Copy, Debug)]
@@ -662,6 +665,8 @@ mod tests {
             (&json!("2026-01-04T12:30:00.000Z"), &json!("2026-01-04T12:30:26.000Z"))
         );
         assert!(!value.to_string().contains("hunter2"));
+        let again = workload::parse("w.json", &ours["workload"].to_string(), Leniency::Strict).expect("well-formed");
+        assert_eq!(again.value, report.plan.workload, "what is shown can be run again");
         let text = ours["histograms"]["publishFromIntended"]["data"].as_str().expect("text");
         let back = histogram::decode(text, 0).expect("our own");
         assert_eq!(back, report.answered().acknowledgements.from_intended);

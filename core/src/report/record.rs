@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     BacklogTimes, Found, Period, Periods, Phase, PhaseTotals, Report, Verdict,
-    context::{Context, driver_json, plan_json, workload_json},
+    context::{Context, plan_json},
     histogram,
     json::counts_json,
     periods::Frame,
@@ -156,8 +156,8 @@ pub fn header(plan: &Plan, context: &Context, system: Option<&str>) -> String {
     if let Some(system) = system {
         put("system", system.into());
     }
-    put("workload", workload_json(&plan.workload));
-    put("driver", driver_json(&context.driver));
+    put("workload", plan.workload.resolved());
+    put("driver", context.driver.resolved());
     put("plan", plan_json(plan));
     put("histograms", json!({ "encoding": histogram::ENCODING, "unit": "ns" }));
     put("origin", plain(&origin));
