@@ -278,7 +278,7 @@ mod tests {
         an_hour_fits(36_000_000, usual);
     }
 
-    /// The worst that 10,000 msg/s may bring, and still well below the 150 MB that a whole client may take.
+    /// Five latencies, each over five decades: far wider than a system that keeps up shows. A whole client may take 150 MB.
     #[test]
     fn an_hour_of_wide_latencies_fits_into_84_mb() {
         an_hour_fits(84_000_000, wide);
