@@ -15,6 +15,7 @@ const CORE_DEPENDENCIES: &[(&str, &str)] = &[
     ("bincode", "the one encoding of our own messages"),
     ("bytes", "record batches that are passed on without copying"),
     ("crc32c", "the checksum of message headers and of Kafka's record batches"),
+    ("flate2", "the periods of a long run, packed in memory"),
     ("hdrhistogram", "latencies, in the format that the Java tools read"),
     ("rand", "the traits of random streams; its features that ask the system for randomness are off"),
     ("rand_chacha", "random streams that are the same on every machine and in every version"),

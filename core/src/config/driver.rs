@@ -368,3 +368,26 @@ impl DriverConfig {
         Json::Object(keys)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shown_driver_holds_no_secret() {
+        let settings = BTreeMap::from([
+            ("sasl.password".to_owned(), "hunter2".to_owned()),
+            ("bootstrap.servers".to_owned(), "b:9092".to_owned()),
+        ]);
+        let kafka = KafkaConfig {
+            topic: settings.clone(),
+            common: settings.clone(),
+            producer: settings.clone(),
+            consumer: settings,
+            ..KafkaConfig::default()
+        };
+        let driver = DriverConfig { name: "k".to_owned(), kind: DriverKind::Kafka(kafka) };
+        let text = driver.resolved().to_string();
+        assert!(text.contains("b:9092") && text.contains("(hidden)") && !text.contains("hunter2"), "{text}");
+    }
+}

@@ -361,11 +361,31 @@ pub(crate) fn canonical(name: &str) -> &str {
     ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name)
 }
 
-/// Whether the value of a property must not be shown.
+/// Whether the value of a property must not be shown, judged by its name. In doubt it must not: a result is made to be
+/// passed on. Where a secret's file or address is named, or who it belongs to, that is no secret.
 pub(crate) fn is_secret(name: &str) -> bool {
-    ["password", "secret", "jaas", ".pem", "passphrase", "keystore.key", "oauthbearer.config"]
-        .iter()
-        .any(|part| name.contains(part))
+    const WORDS: [&str; 15] = [
+        "password",
+        "passwd",
+        "passphrase",
+        "secret",
+        "token",
+        "jaas",
+        "credential",
+        "private",
+        "api.key",
+        "apikey",
+        "access.key",
+        "ssl.key",
+        "keystore.key",
+        "oauthbearer.config",
+        // Beside a certificate the same text often holds its key.
+        ".pem",
+    ];
+    const OPEN: [&str; 5] = [".location", ".url", ".file", ".path", ".client.id"];
+    // A topic's properties are not checked, so they may be spelt in any way.
+    let name = name.to_lowercase().replace(['_', '-'], ".");
+    !OPEN.iter().any(|end| name.ends_with(end)) && WORDS.iter().any(|word| name.contains(word))
 }
 
 /// Whether Kafka's Java client or librdkafka has a property of this name.
@@ -1033,4 +1053,44 @@ fn jaas_value(text: &str) -> Option<(String, &str)> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_secret;
+
+    #[test]
+    fn secrets_are_known_by_their_names() {
+        let secret = [
+            "sasl.password",
+            "ssl.key.password",
+            "ssl.key.pem",
+            "ssl.certificate.pem",
+            "ssl.keystore.password",
+            "ssl.keystore.key",
+            "sasl.jaas.config",
+            "sasl.oauthbearer.client.secret",
+            "sasl.oauthbearer.client.credentials.client.secret",
+            "sasl.oauthbearer.config",
+            "sasl.oauthbearer.assertion.private.key.pem",
+            "sasl.oauthbearer.assertion.private.key.passphrase",
+            "SSL_KEY_PASSWORD",
+            "some.api-key",
+        ];
+        assert_eq!(secret.iter().find(|name| !is_secret(name)), None);
+        let open = [
+            "bootstrap.servers",
+            "sasl.username",
+            "sasl.mechanisms",
+            "ssl.key.location",
+            "ssl.keystore.location",
+            "sasl.oauthbearer.token.endpoint.url",
+            "sasl.oauthbearer.assertion.private.key.file",
+            "sasl.oauthbearer.client.credentials.client.id",
+            "key.serializer",
+            "linger.ms",
+            "acks",
+        ];
+        assert_eq!(open.iter().find(|name| is_secret(name)), None);
+    }
 }

@@ -11,7 +11,7 @@ use crate::{
         Command, Failure, FailureKind,
         event::{Problem, Process, Snapshot},
     },
-    report::{BacklogTimes, Found, Period, Phase, PhaseTotals, Report, Verdict},
+    report::{BacklogTimes, Found, Period, Periods, Phase, PhaseTotals, Report, Verdict},
     stats::tally::Totals,
     time::{Instant, WallTime},
 };
@@ -31,7 +31,9 @@ pub(super) struct Load {
     closed: Reading,
     cpu_at_phase: Duration,
     client_cpu: Duration,
-    periods: Vec<Period>,
+    periods: Periods,
+    /// What the last period showed: the rest of it is packed.
+    last: Option<Observation>,
     phases: Vec<PhaseTotals>,
     search: Option<RateSearch>,
     found: Option<Found>,
@@ -74,7 +76,8 @@ impl Load {
             closed: Reading::default(),
             cpu_at_phase: Duration::ZERO,
             client_cpu: Duration::ZERO,
-            periods: Vec::new(),
+            periods: Periods::new(),
+            last: None,
             phases: Vec::new(),
             search: (plan.workload.rate == RateGoal::Search).then(RateSearch::new),
             found: None,
@@ -176,7 +179,13 @@ impl Load {
         }
         self.cpu_at_phase = cpu;
         self.closed = self.newest.clone();
-        self.periods.push(period.clone());
+        self.last = Some(Observation {
+            elapsed,
+            attempted: period.totals.departures.attempted,
+            acked: period.totals.acknowledgements.acked,
+            unread: period.unread,
+        });
+        self.periods.push(&period);
         Some(period)
     }
 
@@ -251,13 +260,7 @@ impl Load {
             let text = format!("no rate was found that holds within {:?}", settings.search_within);
             return Next::Fail(Failure::new(FailureKind::Broken, text));
         }
-        let (Some(search), Some(period)) = (&mut self.search, self.periods.last()) else { return Next::Stay };
-        let seen = Observation {
-            elapsed: period.elapsed,
-            attempted: period.totals.departures.attempted,
-            acked: period.totals.acknowledgements.acked,
-            unread: period.unread,
-        };
+        let (Some(search), Some(seen)) = (&mut self.search, self.last) else { return Next::Stay };
         match search.observe(seen, subscriptions) {
             Step::Stay => Next::Stay,
             Step::Try(rate) => {

@@ -1,14 +1,13 @@
 //! What a result says beside the measurement: which tool, on which host, from which configuration.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::quantity::real;
 use crate::{
     config::{
         driver::{DriverConfig, DriverKind},
-        workload::{CatchUp, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
+        workload::RateGoal,
     },
     id::WorkerId,
     plan::{Plan, rate::Rate},
@@ -114,144 +113,6 @@ pub(super) fn insert_known(map: &mut Map<String, Value>, key: &str, value: Optio
     }
 }
 
-/// A workload under the keys of its file, every default filled in.
-#[must_use]
-pub fn workload_json(workload: &Workload) -> Value {
-    let mut map = Map::new();
-    let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
-    put("name", workload.name.clone().into());
-    put("topics", workload.topics.into());
-    put("partitionsPerTopic", workload.partitions_per_topic.into());
-    put(
-        "keyDistributor",
-        match workload.key_distributor {
-            KeyDistributor::NoKey => "NO_KEY",
-            KeyDistributor::RoundRobin => "KEY_ROUND_ROBIN",
-            KeyDistributor::RandomNano => "RANDOM_NANO",
-        }
-        .into(),
-    );
-    put("messageSize", workload.message_size.into());
-    match &workload.payload {
-        PayloadSource::File(path) => {
-            put("useRandomizedPayloads", false.into());
-            put("payloadFile", path.to_string_lossy().into());
-        }
-        PayloadSource::Random { ratio, pool } => {
-            put("useRandomizedPayloads", true.into());
-            put("randomBytesRatio", (*ratio).into());
-            put("randomizedPayloadPoolSize", (*pool).into());
-        }
-    }
-    put("subscriptionsPerTopic", workload.subscriptions_per_topic.into());
-    put("consumerPerSubscription", workload.consumers_per_subscription.into());
-    put("producersPerTopic", workload.producers_per_topic.into());
-    put(
-        "producerRate",
-        match workload.rate {
-            RateGoal::Fixed(rate) => rate.into(),
-            RateGoal::Search => 0.into(),
-        },
-    );
-    if let Some(backlog) = workload.backlog {
-        put("consumerBacklogSizeGB", (real(backlog.bytes) / f64::from(1 << 30)).into());
-        put("backlogDrainRatio", backlog.drain_ratio.into());
-    }
-    put("testDuration", with_unit(workload.test_duration).into());
-    put("warmupDuration", with_unit(workload.warmup_duration).into());
-    if let Some(seed) = workload.seed {
-        put("seed", seed.into());
-    }
-    put(
-        "catchUp",
-        match workload.catch_up {
-            CatchUp::All => "all".to_owned(),
-            CatchUp::Cap(keep) => format!("cap({})", with_unit(keep)),
-            CatchUp::Drop => "drop".to_owned(),
-        }
-        .into(),
-    );
-    put(
-        "verify",
-        match workload.verify {
-            Verify::Header => "header",
-            Verify::Full => "full",
-        }
-        .into(),
-    );
-    map.into()
-}
-
-/// `90s`, `1500ms`: whole numbers, as a workload file may spell them.
-fn with_unit(duration: Duration) -> String {
-    if duration.subsec_nanos() == 0 {
-        format!("{}s", duration.as_secs())
-    } else {
-        format!("{}ms", duration.as_millis())
-    }
-}
-
-/// A driver under the keys of its file, with what must stay secret hidden.
-#[must_use]
-pub fn driver_json(driver: &DriverConfig) -> Value {
-    let mut map = Map::new();
-    map.insert("name".to_owned(), driver.name.clone().into());
-    match &driver.kind {
-        DriverKind::Embedded => {
-            map.insert("kind".to_owned(), "embedded".into());
-        }
-        DriverKind::Kafka(kafka) => {
-            map.insert("kind".to_owned(), "kafka".into());
-            map.insert("replicationFactor".to_owned(), kafka.replication_factor.into());
-            let settings = [
-                ("topicConfig", &kafka.topic),
-                ("commonConfig", &kafka.common),
-                ("producerConfig", &kafka.producer),
-                ("consumerConfig", &kafka.consumer),
-            ];
-            for (key, settings) in settings {
-                map.insert(key.to_owned(), redacted(settings));
-            }
-        }
-    }
-    map.into()
-}
-
-/// What stands in the place of a secret.
-const REDACTED: &str = "[hidden]";
-
-fn redacted(settings: &BTreeMap<String, String>) -> Value {
-    let show = |(key, value): (&String, &String)| {
-        (key.clone(), if is_secret(key) { REDACTED.into() } else { value.clone().into() })
-    };
-    settings.iter().map(show).collect::<Map<_, _>>().into()
-}
-
-/// Whether a setting of this name holds a secret. In doubt it does: a result is made to be passed on. Where a
-/// secret's file or address is named, that is no secret.
-#[must_use]
-pub fn is_secret(key: &str) -> bool {
-    const WORDS: [&str; 14] = [
-        "password",
-        "passwd",
-        "passphrase",
-        "secret",
-        "token",
-        "jaas",
-        "credential",
-        "private",
-        "api.key",
-        "apikey",
-        "access.key",
-        "ssl.key",
-        "keystore.key",
-        "oauthbearer.config",
-    ];
-    let key = key.to_lowercase().replace(['_', '-'], ".");
-    let names_a_place = [".location", ".url", ".file", ".path"].iter().any(|end| key.ends_with(end));
-    !names_a_place && WORDS.iter().any(|word| key.contains(word))
-}
-
 /// Who does what, in numbers: a line per worker, not per producer, for there may be a million of them.
 #[must_use]
 pub fn plan_json(plan: &Plan) -> Value {
@@ -286,51 +147,4 @@ pub fn plan_json(plan: &Plan) -> Value {
     insert_known(&mut map, "lastTopicName", plan.topics.last().map(|topic| topic.name.clone()));
     map.insert("placement".to_owned(), placement.into());
     map.into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::driver::KafkaConfig;
-
-    #[test]
-    fn secrets_are_known_by_their_names() {
-        let secret = [
-            "sasl.password",
-            "ssl.key.password",
-            "ssl.key.pem",
-            "ssl.keystore.password",
-            "ssl.keystore.key",
-            "sasl.jaas.config",
-            "sasl.oauthbearer.client.secret",
-            "sasl.oauthbearer.config",
-            "SSL_KEY_PASSWORD",
-        ];
-        assert!(secret.iter().all(|key| is_secret(key)), "{secret:?}");
-        let open = [
-            "bootstrap.servers",
-            "sasl.username",
-            "sasl.mechanisms",
-            "ssl.key.location",
-            "ssl.keystore.location",
-            "sasl.oauthbearer.token.endpoint.url",
-            "ssl.certificate.pem",
-            "key.serializer",
-            "linger.ms",
-            "acks",
-        ];
-        assert!(!open.iter().any(|key| is_secret(key)), "{open:?}");
-    }
-
-    #[test]
-    fn a_shown_driver_holds_no_secret() {
-        let settings = BTreeMap::from([
-            ("sasl.password".to_owned(), "hunter2".to_owned()),
-            ("bootstrap.servers".to_owned(), "b:9092".to_owned()),
-        ]);
-        let kafka = KafkaConfig { common: settings.clone(), producer: settings, ..KafkaConfig::default() };
-        let driver = DriverConfig { name: "k".to_owned(), kind: DriverKind::Kafka(kafka) };
-        let text = driver_json(&driver).to_string();
-        assert!(text.contains("b:9092") && text.contains(REDACTED) && !text.contains("hunter2"), "{text}");
-    }
 }

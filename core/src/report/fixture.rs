@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use proptest::prelude::*;
+
 use super::{
     Drained, Period, Phase, PhaseTotals, Report, Verdict,
     context::{Context, Host},
@@ -118,7 +120,7 @@ pub(crate) fn report() -> Report {
 }
 
 /// The report over these periods, and what arrived after them.
-pub(crate) fn of(periods: Vec<Period>, tail: Totals) -> Report {
+pub(crate) fn of(periods: Vec<Period>, rest: Totals) -> Report {
     let mut phases: Vec<PhaseTotals> = Vec::new();
     for period in &periods {
         match phases.last_mut().filter(|sum| sum.phase == period.phase) {
@@ -131,16 +133,21 @@ pub(crate) fn of(periods: Vec<Period>, tail: Totals) -> Report {
             }
         }
     }
-    let (mut measured, mut measured_for, mut whole) = (Totals::default(), Duration::ZERO, Totals::default());
+    match phases.last_mut().filter(|sum| sum.phase == Phase::Drain) {
+        Some(sum) => sum.totals.merge(&rest),
+        None => phases.push(PhaseTotals { phase: Phase::Drain, elapsed: Duration::ZERO, totals: rest }),
+    }
+    let (mut measured, mut tail, mut whole) = (Totals::default(), Totals::default(), Totals::default());
+    let mut measured_for = Duration::ZERO;
     for sum in &phases {
         whole.merge(&sum.totals);
         if sum.phase.counts() {
             measured.merge(&sum.totals);
             measured_for += sum.elapsed;
+        } else if sum.phase >= Phase::Stop {
+            tail.merge(&sum.totals);
         }
     }
-    whole.merge(&tail);
-    phases.push(PhaseTotals { phase: Phase::Drain, elapsed: Duration::ZERO, totals: tail.clone() });
     let subscriptions = whole
         .seen
         .iter()
@@ -154,7 +161,7 @@ pub(crate) fn of(periods: Vec<Period>, tail: Totals) -> Report {
         process: periods.last().map(|period| period.process).unwrap_or_default(),
         client_cpu: Duration::from_millis(50)
             * u32::try_from(periods.iter().filter(|p| p.phase.counts()).count()).expect("few"),
-        periods,
+        periods: periods.into_iter().collect(),
         phases,
         measured,
         measured_for,
@@ -166,4 +173,39 @@ pub(crate) fn of(periods: Vec<Period>, tail: Totals) -> Report {
         problems: Vec::new(),
         partial: None,
     }
+}
+
+/// A period whose every number may be anything.
+pub(crate) fn any_period() -> impl Strategy<Value = Period> {
+    let phase = prop::sample::select(vec![Phase::WarmUp, Phase::Search, Phase::Measure, Phase::Stop, Phase::Drain]);
+    let samples = prop::collection::vec(0..u64::MAX / 2, 0..12);
+    (phase, samples, any::<[u32; 12]>(), any::<u64>()).prop_map(|(phase, samples, numbers, big)| {
+        let mut totals = totals(u64::from(numbers[0] % 20), big);
+        let number = |at: usize| u64::from(numbers[at]);
+        for (place, sample) in samples.into_iter().enumerate() {
+            match place % 5 {
+                0 => totals.departures.schedule_error.record(sample),
+                1 => totals.acknowledgements.from_intended.record(sample),
+                2 => totals.acknowledgements.from_sent.record(sample),
+                3 => totals.arrivals.from_intended.record(sample),
+                _ => totals.arrivals.from_sent.record(sample),
+            }
+        }
+        totals.departures.skipped = number(1);
+        totals.acknowledgements.failed = number(2);
+        totals.arrivals.corrupted = number(3);
+        totals.arrivals.before_intended = number(4);
+        let mut period = period(phase, 1, totals);
+        period.at = Duration::from_nanos(number(5));
+        period.elapsed = Duration::from_nanos(number(6));
+        period.wall = WallTime(big);
+        period.target = f64::from(numbers[7]);
+        period.unread = big;
+        period.in_flight = number(8);
+        period.schedule_lag = Duration::from_nanos(big);
+        period.process.cpu = Duration::new(number(9), 1);
+        period.process.broker_cpu = Duration::from_nanos(number(10));
+        period.process.memory_bytes = number(11);
+        period
+    })
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Period, Phase, Report,
-    context::{Context, ResultFormat, driver_json, insert_known, plan_json, workload_json},
+    context::{Context, ResultFormat, insert_known, plan_json},
     histogram::{self, millis, quantile_map, whole_micros},
     quantity::{per_second, real, rfc3339},
     verdict::{self, latencies},
@@ -36,57 +36,117 @@ const PERCENTILES: [(&str, f64); 6] =
 /// One result. It holds no null and no NaN; what is unknown or does not apply is left out.
 #[must_use]
 pub fn result(report: &Report, context: &Context) -> Value {
-    let mut map = upstream(report);
-    if context.format == ResultFormat::Omb {
-        map.insert("omb".to_owned(), ours(report, context));
+    let ours_too = context.format == ResultFormat::Omb;
+    let (mut windows, mut series) = (Windows::new(Window::of), Series::new(report.periods.len()));
+    for period in report.periods.iter() {
+        windows.add(&period);
+        if ours_too {
+            series.add(&period);
+        }
+    }
+    let mut map = upstream(report, &windows.end(&report.tail));
+    if ours_too {
+        map.insert("omb".to_owned(), ours(report, context, series));
     }
     map.into()
 }
 
-/// An entry of upstream's lists: some periods together.
-struct Window {
+/// Some periods together.
+struct Stretch {
     elapsed: Duration,
     totals: Totals,
     unread: u64,
 }
 
-/// The periods that count, in stretches of 10 s. A rest below half of that joins the stretch before it.
-///
-/// What was answered after the producers had stopped belongs to the last one's latencies, as to the totals', and to
-/// nobody's counts. Never empty: without a period there is one window, in which nothing happened.
-fn windows(report: &Report) -> Vec<Window> {
-    let mut windows: Vec<Window> = Vec::new();
-    let mut open = false;
-    for period in report.periods.iter().filter(|period| period.phase.counts()) {
-        match windows.last_mut().filter(|_| open) {
-            Some(window) => {
-                window.elapsed += period.elapsed;
-                window.totals.merge(&period.totals);
-                window.unread = period.unread;
-            }
-            None => {
-                windows.push(Window { elapsed: period.elapsed, totals: period.totals.clone(), unread: period.unread })
-            }
+impl Stretch {
+    fn join(&mut self, elapsed: Duration, totals: &Totals, unread: u64) {
+        self.elapsed += elapsed;
+        self.totals.merge(totals);
+        self.unread = unread;
+    }
+}
+
+/// The periods that count, in stretches of 10 s, of which only figures are kept. A rest below half of that joins the
+/// stretch before it, so the last two are held whole until what follows them is known.
+struct Windows<T> {
+    /// What is kept of a stretch.
+    reduce: fn(&Stretch) -> T,
+    closed: Vec<T>,
+    before: Option<Stretch>,
+    open: Option<Stretch>,
+}
+
+impl<T> Windows<T> {
+    fn new(reduce: fn(&Stretch) -> T) -> Self {
+        Self { reduce, closed: Vec::new(), before: None, open: None }
+    }
+
+    fn add(&mut self, period: &Period) {
+        if !period.phase.counts() {
+            return;
         }
+        let mut stretch = self.open.take().unwrap_or_else(|| Stretch {
+            elapsed: Duration::ZERO,
+            totals: Totals::default(),
+            unread: 0,
+        });
+        stretch.join(period.elapsed, &period.totals, period.unread);
         // Half a period's tolerance: ten periods of 0.9999 s are a window.
-        open = windows.last().is_some_and(|window| window.elapsed + period.elapsed / 2 < WINDOW);
+        if stretch.elapsed + period.elapsed / 2 < WINDOW {
+            self.open = Some(stretch);
+        } else {
+            let before = self.before.replace(stretch);
+            self.closed.extend(before.as_ref().map(self.reduce));
+        }
     }
-    if windows.len() > 1
-        && let Some(rest) = windows.pop_if(|window| window.elapsed < WINDOW / 2)
-        && let Some(before) = windows.last_mut()
-    {
-        before.elapsed += rest.elapsed;
-        before.totals.merge(&rest.totals);
-        before.unread = rest.unread;
+
+    /// What was answered after the producers had stopped belongs to the last one's latencies, as to the totals', and to
+    /// nobody's counts. Never empty: without a period there is one window, in which nothing happened.
+    fn end(mut self, tail: &Totals) -> Vec<T> {
+        let mut last = match (self.before, self.open) {
+            (Some(mut before), Some(rest)) if rest.elapsed < WINDOW / 2 => {
+                before.join(rest.elapsed, &rest.totals, rest.unread);
+                before
+            }
+            (Some(before), Some(rest)) => {
+                self.closed.push((self.reduce)(&before));
+                rest
+            }
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => Stretch { elapsed: Duration::ZERO, totals: Totals::default(), unread: 0 },
+        };
+        last.totals.departures.schedule_error.merge(&tail.departures.schedule_error);
+        last.totals.acknowledgements.from_sent.merge(&tail.acknowledgements.from_sent);
+        last.totals.arrivals.from_sent.merge(&tail.arrivals.from_sent);
+        self.closed.push((self.reduce)(&last));
+        self.closed
     }
-    if windows.is_empty() {
-        windows.push(Window { elapsed: Duration::ZERO, totals: Totals::default(), unread: 0 });
+}
+
+/// An entry of upstream's lists: what is written of a stretch.
+struct Window {
+    publish_rate: f64,
+    publish_error_rate: f64,
+    consume_rate: f64,
+    backlog: u64,
+    publish: Figures,
+    delay: Figures,
+    end_to_end: Figures,
+}
+
+impl Window {
+    fn of(stretch: &Stretch) -> Self {
+        let Stretch { elapsed, totals, unread } = stretch;
+        Self {
+            publish_rate: per_second(totals.acknowledgements.acked, *elapsed),
+            publish_error_rate: per_second(totals.acknowledgements.failed, *elapsed),
+            consume_rate: per_second(totals.arrivals.received, *elapsed),
+            backlog: *unread,
+            publish: figures(publish(totals), MILLIS),
+            delay: figures(delay(totals), MICROS),
+            end_to_end: figures(end_to_end(totals), MILLIS),
+        }
     }
-    let last = windows.last_mut().expect("there is one now");
-    last.totals.departures.schedule_error.merge(&report.tail.departures.schedule_error);
-    last.totals.acknowledgements.from_sent.merge(&report.tail.acknowledgements.from_sent);
-    last.totals.arrivals.from_sent.merge(&report.tail.arrivals.from_sent);
-    windows
 }
 
 fn publish(totals: &Totals) -> &Latency {
@@ -113,18 +173,20 @@ const MILLIS: Unit = Unit { mean: |nanos| nanos / 1e6, value: |nanos| millis(nan
 const MICROS: Unit = Unit { mean: |nanos| nanos / 1e3, value: |nanos| whole_micros(nanos).into() };
 
 /// `…Avg`, `…50pct` to `…9999pct` and `…Max`, each a function of a histogram.
-fn figures(latency: &Latency, unit: Unit) -> Vec<(&'static str, Value)> {
+type Figures = Vec<(&'static str, Value)>;
+
+fn figures(latency: &Latency, unit: Unit) -> Figures {
     let mut figures = vec![("Avg", Value::from((unit.mean)(latency.mean())))];
     figures.extend(PERCENTILES.iter().map(|(key, quantile)| (*key, (unit.value)(latency.at(*quantile)))));
     figures.push(("Max", (unit.value)(latency.max())));
     figures
 }
 
-fn put_lists(map: &mut Map<String, Value>, key: &str, windows: &[Window], of: fn(&Totals) -> &Latency, unit: Unit) {
+fn put_lists(map: &mut Map<String, Value>, key: &str, windows: &[Window], of: fn(&Window) -> &Figures) {
     for window in windows {
-        for (figure, value) in figures(of(&window.totals), unit) {
+        for (figure, value) in of(window) {
             let list = map.entry(format!("{key}{figure}")).or_insert_with(|| Value::Array(Vec::new()));
-            list.as_array_mut().expect("only lists stand under these keys").push(value);
+            list.as_array_mut().expect("only lists stand under these keys").push(value.clone());
         }
     }
 }
@@ -134,9 +196,9 @@ fn put_scalars(map: &mut Map<String, Value>, key: &str, latency: &Latency, unit:
 }
 
 /// Upstream's keys, in upstream's order.
-fn upstream(report: &Report) -> Map<String, Value> {
+fn upstream(report: &Report, windows: &[Window]) -> Map<String, Value> {
     let workload = &report.plan.workload;
-    let (windows, answered) = (windows(report), report.answered());
+    let answered = report.answered();
     let mut map = Map::new();
     let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
     put("workload", workload.name.clone().into());
@@ -146,27 +208,25 @@ fn upstream(report: &Report) -> Map<String, Value> {
     put("partitions", workload.partitions_per_topic.into());
     put("producersPerTopic", workload.producers_per_topic.into());
     put("consumersPerTopic", workload.consumers_per_subscription.into());
-    let rates =
-        |count: fn(&Totals) -> u64| windows.iter().map(|w| per_second(count(&w.totals), w.elapsed)).collect::<Vec<_>>();
-    put("publishRate", rates(|totals| totals.acknowledgements.acked).into());
-    put("publishErrorRate", rates(|totals| totals.acknowledgements.failed).into());
-    put("consumeRate", rates(|totals| totals.arrivals.received).into());
-    put("backlog", windows.iter().map(|window| window.unread).collect::<Vec<_>>().into());
-    put_lists(&mut map, "publishLatency", &windows, publish, MILLIS);
-    put_lists(&mut map, "publishDelayLatency", &windows, delay, MICROS);
+    put("publishRate", windows.iter().map(|window| window.publish_rate).collect());
+    put("publishErrorRate", windows.iter().map(|window| window.publish_error_rate).collect());
+    put("consumeRate", windows.iter().map(|window| window.consume_rate).collect());
+    put("backlog", windows.iter().map(|window| window.backlog).collect());
+    put_lists(&mut map, "publishLatency", windows, |window| &window.publish);
+    put_lists(&mut map, "publishDelayLatency", windows, |window| &window.delay);
     put_scalars(&mut map, "aggregatedPublishLatency", publish(&answered), MILLIS);
     put_scalars(&mut map, "aggregatedPublishDelayLatency", delay(&answered), MICROS);
     let quantiles = |latency: &Latency, unit: Unit| quantile_map(latency.histogram(), unit.value).into();
     map.insert("aggregatedPublishLatencyQuantiles".to_owned(), quantiles(publish(&answered), MILLIS));
     map.insert("aggregatedPublishDelayLatencyQuantiles".to_owned(), quantiles(delay(&answered), MICROS));
-    put_lists(&mut map, "endToEndLatency", &windows, end_to_end, MILLIS);
+    put_lists(&mut map, "endToEndLatency", windows, |window| &window.end_to_end);
     map.insert("aggregatedEndToEndLatencyQuantiles".to_owned(), quantiles(end_to_end(&answered), MILLIS));
     put_scalars(&mut map, "aggregatedEndToEndLatency", end_to_end(&answered), MILLIS);
     map
 }
 
 /// The object `omb`.
-fn ours(report: &Report, context: &Context) -> Value {
+fn ours(report: &Report, context: &Context, series: Series) -> Value {
     let plan = &report.plan;
     let mut map = Map::new();
     let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
@@ -175,7 +235,7 @@ fn ours(report: &Report, context: &Context) -> Value {
     put("host", context.host_json());
     put("run", plan.run.to_string().into());
     put("seed", plan.seed.0.into());
-    let end = report.periods.last().map_or(report.started, |period| period.wall);
+    let end = report.periods.frames().last().map_or(report.started, |period| period.wall);
     let time = |given: &Option<String>, measured: WallTime| given.clone().unwrap_or_else(|| rfc3339(measured));
     put("started", time(&context.started, report.started).into());
     put("loadStarted", rfc3339(report.started).into());
@@ -186,8 +246,8 @@ fn ours(report: &Report, context: &Context) -> Value {
     }
     put("system", report.system.clone().into());
     put("embedded", context.embedded().into());
-    put("workload", workload_json(&plan.workload));
-    put("driver", driver_json(&context.driver));
+    put("workload", plan.workload.resolved());
+    put("driver", context.driver.resolved());
     put("plan", plan_json(plan));
     put("verdict", verdict_json(report));
     put("notes", verdict::notes(report, context).into());
@@ -208,7 +268,7 @@ fn ours(report: &Report, context: &Context) -> Value {
         "phases",
         report.phases.iter().map(|sum| phase_json(sum.phase, sum.elapsed, &sum.totals)).collect::<Vec<_>>().into(),
     );
-    put("series", series_json(&report.periods));
+    put("series", series.into_json());
     put("histograms", histograms_json(&report.answered()));
     map.into()
 }
@@ -352,44 +412,74 @@ fn phase_json(phase: Phase, elapsed: Duration, totals: &Totals) -> Value {
     })
 }
 
+/// A key, and how to read what stands under it.
+type Column<T, V> = (&'static str, fn(&T) -> V);
+
+/// The metrics of a period.
+const METRICS: [Column<Period, Value>; 17] = [
+    ("phase", |p| p.phase.to_string().into()),
+    ("counts", |p| p.phase.counts().into()),
+    ("atSeconds", |p| p.at.as_secs_f64().into()),
+    ("elapsedSeconds", |p| p.elapsed.as_secs_f64().into()),
+    ("unixNs", |p| p.wall.0.into()),
+    ("targetPerSecond", |p| p.target.into()),
+    ("attempted", |p| p.totals.departures.attempted.into()),
+    ("skipped", |p| p.totals.departures.skipped.into()),
+    ("acked", |p| p.totals.acknowledgements.acked.into()),
+    ("failed", |p| p.totals.acknowledgements.failed.into()),
+    ("received", |p| p.totals.arrivals.received.into()),
+    ("corrupted", |p| p.totals.arrivals.corrupted.into()),
+    ("unread", |p| p.unread.into()),
+    ("inFlight", |p| p.in_flight.into()),
+    ("scheduleLagNs", |p| crate::time::nanos(p.schedule_lag).into()),
+    ("processCpuSeconds", |p| p.process.cpu.as_secs_f64().into()),
+    ("memoryBytes", |p| p.process.memory_bytes.into()),
+];
+
+/// What is told of each latency of a period.
+const FIGURES: [Column<Latency, u64>; 5] = [
+    ("count", Latency::count),
+    ("p50Ns", |latency| latency.at(0.5)),
+    ("p99Ns", |latency| latency.at(0.99)),
+    ("p999Ns", |latency| latency.at(0.999)),
+    ("maxNs", Latency::max),
+];
+
 /// An array per metric, all of one length: one entry per period of every phase, the ones that count marked.
-fn series_json(periods: &[Period]) -> Value {
-    fn list<T: Into<Value>>(periods: &[Period], of: impl Fn(&Period) -> T) -> Value {
-        periods.iter().map(of).map(Into::into).collect::<Vec<Value>>().into()
+struct Series {
+    metrics: [Vec<Value>; METRICS.len()],
+    /// By latency, in the order of [`latencies`].
+    latencies: [[Vec<u64>; FIGURES.len()]; 5],
+}
+
+impl Series {
+    fn new(periods: usize) -> Self {
+        Self {
+            metrics: std::array::from_fn(|_| Vec::with_capacity(periods)),
+            latencies: std::array::from_fn(|_| std::array::from_fn(|_| Vec::with_capacity(periods))),
+        }
     }
-    let mut map = Map::new();
-    let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
-    put("phase", list(periods, |p| p.phase.to_string()));
-    put("counts", list(periods, |p| p.phase.counts()));
-    put("atSeconds", list(periods, |p| p.at.as_secs_f64()));
-    put("elapsedSeconds", list(periods, |p| p.elapsed.as_secs_f64()));
-    put("unixNs", list(periods, |p| p.wall.0));
-    put("targetPerSecond", list(periods, |p| p.target));
-    put("attempted", list(periods, |p| p.totals.departures.attempted));
-    put("skipped", list(periods, |p| p.totals.departures.skipped));
-    put("acked", list(periods, |p| p.totals.acknowledgements.acked));
-    put("failed", list(periods, |p| p.totals.acknowledgements.failed));
-    put("received", list(periods, |p| p.totals.arrivals.received));
-    put("corrupted", list(periods, |p| p.totals.arrivals.corrupted));
-    put("unread", list(periods, |p| p.unread));
-    put("inFlight", list(periods, |p| p.in_flight));
-    put("scheduleLagNs", list(periods, |p| crate::time::nanos(p.schedule_lag)));
-    put("processCpuSeconds", list(periods, |p| p.process.cpu.as_secs_f64()));
-    put("memoryBytes", list(periods, |p| p.process.memory_bytes));
-    for (place, (key, _, _)) in latencies(&Totals::default()).into_iter().enumerate() {
-        let of = |figure: fn(&Latency) -> u64| list(periods, |p| figure(latencies(&p.totals)[place].2));
-        put(
-            key,
-            json!({
-                "count": of(Latency::count),
-                "p50Ns": of(|latency| latency.at(0.5)),
-                "p99Ns": of(|latency| latency.at(0.99)),
-                "p999Ns": of(|latency| latency.at(0.999)),
-                "maxNs": of(Latency::max),
-            }),
-        );
+
+    fn add(&mut self, period: &Period) {
+        for (list, (_, of)) in self.metrics.iter_mut().zip(METRICS) {
+            list.push(of(period));
+        }
+        for (lists, (_, _, latency)) in self.latencies.iter_mut().zip(latencies(&period.totals)) {
+            for (list, (_, figure)) in lists.iter_mut().zip(FIGURES) {
+                list.push(figure(latency));
+            }
+        }
     }
-    map.into()
+
+    fn into_json(self) -> Value {
+        let mut map: Map<String, Value> =
+            METRICS.iter().zip(self.metrics).map(|((key, _), list)| ((*key).to_owned(), list.into())).collect();
+        for ((key, _, _), lists) in latencies(&Totals::default()).into_iter().zip(self.latencies) {
+            let figures = FIGURES.iter().zip(lists).map(|((figure, _), list)| ((*figure).to_owned(), list.into()));
+            map.insert(key.to_owned(), Value::Object(figures.collect()));
+        }
+        map.into()
+    }
 }
 
 fn histograms_json(totals: &Totals) -> Value {
@@ -407,7 +497,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::report::fixture;
+    use crate::{
+        config::{Leniency, workload},
+        report::fixture,
+    };
 
     /// What may stand under one of upstream's keys.
     #[derive(Clone, Copy, Debug)]
@@ -572,6 +665,8 @@ mod tests {
             (&json!("2026-01-04T12:30:00.000Z"), &json!("2026-01-04T12:30:26.000Z"))
         );
         assert!(!value.to_string().contains("hunter2"));
+        let again = workload::parse("w.json", &ours["workload"].to_string(), Leniency::Strict).expect("well-formed");
+        assert_eq!(again.value, report.plan.workload, "what is shown can be run again");
         let text = ours["histograms"]["publishFromIntended"]["data"].as_str().expect("text");
         let back = histogram::decode(text, 0).expect("our own");
         assert_eq!(back, report.answered().acknowledgements.from_intended);
@@ -622,10 +717,15 @@ mod tests {
                 let whole = ours["totals"]["sinceLoadBegan"][key].as_u64();
                 prop_assert_eq!(Some(sum(false) + ours["totals"]["afterwards"][key].as_u64().unwrap_or(0)), whole);
             }
-            let windows = windows(&report);
-            prop_assert_eq!(windows.iter().map(|w| w.totals.acknowledgements.acked).sum::<u64>(), report.measured.acknowledgements.acked);
-            prop_assert_eq!(windows.iter().map(|w| publish(&w.totals).count()).sum::<u64>(), publish(&report.answered()).count());
-            prop_assert!(windows.len() < 2 || windows.iter().all(|w| w.elapsed >= WINDOW / 2));
+            let mut windows = Windows::new(|stretch| {
+                (stretch.elapsed, stretch.totals.acknowledgements.acked, publish(&stretch.totals).count())
+            });
+            report.periods.iter().for_each(|period| windows.add(&period));
+            let windows = windows.end(&report.tail);
+            prop_assert_eq!(value["publishRate"].as_array().map(Vec::len), Some(windows.len()));
+            prop_assert_eq!(windows.iter().map(|w| w.1).sum::<u64>(), report.measured.acknowledgements.acked);
+            prop_assert_eq!(windows.iter().map(|w| w.2).sum::<u64>(), publish(&report.answered()).count());
+            prop_assert!(windows.len() < 2 || windows.iter().all(|w| w.0 >= WINDOW / 2));
         }
     }
 }

@@ -5,6 +5,11 @@
 //! Report ─▶ json (the result file) · table (the end of a run)      record ─▶ Report again
 //! ```
 //!
+//! An hour has 3,600 periods of 1.35 MB each, so they are [packed](periods), and whoever reads them unpacks one at a
+//! time, in one walk. Measured on the heap, for an hour at 10,000 msg/s: the report takes 42 MB (32 MB of packed periods,
+//! the rest sums of phases), and 58 MB are the most while it becomes a result file; 86 MB and 102 MB if latencies spread
+//! over five decades. Sums of phases stay whole, for they are few.
+//!
 //! Both say the same in words, which come from [`verdict`]; what only the runtime knows comes in as a
 //! [`context::Context`].
 
@@ -13,6 +18,7 @@ pub mod context;
 pub(crate) mod fixture;
 pub mod histogram;
 pub mod json;
+pub mod periods;
 mod phase;
 pub mod quantity;
 pub mod record;
@@ -31,6 +37,7 @@ use crate::{
     time::WallTime,
 };
 
+pub use periods::Periods;
 pub use phase::Phase;
 
 /// The result of one run, whole or partial.
@@ -45,7 +52,7 @@ pub struct Report {
     /// When the load began, by the (first) worker's wall clock.
     pub started: WallTime,
     /// Every period of every phase of the load, in order.
-    pub periods: Vec<Period>,
+    pub periods: Periods,
     /// Each phase of the load, in order: the sums of its periods.
     pub phases: Vec<PhaseTotals>,
     /// What was measured: the sum of the phases that count ([`Phase::counts`]).

@@ -15,10 +15,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
 use super::{
-    BacklogTimes, Found, Period, Phase, PhaseTotals, Report, Verdict,
-    context::{Context, driver_json, plan_json, workload_json},
+    BacklogTimes, Found, Period, Periods, Phase, PhaseTotals, Report, Verdict,
+    context::{Context, plan_json},
     histogram,
     json::counts_json,
+    periods::Frame,
     quantity::per_second,
     verdict::latencies,
 };
@@ -75,7 +76,7 @@ pub struct Recording {
     /// The header as it stands, with the readable configuration, tool and host.
     pub header: Value,
     /// Every period, in order.
-    pub periods: Vec<Period>,
+    pub periods: Periods,
     /// How it ended; `None` if the process died before it could say so.
     pub end: Option<Ending>,
     /// Whether the last line was torn, as it is when a disk fills up or a process dies while writing.
@@ -114,20 +115,6 @@ struct Origin {
     seed: Seed,
     workers: u32,
     workload: Workload,
-}
-
-/// The numbers of a period that are not in its totals.
-#[derive(Serialize, Deserialize)]
-struct Frame {
-    phase: Phase,
-    at_ns: u64,
-    elapsed_ns: u64,
-    unix_ns: u64,
-    target_per_second: f64,
-    unread: u64,
-    in_flight: u64,
-    schedule_lag_ns: u64,
-    process: Process,
 }
 
 /// The numbers of the last line that are not in its totals.
@@ -169,8 +156,8 @@ pub fn header(plan: &Plan, context: &Context, system: Option<&str>) -> String {
     if let Some(system) = system {
         put("system", system.into());
     }
-    put("workload", workload_json(&plan.workload));
-    put("driver", driver_json(&context.driver));
+    put("workload", plan.workload.resolved());
+    put("driver", context.driver.resolved());
     put("plan", plan_json(plan));
     put("histograms", json!({ "encoding": histogram::ENCODING, "unit": "ns" }));
     put("origin", plain(&origin));
@@ -180,17 +167,7 @@ pub fn header(plan: &Plan, context: &Context, system: Option<&str>) -> String {
 /// The line of one period, without its end.
 #[must_use]
 pub fn period(period: &Period) -> String {
-    let frame = Frame {
-        phase: period.phase,
-        at_ns: nanos(period.at),
-        elapsed_ns: nanos(period.elapsed),
-        unix_ns: period.wall.0,
-        target_per_second: period.target,
-        unread: period.unread,
-        in_flight: period.in_flight,
-        schedule_lag_ns: nanos(period.schedule_lag),
-        process: period.process,
-    };
+    let frame = Frame::of(period);
     let totals = &period.totals;
     let rates = json!({
         "sentPerSecond": per_second(totals.departures.attempted, period.elapsed),
@@ -216,8 +193,10 @@ pub fn end(report: &Report) -> String {
         verdict: report.verdict.clone(),
         problems: report.problems.clone(),
     };
+    // The phases are the sums of their periods already, except the drain's, which has the rest in it.
     let mut counted = Totals::default();
-    report.periods.iter().for_each(|period| counted.merge(&period.totals));
+    report.phases.iter().filter(|sum| sum.phase != Phase::Drain).for_each(|sum| counted.merge(&sum.totals));
+    report.periods.of_phase(Phase::Drain).for_each(|period| counted.merge(&period.totals));
     let rest = report.whole.since(&counted).expect("the whole holds every period");
     let outcome = super::verdict::headline(report);
     json!({ "kind": "end", "outcome": outcome, "frame": plain(&tail), "totals": totals_out(&rest) }).to_string()
@@ -295,18 +274,7 @@ fn totals_in(value: &Value) -> Result<Totals, String> {
 
 fn period_in(value: &Value) -> Result<Period, String> {
     let frame: Frame = field(value, "frame")?;
-    Ok(Period {
-        phase: frame.phase,
-        at: Duration::from_nanos(frame.at_ns),
-        elapsed: Duration::from_nanos(frame.elapsed_ns),
-        wall: WallTime(frame.unix_ns),
-        target: frame.target_per_second,
-        totals: totals_in(&value["totals"])?,
-        unread: frame.unread,
-        in_flight: frame.in_flight,
-        schedule_lag: Duration::from_nanos(frame.schedule_lag_ns),
-        process: frame.process,
-    })
+    Ok(frame.with(totals_in(&value["totals"])?))
 }
 
 fn end_in(value: &Value) -> Result<Option<Ending>, String> {
@@ -354,7 +322,7 @@ pub fn parse(text: &str) -> Result<Recording, RecordError> {
         driver: text_of(&header["driver"]["name"]),
         system: text_of(&header["system"]),
         header,
-        periods: Vec::new(),
+        periods: Periods::new(),
         end: None,
         torn: false,
     };
@@ -373,7 +341,7 @@ impl Recording {
     fn take(&mut self, line: &str) -> Result<(), String> {
         let value: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
         match value["kind"].as_str() {
-            Some("period") => self.periods.push(period_in(&value)?),
+            Some("period") => self.periods.push(&period_in(&value)?),
             Some("end") => {
                 self.end = end_in(&value)?;
                 if let Some(end) = &self.end {
@@ -391,17 +359,13 @@ impl Recording {
     pub fn into_report(self) -> Report {
         let end = self.end.unwrap_or_else(|| unfinished(&self.periods, self.system.clone(), self.torn));
         let mut phases: Vec<PhaseTotals> = Vec::new();
-        for period in &self.periods {
-            match phases.last_mut().filter(|sum| sum.phase == period.phase) {
+        for Period { phase, elapsed, totals, .. } in self.periods.iter() {
+            match phases.last_mut().filter(|sum| sum.phase == phase) {
                 Some(sum) => {
-                    sum.elapsed += period.elapsed;
-                    sum.totals.merge(&period.totals);
+                    sum.elapsed += elapsed;
+                    sum.totals.merge(&totals);
                 }
-                None => phases.push(PhaseTotals {
-                    phase: period.phase,
-                    elapsed: period.elapsed,
-                    totals: period.totals.clone(),
-                }),
+                None => phases.push(PhaseTotals { phase, elapsed, totals }),
             }
         }
         match phases.last_mut().filter(|sum| sum.phase == Phase::Drain) {
@@ -442,12 +406,14 @@ impl Recording {
 }
 
 /// The end of a run that could not say how it ended, as far as its periods tell.
-fn unfinished(periods: &[Period], system: String, torn: bool) -> Ending {
-    let started = periods.first().map_or(0, |first| first.wall.0.saturating_sub(nanos(first.at)));
+fn unfinished(periods: &Periods, system: String, torn: bool) -> Ending {
+    let started = periods.frames().next().map_or(0, |first| first.wall.0.saturating_sub(nanos(first.at)));
     // CPU is cumulative: what a period used is the difference to the one before it.
-    let cpu = |at: usize| periods[at].process.client_cpu();
-    let used = |at: usize| if at == 0 { Duration::ZERO } else { cpu(at).saturating_sub(cpu(at - 1)) };
-    let client_cpu = (0..periods.len()).filter(|at| periods[*at].phase.counts()).map(used).sum();
+    let pairs = periods.frames().skip(1).zip(periods.frames());
+    let counting = pairs.filter(|(frame, _)| frame.phase.counts());
+    let used =
+        |(frame, before): (&Frame, &Frame)| frame.process.client_cpu().saturating_sub(before.process.client_cpu());
+    let client_cpu = counting.map(used).sum();
     let torn = if torn { ", in the middle of a line" } else { "" };
     Ending {
         partial: Some(format!("the record breaks off{torn}: the process ended before the run did")),
@@ -455,7 +421,7 @@ fn unfinished(periods: &[Period], system: String, torn: bool) -> Ending {
         started: WallTime(started),
         rest: Totals::default(),
         client_cpu,
-        process: periods.last().map(|period| period.process).unwrap_or_default(),
+        process: periods.frames().last().map(|frame| frame.process).unwrap_or_default(),
         found: None,
         backlog: None,
         verdict: Verdict::default(),
@@ -472,8 +438,8 @@ mod tests {
 
     fn lines(report: &Report) -> String {
         let mut text = header(&report.plan, &fixture::context(), None) + "\n";
-        for one in &report.periods {
-            text += &(period(one) + "\n");
+        for one in report.periods.iter() {
+            text += &(period(&one) + "\n");
         }
         text + &end(report) + "\n"
     }
@@ -500,7 +466,7 @@ mod tests {
         let torn = format!("{}\n{}", kept.join("\n"), &text.lines().nth(10).expect("more")[..100]);
         let recording = parse(&torn).expect("nine periods and a torn one");
         assert!(recording.torn && recording.end.is_none());
-        assert_eq!(recording.periods[..], report.periods[..9]);
+        assert_eq!(recording.periods, report.periods.iter().take(9).collect());
         let partial = recording.into_report();
         assert_eq!((partial.started, partial.measured_for), (report.started, Duration::from_secs(7)));
         assert!(partial.partial.is_some_and(|reason| reason.contains("breaks off")));
@@ -518,47 +484,19 @@ mod tests {
         assert!(why.contains("pause"), "{why}");
     }
 
-    fn any_period() -> impl Strategy<Value = Period> {
-        let phase = prop::sample::select(vec![Phase::WarmUp, Phase::Search, Phase::Measure, Phase::Stop]);
-        let samples = prop::collection::vec(0..u64::MAX / 2, 0..12);
-        (phase, samples, any::<[u32; 8]>(), any::<u64>()).prop_map(|(phase, samples, numbers, big)| {
-            let mut totals = fixture::totals(u64::from(numbers[0] % 20), big);
-            let number = |at: usize| u64::from(numbers[at]);
-            for (place, sample) in samples.into_iter().enumerate() {
-                match place % 5 {
-                    0 => totals.departures.schedule_error.record(sample),
-                    1 => totals.acknowledgements.from_intended.record(sample),
-                    2 => totals.acknowledgements.from_sent.record(sample),
-                    3 => totals.arrivals.from_intended.record(sample),
-                    _ => totals.arrivals.from_sent.record(sample),
-                }
-            }
-            totals.departures.skipped = number(1);
-            totals.acknowledgements.failed = number(2);
-            totals.arrivals.corrupted = number(3);
-            totals.arrivals.before_intended = number(4);
-            let mut period = fixture::period(phase, 1, totals);
-            period.at = Duration::from_nanos(number(5));
-            period.elapsed = Duration::from_nanos(number(6));
-            period.wall = WallTime(big);
-            period.target = f64::from(numbers[7]);
-            period.unread = big;
-            period.schedule_lag = Duration::from_nanos(big);
-            period
-        })
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
         /// What is written is read back, and a record cut anywhere gives the periods whose lines are whole.
         #[test]
-        fn what_was_written_is_read(periods in prop::collection::vec(any_period(), 0..5), cut in any::<prop::sample::Index>()) {
+        fn what_was_written_is_read(periods in prop::collection::vec(fixture::any_period(), 0..5), cut in any::<prop::sample::Index>()) {
             let report = fixture::of(periods, fixture::totals(3, 3));
             let text = lines(&report);
             let recording = parse(&text).expect("our own");
             prop_assert_eq!(&recording.periods, &report.periods);
             prop_assert_eq!(&recording.plan, &report.plan);
             prop_assert_eq!(recording.end.as_ref().map(|end| &end.verdict), Some(&report.verdict));
+            prop_assert_eq!(recording.end.as_ref().map(|end| &end.rest), Some(&fixture::totals(3, 3)));
+            prop_assert_eq!(&recording.clone().into_report(), &report);
 
             let header_len = text.find('\n').expect("lines");
             let cut = header_len + cut.index(text.len() - header_len);
@@ -566,7 +504,8 @@ mod tests {
             let recording = parse(&text[..cut]).expect("only its last line is torn");
             // A line may be whole but for its end.
             prop_assert!((whole..=whole + 1).contains(&(recording.periods.len() + usize::from(recording.end.is_some()))));
-            prop_assert_eq!(&recording.periods[..], &report.periods[..recording.periods.len()]);
+            let first: Periods = report.periods.iter().take(recording.periods.len()).collect();
+            prop_assert_eq!(&recording.periods, &first);
         }
     }
 }

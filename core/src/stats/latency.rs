@@ -1,5 +1,6 @@
 //! A latency histogram that cannot overflow, merges exactly and subtracts exactly.
 
+use bytes::Bytes;
 use hdrhistogram::{
     Histogram,
     serialization::{Deserializer, Serializer, V2Serializer},
@@ -118,6 +119,10 @@ impl Latency {
     pub fn decode(mut bytes: &[u8], clamped: u64) -> Result<Self, UnreadableHistogram> {
         let read: Histogram<u64> =
             Deserializer::new().deserialize(&mut bytes).map_err(|error| UnreadableHistogram(error.to_string()))?;
+        // Our own: nothing to convert, and no second array of counts to fill.
+        if (read.low(), read.high(), read.sigfig()) == (1, HIGHEST, DIGITS) {
+            return Ok(Self { histogram: read, clamped });
+        }
         let mut latency = Self::new();
         latency.histogram.add(&read).map_err(|error| UnreadableHistogram(error.to_string()))?;
         latency.clamped = clamped;
@@ -138,13 +143,14 @@ pub struct UnreadableHistogram(String);
 /// A histogram as it travels: V2 bytes and the count of clamped samples.
 #[derive(Serialize, Deserialize)]
 struct Wire {
-    bytes: Vec<u8>,
+    /// Written as a list of numbers would be, but in one piece.
+    bytes: Bytes,
     clamped: u64,
 }
 
 impl Serialize for Latency {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Wire { bytes: self.encode(), clamped: self.clamped }.serialize(serializer)
+        Wire { bytes: self.encode().into(), clamped: self.clamped }.serialize(serializer)
     }
 }
 
@@ -174,6 +180,23 @@ mod tests {
         assert!(latency.max() >= HIGHEST);
     }
 
+    /// Upstream's have other bounds and 5 digits; those read are recorded and merged like our own.
+    #[test]
+    fn others_are_taken_over() {
+        let mut other = Histogram::<u64>::new_with_bounds(1, 60_000_000, 5).expect("bounds that fit");
+        [1_000, 2_000, 60_000_000].iter().for_each(|value| other.saturating_record(*value));
+        let mut bytes = Vec::new();
+        V2Serializer::new().serialize(&other, &mut bytes).expect("writing to memory does not fail");
+        let mut latency = Latency::decode(&bytes, 1).expect("a histogram");
+        assert_eq!((latency.count(), latency.clamped(), latency.at(0.5)), (3, 1, 2_000));
+        latency.record(HIGHEST);
+        latency.merge(&of(&[HIGHEST]));
+        assert_eq!(latency.count(), 5);
+        let mut own = Latency::decode(&of(&[7]).encode(), 0).expect("our own");
+        own.record(HIGHEST + 1);
+        assert_eq!(own, of(&[7, HIGHEST + 1]));
+    }
+
     #[test]
     fn going_backwards_is_refused() {
         assert_eq!(of(&[5]).since(&of(&[7])), Err(NotCumulative));
@@ -200,6 +223,11 @@ mod tests {
             let back = Latency::decode(&latency.encode(), latency.clamped()).expect("our own bytes");
             prop_assert_eq!(back.encode(), latency.encode());
             prop_assert_eq!(back.clamped(), latency.clamped());
+            let json = serde_json::to_string(&latency).expect("numbers");
+            prop_assert_eq!(&serde_json::from_str::<Latency>(&json).expect("our own"), &latency);
+            // One piece of bytes is encoded as the list of numbers it is.
+            let list = crate::protocol::encode(&(latency.encode(), latency.clamped()));
+            prop_assert_eq!(crate::protocol::encode(&latency), list);
         }
     }
 }
