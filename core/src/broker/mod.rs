@@ -81,6 +81,7 @@ impl Config {
 
 /// What can happen to the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly every input is a request; a box for each would cost more")]
 pub enum Input {
     /// A client has connected.
     Opened(ConnId),
