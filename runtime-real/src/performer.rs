@@ -313,15 +313,17 @@ impl Run {
             });
             let assigned = Arc::new(AtomicU32::new(0));
             subscription.members.push(Arc::clone(&assigned));
-            let ledger = Arc::clone(&subscription.ledger);
-            let arrivals = Arc::clone(&self.arrivals[index % self.arrivals.len()]);
-            let (orders, problems) = (Arc::clone(&self.threads.receiving_orders), Arc::clone(&self.problems));
-            let wall_zero = self.wall_zero;
+            let shared = receiving::Shared {
+                arrivals: Arc::clone(&self.arrivals[index % self.arrivals.len()]),
+                ledger: Arc::clone(&subscription.ledger),
+                assigned,
+                orders: Arc::clone(&self.threads.receiving_orders),
+                problems: Arc::clone(&self.problems),
+                commits,
+                wall_zero: self.wall_zero,
+            };
             self.threads.receiving.push(spawn(format!("receive-{}", spec.id.0), move || {
-                let receiver = Receiver::new(producers);
-                receiving::run(
-                    consumer, receiver, &arrivals, &ledger, &assigned, &orders, &problems, commits, wall_zero,
-                );
+                receiving::run(consumer, Receiver::new(producers), &shared);
             })?);
         }
         self.wait_for_partitions(cut)

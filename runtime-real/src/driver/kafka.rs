@@ -24,7 +24,7 @@ use rdkafka::{
 };
 use rdkafka_sys as sys;
 
-use super::{Consumer, Driver, Incoming, Outgoing, Producer, Report, Reports, Sent};
+use super::{Consumer, Driver, Incoming, Outgoing, Producer, ProducerHalves, Report, Reports, Sent};
 use crate::{
     clock,
     load::ring::{Ring, Ticket},
@@ -228,7 +228,7 @@ impl Driver for Kafka {
         Ok(())
     }
 
-    fn producer(&self, topic: &str, partitions: u32) -> Result<(Box<dyn Producer>, Box<dyn Reports>), Failure> {
+    fn producer(&self, topic: &str, partitions: u32) -> Result<ProducerHalves, Failure> {
         let client = Arc::new(Client::new(sys::rd_kafka_type_t::RD_KAFKA_PRODUCER, &self.config.producer)?);
         let name = c_string(topic)?;
         // SAFETY: the client lives in the `Arc` that both halves hold; the name is copied.

@@ -34,7 +34,7 @@ pub trait Driver: Send + Sync {
     ///
     /// # Errors
     /// If the client cannot be made from its settings.
-    fn producer(&self, topic: &str, partitions: u32) -> Result<(Box<dyn Producer>, Box<dyn Reports>), Failure>;
+    fn producer(&self, topic: &str, partitions: u32) -> Result<ProducerHalves, Failure>;
 
     /// A member of the group `group`, subscribed to one topic.
     ///
@@ -45,6 +45,9 @@ pub trait Driver: Send + Sync {
     /// Messages a producer may have under way, given their size: the client's own queue limits.
     fn in_flight_max(&self, message_bytes: usize) -> usize;
 }
+
+/// The two halves of a producer, each used by a thread of its own.
+pub type ProducerHalves = (Box<dyn Producer>, Box<dyn Reports>);
 
 /// A message on its way into the client.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
@@ -35,23 +35,31 @@ pub(crate) struct Orders {
     pub(crate) paused: AtomicBool,
 }
 
+/// What a receiving thread shares with others.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Counts, with some of the other consumers.
+    pub(crate) arrivals: Arc<Mutex<Arrivals>>,
+    /// What the subscription has seen, with the group's other members.
+    pub(crate) ledger: Arc<Mutex<Ledger>>,
+    /// Partitions that this consumer has been given.
+    pub(crate) assigned: Arc<AtomicU32>,
+    pub(crate) orders: Arc<Orders>,
+    pub(crate) problems: Arc<Problems>,
+    /// Whether we commit, and not the client by itself.
+    pub(crate) commits: bool,
+    /// The wall time of `Instant::ZERO`.
+    pub(crate) wall_zero: WallTime,
+}
+
 /// Receives until it is ordered to stop.
-pub(crate) fn run(
-    mut consumer: Box<dyn Consumer>,
-    mut receiver: Receiver,
-    arrivals: &Mutex<Arrivals>,
-    ledger: &Mutex<Ledger>,
-    assigned: &AtomicU32,
-    orders: &Orders,
-    problems: &Problems,
-    commits: bool,
-    wall_zero: WallTime,
-) {
+pub(crate) fn run(mut consumer: Box<dyn Consumer>, mut receiver: Receiver, shared: &Shared) {
+    let Shared { arrivals, ledger, assigned, orders, problems, commits, wall_zero } = shared;
     let (mut committed, mut looked, mut is_paused) = (clock::now(), Instant::ZERO, (false, 0));
     while !orders.stop.load(Relaxed) {
         let mut batch = Batch { receiver: &mut receiver, arrivals, ledger, held: None, taken: 0, now: WallTime(0) };
         consumer.poll(if assigned.load(Relaxed) == 0 { LOOK_EVERY } else { PATIENCE }, &mut |incoming| {
-            batch.take(incoming.partition, incoming.payload, incoming.timestamp, wall_zero);
+            batch.take(incoming.partition, incoming.payload, incoming.timestamp, *wall_zero);
         });
         batch.enter();
         let now = clock::now();
@@ -69,7 +77,7 @@ pub(crate) fn run(
             }
             consumer.troubles().iter().for_each(|trouble| problems.add(trouble));
         }
-        if commits && now.since(committed) >= COMMIT_EVERY {
+        if *commits && now.since(committed) >= COMMIT_EVERY {
             committed = now;
             consumer.commit();
         }
