@@ -550,9 +550,11 @@ impl Controller {
             Phase::CreateTopics => self.create_consumers(now),
             Phase::CreateConsumers => self.create_producers(now),
             Phase::CreateProducers if self.plan.paths() > 0 => self.probe(now),
-            Phase::CreateProducers => self.start_load(now),
+            Phase::CreateProducers if self.load.is_none() => self.start_load(now),
             Phase::Probe if self.load.is_none() => self.on_probed(now, &snapshots),
-            Phase::Probe
+            // Where there is nothing to probe, the load is started straight from the phase before.
+            Phase::CreateProducers
+            | Phase::Probe
             | Phase::WarmUp
             | Phase::Search
             | Phase::Settle
