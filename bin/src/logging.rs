@@ -9,6 +9,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
+use crate::command::progress;
+
 /// Starts logging. `RUST_LOG`, where it is set, decides instead of the flags.
 pub(crate) fn start(quiet: bool, verbose: u8) {
     let level = match (quiet, verbose) {
@@ -18,7 +20,20 @@ pub(crate) fn start(quiet: bool, verbose: u8) {
         (false, _) => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).event_format(Line).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| AboveBar).event_format(Line).init();
+}
+
+/// Stderr, above the progress bar where there is one.
+struct AboveBar;
+
+impl io::Write for AboveBar {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        progress::above_bar(|| io::stderr().write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 struct Line;

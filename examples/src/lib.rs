@@ -1,1 +1,3 @@
-//! x
+//! omb-examples: small programs that show the machines of `omb-core` at work, without a network or a clock.
+//!
+//! The YAML files beside this package are what `omb run` reads.

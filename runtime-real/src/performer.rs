@@ -178,7 +178,12 @@ impl Engine {
             Command::Read => Ok(Event::Read(Box::new(run.snapshot()))),
             Command::StopLoad { within } => run.stop_load(within, &self.cut),
             Command::Verify => Ok(run.verify()),
-            Command::DeleteTopics(names) => run.driver.delete_topics(&names, DELETE_WITHIN).map(|()| Event::Done),
+            Command::DeleteTopics(names) => {
+                // Clients of a topic that vanishes under them only complain.
+                let closed = run.close_clients();
+                let deleted = run.driver.delete_topics(&names, DELETE_WITHIN);
+                closed.and(deleted).map(|()| Event::Done)
+            }
             Command::Prepare(_) | Command::Close => unreachable!("performed above"),
         }
     }
@@ -246,8 +251,8 @@ fn embedded_settings(addr: SocketAddr) -> KafkaConfig {
 
 /// The embedded broker of a run, and the thread it lives on.
 struct Broker {
-    /// Keeps it alive.
-    server: embedded::Server,
+    /// Dropping it ends the broker.
+    _server: embedded::Server,
     /// The kernel's number of its thread.
     thread: i32,
 }
@@ -256,7 +261,7 @@ impl Broker {
     fn new(server: embedded::Server) -> Self {
         // SAFETY: takes nothing and returns a number. It runs on the broker's thread.
         let thread = server.look(|_, _| unsafe { libc::gettid() });
-        Self { server, thread }
+        Self { _server: server, thread }
     }
 
     /// CPU time of its thread, which is not the client's. Read from outside, so that a broker that stalls holds
@@ -535,8 +540,21 @@ impl Run {
         Event::Verified(found.collect())
     }
 
-    /// Stops every thread and closes every client, at the same time and within a bound.
+    /// Ends the run: what is left of it is closed, the embedded broker last.
     fn close(mut self) -> Result<Event, Failure> {
+        let closed = self.close_clients();
+        let Self { server, driver, .. } = self;
+        within("the connection to the messaging system", move || {
+            drop(driver);
+            drop(server);
+            true
+        })
+        .and(closed)
+        .map(|()| Event::Done)
+    }
+
+    /// Stops every thread of the load and closes every producer and consumer, at the same time and within a bound.
+    fn close_clients(&mut self) -> Result<(), Failure> {
         if let Some(load) = self.load.take() {
             load.orders.stop.store(true, Relaxed);
             for thread in load.threads {
@@ -545,24 +563,31 @@ impl Run {
         }
         self.threads.receiving_orders.stop.store(true, Relaxed);
         self.threads.stop_reporting.store(true, Relaxed);
-        let Self { lanes, threads, server, driver, .. } = self;
-        let (done, closed) = mpsc::channel();
-        // Closing a client may wait for its broker; one that is gone must not keep the process from ending.
-        spawn("close".to_owned(), move || {
-            // The sending halves first: what they still have under way is given up, and reported as such.
+        // The sending halves first: what they still have under way is given up, and reported as such.
+        let lanes = std::mem::take(&mut self.lanes);
+        let threads = std::mem::take(&mut self.threads.reporting).into_iter();
+        let threads: Vec<_> = threads.chain(std::mem::take(&mut self.threads.receiving)).collect();
+        within("the clients", move || {
             drop(lanes);
-            let joined = threads.reporting.into_iter().chain(threads.receiving).all(|thread| thread.join().is_ok());
-            drop(driver);
-            drop(server.map(|broker| broker.server));
-            let _ = done.send(joined);
-        })?;
-        match closed.recv_timeout(CLOSE_WITHIN) {
-            Ok(true) => Ok(Event::Done),
-            Ok(false) => Err(Failure::new(FailureKind::Broken, "a thread of the load panicked")),
-            Err(_) => {
-                let text = format!("the clients did not close within {} s and are left behind", CLOSE_WITHIN.as_secs());
-                Err(Failure::new(FailureKind::Unreachable, text))
-            }
+            threads.into_iter().all(|thread| thread.join().is_ok())
+        })
+    }
+}
+
+/// Does what may wait for a broker that is gone, within [`CLOSE_WITHIN`]; after that it is left behind, and the process
+/// ends without it.
+fn within(what: &str, close: impl FnOnce() -> bool + Send + 'static) -> Result<(), Failure> {
+    let (done, closed) = mpsc::channel();
+    spawn("close".to_owned(), move || {
+        // Whoever waited may have given up.
+        let _ = done.send(close());
+    })?;
+    match closed.recv_timeout(CLOSE_WITHIN) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::new(FailureKind::Broken, "a thread of the load panicked")),
+        Err(_) => {
+            let text = format!("{what} did not close within {} s and stay behind", CLOSE_WITHIN.as_secs());
+            Err(Failure::new(FailureKind::Unreachable, text))
         }
     }
 }

@@ -24,7 +24,7 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
             let plan = run::plan(flags, input, RunId(0));
             match omb_runtime_real::performer::connect(&driver.kind, &options, runtime.handle().clone()) {
                 Ok((_server, reached)) => {
-                    print!("{}", output::plan(&plan, driver, reached.system()));
+                    println!("{}", output::plan(&plan, driver, reached.system()));
                 }
                 Err(failure) => {
                     tracing::error!("{}: {failure}", driver.name);

@@ -4,5 +4,5 @@ pub(crate) mod broker;
 pub(crate) mod check;
 mod input;
 mod output;
-mod progress;
+pub(crate) mod progress;
 pub(crate) mod run;

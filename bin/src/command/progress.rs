@@ -1,6 +1,10 @@
 //! What is shown while a run goes on: a bar on a terminal, one line per period otherwise.
 
-use std::io::IsTerminal;
+use std::{
+    io::IsTerminal,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use omb_core::{
@@ -8,10 +12,22 @@ use omb_core::{
     report::{Period, Phase, quantity, table},
 };
 
+/// The bar on the screen, if there is one, so that what is logged meanwhile stands above it.
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Writes something to the terminal without tearing the bar.
+pub(crate) fn above_bar<T>(write: impl FnOnce() -> T) -> T {
+    let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match bar {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
+
 /// A bar, or lines.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    bar: Option<ProgressBar>,
+    on_terminal: bool,
     warm_up_ms: u64,
     total_ms: u64,
     headed: bool,
@@ -19,54 +35,63 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new(plan: &Plan) -> Self {
-        let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let warm_up_ms = millis(plan.workload.warmup_duration);
-        let total_ms = warm_up_ms + millis(plan.workload.test_duration);
-        let bar = (std::io::stdout().is_terminal() && std::io::stderr().is_terminal()).then(|| {
-            let style = ProgressStyle::with_template("{prefix:>13} [{bar:32}] {msg}").expect("the template is sound");
-            let bar = ProgressBar::new(total_ms).with_style(style.progress_chars("=> "));
-            bar.set_prefix("setting up");
-            bar
-        });
-        Self { bar, warm_up_ms, total_ms, headed: false }
+        Self {
+            on_terminal: std::io::stdout().is_terminal() && std::io::stderr().is_terminal(),
+            warm_up_ms,
+            total_ms: warm_up_ms + millis(plan.workload.test_duration),
+            headed: false,
+        }
     }
 
     pub(crate) fn enter(&mut self, phase: Phase) {
-        if let Some(bar) = &self.bar {
+        if self.on_terminal && phase == Phase::WarmUp {
+            // Nothing to move a bar by happens before.
+            let style =
+                ProgressStyle::with_template("{prefix:>14} [{bar:24}] {wide_msg}").expect("the template is sound");
+            let bar = ProgressBar::new(self.total_ms).with_style(style.progress_chars("=> "));
+            *BAR.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar);
+        }
+        with_bar(|bar| {
             bar.set_prefix(phase.to_string());
             if phase >= Phase::Stop {
                 bar.set_position(self.total_ms);
             }
-            bar.tick();
-        }
+        });
     }
 
     pub(crate) fn period(&mut self, period: &Period) {
-        match &self.bar {
-            Some(bar) => {
-                // Searches and backlogs take as long as they take; the bar moves with what has a duration.
-                let at = u64::try_from(period.at.as_millis()).unwrap_or(u64::MAX);
-                bar.set_position(match period.phase {
-                    Phase::WarmUp => at.min(self.warm_up_ms),
-                    Phase::Measure => at.min(self.total_ms),
-                    _ => bar.position(),
-                });
+        if !self.on_terminal {
+            if !self.headed {
+                self.headed = true;
+                println!("{}", table::period_heading());
+            }
+            println!("{}", table::period_line(period));
+        }
+        with_bar(|bar| {
+            // Searches and backlogs take as long as they take; the bar moves with what has a duration.
+            let at = u64::try_from(period.at.as_millis()).unwrap_or(u64::MAX);
+            bar.set_position(match period.phase {
+                Phase::WarmUp => at.min(self.warm_up_ms),
+                Phase::Measure => at.min(self.total_ms),
+                _ => bar.position(),
+            });
+            if period.target > 0.0 {
                 bar.set_message(in_short(period));
             }
-            None => {
-                if !self.headed {
-                    self.headed = true;
-                    println!("{}", table::period_heading());
-                }
-                println!("{}", table::period_line(period));
-            }
-        }
+        });
     }
 
     pub(crate) fn finish(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
+        with_bar(ProgressBar::finish_and_clear);
+        *BAR.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+fn with_bar(change: impl FnOnce(&ProgressBar)) {
+    if let Some(bar) = &*BAR.lock().unwrap_or_else(PoisonError::into_inner) {
+        change(bar);
     }
 }
 

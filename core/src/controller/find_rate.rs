@@ -60,6 +60,8 @@ pub struct RateSearch {
     holds: Option<u64>,
     fails: Option<u64>,
     trying: u64,
+    /// Whether some rate has held, if only for a while: then the highest cannot be far below.
+    near: bool,
     stage: Stage,
     trials: u32,
 }
@@ -90,7 +92,7 @@ impl RateSearch {
     #[must_use]
     pub fn new() -> Self {
         let stage = Stage::Settling { left: SETTLE_PERIODS, hold: false };
-        Self { holds: None, fails: None, trying: FIRST, stage, trials: 1 }
+        Self { holds: None, fails: None, trying: FIRST, near: false, stage, trials: 1 }
     }
 
     /// The rate being tried, msg/s.
@@ -136,6 +138,7 @@ impl RateSearch {
         }
         if held {
             self.holds = Some(self.trying);
+            self.near = true;
             return self.next_trial();
         }
         self.fails = Some(self.fails.map_or(self.trying, |fails| fails.min(self.trying)));
@@ -161,6 +164,7 @@ impl RateSearch {
             (Some(holds), Some(fails)) => (holds + (fails - holds) / 2, false),
             (Some(holds), None) if holds >= Rate::HIGHEST / 2 => (holds, true),
             (Some(holds), None) => (holds * 2, false),
+            (None, Some(fails)) if self.near => (fails - fails.div_ceil(8), false),
             (None, Some(fails)) => (fails / 2, false),
             (None, None) => (FIRST, false),
         };
