@@ -435,7 +435,8 @@ impl Controller {
         if self.topics_exist {
             self.topics_exist = false;
             let command = Command::DeleteTopics(self.plan.topics.iter().map(|topic| topic.name.clone()).collect());
-            return self.ask_first(now, self.settings.call_within, &command);
+            // The clients are closed before, which has a bound of its own.
+            return self.ask_first(now, self.settings.call_within * 2, &command);
         }
         self.ask(now, self.settings.call_within, |_, _| Command::Close);
     }
@@ -454,11 +455,11 @@ impl Controller {
     // What cuts a run short.
 
     fn fail(&mut self, now: Instant, failure: Failure) {
-        self.asked = None;
+        let closing = self.asked.take().is_some_and(|asked| asked.what == "close");
         if self.phase == Phase::TearDown {
             // The result is out; what cannot be cleaned up is told, and the next step taken.
             self.outputs.push_back(Output::Warning(format!("while cleaning up: {failure}")));
-            return if self.closing() { self.finish() } else { self.tear_down(now) };
+            return if closing { self.finish() } else { self.tear_down(now) };
         }
         if failure.kind == FailureKind::Unreachable && self.phase == Phase::CreateTopics {
             // Nobody is there to delete them either; asking would only make the user wait once more.
@@ -471,10 +472,6 @@ impl Controller {
         }
         let loading = self.load.as_ref().is_some_and(|load| load.is_under_way());
         if loading && self.phase < Phase::Stop { self.stop_load(now) } else { self.report_and_tear_down(now) }
-    }
-
-    fn closing(&self) -> bool {
-        self.phase == Phase::TearDown && !self.topics_exist
     }
 
     /// Ends the run because somebody wanted it, once nothing is being asked.
@@ -669,7 +666,7 @@ impl Machine for Controller {
                     .map(|worker| worker.to_string())
                     .collect();
                 let text = format!("{} did not answer \"{}\" within its deadline", silent.join(", "), asked.what);
-                if self.closing() {
+                if asked.what == "close" {
                     self.outputs.push_back(Output::Warning(text));
                     self.finish();
                 } else {

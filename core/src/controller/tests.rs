@@ -305,6 +305,10 @@ fn what_cannot_be_cleaned_up_is_a_warning() {
         play(workload(), RefWorker { fails: Some(("delete topics", FailureKind::Refused)), ..RefWorker::new() }, None);
     assert_eq!(played.end, End::Sound);
     assert_eq!(played.warnings, ["while cleaning up: delete topics failed"]);
+    assert!(played.asked.ends_with(&["delete topics", "close"]), "{:?}", played.asked);
+    let played = play(workload(), RefWorker { mute: Some("delete topics"), ..RefWorker::new() }, None);
+    assert_eq!(played.end, End::Sound);
+    assert!(played.asked.ends_with(&["delete topics", "close"]), "{:?}", played.asked);
 }
 
 #[test]
