@@ -250,7 +250,7 @@ impl Drop for Kafka {
 
 /// A process that ends `broker` as soon as we close its standard input, or are gone. In a group of its own, so that
 /// what ends the group of the tests leaves it time to do so.
-fn guard(broker: u32) -> Child {
+pub(super) fn guard(broker: u32) -> Child {
     let script = "read -r _; kill -CONT $1; kill -TERM $1; \
                   for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do sleep 1; kill -0 $1 || exit 0; done; kill -KILL $1";
     Command::new("sh")
@@ -264,7 +264,7 @@ fn guard(broker: u32) -> Child {
 }
 
 /// By the shell's own `kill`, so that the tests need no unsafe code for it.
-fn signal(name: &str, process: u32) {
+pub(super) fn signal(name: &str, process: u32) {
     let sent = Command::new("sh").args(["-c", "kill -\"$1\" \"$2\"", "kill", name, &process.to_string()]).output();
     assert!(sent.is_ok(), "sh runs");
 }

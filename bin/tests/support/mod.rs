@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod kafka;
+pub mod omb;
 
 use std::{
     fs::OpenOptions,

@@ -438,7 +438,8 @@ impl Controller {
         if self.topics_exist {
             self.topics_exist = false;
             let command = Command::DeleteTopics(self.plan.topics.iter().map(|topic| topic.name.clone()).collect());
-            return self.ask_first(now, self.settings.call_within, &command);
+            // The clients are closed before, which has a bound of its own.
+            return self.ask_first(now, self.settings.call_within * 2, &command);
         }
         self.closing = true;
         self.ask(now, self.settings.call_within, |_, _| Command::Close);
@@ -629,6 +630,10 @@ fn unsound(report: &Report) -> Vec<String> {
         reasons.push(format!("{} acknowledged messages never arrived{some}", report.verdict.lost()));
     } else if corrupted > 0 {
         reasons.push(format!("{corrupted} messages arrived corrupted"));
+    }
+    let failed = report.whole.acknowledgements.failed;
+    if failed > 0 {
+        reasons.push(format!("{failed} messages were sent but never acknowledged"));
     }
     if report.backlog.is_some_and(|backlog| backlog.drain.is_none()) && report.partial.is_none() {
         reasons.push("the backlog was not drained by its deadline".to_owned());

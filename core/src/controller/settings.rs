@@ -70,8 +70,8 @@ impl Settings {
     #[must_use]
     pub fn longest(&self, workload: &Workload) -> Duration {
         // Calls: prepare, the last look for probes, start, the last read of the load, stop, the read after it, resume,
-        // the last look for messages, verify, delete, close.
-        let mut longest = self.call_within * 11 + self.setup_within * 4 + self.stop_within + self.drain_within;
+        // the last look for messages, verify, both once more after silence, delete (which counts twice), close.
+        let mut longest = self.call_within * 14 + self.setup_within * 4 + self.stop_within + self.drain_within;
         longest += self.start_after + workload.warmup_duration + workload.test_duration + self.period * 2;
         if workload.rate == RateGoal::Search {
             longest += self.search_within + self.period * 12;

@@ -236,6 +236,19 @@ fn a_calm_run_goes_through_all_phases_and_adds_up() {
 
 use crate::stats::tally::Totals;
 
+/// Without subscriptions there is no path to probe, and the load begins at once, and once only.
+#[test]
+fn a_run_that_only_produces_needs_no_probe() {
+    let workload = Workload { subscriptions_per_topic: 0, consumers_per_subscription: 0, ..workload() };
+    let played = play(workload, RefWorker::new(), None);
+    assert_eq!(played.end, End::Sound);
+    assert!(!played.phases.contains(&Phase::Probe), "{:?}", played.phases);
+    assert_eq!(played.asked.iter().filter(|asked| **asked == "start load").count(), 1, "{:?}", played.asked);
+    let report = played.report.expect("a report");
+    assert_eq!(report.verdict.drained, Drained::NotAwaited);
+    assert!((9_900..=10_100).contains(&report.measured.acknowledgements.acked));
+}
+
 #[test]
 fn lost_messages_make_a_run_unsound() {
     let played = play(workload(), RefWorker { loses: 3, ..RefWorker::new() }, None);
@@ -292,6 +305,10 @@ fn what_cannot_be_cleaned_up_is_a_warning() {
         play(workload(), RefWorker { fails: Some(("delete topics", FailureKind::Refused)), ..RefWorker::new() }, None);
     assert_eq!(played.end, End::Sound);
     assert_eq!(played.warnings, ["while cleaning up: delete topics failed"]);
+    assert!(played.asked.ends_with(&["delete topics", "close"]), "{:?}", played.asked);
+    let played = play(workload(), RefWorker { mute: Some("delete topics"), ..RefWorker::new() }, None);
+    assert_eq!(played.end, End::Sound);
+    assert!(played.asked.ends_with(&["delete topics", "close"]), "{:?}", played.asked);
 }
 
 #[test]

@@ -83,6 +83,19 @@ impl Command {
             Self::Close => "close",
         }
     }
+
+    /// How long the controller may wait for it in silence, beyond what any answer takes. No load goes on meanwhile, or
+    /// it is being ended.
+    #[must_use]
+    pub fn takes(&self) -> Duration {
+        match self {
+            Self::CreateTopics(_) | Self::CreateConsumers(_) | Self::CreateProducers(_) | Self::DeleteTopics(_) => {
+                Duration::from_secs(60)
+            }
+            Self::StopLoad { within } => *within,
+            _ => Duration::ZERO,
+        }
+    }
 }
 
 /// What a worker must know before it can create anything.

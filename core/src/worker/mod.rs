@@ -63,6 +63,8 @@ struct Obeyed {
     run: RunId,
     lease: Duration,
     heard: Instant,
+    /// How long the controller may be silent beyond the lease, since it waits for what is under way.
+    waits: Duration,
     /// The newest command's number, and its answer once there is one.
     number: u64,
     answer: Option<Response>,
@@ -111,8 +113,16 @@ impl Worker {
                     if self.past.len() > PAST_MAX {
                         self.past.pop_front();
                     }
-                    self.obeys =
-                        Some(Obeyed { run, lease, heard: now, number, answer: None, under_way: None, closed: false });
+                    self.obeys = Some(Obeyed {
+                        run,
+                        lease,
+                        heard: now,
+                        waits: Duration::ZERO,
+                        number,
+                        answer: None,
+                        under_way: None,
+                        closed: false,
+                    });
                     self.perform(Command::Prepare(preparation), Some(number));
                 }
                 // A run that never began here is as good as closed.
@@ -168,13 +178,18 @@ impl Worker {
         self.perform(command, Some(number));
     }
 
-    fn on_done(&mut self, ticket: u64, outcome: Result<Event, Failure>) {
+    fn on_done(&mut self, now: Instant, ticket: u64, outcome: Result<Event, Failure>) {
         // What was cut short by a close still reports; nobody waits for it any more.
         let Some(obeyed) = self.obeys.as_mut().filter(|obeyed| obeyed.under_way.is_some_and(|(t, _)| t == ticket))
         else {
             return;
         };
         let Some((_, number)) = obeyed.under_way.take() else { return };
+        if obeyed.waits > Duration::ZERO {
+            // The controller was silent because it waited; from here on it has its lease again.
+            obeyed.waits = Duration::ZERO;
+            obeyed.heard = now;
+        }
         if let Some(number) = number {
             let answer = Response { run: obeyed.run, number, outcome };
             obeyed.answer = Some(answer.clone());
@@ -187,6 +202,7 @@ impl Worker {
         let obeyed = self.obeys.as_mut().expect("only an obeyed run performs");
         obeyed.under_way = Some((self.tickets, number));
         obeyed.closed |= command == Command::Close;
+        obeyed.waits = command.takes();
         self.outputs.push_back(Output::Perform { ticket: self.tickets, command });
     }
 
@@ -203,7 +219,7 @@ impl Machine for Worker {
     fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
             Input::Command(request) => self.on_command(now, request),
-            Input::Done { ticket, outcome } => self.on_done(ticket, outcome),
+            Input::Done { ticket, outcome } => self.on_done(now, ticket, outcome),
         }
     }
 
@@ -223,7 +239,7 @@ impl Machine for Worker {
 
     fn poll_timeout(&self) -> Option<Wake> {
         let obeyed = self.obeys.as_ref().filter(|obeyed| !obeyed.closed)?;
-        Some(Wake { at: obeyed.heard + obeyed.lease, why: "lease of the controller" })
+        Some(Wake { at: obeyed.heard + obeyed.lease + obeyed.waits, why: "lease of the controller" })
     }
 }
 

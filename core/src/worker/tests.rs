@@ -131,6 +131,31 @@ fn a_silent_controller_loses_its_lease() {
     assert_eq!(refused(&drain(&mut worker)), "run 0000000000000001 was closed here: its lease ended");
 }
 
+/// A stop may take as long as a lease; the controller that waits for it has not fallen silent.
+#[test]
+fn a_controller_that_waits_keeps_its_lease() {
+    let mut worker = prepared();
+    let (within, second) = (Duration::from_secs(30), Duration::from_secs(1));
+    worker.handle_input(Instant::ZERO, command(1, 2, Command::StopLoad { within }));
+    drain(&mut worker);
+    worker.handle_timeout(Instant::ZERO + LEASE + within - second);
+    assert_eq!(drain(&mut worker), [], "it waits for the stop");
+    let done = Instant::ZERO + within + second;
+    worker.handle_input(done, Input::Done { ticket: 2, outcome: Ok(Event::Done) });
+    assert_eq!(drain(&mut worker), [reply(1, 2, Event::Done)]);
+    worker.handle_timeout(done + LEASE - second);
+    assert_eq!(drain(&mut worker), [], "from the answer on it has a whole lease");
+    worker.handle_timeout(done + LEASE);
+    assert!(matches!(drain(&mut worker)[..], [Output::LeaseExpired(RunId(1)), _]));
+
+    // What never comes to its end does not hold a worker for ever.
+    let mut worker = prepared();
+    worker.handle_input(Instant::ZERO, command(1, 2, Command::StopLoad { within }));
+    drain(&mut worker);
+    worker.handle_timeout(Instant::ZERO + LEASE + within);
+    assert!(matches!(drain(&mut worker)[..], [Output::LeaseExpired(RunId(1)), _]));
+}
+
 proptest! {
     /// Whatever arrives, in whatever order and however often: each number is performed at most once, performances
     /// of one run rise, and only one run is obeyed at a time.

@@ -1,0 +1,235 @@
+//! `omb run` as a user runs it, on the embedded broker: what it leaves behind, and whether that adds up.
+
+mod support;
+
+use serde_json::Value;
+use support::omb::{Broker, Place, agree, complete, kafka_driver, number, workload};
+
+#[test]
+fn a_result_holds_upstreams_keys_and_agrees_with_its_record() {
+    let place = Place::default();
+    let changes = [("topics", "2"), ("partitionsPerTopic", "2"), ("subscriptionsPerTopic", "2"), ("seed", "9")];
+    place.write("small.yaml", workload("small", &changes));
+    let ended =
+        place.run(&["run", "small.yaml"]).with(0).saying("Creating 2 topics...").saying("Starting load test...");
+
+    let [name] = &place.files(".json")[..] else { panic!("one result: {:?}", place.files("")) };
+    let time = name.strip_prefix("small-Embedded-").and_then(|name| name.strip_suffix(".json")).unwrap_or(name);
+    let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
+    assert_eq!(shape, "9999-99-99-99-99-99", "{name}");
+    assert!(ended.stdout.contains(&format!("Written to {name}")), "{}", ended.stdout);
+    assert!(ended.stdout.contains("Placement"), "the plan is printed: {}", ended.stdout);
+
+    let (result, record) = place.only_result();
+    fits_upstream(&result);
+    complete(&result, &record);
+    let omb = &result["omb"];
+    assert_eq!((number(omb, "/seed"), &omb["embedded"]), (9, &true.into()));
+    assert_eq!(omb["verdict"]["subscriptions"].as_array().map(Vec::len), Some(4));
+    let (acked, received) =
+        (number(omb, "/totals/sinceLoadBegan/acked"), number(omb, "/totals/sinceLoadBegan/received"));
+    assert_eq!(received, 2 * acked, "two subscriptions read every topic");
+    // The schedule is 1.3 s long; however busy the machine is, no message leaves that was not due.
+    assert!((1_300..20_000).contains(&acked), "{acked}");
+    assert_eq!(number(omb, "/totals/sinceLoadBegan/failed"), 0);
+    assert_eq!(result["consumersPerTopic"], 1);
+}
+
+#[test]
+fn workloads_and_drivers_run_in_the_order_given() {
+    let place = Place::default();
+    for name in ["first", "second"] {
+        let short = [("warmupDuration", "0s"), ("testDuration", "200ms")];
+        place.write(&format!("{name}.yaml"), workload(name, &short));
+    }
+    place.write("a.yaml", "name: A\ndriverClass: embedded\n");
+    place.write("b.yaml", "name: B\ndriverClass: embedded\n");
+    let ended = place.run(&["run", "-d", "b.yaml,a.yaml", "-o", "all.json", "second.yaml", "first.yaml"]).with(0);
+    let written: Vec<&str> = ended
+        .stdout
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Written to ").filter(|name| name.ends_with(".json")))
+        .collect();
+    assert_eq!(written, ["all-second-B.json", "all-second-A.json", "all-first-B.json", "all-first-A.json"]);
+    for name in written {
+        let result = place.result(name);
+        complete(&result, &place.record(&name.replace(".json", ".jsonl")));
+        let named = format!(
+            "all-{}-{}.json",
+            result["workload"].as_str().unwrap_or(""),
+            result["driver"].as_str().unwrap_or("")
+        );
+        assert_eq!(named, name);
+    }
+}
+
+/// What keeps a result from being written is found before the run; what exists is never touched.
+#[test]
+fn where_a_result_goes() {
+    let place = Place::default();
+    // So long that a run which began would be noticed.
+    place.write("long.yaml", workload("long", &[("testDuration", "1h")]));
+    place.write("taken.json", "precious");
+    place.write("record.jsonl", "precious too");
+    place.write("file", "no folder");
+    let refused = [
+        ("taken.json", "taken.json exists already"),
+        ("record.json", "record.jsonl exists already"),
+        ("missing/out.json", "missing/out.json"),
+        ("file/out.json", "file/out.json"),
+        (".", "a folder, where a file is wanted"),
+        ("out.jsonl", "belongs to the record"),
+        ("/proc/out.json", "/proc/out.json"),
+    ];
+    for (output, why) in refused {
+        let ended = place.run(&["run", "-o", output, "long.yaml"]).with(2).saying(why);
+        assert!(!ended.stderr.contains("Creating"), "{output}: it began: {}", ended.stderr);
+    }
+    assert_eq!(place.files("").len(), 4, "nothing is left behind: {:?}", place.files(""));
+    assert_eq!(std::fs::read_to_string(place.path("taken.json")).ok().as_deref(), Some("precious"));
+    assert_eq!(std::fs::read_to_string(place.path("record.jsonl")).ok().as_deref(), Some("precious too"));
+
+    place.write("short.yaml", workload("short", &[("warmupDuration", "0s"), ("testDuration", "200ms"), ("seed", "9")]));
+    place.run(&["run", "-o", "mine.txt", "--seed", "7", "--result-format", "upstream", "short.yaml"]).with(0);
+    let result = place.result("mine.txt");
+    assert!(result.get("omb").is_none(), "upstream's tool does not bear it");
+    fits_upstream(&result);
+    assert_eq!(number(&place.record("mine.jsonl")[0], "/origin/seed"), 7, "the flag goes before the file");
+}
+
+/// Without room for a header messages can only be counted, and the result says so. Consumers of one subscription share.
+#[test]
+fn small_messages_are_counted() {
+    let place = Place::default();
+    let changes = [
+        ("messageSize", "16"),
+        ("partitionsPerTopic", "4"),
+        ("subscriptionsPerTopic", "3"),
+        ("consumerPerSubscription", "2"),
+        ("producersPerTopic", "2"),
+    ];
+    place.write("tiny.yaml", workload("tiny", &changes));
+    place.run(&["run", "tiny.yaml"]).with(0);
+    let (result, record) = place.only_result();
+    complete(&result, &record);
+    let totals = &result["omb"]["totals"]["sinceLoadBegan"];
+    assert_eq!(totals["headerless"], totals["received"]);
+    assert_eq!(result["omb"]["verdict"]["subscriptions"][2]["byCountOnly"], true);
+    assert!(result["omb"]["notes"].to_string().contains("header"), "{}", result["omb"]["notes"]);
+}
+
+#[test]
+fn keys_spread_over_partitions_and_payloads_are_checked_whole() {
+    let place = Place::default();
+    let changes = [
+        ("keyDistributor", "KEY_ROUND_ROBIN"),
+        ("partitionsPerTopic", "3"),
+        ("verify", "full"),
+        ("producerRate", "3000"),
+    ];
+    place.write("keys.yaml", workload("keys", &changes));
+    place.write("payload", [7; 100]);
+    place.run(&["run", "keys.yaml"]).with(0);
+    let (result, record) = place.only_result();
+    complete(&result, &record);
+    assert_eq!(number(&result, "/omb/totals/sinceLoadBegan/corrupted"), 0);
+    assert_eq!(number(&result, "/omb/totals/sinceLoadBegan/headerless"), 0);
+}
+
+#[test]
+fn a_backlog_builds_up_and_is_drained() {
+    let place = Place::default();
+    let changes = [
+        ("messageSize", "1024"),
+        ("producerRate", "4000"),
+        ("subscriptionsPerTopic", "2"),
+        ("consumerBacklogSizeGB", "0.004"),
+        ("testDuration", "500ms"),
+    ];
+    place.write("backlog.yaml", workload("backlog", &changes));
+    place.run(&["run", "backlog.yaml"]).with(0);
+    let (result, record) = place.only_result();
+    complete(&result, &record);
+    let backlog = &result["omb"]["backlog"];
+    // 0.004 GiB of 1 KiB each, over both subscriptions.
+    assert!(number(backlog, "/builtMessages") >= 4_194, "{backlog}");
+    assert_eq!(backlog["drained"], true, "{backlog}");
+    let phases: Vec<&str> = result["omb"]["phases"]
+        .as_array()
+        .expect("phases")
+        .iter()
+        .filter_map(|phase| phase["phase"].as_str())
+        .collect();
+    assert!(phases.windows(3).any(|three| three == ["fill backlog", "drain backlog", "measure"]), "{phases:?}");
+    let unread = result["omb"]["series"]["unread"].as_array().expect("a series");
+    assert!(unread.iter().filter_map(Value::as_u64).max() >= Some(4_194), "{unread:?}");
+}
+
+#[test]
+fn nobody_needs_to_read() {
+    let place = Place::default();
+    place.write("send.yaml", workload("send", &[("subscriptionsPerTopic", "0"), ("consumerPerSubscription", "0")]));
+    place.run(&["run", "send.yaml"]).with(0);
+    let (result, record) = place.only_result();
+    agree(&result, &record);
+    assert_eq!(result["omb"]["verdict"]["outcome"], "unchecked");
+    assert_eq!(number(&result, "/omb/totals/sinceLoadBegan/received"), 0);
+}
+
+/// The same as with a broker in the process, through a driver file; and the run leaves nothing on the broker.
+#[test]
+fn a_broker_of_its_own_is_used_and_left_clean() {
+    let place = Place::default();
+    let broker = Broker::start(&place);
+    place.write("k.yaml", kafka_driver(&broker.address, ""));
+    place.write("small.yaml", workload("small", &[("topics", "2"), ("producerRate", "2000")]));
+    let checked = place.run(&["check", "-d", "k.yaml", "small.yaml"]).with(0);
+    assert!(checked.stdout.contains("Nothing was run"), "{}", checked.stdout);
+    assert!(place.files(".json").is_empty(), "a check leaves no file");
+    place.run(&["run", "-d", "k.yaml", "small.yaml"]).with(0);
+    let (result, record) = place.only_result();
+    complete(&result, &record);
+    assert_eq!(result["omb"]["embedded"], false);
+    broker.process.signal("TERM");
+    broker.process.end().with(0).saying("0 records of 0 topics");
+}
+
+/// Every key of upstream's result is there, of its type, and every list is of one length.
+#[track_caller]
+fn fits_upstream(result: &Value) {
+    let map = result.as_object().expect("an object");
+    let figures = ["Avg", "50pct", "75pct", "95pct", "99pct", "999pct", "9999pct", "Max"];
+    let all = |prefix: &str| figures.map(|figure| format!("{prefix}{figure}")).to_vec();
+    let texts = ["workload", "driver"];
+    let wholes = ["messageSize", "topics", "partitions", "producersPerTopic", "consumersPerTopic"];
+    let lists = ["publishRate", "publishErrorRate", "consumeRate", "backlog"];
+    let maps = [
+        "aggregatedPublishLatencyQuantiles",
+        "aggregatedPublishDelayLatencyQuantiles",
+        "aggregatedEndToEndLatencyQuantiles",
+    ];
+    let lists: Vec<String> = lists
+        .map(str::to_owned)
+        .into_iter()
+        .chain(["publishLatency", "publishDelayLatency", "endToEndLatency"].into_iter().flat_map(all))
+        .collect();
+    let scalars: Vec<String> =
+        ["aggregatedPublishLatency", "aggregatedPublishDelayLatency", "aggregatedEndToEndLatency"]
+            .into_iter()
+            .flat_map(all)
+            .collect();
+    assert!(texts.iter().all(|key| map[*key].is_string()), "{texts:?}");
+    assert!(wholes.iter().all(|key| map[*key].is_u64()), "{wholes:?}");
+    for key in &lists {
+        let list = map.get(key).and_then(Value::as_array).unwrap_or_else(|| panic!("{key} is no list"));
+        assert!(!list.is_empty() && list.iter().all(Value::is_number), "{key}: {list:?}");
+        assert_eq!(Some(list.len()), map["publishRate"].as_array().map(Vec::len), "{key}");
+    }
+    assert!(scalars.iter().all(|key| map.get(key).is_some_and(Value::is_number)), "{scalars:?}");
+    for key in maps {
+        let quantiles = map[key].as_object().unwrap_or_else(|| panic!("{key} is no map"));
+        assert!(quantiles.iter().all(|(at, value)| at.parse::<f64>().is_ok() && value.is_number()), "{key}");
+    }
+    let known = texts.len() + wholes.len() + lists.len() + scalars.len() + maps.len();
+    assert_eq!(map.len(), known + usize::from(map.contains_key("omb")), "no key beyond upstream's and ours");
+}

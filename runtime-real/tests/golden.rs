@@ -1,0 +1,275 @@
+//! Whole runs in this process, against a broker that can be looked into and held up: what the report says is what is
+//! stored, and a trouble of known length shows where it must and nowhere else.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use omb_core::{
+    config::{
+        driver::{DriverConfig, DriverKind, KafkaConfig},
+        workload::{CatchUp, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
+    },
+    controller::{self, Controller, End, Settings},
+    id::RunId,
+    plan::Plan,
+    protocol::Command,
+    report::{Drained, Phase, Report},
+    seed::Seed,
+};
+use omb_runtime_real::{
+    clock::Clock,
+    embedded::{Options, Server},
+    event_loop::Clock as _,
+    local,
+    performer::Performer,
+};
+
+/// Of the trouble below.
+const STALL: Duration = Duration::from_secs(2);
+/// Latencies above it are the trouble's: far above what a busy machine adds, far below the trouble.
+const LATE: Duration = Duration::from_millis(500);
+/// How long the runs with trouble are measured.
+const MEASURED: Duration = Duration::from_secs(6);
+
+/// 1,000 messages a second.
+fn workload() -> Workload {
+    Workload {
+        name: "golden".to_owned(),
+        topics: 1,
+        partitions_per_topic: 1,
+        key_distributor: KeyDistributor::NoKey,
+        message_size: 100,
+        payload: PayloadSource::Random { ratio: 0.5, pool: 10 },
+        subscriptions_per_topic: 1,
+        consumers_per_subscription: 1,
+        producers_per_topic: 1,
+        rate: RateGoal::Fixed(1_000),
+        backlog: None,
+        test_duration: MEASURED,
+        warmup_duration: Duration::from_millis(500),
+        seed: None,
+        catch_up: CatchUp::All,
+        verify: Verify::Full,
+    }
+}
+
+/// What is to be seen of a run from outside.
+struct Seen {
+    end: End,
+    report: Report,
+    /// Messages sent before the load, to open the paths.
+    probes: u64,
+    /// Records that each topic holds when the report is made: the load has stopped, and nothing is torn down.
+    stored: BTreeMap<String, u64>,
+}
+
+struct Watch<'a> {
+    server: &'a Server,
+    /// Hold the broker up during the measurement.
+    stall: bool,
+    producers: u64,
+    probes: u64,
+    measured: u32,
+    report: Option<Report>,
+    stored: BTreeMap<String, u64>,
+}
+
+impl local::Observer for Watch<'_> {
+    fn on_output(&mut self, output: &controller::Output) {
+        match output {
+            controller::Output::ToWorker { request, .. } if request.command == Command::Probe => {
+                self.probes += self.producers;
+            }
+            controller::Output::Period(period) if period.phase == Phase::Measure => {
+                self.measured += 1;
+                if self.stall && self.measured == 1 {
+                    self.server.stall(STALL);
+                }
+            }
+            controller::Output::Report(report) => {
+                self.report = Some(report.as_ref().clone());
+                self.stored = self.server.look(|broker, _| {
+                    let stored = |topic: &str, partitions: i32| {
+                        let partitions = 0..partitions.cast_unsigned();
+                        let logs = partitions.filter_map(|partition| broker.log(topic, partition));
+                        logs.map(|log| u64::try_from(log.end()).expect("offsets are not negative")).sum()
+                    };
+                    broker.topics().map(|topic| (topic.name.clone(), stored(&topic.name, topic.partitions))).collect()
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Plays one run against a broker of its own, `stall`ed or not, with these settings of the producer.
+#[track_caller]
+fn play(workload: Workload, producer: &[(&str, &str)], stall: bool, settings: impl FnOnce(&mut Settings)) -> Seen {
+    let server = Server::start(Options::default()).expect("a free port on loopback");
+    let map = |more: &[(&str, &str)]| -> BTreeMap<String, String> {
+        let address = server.addr().to_string();
+        let pairs = more.iter().copied().chain([("bootstrap.servers", address.as_str())]);
+        pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    };
+    let kafka = KafkaConfig {
+        replication_factor: 1,
+        topic: BTreeMap::new(),
+        common: map(&[]),
+        producer: map(producer),
+        consumer: map(&[("auto.offset.reset", "earliest"), ("enable.auto.commit", "false")]),
+    };
+    let driver = DriverConfig { name: "golden".to_owned(), kind: DriverKind::Kafka(kafka) };
+    let mut chosen = Settings::new(driver);
+    settings(&mut chosen);
+
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads");
+    let mut performer = Performer::start(runtime.handle().clone(), Options::default());
+    let plan = Plan::new(RunId(7), Seed(7), workload, 1);
+    let producers = plan.producers.len() as u64;
+    let mut watch =
+        Watch { server: &server, stall, producers, probes: 0, measured: 0, report: None, stored: BTreeMap::new() };
+    let (_stop, mut stops) = tokio::sync::mpsc::unbounded_channel();
+    let began = Instant::now();
+    let controller = Controller::new(Clock.now(), plan, chosen);
+    let end = runtime.block_on(local::run(controller, &mut performer, &mut watch, &mut stops, &Clock));
+    println!("ended after {:?}: {end:?}", began.elapsed());
+    let Watch { report, stored, probes, .. } = watch;
+    Seen { end, report: report.expect("a report"), probes, stored }
+}
+
+/// Every message was acknowledged, is stored, and was received once by every subscription.
+#[track_caller]
+fn whole(seen: &Seen) {
+    let Seen { end, report, probes, stored } = seen;
+    assert_eq!(end, &End::Sound, "{:?}", report.problems);
+    let (attempted, acks) = (report.whole.departures.attempted, &report.whole.acknowledgements);
+    assert_eq!((acks.acked, acks.failed), (attempted, 0), "{:?}", report.problems);
+    let in_log: u64 = stored.values().sum();
+    assert_eq!(in_log, acks.acked + probes, "the logs hold what was acknowledged, and the probes");
+    assert_eq!(report.verdict.drained, Drained::Completely);
+    assert_eq!(report.verdict.missing(), 0);
+    for (subscription, (seen, missing)) in &report.verdict.subscriptions {
+        let topic = report.plan.subscriptions[subscription.0 as usize].topic;
+        let producers = u64::from(report.plan.workload.producers_per_topic);
+        let rounds = probes / report.plan.producers.len() as u64;
+        let in_topic = stored[&report.plan.topics[topic.0 as usize].name] - rounds * producers;
+        assert_eq!([seen.received, seen.distinct, missing.confirmed], [in_topic; 3], "subscription {subscription:?}");
+    }
+    // What the periods, and what came after them, say is what the whole says.
+    let phases: u64 = report.phases.iter().map(|phase| phase.totals.acknowledgements.acked).sum();
+    assert_eq!(phases, acks.acked);
+    assert_eq!(acks.from_intended.count(), acks.acked, "every acknowledged message has its latency");
+    assert_eq!(report.whole.departures.schedule_error.count(), attempted);
+    assert_eq!(report.whole.arrivals.from_intended.count(), report.whole.arrivals.received);
+}
+
+#[track_caller]
+fn about(share: f64, wanted: std::ops::RangeInclusive<f64>, what: &str) {
+    assert!(wanted.contains(&share), "{what}: a share of {share:.4} is late, where {wanted:?} is right");
+}
+
+/// Of all messages, those whose latency the stall alone puts above [`LATE`]: 1.5 of 6 seconds' worth. Late is also what
+/// leaves while a busy machine catches up.
+const HIT: std::ops::RangeInclusive<f64> = 0.20..=0.36;
+/// A few messages, but no share that a stall could have.
+const SPARED: std::ops::RangeInclusive<f64> = 0.0..=0.03;
+
+fn late() -> u64 {
+    u64::try_from(LATE.as_nanos()).expect("half a second")
+}
+
+#[test]
+fn what_the_report_counts_is_what_the_broker_holds() {
+    let workload = Workload {
+        topics: 3,
+        partitions_per_topic: 4,
+        key_distributor: KeyDistributor::RoundRobin,
+        subscriptions_per_topic: 2,
+        consumers_per_subscription: 2,
+        producers_per_topic: 2,
+        rate: RateGoal::Fixed(6_000),
+        test_duration: Duration::from_millis(1_500),
+        ..workload()
+    };
+    let seen = play(workload, &[("acks", "all"), ("linger.ms", "1")], false, |_| {});
+    whole(&seen);
+    assert_eq!(seen.stored.len(), 3);
+    let acked = seen.report.whole.acknowledgements.acked;
+    assert!(acked >= 12_000, "2 s at 6,000 a second: {acked}");
+}
+
+/// (a) The broker stands still. Messages leave on time and wait for it: both latencies say so, the sender's own does not.
+#[test]
+fn a_stall_of_the_broker_shows_from_both_instants_and_not_in_the_schedule() {
+    let seen = play(workload(), &[("acks", "all"), ("linger.ms", "1")], true, |_| {});
+    whole(&seen);
+    let answered = seen.report.answered();
+    about(answered.acknowledgements.from_intended.share_above(late()), HIT, "publish, from intended");
+    about(answered.acknowledgements.from_sent.share_above(late()), HIT, "publish, from sent");
+    about(answered.arrivals.from_intended.share_above(late()), HIT, "end-to-end, from intended");
+    about(answered.arrivals.from_sent.share_above(late()), HIT, "end-to-end, from sent");
+    about(answered.departures.schedule_error.share_above(late()), SPARED, "schedule error");
+    let worst = Duration::from_nanos(answered.acknowledgements.from_sent.max());
+    assert!(worst >= Duration::from_millis(1_900), "the first to wait waited for all of it, not {worst:?}");
+    assert_eq!(seen.report.whole.departures.skipped, 0);
+}
+
+/// (b) The client takes no more, since its queue of 10 is full. Messages leave late: latency from the intended instant and
+/// the schedule error say so; from the send only those in the queue do.
+#[test]
+fn a_sender_held_up_shows_from_the_intended_instant_and_in_the_schedule() {
+    let producer = [("acks", "all"), ("linger.ms", "0"), ("queue.buffering.max.messages", "10")];
+    let seen = play(workload(), &producer, true, |_| {});
+    whole(&seen);
+    let answered = seen.report.answered();
+    about(answered.acknowledgements.from_intended.share_above(late()), HIT, "publish, from intended");
+    about(answered.departures.schedule_error.share_above(late()), HIT, "schedule error");
+    about(answered.arrivals.from_intended.share_above(late()), HIT, "end-to-end, from intended");
+    about(answered.acknowledgements.from_sent.share_above(late()), SPARED, "publish, from sent");
+    about(answered.arrivals.from_sent.share_above(late()), SPARED, "end-to-end, from sent");
+    let worst = Duration::from_nanos(answered.acknowledgements.from_sent.max());
+    assert!(worst >= Duration::from_millis(1_900), "those in the queue waited for all of it, not {worst:?}");
+    assert_eq!(seen.report.whole.departures.skipped, 0, "the whole debt is sent");
+}
+
+/// The same trouble, but at most half a second of debt is kept: the rest is never sent, and counted.
+#[test]
+fn a_debt_beyond_its_cap_is_skipped_and_counted() {
+    let producer = [("acks", "all"), ("linger.ms", "0"), ("queue.buffering.max.messages", "10")];
+    let workload = Workload { catch_up: CatchUp::Cap(LATE), ..workload() };
+    let seen = play(workload, &producer, true, |_| {});
+    whole(&seen);
+    let skipped = seen.report.whole.departures.skipped;
+    assert!((1_200..=1_900).contains(&skipped), "1.5 s of 1,000 a second: {skipped}");
+    let late = u64::try_from((LATE + LATE / 2).as_nanos()).expect("less than a second");
+    about(seen.report.answered().departures.schedule_error.share_above(late), SPARED, "schedule error");
+}
+
+/// A client that can have 99 messages under way and lets them linger for 20 ms carries less than 5,000 a second. The
+/// search begins at 10,000, finds a rate below, and measures at it.
+#[test]
+fn the_highest_rate_is_found_and_held() {
+    let producer = [("acks", "all"), ("linger.ms", "20"), ("queue.buffering.max.messages", "100")];
+    let workload = Workload {
+        rate: RateGoal::Search,
+        test_duration: Duration::from_secs(1),
+        warmup_duration: Duration::from_millis(300),
+        ..workload()
+    };
+    let seen = play(workload, &producer, false, |settings| {
+        settings.period = Duration::from_millis(200);
+        settings.search_within = Duration::from_secs(90);
+    });
+    whole(&seen);
+    let report = &seen.report;
+    let found = report.found.expect("a rate");
+    assert!((300..6_000).contains(&found.rate), "{found:?}");
+    assert!(found.failed_at.is_some_and(|failed| failed > found.rate && failed <= 10_000), "{found:?}");
+    let measured: Vec<f64> =
+        report.periods.iter().filter(|period| period.phase == Phase::Measure).map(|period| period.target).collect();
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+    let rate = found.rate as f64;
+    assert!(!measured.is_empty() && measured.iter().all(|target| (target - rate).abs() < 0.5), "{measured:?}");
+}
