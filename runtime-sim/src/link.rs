@@ -65,7 +65,6 @@ impl Link {
 }
 
 /// Plays one run to its end, as `local::run` does. The worker lives on afterwards, as a process of its own would.
-#[expect(clippy::too_many_arguments, reason = "a world has many parts")]
 pub async fn run<O: Observer + 'static>(
     mut controller: Controller,
     load: SimLoad,
