@@ -46,7 +46,9 @@ impl Promise for Calm {
 
 impl Calm {
     fn check_calm(outcome: &Outcome, truth: &Truth, broken: &mut Broken) {
-        if outcome.end != Some(End::Sound) {
+        // Consumers that fetch too little at a time never drain a backlog, and the run says so.
+        let undrained = outcome.report.as_ref().and_then(|report| report.backlog).is_some_and(|it| it.drain.is_none());
+        if outcome.end != Some(End::Sound) && !undrained {
             broken.note(format_args!("nothing went wrong, and yet it ended {:?}", outcome.end));
         }
         let counts = &truth.counts;

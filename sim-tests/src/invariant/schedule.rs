@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use omb_core::{config::workload::CatchUp, id::ProducerId, time::Instant};
+use omb_core::{config::workload::CatchUp, controller::End, id::ProducerId, time::Instant};
 use omb_runtime_sim::{
     truth::{Attempt, Truth},
     world::Outcome,
@@ -21,6 +21,7 @@ impl Promise for Schedule {
     }
 
     fn at_end(&mut self, outcome: &Outcome, truth: &Truth, broken: &mut Broken) {
+        let mut gaps = 0;
         let mut next: BTreeMap<(ProducerId, usize), u64> = BTreeMap::new();
         for attempt in &truth.attempts {
             let next = next.entry((attempt.mark.producer, attempt.rate)).or_default();
@@ -31,10 +32,19 @@ impl Promise for Schedule {
             if round < *next || (skipped_nothing && round > *next) {
                 return broken.note(format_args!("{attempt:?} is number {round} of its producer, {next} was due"));
             }
+            gaps += round - *next;
             *next = round + 1;
             if attempt.sent < attempt.intended {
                 return broken.note(format_args!("{attempt:?} left before it was due"));
             }
+        }
+        // What was skipped is what is missing between the messages that left, but for the very last of each producer.
+        let skipped = truth.at_reads.back().map_or(0, |counts| counts.skipped);
+        let last = 2 * outcome.plan.producers.len() as u64;
+        if truth.rates.len() == 1 && outcome.end == Some(End::Sound) && !(gaps..=gaps + last).contains(&skipped) {
+            broken.note(format_args!(
+                "{skipped} messages were counted as skipped, {gaps} are missing between those that left"
+            ));
         }
     }
 }
