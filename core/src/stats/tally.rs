@@ -14,7 +14,8 @@ use crate::{
 pub struct Departures {
     /// Messages handed to the client library. Probes do not count, here or anywhere.
     pub attempted: u64,
-    /// Messages that `catchUp` gave up: due, never sent.
+    /// Messages that were due and never sent: given up by `catchUp`, at a change of the rate, or when the load ended
+    /// before the client had room for them.
     pub skipped: u64,
     /// Sent minus intended, ns: how far the sender itself lagged behind the schedule.
     pub schedule_error: Latency,

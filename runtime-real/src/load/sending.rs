@@ -199,17 +199,12 @@ impl Paced {
         if sent.full || blocked { now + NAP_BLOCKED } else { self.pace.as_ref().map_or(now, Pace::next_at) }
     }
 
-    /// The load is over: what the client had no room for is never sent.
+    /// The load is over: what the client had no room for never leaves. It was due and is given up, like a debt.
     fn give_up(mut self, counted: &Counted) -> Lane {
-        let mut departures = lock(&counted.departures);
-        // These hold a number each, so they count as tried and given up, not as never due.
-        departures.attempted += self.batch.len() as u64;
-        counted.refused.fetch_add(self.batch.len() as u64, Relaxed);
-        for (outgoing, (intended, left)) in self.batch.drain(..).zip(self.times.drain(..)) {
-            departures.schedule_error.record(left.0.saturating_sub(intended.0));
+        lock(&counted.departures).skipped += self.batch.len() as u64;
+        for outgoing in self.batch.drain(..) {
             self.lane.supply.untake(outgoing.ticket);
         }
-        drop(departures);
         self.lane
     }
 }

@@ -48,12 +48,14 @@ impl Calm {
     fn check_calm(outcome: &Outcome, truth: &Truth, broken: &mut Broken) {
         // Consumers that fetch too little at a time never drain a backlog, and the run says so.
         let undrained = outcome.report.as_ref().and_then(|report| report.backlog).is_some_and(|it| it.drain.is_none());
-        if outcome.end != Some(End::Sound) && !undrained {
+        // A search asks for more than the client can do, and what it cannot do by the bound of the stop is given up,
+        // which the run says.
+        let counts = &truth.counts;
+        let searches = outcome.scenario.workload.rate == RateGoal::Search;
+        let overloaded = searches && counts.acked != counts.attempted;
+        if outcome.end != Some(End::Sound) && !undrained && !overloaded {
             broken.note(format_args!("nothing went wrong, and yet it ended {:?}", outcome.end));
         }
-        let counts = &truth.counts;
-        // A search asks for more than the client can do, and what it cannot do by the bound of the stop is given up.
-        let searches = outcome.scenario.workload.rate == RateGoal::Search;
         if counts.acked != counts.attempted && !searches {
             broken.note(format_args!("nothing went wrong, and yet {} of {} are acked", counts.acked, counts.attempted));
         }
