@@ -26,6 +26,9 @@ fn main() -> ExitCode {
         }
     };
     logging::start(flags.quiet, flags.verbose);
+    // A file that grows beyond the limit set for this process shall be an error like that of a full disk.
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     match flags.command {
         Command::Run(run) => command::run::run(&run),
         Command::Check(run) => command::check::check(&run),

@@ -56,6 +56,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 const SETUP_WITHIN: Duration = Duration::from_secs(55);
 /// Longest the deletion of the topics may take.
 const DELETE_WITHIN: Duration = Duration::from_secs(25);
+/// The same where the clients could not be closed.
+const DELETE_WITHIN_DOUBT: Duration = Duration::from_secs(5);
 /// Longest the clients may take to close; they are left behind then, and the process ends without them.
 const CLOSE_WITHIN: Duration = Duration::from_secs(15);
 /// After the stop's own bound, longest the failed reports of what was given up may take.
@@ -181,7 +183,9 @@ impl Engine {
             Command::DeleteTopics(names) => {
                 // Clients of a topic that vanishes under them only complain.
                 let closed = run.close_clients();
-                let deleted = run.driver.delete_topics(&names, DELETE_WITHIN);
+                // Where clients cannot take their leave, hardly anybody is there to delete anything.
+                let within = if closed.is_ok() { DELETE_WITHIN } else { DELETE_WITHIN_DOUBT };
+                let deleted = run.driver.delete_topics(&names, within);
                 closed.and(deleted).map(|()| Event::Done)
             }
             Command::Prepare(_) | Command::Close => unreachable!("performed above"),

@@ -469,6 +469,10 @@ impl Controller {
             // Nobody is there to delete them either; asking would only make the user wait once more.
             self.topics_exist = false;
         }
+        if self.stop_wanted && self.load.is_none() {
+            // Whoever wanted it to end before it began is told of the failure, but did not suffer from it.
+            self.cut.get_or_insert(Cut::Wanted);
+        }
         if self.cut.is_none() {
             self.cut = Some(Cut::Failed(failure));
         } else {
@@ -634,6 +638,11 @@ fn unsound(report: &Report) -> Vec<String> {
     let failed = report.whole.acknowledgements.failed;
     if failed > 0 {
         reasons.push(format!("{failed} messages were sent but never acknowledged"));
+    }
+    if report.whole.acknowledgements.failed > 0 && report.partial.is_none() {
+        let (failed, sent) = (report.whole.acknowledgements.failed, report.whole.departures.attempted);
+        let cause = report.problems.first().map(|problem| format!(" (most often: {})", problem.what));
+        reasons.push(format!("{failed} of {sent} messages were given up{}", cause.unwrap_or_default()));
     }
     if report.backlog.is_some_and(|backlog| backlog.drain.is_none()) && report.partial.is_none() {
         reasons.push("the backlog was not drained by its deadline".to_owned());

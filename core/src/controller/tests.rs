@@ -49,6 +49,8 @@ struct RefWorker {
     mute: Option<&'static str>,
     /// Of the confirmed messages, so many never arrive.
     loses: u64,
+    /// Beside the confirmed messages, so many are given up.
+    refuses: u64,
     /// So many that were given up arrive all the same.
     stray: u64,
     asked: Vec<&'static str>,
@@ -66,6 +68,7 @@ impl RefWorker {
             fails: None,
             mute: None,
             loses: 0,
+            refuses: 0,
             stray: 0,
             asked: Vec::new(),
         }
@@ -86,7 +89,8 @@ impl RefWorker {
         let mut snapshot =
             Snapshot { taken_at: now, wall: crate::time::WallTime(now.0), paths_open: 2, ..Snapshot::default() };
         snapshot.totals.acknowledgements.acked = self.acked as u64;
-        snapshot.totals.departures.attempted = self.acked as u64;
+        snapshot.totals.acknowledgements.failed = if self.acked > 0.0 { self.refuses } else { 0 };
+        snapshot.totals.departures.attempted = self.acked as u64 + snapshot.totals.acknowledgements.failed;
         let distinct = (self.received as u64).saturating_sub(self.loses) + self.stray;
         snapshot.totals.seen.insert(SubscriptionId(0), Seen { received: distinct, distinct, ..Seen::default() });
         snapshot
@@ -319,6 +323,23 @@ fn whoever_stops_a_run_gets_what_there_is() {
     assert_eq!(report.partial.as_deref(), Some("interrupted by the user"));
     assert!((3_000..=5_000).contains(&report.measured.acknowledgements.acked));
     assert!(played.took < 8 * SECOND);
+}
+
+/// A broker that never answers is why the user gave up: the run ends as interrupted, and the cause is told.
+#[test]
+fn a_failure_after_a_stop_before_the_load_is_no_failure() {
+    let worker = RefWorker { mute: Some("create topics"), ..RefWorker::new() };
+    let played = play(workload(), worker, Some(2 * SECOND));
+    assert_eq!(played.end, End::Interrupted(false));
+    assert_eq!(played.warnings, ["worker 0 did not answer \"create topics\" within its deadline"]);
+    assert!(played.report.is_none());
+}
+
+#[test]
+fn a_run_that_could_not_deliver_is_not_sound() {
+    let played = play(workload(), RefWorker { refuses: 7, ..RefWorker::new() }, None);
+    let End::Unsound(reasons) = played.end else { panic!("{:?}", played.end) };
+    assert!(reasons[0].starts_with("7 of ") && reasons[0].ends_with(" messages were given up"), "{reasons:?}");
 }
 
 #[test]
