@@ -635,10 +635,6 @@ fn unsound(report: &Report) -> Vec<String> {
     } else if corrupted > 0 {
         reasons.push(format!("{corrupted} messages arrived corrupted"));
     }
-    let failed = report.whole.acknowledgements.failed;
-    if failed > 0 {
-        reasons.push(format!("{failed} messages were sent but never acknowledged"));
-    }
     if report.whole.acknowledgements.failed > 0 && report.partial.is_none() {
         let (failed, sent) = (report.whole.acknowledgements.failed, report.whole.departures.attempted);
         let cause = report.problems.first().map(|problem| format!(" (most often: {})", problem.what));

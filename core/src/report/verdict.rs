@@ -335,7 +335,10 @@ fn failures(report: &Report) -> Vec<String> {
         ));
     }
     if skipped > 0 {
-        notes.push(format!("{} never sent: they were too late for `catchUp`, or due when the rate changed or the load ended.", were(skipped, "message")));
+        notes.push(format!(
+            "{} never sent: they were too late for `catchUp`, or due when the rate changed or the load ended.",
+            were(skipped, "message")
+        ));
     }
     notes.extend(report.problems.iter().map(|problem| format!("{} × {}", grouped(problem.count), problem.what)));
     notes
