@@ -277,8 +277,7 @@ fn keys_keep_to_their_partitions_and_in_order() {
         let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
         let message = message.expect("a message");
         let text = |view: Option<Result<&str, _>>| view.expect("there").expect("text").to_owned();
-        let got: Result<_, std::str::Utf8Error> = Ok((text(message.key_view()), text(message.payload_view())));
-        let (key, payload) = got.expect("text");
+        let (key, payload) = (text(message.key_view()), text(message.payload_view()));
         by_key.entry(key).or_default().push((message.partition(), payload));
     }
     for got in by_key.values() {

@@ -25,7 +25,7 @@ use super::{
     Caller, ConnId,
     message::{
         Committed, Committer, ErrorCode, GroupInfo, GroupState, Join, JoinRefused, Joined, MemberInfo, OffsetCommit,
-        Response, Sync,
+        PartitionResults, Response, Sync,
     },
 };
 use crate::{machine::Wake, time::Instant};
@@ -287,7 +287,7 @@ impl Groups {
         &mut self,
         group: &str,
         partitions: Vec<(String, i32)>,
-    ) -> Result<Vec<(String, i32, Result<(), ErrorCode>)>, ErrorCode> {
+    ) -> Result<PartitionResults, ErrorCode> {
         let group = self.by_name.get_mut(group).ok_or(ErrorCode::GroupIdNotFound)?;
         let mut results = Vec::new();
         for (topic, partition) in partitions {

@@ -51,12 +51,8 @@ pub enum ErrorCode {
     InvalidPartitions,
     #[error("the replication factor is not allowed")]
     InvalidReplicationFactor,
-    #[error("the replica assignment is not allowed")]
-    InvalidReplicaAssignment,
     #[error("the configuration is not allowed")]
     InvalidConfig,
-    #[error("the request makes no sense")]
-    InvalidRequest,
     #[error("the offset lies outside of what is stored")]
     OffsetOutOfRange,
     #[error("the record batch is damaged")]
@@ -572,6 +568,9 @@ pub struct MemberInfo {
     pub assignment: Bytes,
 }
 
+/// Topic, partition, and whether what was asked was done there.
+pub type PartitionResults = Vec<(String, i32, Result<(), ErrorCode>)>;
+
 /// What a client is told. Lists have one entry for each entry of the request, in its order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
@@ -602,11 +601,11 @@ pub enum Response {
     /// By member: its id, its static id, and whether it was there.
     LeaveGroup(Vec<(String, Option<String>, Result<(), ErrorCode>)>),
     /// By partition.
-    CommitOffsets(Vec<(String, i32, Result<(), ErrorCode>)>),
+    CommitOffsets(PartitionResults),
     /// By partition; `None` where nothing is committed.
     FetchOffsets(Vec<(String, i32, Option<Committed>)>),
     /// By partition, unless there is no such group.
-    DeleteOffsets(Result<Vec<(String, i32, Result<(), ErrorCode>)>, ErrorCode>),
+    DeleteOffsets(Result<PartitionResults, ErrorCode>),
     /// Without members.
     ListGroups(Vec<GroupInfo>),
     /// By group.

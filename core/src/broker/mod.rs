@@ -80,6 +80,7 @@ impl Config {
 }
 
 /// What can happen to the broker.
+#[expect(clippy::large_enum_variant, reason = "it is handed in and taken apart, never kept")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// A client has connected.
@@ -542,7 +543,7 @@ impl Broker {
         group: &str,
         committer: &Committer,
         offsets: Vec<OffsetCommit>,
-    ) -> Vec<(String, i32, Result<(), ErrorCode>)> {
+    ) -> PartitionResults {
         let mut results: Vec<_> = offsets
             .iter()
             .map(|it| {
