@@ -60,7 +60,10 @@ impl World {
     /// Lets time pass, with every timer fired at its own instant.
     fn pass(&mut self, duration: Duration) {
         let end = self.now + duration;
+        let mut wakes = 0;
         while let Some(wake) = self.broker.poll_timeout().filter(|wake| wake.at <= end) {
+            wakes += 1;
+            assert!(wakes < 100_000, "woken again and again: {wake:?}");
             self.now = wake.at.max(self.now);
             self.settle();
         }

@@ -243,7 +243,9 @@ fn embedded_settings(addr: SocketAddr) -> KafkaConfig {
         pairs.chain([("bootstrap.servers".to_owned(), addr.to_string())]).collect::<BTreeMap<_, _>>()
     };
     let producer = [("acks", "all"), ("linger.ms", "1"), ("batch.size", "1048576"), ("partitioner", "murmur2_random")];
-    let consumer = [("auto.offset.reset", "earliest"), ("enable.auto.commit", "false")];
+    // The last as for every Kafka: see `config::kafka`.
+    let consumer =
+        [("auto.offset.reset", "earliest"), ("enable.auto.commit", "false"), ("fetch.queue.backoff.ms", "2")];
     KafkaConfig {
         replication_factor: 1,
         topic: BTreeMap::new(),

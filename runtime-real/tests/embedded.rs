@@ -164,7 +164,7 @@ fn every_kind_of_acknowledgement_stores_everything_once() {
 }
 
 #[test]
-fn members_share_a_topic_and_take_over_from_who_leaves_and_who_dies() {
+fn members_share_a_topic_and_take_over_from_those_who_leave() {
     let server = server();
     create(&server, "shared", 6);
     let timings = [("session.timeout.ms", "2000"), ("heartbeat.interval.ms", "200")];
@@ -192,7 +192,6 @@ fn members_share_a_topic_and_take_over_from_who_leaves_and_who_dies() {
     third.unsubscribe();
     drop(third);
     settle(&[&first, &second], 6);
-    // One falls silent: it is connected, but no longer polls, which librdkafka takes for death.
     drop(second);
     settle(&[&first], 6);
     let sent = numbered("b", 60);
@@ -200,6 +199,40 @@ fn members_share_a_topic_and_take_over_from_who_leaves_and_who_dies() {
         send(&producer, "shared", Some(n as i32 % 6), payload, payload);
     }
     assert_eq!(payloads(read(&[&first], 60)), sent, "committed offsets are where the others stopped");
+}
+
+/// A member without a goodbye: it joins by hand, in version 0 of the request, and its connection is cut.
+#[test]
+fn who_dies_is_replaced_after_its_session_timeout() {
+    let server = server();
+    create(&server, "orphaned", 2);
+    let text = |text: &str| [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat();
+    // Version 0, one topic, no user data.
+    let subscription = [&[0, 0, 0, 0, 0, 1][..], &text("orphaned"), &[0xff; 4]].concat();
+    let body = [
+        &[0, 11, 0, 0, 0, 0, 0, 1][..],
+        &text("doomed"),
+        &text("group"),
+        &1500_u32.to_be_bytes(), // session timeout
+        &text(""),
+        &text("consumer"),
+        &[0, 0, 0, 1],
+        &text("range"),
+        &(subscription.len() as u32).to_be_bytes(),
+        &subscription,
+    ]
+    .concat();
+    let mut stream = TcpStream::connect(server.addr()).expect("connected");
+    stream.write_all(&[&(body.len() as u32).to_be_bytes()[..], &body].concat()).expect("sent");
+    let members = || server.look(|broker, _| broker.group("group").map_or(0, |group| group.members.len()));
+    eventually("it is a member", || members() == 1);
+    drop(stream);
+    assert_eq!(members(), 1, "a lost connection is no goodbye");
+    let heir = consumer(&server, "group", &[]);
+    heir.subscribe(&["orphaned"]).expect("a topic's name");
+    settle(&[&heir], 2);
+    assert_eq!(members(), 1);
+    assert_eq!(server.look(|broker, _| broker.group("group").map(|group| group.generation)), Some(2));
 }
 
 #[test]

@@ -51,12 +51,8 @@ pub enum ErrorCode {
     InvalidPartitions,
     #[error("the replication factor is not allowed")]
     InvalidReplicationFactor,
-    #[error("the replica assignment is not allowed")]
-    InvalidReplicaAssignment,
     #[error("the configuration is not allowed")]
     InvalidConfig,
-    #[error("the request makes no sense")]
-    InvalidRequest,
     #[error("the offset lies outside of what is stored")]
     OffsetOutOfRange,
     #[error("the record batch is damaged")]
@@ -572,7 +568,7 @@ pub struct MemberInfo {
     pub assignment: Bytes,
 }
 
-/// By partition (topic and number): whether it went well.
+/// Topic, partition, and whether what was asked was done there.
 pub type PartitionResults = Vec<(String, i32, Result<(), ErrorCode>)>;
 
 /// What a client is told. Lists have one entry for each entry of the request, in its order.

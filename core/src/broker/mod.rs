@@ -80,6 +80,7 @@ impl Config {
 }
 
 /// What can happen to the broker.
+#[expect(clippy::large_enum_variant, reason = "it is handed in and taken apart, never kept")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "nearly every input is a request; a box for each would cost more")]
 pub enum Input {
@@ -543,7 +544,7 @@ impl Broker {
         group: &str,
         committer: &Committer,
         offsets: Vec<OffsetCommit>,
-    ) -> Vec<(String, i32, Result<(), ErrorCode>)> {
+    ) -> PartitionResults {
         let mut results: Vec<_> = offsets
             .iter()
             .map(|it| {

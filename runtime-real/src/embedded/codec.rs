@@ -53,6 +53,9 @@ use super::{batch, outgoing::Outgoing, shape};
 /// The one broker there is.
 const NODE: BrokerId = BrokerId(1);
 
+/// Records in one response, in bytes, save for a single batch that is larger.
+const RESPONSE_MAX: u32 = 1 << 30;
+
 /// The protocol's numbers for its errors.
 pub(super) mod code {
     pub(crate) const CORRUPT_MESSAGE: i16 = 2;
@@ -79,9 +82,7 @@ fn error_code(code: ErrorCode) -> i16 {
         ErrorCode::TopicAlreadyExists => 36,
         ErrorCode::InvalidPartitions => 37,
         ErrorCode::InvalidReplicationFactor => 38,
-        ErrorCode::InvalidReplicaAssignment => 39,
         ErrorCode::InvalidConfig => 40,
-        ErrorCode::InvalidRequest => code::INVALID_REQUEST,
         ErrorCode::OutOfOrderSequence => 45,
         ErrorCode::InvalidProducerEpoch => 47,
         ErrorCode::NonEmptyGroup => 68,
@@ -388,7 +389,8 @@ impl Decoding {
         Ok(self.ask(Request::Fetch {
             max_wait: millis(it.max_wait_ms),
             min_bytes: bytes_max(it.min_bytes),
-            max_bytes: bytes_max(it.max_bytes),
+            // Whatever a client would take, a response's length has to fit its 31 bits.
+            max_bytes: bytes_max(it.max_bytes).min(RESPONSE_MAX),
             partitions,
         }))
     }

@@ -339,3 +339,157 @@ impl Walk<'_> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::{Bytes, BytesMut};
+    use kafka_protocol::{
+        messages::{
+            CreateTopicsRequest, FetchRequest, JoinGroupRequest, LeaveGroupRequest, ListOffsetsRequest,
+            MetadataRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest, SyncGroupRequest, TopicName,
+            create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
+            fetch_request::{FetchPartition, FetchTopic, ForgottenTopic},
+            join_group_request::JoinGroupRequestProtocol,
+            leave_group_request::MemberIdentity,
+            list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+            metadata_request::MetadataRequestTopic,
+            offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
+            offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics},
+            produce_request::{PartitionProduceData, TopicProduceData},
+            sync_group_request::SyncGroupRequestAssignment,
+        },
+        protocol::{Encodable, StrBytes},
+    };
+
+    use super::*;
+
+    fn text() -> StrBytes {
+        StrBytes::from_static_str("text")
+    }
+
+    /// What the encoder writes, in each version, is walked to its last byte, and not when the last byte is missing.
+    #[track_caller]
+    fn walks<R: Encodable>(api: ApiKey, versions: std::ops::RangeInclusive<i16>, request: impl Fn(i16) -> R) {
+        for version in versions {
+            let mut bytes = BytesMut::new();
+            request(version).encode(&mut bytes, version).expect("a request of this version");
+            assert_eq!(check(api, version, &bytes), Some(0), "{api:?} of version {version}");
+            assert_eq!(check(api, version, &bytes[..bytes.len() - 1]), None, "{api:?} of version {version}, cut");
+        }
+    }
+
+    #[test]
+    fn knows_the_shape_of_every_version() {
+        let name = || TopicName(text());
+        walks(ApiKey::Produce, 3..=13, |version| {
+            let partition = PartitionProduceData::default().with_records(Some(Bytes::from_static(b"records")));
+            let topic = TopicProduceData::default().with_partition_data(vec![partition.clone(), partition]);
+            let topic = if version < 13 { topic.with_name(name()) } else { topic };
+            ProduceRequest::default().with_topic_data(vec![topic.clone(), topic])
+        });
+        walks(ApiKey::Fetch, 4..=17, |version| {
+            let topic = FetchTopic::default().with_partitions(vec![FetchPartition::default(); 2]);
+            let mut request = FetchRequest::default().with_topics(vec![topic; 2]);
+            if version >= 7 {
+                let forgotten = ForgottenTopic::default().with_partitions(vec![1, 2]);
+                request = request.with_forgotten_topics_data(vec![forgotten]);
+            }
+            if version >= 11 { request.with_rack_id(text()) } else { request }
+        });
+        walks(ApiKey::ListOffsets, 1..=10, |_| {
+            let topic = ListOffsetsTopic::default().with_name(name());
+            let topic = topic.with_partitions(vec![ListOffsetsPartition::default(); 2]);
+            ListOffsetsRequest::default().with_topics(vec![topic; 2])
+        });
+        walks(ApiKey::Metadata, 0..=13, |_| {
+            let topics = vec![MetadataRequestTopic::default().with_name(Some(name())); 3];
+            MetadataRequest::default().with_topics(Some(topics)).with_allow_auto_topic_creation(true)
+        });
+        walks(ApiKey::OffsetCommit, 2..=9, |_| {
+            let partition = OffsetCommitRequestPartition::default().with_committed_metadata(Some(text()));
+            let topic = OffsetCommitRequestTopic::default().with_name(name()).with_partitions(vec![partition; 2]);
+            OffsetCommitRequest::default().with_member_id(text()).with_topics(vec![topic; 2])
+        });
+        walks(ApiKey::OffsetFetch, 1..=9, |version| {
+            if version < 8 {
+                let topic = OffsetFetchRequestTopic::default().with_name(name()).with_partition_indexes(vec![1, 2]);
+                return OffsetFetchRequest::default().with_topics(Some(vec![topic; 2]));
+            }
+            let topic = OffsetFetchRequestTopics::default().with_name(name()).with_partition_indexes(vec![1, 2]);
+            let group = OffsetFetchRequestGroup::default().with_topics(Some(vec![topic; 2]));
+            OffsetFetchRequest::default().with_groups(vec![group; 2])
+        });
+        walks(ApiKey::JoinGroup, 0..=9, |version| {
+            let protocol =
+                JoinGroupRequestProtocol::default().with_name(text()).with_metadata(Bytes::from_static(b"m"));
+            let request = JoinGroupRequest::default().with_protocols(vec![protocol; 2]).with_member_id(text());
+            if version >= 5 { request.with_group_instance_id(Some(text())) } else { request }
+        });
+        walks(ApiKey::SyncGroup, 0..=5, |version| {
+            let share = SyncGroupRequestAssignment::default().with_assignment(Bytes::from_static(b"share"));
+            let request = SyncGroupRequest::default().with_assignments(vec![share; 2]);
+            if version >= 5 {
+                request.with_protocol_type(Some(text())).with_protocol_name(Some(text()))
+            } else {
+                request
+            }
+        });
+        walks(ApiKey::LeaveGroup, 0..=5, |version| {
+            let request = LeaveGroupRequest::default();
+            if version < 3 {
+                request.with_member_id(text())
+            } else {
+                request.with_members(vec![MemberIdentity::default(); 2])
+            }
+        });
+        walks(ApiKey::CreateTopics, 2..=7, |_| {
+            let replicas = CreatableReplicaAssignment::default().with_broker_ids(vec![1.into()]);
+            let config = CreatableTopicConfig::default().with_name(text()).with_value(Some(text()));
+            let topic = CreatableTopic::default().with_name(name()).with_assignments(vec![replicas; 2]);
+            CreateTopicsRequest::default().with_topics(vec![topic.with_configs(vec![config; 2]); 2])
+        });
+    }
+
+    /// The rest are walked with nothing in their arrays, as the encoder writes them by default.
+    #[test]
+    fn knows_the_smaller_ones_too() {
+        use kafka_protocol::messages as m;
+        walks(ApiKey::FindCoordinator, 0..=5, |version| {
+            let request = m::FindCoordinatorRequest::default();
+            if version < 4 { request.with_key(text()) } else { request.with_coordinator_keys(vec![text(), text()]) }
+        });
+        walks(ApiKey::Heartbeat, 0..=4, |_| m::HeartbeatRequest::default().with_member_id(text()));
+        walks(ApiKey::DescribeGroups, 0..=6, |_| {
+            m::DescribeGroupsRequest::default().with_groups(vec![m::GroupId(text())])
+        });
+        walks(ApiKey::ListGroups, 4..=5, |_| m::ListGroupsRequest::default().with_states_filter(vec![text(); 2]));
+        walks(ApiKey::ApiVersions, 3..=4, |_| m::ApiVersionsRequest::default().with_client_software_name(text()));
+        walks(ApiKey::DeleteTopics, 1..=6, |version| match version {
+            ..6 => m::DeleteTopicsRequest::default().with_topic_names(vec![TopicName(text()); 2]),
+            _ => m::DeleteTopicsRequest::default().with_topics(vec![Default::default(); 2]),
+        });
+        walks(ApiKey::InitProducerId, 0..=5, |_| m::InitProducerIdRequest::default());
+        walks(ApiKey::CreatePartitions, 0..=3, |_| {
+            m::CreatePartitionsRequest::default().with_topics(vec![Default::default(); 2])
+        });
+        walks(ApiKey::DescribeConfigs, 1..=4, |_| {
+            m::DescribeConfigsRequest::default().with_resources(vec![Default::default(); 2])
+        });
+        walks(ApiKey::DeleteGroups, 0..=2, |_| {
+            m::DeleteGroupsRequest::default().with_groups_names(vec![m::GroupId(text())])
+        });
+        walks(ApiKey::OffsetDelete, 0..=0, |_| {
+            m::OffsetDeleteRequest::default().with_topics(vec![Default::default(); 2])
+        });
+        walks(ApiKey::DescribeCluster, 0..=2, |_| m::DescribeClusterRequest::default());
+    }
+
+    #[test]
+    fn refuses_more_elements_than_there_are() {
+        assert_eq!(check(ApiKey::Metadata, 1, &i32::MAX.to_be_bytes()), None);
+        // In flexible versions: 5 bytes that mean four thousand million.
+        assert_eq!(check(ApiKey::Metadata, 12, &[0xff, 0xff, 0xff, 0xff, 0x0f]), None);
+        let many = [&2_000_000_i32.to_be_bytes()[..], &[0; 4_000_000]].concat();
+        assert_eq!(check(ApiKey::DescribeGroups, 0, &many), None);
+    }
+}
