@@ -243,9 +243,14 @@ fn embedded_settings(addr: SocketAddr) -> KafkaConfig {
         pairs.chain([("bootstrap.servers".to_owned(), addr.to_string())]).collect::<BTreeMap<_, _>>()
     };
     let producer = [("acks", "all"), ("linger.ms", "1"), ("batch.size", "1048576"), ("partitioner", "murmur2_random")];
-    // The last as for every Kafka: see `config::kafka`.
-    let consumer =
-        [("auto.offset.reset", "earliest"), ("enable.auto.commit", "false"), ("fetch.queue.backoff.ms", "2")];
+    let consumer = [
+        ("auto.offset.reset", "earliest"),
+        ("enable.auto.commit", "false"),
+        // As for every Kafka: see `config::kafka`.
+        ("fetch.queue.backoff.ms", "2"),
+        // What upstream's own driver files ask for: on a busy machine every fetch waits for its turn, and so brings more.
+        ("max.partition.fetch.bytes", "10485760"),
+    ];
     KafkaConfig {
         replication_factor: 1,
         topic: BTreeMap::new(),
