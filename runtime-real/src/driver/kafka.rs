@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::{CStr, CString, c_char, c_int, c_void},
     ptr::NonNull,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,9 +17,9 @@ use omb_core::{
     time::WallTime,
 };
 use rdkafka::{
-    ClientConfig, ClientContext,
+    ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication, TopicResult},
-    config::RDKafkaLogLevel,
+    client::DefaultClientContext,
     error::{KafkaError, RDKafkaErrorCode},
 };
 use rdkafka_sys as sys;
@@ -46,32 +46,15 @@ const PARTITION_UNASSIGNED: i32 = -1;
 /// A Kafka cluster, connected to.
 pub struct Kafka {
     config: KafkaConfig,
-    admin: AdminClient<Listening>,
+    admin: AdminClient<DefaultClientContext>,
     system: String,
     runtime: tokio::runtime::Handle,
-}
-
-/// Remembers what the client library says about connections, which is the cause of a later time-out.
-#[derive(Clone, Default)]
-struct Listening(Arc<Mutex<BTreeSet<String>>>);
-
-impl ClientContext for Listening {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log_line(level as c_int, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!("Kafka client: {error}: {reason}");
-        // "All brokers are down" adds nothing to why each is.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(cause(reason));
-        }
-    }
 }
 
 /// The part of librdkafka's reason that tells something: without the time it took and what it will do next.
 fn cause(reason: &str) -> String {
     let reason = reason.split(" (after ").next().unwrap_or(reason);
+    let reason = reason.strip_prefix("[thrd:").and_then(|rest| rest.split_once("]: ")).map_or(reason, |(_, rest)| rest);
     reason.rsplit_once("/bootstrap: ").map_or(reason, |(_, rest)| rest).to_owned()
 }
 
@@ -111,6 +94,45 @@ fn kind_of(code: RDKafkaErrorCode) -> FailureKind {
     }
 }
 
+/// What the library has said about its connections so far: why there was no answer. The wrapper of the admin client leaves
+/// these events lying in the client's main queue.
+fn causes(admin: &AdminClient<DefaultClientContext>) -> Vec<String> {
+    let mut causes = BTreeSet::new();
+    // SAFETY: the client is alive, the queue and each event are destroyed here, and texts are copied before that.
+    unsafe {
+        let queue = sys::rd_kafka_queue_get_main(admin.inner().native_ptr());
+        loop {
+            let event = sys::rd_kafka_queue_poll(queue, 0);
+            if event.is_null() {
+                break;
+            }
+            match sys::rd_kafka_event_type(event) {
+                sys::RD_KAFKA_EVENT_LOG => {
+                    let (mut facility, mut text, mut level) = (std::ptr::null(), std::ptr::null(), 0);
+                    if sys::rd_kafka_event_log(event, &raw mut facility, &raw mut text, &raw mut level) == 0 {
+                        on_log(std::ptr::null(), level, facility, text);
+                        // Errors and worse, as syslog counts them.
+                        if level <= 3 {
+                            causes.insert(cause(&CStr::from_ptr(text).to_string_lossy()));
+                        }
+                    }
+                }
+                sys::RD_KAFKA_EVENT_ERROR => {
+                    let text = sys::rd_kafka_event_error_string(event);
+                    if !text.is_null() {
+                        causes.insert(cause(&CStr::from_ptr(text).to_string_lossy()));
+                    }
+                }
+                _ => {}
+            }
+            sys::rd_kafka_event_destroy(event);
+        }
+        sys::rd_kafka_queue_destroy(queue);
+    }
+    // That all brokers are down adds nothing to why each is.
+    causes.into_iter().filter(|cause| !cause.ends_with("brokers are down")).collect()
+}
+
 impl std::fmt::Debug for Kafka {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Kafka").field("system", &self.system).finish_non_exhaustive()
@@ -123,23 +145,23 @@ impl Kafka {
     /// # Errors
     /// If a setting is refused, no broker answers within [`REACH_WITHIN`], or one refuses us; names the host and port.
     pub fn connect(config: &KafkaConfig, runtime: tokio::runtime::Handle) -> Result<Self, Failure> {
-        let listening = Listening::default();
         // A misspelt producer or consumer setting is found now and not when topics exist already.
         for settings in [&config.producer, &config.consumer] {
             client_config(settings).create_native_config().map_err(|error| refused_setting(&error))?;
         }
-        let admin: AdminClient<Listening> = client_config(&config.common)
-            .create_with_context(listening.clone())
-            .map_err(|error| refused_setting(&error))?;
+        let admin: AdminClient<DefaultClientContext> =
+            client_config(&config.common).create().map_err(|error| refused_setting(&error))?;
         let metadata = admin.inner().fetch_metadata(None, REACH_WITHIN).map_err(|error| {
-            let causes = listening.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let causes: Vec<&str> = causes.iter().map(String::as_str).collect();
+            let causes = causes(&admin);
             let refused = causes.iter().any(|cause| cause.contains("uthenticat") || cause.contains("SASL"));
-            let kind = if refused { FailureKind::Refused } else { FailureKind::Unreachable };
             let servers = config.common.get("bootstrap.servers").map_or("(none)", String::as_str);
-            let verb = if refused { "refuses us" } else { "does not answer" };
-            let causes = if causes.is_empty() { error.to_string() } else { causes.join("; ") };
-            Failure::new(kind, format!("Kafka at {servers} {verb} within {} s: {causes}", REACH_WITHIN.as_secs()))
+            let why = if causes.is_empty() { error.to_string() } else { causes.join("; ") };
+            if refused {
+                return Failure::new(FailureKind::Refused, format!("Kafka at {servers} refuses us: {why}"));
+            }
+            let within = REACH_WITHIN.as_secs();
+            let text = format!("Kafka at {servers} does not answer within {within} s: {why}");
+            Failure::new(FailureKind::Unreachable, text)
         })?;
         let brokers = metadata.brokers().len();
         let (_, version) = rdkafka::util::get_rdkafka_version();
