@@ -27,15 +27,18 @@ pub(crate) fn broker(flags: &flags::Broker) -> ExitCode {
             server.addr()
         );
     }
-    println!("Embedded broker on {}, up to {} MiB in memory. Ctrl-C ends it.", server.addr(), capacity >> 20);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(super::run::interrupted()),
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!("cannot wait for signals: {error}");
             return Ended::Failed.into();
         }
-    }
+    };
+    runtime.block_on(async {
+        let mut interrupts = super::run::Interrupts::listen();
+        println!("Embedded broker on {}, up to {} MiB in memory. Ctrl-C ends it.", server.addr(), capacity >> 20);
+        interrupts.next().await;
+    });
     let stats = server.stats();
     tracing::info!("Stopping with {} records of {} topics in memory", stats.records, stats.topics);
     ExitCode::SUCCESS

@@ -1,7 +1,9 @@
 //! `omb run`: workloads, one after another, each on each driver.
 
 use std::{
+    future::poll_fn,
     process::ExitCode,
+    task::Poll,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -14,7 +16,10 @@ use omb_core::{
     seed::Seed,
 };
 use omb_runtime_real::{clock::Clock, embedded, event_loop::Clock as _, local, performer::Performer};
-use tokio::sync::mpsc;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+};
 
 use super::{
     input::{self, Input},
@@ -99,6 +104,7 @@ async fn one(
     runtime: &tokio::runtime::Handle,
 ) -> Result<Ended, ExitCode> {
     let plan = plan(flags, input, RunId(fresh("run")));
+    let mut interrupts = Interrupts::listen();
     let files = match Files::reserve(flags, input, driver, several) {
         Ok(files) => files,
         Err(mistake) => {
@@ -122,11 +128,11 @@ async fn one(
     };
     let (stop, mut stops) = mpsc::unbounded_channel();
     let interrupts = tokio::spawn(async move {
-        interrupted().await;
+        interrupts.next().await;
         eprintln!();
         tracing::warn!("Interrupted: ending the measurement (once more leaves at once)");
         let _ = stop.send(());
-        interrupted().await;
+        interrupts.next().await;
         std::process::exit(130);
     });
     let controller = Controller::new(clock.now(), plan, settings);
@@ -137,15 +143,23 @@ async fn one(
     if observer.trouble { ended.map(|ended| ended.max(Ended::Failed)) } else { ended }
 }
 
-/// Waits for SIGINT or SIGTERM.
-pub(super) async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        },
-        Err(_) => drop(tokio::signal::ctrl_c().await),
+/// SIGINT and SIGTERM, heard from the moment this is made.
+pub(super) struct Interrupts(Vec<Signal>);
+
+impl Interrupts {
+    /// Begins to listen; without it, such a signal ends the process. To be called within a runtime.
+    pub(super) fn listen() -> Self {
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
+        Self(kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect())
+    }
+
+    /// Waits for the next one.
+    pub(super) async fn next(&mut self) {
+        poll_fn(|context| {
+            let heard = self.0.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
+            if heard { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 }
 

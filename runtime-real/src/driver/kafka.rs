@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::{CStr, CString, c_char, c_int, c_void},
     ptr::NonNull,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,9 +17,9 @@ use omb_core::{
     time::WallTime,
 };
 use rdkafka::{
-    ClientConfig, ClientContext,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication, TopicResult},
-    config::RDKafkaLogLevel,
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, TopicResult},
+    client::DefaultClientContext,
     error::{KafkaError, RDKafkaErrorCode},
 };
 use rdkafka_sys as sys;
@@ -46,32 +46,15 @@ const PARTITION_UNASSIGNED: i32 = -1;
 /// A Kafka cluster, connected to.
 pub struct Kafka {
     config: KafkaConfig,
-    admin: AdminClient<Listening>,
+    admin: AdminClient<DefaultClientContext>,
     system: String,
     runtime: tokio::runtime::Handle,
-}
-
-/// Remembers what the client library says about connections, which is the cause of a later time-out.
-#[derive(Clone, Default)]
-struct Listening(Arc<Mutex<BTreeSet<String>>>);
-
-impl ClientContext for Listening {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log_line(level as c_int, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!("Kafka client: {error}: {reason}");
-        // "All brokers are down" adds nothing to why each is.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(cause(reason));
-        }
-    }
 }
 
 /// The part of librdkafka's reason that tells something: without the time it took and what it will do next.
 fn cause(reason: &str) -> String {
     let reason = reason.split(" (after ").next().unwrap_or(reason);
+    let reason = reason.strip_prefix("[thrd:").and_then(|rest| rest.split_once("]: ")).map_or(reason, |(_, rest)| rest);
     reason.rsplit_once("/bootstrap: ").map_or(reason, |(_, rest)| rest).to_owned()
 }
 
@@ -111,6 +94,45 @@ fn kind_of(code: RDKafkaErrorCode) -> FailureKind {
     }
 }
 
+/// What the library has said about its connections so far: why there was no answer. The wrapper of the admin client leaves
+/// these events lying in the client's main queue.
+fn causes(admin: &AdminClient<DefaultClientContext>) -> Vec<String> {
+    let mut causes = BTreeSet::new();
+    // SAFETY: the client is alive, the queue and each event are destroyed here, and texts are copied before that.
+    unsafe {
+        let queue = sys::rd_kafka_queue_get_main(admin.inner().native_ptr());
+        loop {
+            let event = sys::rd_kafka_queue_poll(queue, 0);
+            if event.is_null() {
+                break;
+            }
+            match sys::rd_kafka_event_type(event) {
+                sys::RD_KAFKA_EVENT_LOG => {
+                    let (mut facility, mut text, mut level) = (std::ptr::null(), std::ptr::null(), 0);
+                    if sys::rd_kafka_event_log(event, &raw mut facility, &raw mut text, &raw mut level) == 0 {
+                        on_log(std::ptr::null(), level, facility, text);
+                        // Errors and worse, as syslog counts them.
+                        if level <= 3 {
+                            causes.insert(cause(&CStr::from_ptr(text).to_string_lossy()));
+                        }
+                    }
+                }
+                sys::RD_KAFKA_EVENT_ERROR => {
+                    let text = sys::rd_kafka_event_error_string(event);
+                    if !text.is_null() {
+                        causes.insert(cause(&CStr::from_ptr(text).to_string_lossy()));
+                    }
+                }
+                _ => {}
+            }
+            sys::rd_kafka_event_destroy(event);
+        }
+        sys::rd_kafka_queue_destroy(queue);
+    }
+    // That all brokers are down adds nothing to why each is.
+    causes.into_iter().filter(|cause| !cause.ends_with("brokers are down")).collect()
+}
+
 impl std::fmt::Debug for Kafka {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Kafka").field("system", &self.system).finish_non_exhaustive()
@@ -123,23 +145,23 @@ impl Kafka {
     /// # Errors
     /// If a setting is refused, no broker answers within [`REACH_WITHIN`], or one refuses us; names the host and port.
     pub fn connect(config: &KafkaConfig, runtime: tokio::runtime::Handle) -> Result<Self, Failure> {
-        let listening = Listening::default();
         // A misspelt producer or consumer setting is found now and not when topics exist already.
         for settings in [&config.producer, &config.consumer] {
             client_config(settings).create_native_config().map_err(|error| refused_setting(&error))?;
         }
-        let admin: AdminClient<Listening> = client_config(&config.common)
-            .create_with_context(listening.clone())
-            .map_err(|error| refused_setting(&error))?;
+        let admin: AdminClient<DefaultClientContext> =
+            client_config(&config.common).create().map_err(|error| refused_setting(&error))?;
         let metadata = admin.inner().fetch_metadata(None, REACH_WITHIN).map_err(|error| {
-            let causes = listening.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let causes: Vec<&str> = causes.iter().map(String::as_str).collect();
+            let causes = causes(&admin);
             let refused = causes.iter().any(|cause| cause.contains("uthenticat") || cause.contains("SASL"));
-            let kind = if refused { FailureKind::Refused } else { FailureKind::Unreachable };
             let servers = config.common.get("bootstrap.servers").map_or("(none)", String::as_str);
-            let verb = if refused { "refuses us" } else { "does not answer" };
-            let causes = if causes.is_empty() { error.to_string() } else { causes.join("; ") };
-            Failure::new(kind, format!("Kafka at {servers} {verb} within {} s: {causes}", REACH_WITHIN.as_secs()))
+            let why = if causes.is_empty() { error.to_string() } else { causes.join("; ") };
+            if refused {
+                return Failure::new(FailureKind::Refused, format!("Kafka at {servers} refuses us: {why}"));
+            }
+            let within = REACH_WITHIN.as_secs();
+            let text = format!("Kafka at {servers} does not answer within {within} s: {why}");
+            Failure::new(FailureKind::Unreachable, text)
         })?;
         let brokers = metadata.brokers().len();
         let (_, version) = rdkafka::util::get_rdkafka_version();
@@ -196,22 +218,7 @@ impl Driver for Kafka {
     fn create_topics(&self, topics: &[TopicSpec], within: Duration) -> Result<(), Failure> {
         let deadline = std::time::Instant::now() + within;
         for some in topics.chunks(TOPICS_PER_REQUEST) {
-            let new: Vec<_> = some
-                .iter()
-                .map(|topic| {
-                    let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
-                    let replication = TopicReplication::Fixed(self.config.replication_factor);
-                    self.config
-                        .topic
-                        .iter()
-                        .fold(NewTopic::new(&topic.name, partitions, replication), |new, (key, value)| {
-                            new.set(key, value)
-                        })
-                })
-                .collect();
-            let left = deadline.saturating_duration_since(std::time::Instant::now());
-            let results = self.runtime.block_on(self.admin.create_topics(&new, &Self::options(left)));
-            first_refused("create topic", results, &[])?;
+            self.create_some(some, deadline.saturating_duration_since(std::time::Instant::now()))?;
         }
         self.wait_for_leaders(topics, deadline)
     }
@@ -286,7 +293,89 @@ impl Driver for Kafka {
     }
 }
 
+/// A raw object of the library and what destroys it.
+struct Owned<T>(NonNull<T>, unsafe extern "C" fn(*mut T));
+
+impl<T> Drop for Owned<T> {
+    fn drop(&mut self) {
+        // SAFETY: whoever makes one hands in an object of its own and the function that the library has for it.
+        unsafe { (self.1)(self.0.as_ptr()) };
+    }
+}
+
 impl Kafka {
+    /// By the library's own functions: their wrapper keeps the number of a refusal, but not the broker's words.
+    fn create_some(&self, topics: &[TopicSpec], within: Duration) -> Result<(), Failure> {
+        let raw = self.admin.inner().native_ptr();
+        let mut text = [0 as c_char; 512];
+        let configuration = |text: &[c_char; 512]| {
+            // SAFETY: the library ends its message with a zero byte within the buffer.
+            let text = unsafe { CStr::from_ptr(text.as_ptr()) }.to_string_lossy().into_owned();
+            Failure::new(FailureKind::Configuration, format!("cannot create topics: {text}"))
+        };
+        let mut new = Vec::with_capacity(topics.len());
+        for topic in topics {
+            let name = c_string(&topic.name)?;
+            let partitions = c_int::try_from(topic.partitions).unwrap_or(c_int::MAX);
+            let factor = self.config.replication_factor;
+            // SAFETY: `text` is as long as said, and the name is copied.
+            let made =
+                unsafe { sys::rd_kafka_NewTopic_new(name.as_ptr(), partitions, factor, text.as_mut_ptr(), text.len()) };
+            let made = NonNull::new(made).ok_or_else(|| configuration(&text))?;
+            let made = Owned(made, sys::rd_kafka_NewTopic_destroy);
+            for (key, value) in &self.config.topic {
+                let (key, value) = (c_string(key)?, c_string(value)?);
+                // SAFETY: the topic is alive; both texts are copied.
+                unsafe { sys::rd_kafka_NewTopic_set_config(made.0.as_ptr(), key.as_ptr(), value.as_ptr()) };
+            }
+            new.push(made);
+        }
+        let millis = c_int::try_from(within.as_millis()).unwrap_or(c_int::MAX);
+        let mut list: Vec<_> = new.iter().map(|made| made.0.as_ptr()).collect();
+        // SAFETY: the client is alive; the library copies options and topics; the queue and the event live until the end
+        // of the function, the event's texts are read before.
+        unsafe {
+            let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_CREATETOPICS;
+            let options = NonNull::new(sys::rd_kafka_AdminOptions_new(raw, operation)).expect("a known operation");
+            let options = Owned(options, sys::rd_kafka_AdminOptions_destroy);
+            let pointer = options.0.as_ptr();
+            sys::rd_kafka_AdminOptions_set_request_timeout(pointer, millis, text.as_mut_ptr(), text.len());
+            sys::rd_kafka_AdminOptions_set_operation_timeout(pointer, millis, text.as_mut_ptr(), text.len());
+            let queue = NonNull::new(sys::rd_kafka_queue_new(raw)).expect("a client gives queues");
+            let queue = Owned(queue, sys::rd_kafka_queue_destroy);
+            sys::rd_kafka_CreateTopics(raw, list.as_mut_ptr(), list.len(), pointer, queue.0.as_ptr());
+            // The library answers within the time-out it was given; the second more is for a busy machine.
+            let event = sys::rd_kafka_queue_poll(queue.0.as_ptr(), millis.saturating_add(1_000));
+            let Some(event) = NonNull::new(event) else {
+                let text = format!("the broker did not create the topics within {} s", within.as_secs());
+                return Err(Failure::new(FailureKind::Unreachable, text));
+            };
+            let event = Owned(event, sys::rd_kafka_event_destroy);
+            let event = event.0.as_ptr();
+            let code = sys::rd_kafka_event_error(event);
+            if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                let words = CStr::from_ptr(sys::rd_kafka_event_error_string(event)).to_string_lossy();
+                return Err(Failure::new(kind_of(code.into()), format!("create topics: {words}")));
+            }
+            let result = sys::rd_kafka_event_CreateTopics_result(event);
+            let mut count = 0;
+            let results = sys::rd_kafka_CreateTopics_result_topics(result, &raw mut count);
+            for index in 0..count {
+                let one = *results.add(index);
+                let code = sys::rd_kafka_topic_result_error(one);
+                if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                    let name = CStr::from_ptr(sys::rd_kafka_topic_result_name(one)).to_string_lossy();
+                    let words = sys::rd_kafka_topic_result_error_string(one);
+                    let words =
+                        if words.is_null() { error_text(code).into() } else { CStr::from_ptr(words).to_string_lossy() };
+                    let text = format!("the broker refuses to create topic {name}: {words}");
+                    return Err(Failure::new(kind_of(code.into()), text));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// A created topic may still lack its leaders; a producer that asks too early would wait for its next refresh.
     fn wait_for_leaders(&self, topics: &[TopicSpec], deadline: std::time::Instant) -> Result<(), Failure> {
         let mut wanted: BTreeMap<&str, u32> =

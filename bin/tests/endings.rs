@@ -1,0 +1,152 @@
+//! Runs that end otherwise than planned: interrupted, their broker killed, their disk full. They end, and keep what they
+//! measured.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::omb::{Broker, PATIENCE, Place, agree, json, kafka_driver, number, workload};
+
+/// From a signal to the end of the process, on a machine with every core busy.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A run so long that it would be noticed if nothing ended it.
+fn long() -> String {
+    workload("long", &[("testDuration", "1h")])
+}
+
+fn partial(result: &Value, reason: &str) {
+    let omb = &result["omb"];
+    assert_eq!(omb["complete"], false);
+    assert!(omb["partialReason"].as_str().is_some_and(|text| text.contains(reason)), "{}", omb["partialReason"]);
+}
+
+#[test]
+fn an_interrupt_ends_the_measurement_and_keeps_it() {
+    let place = Place::default();
+    place.write("long.yaml", long());
+    for signal in ["INT", "TERM"] {
+        let mut omb = place.start(&["run", "-o", &format!("{signal}.json"), "long.yaml"]);
+        // The second line of the measurement.
+        omb.wait_for_output("2.0s measure");
+        let asked = Instant::now();
+        omb.signal(signal);
+        let ended = omb.end().with(130).saying("Interrupted");
+        assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
+        assert!(ended.stdout.contains("PARTIAL: interrupted by the user"), "{}", ended.stdout);
+        let (result, record) = (place.result(&format!("{signal}.json")), place.record(&format!("{signal}.jsonl")));
+        partial(&result, "interrupted by the user");
+        agree(&result, &record);
+        assert!(number(&result, "/omb/totals/measured/acked") > 500);
+        assert!(number(&result, "/omb/totals/sinceLoadBegan/received") > 500);
+    }
+}
+
+#[test]
+fn a_second_interrupt_leaves_at_once() {
+    let place = Place::default();
+    place.write("long.yaml", long());
+    let broker = Broker::start(&place);
+    place.write("k.yaml", kafka_driver(&broker.address, ""));
+    let mut omb = place.start(&["run", "-d", "k.yaml", "long.yaml"]);
+    omb.wait_for_output("1.0s measure");
+    // With a broker that stands still, the stop takes its whole bound.
+    broker.process.signal("STOP");
+    omb.signal("INT");
+    omb.wait_for("once more leaves at once");
+    let asked = Instant::now();
+    omb.signal("INT");
+    omb.end().with(130);
+    assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
+    assert!(place.files(".jsonl").len() == 1, "the record holds what was measured: {:?}", place.files(""));
+}
+
+/// Before the load there is nothing to keep: no result, no file, and a broker that never answers holds nobody up.
+#[test]
+fn an_interrupt_during_the_setup_leaves_nothing() {
+    let place = Place::default();
+    place.write("long.yaml", long());
+    let broker = Broker::start(&place);
+    place.write("k.yaml", kafka_driver(&broker.address, ""));
+    broker.process.signal("STOP");
+    let mut omb = place.start(&["run", "-d", "k.yaml", "long.yaml"]);
+    omb.wait_for("Starting benchmark");
+    let asked = Instant::now();
+    omb.signal("INT");
+    omb.end().with(130).saying("there is no result");
+    assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
+    assert!(place.files(".json").is_empty() && place.files(".jsonl").is_empty(), "{:?}", place.files(""));
+}
+
+/// What is interrupted is not followed by the next run.
+#[test]
+fn an_interrupt_ends_all_runs() {
+    let place = Place::default();
+    place.write("long.yaml", long());
+    let mut omb = place.start(&["run", "long.yaml", "long.yaml"]);
+    omb.wait_for_output("1.0s measure");
+    omb.signal("INT");
+    omb.end().with(130);
+    assert_eq!(place.files(".json").len(), 1);
+}
+
+/// The broker dies under load. The run goes to its end, says what was not delivered, and keeps what it measured.
+#[test]
+fn a_broker_that_dies_costs_the_run_and_not_its_result() {
+    let place = Place::default();
+    place.write("w.yaml", workload("w", &[("testDuration", "4s")]));
+    let broker = Broker::start(&place);
+    // Messages are given up after 2 s instead of 5 min.
+    let driver = kafka_driver(&broker.address, "").replace("acks=all", "acks=all\n  message.timeout.ms=2000");
+    place.write("k.yaml", driver);
+    let mut omb = place.start(&["run", "-d", "k.yaml", "w.yaml"]);
+    omb.wait_for_output("2.0s measure");
+    broker.process.signal("KILL");
+    let ended = omb.end();
+    println!("after {:?}: {:?}\n{}\n{}", ended.took, ended.code, ended.stdout, ended.stderr);
+    assert!(matches!(ended.code, Some(1 | 3)), "{:?}", ended.code);
+    assert!(ended.took < PATIENCE);
+    let (result, record) = place.only_result();
+    agree(&result, &record);
+    let totals = &result["omb"]["totals"]["sinceLoadBegan"];
+    assert!(number(totals, "/acked") > 1_000 && number(totals, "/failed") > 500, "{totals}");
+    assert!(ended.stderr.contains("messages were given up"), "{}", ended.stderr);
+    assert!(result["omb"]["problems"].to_string().contains("Connection refused"), "{}", result["omb"]["problems"]);
+    broker.process.end();
+}
+
+/// A disk that is full while the periods are written: here by a limit on the size of each file. The result is whole, in
+/// the folder for temporary files or, where that is full too, on stdout.
+#[test]
+fn a_full_disk_loses_nothing() {
+    let place = Place::default();
+    place.write("w.yaml", workload("w", &[]));
+    std::fs::create_dir(place.path("tmp")).expect("a folder can be made");
+    // Blocks of 512 bytes: the record has room for its header and a period or so, the result has none.
+    let omb = place.start_by_shell("ulimit -f 20; TMPDIR=tmp exec \"$OMB\" run -o out.json w.yaml");
+    let ended = omb.end().with(1).saying("out.jsonl").saying("out.json: File too large");
+    assert!(!place.path("out.json").exists(), "half a result is none");
+    let from = ended.stdout.find("\n{\n").expect("the result is on stdout");
+    let mut values = serde_json::Deserializer::from_str(&ended.stdout[from..]).into_iter::<Value>();
+    let result = values.next().expect("a value").expect("of JSON");
+    assert_eq!((&result["workload"], &result["omb"]["complete"]), (&"w".into(), &true.into()));
+    assert!(number(&result, "/omb/totals/measured/acked") > 500);
+}
+
+/// The folder of the result goes away during the run.
+#[test]
+fn a_folder_that_vanishes_loses_nothing() {
+    let place = Place::default();
+    place.write("w.yaml", workload("w", &[]));
+    for folder in ["out", "tmp"] {
+        std::fs::create_dir(place.path(folder)).expect("a folder can be made");
+    }
+    let mut omb = place.start_by_shell("TMPDIR=tmp exec \"$OMB\" run -o out/out.json w.yaml");
+    omb.wait_for("Starting load test...");
+    std::fs::remove_dir_all(place.path("out")).expect("the folder can be removed");
+    let ended = omb.end().with(1).saying("tmp/out.json instead");
+    assert!(ended.stdout.contains("Written to tmp/out.json"), "{}", ended.stdout);
+    let result = json(&place.path("tmp/out.json"));
+    assert!(number(&result, "/omb/totals/measured/acked") > 500);
+}
