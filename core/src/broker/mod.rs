@@ -82,7 +82,6 @@ impl Config {
 /// What can happen to the broker.
 #[expect(clippy::large_enum_variant, reason = "it is handed in and taken apart, never kept")]
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "nearly every input is a request; a box for each would cost more")]
 pub enum Input {
     /// A client has connected.
     Opened(ConnId),
