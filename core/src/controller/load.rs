@@ -11,7 +11,10 @@ use crate::{
         Command, Failure, FailureKind,
         event::{Problem, Process, Snapshot},
     },
-    report::{BacklogTimes, Found, Period, Periods, Phase, PhaseTotals, Report, Verdict},
+    report::{
+        BacklogTimes, Found, Period, Periods, Phase, PhaseTotals, Report, Verdict,
+        sums::{self, Sums},
+    },
     stats::tally::Totals,
     time::{Instant, WallTime},
 };
@@ -166,13 +169,7 @@ impl Load {
             process: self.newest.process,
             totals,
         };
-        match self.phases.last_mut().filter(|sum| sum.phase == phase) {
-            Some(sum) => {
-                sum.elapsed += elapsed;
-                sum.totals.merge(&period.totals);
-            }
-            None => self.phases.push(PhaseTotals { phase, elapsed, totals: period.totals.clone() }),
-        }
+        sums::add(&mut self.phases, phase, elapsed, &period.totals);
         let cpu = self.newest.process.client_cpu();
         if phase.counts() {
             self.client_cpu += cpu.saturating_sub(self.cpu_at_phase);
@@ -348,19 +345,7 @@ impl Load {
     ) -> Report {
         // What arrived after the last period that was closed belongs to the drain.
         let rest = self.newest.totals.since(&self.closed.totals).expect("checked when it was read");
-        match self.phases.last_mut().filter(|sum| sum.phase == Phase::Drain) {
-            Some(sum) => sum.totals.merge(&rest),
-            None => self.phases.push(PhaseTotals { phase: Phase::Drain, elapsed: Duration::ZERO, totals: rest }),
-        }
-        let (mut measured, mut measured_for, mut tail) = (Totals::default(), Duration::ZERO, Totals::default());
-        for sum in &self.phases {
-            if sum.phase.counts() {
-                measured.merge(&sum.totals);
-                measured_for += sum.elapsed;
-            } else if sum.phase >= Phase::Stop {
-                tail.merge(&sum.totals);
-            }
-        }
+        let Sums { measured, measured_for, tail, .. } = sums::finish(&mut self.phases, &rest);
         Report {
             plan: plan.clone(),
             driver: settings.driver.name.clone(),

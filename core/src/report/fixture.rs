@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use proptest::prelude::*;
 
 use super::{
-    Drained, Period, Phase, PhaseTotals, Report, Verdict,
+    Drained, Period, Phase, Report, Verdict,
     context::{Context, Host},
+    sums::{self, Sums},
 };
 use crate::{
     config::{
@@ -121,33 +122,9 @@ pub(crate) fn report() -> Report {
 
 /// The report over these periods, and what arrived after them.
 pub(crate) fn of(periods: Vec<Period>, rest: Totals) -> Report {
-    let mut phases: Vec<PhaseTotals> = Vec::new();
-    for period in &periods {
-        match phases.last_mut().filter(|sum| sum.phase == period.phase) {
-            Some(sum) => {
-                sum.elapsed += period.elapsed;
-                sum.totals.merge(&period.totals);
-            }
-            None => {
-                phases.push(PhaseTotals { phase: period.phase, elapsed: period.elapsed, totals: period.totals.clone() })
-            }
-        }
-    }
-    match phases.last_mut().filter(|sum| sum.phase == Phase::Drain) {
-        Some(sum) => sum.totals.merge(&rest),
-        None => phases.push(PhaseTotals { phase: Phase::Drain, elapsed: Duration::ZERO, totals: rest }),
-    }
-    let (mut measured, mut tail, mut whole) = (Totals::default(), Totals::default(), Totals::default());
-    let mut measured_for = Duration::ZERO;
-    for sum in &phases {
-        whole.merge(&sum.totals);
-        if sum.phase.counts() {
-            measured.merge(&sum.totals);
-            measured_for += sum.elapsed;
-        } else if sum.phase >= Phase::Stop {
-            tail.merge(&sum.totals);
-        }
-    }
+    let mut phases = Vec::new();
+    periods.iter().for_each(|period| sums::add(&mut phases, period.phase, period.elapsed, &period.totals));
+    let Sums { measured, measured_for, tail, whole } = sums::finish(&mut phases, &rest);
     let subscriptions = whole
         .seen
         .iter()

@@ -22,6 +22,7 @@ pub mod periods;
 mod phase;
 pub mod quantity;
 pub mod record;
+pub(crate) mod sums;
 pub mod table;
 pub mod verdict;
 

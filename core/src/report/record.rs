@@ -15,12 +15,13 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
 use super::{
-    BacklogTimes, Found, Period, Periods, Phase, PhaseTotals, Report, Verdict,
+    BacklogTimes, Found, Period, Periods, Phase, Report, Verdict,
     context::{Context, plan_json},
     histogram,
     json::counts_json,
     periods::Frame,
     quantity::per_second,
+    sums::{self, Sums},
     verdict::latencies,
 };
 use crate::{
@@ -358,31 +359,11 @@ impl Recording {
     #[must_use]
     pub fn into_report(self) -> Report {
         let end = self.end.unwrap_or_else(|| unfinished(&self.periods, self.system.clone(), self.torn));
-        let mut phases: Vec<PhaseTotals> = Vec::new();
+        let mut phases = Vec::new();
         for Period { phase, elapsed, totals, .. } in self.periods.iter() {
-            match phases.last_mut().filter(|sum| sum.phase == phase) {
-                Some(sum) => {
-                    sum.elapsed += elapsed;
-                    sum.totals.merge(&totals);
-                }
-                None => phases.push(PhaseTotals { phase, elapsed, totals }),
-            }
+            sums::add(&mut phases, phase, elapsed, &totals);
         }
-        match phases.last_mut().filter(|sum| sum.phase == Phase::Drain) {
-            Some(sum) => sum.totals.merge(&end.rest),
-            None => phases.push(PhaseTotals { phase: Phase::Drain, elapsed: Duration::ZERO, totals: end.rest }),
-        }
-        let (mut measured, mut tail, mut whole) = (Totals::default(), Totals::default(), Totals::default());
-        let mut measured_for = Duration::ZERO;
-        for sum in &phases {
-            whole.merge(&sum.totals);
-            if sum.phase.counts() {
-                measured.merge(&sum.totals);
-                measured_for += sum.elapsed;
-            } else if sum.phase >= Phase::Stop {
-                tail.merge(&sum.totals);
-            }
-        }
+        let Sums { measured, measured_for, tail, whole } = sums::finish(&mut phases, &end.rest);
         Report {
             plan: self.plan,
             driver: self.driver,
