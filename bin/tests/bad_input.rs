@@ -22,14 +22,14 @@ fn nothing_began(place: &Place, ended: &Ended) {
     assert!(place.files(".json").is_empty() && place.files(".jsonl").is_empty(), "{:?}", place.files(""));
 }
 
-/// What is wrong, the keys that make it so, and what the message must hold.
+/// What is wrong, the keys that make it so, and what must be said.
 type Mistake<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
 
 #[test]
 fn mistakes_in_files_are_told_with_their_place() {
     let place = Place::default();
     place.write("good.yaml", workload("good", &[]));
-    let bad: [Mistake<'_>; 14] = [
+    let bad: [Mistake; 14] = [
         (
             "unknown key",
             &[("partitionsPerTopc", "1")],

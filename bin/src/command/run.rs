@@ -42,11 +42,17 @@ pub(crate) fn run(flags: &flags::Run) -> ExitCode {
             return Ended::Failed.into();
         }
     };
+    // Heard from here on to the end, also between two runs.
+    let mut interrupts = {
+        let _within = runtime.enter();
+        Interrupts::listen()
+    };
     let mut worst = Ended::Sound;
     let mut usage = None;
     for input in &inputs {
         for driver in &drivers {
-            match runtime.block_on(one(flags, input, driver, &broker, several, runtime.handle())) {
+            let asked = Asked { flags, input, driver, broker: &broker, several };
+            match runtime.block_on(one(&asked, runtime.handle(), &mut interrupts)) {
                 Ok(Ended::Interrupted) => {
                     // Whoever interrupts one run does not want the next one.
                     return usage.unwrap_or_else(|| worst.max(Ended::Interrupted).into());
@@ -95,16 +101,23 @@ fn fresh(purpose: &str) -> u64 {
     fnv1a(hash, &std::process::id().to_le_bytes()) >> 11
 }
 
-async fn one(
-    flags: &flags::Run,
-    input: &Input,
-    driver: &DriverConfig,
-    broker: &embedded::Options,
+/// One run, as it was asked for.
+struct Asked<'a> {
+    flags: &'a flags::Run,
+    input: &'a Input,
+    driver: &'a DriverConfig,
+    broker: &'a embedded::Options,
+    /// Whether it is one of several, which share the name given for the result.
     several: bool,
+}
+
+async fn one(
+    asked: &Asked<'_>,
     runtime: &tokio::runtime::Handle,
+    interrupts: &mut Interrupts,
 ) -> Result<Ended, ExitCode> {
+    let Asked { flags, input, driver, broker, several } = *asked;
     let plan = plan(flags, input, RunId(fresh("run")));
-    let mut interrupts = Interrupts::listen();
     let files = match Files::reserve(flags, input, driver, several) {
         Ok(files) => files,
         Err(mistake) => {
@@ -127,17 +140,20 @@ async fn one(
         trouble: false,
     };
     let (stop, mut stops) = mpsc::unbounded_channel();
-    let interrupts = tokio::spawn(async move {
+    let controller = Controller::new(clock.now(), plan, settings);
+    let ending = async {
         interrupts.next().await;
         eprintln!();
         tracing::warn!("Interrupted: ending the measurement (once more leaves at once)");
         let _ = stop.send(());
         interrupts.next().await;
         std::process::exit(130);
-    });
-    let controller = Controller::new(clock.now(), plan, settings);
-    let end = local::run(controller, &mut performer, &mut observer, &mut stops, &clock).await;
-    interrupts.abort();
+    };
+    let end = tokio::select! {
+        biased;
+        end = local::run(controller, &mut performer, &mut observer, &mut stops, &clock) => end,
+        () = ending => unreachable!("it leaves by itself"),
+    };
     observer.progress.finish();
     let ended = conclude(&end, &observer);
     if observer.trouble { ended.map(|ended| ended.max(Ended::Failed)) } else { ended }
