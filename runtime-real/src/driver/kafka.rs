@@ -247,8 +247,7 @@ impl Driver for Kafka {
         let queue = NonNull::new(queue).expect("a client has a main queue");
         // With one partition there is nothing to choose, and librdkafka's partitioner need not be asked per message.
         let partition = if partitions == 1 { 0 } else { PARTITION_UNASSIGNED };
-        let producer =
-            KafkaProducer { topic, partition, raw: Vec::new(), rings: Vec::new(), client: Arc::clone(&client) };
+        let producer = KafkaProducer { topic, partition, raw: Vec::new(), lent: None, client: Arc::clone(&client) };
         let reports =
             KafkaReports { queue, _client: client, messages: Vec::new(), batch: Vec::new(), troubles: Vec::new() };
         Ok((Box::new(producer), Box::new(reports)))
@@ -466,6 +465,9 @@ unsafe extern "C" fn on_log(_: *const sys::rd_kafka_t, level: c_int, facility: *
 /// One client of the library; destroyed with its last holder.
 struct Client {
     raw: NonNull<sys::rd_kafka_t>,
+    /// Buffers it may still read from, whoever else has let go of them: they go after the client, whose thread may be
+    /// in the middle of sending.
+    lent: Mutex<Vec<Arc<Ring>>>,
 }
 
 // SAFETY: librdkafka's handles may be used from any thread at the same time.
@@ -498,7 +500,7 @@ impl Client {
             let text = format!("the Kafka client refuses its settings: {text}");
             return Err(Failure::new(FailureKind::Configuration, text));
         };
-        Ok(Self { raw })
+        Ok(Self { raw, lent: Mutex::default() })
     }
 
     fn raw(&self) -> *mut sys::rd_kafka_t {
@@ -517,9 +519,9 @@ struct KafkaProducer {
     topic: NonNull<sys::rd_kafka_topic_t>,
     partition: i32,
     raw: Vec<sys::rd_kafka_message_t>,
-    /// Keeps the buffers alive until the client, which reads from them, is gone: fields drop in order.
     client: Arc<Client>,
-    rings: Vec<Arc<Ring>>,
+    /// The ring that the client is known to hold.
+    lent: Option<Arc<Ring>>,
 }
 
 // SAFETY: the topic's handle may be used from any thread; `raw` is scratch space.
@@ -535,8 +537,9 @@ impl Drop for KafkaProducer {
 
 impl Producer for KafkaProducer {
     fn send(&mut self, batch: &mut Vec<Outgoing>, bytes: usize, ring: &Arc<Ring>) -> Sent {
-        if !self.rings.iter().any(|known| Arc::ptr_eq(known, ring)) {
-            self.rings.push(Arc::clone(ring));
+        if !self.lent.as_ref().is_some_and(|lent| Arc::ptr_eq(lent, ring)) {
+            self.client.lent.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(ring));
+            self.lent = Some(Arc::clone(ring));
         }
         self.raw.clear();
         for outgoing in batch.iter_mut() {
@@ -557,7 +560,7 @@ impl Producer for KafkaProducer {
         }
         let count = c_int::try_from(self.raw.len()).expect("batches are small");
         // SAFETY: without copy or free flags the payloads are read until their delivery report; they live in `ring`,
-        // which is kept until the client is gone. Keys are copied. `raw` holds `count` messages.
+        // which the client keeps until it is destroyed. Keys are copied. `raw` holds `count` messages.
         unsafe { sys::rd_kafka_produce_batch(self.topic.as_ptr(), self.partition, 0, self.raw.as_mut_ptr(), count) };
         let mut sent = Sent::default();
         let mut left = Vec::new();
