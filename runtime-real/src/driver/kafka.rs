@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::{CStr, CString, c_char, c_int, c_void},
     ptr::NonNull,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
