@@ -405,6 +405,8 @@ impl Controller {
             })
             .collect();
         if self.verdict.missing() > 0 && self.verdict.drained == Drained::Completely {
+            // What was compared is out of date from here on; should the run fail now, nothing has been checked.
+            self.verdict = Verdict::default();
             self.drain.by_silence = true;
             self.drain.progress_at = now;
             self.drain.next = Some(now + self.settings.look_again);

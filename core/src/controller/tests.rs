@@ -47,6 +47,8 @@ struct RefWorker {
     fails: Option<(&'static str, FailureKind)>,
     /// Does not answer this.
     mute: Option<&'static str>,
+    /// Answers this, and nothing after it.
+    mute_after: Option<&'static str>,
     /// Of the confirmed messages, so many never arrive.
     loses: u64,
     /// Beside the confirmed messages, so many are given up.
@@ -67,6 +69,7 @@ impl RefWorker {
             paused: false,
             fails: None,
             mute: None,
+            mute_after: None,
             loses: 0,
             refuses: 0,
             stray: 0,
@@ -98,8 +101,9 @@ impl RefWorker {
 
     fn answer(&mut self, now: Instant, command: &Command) -> Option<Result<Event, Failure>> {
         let name = command.name();
+        let silenced = self.mute_after.is_some_and(|last| self.asked.contains(&last));
         self.asked.push(name);
-        if self.mute == Some(name) {
+        if silenced || self.mute == Some(name) {
             return None;
         }
         if let Some((_, kind)) = self.fails.filter(|(when, _)| *when == name) {
@@ -265,6 +269,15 @@ fn lost_messages_make_a_run_unsound() {
 fn strays_do_not_hide_a_loss() {
     let played = play(workload(), RefWorker { loses: 3, stray: 5, ..RefWorker::new() }, None);
     assert_eq!(played.end, End::Unsound(vec!["3 acknowledged messages never arrived".to_owned()]));
+}
+
+/// A comparison that is to be made once more is no verdict if the run fails before that.
+#[test]
+fn a_verdict_that_was_put_off_is_none() {
+    let worker = RefWorker { loses: 3, stray: 5, mute_after: Some("verify"), ..RefWorker::new() };
+    let report = play(workload(), worker, None).report.expect("a partial report");
+    assert!(report.partial.is_some());
+    assert_eq!(report.verdict, Verdict::default());
 }
 
 #[test]
