@@ -270,6 +270,7 @@ fn store(truth: &mut Truth, place: &Place, from: i64, log: &omb_core::broker::lo
         stored.resize(base, None);
         stored.extend(unpack(&batch.bytes).into_iter().map(|record| Some(record.mark)));
     }
+    stored.resize(usize::try_from(log.end()).expect("offsets are not negative"), None);
     truth.storings.extend((from..log.end()).map(|offset| (place.clone(), offset)));
 }
 
