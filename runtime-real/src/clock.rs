@@ -1,6 +1,12 @@
 //! The one place that asks the time.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use omb_core::time::{Instant, WallTime};
 
@@ -14,6 +20,10 @@ impl event_loop::Clock for Clock {
     fn now(&self) -> Instant {
         now()
     }
+
+    fn wall(&self) -> WallTime {
+        wall()
+    }
 }
 
 /// Now, on the monotonic clock. About 26 ns.
@@ -23,10 +33,44 @@ pub fn now() -> Instant {
     Instant(read(libc::CLOCK_MONOTONIC))
 }
 
-/// The wall time at `Instant(0)`, so that wall times can be had from the monotonic clock for the length of a run: no
-/// step of the wall clock then disturbs a latency.
+/// The wall time at `Instant(0)`, read once per process: wall times are had from the monotonic clock, so that no step of
+/// the wall clock disturbs a latency, or what a controller knows of this process's clock.
 #[must_use]
 pub fn wall_zero() -> WallTime {
+    static ZERO: OnceLock<WallTime> = OnceLock::new();
+    *ZERO.get_or_init(read_wall_zero)
+}
+
+/// Now, on this process's wall clock.
+#[must_use]
+pub fn wall() -> WallTime {
+    WallTime(wall_zero().0 + now().0)
+}
+
+/// The fleet's time: this process's wall clock, corrected by what the controller knows of it.
+#[derive(Debug)]
+pub struct FleetTime(AtomicU64);
+
+impl Default for FleetTime {
+    fn default() -> Self {
+        Self(AtomicU64::new(wall_zero().0))
+    }
+}
+
+impl FleetTime {
+    /// The fleet's time at `Instant(0)`.
+    #[inline]
+    pub fn zero(&self) -> WallTime {
+        WallTime(self.0.load(Relaxed))
+    }
+
+    /// Takes a new correction: nanoseconds by which the fleet's time is ahead of this process's wall clock.
+    pub fn correct(&self, correction: i64) {
+        self.0.store(wall_zero().0.wrapping_add_signed(correction), Relaxed);
+    }
+}
+
+fn read_wall_zero() -> WallTime {
     // The reading with the least time between its two neighbours is the most exact; of five, one is undisturbed.
     let best = (0..5)
         .map(|_| {

@@ -8,7 +8,7 @@ use std::{ops::ControlFlow, time::Duration};
 
 use omb_core::{
     machine::{Machine, settle},
-    time::Instant,
+    time::{Instant, WallTime},
 };
 use tokio::sync::mpsc;
 
@@ -16,6 +16,9 @@ use tokio::sync::mpsc;
 pub trait Clock {
     /// Nanoseconds since this process's origin.
     fn now(&self) -> Instant;
+
+    /// What the process's wall clock shows, in step with [`Self::now`].
+    fn wall(&self) -> WallTime;
 
     /// How long to sleep in true time until the clock has advanced by `span`.
     fn true_span(&self, span: Duration) -> Duration {

@@ -4,6 +4,7 @@ pub mod clock;
 pub mod driver;
 pub mod embedded;
 pub mod event_loop;
+pub mod fleet;
 pub mod load;
 pub mod local;
 pub mod performer;

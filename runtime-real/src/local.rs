@@ -25,8 +25,8 @@ pub trait Performer {
 /// Where the outcome of one command goes.
 #[derive(Debug)]
 pub struct Answer {
-    ticket: u64,
-    to: mpsc::UnboundedSender<worker::Input>,
+    pub(crate) ticket: u64,
+    pub(crate) to: mpsc::UnboundedSender<worker::Input>,
 }
 
 impl Answer {
@@ -40,9 +40,11 @@ impl Answer {
 /// What the loops show of a run while it goes on.
 pub trait Observer {
     /// An output of the controller, before the next is made: a period, the report, a phase.
-    fn on_output(&mut self, output: &controller::Output);
+    fn on_output(&mut self, _output: &controller::Output) {}
     /// The controller after a step.
     fn on_controller(&mut self, _controller: &Controller, _now: Instant) {}
+    /// An output of a worker, before it is performed.
+    fn on_worker_output(&mut self, _output: &worker::Output) {}
     /// The worker after a step.
     fn on_worker(&mut self, _worker: &Worker, _now: Instant) {}
     /// The lease ended: the controller's loop is stuck.
@@ -69,6 +71,7 @@ pub async fn run(
         &mut worker,
         &mut worker_inputs,
         |output| {
+            observer.borrow_mut().on_worker_output(&output);
             match output {
                 worker::Output::Perform { ticket, command } => {
                     performer.perform(command, Answer { ticket, to: done.clone() });
@@ -79,6 +82,7 @@ pub async fn run(
                     let _ = answers.send(controller::Input::FromWorker { worker: WorkerId(0), response });
                 }
                 worker::Output::LeaseExpired(_) => observer.borrow_mut().on_lease_expired(),
+                worker::Output::Obeys { .. } | worker::Output::Freed(_) | worker::Output::ShutDown => {}
             }
             ControlFlow::Continue(())
         },

@@ -29,16 +29,16 @@ use omb_core::{
     plan::rate::Rate,
     protocol::{
         Command, Event, Failure, FailureKind,
-        command::{ConsumerSpec, Preparation, ProducerSpec},
-        event::{Missing, Snapshot},
+        command::{Begin, ConsumerSpec, Preparation, ProducerSpec},
+        event::{Findings, Missing, Snapshot},
     },
     seed::Seed,
     stats::tally::{Acknowledgements, Arrivals, Totals},
-    time::WallTime,
+    time::{Instant, WallTime},
 };
 
 use crate::{
-    clock,
+    clock::{self, FleetTime},
     driver::{Driver, kafka::Kafka},
     embedded,
     load::{
@@ -69,6 +69,21 @@ pub struct Performer {
     jobs: mpsc::Sender<(Command, local::Answer)>,
     /// Raised when the run shall end: whatever blocks looks at it.
     cut: Arc<AtomicBool>,
+    counts: Counts,
+}
+
+/// What the current run has counted, for whoever looks on while it goes on.
+#[derive(Clone, Debug, Default)]
+pub struct Counts(Arc<Mutex<Option<Arc<Mutex<Counting>>>>>);
+
+impl Counts {
+    /// Everything counted so far; `None` if no run is prepared.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        let counting = lock(&self.0).clone()?;
+        let snapshot = lock(&counting).snapshot();
+        Some(snapshot)
+    }
 }
 
 impl Performer {
@@ -81,7 +96,8 @@ impl Performer {
     pub fn start(runtime: tokio::runtime::Handle, broker: embedded::Options) -> Self {
         let (jobs, queue) = mpsc::channel::<(Command, local::Answer)>();
         let cut = Arc::new(AtomicBool::new(false));
-        let mut engine = Engine { runtime, broker, cut: Arc::clone(&cut), run: None };
+        let counts = Counts::default();
+        let mut engine = Engine { runtime, broker, cut: Arc::clone(&cut), counts: counts.clone(), run: None };
         std::thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || {
@@ -90,7 +106,13 @@ impl Performer {
                 }
             })
             .expect("the system gives one thread");
-        Self { jobs, cut }
+        Self { jobs, cut, counts }
+    }
+
+    /// What the current run counts.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts.clone()
     }
 }
 
@@ -108,6 +130,7 @@ struct Engine {
     runtime: tokio::runtime::Handle,
     broker: embedded::Options,
     cut: Arc<AtomicBool>,
+    counts: Counts,
     run: Option<Run>,
 }
 
@@ -115,21 +138,39 @@ struct Engine {
 struct Run {
     preparation: Preparation,
     pool: Arc<Vec<Vec<u8>>>,
-    wall_zero: WallTime,
+    time: Arc<FleetTime>,
     problems: Arc<Problems>,
     driver: Arc<dyn Driver>,
     /// Dropped after the driver's clients: fields drop in order.
     threads: Threads,
-    ledgers: BTreeMap<SubscriptionId, Subscription>,
-    producers: BTreeMap<ProducerId, Arc<Mutex<Confirmations>>>,
+    counting: Arc<Mutex<Counting>>,
+    producers: BTreeMap<ProducerId, Confirmed>,
     /// The sending halves while no load runs.
     lanes: Vec<Lane>,
     load: Option<Load>,
+    server: Option<embedded::Server>,
+}
+
+/// One producer's confirmed messages.
+struct Confirmed {
+    confirmations: Arc<Mutex<Confirmations>>,
+    /// Whether the topic belongs to this worker as a whole.
+    whole: bool,
+}
+
+/// Where everything is counted.
+#[derive(Debug, Default)]
+struct Counting {
+    ledgers: BTreeMap<SubscriptionId, Subscription>,
     acknowledgements: Vec<Arc<Mutex<Acknowledgements>>>,
     arrivals: Vec<Arc<Mutex<Arrivals>>>,
-    /// What ended loads had counted; there is one load per run, but a stop must not lose it.
-    ended: Vec<Arc<sending::Counted>>,
-    server: Option<Broker>,
+    /// Also what ended loads had counted; there is one load per run, but a stop must not lose it.
+    sent: Vec<Arc<sending::Counted>>,
+    problems: Arc<Problems>,
+    /// Whether a load was ever started.
+    loaded: bool,
+    /// The kernel's number of the thread on which the embedded broker lives.
+    broker_thread: Option<i32>,
 }
 
 #[derive(Default)]
@@ -140,8 +181,11 @@ struct Threads {
     receiving_orders: Arc<receiving::Orders>,
 }
 
+#[derive(Debug)]
 struct Subscription {
     ledger: Arc<Mutex<Ledger>>,
+    /// Whether the topic belongs to this worker as a whole.
+    whole: bool,
     topic: TopicIndex,
     members: Vec<Arc<AtomicU32>>,
     all_members: u32,
@@ -160,7 +204,10 @@ impl Engine {
             Command::Close => {
                 return match self.run.take() {
                     None => Ok(Event::Done),
-                    Some(run) => run.close(),
+                    Some(run) => {
+                        *lock(&self.counts.0) = None;
+                        run.close()
+                    }
                 };
             }
             _ => {}
@@ -173,11 +220,17 @@ impl Engine {
             Command::CreateConsumers(consumers) => run.create_consumers(consumers, &self.cut),
             Command::CreateProducers(producers) => run.create_producers(producers),
             Command::Probe => run.probe(),
-            Command::StartLoad { rate, producers, after } => run.start_load(rate, producers, after),
+            Command::StartLoad { rate, producers, begin, correction } => {
+                run.time.correct(correction);
+                run.start_load(rate, producers, begin)
+            }
             Command::SetRate { rate } => run.set_rate(rate),
             Command::PauseConsumers => Ok(run.set_paused(true)),
             Command::ResumeConsumers => Ok(run.set_paused(false)),
-            Command::Read => Ok(Event::Read(Box::new(run.snapshot()))),
+            Command::Read { correction } => {
+                run.time.correct(correction);
+                Ok(Event::Read(Box::new(lock(&run.counting).snapshot())))
+            }
             Command::StopLoad { within } => run.stop_load(within, &self.cut),
             Command::Verify => Ok(run.verify()),
             Command::DeleteTopics(names) => {
@@ -196,20 +249,23 @@ impl Engine {
         let (server, driver) = connect(&preparation.driver.kind, &self.broker, self.runtime.clone())?;
         let system = driver.system().to_owned();
         let pool = Arc::new(preparation.payload.pool(preparation.seed));
+        // SAFETY: takes nothing and returns a number. It runs on the broker's thread.
+        let broker_thread = server.as_ref().map(|server| server.look(|_, _| unsafe { libc::gettid() }));
+        let problems: Arc<Problems> = Arc::default();
+        let counting = Counting { problems: Arc::clone(&problems), broker_thread, ..Counting::default() };
+        let counting = Arc::new(Mutex::new(counting));
+        *lock(&self.counts.0) = Some(Arc::clone(&counting));
         self.run = Some(Run {
             pool,
-            wall_zero: clock::wall_zero(),
-            problems: Arc::default(),
+            time: Arc::default(),
+            problems,
             driver,
             threads: Threads::default(),
-            ledgers: BTreeMap::new(),
+            counting,
             producers: BTreeMap::new(),
             lanes: Vec::new(),
             load: None,
-            acknowledgements: Vec::new(),
-            arrivals: Vec::new(),
-            ended: Vec::new(),
-            server: server.map(Broker::new),
+            server,
             preparation,
         });
         Ok(Event::Prepared { system })
@@ -260,28 +316,6 @@ fn embedded_settings(addr: SocketAddr) -> KafkaConfig {
     }
 }
 
-/// The embedded broker of a run, and the thread it lives on.
-struct Broker {
-    /// Dropping it ends the broker.
-    _server: embedded::Server,
-    /// The kernel's number of its thread.
-    thread: i32,
-}
-
-impl Broker {
-    fn new(server: embedded::Server) -> Self {
-        // SAFETY: takes nothing and returns a number. It runs on the broker's thread.
-        let thread = server.look(|_, _| unsafe { libc::gettid() });
-        Self { _server: server, thread }
-    }
-
-    /// CPU time of its thread, which is not the client's. Read from outside, so that a broker that stalls holds
-    /// nothing up.
-    fn cpu(&self) -> Duration {
-        process::thread_cpu(self.thread)
-    }
-}
-
 /// Cores to spread threads over.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
@@ -306,7 +340,8 @@ impl Run {
         if consumers.is_empty() {
             return Ok(Event::Done);
         }
-        self.arrivals = (0..consumers.len().min(cores())).map(|_| Arc::default()).collect();
+        let arrivals: Vec<Arc<Mutex<Arrivals>>> = (0..consumers.len().min(cores())).map(|_| Arc::default()).collect();
+        lock(&self.counting).arrivals.clone_from(&arrivals);
         // Upstream commits by hand unless the client does it by itself.
         let commits = match &self.preparation.driver.kind {
             DriverKind::Kafka(config) => config.consumer.get("enable.auto.commit").is_none_or(|value| value == "false"),
@@ -315,7 +350,9 @@ impl Run {
         for (index, spec) in consumers.into_iter().enumerate() {
             let producers = self.producers_of(spec.topic_index);
             let consumer = self.driver.consumer(&spec.topic, &spec.group)?;
-            let subscription = self.ledgers.entry(spec.subscription).or_insert_with(|| Subscription {
+            let mut counting = lock(&self.counting);
+            let subscription = counting.ledgers.entry(spec.subscription).or_insert_with(|| Subscription {
+                whole: spec.whole,
                 ledger: Arc::new(Mutex::new(Ledger::new(producers))),
                 topic: spec.topic_index,
                 members: Vec::new(),
@@ -325,14 +362,15 @@ impl Run {
             let assigned = Arc::new(AtomicU32::new(0));
             subscription.members.push(Arc::clone(&assigned));
             let shared = receiving::Shared {
-                arrivals: Arc::clone(&self.arrivals[index % self.arrivals.len()]),
+                arrivals: Arc::clone(&arrivals[index % arrivals.len()]),
                 ledger: Arc::clone(&subscription.ledger),
                 assigned,
                 orders: Arc::clone(&self.threads.receiving_orders),
                 problems: Arc::clone(&self.problems),
                 commits,
-                wall_zero: self.wall_zero,
+                time: Arc::clone(&self.time),
             };
+            drop(counting);
             self.threads.receiving.push(spawn(format!("receive-{}", spec.id.0), move || {
                 receiving::run(consumer, Receiver::new(producers), &shared);
             })?);
@@ -343,21 +381,8 @@ impl Run {
     /// Every group has shared out its partitions, or as many members have some as can.
     fn wait_for_partitions(&self, cut: &AtomicBool) -> Result<Event, Failure> {
         let deadline = clock::now() + SETUP_WITHIN;
-        let behind = || {
-            self.ledgers.values().filter(|subscription| {
-                let shares: Vec<u32> = subscription.members.iter().map(|member| member.load(Relaxed)).collect();
-                let (assigned, here) = (shares.iter().sum::<u32>(), u32::try_from(shares.len()).unwrap_or(u32::MAX));
-                // Members elsewhere hold the rest of the partitions.
-                if here < subscription.all_members {
-                    return assigned < here.min(1);
-                }
-                // One member may have got all before the others joined: they would join under load, and what is not
-                // committed by then is read twice.
-                let idle = shares.iter().filter(|share| **share == 0).count();
-                assigned != subscription.partitions || idle > shares.len().saturating_sub(assigned as usize)
-            })
-        };
-        while behind().next().is_some() {
+        let behind = || lock(&self.counting).ledgers.values().filter(|subscription| subscription.is_behind()).count();
+        while behind() > 0 {
             if cut.load(Relaxed) {
                 return Err(Failure::new(FailureKind::Broken, "the run ended while consumers joined"));
             }
@@ -365,8 +390,8 @@ impl Run {
                 let problems: Vec<String> = self.problems.list().into_iter().map(|problem| problem.what).collect();
                 let text = format!(
                     "{} of {} subscriptions were not given their partitions within {} s: {}",
-                    behind().count(),
-                    self.ledgers.len(),
+                    behind(),
+                    lock(&self.counting).ledgers.len(),
                     SETUP_WITHIN.as_secs(),
                     if problems.is_empty() { "the broker gives no reason".to_owned() } else { problems.join("; ") },
                 );
@@ -384,14 +409,17 @@ impl Run {
         let size = self.pool[0].len();
         let full = self.preparation.verify == Verify::Full;
         let most = self.driver.in_flight_max(size);
-        self.acknowledgements = (0..producers.len().min(cores())).map(|_| Arc::default()).collect();
+        let tallies: Vec<Arc<Mutex<Acknowledgements>>> =
+            (0..producers.len().min(cores())).map(|_| Arc::default()).collect();
+        lock(&self.counting).acknowledgements.clone_from(&tallies);
         for (index, spec) in producers.into_iter().enumerate() {
             let (producer, reports) = self.driver.producer(&spec.topic, spec.partitions)?;
             let rng = self.preparation.seed.numbered_stream("payload choice", u64::from(spec.id.0));
             let (ring, supply) = Ring::new(Arc::clone(&self.pool), most, rng);
             let confirmations: Arc<Mutex<Confirmations>> = Arc::default();
-            self.producers.insert(spec.id, Arc::clone(&confirmations));
-            let tally = Arc::clone(&self.acknowledgements[index % self.acknowledgements.len()]);
+            let confirmed = Confirmed { confirmations: Arc::clone(&confirmations), whole: spec.whole };
+            self.producers.insert(spec.id, confirmed);
+            let tally = Arc::clone(&tallies[index % tallies.len()]);
             let (problems, stop) = (Arc::clone(&self.problems), Arc::clone(&self.threads.stop_reporting));
             let reported = Arc::clone(&ring);
             self.threads.reporting.push(spawn(format!("report-{}", spec.id.0), move || {
@@ -403,7 +431,7 @@ impl Run {
     }
 
     fn probe(&mut self) -> Result<Event, Failure> {
-        let now = WallTime(self.wall_zero.0 + clock::now().0);
+        let now = WallTime(self.time.zero().0 + clock::now().0);
         for lane in &mut self.lanes {
             let payload = lane.sender.probe(now);
             if let Err(why) = lane.producer.probe(&payload) {
@@ -413,12 +441,17 @@ impl Run {
         Ok(Event::Done)
     }
 
-    fn start_load(&mut self, rate: Rate, producers: u32, after: Duration) -> Result<Event, Failure> {
+    fn start_load(&mut self, rate: Rate, producers: u32, begin: Begin) -> Result<Event, Failure> {
         if self.load.is_some() {
             return Err(Failure::new(FailureKind::Protocol, "the load runs already"));
         }
         let orders = Arc::new(sending::Orders::default());
-        orders.set_schedule(clock::now() + after, rate);
+        let start = match begin {
+            Begin::After(after) => clock::now() + after,
+            Begin::At(wall) => Instant(wall.0.saturating_sub(clock::wall_zero().0)),
+        };
+        orders.set_schedule(start, rate);
+        lock(&self.counting).loaded = true;
         let count = self.lanes.len().min(cores());
         let mut groups: Vec<Vec<Lane>> = (0..count).map(|_| Vec::new()).collect();
         for (index, lane) in std::mem::take(&mut self.lanes).into_iter().enumerate() {
@@ -431,13 +464,13 @@ impl Run {
             keys,
             how_keys: self.preparation.keys,
             catch_up: self.preparation.catch_up,
-            wall_zero: self.wall_zero,
+            time: Arc::clone(&self.time),
             producers,
         });
         let mut threads = Vec::new();
         for (index, group) in groups.into_iter().enumerate() {
             let counted = Arc::new(sending::Counted::default());
-            self.ended.push(Arc::clone(&counted));
+            lock(&self.counting).sent.push(Arc::clone(&counted));
             let common = Arc::clone(&common);
             threads.push(spawn(format!("send-{index}"), move || sending::run(group, &common, &counted))?);
         }
@@ -458,56 +491,8 @@ impl Run {
         Event::Done
     }
 
-    /// Everything counted so far. What happens later is read first, so that no message is confirmed before it left.
-    fn snapshot(&self) -> Snapshot {
-        let mut totals = Totals::default();
-        let mut paths_open = 0;
-        for (id, subscription) in &self.ledgers {
-            let ledger = lock(&subscription.ledger);
-            totals.seen.insert(*id, ledger.seen);
-            paths_open += ledger.probed();
-        }
-        for arrivals in &self.arrivals {
-            totals.arrivals.merge(&lock(arrivals));
-        }
-        for tally in &self.acknowledgements {
-            totals.acknowledgements.merge(&lock(tally));
-        }
-        let mut schedule_lag = Duration::ZERO;
-        for counted in &self.ended {
-            totals.acknowledgements.failed += counted.refused.load(Relaxed);
-            totals.departures.merge(&lock(&counted.departures));
-            schedule_lag = schedule_lag.max(Duration::from_nanos(counted.lag.load(Relaxed)));
-        }
-        let reported = totals.acknowledgements.acked + totals.acknowledgements.failed;
-        let taken_at = clock::now();
-        Snapshot {
-            taken_at,
-            wall: WallTime(self.wall_zero.0 + taken_at.0),
-            in_flight: totals.departures.attempted.saturating_sub(reported),
-            totals,
-            schedule_lag,
-            paths_open,
-            process: process::usage(self.server.as_ref().map_or(Duration::ZERO, Broker::cpu)),
-            problems: self.problems.list(),
-        }
-    }
-
     fn in_flight(&self) -> u64 {
-        let mut reported: u64 = self
-            .acknowledgements
-            .iter()
-            .map(|tally| {
-                let tally = lock(tally);
-                tally.acked + tally.failed
-            })
-            .sum();
-        let mut attempted = 0;
-        for counted in &self.ended {
-            reported += counted.refused.load(Relaxed);
-            attempted += lock(&counted.departures).attempted;
-        }
-        attempted.saturating_sub(reported)
+        lock(&self.counting).in_flight()
     }
 
     fn stop_load(&mut self, within: Duration, cut: &AtomicBool) -> Result<Event, Failure> {
@@ -538,13 +523,19 @@ impl Run {
 
     fn verify(&self) -> Event {
         let by_count_only = self.pool[0].len() < omb_core::load::header::LEN;
-        let found = self.ledgers.iter().map(|(id, subscription)| {
-            let range = self.producers_of(subscription.topic);
+        let mut findings = Findings { by_count_only, ..Findings::default() };
+        for (id, subscription) in &lock(&self.counting).ledgers {
             let ledger = lock(&subscription.ledger);
+            if !subscription.whole {
+                // Others hold a part of it: the controller compares.
+                findings.received.insert(*id, ledger.sequences().to_vec());
+                continue;
+            }
+            let range = self.producers_of(subscription.topic);
             let mut missing = Missing { by_count_only, ..Missing::default() };
             for place in 0..range.count {
-                let Some(confirmations) = self.producers.get(&ProducerId(range.first.0 + place)) else { continue };
-                let confirmations = lock(confirmations);
+                let Some(producer) = self.producers.get(&ProducerId(range.first.0 + place)) else { continue };
+                let confirmations = lock(&producer.confirmations);
                 missing.confirmed += confirmations.sequences.len();
                 if !by_count_only {
                     missing.missing += ledger.missing(place, &confirmations.sequences);
@@ -553,9 +544,11 @@ impl Run {
             if by_count_only {
                 missing.missing = missing.confirmed.saturating_sub(ledger.seen.distinct);
             }
-            (*id, missing)
-        });
-        Event::Verified(found.collect())
+            findings.compared.insert(*id, missing);
+        }
+        let shared = self.producers.iter().filter(|(_, producer)| !producer.whole);
+        findings.confirmed = shared.map(|(id, it)| (*id, lock(&it.confirmations).sequences.clone())).collect();
+        Event::Verified(Box::new(findings))
     }
 
     /// Ends the run: what is left of it is closed, the embedded broker last.
@@ -589,6 +582,85 @@ impl Run {
             drop(lanes);
             threads.into_iter().all(|thread| thread.join().is_ok())
         })
+    }
+}
+
+impl Subscription {
+    /// Whether it has not been given its partitions yet, as far as its members here can tell.
+    fn is_behind(&self) -> bool {
+        let shares: Vec<u32> = self.members.iter().map(|member| member.load(Relaxed)).collect();
+        let (assigned, here) = (shares.iter().sum::<u32>(), u32::try_from(shares.len()).unwrap_or(u32::MAX));
+        // Members elsewhere hold the rest of the partitions; where there are fewer of these than members, maybe all.
+        if here < self.all_members {
+            return assigned < here.min(1) && self.partitions >= self.all_members;
+        }
+        // One member may have got all before the others joined: they would join under load, and what is not
+        // committed by then is read twice.
+        let idle = shares.iter().filter(|share| **share == 0).count();
+        assigned != self.partitions || idle > shares.len().saturating_sub(assigned as usize)
+    }
+}
+
+impl Counting {
+    /// Attempted messages, and those of which it is known what became.
+    fn attempted_and_reported(&self) -> (u64, u64) {
+        let tallies = self.acknowledgements.iter().map(|tally| {
+            let tally = lock(tally);
+            tally.acked + tally.failed
+        });
+        let reported: u64 = tallies.sum();
+        let refused: u64 = self.sent.iter().map(|counted| counted.refused.load(Relaxed)).sum();
+        let attempted = self.sent.iter().map(|counted| lock(&counted.departures).attempted).sum();
+        (attempted, reported + refused)
+    }
+
+    fn in_flight(&self) -> u64 {
+        let (attempted, reported) = self.attempted_and_reported();
+        attempted.saturating_sub(reported)
+    }
+
+    /// Everything counted so far. What happens later is read first, so that no message is confirmed before it left.
+    fn snapshot(&self) -> Snapshot {
+        let mut totals = Totals::default();
+        let (mut paths_open, mut probed) = (0, BTreeMap::new());
+        for (id, subscription) in &self.ledgers {
+            let ledger = lock(&subscription.ledger);
+            totals.seen.insert(*id, ledger.seen);
+            match (subscription.whole, self.loaded) {
+                (true, _) => paths_open += ledger.probed(),
+                (false, false) => {
+                    probed.insert(*id, ledger.probed_places());
+                }
+                (false, true) => {}
+            }
+        }
+        for arrivals in &self.arrivals {
+            totals.arrivals.merge(&lock(arrivals));
+        }
+        for tally in &self.acknowledgements {
+            totals.acknowledgements.merge(&lock(tally));
+        }
+        let mut schedule_lag = Duration::ZERO;
+        for counted in &self.sent {
+            totals.acknowledgements.failed += counted.refused.load(Relaxed);
+            totals.departures.merge(&lock(&counted.departures));
+            schedule_lag = schedule_lag.max(Duration::from_nanos(counted.lag.load(Relaxed)));
+        }
+        let reported = totals.acknowledgements.acked + totals.acknowledgements.failed;
+        let taken_at = clock::now();
+        // The broker's CPU is read from outside, so that a broker that stalls holds nothing up.
+        let broker_cpu = self.broker_thread.map_or(Duration::ZERO, process::thread_cpu);
+        Snapshot {
+            taken_at,
+            wall: WallTime(clock::wall_zero().0 + taken_at.0),
+            in_flight: totals.departures.attempted.saturating_sub(reported),
+            totals,
+            schedule_lag,
+            paths_open,
+            probed,
+            process: process::usage(broker_cpu),
+            problems: self.problems.list(),
+        }
     }
 }
 

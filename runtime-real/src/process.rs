@@ -15,7 +15,27 @@ pub fn usage(broker_cpu: Duration) -> Process {
         let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
         line.and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1_024
     };
-    Process { cpu: clock::process_cpu(), broker_cpu, memory_bytes: bytes("VmRSS"), memory_bytes_max: bytes("VmHWM") }
+    let (received_bytes, sent_bytes) = network();
+    Process {
+        cpu: clock::process_cpu(),
+        broker_cpu,
+        memory_bytes: bytes("VmRSS"),
+        memory_bytes_max: bytes("VmHWM"),
+        cores: std::thread::available_parallelism().map_or(0, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
+        received_bytes,
+        sent_bytes,
+    }
+}
+
+/// Bytes received and sent over all interfaces of this network namespace. What one process of it moved is not told apart.
+fn network() -> (u64, u64) {
+    let text = fs::read_to_string("/proc/net/dev").unwrap_or_default();
+    let interfaces = text.lines().filter_map(|line| line.split_once(':'));
+    let figures = interfaces.map(|(_, figures)| {
+        let mut figures = figures.split_whitespace().map(|figure| figure.parse::<u64>().unwrap_or(0));
+        (figures.next().unwrap_or(0), figures.nth(7).unwrap_or(0))
+    });
+    figures.fold((0, 0), |(received, sent), (more, out)| (received + more, sent + out))
 }
 
 /// CPU time of one thread of this process, by the kernel's number of it; zero once it has ended.

@@ -73,6 +73,10 @@ impl event_loop::Clock for Clock {
         Instant(nanos(self.skew.offset) + u64::try_from(shown).expect("clocks do not run backwards"))
     }
 
+    fn wall(&self) -> WallTime {
+        WallTime(EPOCH + event_loop::Clock::now(self).0)
+    }
+
     fn true_span(&self, span: Duration) -> Duration {
         let span = i128::from(nanos(span));
         // Rounded up: woken too early, a loop would have to sleep once more.

@@ -13,6 +13,9 @@
 /// The very loop the product runs, compiled here against the simulator's tokio.
 #[path = "../../runtime-real/src/event_loop.rs"]
 pub mod event_loop;
+/// The very links between controller and workers.
+#[path = "../../runtime-real/src/fleet/mod.rs"]
+pub mod fleet;
 /// The very local run of the product.
 #[path = "../../runtime-real/src/local.rs"]
 pub mod local;

@@ -1,18 +1,21 @@
 //! The load while it goes on: periods, phases, and what ends each.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{Settings, find_rate};
 use crate::{
     config::workload::{Backlog, RateGoal},
     controller::find_rate::{Observation, RateSearch, Step},
+    id::WorkerId,
+    offset::Offsets,
     plan::{Plan, rate::Rate},
     protocol::{
         Command, Failure, FailureKind,
         event::{Problem, Process, Snapshot},
     },
     report::{
-        BacklogTimes, Found, Period, Periods, Phase, PhaseTotals, Report, Verdict,
+        BacklogTimes, Found, Lost, Period, Periods, Phase, PhaseTotals, Report, Verdict, WorkerClock, WorkerPeriod,
+        WorkerRow,
         sums::{self, Sums},
     },
     stats::tally::Totals,
@@ -22,6 +25,8 @@ use crate::{
 /// A load under way.
 #[derive(Debug)]
 pub(super) struct Load {
+    /// When message 0 is due, everywhere.
+    at: Instant,
     began: Option<Instant>,
     started: WallTime,
     rate: Rate,
@@ -29,9 +34,16 @@ pub(super) struct Load {
     /// When the phase ends, or must have ended.
     phase_until: Instant,
     phase_began: Instant,
+    /// The first reading has been taken.
+    opened: bool,
     /// The newest state of all workers together, and the state at the last period's end.
     newest: Reading,
     closed: Reading,
+    workers: Vec<Member>,
+    /// Producers of workers that are left, and of all.
+    producers: (u32, u32),
+    /// Whether some topic is shared by several workers, so that what a lost one had a part in cannot be told apart.
+    shared: bool,
     cpu_at_phase: Duration,
     client_cpu: Duration,
     periods: Periods,
@@ -48,13 +60,63 @@ pub(super) struct Load {
 #[derive(Clone, Debug, Default)]
 struct Reading {
     totals: Totals,
-    /// By worker.
-    taken_at: Vec<Instant>,
+    /// Messages confirmed to producers of workers that are left, and received there for the first time.
+    acked: u64,
+    distinct: u64,
     wall: WallTime,
     in_flight: u64,
     schedule_lag: Duration,
     process: Process,
     problems: Vec<Problem>,
+}
+
+/// One worker as the load sees it.
+#[derive(Clone, Debug, Default)]
+struct Member {
+    /// What it said last; stays when it is lost.
+    last: Option<Box<Snapshot>>,
+    /// What it had counted when the last period ended.
+    closed: MemberCounts,
+    /// What it had counted when the first counted phase began, and when the last one ended.
+    counted: Option<(MemberCounts, MemberCounts)>,
+    lost: bool,
+}
+
+/// What is told of one worker's period.
+#[derive(Clone, Copy, Debug, Default)]
+struct MemberCounts {
+    taken_at: Instant,
+    attempted: u64,
+    acked: u64,
+    acked_bytes: u64,
+    received: u64,
+    received_bytes: u64,
+    process: Process,
+}
+
+impl MemberCounts {
+    fn of(snapshot: &Snapshot) -> Self {
+        let totals = &snapshot.totals;
+        Self {
+            taken_at: snapshot.taken_at,
+            attempted: totals.departures.attempted,
+            acked: totals.acknowledgements.acked,
+            acked_bytes: totals.acknowledgements.acked_bytes,
+            received: totals.arrivals.received,
+            received_bytes: totals.arrivals.received_bytes,
+            process: snapshot.process,
+        }
+    }
+}
+
+/// What a report tells beside the load.
+pub(super) struct Told<'a> {
+    pub(super) system: &'a str,
+    pub(super) verdict: Verdict,
+    pub(super) partial: Option<String>,
+    pub(super) lost: &'a [Lost],
+    /// By worker.
+    pub(super) clocks: Vec<&'a Offsets>,
 }
 
 /// What follows a period.
@@ -67,14 +129,20 @@ pub(super) enum Next {
 }
 
 impl Load {
-    pub(super) fn new(plan: &Plan, rate: Rate) -> Self {
+    pub(super) fn new(plan: &Plan, rate: Rate, at: Instant) -> Self {
+        let producers = u32::try_from(plan.producers.len()).unwrap_or(u32::MAX);
         Self {
+            at,
+            workers: (0..plan.workers).map(|_| Member::default()).collect(),
+            producers: (producers, producers),
+            shared: plan.workers > 1 && plan.owners().contains(&None),
             began: None,
             started: WallTime::default(),
             rate,
             next_read: None,
             phase_until: Instant::ZERO,
             phase_began: Instant::ZERO,
+            opened: false,
             newest: Reading::default(),
             closed: Reading::default(),
             cpu_at_phase: Duration::ZERO,
@@ -101,9 +169,35 @@ impl Load {
         &self.newest.totals
     }
 
+    /// Confirmed messages not yet received, as far as workers that are left know of them.
+    pub(super) fn unread(&self, subscriptions: u64) -> u64 {
+        (self.newest.acked * subscriptions).saturating_sub(self.newest.distinct)
+    }
+
+    /// Whether a worker was lost that shared topics with others: then counts alone do not tell what is missing.
+    pub(super) fn is_torn(&self) -> bool {
+        self.shared && self.workers.iter().any(|member| member.lost)
+    }
+
+    /// A worker is lost. What it counted stays; returns how long after the load's beginning.
+    pub(super) fn lose(&mut self, now: Instant, worker: WorkerId, plan: &Plan) -> Duration {
+        if let Some(member) = self.workers.get_mut(worker.0 as usize) {
+            member.lost = true;
+        }
+        let gone = plan.producers_of(worker).count();
+        self.producers.0 -= u32::try_from(gone).unwrap_or(u32::MAX).min(self.producers.0);
+        now.since(self.at)
+    }
+
+    /// Rate asked for, of producers that are left, msg/s.
+    fn target(&self) -> f64 {
+        let (left, all) = self.producers;
+        if left == all { self.rate.as_f64() } else { self.rate.as_f64() * f64::from(left) / f64::from(all.max(1)) }
+    }
+
     /// The workers have started. Returns the phase it begins with.
-    pub(super) fn begin(&mut self, now: Instant, settings: &Settings, plan: &Plan) -> Phase {
-        let began = now + settings.start_after;
+    pub(super) fn begin(&mut self, plan: &Plan) -> Phase {
+        let began = self.at;
         self.began = Some(began);
         let warm_up = plan.workload.warmup_duration;
         self.phase_began = began;
@@ -113,26 +207,36 @@ impl Load {
         Phase::WarmUp
     }
 
-    /// Takes what every worker said.
-    pub(super) fn read(&mut self, snapshots: &[Snapshot]) -> Result<(), Failure> {
+    /// Takes what every worker that is left said.
+    pub(super) fn read(&mut self, snapshots: BTreeMap<WorkerId, Snapshot>) -> Result<(), Failure> {
+        for (worker, snapshot) in snapshots {
+            if let Some(member) = self.workers.get_mut(worker.0 as usize) {
+                member.last = Some(Box::new(snapshot));
+            }
+        }
         let mut reading = Reading::default();
-        for snapshot in snapshots {
+        let mut first = true;
+        for member in &self.workers {
+            let Some(snapshot) = &member.last else { continue };
             reading.totals.merge(&snapshot.totals);
-            reading.taken_at.push(snapshot.taken_at);
-            reading.in_flight += snapshot.in_flight;
-            reading.schedule_lag = reading.schedule_lag.max(snapshot.schedule_lag);
-            reading.process.cpu += snapshot.process.cpu;
-            reading.process.broker_cpu += snapshot.process.broker_cpu;
-            reading.process.memory_bytes += snapshot.process.memory_bytes;
-            reading.process.memory_bytes_max += snapshot.process.memory_bytes_max;
             for problem in &snapshot.problems {
                 match reading.problems.iter_mut().find(|known| known.what == problem.what) {
                     Some(known) => known.count += problem.count,
                     None => reading.problems.push(problem.clone()),
                 }
             }
+            if member.lost {
+                continue;
+            }
+            reading.acked += snapshot.totals.acknowledgements.acked;
+            reading.distinct += snapshot.totals.seen.values().map(|seen| seen.distinct).sum::<u64>();
+            reading.in_flight += snapshot.in_flight;
+            reading.schedule_lag = reading.schedule_lag.max(snapshot.schedule_lag);
+            reading.process.add(&snapshot.process);
+            if std::mem::take(&mut first) {
+                reading.wall = snapshot.wall;
+            }
         }
-        reading.wall = snapshots.first().map(|snapshot| snapshot.wall).unwrap_or_default();
         // Histograms that shrink would make periods that do not add up: a worker that lost its state.
         if reading.totals.since(&self.newest.totals).is_err() {
             let text = "a worker's counts went backwards: it lost its state".to_owned();
@@ -145,29 +249,32 @@ impl Load {
     /// Ends the period that the newest reading ends; the very first reading only begins one.
     pub(super) fn close_period(&mut self, now: Instant, phase: Phase, subscriptions: u64) -> Option<Period> {
         let began = self.began.unwrap_or(now);
-        if self.closed.taken_at.is_empty() {
+        if !std::mem::replace(&mut self.opened, true) {
             self.started = self.newest.wall;
             self.cpu_at_phase = self.newest.process.client_cpu();
             // What was counted before this reading belongs to the first period, so that nothing is missing from the sum.
-            self.closed.taken_at.clone_from(&self.newest.taken_at);
+            for member in &mut self.workers {
+                if let Some(last) = &member.last {
+                    member.closed =
+                        MemberCounts { taken_at: last.taken_at, process: last.process, ..MemberCounts::default() };
+                }
+            }
             return None;
         }
         let totals = self.newest.totals.since(&self.closed.totals).expect("checked when it was read");
-        // The mean over the workers, each by its own clock.
-        let sum: Duration =
-            self.newest.taken_at.iter().zip(&self.closed.taken_at).map(|(after, before)| after.since(*before)).sum();
-        let elapsed = sum / u32::try_from(self.newest.taken_at.len().max(1)).unwrap_or(1);
+        let (rows, elapsed) = self.close_members(phase);
         let period = Period {
             phase,
             at: now.since(began),
             elapsed,
             wall: self.newest.wall,
-            target: if phase < Phase::Stop { self.rate.as_f64() } else { 0.0 },
-            unread: self.newest.totals.unread(subscriptions),
+            target: if phase < Phase::Stop { self.target() } else { 0.0 },
+            unread: self.unread(subscriptions),
             in_flight: self.newest.in_flight,
             schedule_lag: self.newest.schedule_lag,
             process: self.newest.process,
             totals,
+            workers: rows,
         };
         sums::add(&mut self.phases, phase, elapsed, &period.totals);
         let cpu = self.newest.process.client_cpu();
@@ -184,6 +291,37 @@ impl Load {
         });
         self.periods.push(&period);
         Some(period)
+    }
+
+    /// Each worker's part of the period, and how long it was: the mean over the workers, each by its own clock.
+    fn close_members(&mut self, phase: Phase) -> (Vec<WorkerPeriod>, Duration) {
+        let (mut rows, mut sum, mut left) = (Vec::new(), Duration::ZERO, 0_u32);
+        let several = self.workers.len() > 1;
+        for (worker, member) in (0..).map(WorkerId).zip(&mut self.workers) {
+            let Some(last) = member.last.as_ref().filter(|_| !member.lost) else { continue };
+            let (before, now) = (member.closed, MemberCounts::of(last));
+            let elapsed = now.taken_at.since(before.taken_at);
+            (sum, left) = (sum + elapsed, left + 1);
+            if phase.counts() {
+                let from = member.counted.map_or(before, |(from, _)| from);
+                member.counted = Some((from, now));
+            }
+            if several {
+                rows.push(WorkerPeriod {
+                    worker,
+                    elapsed,
+                    attempted: now.attempted.saturating_sub(before.attempted),
+                    acked: now.acked.saturating_sub(before.acked),
+                    received: now.received.saturating_sub(before.received),
+                    schedule_lag: last.schedule_lag,
+                    cpu: now.process.cpu.saturating_sub(before.process.cpu),
+                    received_bytes: now.process.received_bytes.saturating_sub(before.process.received_bytes),
+                    sent_bytes: now.process.sent_bytes.saturating_sub(before.process.sent_bytes),
+                });
+            }
+            member.closed = now;
+        }
+        (rows, sum / left.max(1))
     }
 
     /// What follows the period that has just been closed.
@@ -219,7 +357,7 @@ impl Load {
     }
 
     fn next_phase(&mut self, now: Instant, phase: Phase, plan: &Plan, settings: &Settings, subscriptions: u64) -> Next {
-        let unread = self.newest.totals.unread(subscriptions);
+        let unread = self.unread(subscriptions);
         match phase {
             Phase::WarmUp if now >= self.phase_until => match plan.workload.rate {
                 RateGoal::Search => self.enter(now, Phase::Search, None),
@@ -335,21 +473,15 @@ impl Load {
     }
 
     /// The result.
-    pub(super) fn into_report(
-        mut self,
-        plan: &Plan,
-        settings: &Settings,
-        system: &str,
-        verdict: Verdict,
-        partial: Option<String>,
-    ) -> Report {
+    pub(super) fn into_report(mut self, now: Instant, plan: &Plan, settings: &Settings, told: Told<'_>) -> Report {
         // What arrived after the last period that was closed belongs to the drain.
         let rest = self.newest.totals.since(&self.closed.totals).expect("checked when it was read");
         let Sums { measured, measured_for, tail, .. } = sums::finish(&mut self.phases, &rest);
+        let workers = self.rows(now, plan, settings, &told);
         Report {
             plan: plan.clone(),
             driver: settings.driver.name.clone(),
-            system: system.to_owned(),
+            system: told.system.to_owned(),
             started: self.started,
             periods: self.periods,
             phases: self.phases,
@@ -359,11 +491,58 @@ impl Load {
             whole: self.newest.totals,
             client_cpu: self.client_cpu,
             process: self.newest.process,
+            workers,
+            clock_error: fleet_clock_error(now, plan, &told),
             found: self.found,
             backlog: self.backlog,
-            verdict,
+            verdict: told.verdict,
             problems: self.newest.problems,
-            partial,
+            partial: told.partial,
         }
     }
+
+    /// A row per worker; none where the one worker is the controller's own process.
+    fn rows(&self, now: Instant, plan: &Plan, settings: &Settings, told: &Told<'_>) -> Vec<WorkerRow> {
+        if settings.names.is_empty() {
+            return Vec::new();
+        }
+        let shares = plan.shares();
+        let rows = (0..).map(WorkerId).zip(&self.workers).zip(&shares).map(|((worker, member), share)| {
+            let (from, to) = member.counted.unwrap_or_default();
+            let late = member.last.as_ref().map(|last| &last.totals.departures.schedule_error);
+            WorkerRow {
+                worker,
+                name: settings.names.get(worker.0 as usize).cloned().unwrap_or_default(),
+                producers: u32::try_from(share.producers.len()).unwrap_or(u32::MAX),
+                consumers: u32::try_from(share.consumers.len()).unwrap_or(u32::MAX),
+                measured_for: to.taken_at.since(from.taken_at),
+                attempted: to.attempted - from.attempted,
+                acked: to.acked - from.acked,
+                acked_bytes: to.acked_bytes - from.acked_bytes,
+                received: to.received - from.received,
+                received_bytes: to.received_bytes - from.received_bytes,
+                cpu: to.process.cpu.saturating_sub(from.process.cpu),
+                net_received_bytes: to.process.received_bytes.saturating_sub(from.process.received_bytes),
+                net_sent_bytes: to.process.sent_bytes.saturating_sub(from.process.sent_bytes),
+                process: member.last.as_ref().map(|last| last.process).unwrap_or_default(),
+                schedule_error: late.map(|late| [late.at(0.5), late.at(0.99), late.max()]).unwrap_or_default(),
+                schedule_lag: member.last.as_ref().map(|last| last.schedule_lag).unwrap_or_default(),
+                clock: told.clocks.get(worker.0 as usize).and_then(|offsets| WorkerClock::of(offsets, now)),
+                lost: told.lost.iter().find(|lost| lost.worker == worker).cloned(),
+            }
+        });
+        rows.collect()
+    }
+}
+
+/// How far the clocks of two workers between which messages pass may disagree, by what is known of them; `None` if no
+/// message passes between two clocks.
+fn fleet_clock_error(now: Instant, plan: &Plan, told: &Told<'_>) -> Option<Duration> {
+    if plan.workers < 2 || plan.consumers.is_empty() || plan.owners().iter().all(Option::is_some) {
+        return None;
+    }
+    let mut errors: Vec<Duration> =
+        told.clocks.iter().filter_map(|offsets| WorkerClock::of(offsets, now)).map(|clock| clock.error).collect();
+    errors.sort_unstable();
+    Some(errors.iter().rev().take(2).sum())
 }

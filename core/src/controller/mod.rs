@@ -5,37 +5,43 @@
 //!         ─▶ stop ─▶ drain ─▶ verify ─▶ (report) ─▶ tear down
 //! ```
 //!
-//! Every step is one command to each worker, and ends when all have answered or the deadline passes. The report is
-//! handed out before anything is torn down, and a run that fails or is interrupted once its load has begun still
-//! reports what was measured.
+//! Every step is one command to each worker, and ends when all have answered or the deadline passes. A worker that does
+//! not answer by then, or cannot be connected to, is lost: the run goes on to its end without it. The report is handed
+//! out before anything is torn down, and a run that fails or is interrupted once its load has begun still reports what
+//! was measured.
 
 pub mod find_rate;
+mod links;
 mod load;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::{
     collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 
-pub use settings::Settings;
+pub use settings::{Clocks, OnLoss, Settings};
 
-use self::load::Load;
+pub use self::links::{Trouble, TroubleKind};
+use self::{links::Links, load::Load};
 use crate::{
     config::workload::{PayloadSource, RateGoal},
     id::{SubscriptionId, WorkerId},
     load::payload::PayloadRecipe,
     machine::{Machine, Wake},
+    offset::Exchange,
     plan::{Plan, rate::Rate},
     protocol::{
-        self, Command, Event, Failure, FailureKind, Request, Response,
-        command::{ConsumerSpec, Preparation, ProducerSpec, TopicSpec},
-        event::{Missing, Snapshot},
+        Command, Event, Failure, FailureKind, Request, Response,
+        command::{Begin, ConsumerSpec, Preparation, ProducerSpec, TopicSpec},
+        event::{Findings, Snapshot},
     },
-    report::{Drained, Period, Phase, Report, Verdict},
-    time::Instant,
+    report::{Drained, Lost, Period, Phase, Report, Verdict},
+    stats::sequence::SequenceSet,
+    time::{Instant, WallTime},
 };
 
 /// What can happen to a run.
@@ -48,12 +54,21 @@ pub enum Input {
         /// What it said.
         response: Response,
     },
-    /// A worker cannot be reached any more.
-    WorkerGone {
+    /// An exchange with a worker brought no answer.
+    CallFailed {
         /// Which one.
         worker: WorkerId,
-        /// Why, in one line.
-        cause: String,
+        /// The number of the request.
+        number: u64,
+        /// What happened.
+        trouble: Trouble,
+    },
+    /// An [`Output::Ping`] came back.
+    Pong {
+        /// Which one.
+        worker: WorkerId,
+        /// The four instants of the exchange.
+        exchange: Exchange,
     },
     /// Somebody wants the run to end now, with what it has.
     Stop,
@@ -68,6 +83,17 @@ pub enum Output {
         worker: WorkerId,
         /// What.
         request: Request,
+        /// How long this attempt may take; then, or if it fails before, [`Input::CallFailed`] tells.
+        within: Duration,
+    },
+    /// Ask a worker's clock; if that fails, nothing need be told.
+    Ping(WorkerId),
+    /// A worker is given up for good.
+    WorkerLost {
+        /// Which one.
+        worker: WorkerId,
+        /// Why, in one line.
+        cause: String,
     },
     /// A phase begins.
     Entered(Phase),
@@ -100,7 +126,10 @@ pub struct Controller {
     plan: Plan,
     settings: Settings,
     phase: Phase,
-    workers: Vec<Link>,
+    links: Links,
+    /// Workers that were given up, and why.
+    lost: Vec<Lost>,
+    clocks: ClockCare,
     /// What the workers are asked and by when all must have answered; `None` between two reads.
     asked: Option<Asked>,
     /// The load, from the moment it is started.
@@ -121,16 +150,24 @@ pub struct Controller {
 }
 
 #[derive(Debug)]
-struct Link {
-    /// Number of the last request.
-    number: u64,
-}
-
-#[derive(Debug)]
 struct Asked {
     what: &'static str,
     deadline: Instant,
     answers: BTreeMap<WorkerId, Event>,
+    /// A worker answered that it failed. The others are heard out first, so that the next command finds them idle.
+    failed: Option<Failure>,
+}
+
+/// Measuring the workers' clocks.
+#[derive(Debug, Default)]
+struct ClockCare {
+    /// When to ask them all next; `None` where they are the controller's own, or before and after the run.
+    next: Option<Instant>,
+    rounds: u32,
+    /// Everything else is ready; the load begins once each clock is known, and by then somebody is lost.
+    awaited_until: Option<Instant>,
+    /// The wall time that the fleet's time showed at the controller's `Instant::ZERO`.
+    fleet_zero: Option<WallTime>,
 }
 
 /// Waiting for the probes to arrive.
@@ -166,12 +203,14 @@ impl Controller {
     /// Begins `plan` at `now`: the first commands are there to be polled.
     #[must_use]
     pub fn new(now: Instant, plan: Plan, settings: Settings) -> Self {
-        let workers = (0..plan.workers).map(|_| Link { number: 0 }).collect();
+        let links = Links::new(plan.run, plan.workers);
         let mut controller = Self {
             plan,
             settings,
             phase: Phase::Prepare,
-            workers,
+            links,
+            lost: Vec::new(),
+            clocks: ClockCare::default(),
             asked: None,
             load: None,
             system: String::new(),
@@ -217,25 +256,51 @@ impl Controller {
         self.outputs.push_back(Output::Entered(phase));
     }
 
-    /// Sends a command to every worker; all must answer within `within`.
-    fn ask(&mut self, now: Instant, within: Duration, command: impl Fn(&Plan, WorkerId) -> Command) {
-        let mut what = "";
-        for (index, link) in self.workers.iter_mut().enumerate() {
-            let worker = WorkerId(u32::try_from(index).expect("workers fit in 32 bits"));
-            link.number += 1;
-            let command = command(&self.plan, worker);
-            what = command.name();
-            let request = Request { version: protocol::VERSION, run: self.plan.run, number: link.number, command };
-            self.outputs.push_back(Output::ToWorker { worker, request });
+    /// What a worker is called in messages to people, who count from 1, as the guide does.
+    fn name(&self, worker: WorkerId) -> String {
+        match self.settings.names.get(worker.0 as usize) {
+            Some(name) => format!("worker {} ({name})", worker.0 + 1),
+            None => "this process".to_owned(),
         }
-        self.asked = Some(Asked { what, deadline: now + within, answers: BTreeMap::new() });
+    }
+
+    /// Sends a command to every worker that is left; all must answer within `within`.
+    fn ask(&mut self, now: Instant, within: Duration, mut command: impl FnMut(WorkerId) -> Command) {
+        let mut what = "";
+        let alive: Vec<WorkerId> = self.links.alive().collect();
+        for worker in alive {
+            let command = command(worker);
+            what = command.name();
+            let request = self.links.ask(worker, command);
+            self.send(worker, request);
+        }
+        self.asked = Some(Asked { what, deadline: now + within, answers: BTreeMap::new(), failed: None });
+    }
+
+    fn send(&mut self, worker: WorkerId, request: Request) {
+        let within = links::attempt_within(&self.settings, &request.command);
+        self.outputs.push_back(Output::ToWorker { worker, request, within });
+    }
+
+    /// Sends the same command to everybody.
+    fn ask_all(&mut self, now: Instant, within: Duration, command: &Command) {
+        self.ask(now, within, |_| command.clone());
+    }
+
+    /// Asks everybody for what was counted so far, and tells each how its clock errs by now.
+    fn ask_read(&mut self, now: Instant) {
+        let corrections = self.corrections(now);
+        self.ask(now, self.settings.call_within, |worker| Command::Read {
+            correction: corrections.get(&worker).copied().unwrap_or(0),
+        });
     }
 
     /// Sends a command that only the first worker performs; the others are asked for nothing but to stay in step.
     fn ask_first(&mut self, now: Instant, within: Duration, command: &Command) {
-        self.ask(now, within, |_, worker| match command {
-            Command::CreateTopics(_) if worker.0 > 0 => Command::CreateTopics(Vec::new()),
-            Command::DeleteTopics(_) if worker.0 > 0 => Command::DeleteTopics(Vec::new()),
+        let first = self.links.alive().next();
+        self.ask(now, within, |worker| match command {
+            Command::CreateTopics(_) if Some(worker) != first => Command::CreateTopics(Vec::new()),
+            Command::DeleteTopics(_) if Some(worker) != first => Command::DeleteTopics(Vec::new()),
             command => command.clone(),
         });
     }
@@ -263,8 +328,10 @@ impl Controller {
             verify: workload.verify,
             producers_per_topic: workload.producers_per_topic,
             lease: self.settings.lease,
+            controller: self.settings.controller.clone(),
+            take_over: self.settings.take_over,
         };
-        self.ask(now, self.settings.call_within, |_, _| Command::Prepare(Box::new(preparation.clone())));
+        self.ask_all(now, self.settings.call_within, &Command::Prepare(Box::new(preparation)));
     }
 
     fn create_topics(&mut self, now: Instant) {
@@ -279,32 +346,40 @@ impl Controller {
 
     fn create_consumers(&mut self, now: Instant) {
         self.enter(Phase::CreateConsumers);
-        self.ask(now, self.settings.setup_within, |plan, worker| {
-            let spec = |consumer: &crate::plan::Consumer| {
-                let subscription = &plan.subscriptions[consumer.subscription.0 as usize];
-                ConsumerSpec {
-                    id: consumer.id,
-                    topic_index: subscription.topic,
-                    topic: plan.topics[subscription.topic.0 as usize].name.clone(),
-                    subscription: subscription.id,
-                    group: subscription.name.clone(),
-                    members: plan.workload.consumers_per_subscription,
-                    partitions: plan.workload.partitions_per_topic,
-                }
-            };
-            Command::CreateConsumers(plan.consumers_of(worker).map(spec).collect())
+        let (plan, owners) = (&self.plan, self.plan.owners());
+        let spec = |consumer: &&crate::plan::Consumer| {
+            let subscription = &plan.subscriptions[consumer.subscription.0 as usize];
+            ConsumerSpec {
+                id: consumer.id,
+                topic_index: subscription.topic,
+                topic: plan.topics[subscription.topic.0 as usize].name.clone(),
+                subscription: subscription.id,
+                group: subscription.name.clone(),
+                members: plan.workload.consumers_per_subscription,
+                partitions: plan.workload.partitions_per_topic,
+                whole: owners[subscription.topic.0 as usize].is_some(),
+            }
+        };
+        let mut specs: Vec<Vec<ConsumerSpec>> =
+            plan.shares().iter().map(|share| share.consumers.iter().map(spec).collect()).collect();
+        self.ask(now, self.settings.setup_within, |worker| {
+            Command::CreateConsumers(std::mem::take(&mut specs[worker.0 as usize]))
         });
     }
 
     fn create_producers(&mut self, now: Instant) {
         self.enter(Phase::CreateProducers);
-        self.ask(now, self.settings.setup_within, |plan, worker| {
-            let spec = |producer: &crate::plan::Producer| ProducerSpec {
-                id: producer.id,
-                topic: plan.topics[producer.topic.0 as usize].name.clone(),
-                partitions: plan.workload.partitions_per_topic,
-            };
-            Command::CreateProducers(plan.producers_of(worker).map(spec).collect())
+        let (plan, owners) = (&self.plan, self.plan.owners());
+        let spec = |producer: &&crate::plan::Producer| ProducerSpec {
+            id: producer.id,
+            topic: plan.topics[producer.topic.0 as usize].name.clone(),
+            partitions: plan.workload.partitions_per_topic,
+            whole: owners[producer.topic.0 as usize].is_some(),
+        };
+        let mut specs: Vec<Vec<ProducerSpec>> =
+            plan.shares().iter().map(|share| share.producers.iter().map(spec).collect()).collect();
+        self.ask(now, self.settings.setup_within, |worker| {
+            Command::CreateProducers(std::mem::take(&mut specs[worker.0 as usize]))
         });
     }
 
@@ -315,19 +390,27 @@ impl Controller {
         }
         self.probe.rounds += 1;
         self.probe.again_at = now + self.settings.probe_again;
-        self.ask(now, self.settings.call_within, |_, _| Command::Probe);
+        self.ask_all(now, self.settings.call_within, &Command::Probe);
     }
 
     /// The probes are on their way (no snapshot yet), or have been looked for.
-    fn on_probed(&mut self, now: Instant, snapshots: &[Snapshot]) {
-        let open: u64 = snapshots.iter().map(|snapshot| snapshot.paths_open).sum();
+    fn on_probed(&mut self, now: Instant, snapshots: &BTreeMap<WorkerId, Snapshot>) {
+        let mut shared: BTreeMap<SubscriptionId, SequenceSet> = BTreeMap::new();
+        for (subscription, places) in snapshots.values().flat_map(|snapshot| &snapshot.probed) {
+            shared.entry(*subscription).or_default().union_with(places);
+        }
+        let open = snapshots.values().map(|snapshot| snapshot.paths_open).sum::<u64>()
+            + shared.values().map(SequenceSet::len).sum::<u64>();
         let paths = self.plan.paths();
         if !snapshots.is_empty() && open >= paths {
             return self.start_load(now);
         }
         if !snapshots.is_empty() && now >= self.probe.deadline {
-            let problems: Vec<String> =
-                snapshots.iter().flat_map(|snapshot| &snapshot.problems).map(|problem| problem.what.clone()).collect();
+            let problems: Vec<String> = snapshots
+                .values()
+                .flat_map(|snapshot| &snapshot.problems)
+                .map(|problem| problem.what.clone())
+                .collect();
             let cause = if problems.is_empty() { String::new() } else { format!(" ({})", problems.join("; ")) };
             let text = format!(
                 "only {open} of {paths} paths from a producer to a subscription delivered their probe within {:?}{cause}",
@@ -338,16 +421,63 @@ impl Controller {
         self.probe.look_at = Some(now + if snapshots.is_empty() { LOOK_FIRST } else { self.settings.look_again });
     }
 
+    /// Everything is ready. The load begins as soon as every clock is known.
     fn start_load(&mut self, now: Instant) {
+        if self.settings.clocks == Clocks::Measured {
+            let until = *self.clocks.awaited_until.get_or_insert(now + self.settings.call_within);
+            if self.clocks.rounds < CLOCK_ROUNDS_MIN && now < until
+                || self.links.alive().any(|worker| self.links.offsets(worker).wall_of(now).is_none())
+            {
+                return;
+            }
+        }
+        self.clocks.awaited_until = None;
         let rate = match self.plan.workload.rate {
             RateGoal::Fixed(rate) => rate,
             RateGoal::Search => find_rate::FIRST,
         };
         let rate = Rate::per_second(rate).expect("a workload's rate is checked when it is parsed");
         let producers = u32::try_from(self.plan.producers.len()).expect("checked when it is parsed");
-        let after = self.settings.start_after;
-        self.load = Some(Load::new(&self.plan, rate));
-        self.ask(now, self.settings.call_within, |_, _| Command::StartLoad { rate, producers, after });
+        let (at, after) = (now + self.settings.start_after, self.settings.start_after);
+        // The fleet's time is the first worker's, as it was known when the load began.
+        if self.settings.clocks == Clocks::Measured
+            && let Some(first) = self.links.alive().next()
+        {
+            let zero = self.links.offsets(first).wall_of(at).map(|wall| WallTime(wall.0.wrapping_sub(at.0)));
+            self.clocks.fleet_zero = zero;
+        }
+        let corrections = self.corrections(at);
+        let begins: BTreeMap<WorkerId, Begin> = self
+            .links
+            .alive()
+            .map(|worker| {
+                let wall = self.clocks.fleet_zero.and_then(|_| self.links.offsets(worker).wall_of(at));
+                (worker, wall.map_or(Begin::After(after), Begin::At))
+            })
+            .collect();
+        self.load = Some(Load::new(&self.plan, rate, at));
+        self.ask(now, self.settings.call_within, |worker| Command::StartLoad {
+            rate,
+            producers,
+            begin: begins[&worker],
+            correction: corrections.get(&worker).copied().unwrap_or(0),
+        });
+    }
+
+    /// By how many nanoseconds the fleet's time is ahead of each worker's clock.
+    fn corrections(&self, at: Instant) -> BTreeMap<WorkerId, i64> {
+        let Some(zero) = self.clocks.fleet_zero else { return BTreeMap::new() };
+        let fleet = WallTime(zero.0.wrapping_add(at.0));
+        let correction = |worker| Some((worker, fleet.signed_since(self.links.offsets(worker).wall_of(at)?)));
+        self.links.alive().filter_map(correction).collect()
+    }
+
+    fn ping(&mut self, now: Instant) {
+        let alive: Vec<WorkerId> = self.links.alive().collect();
+        self.outputs.extend(alive.into_iter().map(Output::Ping));
+        self.clocks.rounds += 1;
+        let pause = if self.clocks.rounds < CLOCK_ROUNDS_FIRST { CLOCK_ROUND } else { self.settings.period };
+        self.clocks.next = Some(now + pause);
     }
 
     // The way down.
@@ -355,7 +485,7 @@ impl Controller {
     fn stop_load(&mut self, now: Instant) {
         self.enter(Phase::Stop);
         let within = self.settings.stop_within;
-        self.ask(now, within + self.settings.call_within, |_, _| Command::StopLoad { within });
+        self.ask_all(now, within + self.settings.call_within, &Command::StopLoad { within });
     }
 
     fn drain(&mut self, now: Instant) {
@@ -368,7 +498,7 @@ impl Controller {
             next: Some(now),
         };
         // Consumers that were paused when the run was cut short could not receive what is left.
-        self.ask(now, self.settings.call_within, |_, _| Command::ResumeConsumers);
+        self.ask_all(now, self.settings.call_within, &Command::ResumeConsumers);
     }
 
     fn on_drained(&mut self, now: Instant) {
@@ -381,7 +511,7 @@ impl Controller {
         }
         let ended = if subscriptions == 0 {
             Drained::NotAwaited
-        } else if load.totals().unread(subscriptions) == 0 && !self.drain.by_silence {
+        } else if load.unread(subscriptions) == 0 && !self.drain.by_silence && !load.is_torn() {
             Drained::Completely
         } else if now.since(self.drain.progress_at) >= self.settings.quiet_after {
             Drained::Quiet
@@ -393,17 +523,14 @@ impl Controller {
         };
         self.verdict.drained = ended;
         self.enter(Phase::Verify);
-        self.ask(now, self.settings.call_within, |_, _| Command::Verify);
+        self.ask_all(now, self.settings.call_within, &Command::Verify);
     }
 
-    fn on_verified(&mut self, now: Instant, missing: BTreeMap<SubscriptionId, Missing>) {
+    fn on_verified(&mut self, now: Instant, findings: Vec<Findings>) {
         let seen = &self.load.as_ref().expect("a verdict follows a load").totals().seen;
-        self.verdict.subscriptions = missing
-            .into_iter()
-            .map(|(subscription, missing)| {
-                (subscription, (seen.get(&subscription).copied().unwrap_or_default(), missing))
-            })
-            .collect();
+        let lost: Vec<WorkerId> = self.lost.iter().map(|lost| lost.worker).collect();
+        let drained = self.verdict.drained;
+        self.verdict = Verdict { drained, ..verify::judge(&self.plan, seen, findings, &lost) };
         if self.verdict.missing() > 0 && self.verdict.drained == Drained::Completely {
             // What was compared is out of date from here on; should the run fail now, nothing has been checked.
             self.verdict = Verdict::default();
@@ -426,7 +553,14 @@ impl Controller {
             && let Some(load) = self.load.take()
         {
             self.reported = true;
-            let report = load.into_report(&self.plan, &self.settings, &self.system, self.verdict.clone(), partial);
+            let told = load::Told {
+                system: &self.system,
+                verdict: self.verdict.clone(),
+                partial,
+                lost: &self.lost,
+                clocks: self.plan_workers().map(|worker| self.links.offsets(worker)).collect(),
+            };
+            let report = load.into_report(now, &self.plan, &self.settings, told);
             self.unsound = unsound(&report);
             self.outputs.push_back(Output::Report(Box::new(report)));
         }
@@ -437,6 +571,9 @@ impl Controller {
         if self.phase != Phase::TearDown {
             self.enter(Phase::TearDown);
         }
+        if self.links.alive_count() == 0 {
+            return self.finish();
+        }
         if self.topics_exist {
             self.topics_exist = false;
             let command = Command::DeleteTopics(self.plan.topics.iter().map(|topic| topic.name.clone()).collect());
@@ -444,11 +581,14 @@ impl Controller {
             return self.ask_first(now, self.settings.call_within * 2, &command);
         }
         self.closing = true;
-        self.ask(now, self.settings.call_within, |_, _| Command::Close);
+        self.clocks.next = None;
+        self.ask_all(now, self.settings.call_within, &Command::Close);
     }
 
     fn finish(&mut self) {
         self.asked = None;
+        self.clocks.next = None;
+        self.links.forget_all();
         let end = match self.cut.take() {
             Some(Cut::Failed(failure)) => End::Failed(failure),
             Some(Cut::Wanted) => End::Interrupted(self.reported),
@@ -462,6 +602,7 @@ impl Controller {
 
     fn fail(&mut self, now: Instant, failure: Failure) {
         self.asked = None;
+        self.clocks.awaited_until = None;
         if self.phase == Phase::TearDown {
             // The result is out; what cannot be cleaned up is told, and the next step taken.
             self.outputs.push_back(Output::Warning(format!("while cleaning up: {failure}")));
@@ -481,7 +622,11 @@ impl Controller {
             self.outputs.push_back(Output::Warning(failure.message));
         }
         let loading = self.load.as_ref().is_some_and(|load| load.is_under_way());
-        if loading && self.phase < Phase::Stop { self.stop_load(now) } else { self.report_and_tear_down(now) }
+        if loading && self.phase < Phase::Stop && self.links.alive_count() > 0 {
+            self.stop_load(now);
+        } else {
+            self.report_and_tear_down(now);
+        }
     }
 
     /// Ends the run because somebody wanted it, once nothing is being asked.
@@ -503,91 +648,173 @@ impl Controller {
     // Answers.
 
     fn on_response(&mut self, now: Instant, worker: WorkerId, response: Response) {
-        let Some(link) = self.workers.get(worker.0 as usize) else { return };
-        let Some(asked) = &mut self.asked else { return };
-        // Anything else is a late copy of an answer that has been counted, or of another run.
-        if response.run != self.plan.run || response.number != link.number || asked.answers.contains_key(&worker) {
+        if !self.links.answered(worker, response.run, response.number) {
             return;
         }
+        let Some(asked) = &mut self.asked else { return };
+        let loading = self.load.as_ref().is_some_and(|load| load.is_under_way()) && self.phase < Phase::Stop;
         match response.outcome {
             Ok(event) => {
                 asked.answers.insert(worker, event);
-                if asked.answers.len() == self.workers.len() {
-                    let asked = self.asked.take().expect("it is being answered");
-                    self.on_answers(now, asked.what, asked.answers.into_values().collect());
+                if response.lease_ended && loading && self.cut.is_none() {
+                    let text = format!(
+                        "{} stopped its load by itself: it had heard nothing from here for {:?}",
+                        self.name(worker),
+                        self.settings.lease
+                    );
+                    return self.lose(now, worker, text, FailureKind::Broken);
                 }
             }
-            Err(failure) => {
-                let text =
-                    if self.workers.len() == 1 { failure.message } else { format!("{worker}: {}", failure.message) };
-                self.fail(now, Failure::new(failure.kind, text));
+            Err(failure) if failure.kind == FailureKind::Forgotten && !self.closing => {
+                let text = format!("{}: {}", self.name(worker), failure.message);
+                return self.lose(now, worker, text, FailureKind::Broken);
             }
+            Err(failure) => {
+                let one = self.settings.names.is_empty();
+                let text = if one { failure.message } else { format!("{}: {}", self.name(worker), failure.message) };
+                let failure = Failure::new(failure.kind, text);
+                if let Some(asked) = &mut self.asked {
+                    asked.failed.get_or_insert(failure);
+                }
+            }
+        }
+        self.go_on(now);
+    }
+
+    /// Goes on if everybody who is left has answered.
+    fn go_on(&mut self, now: Instant) {
+        if !self.links.all_answered() {
+            return;
+        }
+        let Some(asked) = self.asked.take() else { return };
+        match asked.failed {
+            Some(failure) => self.fail(now, failure),
+            None => self.on_answers(now, asked.what, asked.answers),
         }
     }
 
-    fn on_answers(&mut self, now: Instant, what: &'static str, events: Vec<Event>) {
+    /// A worker is lost for good.
+    fn lose(&mut self, now: Instant, worker: WorkerId, cause: String, kind: FailureKind) {
+        if !self.links.lose(worker) {
+            return;
+        }
+        self.outputs.push_back(Output::WorkerLost { worker, cause: cause.clone() });
+        let under_way = self.load.as_ref().is_some_and(|load| load.is_under_way());
+        let after = self.load.as_mut().map(|load| load.lose(now, worker, &self.plan)).unwrap_or_default();
+        self.lost.push(Lost { worker, after, cause: cause.clone() });
+        let goes_on = under_way && self.settings.on_loss == OnLoss::Continue && self.links.alive_count() > 0;
+        // Whoever failed or was stopped already goes on to its end with those who are left.
+        let ending = self.cut.is_some() && self.links.alive_count() > 0;
+        if goes_on || ending {
+            return self.go_on(now);
+        }
+        if self.phase == Phase::TearDown {
+            self.outputs.push_back(Output::Warning(format!("while cleaning up: {cause}")));
+            return if self.links.alive_count() == 0 { self.finish() } else { self.go_on(now) };
+        }
+        if let Some(asked) = &mut self.asked
+            && self.links.alive_count() > 0
+        {
+            asked.failed.get_or_insert(Failure::new(kind, cause));
+            return self.go_on(now);
+        }
+        self.fail(now, Failure::new(kind, cause));
+    }
+
+    /// Nobody waits for those who are silent any longer.
+    fn give_up_silent(&mut self, now: Instant) {
+        let Some(what) = self.asked.as_ref().map(|asked| asked.what) else { return };
+        let silent = self.links.silent();
+        if self.settings.names.is_empty() {
+            // This process is as alive as the controller; only its broker can be what it waits for.
+            let text = format!("this process did not answer \"{what}\" within its deadline");
+            if self.closing {
+                self.outputs.push_back(Output::Warning(text));
+                return self.finish();
+            }
+            self.links.forget_all();
+            return self.fail(now, Failure::new(FailureKind::Unreachable, text));
+        }
+        for (worker, trouble) in silent {
+            let trouble = trouble.map_or_else(String::new, |trouble| format!(" (last trouble: {trouble})"));
+            let text = format!(
+                "Timeout waiting for worker response: {} did not answer \"{what}\" in time{trouble}; look into its log, and \
+                 whether it reaches the messaging system, or allow more with --call-timeout",
+                self.name(worker),
+            );
+            self.lose(now, worker, text, FailureKind::Unreachable);
+        }
+    }
+
+    fn plan_workers(&self) -> impl Iterator<Item = WorkerId> + use<> {
+        (0..self.plan.workers).map(WorkerId)
+    }
+
+    fn on_answers(&mut self, now: Instant, what: &'static str, events: BTreeMap<WorkerId, Event>) {
         if self.stop_wanted && self.phase < Phase::Stop {
             return self.cut_as_wanted(now);
         }
-        let mut snapshots = Vec::new();
-        let mut missing: BTreeMap<SubscriptionId, Missing> = BTreeMap::new();
-        for event in events {
+        let mut snapshots = BTreeMap::new();
+        let mut findings = Vec::new();
+        for (worker, event) in events {
             match event {
                 Event::Prepared { system } => self.system = system,
-                Event::Read(snapshot) => snapshots.push(*snapshot),
-                Event::Verified(found) => {
-                    for (subscription, found) in found {
-                        let sum = missing.entry(subscription).or_default();
-                        sum.confirmed += found.confirmed;
-                        sum.missing += found.missing;
-                        sum.by_count_only |= found.by_count_only;
-                    }
+                Event::Read(snapshot) => {
+                    snapshots.insert(worker, *snapshot);
                 }
+                Event::Verified(found) => findings.push(*found),
                 Event::Done => {}
             }
         }
-        if !snapshots.is_empty()
-            && let Some(load) = &mut self.load
-            && let Err(failure) = load.read(&snapshots)
-        {
-            return self.fail(now, failure);
-        }
+        let read = !snapshots.is_empty();
         match self.phase {
-            Phase::Prepare => self.create_topics(now),
+            Phase::Prepare => {
+                if self.settings.clocks == Clocks::Measured {
+                    self.clocks.next = Some(now);
+                }
+                self.create_topics(now);
+            }
             Phase::CreateTopics => self.create_consumers(now),
             Phase::CreateConsumers => self.create_producers(now),
             Phase::CreateProducers if self.plan.paths() > 0 => self.probe(now),
             // Without consumers nothing is probed: the load is started from here, and its start answered here.
             Phase::CreateProducers if self.load.is_none() => self.start_load(now),
             Phase::Probe if self.load.is_none() => self.on_probed(now, &snapshots),
-            Phase::CreateProducers
-            | Phase::Probe
-            | Phase::WarmUp
-            | Phase::Search
-            | Phase::Settle
-            | Phase::FillBacklog
-            | Phase::DrainBacklog
-            | Phase::Measure => self.on_load(now, !snapshots.is_empty()),
-            Phase::Stop if snapshots.is_empty() => self.ask(now, self.settings.call_within, |_, _| Command::Read),
+            _ => {
+                if read
+                    && let Some(load) = &mut self.load
+                    && let Err(failure) = load.read(snapshots)
+                {
+                    return self.fail(now, failure);
+                }
+                self.on_answers_under_load(now, what, read, findings);
+            }
+        }
+    }
+
+    fn on_answers_under_load(&mut self, now: Instant, what: &'static str, read: bool, findings: Vec<Findings>) {
+        match self.phase {
+            Phase::Stop if !read => self.ask_read(now),
             Phase::Stop => {
                 self.emit_period(now, Phase::Stop);
                 self.drain(now);
             }
-            Phase::Drain if snapshots.is_empty() => self.drain.next = Some(now),
+            Phase::Drain if !read => self.drain.next = Some(now),
             Phase::Drain => self.on_drained(now),
-            Phase::Verify => self.on_verified(now, missing),
+            Phase::Verify => self.on_verified(now, findings),
             Phase::TearDown if what == "close" => self.finish(),
             Phase::TearDown => self.tear_down(now),
+            _ => self.on_load(now, read),
         }
     }
 
     /// Something was answered while the load goes on: a read, or a command of the phase.
     fn on_load(&mut self, now: Instant, read: bool) {
-        let (settings, plan) = (&self.settings, &self.plan);
+        let plan = &self.plan;
         let Some(load) = &mut self.load else { return };
         if !load.is_under_way() {
             // The load has just been started.
-            let phase = load.begin(now, settings, plan);
+            let phase = load.begin(plan);
             return self.enter(phase);
         }
         if !read {
@@ -603,7 +830,7 @@ impl Controller {
                 if next != phase {
                     self.enter(next);
                 }
-                self.ask(now, self.settings.call_within, |_, _| command.clone());
+                self.ask_all(now, self.settings.call_within, &command);
             }
             load::Next::Stop => self.stop_load(now),
             load::Next::Fail(failure) => self.fail(now, failure),
@@ -621,12 +848,25 @@ impl Controller {
 /// The first look for the probes: on an idle broker they pass within a few milliseconds.
 const LOOK_FIRST: Duration = Duration::from_millis(10);
 
+/// The first rounds of questions to the clocks, and the pause between them; then there is one in each period.
+const CLOCK_ROUNDS_FIRST: u32 = 24;
+const CLOCK_ROUND: Duration = Duration::from_millis(10);
+/// Rounds to wait for before a load begins.
+const CLOCK_ROUNDS_MIN: u32 = 8;
+
 /// Rounds of probes; after that a path that stays closed is waited for, not probed again.
 const PROBES_MAX: u32 = 20;
 
 /// What makes a finished run not sound.
 fn unsound(report: &Report) -> Vec<String> {
     let mut reasons = Vec::new();
+    for row in &report.workers {
+        if let Some(lost) = &row.lost
+            && report.partial.is_none()
+        {
+            reasons.push(format!("{} ({}) was lost: {}", row.worker, row.name, lost.cause));
+        }
+    }
     let seen = report.verdict.seen();
     let corrupted = report.whole.arrivals.corrupted;
     if report.verdict.lost() > 0 {
@@ -659,12 +899,30 @@ impl Machine for Controller {
     fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
             Input::FromWorker { worker, response } => self.on_response(now, worker, response),
-            Input::WorkerGone { worker, cause } => {
-                self.fail(now, Failure::new(FailureKind::Unreachable, format!("{worker} is gone: {cause}")));
+            Input::CallFailed { worker, number, trouble } => {
+                let refused = trouble.kind == TroubleKind::Refused;
+                if let Some(cause) = self.links.failed(now, worker, number, trouble, &self.settings) {
+                    let text = if refused {
+                        format!("{}: {cause}", self.name(worker))
+                    } else {
+                        format!("Unable to connect to worker: {} is gone: {cause}", self.name(worker))
+                    };
+                    let kind = if refused { FailureKind::Refused } else { FailureKind::Unreachable };
+                    self.lose(now, worker, text, kind);
+                }
+            }
+            Input::Pong { worker, exchange } => {
+                if let Some(offsets) = self.links.offsets_mut(worker) {
+                    offsets.add(exchange);
+                }
+                if self.clocks.awaited_until.is_some() {
+                    self.start_load(now);
+                }
             }
             Input::Stop => {
                 self.stop_wanted = true;
                 if self.asked.is_none() && self.phase < Phase::Stop {
+                    self.clocks.awaited_until = None;
                     self.cut_as_wanted(now);
                 }
             }
@@ -672,24 +930,30 @@ impl Machine for Controller {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
+        while let Some((worker, request)) = self.links.pop_again(now) {
+            self.send(worker, request);
+        }
+        if self.clocks.next.is_some_and(|next| next <= now) {
+            self.ping(now);
+        }
         if let Some(asked) = &self.asked {
             if asked.deadline <= now {
-                let silent = self
-                    .workers
-                    .iter()
-                    .enumerate()
-                    .map(|(index, _)| WorkerId(u32::try_from(index).unwrap_or(u32::MAX)));
-                let silent: Vec<String> = silent
-                    .filter(|worker| !asked.answers.contains_key(worker))
-                    .map(|worker| worker.to_string())
-                    .collect();
-                let text = format!("{} did not answer \"{}\" within its deadline", silent.join(", "), asked.what);
-                if self.closing {
-                    self.outputs.push_back(Output::Warning(text));
-                    self.finish();
-                } else {
-                    self.fail(now, Failure::new(FailureKind::Unreachable, text));
-                }
+                self.give_up_silent(now);
+            }
+            return;
+        }
+        if let Some(until) = self.clocks.awaited_until {
+            if until > now {
+                return;
+            }
+            let unknown = self.links.alive().filter(|worker| self.links.offsets(*worker).wall_of(now).is_none());
+            for worker in unknown.collect::<Vec<_>>() {
+                let text = format!("the clock of {} could not be measured", self.name(worker));
+                self.lose(now, worker, text, FailureKind::Unreachable);
+            }
+            // By now each that is left is known, unless the run has failed by it.
+            if self.clocks.awaited_until.is_some() {
+                self.start_load(now);
             }
             return;
         }
@@ -699,18 +963,18 @@ impl Machine for Controller {
                 if self.probe.again_at <= now && self.probe.rounds < PROBES_MAX {
                     self.probe(now);
                 } else {
-                    self.ask(now, self.settings.call_within, |_, _| Command::Read);
+                    self.ask_read(now);
                 }
             }
             Phase::Drain if self.drain.next.is_some_and(|next| next <= now) => {
                 self.drain.next = None;
-                self.ask(now, self.settings.call_within, |_, _| Command::Read);
+                self.ask_read(now);
             }
             _ => {
                 if self.load.as_ref().and_then(Load::next_read).is_some_and(|next| next <= now)
                     && self.phase < Phase::Stop
                 {
-                    self.ask(now, self.settings.call_within, |_, _| Command::Read);
+                    self.ask_read(now);
                 }
             }
         }
@@ -721,8 +985,20 @@ impl Machine for Controller {
     }
 
     fn poll_timeout(&self) -> Option<Wake> {
+        let again = self.links.next_again().map(|at| Wake { at, why: "an exchange that failed is tried again" });
+        let ping = self.clocks.next.map(|at| Wake { at, why: "the clocks are asked" });
+        Wake::earlier(self.next_step(), Wake::earlier(again, ping))
+    }
+}
+
+impl Controller {
+    /// What the run itself waits for.
+    fn next_step(&self) -> Option<Wake> {
         if let Some(asked) = &self.asked {
             return Some(Wake { at: asked.deadline, why: "deadline of a call" });
+        }
+        if let Some(at) = self.clocks.awaited_until {
+            return Some(Wake { at, why: "every clock must be known" });
         }
         let (at, why) = match self.phase {
             Phase::Probe if self.load.is_none() => (self.probe.look_at?, "look for the probes"),

@@ -14,10 +14,25 @@ pub struct Settings {
     pub driver: DriverConfig,
     /// The bytes of the workload's `payloadFile`, read by whoever starts the run; `None` where it names none.
     pub payload: Option<Vec<u8>>,
+    /// Who leads: told to workers, and by them to others. Default empty.
+    pub controller: String,
+    /// What the workers are called, in order: their addresses. Empty where the one worker is this process.
+    pub names: Vec<String>,
+    /// Whether to end runs of other controllers that the workers still obey. Default no.
+    pub take_over: bool,
+    /// What becomes of a run whose worker is lost under load. Default: it fails.
+    pub on_loss: OnLoss,
+    /// How workers' clocks relate to the controller's. Default: they are the same.
+    pub clocks: Clocks,
     /// A reporting interval. Default 1 s.
     pub period: Duration,
     /// Longest a worker may take to answer a call that creates nothing. Default 30 s.
     pub call_within: Duration,
+    /// Longest a worker may refuse to be connected to, from the first attempt that failed, before it counts as lost.
+    /// Default 10 s.
+    pub connect_within: Duration,
+    /// How long to wait before an exchange that failed is tried again. Default 200 ms.
+    pub retry_after: Duration,
     /// Longest creation of all topics, consumers or producers, or the passing of the probes, may take. Default 60 s.
     pub setup_within: Duration,
     /// Longest the client may take for the last delivery reports after the producers stop. Default 30 s.
@@ -43,6 +58,26 @@ pub struct Settings {
     pub drain_factor: u32,
 }
 
+/// What becomes of a run whose worker is lost under load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnLoss {
+    /// It stops, and what was measured until then is its partial result.
+    #[default]
+    Fail,
+    /// It goes on with the workers that are left; its result says from when.
+    Continue,
+}
+
+/// How workers' clocks relate to the controller's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Clocks {
+    /// Controller and worker are one process.
+    #[default]
+    Same,
+    /// Each worker has its own, which is measured again and again.
+    Measured,
+}
+
 impl Settings {
     /// The defaults, for this messaging system.
     #[must_use]
@@ -50,8 +85,15 @@ impl Settings {
         Self {
             driver,
             payload: None,
+            controller: String::new(),
+            names: Vec::new(),
+            take_over: false,
+            on_loss: OnLoss::Fail,
+            clocks: Clocks::Same,
             period: Duration::from_secs(1),
             call_within: Duration::from_secs(30),
+            connect_within: Duration::from_secs(10),
+            retry_after: Duration::from_millis(200),
             setup_within: Duration::from_secs(60),
             stop_within: Duration::from_secs(30),
             drain_within: Duration::from_secs(60),
@@ -66,13 +108,20 @@ impl Settings {
         }
     }
 
-    /// The longest a run of `workload` can take, whatever happens to it: the sum of all bounds.
+    /// The longest a run of `workload` over so many workers can take, whatever happens to it: the sum of all bounds.
     #[must_use]
-    pub fn longest(&self, workload: &Workload) -> Duration {
+    pub fn longest(&self, workload: &Workload, workers: u32) -> Duration {
         // Calls: prepare, the last look for probes, start, the last read of the load, stop, the read after it, resume,
         // the last look for messages, verify, both once more after silence, delete (which counts twice), close.
         let mut longest = self.call_within * 14 + self.setup_within * 4 + self.stop_within + self.drain_within;
         longest += self.start_after + workload.warmup_duration + workload.test_duration + self.period * 2;
+        if self.clocks == Clocks::Measured {
+            longest += self.call_within;
+        }
+        if self.on_loss == OnLoss::Continue {
+            // Each worker that is lost is waited for once.
+            longest += self.call_within * workers;
+        }
         if workload.rate == RateGoal::Search {
             longest += self.search_within + self.period * 12;
         }

@@ -8,6 +8,7 @@ use crate::{
     },
     id::RunId,
     machine::settle,
+    protocol::event::Missing,
     seed::Seed,
     stats::tally::Seen,
 };
@@ -130,14 +131,17 @@ impl RefWorker {
                 self.received = self.acked;
                 Event::Done
             }
-            Command::Read => Event::Read(Box::new(self.snapshot(now))),
+            Command::Read { .. } => Event::Read(Box::new(self.snapshot(now))),
             Command::Verify => {
                 let missing = Missing {
                     confirmed: self.snapshot(now).totals.acknowledgements.acked,
                     missing: self.loses,
                     by_count_only: false,
                 };
-                Event::Verified(BTreeMap::from([(SubscriptionId(0), missing)]))
+                Event::Verified(Box::new(Findings {
+                    compared: BTreeMap::from([(SubscriptionId(0), missing)]),
+                    ..Findings::default()
+                }))
             }
             _ => Event::Done,
         }))
@@ -156,7 +160,7 @@ struct Played {
 /// Plays a run to its end; `stop_at` is when somebody wants it to end.
 fn play(workload: Workload, mut worker: RefWorker, stop_at: Option<Duration>) -> Played {
     let settings = Settings::new(DriverConfig { name: "d".to_owned(), kind: DriverKind::Embedded });
-    let bound = settings.longest(&workload);
+    let bound = settings.longest(&workload, 1);
     let mut now = Instant(5_000_000_000);
     let began = now;
     let mut controller = Controller::new(now, Plan::new(RunId(1), Seed(1), workload, 1), settings);
@@ -167,6 +171,7 @@ fn play(workload: Workload, mut worker: RefWorker, stop_at: Option<Duration>) ->
         let wake = settle(&mut controller, now, |output| {
             match output {
                 Output::ToWorker { request, .. } => requests.push(request),
+                Output::Ping(_) | Output::WorkerLost { .. } => {}
                 Output::Entered(phase) => phases.push(phase),
                 Output::Period(_) => {}
                 Output::Report(made) => report = Some(*made),
@@ -185,7 +190,7 @@ fn play(workload: Workload, mut worker: RefWorker, stop_at: Option<Duration>) ->
         for Request { run, number, command, .. } in requests {
             now += Duration::from_millis(1);
             if let Some(outcome) = worker.answer(now, &command) {
-                let response = Response { run, number, outcome };
+                let response = Response { run, number, outcome, lease_ended: false };
                 // Every answer comes twice; the second must change nothing.
                 for response in [response.clone(), response] {
                     controller.handle_input(now, Input::FromWorker { worker: WorkerId(0), response });
@@ -308,9 +313,9 @@ fn a_worker_that_never_answers_is_named_and_the_run_ends() {
         let played = play(workload(), RefWorker { mute: Some(step), ..RefWorker::new() }, None);
         if step == "close" {
             assert_eq!(played.end, End::Sound, "the result was out already");
-            assert_eq!(played.warnings, ["worker 0 did not answer \"close\" within its deadline"]);
+            assert_eq!(played.warnings, ["this process did not answer \"close\" within its deadline"]);
         } else {
-            let text = format!("worker 0 did not answer \"{step}\" within its deadline");
+            let text = format!("this process did not answer \"{step}\" within its deadline");
             assert_eq!(played.end, End::Failed(Failure::new(FailureKind::Unreachable, text)));
         }
     }
@@ -344,7 +349,7 @@ fn a_failure_after_a_stop_before_the_load_is_no_failure() {
     let worker = RefWorker { mute: Some("create topics"), ..RefWorker::new() };
     let played = play(workload(), worker, Some(2 * SECOND));
     assert_eq!(played.end, End::Interrupted(false));
-    assert_eq!(played.warnings, ["worker 0 did not answer \"create topics\" within its deadline"]);
+    assert_eq!(played.warnings, ["this process did not answer \"create topics\" within its deadline"]);
     assert!(played.report.is_none());
 }
 

@@ -170,6 +170,22 @@ impl Ledger {
         self.probed.iter().filter(|probed| **probed).count() as u64
     }
 
+    /// Places (within the topic) of producers of which a probe has arrived.
+    #[must_use]
+    pub fn probed_places(&self) -> SequenceSet {
+        let mut places = SequenceSet::new();
+        for (place, _) in (0..).zip(&self.probed).filter(|(_, probed)| **probed) {
+            places.insert(place);
+        }
+        places
+    }
+
+    /// What arrived, by the producer's place in the topic.
+    #[must_use]
+    pub fn sequences(&self) -> &[SequenceSet] {
+        &self.sequences
+    }
+
     /// Of the messages in `confirmed`, those of the producer at `place` that never arrived here.
     #[must_use]
     pub fn missing(&self, place: u32, confirmed: &SequenceSet) -> u64 {

@@ -25,6 +25,9 @@ pub struct Plan {
     pub workload: Workload,
     /// How many workers it was dealt to.
     pub workers: u32,
+    /// In which way.
+    #[serde(default)]
+    pub topology: Topology,
     /// In order of their index.
     pub topics: Vec<Topic>,
     /// In order of their id.
@@ -33,6 +36,19 @@ pub struct Plan {
     pub subscriptions: Vec<Subscription>,
     /// In order of their id.
     pub consumers: Vec<Consumer>,
+}
+
+/// Which workers produce and which consume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Topology {
+    /// Every worker does both.
+    #[default]
+    Shared,
+    /// Each worker does one of the two, as upstream: of N workers the last `N - N div 2` consume.
+    Split {
+        /// `-x`: only `(N + 2) div 3` produce.
+        more_consumers: bool,
+    },
 }
 
 /// A topic to create.
@@ -85,7 +101,17 @@ impl Plan {
     /// If there is no worker.
     #[must_use]
     pub fn new(run: RunId, seed: Seed, workload: Workload, workers: u32) -> Self {
+        Self::with_topology(run, seed, workload, workers, Topology::Shared)
+    }
+
+    /// As [`Self::new`], with a choice of who produces and who consumes.
+    ///
+    /// # Panics
+    /// If there is no worker, or only one to be split.
+    #[must_use]
+    pub fn with_topology(run: RunId, seed: Seed, workload: Workload, workers: u32, topology: Topology) -> Self {
         assert!(workers > 0, "somebody must do the work");
+        let roles = partition::Roles::new(workers, topology);
         let mut names = Seed(run.0).stream("names");
         let topics: Vec<_> = (0..workload.topics)
             .map(|index| Topic {
@@ -97,7 +123,7 @@ impl Plan {
         let producers = (0..workload.topics * per_topic).map(|id| Producer {
             id: ProducerId(id),
             topic: TopicIndex(id / per_topic),
-            worker: partition::owner(workload.topics, workers, id / per_topic, id % per_topic),
+            worker: roles.producer(workload.topics, id / per_topic, id % per_topic),
         });
         let subscriptions: Vec<_> = (0..workload.topics * workload.subscriptions_per_topic)
             .map(|id| Subscription {
@@ -109,14 +135,41 @@ impl Plan {
         let members = workload.consumers_per_subscription;
         let consumers = subscriptions.iter().flat_map(|subscription| {
             let (topic, nth) = (subscription.topic.0, subscription.id.0 % workload.subscriptions_per_topic);
+            let (roles, workload) = (&roles, &workload);
             (0..members).map(move |member| Consumer {
                 id: ConsumerId(subscription.id.0 * members + member),
                 subscription: subscription.id,
-                worker: partition::owner(workload.topics, workers, topic, nth * members + member),
+                worker: roles.consumer(workload.topics, topic, nth * members + member),
             })
         });
         let (producers, consumers) = (producers.collect(), consumers.collect());
-        Self { run, seed, workers, topics, producers, subscriptions, consumers, workload }
+        Self { run, seed, workers, topology, topics, producers, subscriptions, consumers, workload }
+    }
+
+    /// For each topic the worker that runs all its producers and consumers; `None` if several share them.
+    #[must_use]
+    pub fn owners(&self) -> Vec<Option<WorkerId>> {
+        let mut owners: Vec<Owners> = vec![Owners::Nobody; self.topics.len()];
+        let consumed =
+            self.consumers.iter().map(|it| (self.subscriptions[it.subscription.0 as usize].topic, it.worker));
+        for (topic, worker) in self.producers.iter().map(|it| (it.topic, it.worker)).chain(consumed) {
+            let owner = &mut owners[topic.0 as usize];
+            *owner = match *owner {
+                Owners::Nobody => Owners::One(worker),
+                Owners::One(one) if one == worker => Owners::One(one),
+                _ => Owners::Several,
+            };
+        }
+        owners.into_iter().map(|owner| if let Owners::One(worker) = owner { Some(worker) } else { None }).collect()
+    }
+
+    /// What each worker runs, in order of the workers: one walk, for there may be thousands of them.
+    #[must_use]
+    pub fn shares(&self) -> Vec<Share<'_>> {
+        let mut shares: Vec<Share<'_>> = (0..self.workers).map(|_| Share::default()).collect();
+        self.producers.iter().for_each(|producer| shares[producer.worker.0 as usize].producers.push(producer));
+        self.consumers.iter().for_each(|consumer| shares[consumer.worker.0 as usize].consumers.push(consumer));
+        shares
     }
 
     /// The producers of one worker, in order of their id.
@@ -137,6 +190,23 @@ impl Plan {
         }
         self.producers.len() as u64 * u64::from(self.workload.subscriptions_per_topic)
     }
+}
+
+/// What one worker runs.
+#[derive(Clone, Debug, Default)]
+pub struct Share<'a> {
+    /// In order of their id.
+    pub producers: Vec<&'a Producer>,
+    /// In order of their id.
+    pub consumers: Vec<&'a Consumer>,
+}
+
+/// Who runs the producers and consumers of a topic.
+#[derive(Clone, Copy)]
+enum Owners {
+    Nobody,
+    One(WorkerId),
+    Several,
 }
 
 /// The placement, as it is printed before anything starts.

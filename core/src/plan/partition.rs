@@ -4,7 +4,11 @@ use std::{collections::BTreeSet, fmt};
 
 use rand::Rng;
 
-use crate::{config::workload::RateGoal, id::WorkerId, plan::Plan, plan::rate::Rate};
+use crate::{
+    config::workload::RateGoal,
+    id::WorkerId,
+    plan::{Plan, Topology, rate::Rate},
+};
 
 /// Who runs the `nth` producer (or consumer) of `topic`.
 ///
@@ -15,6 +19,39 @@ pub fn owner(topics: u32, workers: u32, topic: u32, nth: u32) -> WorkerId {
     let place =
         if topics >= workers { u64::from(topic) } else { u64::from(nth) * u64::from(topics) + u64::from(topic) };
     WorkerId(u32::try_from(place % u64::from(workers)).expect("a remainder is below its divisor"))
+}
+
+/// Which workers produce and which consume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Roles {
+    producers: Vec<WorkerId>,
+    consumers: Vec<WorkerId>,
+}
+
+impl Roles {
+    /// Upstream's arithmetic for split roles: the list reversed, the first of it consume, the rest produce.
+    pub(super) fn new(workers: u32, topology: Topology) -> Self {
+        let all: Vec<WorkerId> = (0..workers).map(WorkerId).collect();
+        let Topology::Split { more_consumers } = topology else {
+            return Self { producers: all.clone(), consumers: all };
+        };
+        assert!(workers > 1, "one worker cannot be split");
+        let producing = if more_consumers { (workers + 2) / 3 } else { workers / 2 } as usize;
+        let reversed = |part: &[WorkerId]| part.iter().rev().copied().collect();
+        Self { producers: reversed(&all[..producing]), consumers: reversed(&all[producing..]) }
+    }
+
+    pub(super) fn producer(&self, topics: u32, topic: u32, nth: u32) -> WorkerId {
+        Self::of(&self.producers, topics, topic, nth)
+    }
+
+    pub(super) fn consumer(&self, topics: u32, topic: u32, nth: u32) -> WorkerId {
+        Self::of(&self.consumers, topics, topic, nth)
+    }
+
+    fn of(part: &[WorkerId], topics: u32, topic: u32, nth: u32) -> WorkerId {
+        part[owner(topics, u32::try_from(part.len()).expect("workers fit in 32 bits"), topic, nth).0 as usize]
+    }
 }
 
 /// 7 random characters, as upstream ends its names: 5 random bytes in unpadded URL-safe base64.
@@ -29,16 +66,10 @@ pub fn suffix(rng: &mut impl Rng) -> String {
 /// Writes who produces and consumes what, at what rate, a line per worker.
 pub(super) fn write_placement(plan: &Plan, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let all = u32::try_from(plan.producers.len()).unwrap_or(u32::MAX);
-    for worker in (0..plan.workers).map(WorkerId) {
-        let producers = plan.producers_of(worker).count();
-        let consumers = plan.consumers_of(worker).count();
-        let topics: BTreeSet<u32> = plan
-            .producers_of(worker)
-            .map(|producer| producer.topic.0)
-            .chain(
-                plan.consumers_of(worker).map(|consumer| plan.subscriptions[consumer.subscription.0 as usize].topic.0),
-            )
-            .collect();
+    for (worker, share) in (0..).map(WorkerId).zip(plan.shares()) {
+        let (producers, consumers) = (share.producers.len(), share.consumers.len());
+        let read = share.consumers.iter().map(|consumer| plan.subscriptions[consumer.subscription.0 as usize].topic.0);
+        let topics: BTreeSet<u32> = share.producers.iter().map(|producer| producer.topic.0).chain(read).collect();
         let rate = match plan.workload.rate {
             RateGoal::Search => "as fast as holds".to_owned(),
             RateGoal::Fixed(_) if producers == 0 => "0 msg/s".to_owned(),
@@ -123,6 +154,27 @@ mod tests {
              worker 1: topics 1, 4, 7; 3 producers, 3000 msg/s; 3 consumers\n  \
              worker 2: topics 2, 5, 8; 3 producers, 3000 msg/s; 3 consumers\n"
         );
+    }
+
+    /// Upstream's table for N workers, and its reversed list: of 5, w4 w3 w2 consume, w1 w0 produce.
+    #[test]
+    fn split_roles_are_upstreams() {
+        let producing =
+            |workers, more_consumers| Roles::new(workers, Topology::Split { more_consumers }).producers.len();
+        assert_eq!([2, 3, 4, 5, 6, 7, 8, 9, 10].map(|n| producing(n, false)), [1, 1, 2, 2, 3, 3, 4, 4, 5]);
+        assert_eq!([2, 3, 4, 5, 6, 7, 8, 9, 10].map(|n| producing(n, true)), [1, 1, 2, 2, 2, 3, 3, 3, 4]);
+        let roles = Roles::new(5, Topology::Split { more_consumers: false });
+        assert_eq!(roles.consumers, [4, 3, 2].map(WorkerId));
+        assert_eq!(roles.producers, [1, 0].map(WorkerId));
+    }
+
+    #[test]
+    fn a_topic_belongs_to_one_worker_or_to_several() {
+        let owners = |topics, workers| Plan::new(RunId(1), Seed(1), workload(topics, 2, 1, 1), workers).owners();
+        assert_eq!(owners(3, 2), [Some(WorkerId(0)), Some(WorkerId(1)), Some(WorkerId(0))]);
+        assert_eq!(owners(1, 2), [None]);
+        let nobody = Plan::new(RunId(1), Seed(1), workload(1, 0, 0, 0), 2);
+        assert_eq!(nobody.owners(), [None]);
     }
 
     #[test]

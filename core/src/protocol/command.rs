@@ -13,6 +13,7 @@ use crate::{
     load::payload::PayloadRecipe,
     plan::rate::Rate,
     seed::Seed,
+    time::WallTime,
 };
 
 /// What a worker can be told to do.
@@ -34,8 +35,10 @@ pub enum Command {
         rate: Rate,
         /// Producers of the whole run.
         producers: u32,
-        /// How long after this command arrives message 0 is due.
-        after: Duration,
+        /// When message 0 is due.
+        begin: Begin,
+        /// See [`Command::Read`].
+        correction: i64,
     },
     /// Go on at another total rate, from now, with a fresh schedule. Debt of the old one is given up, and counted.
     SetRate {
@@ -47,13 +50,18 @@ pub enum Command {
     /// Fetch again.
     ResumeConsumers,
     /// Tell everything counted so far.
-    Read,
+    Read {
+        /// Nanoseconds by which the fleet's time is ahead of this worker's wall clock, as far as the controller knows by
+        /// now. Messages are stamped and received in the fleet's time, so that latencies between workers make sense.
+        correction: i64,
+    },
     /// Stop sending; wait, within this bound, until every message sent has its delivery report.
     StopLoad {
         /// Messages without a report by then are failed ones.
         within: Duration,
     },
-    /// Compare what was confirmed with what each subscription received.
+    /// Compare what was confirmed with what each subscription received; where others hold a part of either, tell what
+    /// is here.
     Verify,
     /// Delete these topics, which this run created.
     DeleteTopics(Vec<String>),
@@ -76,7 +84,7 @@ impl Command {
             Self::SetRate { .. } => "set rate",
             Self::PauseConsumers => "pause consumers",
             Self::ResumeConsumers => "resume consumers",
-            Self::Read => "read",
+            Self::Read { .. } => "read",
             Self::StopLoad { .. } => "stop load",
             Self::Verify => "verify",
             Self::DeleteTopics(_) => "delete topics",
@@ -98,6 +106,16 @@ impl Command {
     }
 }
 
+/// When a load begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Begin {
+    /// So long after the command arrives: where controller and worker are one process.
+    After(Duration),
+    /// At this instant of the worker's own wall clock, which its controller has measured: all workers of a fleet begin
+    /// at once. Whoever is told too late is behind its schedule from the first message on.
+    At(WallTime),
+}
+
 /// What a worker must know before it can create anything.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Preparation {
@@ -117,6 +135,10 @@ pub struct Preparation {
     pub producers_per_topic: u32,
     /// Silence of the controller after which the worker stops its load by itself.
     pub lease: Duration,
+    /// Who leads the run, for those who are refused meanwhile: `omb 4711 on host-a`.
+    pub controller: String,
+    /// Whether to end the run of another controller that the worker may still obey.
+    pub take_over: bool,
 }
 
 /// A topic to create.
@@ -137,6 +159,8 @@ pub struct ProducerSpec {
     pub topic: String,
     /// The topic's partitions.
     pub partitions: u32,
+    /// Whether this worker also runs all other producers and all consumers of the topic.
+    pub whole: bool,
 }
 
 /// A consumer to create.
@@ -156,4 +180,6 @@ pub struct ConsumerSpec {
     pub members: u32,
     /// The topic's partitions, to be shared out among them.
     pub partitions: u32,
+    /// Whether this worker also runs all producers and all other consumers of the topic.
+    pub whole: bool,
 }

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::SubscriptionId,
-    stats::tally::Totals,
+    id::{ProducerId, SubscriptionId},
+    stats::{sequence::SequenceSet, tally::Totals},
     time::{Instant, WallTime},
 };
 
@@ -23,7 +23,7 @@ pub enum Event {
     /// Everything counted so far.
     Read(Box<Snapshot>),
     /// What the comparison of confirmed and received found.
-    Verified(BTreeMap<SubscriptionId, Missing>),
+    Verified(Box<Findings>),
 }
 
 /// Everything a worker has counted since its load began, and how it fares.
@@ -39,8 +39,11 @@ pub struct Snapshot {
     pub in_flight: u64,
     /// How far the oldest message that is due but not sent lies behind its schedule.
     pub schedule_lag: Duration,
-    /// Pairs of producer and subscription between which a probe has passed.
+    /// Pairs of producer and subscription between which a probe has passed, of topics that this worker has as a whole.
     pub paths_open: u64,
+    /// For each subscription of other topics, the places (within the topic) of the producers whose probe arrived here.
+    /// Empty once the load has begun.
+    pub probed: BTreeMap<SubscriptionId, SequenceSet>,
     /// The worker's process.
     pub process: Process,
     /// What went wrong so far, the most frequent first, at most [`Snapshot::PROBLEMS_MAX`].
@@ -63,6 +66,7 @@ pub struct Problem {
 
 /// What the worker's process has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Process {
     /// CPU time of all its threads since it began.
     pub cpu: Duration,
@@ -72,14 +76,44 @@ pub struct Process {
     pub memory_bytes: u64,
     /// Most memory it ever held, in bytes.
     pub memory_bytes_max: u64,
+    /// Cores it may use; 0 if unknown.
+    pub cores: u32,
+    /// Bytes received over the network interfaces of its host since that started, loopback included.
+    pub received_bytes: u64,
+    /// Bytes sent, likewise.
+    pub sent_bytes: u64,
 }
 
 impl Process {
+    /// Adds what another worker's process has used.
+    pub fn add(&mut self, other: &Self) {
+        self.cpu += other.cpu;
+        self.broker_cpu += other.broker_cpu;
+        self.memory_bytes += other.memory_bytes;
+        self.memory_bytes_max += other.memory_bytes_max;
+        self.cores += other.cores;
+        self.received_bytes += other.received_bytes;
+        self.sent_bytes += other.sent_bytes;
+    }
+
     /// CPU of the client alone: without the embedded broker.
     #[must_use]
     pub fn client_cpu(&self) -> Duration {
         self.cpu.saturating_sub(self.broker_cpu)
     }
+}
+
+/// What the comparison of confirmed and received found at one worker.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Findings {
+    /// Subscriptions to topics that this worker has as a whole: compared here.
+    pub compared: BTreeMap<SubscriptionId, Missing>,
+    /// Of other topics: what was confirmed to the producers here.
+    pub confirmed: BTreeMap<ProducerId, SequenceSet>,
+    /// Of other topics: what the consumers here received, by the place of the producer within the topic.
+    pub received: BTreeMap<SubscriptionId, Vec<SequenceSet>>,
+    /// Whether messages carry no header, so that they can only be counted.
+    pub by_count_only: bool,
 }
 
 /// Messages confirmed to the producers that a subscription did not receive.
@@ -125,8 +159,11 @@ pub enum FailureKind {
     Unreachable,
     /// It says no: authentication, permission, quota, replication factor.
     Refused,
-    /// The worker obeys another run, or the command does not fit its state.
+    /// The command does not fit the worker's state, or is of another version.
     Protocol,
+    /// The worker does not obey the run any more: it was restarted, its lease ended, another controller took it over, or
+    /// it is being shut down. What it had counted is gone.
+    Forgotten,
     /// The run itself failed: something broke while it went on.
     Broken,
 }

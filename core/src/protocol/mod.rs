@@ -9,7 +9,7 @@ pub mod event;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::id::RunId;
+use crate::{id::RunId, time::WallTime};
 pub use command::Command;
 pub use event::{Event, Failure, FailureKind};
 
@@ -41,6 +41,30 @@ pub struct Response {
     pub number: u64,
     /// What came of it.
     pub outcome: Result<Event, Failure>,
+    /// The worker stopped its load by itself, since its controller was silent for the lease.
+    pub lease_ended: bool,
+}
+
+/// What `GET /v1/hello` answers, as JSON, which every version can read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Hello {
+    /// Version of this protocol.
+    pub protocol: u16,
+    /// Version of omb.
+    pub omb: String,
+    /// Drawn when the process began: two addresses with one instance are one worker.
+    pub instance: String,
+    /// Who leads the run it obeys; `None` if it is free.
+    pub controller: Option<String>,
+}
+
+/// What `POST /v1/clock` answers: when the question arrived and when the answer left, by the worker's wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Clock {
+    /// When the question arrived.
+    pub received: WallTime,
+    /// When the answer left.
+    pub answered: WallTime,
 }
 
 /// Bytes that are no message of ours.
@@ -49,6 +73,9 @@ pub enum DecodeError {
     /// Longer than [`BODY_MAX`].
     #[error("a body of {0} bytes is longer than the limit of {BODY_MAX}")]
     TooLong(usize),
+    /// A request of another version, which cannot be read further.
+    #[error("version {0} of the protocol is spoken there, version {VERSION} here")]
+    OtherVersion(u16),
     /// Not decodable, or followed by something else.
     #[error("not a message of this protocol: {0}")]
     Malformed(String),
@@ -78,6 +105,17 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     }
 }
 
+/// Decodes a request. Its version stands first, so that one of another version can be told from garbage.
+///
+/// # Errors
+/// As [`decode`]; and if it is of another version.
+pub fn decode_request(bytes: &[u8]) -> Result<Request, DecodeError> {
+    match bincode::serde::decode_from_slice::<u16, _>(bytes, bincode::config::standard()) {
+        Ok((version, _)) if version != VERSION => Err(DecodeError::OtherVersion(version)),
+        _ => decode(bytes),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -96,7 +134,8 @@ mod tests {
             .seen
             .insert(crate::id::SubscriptionId(3), Seen { received: 5, distinct: 4, duplicated: 1, reordered: 0 });
         let snapshot = Snapshot { totals, ..Snapshot::default() };
-        let response = Response { run: RunId(1), number: 2, outcome: Ok(Event::Read(Box::new(snapshot))) };
+        let response =
+            Response { run: RunId(1), number: 2, outcome: Ok(Event::Read(Box::new(snapshot))), lease_ended: false };
         let bytes = encode(&response);
         assert_eq!(decode::<Response>(&bytes), Ok(response));
         assert!(bytes.len() < 8_192, "{} bytes: a snapshot stays small", bytes.len());
@@ -104,16 +143,23 @@ mod tests {
 
     #[test]
     fn trailing_bytes_are_refused() {
-        let mut bytes = encode(&Request { version: VERSION, run: RunId(1), number: 1, command: Command::Read });
+        let mut bytes = encode(&Request { version: VERSION, run: RunId(1), number: 1, command: Command::Probe });
         bytes.push(0);
         assert!(matches!(decode::<Request>(&bytes), Err(DecodeError::Malformed(_))));
+    }
+
+    #[test]
+    fn another_version_is_told_from_garbage() {
+        let request = Request { version: 7, run: RunId(1), number: 1, command: Command::Probe };
+        assert_eq!(decode_request(&encode(&request)), Err(DecodeError::OtherVersion(7)));
+        assert!(matches!(decode_request(&[1, 2]), Err(DecodeError::Malformed(_))));
     }
 
     proptest! {
         /// Whatever arrives is decoded or refused; it never panics.
         #[test]
         fn garbage_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = decode::<Request>(&bytes);
+            let _ = decode_request(&bytes);
             let _ = decode::<Response>(&bytes);
         }
     }

@@ -110,7 +110,9 @@ pub(crate) fn period(phase: Phase, n: u64, totals: Totals) -> Period {
             broker_cpu: Duration::ZERO,
             memory_bytes: 90_000_000,
             memory_bytes_max: 95_000_000,
+            ..Process::default()
         },
+        workers: Vec::new(),
     }
 }
 
@@ -146,7 +148,9 @@ pub(crate) fn of(periods: Vec<Period>, rest: Totals) -> Report {
         whole,
         found: None,
         backlog: None,
-        verdict: Verdict { subscriptions, drained: Drained::Completely },
+        verdict: Verdict { subscriptions, unverified: 0, drained: Drained::Completely },
+        workers: Vec::new(),
+        clock_error: None,
         problems: Vec::new(),
         partial: None,
     }

@@ -31,11 +31,12 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::SubscriptionId,
+    id::{SubscriptionId, WorkerId},
+    offset::Offsets,
     plan::Plan,
     protocol::event::{Missing, Problem, Process},
     stats::tally::{Seen, Totals},
-    time::WallTime,
+    time::{Instant, WallTime},
 };
 
 pub use periods::Periods;
@@ -69,6 +70,13 @@ pub struct Report {
     pub client_cpu: Duration,
     /// What the process holds at the end.
     pub process: Process,
+    /// Each worker's part, in order; empty where the one worker is the controller's own process.
+    #[serde(default)]
+    pub workers: Vec<WorkerRow>,
+    /// How far the clocks of two workers between which messages pass may disagree: end-to-end latencies are right to
+    /// within this. `None` if every message is sent and received by one clock.
+    #[serde(default)]
+    pub clock_error: Option<Duration>,
     /// What a search for the highest rate found.
     pub found: Option<Found>,
     /// How the backlog built up and drained.
@@ -104,6 +112,96 @@ pub struct Period {
     pub schedule_lag: Duration,
     /// The worker's process at its end (added up over workers).
     pub process: Process,
+    /// Each worker's part, of those that are left; empty if there is but one. Told as it arrives and written to the
+    /// record, but not kept: a thousand workers would fill the memory within an hour.
+    #[serde(default)]
+    pub workers: Vec<WorkerPeriod>,
+}
+
+/// One worker's part of a period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerPeriod {
+    /// Which one.
+    pub worker: WorkerId,
+    /// How long the period was, on its own clock.
+    pub elapsed: Duration,
+    /// Messages handed to the client library.
+    pub attempted: u64,
+    /// Messages confirmed.
+    pub acked: u64,
+    /// Messages received.
+    pub received: u64,
+    /// How far its senders lay behind their schedule at the end.
+    pub schedule_lag: Duration,
+    /// CPU time its process used.
+    pub cpu: Duration,
+    /// Bytes its host received over the network, loopback included.
+    pub received_bytes: u64,
+    /// Bytes its host sent.
+    pub sent_bytes: u64,
+}
+
+/// One worker's part of a run: what it did in the phases that count.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerRow {
+    /// Which one.
+    pub worker: WorkerId,
+    /// Its address.
+    pub name: String,
+    /// Producers it was dealt: with the total rate, its rate follows from them.
+    pub producers: u32,
+    /// Consumers it was dealt.
+    pub consumers: u32,
+    /// How long was measured, on its own clock.
+    pub measured_for: Duration,
+    /// Messages handed to the client library.
+    pub attempted: u64,
+    /// Messages confirmed.
+    pub acked: u64,
+    /// Their payload bytes.
+    pub acked_bytes: u64,
+    /// Messages received.
+    pub received: u64,
+    /// Their payload bytes.
+    pub received_bytes: u64,
+    /// CPU time its process used.
+    pub cpu: Duration,
+    /// Bytes its host received over the network, loopback included.
+    pub net_received_bytes: u64,
+    /// Bytes its host sent.
+    pub net_sent_bytes: u64,
+    /// Its process at the end.
+    pub process: Process,
+    /// Sent minus intended over the whole load, warm-up included: p50, p99 and highest, ns.
+    pub schedule_error: [u64; 3],
+    /// How far its senders lay behind their schedule when it was last heard.
+    pub schedule_lag: Duration,
+    /// What is known of its clock.
+    pub clock: Option<WorkerClock>,
+    /// When and why it was given up.
+    pub lost: Option<Lost>,
+}
+
+/// What is known of a worker's clock at the end of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerClock {
+    /// Bound of the error of what is known.
+    pub error: Duration,
+    /// How much faster it runs than the controller's clock, in parts per million, with the bound of the error of that.
+    pub drift_ppm: Option<(f64, f64)>,
+    /// How often it answered.
+    pub answers: u64,
+}
+
+/// A worker that was given up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// Which one.
+    pub worker: WorkerId,
+    /// How long after the load's beginning; zero if it had not begun.
+    pub after: Duration,
+    /// Why, in one line.
+    pub cause: String,
 }
 
 /// The sum of a phase's periods.
@@ -146,6 +244,9 @@ pub struct BacklogTimes {
 pub struct Verdict {
     /// What each subscription saw, and what it missed.
     pub subscriptions: BTreeMap<SubscriptionId, (Seen, Missing)>,
+    /// Subscriptions of which nothing can be said, since a worker that had a part in them was lost.
+    #[serde(default)]
+    pub unverified: u32,
     /// How the wait for the last messages ended.
     pub drained: Drained,
 }
@@ -169,6 +270,15 @@ impl Found {
     pub const ACHIEVED_MIN: f64 = 0.95;
     /// Growth of the unread messages, as a share of the messages sent, that a rate which holds may show.
     pub const GROWTH_MAX: f64 = 0.05;
+}
+
+impl WorkerClock {
+    /// What `offsets` tell at `now`; `None` if the worker never answered.
+    #[must_use]
+    pub fn of(offsets: &Offsets, now: Instant) -> Option<Self> {
+        let estimate = offsets.estimate(now)?;
+        Some(Self { error: estimate.error, drift_ppm: offsets.drift_ppm(), answers: offsets.count() })
+    }
 }
 
 impl Report {

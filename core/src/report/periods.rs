@@ -65,14 +65,38 @@ pub(super) struct Frame {
 
 impl Frame {
     pub(super) fn of(period: &Period) -> Self {
-        let Period { phase, at, elapsed, wall, target, totals: _, unread, in_flight, schedule_lag, process } = *period;
+        let Period {
+            phase,
+            at,
+            elapsed,
+            wall,
+            target,
+            totals: _,
+            unread,
+            in_flight,
+            schedule_lag,
+            process,
+            workers: _,
+        } = *period;
         Self { phase, at, elapsed, wall, target, unread, in_flight, schedule_lag, process }
     }
 
     /// The period with these totals.
     pub(super) fn with(self, totals: Totals) -> Period {
         let Self { phase, at, elapsed, wall, target, unread, in_flight, schedule_lag, process } = self;
-        Period { phase, at, elapsed, wall, target, totals, unread, in_flight, schedule_lag, process }
+        Period {
+            phase,
+            at,
+            elapsed,
+            wall,
+            target,
+            totals,
+            unread,
+            in_flight,
+            schedule_lag,
+            process,
+            workers: Vec::new(),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
 use super::{
-    BacklogTimes, Found, Period, Periods, Phase, Report, Verdict,
+    BacklogTimes, Found, Period, Periods, Phase, Report, Verdict, WorkerRow,
     context::{Context, plan_json},
     histogram,
     json::counts_json,
@@ -27,7 +27,7 @@ use super::{
 use crate::{
     config::workload::{PayloadSource, Workload},
     id::{RunId, SubscriptionId},
-    plan::Plan,
+    plan::{Plan, Topology},
     protocol::event::{Problem, Process},
     seed::Seed,
     stats::{
@@ -99,6 +99,10 @@ pub struct Ending {
     pub client_cpu: Duration,
     /// The process at the end.
     pub process: Process,
+    /// Each worker's part.
+    pub workers: Vec<WorkerRow>,
+    /// How far clocks may disagree.
+    pub clock_error: Option<Duration>,
     /// What a search found.
     pub found: Option<Found>,
     /// How a backlog built up and drained.
@@ -115,6 +119,8 @@ struct Origin {
     run: RunId,
     seed: Seed,
     workers: u32,
+    #[serde(default)]
+    topology: Topology,
     workload: Workload,
 }
 
@@ -127,6 +133,10 @@ struct Tail {
     started_unix_ns: u64,
     client_cpu_ns: u64,
     process: Process,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    workers: Vec<WorkerRow>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    clock_error: Option<Duration>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     found: Option<Found>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -143,7 +153,7 @@ pub fn header(plan: &Plan, context: &Context, system: Option<&str>) -> String {
         // JSON is Unicode; a path need not be.
         *path = path.to_string_lossy().into_owned().into();
     }
-    let origin = Origin { run: plan.run, seed: plan.seed, workers: plan.workers, workload };
+    let origin = Origin { run: plan.run, seed: plan.seed, workers: plan.workers, topology: plan.topology, workload };
     let mut map = Map::new();
     let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
     put("kind", "run".into());
@@ -177,7 +187,11 @@ pub fn period(period: &Period) -> String {
         "receivedPerSecond": per_second(totals.arrivals.received, period.elapsed),
         "failedPerSecond": per_second(totals.acknowledgements.failed, period.elapsed),
     });
-    json!({ "kind": "period", "frame": plain(&frame), "rates": rates, "totals": totals_out(totals) }).to_string()
+    let mut line = json!({ "kind": "period", "frame": plain(&frame), "rates": rates, "totals": totals_out(totals) });
+    if !period.workers.is_empty() {
+        line["workers"] = plain(&period.workers);
+    }
+    line.to_string()
 }
 
 /// The last line, without its end: how the run of this report ended.
@@ -189,6 +203,8 @@ pub fn end(report: &Report) -> String {
         started_unix_ns: report.started.0,
         client_cpu_ns: nanos(report.client_cpu),
         process: report.process,
+        workers: report.workers.clone(),
+        clock_error: report.clock_error,
         found: report.found,
         backlog: report.backlog,
         verdict: report.verdict.clone(),
@@ -290,6 +306,8 @@ fn end_in(value: &Value) -> Result<Option<Ending>, String> {
         rest: totals_in(&value["totals"])?,
         client_cpu: Duration::from_nanos(tail.client_cpu_ns),
         process: tail.process,
+        workers: tail.workers,
+        clock_error: tail.clock_error,
         found: tail.found,
         backlog: tail.backlog,
         verdict: tail.verdict,
@@ -314,12 +332,12 @@ pub fn parse(text: &str) -> Result<Recording, RecordError> {
         None => return Err(RecordError::NotARecord("it has no formatVersion".to_owned())),
     }
     let origin: Origin = field(&header, "origin").map_err(RecordError::NotARecord)?;
-    if origin.workers == 0 {
+    if origin.workers == 0 || (origin.workers == 1 && origin.topology != Topology::Shared) {
         return Err(RecordError::NotARecord("a run has at least one worker".to_owned()));
     }
     let text_of = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut recording = Recording {
-        plan: Plan::new(origin.run, origin.seed, origin.workload, origin.workers),
+        plan: Plan::with_topology(origin.run, origin.seed, origin.workload, origin.workers, origin.topology),
         driver: text_of(&header["driver"]["name"]),
         system: text_of(&header["system"]),
         header,
@@ -377,6 +395,8 @@ impl Recording {
             whole,
             client_cpu: end.client_cpu,
             process: end.process,
+            workers: end.workers,
+            clock_error: end.clock_error,
             found: end.found,
             backlog: end.backlog,
             verdict: end.verdict,
@@ -403,6 +423,8 @@ fn unfinished(periods: &Periods, system: String, torn: bool) -> Ending {
         rest: Totals::default(),
         client_cpu,
         process: periods.frames().last().map(|frame| frame.process).unwrap_or_default(),
+        workers: Vec::new(),
+        clock_error: None,
         found: None,
         backlog: None,
         verdict: Verdict::default(),

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 /// Everything below `base` is in the set, save the `holes`; above it a bitmap tells. While messages arrive
 /// roughly in order the bitmap holds a few words; a message that never arrives costs one hole, not a bitmap
 /// that grows for the rest of the run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SequenceSet {
     /// A multiple of 64.
     base: u64,
@@ -90,6 +90,14 @@ impl SequenceSet {
         }
         let word = usize::try_from((sequence - self.base) / 64).unwrap_or(usize::MAX);
         self.ahead.get(word).is_some_and(|word| word & (1 << (sequence % 64)) != 0)
+    }
+
+    /// stub
+    pub fn union_with(&mut self, other: &Self) {
+        let end = other.base + 64 * other.ahead.len() as u64;
+        (0..end).filter(|n| other.contains(*n)).for_each(|n| {
+            self.insert(n);
+        });
     }
 
     /// How many numbers of `self` are not in `other`: of the acknowledged, how many were not received.

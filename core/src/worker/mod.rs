@@ -1,8 +1,15 @@
 //! Commands in, events out: what a worker decides about its controller.
 //!
 //! The machine keeps the order: one run at a time, each command performed once, a repeated one answered as the first
-//! time, a controller that falls silent replaced by the lease. What a command asks for is performed by the runtime
-//! (`Output::Perform`), which reports back (`Input::Done`).
+//! time. What a command asks for is performed by the runtime (`Output::Perform`), which reports back (`Input::Done`).
+//!
+//! ```text
+//!            Prepare              silence for the lease               as long again
+//!   free ──────────────▶ led ───────────────────────────▶ left ────────────────────▶ closed
+//!     ▲                   ▲        (the load is stopped)    │                           │
+//!     │                   └────── any command of the run ───┘                           │
+//!     └──────────────── Close, a take-over, a shutdown: from anywhere ──────────────────┘
+//! ```
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -25,6 +32,8 @@ pub enum Input {
         /// What came of it.
         outcome: Result<Event, Failure>,
     },
+    /// The process shall end.
+    Shutdown,
 }
 
 /// What a worker wants done.
@@ -38,14 +47,28 @@ pub enum Output {
         /// What to perform.
         command: Command,
     },
-    /// Send this to the controller.
+    /// Send this to whoever asked: to all of them, if the same command was sent several times.
     Reply(Response),
-    /// The controller fell silent for its lease; the run is being closed.
+    /// A run begins to be obeyed: whose.
+    Obeys {
+        /// The run.
+        run: RunId,
+        /// Who leads it.
+        controller: String,
+    },
+    /// The controller fell silent for its lease; the load is being stopped.
     LeaseExpired(RunId),
+    /// No run is obeyed any more: the worker is free.
+    Freed(RunId),
+    /// Everything is closed; the process may end.
+    ShutDown,
 }
 
 /// Past runs remembered. A copy older than this many runs is as good as impossible: TCP connections do not live so long.
 const PAST_MAX: usize = 64;
+
+/// Longest the last delivery reports are waited for when nobody leads the run any more.
+const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// A worker's side of the protocol.
 #[derive(Debug, Default)]
@@ -53,6 +76,9 @@ pub struct Worker {
     obeys: Option<Obeyed>,
     /// Runs that were obeyed before, newest last: a late copy of their first command must not begin them again.
     past: VecDeque<RunId>,
+    /// A command that waits until what is under way has been performed.
+    queued: Option<Request>,
+    shutting_down: bool,
     tickets: u64,
     outputs: VecDeque<Output>,
 }
@@ -61,6 +87,7 @@ pub struct Worker {
 #[derive(Debug)]
 struct Obeyed {
     run: RunId,
+    controller: String,
     lease: Duration,
     heard: Instant,
     /// How long the controller may be silent beyond the lease, since it waits for what is under way.
@@ -68,10 +95,26 @@ struct Obeyed {
     /// The newest command's number, and its answer once there is one.
     number: u64,
     answer: Option<Response>,
-    /// What is being performed: its ticket, and the number to answer (none for what the lease began).
+    /// What is being performed: its ticket, and the number to answer (none for what nobody asked for).
     under_way: Option<(u64, Option<u64>)>,
-    /// `Close` was performed, or the lease ended: another run may begin.
-    closed: bool,
+    state: State,
+    lease_ended: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    /// By its controller.
+    Led,
+    /// Its controller fell silent. What was counted is kept until then.
+    Left { until: Instant },
+    /// Another run may begin. Why, for a controller that does not know.
+    Closed(&'static str),
+}
+
+impl Obeyed {
+    fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed(_))
+    }
 }
 
 impl Worker {
@@ -84,64 +127,116 @@ impl Worker {
     /// The run it obeys; `None` if it is free.
     #[must_use]
     pub fn run(&self) -> Option<RunId> {
-        self.obeys.as_ref().filter(|obeyed| !obeyed.closed).map(|obeyed| obeyed.run)
+        self.obeyed().map(|obeyed| obeyed.run)
+    }
+
+    /// Who leads the run it obeys; `None` if it is free.
+    #[must_use]
+    pub fn controller(&self) -> Option<&str> {
+        self.obeyed().map(|obeyed| obeyed.controller.as_str())
+    }
+
+    fn obeyed(&self) -> Option<&Obeyed> {
+        self.obeys.as_ref().filter(|obeyed| !obeyed.is_closed())
     }
 
     fn on_command(&mut self, now: Instant, request: Request) {
-        let Request { version, run, number, command } = request;
+        let (version, run, number) = (request.version, request.run, request.number);
         if version != protocol::VERSION {
             let text =
                 format!("the controller speaks version {version} of the protocol, this worker {}", protocol::VERSION);
             return self.refuse(run, number, FailureKind::Protocol, text);
         }
+        if self.shutting_down {
+            return self.refuse(run, number, FailureKind::Forgotten, "this worker is being shut down".to_owned());
+        }
         match &mut self.obeys {
             Some(obeyed) if obeyed.run == run => {
                 obeyed.heard = now;
-                self.on_own_command(number, command);
+                if matches!(obeyed.state, State::Left { .. }) {
+                    obeyed.state = State::Led;
+                }
+                self.on_own_command(now, request);
             }
-            Some(obeyed) if !obeyed.closed => {
-                let text = format!("this worker obeys run {}, not run {run}", obeyed.run);
-                self.refuse(run, number, FailureKind::Protocol, text);
+            Some(obeyed) if !obeyed.is_closed() => self.on_foreign_command(now, request),
+            // The run before is still being closed.
+            Some(obeyed) if obeyed.under_way.is_some() => self.queue(request),
+            _ => self.on_first_command(now, request),
+        }
+    }
+
+    /// A command while nobody is obeyed.
+    fn on_first_command(&mut self, now: Instant, request: Request) {
+        let Request { run, number, command, .. } = request;
+        match command {
+            Command::Prepare(_) if self.past.contains(&run) => {
+                self.refuse(run, number, FailureKind::Forgotten, format!("run {run} has ended here"));
             }
-            _ => match command {
-                Command::Prepare(_) if self.past.contains(&run) => {
-                    self.refuse(run, number, FailureKind::Protocol, format!("run {run} has ended here"));
+            Command::Prepare(preparation) if number == 1 => {
+                self.past.extend(self.obeys.as_ref().map(|obeyed| obeyed.run));
+                if self.past.len() > PAST_MAX {
+                    self.past.pop_front();
                 }
-                Command::Prepare(preparation) if number == 1 => {
-                    let lease = preparation.lease;
-                    self.past.extend(self.obeys.as_ref().map(|obeyed| obeyed.run));
-                    if self.past.len() > PAST_MAX {
-                        self.past.pop_front();
-                    }
-                    self.obeys = Some(Obeyed {
-                        run,
-                        lease,
-                        heard: now,
-                        waits: Duration::ZERO,
-                        number,
-                        answer: None,
-                        under_way: None,
-                        closed: false,
-                    });
-                    self.perform(Command::Prepare(preparation), Some(number));
+                let controller = preparation.controller.clone();
+                self.obeys = Some(Obeyed {
+                    run,
+                    controller: controller.clone(),
+                    lease: preparation.lease,
+                    heard: now,
+                    waits: Duration::ZERO,
+                    number,
+                    answer: None,
+                    under_way: None,
+                    state: State::Led,
+                    lease_ended: false,
+                });
+                self.outputs.push_back(Output::Obeys { run, controller });
+                self.perform(Command::Prepare(preparation), Some(number));
+            }
+            // A run that never began here is as good as closed.
+            Command::Close => self.reply(run, number, Ok(Event::Done), false),
+            other => {
+                let text = format!(
+                    "it knows nothing of run {run}, though this is its command {number} ({}): it was restarted, or \
+                     obeyed another controller meanwhile",
+                    other.name()
+                );
+                self.refuse(run, number, FailureKind::Forgotten, text);
+            }
+        }
+    }
+
+    /// A command of another run than the one that is obeyed.
+    fn on_foreign_command(&mut self, now: Instant, request: Request) {
+        let Some(obeyed) = &mut self.obeys else { return };
+        let (run, number) = (request.run, request.number);
+        match &request.command {
+            Command::Prepare(preparation) if number == 1 && !self.past.contains(&run) => {
+                if preparation.take_over {
+                    obeyed.state = State::Closed("another controller took this worker over");
+                    self.end(Command::Close, "another controller took this worker over");
+                    return self.queue(request);
                 }
-                // A run that never began here is as good as closed.
-                Command::Close => {
-                    self.outputs.push_back(Output::Reply(Response { run, number, outcome: Ok(Event::Done) }))
-                }
-                other => {
-                    let text =
-                        format!("command {number} ({}) of run {run}, which was never prepared here", other.name());
-                    self.refuse(run, number, FailureKind::Protocol, text);
-                }
-            },
+                let silent = now.since(obeyed.heard).as_secs();
+                let text = format!(
+                    "it obeys {} (run {}, last heard {silent} s ago); --take-over ends that run",
+                    obeyed.controller, obeyed.run
+                );
+                self.refuse(run, number, FailureKind::Refused, text);
+            }
+            // Not this run's any more, if it ever was: nothing to close.
+            Command::Close => self.reply(run, number, Ok(Event::Done), false),
+            _ => {
+                let text = format!("it obeys {} (run {})", obeyed.controller, obeyed.run);
+                self.refuse(run, number, FailureKind::Forgotten, text);
+            }
         }
     }
 
     /// A command of the run that is obeyed: a new one, or one seen before.
-    fn on_own_command(&mut self, number: u64, command: Command) {
+    fn on_own_command(&mut self, now: Instant, request: Request) {
         let obeyed = self.obeys.as_mut().expect("called for the run that is obeyed");
-        let run = obeyed.run;
+        let (run, number) = (request.run, request.number);
         if number == obeyed.number {
             // Seen before: answered as the first time, or not yet.
             if let Some(answer) = obeyed.answer.clone() {
@@ -151,31 +246,49 @@ impl Worker {
         }
         if number < obeyed.number {
             // A copy that was on its way for long. The controller has its answer, or it would not have gone on.
-            return;
+            let text = format!("command {number} is past: {} came after it", obeyed.number);
+            return self.refuse(run, number, FailureKind::Protocol, text);
         }
-        let closing = command == Command::Close;
-        if matches!(command, Command::Prepare(_)) {
+        let closing = request.command == Command::Close;
+        if matches!(request.command, Command::Prepare(_)) {
             return self.refuse(run, number, FailureKind::Protocol, format!("run {run} is prepared already"));
         }
-        if obeyed.closed && !closing {
-            return self.refuse(
-                run,
-                number,
-                FailureKind::Protocol,
-                format!("run {run} was closed here: its lease ended"),
-            );
+        if let State::Closed(why) = obeyed.state
+            && !closing
+        {
+            return self.refuse(run, number, FailureKind::Forgotten, format!("run {run} was closed here: {why}"));
         }
         if !closing && number != obeyed.number + 1 {
             let text = format!("command {number} came after {}: commands in between are missing", obeyed.number);
             return self.refuse(run, number, FailureKind::Protocol, text);
         }
-        if !closing && obeyed.under_way.is_some() {
-            let text = format!("command {number} came while {} is under way", obeyed.number);
-            return self.refuse(run, number, FailureKind::Protocol, text);
+        if closing {
+            obeyed.number = number;
+            obeyed.answer = None;
+            if obeyed.is_closed() && obeyed.under_way.is_none() {
+                return self.answer(number, Ok(Event::Done));
+            }
+            obeyed.state = State::Closed("its controller closed it");
+            self.end(Command::Close, "the run was closed meanwhile");
+            if let Some(obeyed) = &mut self.obeys {
+                obeyed.under_way = obeyed.under_way.map(|(ticket, _)| (ticket, Some(number)));
+            }
+            return;
         }
-        obeyed.number = number;
-        obeyed.answer = None;
-        self.perform(command, Some(number));
+        match obeyed.under_way {
+            // Nobody asked for it: what the lease began. It has a bound.
+            Some((_, None)) => self.queue(request),
+            Some((_, Some(_))) => {
+                let text = format!("command {number} came while {} is under way", obeyed.number);
+                self.refuse(run, number, FailureKind::Protocol, text);
+            }
+            None => {
+                obeyed.number = number;
+                obeyed.answer = None;
+                obeyed.heard = now;
+                self.perform(request.command, Some(number));
+            }
+        }
     }
 
     fn on_done(&mut self, now: Instant, ticket: u64, outcome: Result<Event, Failure>) {
@@ -185,30 +298,93 @@ impl Worker {
             return;
         };
         let Some((_, number)) = obeyed.under_way.take() else { return };
-        if obeyed.waits > Duration::ZERO {
+        if obeyed.waits > Duration::ZERO && number.is_some() {
             // The controller was silent because it waited; from here on it has its lease again.
-            obeyed.waits = Duration::ZERO;
             obeyed.heard = now;
         }
+        obeyed.waits = Duration::ZERO;
+        let (run, closed) = (obeyed.run, obeyed.is_closed());
         if let Some(number) = number {
-            let answer = Response { run: obeyed.run, number, outcome };
-            obeyed.answer = Some(answer.clone());
-            self.outputs.push_back(Output::Reply(answer));
+            self.answer(number, outcome);
         }
+        if closed {
+            self.outputs.push_back(Output::Freed(run));
+        }
+        if self.shutting_down {
+            // The last delivery reports have been waited for.
+            return if closed { self.outputs.push_back(Output::ShutDown) } else { self.close("the worker shuts down") };
+        }
+        if let Some(request) = self.queued.take() {
+            self.on_command(now, request);
+        }
+    }
+
+    fn on_shutdown(&mut self) {
+        if self.shutting_down {
+            return;
+        }
+        self.shutting_down = true;
+        if let Some(request) = self.queued.take() {
+            let text = "this worker is being shut down".to_owned();
+            self.refuse(request.run, request.number, FailureKind::Forgotten, text);
+        }
+        match &self.obeys {
+            Some(obeyed) if obeyed.is_closed() && obeyed.under_way.is_some() => {}
+            Some(obeyed) if !obeyed.is_closed() && obeyed.under_way.is_some() => self.close("the worker shuts down"),
+            Some(obeyed) if !obeyed.is_closed() => {
+                self.end(Command::StopLoad { within: DRAIN_WITHIN }, "the worker shuts down");
+            }
+            _ => self.outputs.push_back(Output::ShutDown),
+        }
+    }
+
+    fn close(&mut self, why: &'static str) {
+        if let Some(obeyed) = &mut self.obeys {
+            obeyed.state = State::Closed(why);
+        }
+        self.end(Command::Close, why);
+    }
+
+    /// Performs something that nobody asked for. Whoever waits for what is under way is told.
+    fn end(&mut self, command: Command, why: &str) {
+        if let Some((run, (_, Some(number)))) = self.obeys.as_ref().and_then(|it| Some((it.run, it.under_way?))) {
+            self.refuse(run, number, FailureKind::Forgotten, format!("command {number} was cut short: {why}"));
+        }
+        self.perform(command, None);
     }
 
     fn perform(&mut self, command: Command, number: Option<u64>) {
         self.tickets += 1;
         let obeyed = self.obeys.as_mut().expect("only an obeyed run performs");
         obeyed.under_way = Some((self.tickets, number));
-        obeyed.closed |= command == Command::Close;
         obeyed.waits = command.takes();
         self.outputs.push_back(Output::Perform { ticket: self.tickets, command });
     }
 
+    /// Makes a command wait; of two the newer one, for the older one's sender is gone or repeats it.
+    fn queue(&mut self, request: Request) {
+        if let Some(old) = self.queued.replace(request)
+            && self.queued.as_ref().is_some_and(|new| (new.run, new.number) != (old.run, old.number))
+        {
+            let text = "another command took its place".to_owned();
+            self.refuse(old.run, old.number, FailureKind::Protocol, text);
+        }
+    }
+
+    /// Answers the newest command of the run that is obeyed, and keeps the answer.
+    fn answer(&mut self, number: u64, outcome: Result<Event, Failure>) {
+        let obeyed = self.obeys.as_mut().expect("only an obeyed run is answered");
+        let answer = Response { run: obeyed.run, number, outcome, lease_ended: obeyed.lease_ended };
+        obeyed.answer = Some(answer.clone());
+        self.outputs.push_back(Output::Reply(answer));
+    }
+
     fn refuse(&mut self, run: RunId, number: u64, kind: FailureKind, text: String) {
-        let outcome = Err(Failure::new(kind, text));
-        self.outputs.push_back(Output::Reply(Response { run, number, outcome }));
+        self.reply(run, number, Err(Failure::new(kind, text)), false);
+    }
+
+    fn reply(&mut self, run: RunId, number: u64, outcome: Result<Event, Failure>, lease_ended: bool) {
+        self.outputs.push_back(Output::Reply(Response { run, number, outcome, lease_ended }));
     }
 }
 
@@ -220,16 +396,28 @@ impl Machine for Worker {
         match input {
             Input::Command(request) => self.on_command(now, request),
             Input::Done { ticket, outcome } => self.on_done(now, ticket, outcome),
+            Input::Shutdown => self.on_shutdown(),
         }
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        if self.poll_timeout().is_some_and(|wake| wake.at <= now)
-            && let Some(obeyed) = &self.obeys
-        {
-            let run = obeyed.run;
-            self.outputs.push_back(Output::LeaseExpired(run));
-            self.perform(Command::Close, None);
+        if self.poll_timeout().is_none_or(|wake| wake.at > now) {
+            return;
+        }
+        let Some(obeyed) = &mut self.obeys else { return };
+        match obeyed.state {
+            State::Led => {
+                obeyed.lease_ended = true;
+                self.outputs.push_back(Output::LeaseExpired(obeyed.run));
+                if obeyed.under_way.is_some() {
+                    // It took longer than its controller allowed; nobody waits for it.
+                    return self.close("its lease ended");
+                }
+                obeyed.state = State::Left { until: now + obeyed.lease };
+                self.end(Command::StopLoad { within: DRAIN_WITHIN }, "its lease ended");
+            }
+            State::Left { .. } => self.close("its lease ended"),
+            State::Closed(_) => {}
         }
     }
 
@@ -238,8 +426,12 @@ impl Machine for Worker {
     }
 
     fn poll_timeout(&self) -> Option<Wake> {
-        let obeyed = self.obeys.as_ref().filter(|obeyed| !obeyed.closed)?;
-        Some(Wake { at: obeyed.heard + obeyed.lease + obeyed.waits, why: "lease of the controller" })
+        let obeyed = self.obeyed().filter(|_| !self.shutting_down)?;
+        Some(match obeyed.state {
+            State::Led => Wake { at: obeyed.heard + obeyed.lease + obeyed.waits, why: "lease of the controller" },
+            State::Left { until } => Wake { at: until, why: "counts kept for a controller that comes back" },
+            State::Closed(_) => return None,
+        })
     }
 }
 

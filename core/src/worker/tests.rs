@@ -14,6 +14,7 @@ use crate::{
 };
 
 const LEASE: Duration = Duration::from_secs(30);
+const SECOND: Duration = Duration::from_secs(1);
 
 fn prepare() -> Command {
     Command::Prepare(Box::new(Preparation {
@@ -25,6 +26,8 @@ fn prepare() -> Command {
         verify: Verify::Header,
         producers_per_topic: 1,
         lease: LEASE,
+        controller: "somebody".to_owned(),
+        take_over: false,
     }))
 }
 
@@ -37,19 +40,37 @@ fn drain(worker: &mut Worker) -> Vec<Output> {
 }
 
 fn reply(run: u64, number: u64, event: Event) -> Output {
-    Output::Reply(Response { run: RunId(run), number, outcome: Ok(event) })
+    Output::Reply(Response { run: RunId(run), number, outcome: Ok(event), lease_ended: false })
 }
 
 /// A worker that has performed `Prepare` of run 1.
 fn prepared() -> Worker {
     let mut worker = Worker::new();
     worker.handle_input(Instant::ZERO, command(1, 1, prepare()));
-    assert!(matches!(drain(&mut worker)[..], [Output::Perform { ticket: 1, command: Command::Prepare(_) }]));
+    let outputs = drain(&mut worker);
+    assert!(matches!(
+        &outputs[..],
+        [Output::Obeys { .. }, Output::Perform { ticket: 1, command: Command::Prepare(_) }]
+    ));
     worker.handle_input(Instant::ZERO, Input::Done { ticket: 1, outcome: Ok(Event::Done) });
     assert_eq!(drain(&mut worker), [reply(1, 1, Event::Done)]);
     worker
 }
 
+const READ: Command = Command::Read { correction: 0 };
+
+/// Asks and lets it be performed.
+fn perform(worker: &mut Worker, now: Instant, number: u64, asked: Command) -> Response {
+    worker.handle_input(now, command(1, number, asked));
+    let outputs = drain(worker);
+    let [Output::Perform { ticket, .. }] = outputs[..] else { panic!("one to perform, not {outputs:?}") };
+    worker.handle_input(now, Input::Done { ticket, outcome: Ok(Event::Done) });
+    let mut outputs = drain(worker);
+    let Some(Output::Reply(response)) = outputs.drain(..).next() else { panic!("no answer") };
+    response
+}
+
+#[track_caller]
 fn refused(outputs: &[Output]) -> &str {
     match outputs {
         [Output::Reply(Response { outcome: Err(failure), .. })] => &failure.message,
@@ -69,20 +90,49 @@ fn a_repeated_command_is_performed_once_and_answered_again() {
     worker.handle_input(Instant::ZERO, command(1, 2, Command::Probe));
     assert_eq!(drain(&mut worker), [reply(1, 2, Event::Done)]);
     worker.handle_input(Instant::ZERO, command(1, 1, prepare()));
-    assert_eq!(drain(&mut worker), [], "an old copy");
+    assert_eq!(refused(&drain(&mut worker)), "command 1 is past: 2 came after it");
 }
 
 #[test]
 fn one_run_at_a_time() {
     let mut worker = prepared();
-    worker.handle_input(Instant::ZERO, command(2, 1, prepare()));
-    assert_eq!(refused(&drain(&mut worker)), "this worker obeys run 0000000000000001, not run 0000000000000002");
+    worker.handle_input(Instant::ZERO + 7 * SECOND, command(2, 1, prepare()));
+    assert_eq!(
+        refused(&drain(&mut worker)),
+        "it obeys somebody (run 0000000000000001, last heard 7 s ago); --take-over ends that run"
+    );
     worker.handle_input(Instant::ZERO, command(1, 2, Command::Close));
-    drain(&mut worker);
-    worker.handle_input(Instant::ZERO, Input::Done { ticket: 2, outcome: Ok(Event::Done) });
-    assert_eq!(drain(&mut worker), [reply(1, 2, Event::Done)]);
+    assert_eq!(drain(&mut worker), [Output::Perform { ticket: 2, command: Command::Close }]);
     worker.handle_input(Instant::ZERO, command(2, 1, prepare()));
-    assert!(matches!(drain(&mut worker)[..], [Output::Perform { ticket: 3, .. }]));
+    assert_eq!(drain(&mut worker), [], "it waits until the first run is closed");
+    worker.handle_input(Instant::ZERO, Input::Done { ticket: 2, outcome: Ok(Event::Done) });
+    let outputs = drain(&mut worker);
+    assert_eq!(outputs[..2], [reply(1, 2, Event::Done), Output::Freed(RunId(1))]);
+    assert!(matches!(outputs[2..], [Output::Obeys { run: RunId(2), .. }, Output::Perform { ticket: 3, .. }]));
+}
+
+#[test]
+fn whoever_takes_over_ends_the_other_run_first() {
+    let mut worker = prepared();
+    worker.handle_input(Instant::ZERO, command(1, 2, Command::CreateTopics(Vec::new())));
+    drain(&mut worker);
+    let Command::Prepare(mut preparation) = prepare() else { unreachable!("it is one") };
+    preparation.take_over = true;
+    worker.handle_input(Instant::ZERO, command(2, 1, Command::Prepare(preparation)));
+    let outputs = drain(&mut worker);
+    let [Output::Reply(Response { run: RunId(1), number: 2, outcome: Err(failure), .. }), rest] = &outputs[..] else {
+        panic!("whoever waited is told: {outputs:?}")
+    };
+    assert_eq!(failure.kind, FailureKind::Forgotten);
+    assert_eq!(*rest, Output::Perform { ticket: 3, command: Command::Close });
+    worker.handle_input(Instant::ZERO, Input::Done { ticket: 3, outcome: Ok(Event::Done) });
+    let outputs = drain(&mut worker);
+    assert!(matches!(
+        outputs[..],
+        [Output::Freed(RunId(1)), Output::Obeys { run: RunId(2), .. }, Output::Perform { ticket: 4, .. }]
+    ));
+    worker.handle_input(Instant::ZERO, command(1, 3, READ));
+    assert_eq!(refused(&drain(&mut worker)), "it obeys somebody (run 0000000000000002)");
 }
 
 #[test]
@@ -94,8 +144,8 @@ fn missing_commands_and_other_versions_are_refused() {
     worker.handle_input(Instant::ZERO, Input::Command(request));
     assert_eq!(refused(&drain(&mut worker)), "the controller speaks version 9 of the protocol, this worker 1");
     let mut idle = Worker::new();
-    idle.handle_input(Instant::ZERO, command(3, 2, Command::Read));
-    assert_eq!(refused(&drain(&mut idle)), "command 2 (read) of run 0000000000000003, which was never prepared here");
+    idle.handle_input(Instant::ZERO, command(3, 2, READ));
+    assert!(refused(&drain(&mut idle)).starts_with("it knows nothing of run 0000000000000003, though this is its"));
 }
 
 #[test]
@@ -104,31 +154,65 @@ fn close_overtakes_and_its_answer_is_the_one_that_counts() {
     worker.handle_input(Instant::ZERO, command(1, 2, Command::CreateTopics(Vec::new())));
     drain(&mut worker);
     worker.handle_input(Instant::ZERO, command(1, 3, Command::Close));
-    assert_eq!(drain(&mut worker), [Output::Perform { ticket: 3, command: Command::Close }]);
+    let outputs = drain(&mut worker);
+    assert!(matches!(outputs[0], Output::Reply(Response { number: 2, outcome: Err(_), .. })), "cut short");
+    assert_eq!(outputs[1..], [Output::Perform { ticket: 3, command: Command::Close }]);
     let cut_short = Err(Failure::new(FailureKind::Broken, "cut short"));
     worker.handle_input(Instant::ZERO, Input::Done { ticket: 2, outcome: cut_short });
     assert_eq!(drain(&mut worker), []);
     worker.handle_input(Instant::ZERO, Input::Done { ticket: 3, outcome: Ok(Event::Done) });
-    assert_eq!(drain(&mut worker), [reply(1, 3, Event::Done)]);
+    assert_eq!(drain(&mut worker), [reply(1, 3, Event::Done), Output::Freed(RunId(1))]);
     assert_eq!(worker.run(), None);
 }
 
+/// The load stops, what was counted stays for a controller that comes back, and then the worker is free.
 #[test]
 fn a_silent_controller_loses_its_lease() {
     let mut worker = prepared();
     let later = Instant::ZERO + Duration::from_secs(10);
-    worker.handle_input(later, command(1, 2, Command::Read));
-    drain(&mut worker);
+    perform(&mut worker, later, 2, READ);
     worker.handle_timeout(Instant::ZERO + LEASE);
     assert_eq!(drain(&mut worker), [], "it was heard since");
     worker.handle_timeout(later + LEASE);
-    assert_eq!(
-        drain(&mut worker),
-        [Output::LeaseExpired(RunId(1)), Output::Perform { ticket: 3, command: Command::Close }]
-    );
-    assert_eq!(worker.poll_timeout(), None);
-    worker.handle_input(later + LEASE, command(1, 3, Command::Read));
+    let stop = Command::StopLoad { within: DRAIN_WITHIN };
+    assert_eq!(drain(&mut worker), [Output::LeaseExpired(RunId(1)), Output::Perform { ticket: 3, command: stop }]);
+
+    // It comes back while the load is being stopped, and is told.
+    let back = later + LEASE + SECOND;
+    worker.handle_input(back, command(1, 3, READ));
+    assert_eq!(drain(&mut worker), [], "the stop is under way");
+    worker.handle_input(back, Input::Done { ticket: 3, outcome: Ok(Event::Done) });
+    assert_eq!(drain(&mut worker), [Output::Perform { ticket: 4, command: READ }]);
+    worker.handle_input(back, Input::Done { ticket: 4, outcome: Ok(Event::Done) });
+    let outputs = drain(&mut worker);
+    assert!(matches!(outputs[..], [Output::Reply(Response { number: 3, lease_ended: true, outcome: Ok(_), .. })]));
+
+    // And falls silent again.
+    worker.handle_timeout(back + LEASE);
+    drain(&mut worker);
+    worker.handle_input(back + LEASE, Input::Done { ticket: 5, outcome: Ok(Event::Done) });
+    worker.handle_timeout(back + LEASE + LEASE);
+    assert_eq!(drain(&mut worker), [Output::Perform { ticket: 6, command: Command::Close }]);
+    assert_eq!((worker.poll_timeout(), worker.run()), (None, None));
+    worker.handle_input(back + LEASE + LEASE, command(1, 4, READ));
     assert_eq!(refused(&drain(&mut worker)), "run 0000000000000001 was closed here: its lease ended");
+}
+
+#[test]
+fn a_shutdown_drains_and_closes_first() {
+    let mut worker = prepared();
+    worker.handle_input(Instant::ZERO, Input::Shutdown);
+    let stop = Command::StopLoad { within: DRAIN_WITHIN };
+    assert_eq!(drain(&mut worker), [Output::Perform { ticket: 2, command: stop }]);
+    worker.handle_input(Instant::ZERO, command(1, 2, READ));
+    assert_eq!(refused(&drain(&mut worker)), "this worker is being shut down");
+    worker.handle_input(Instant::ZERO, Input::Done { ticket: 2, outcome: Ok(Event::Done) });
+    assert_eq!(drain(&mut worker), [Output::Perform { ticket: 3, command: Command::Close }]);
+    worker.handle_input(Instant::ZERO, Input::Done { ticket: 3, outcome: Ok(Event::Done) });
+    assert_eq!(drain(&mut worker), [Output::Freed(RunId(1)), Output::ShutDown]);
+    let mut idle = Worker::new();
+    idle.handle_input(Instant::ZERO, Input::Shutdown);
+    assert_eq!(drain(&mut idle), [Output::ShutDown]);
 }
 
 /// A stop may take as long as a lease; the controller that waits for it has not fallen silent.
@@ -153,40 +237,93 @@ fn a_controller_that_waits_keeps_its_lease() {
     worker.handle_input(Instant::ZERO, command(1, 2, Command::StopLoad { within }));
     drain(&mut worker);
     worker.handle_timeout(Instant::ZERO + LEASE + within);
-    assert!(matches!(drain(&mut worker)[..], [Output::LeaseExpired(RunId(1)), _]));
+    let outputs = drain(&mut worker);
+    assert!(matches!(outputs[0], Output::LeaseExpired(RunId(1))));
+    assert_eq!(outputs.last(), Some(&Output::Perform { ticket: 3, command: Command::Close }));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Ask { run: u64, number: u64, what: u8 },
+    Finish { newest: bool },
+    Wait { seconds: u64 },
+    Shutdown,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        12 => (1..3_u64, 1..8_u64, 0..6_u8).prop_map(|(run, number, what)| Step::Ask { run, number, what }),
+        6 => any::<bool>().prop_map(|newest| Step::Finish { newest }),
+        2 => (1..80_u64).prop_map(|seconds| Step::Wait { seconds }),
+        1 => Just(Step::Shutdown),
+    ]
 }
 
 proptest! {
-    /// Whatever arrives, in whatever order and however often: each number is performed at most once, performances
-    /// of one run rise, and only one run is obeyed at a time.
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    /// Whatever arrives, in whatever order and however often: each command of a run is performed at most once, a run is
+    /// taken up at most once and only when no other one is obeyed or being closed, and nothing is performed for a run
+    /// that was closed. Whoever asks is answered once what is under way is done.
     #[test]
-    fn each_command_takes_effect_once(steps in prop::collection::vec((1..3_u64, 1..8_u64, 0..5_u8, any::<bool>()), 0..60)) {
+    fn each_command_takes_effect_once(steps in prop::collection::vec(step(), 0..80)) {
         let mut worker = Worker::new();
-        let mut performed: BTreeMap<u64, Vec<Command>> = BTreeMap::new();
-        let (mut open, mut now) = (Vec::new(), Instant::ZERO);
-        for (run, number, what, finish) in steps {
-            now += Duration::from_secs(1);
-            let asked = match what { 0 => prepare(), 1 => Command::Close, 2 => Command::Probe, 3 => Command::Read, _ => Command::PauseConsumers };
-            let before = worker.run();
-            worker.handle_input(now, command(run, number, asked));
-            for output in drain(&mut worker) {
-                if let Output::Perform { ticket, command } = output {
-                    if matches!(command, Command::Prepare(_)) {
-                        prop_assert!(before.is_none(), "another run was taken up while {before:?} is obeyed");
-                        performed.insert(run, Vec::new());
-                    } else {
-                        prop_assert!(before == Some(RunId(run)) || command == Command::Close);
+        let (mut begun, mut open, mut now) = (Vec::new(), Vec::<(u64, bool)>::new(), Instant::ZERO);
+        let (mut current, mut kinds) = (None, BTreeMap::<(u64, u64), u32>::new());
+        let mut closing = false;
+        for step in steps {
+            let mut asked = None;
+            match step {
+                Step::Ask { run, number, what } => {
+                    let Command::Prepare(mut preparation) = prepare() else { unreachable!("it is one") };
+                    preparation.take_over = what == 5;
+                    let command_asked = match what {
+                        0 | 5 => Command::Prepare(preparation),
+                        1 => Command::Close,
+                        2 => Command::Probe,
+                        3 => READ,
+                        _ => Command::PauseConsumers,
+                    };
+                    asked = Some((run, number));
+                    worker.handle_input(now, command(run, number, command_asked));
+                }
+                Step::Finish { newest } => {
+                    let done = if newest { open.pop() } else { (!open.is_empty()).then(|| open.remove(0)) };
+                    if let Some((ticket, _)) = done {
+                        worker.handle_input(now, Input::Done { ticket, outcome: Ok(Event::Done) });
                     }
-                    performed.entry(run).or_default().push(command);
-                    open.push(ticket);
+                }
+                Step::Wait { seconds } => {
+                    now += Duration::from_secs(seconds);
+                    worker.handle_timeout(now);
+                }
+                Step::Shutdown => worker.handle_input(now, Input::Shutdown),
+            }
+            for output in drain(&mut worker) {
+                match output {
+                    Output::Obeys { run, .. } => {
+                        prop_assert!(!begun.contains(&run), "run {run} began twice");
+                        prop_assert!(current.is_none(), "run {run} began while {current:?} is there");
+                        begun.push(run);
+                        (current, closing) = (Some(run), false);
+                    }
+                    Output::Freed(run) => {
+                        prop_assert!(current == Some(run), "{run} freed, {current:?} was there");
+                        current = None;
+                    }
+                    Output::Perform { ticket, command } => {
+                        prop_assert!(current.is_some(), "{command:?} for nobody");
+                        prop_assert!(!closing || command == Command::Close, "{command:?} after the close");
+                        closing |= command == Command::Close;
+                        if let Some(asked) = asked.filter(|_| command == Command::Probe) {
+                            let times = kinds.entry(asked).or_default();
+                            *times += 1;
+                            prop_assert!(*times == 1, "{asked:?} was performed twice");
+                        }
+                        open.push((ticket, closing));
+                    }
+                    _ => {}
                 }
             }
-            if finish && let Some(ticket) = open.pop() {
-                worker.handle_input(now, Input::Done { ticket, outcome: Ok(Event::Done) });
-                prop_assert!(drain(&mut worker).len() <= 1);
-            }
         }
-        // Numbers are 1..8, so one run performs fewer than 8 commands however often they are repeated.
-        prop_assert!(performed.values().all(|commands| commands.len() < 8), "{:?}", performed);
     }
 }

@@ -15,7 +15,10 @@ use omb_core::{
 };
 
 use super::{Problems, lock};
-use crate::{clock, driver::Consumer};
+use crate::{
+    clock::{self, FleetTime},
+    driver::Consumer,
+};
 
 /// Longest a poll blocks.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -48,18 +51,18 @@ pub(crate) struct Shared {
     pub(crate) problems: Arc<Problems>,
     /// Whether we commit, and not the client by itself.
     pub(crate) commits: bool,
-    /// The wall time of `Instant::ZERO`.
-    pub(crate) wall_zero: WallTime,
+    /// The time that messages are stamped in.
+    pub(crate) time: Arc<FleetTime>,
 }
 
 /// Receives until it is ordered to stop.
 pub(crate) fn run(mut consumer: Box<dyn Consumer>, mut receiver: Receiver, shared: &Shared) {
-    let Shared { arrivals, ledger, assigned, orders, problems, commits, wall_zero } = shared;
+    let Shared { arrivals, ledger, assigned, orders, problems, commits, time } = shared;
     let (mut committed, mut looked, mut is_paused) = (clock::now(), Instant::ZERO, (false, 0));
     while !orders.stop.load(Relaxed) {
         let mut batch = Batch { receiver: &mut receiver, arrivals, ledger, held: None, taken: 0, now: WallTime(0) };
         consumer.poll(if assigned.load(Relaxed) == 0 { LOOK_EVERY } else { PATIENCE }, &mut |incoming| {
-            batch.take(incoming.partition, incoming.payload, incoming.timestamp, *wall_zero);
+            batch.take(incoming.partition, incoming.payload, incoming.timestamp, time);
         });
         batch.enter();
         let now = clock::now();
@@ -96,9 +99,9 @@ struct Batch<'a> {
 
 impl Batch<'_> {
     #[inline]
-    fn take(&mut self, partition: u32, payload: &[u8], timestamp: Option<WallTime>, wall_zero: WallTime) {
+    fn take(&mut self, partition: u32, payload: &[u8], timestamp: Option<WallTime>, time: &FleetTime) {
         if self.taken.is_multiple_of(PER_READING) {
-            self.now = WallTime(wall_zero.0 + clock::now().0);
+            self.now = WallTime(time.zero().0 + clock::now().0);
         }
         self.taken += 1;
         let arrivals = self.held.get_or_insert_with(|| lock(self.arrivals));

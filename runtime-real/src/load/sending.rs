@@ -17,7 +17,7 @@ use omb_core::{
     },
     plan::{pace::Pace, rate::Rate},
     stats::tally::Departures,
-    time::{Instant, WallTime},
+    time::Instant,
 };
 
 use super::{
@@ -25,7 +25,7 @@ use super::{
     ring::{Ring, Supply},
 };
 use crate::{
-    clock,
+    clock::{self, FleetTime},
     driver::{Outgoing, Producer},
 };
 
@@ -72,7 +72,8 @@ pub(crate) struct Common {
     pub(crate) keys: KeyTable,
     pub(crate) how_keys: KeyDistributor,
     pub(crate) catch_up: CatchUp,
-    pub(crate) wall_zero: WallTime,
+    /// The time that messages are stamped in.
+    pub(crate) time: Arc<FleetTime>,
     /// Producers of the whole run.
     pub(crate) producers: u32,
 }
@@ -155,7 +156,7 @@ impl Paced {
             times.1 = now;
             let note = self.lane.supply.noted(&outgoing.ticket);
             let note =
-                self.lane.sender.restamp(self.lane.supply.payload(&mut outgoing.ticket), note, now, common.wall_zero);
+                self.lane.sender.restamp(self.lane.supply.payload(&mut outgoing.ticket), note, now, common.time.zero());
             self.lane.supply.note(&mut outgoing.ticket, note);
         }
         while self.batch.len() < BATCH {
@@ -171,12 +172,15 @@ impl Paced {
                 break;
             };
             let payload = self.lane.supply.payload(&mut ticket);
-            let note = self.lane.sender.stamp(payload, due.intended, now, common.wall_zero);
+            let note = self.lane.sender.stamp(payload, due.intended, now, common.time.zero());
             self.lane.supply.note(&mut ticket, note);
             let key = walk.next(now.0).map(|index| *common.keys.get(index));
             let payload = self.lane.supply.start(&ticket);
             self.batch.push(Outgoing { ticket, payload, key });
             self.times.push((due.intended, now));
+        }
+        if blocked && self.batch.is_empty() {
+            return now + NAP_BLOCKED;
         }
         let skipped = pace.skipped();
         let offered = self.batch.len();

@@ -1,0 +1,96 @@
+//! What was confirmed against what was received, over all workers.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    id::{ProducerId, SubscriptionId, WorkerId},
+    plan::Plan,
+    protocol::event::{Findings, Missing},
+    report::Verdict,
+    stats::{sequence::SequenceSet, tally::Seen},
+};
+
+/// Joins what the workers found. Most subscriptions belong to one worker, which has compared them; of the others the
+/// sets are compared here. What a lost worker had a part in cannot be judged.
+pub(super) fn judge(
+    plan: &Plan,
+    seen: &BTreeMap<SubscriptionId, Seen>,
+    findings: Vec<Findings>,
+    lost: &[WorkerId],
+) -> Verdict {
+    let mut verdict = Verdict::default();
+    let mut confirmed: BTreeMap<ProducerId, SequenceSet> = BTreeMap::new();
+    let mut received: BTreeMap<SubscriptionId, Received> = BTreeMap::new();
+    let mut by_count_only = false;
+    for found in findings {
+        by_count_only |= found.by_count_only;
+        for (subscription, missing) in found.compared {
+            let seen = seen.get(&subscription).copied().unwrap_or_default();
+            verdict.subscriptions.insert(subscription, (seen, missing));
+        }
+        confirmed.extend(found.confirmed);
+        for (subscription, sets) in found.received {
+            received.entry(subscription).or_default().join(sets);
+        }
+    }
+    let torn = torn_topics(plan, lost);
+    for (subscription, received) in received {
+        let Some(topic) = plan.subscriptions.get(subscription.0 as usize).map(|it| it.topic.0) else { continue };
+        if torn[topic as usize] {
+            continue;
+        }
+        let mut seen = seen.get(&subscription).copied().unwrap_or_default();
+        // Received by a second member of the group, which did not know of the first one.
+        let twice = received.parts - received.sets.iter().map(SequenceSet::len).sum::<u64>();
+        seen.distinct -= twice.min(seen.distinct);
+        seen.duplicated += twice;
+        let mut missing = Missing { by_count_only, ..Missing::default() };
+        let (nothing, count) = (SequenceSet::new(), plan.workload.producers_per_topic);
+        for place in 0..count {
+            let Some(confirmed) = confirmed.get(&ProducerId(topic * count + place)) else { continue };
+            missing.confirmed += confirmed.len();
+            missing.missing += confirmed.count_missing_in(received.sets.get(place as usize).unwrap_or(&nothing));
+        }
+        if by_count_only {
+            missing.missing = missing.confirmed.saturating_sub(seen.distinct);
+        }
+        verdict.subscriptions.insert(subscription, (seen, missing));
+    }
+    let all = plan.subscriptions.iter().filter(|_| !plan.consumers.is_empty()).count();
+    verdict.unverified = u32::try_from(all.saturating_sub(verdict.subscriptions.len())).unwrap_or(u32::MAX);
+    verdict
+}
+
+/// What the members of one group received together.
+#[derive(Debug, Default)]
+struct Received {
+    /// By the producer's place within the topic.
+    sets: Vec<SequenceSet>,
+    /// The sum of the parts: above the size of the sets if something was received by two.
+    parts: u64,
+}
+
+impl Received {
+    fn join(&mut self, sets: Vec<SequenceSet>) {
+        if self.sets.len() < sets.len() {
+            self.sets.resize_with(sets.len(), SequenceSet::new);
+        }
+        for (sum, set) in self.sets.iter_mut().zip(sets) {
+            self.parts += set.len();
+            sum.union_with(&set);
+        }
+    }
+}
+
+/// Topics of which a lost worker ran a producer or a consumer.
+fn torn_topics(plan: &Plan, lost: &[WorkerId]) -> Vec<bool> {
+    let mut torn = vec![false; plan.topics.len()];
+    if lost.is_empty() {
+        return torn;
+    }
+    let read = plan.consumers.iter().map(|it| (plan.subscriptions[it.subscription.0 as usize].topic, it.worker));
+    for (topic, worker) in plan.producers.iter().map(|it| (it.topic, it.worker)).chain(read) {
+        torn[topic.0 as usize] |= lost.contains(&worker);
+    }
+    torn
+}

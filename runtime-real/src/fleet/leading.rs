@@ -1,0 +1,165 @@
+//! The controller's side: finds out who the workers are, then carries what its machine says to them and back.
+
+use std::{cell::RefCell, ops::ControlFlow, time::Duration};
+
+use hyper::{Method, body::Bytes};
+use omb_core::{
+    controller::{self, Controller, End, Trouble, TroubleKind},
+    id::WorkerId,
+    offset::Exchange,
+    protocol::{self, Hello, Request},
+};
+use tokio::sync::mpsc;
+
+use super::wire::Call;
+use crate::{
+    event_loop::{self, Clock},
+    local::Observer,
+};
+
+/// Longest the answer to a question about a clock may take to be worth anything.
+const CLOCK_WITHIN: Duration = Duration::from_secs(5);
+
+/// Asks a worker who it is.
+///
+/// # Errors
+/// If nobody answers, or not as a worker of this version.
+pub async fn hello(link: &mut impl Call, within: Duration) -> Result<Hello, Trouble> {
+    let body = link.call(Method::GET, "/v1/hello", Bytes::new(), within).await?;
+    let refused = |cause| Trouble { kind: TroubleKind::Refused, cause };
+    let hello: Hello = serde_json::from_slice(&body)
+        .map_err(|_| refused("a web server that is no omb worker listens there".to_owned()))?;
+    if hello.protocol != protocol::VERSION {
+        return Err(refused(format!(
+            "it is omb {} and speaks version {} of the protocol; this is omb of version {}: run the same omb everywhere",
+            hello.omb,
+            hello.protocol,
+            protocol::VERSION
+        )));
+    }
+    Ok(hello)
+}
+
+/// A worker's two links: commands are answered when they have been performed, the clock must answer at once.
+#[derive(Debug)]
+pub struct Links<L> {
+    /// For commands.
+    pub commands: L,
+    /// For the clock.
+    pub clock: L,
+}
+
+/// Plays one run to its end over these workers, in the order of the plan. A message on `stop` ends it early.
+pub async fn lead<L: Call, C: Clock + Clone + Send + Sync + 'static>(
+    mut controller: Controller,
+    workers: Vec<Links<L>>,
+    observer: &mut impl Observer,
+    stop: &mut mpsc::UnboundedReceiver<()>,
+    clock: &C,
+) -> End {
+    let (inputs, mut received) = mpsc::unbounded_channel();
+    let mut tasks = Vec::new();
+    let mut links = Vec::new();
+    for (worker, Links { commands, clock: pings }) in (0..).map(WorkerId).zip(workers) {
+        let (requests, asked) = mpsc::unbounded_channel();
+        tasks.push(tokio::spawn(carry(worker, commands, asked, inputs.clone())));
+        let (ping, pinged) = mpsc::unbounded_channel();
+        tasks.push(tokio::spawn(ask_clock(worker, pings, pinged, inputs.clone(), clock.clone())));
+        links.push((requests, ping));
+    }
+    let observer = RefCell::new(observer);
+    let mut end = None;
+    let machine = event_loop::run(
+        &mut controller,
+        &mut received,
+        |output| {
+            observer.borrow_mut().on_output(&output);
+            match output {
+                controller::Output::ToWorker { worker, request, within } => {
+                    // A link lives as long as this loop.
+                    let _ = links[worker.0 as usize].0.send((request, within));
+                }
+                controller::Output::Ping(worker) => {
+                    let _ = links[worker.0 as usize].1.send(());
+                }
+                controller::Output::Finished(how) => {
+                    end = Some(how);
+                    return ControlFlow::Break(());
+                }
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        },
+        |controller, now| observer.borrow_mut().on_controller(controller, now),
+        clock,
+    );
+    let stops = async {
+        while stop.recv().await.is_some() {
+            let _ = inputs.send(controller::Input::Stop);
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        () = machine => {}
+        () = stops => {}
+    }
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    end.expect("the controller's loop ends with its last output")
+}
+
+/// Carries requests to one worker. A newer one makes the one before it, if it is not answered yet, be given up.
+async fn carry(
+    worker: WorkerId,
+    mut link: impl Call,
+    mut asked: mpsc::UnboundedReceiver<(Request, Duration)>,
+    inputs: mpsc::UnboundedSender<controller::Input>,
+) {
+    let mut next = asked.recv().await;
+    while let Some((request, within)) = next.take() {
+        let number = request.number;
+        let body = Bytes::from(protocol::encode(&request));
+        let result = tokio::select! {
+            biased;
+            newer = asked.recv() => {
+                next = newer;
+                continue;
+            }
+            result = link.call(Method::POST, "/v1/command", body, within) => result,
+        };
+        let input = match result.and_then(|body| read(&body)) {
+            Ok(response) => controller::Input::FromWorker { worker, response },
+            Err(trouble) => controller::Input::CallFailed { worker, number, trouble },
+        };
+        if inputs.send(input).is_err() {
+            return;
+        }
+        next = asked.recv().await;
+    }
+}
+
+fn read(body: &[u8]) -> Result<protocol::Response, Trouble> {
+    protocol::decode(body).map_err(|error| Trouble { kind: TroubleKind::Refused, cause: error.to_string() })
+}
+
+/// Asks one worker's clock whenever it is wanted.
+async fn ask_clock(
+    worker: WorkerId,
+    mut link: impl Call,
+    mut wanted: mpsc::UnboundedReceiver<()>,
+    inputs: mpsc::UnboundedSender<controller::Input>,
+    clock: impl Clock,
+) {
+    while wanted.recv().await.is_some() {
+        // Several that piled up meanwhile are one.
+        while wanted.try_recv().is_ok() {}
+        let sent = clock.now();
+        let Ok(body) = link.call(Method::POST, "/v1/clock", Bytes::new(), CLOCK_WITHIN).await else { continue };
+        let back = clock.now();
+        let Ok(protocol::Clock { received, answered }) = protocol::decode(&body) else { continue };
+        let exchange = Exchange { sent, received, answered, back };
+        if inputs.send(controller::Input::Pong { worker, exchange }).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The worker's side: takes commands over HTTP, hands them to the worker's machine, and answers when it does.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    ops::ControlFlow,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use hyper::{Method, StatusCode, body::Bytes};
+use omb_core::{
+    id::RunId,
+    protocol::{self, Hello, Response},
+    worker::{self, Worker},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use super::{
+    Listener,
+    wire::{self, Answered, Asked},
+};
+use crate::{
+    event_loop::{self, Clock},
+    local::{Answer, Observer, Performer},
+};
+
+/// Longest a connection may take to become ready.
+const OPENS_WITHIN: Duration = Duration::from_secs(10);
+/// Connections at a time; one more is closed at once.
+const CONNECTIONS_MAX: usize = 512;
+
+/// What a worker shows to people and their tools, beside what it shows to its controller.
+pub trait Pages: Send + Sync + 'static {
+    /// The page at `path`; `None` if there is none. `controller` leads the run that the worker obeys.
+    fn get(&self, path: &str, controller: Option<&str>) -> Option<Answered>;
+}
+
+/// Who a worker is and whom it lets in.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Version of omb.
+    pub omb: String,
+    /// Drawn when the process began.
+    pub instance: String,
+    /// Whoever lacks it is refused; `None` lets everybody in.
+    pub token: Option<String>,
+    /// Most bytes of a body.
+    pub body_max: usize,
+}
+
+/// Those who wait for the answer to a command: several, if it was sent again.
+type Waiting = BTreeMap<(RunId, u64), Vec<oneshot::Sender<Bytes>>>;
+
+/// What connections and the machine's loop share.
+struct Desk<P, C> {
+    identity: Identity,
+    pages: P,
+    clock: C,
+    inputs: mpsc::UnboundedSender<worker::Input>,
+    waiting: Mutex<Waiting>,
+    controller: Mutex<Option<String>>,
+}
+
+/// Serves until the worker has shut down, which a message on `shutdown` begins.
+pub async fn serve<L, P, C>(
+    mut listener: L,
+    identity: Identity,
+    pages: P,
+    performer: &mut impl Performer,
+    observer: &mut impl Observer,
+    shutdown: &mut mpsc::UnboundedReceiver<()>,
+    clock: &C,
+) where
+    L: Listener,
+    P: Pages,
+    C: Clock + Clone + Send + Sync + 'static,
+{
+    let (inputs, mut received) = mpsc::unbounded_channel();
+    let desk = Arc::new(Desk {
+        identity,
+        pages,
+        clock: clock.clone(),
+        inputs: inputs.clone(),
+        waiting: Mutex::default(),
+        controller: Mutex::default(),
+    });
+    let mut worker = Worker::new();
+    let observer = RefCell::new(observer);
+    let machine = event_loop::run(
+        &mut worker,
+        &mut received,
+        |output| {
+            observer.borrow_mut().on_worker_output(&output);
+            match output {
+                worker::Output::Perform { ticket, command } => {
+                    performer.perform(command, Answer { ticket, to: inputs.clone() });
+                }
+                worker::Output::Reply(response) => desk.answer(&response),
+                worker::Output::LeaseExpired(_) => observer.borrow_mut().on_lease_expired(),
+                worker::Output::Obeys { controller, .. } => *lock(&desk.controller) = Some(controller),
+                worker::Output::Freed(_) => *lock(&desk.controller) = None,
+                worker::Output::ShutDown => return ControlFlow::Break(()),
+            }
+            ControlFlow::Continue(())
+        },
+        |worker, now| observer.borrow_mut().on_worker(worker, now),
+        clock,
+    );
+    let stops = async {
+        while shutdown.recv().await.is_some() {
+            let _ = inputs.send(worker::Input::Shutdown);
+        }
+        std::future::pending::<()>().await;
+    };
+    let open = Arc::new(AtomicUsize::new(0));
+    let accepts = async {
+        loop {
+            let Ok((opening, _)) = listener.accept().await else {
+                // Out of files, say: those who are connected go on, and later there may be room again.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            if open.fetch_add(1, Relaxed) >= CONNECTIONS_MAX {
+                open.fetch_sub(1, Relaxed);
+                continue;
+            }
+            let (desk, open) = (Arc::clone(&desk), Arc::clone(&open));
+            tokio::spawn(async move {
+                if let Ok(Ok(stream)) = timeout(OPENS_WITHIN, opening).await {
+                    wire::serve(stream, desk.identity.body_max, |asked| desk.take(asked)).await;
+                }
+                open.fetch_sub(1, Relaxed);
+            });
+        }
+    };
+    tokio::select! {
+        biased;
+        () = machine => {}
+        () = stops => {}
+        () = accepts => {}
+    }
+}
+
+impl<P: Pages, C: Clock> Desk<P, C> {
+    async fn take(&self, asked: Asked) -> Answered {
+        // As near to the arrival as can be.
+        let received = self.clock.wall();
+        if let Some(token) = &self.identity.token
+            && !asked.token.as_deref().is_some_and(|given| same(given, token.as_bytes()))
+            && !matches!(asked.path.as_str(), "/healthz" | "/readyz")
+        {
+            let text = if asked.token.is_some() { "this is not the token" } else { "a bearer token is wanted here" };
+            return Answered::text(StatusCode::UNAUTHORIZED, text);
+        }
+        match (&asked.method, asked.path.as_str()) {
+            (&Method::POST, "/v1/command") => self.command(&asked.body).await,
+            (&Method::POST, "/v1/clock") => {
+                let clock = protocol::Clock { received, answered: self.clock.wall() };
+                Answered::binary(protocol::encode(&clock))
+            }
+            (&Method::GET, "/v1/hello") => {
+                let hello = Hello {
+                    protocol: protocol::VERSION,
+                    omb: self.identity.omb.clone(),
+                    instance: self.identity.instance.clone(),
+                    controller: lock(&self.controller).clone(),
+                };
+                let body = serde_json::to_vec(&hello).expect("texts and numbers become JSON");
+                Answered { status: StatusCode::OK, content_type: "application/json", body: body.into() }
+            }
+            (&Method::GET, path) => {
+                let controller = lock(&self.controller).clone();
+                let page = self.pages.get(path, controller.as_deref());
+                page.unwrap_or_else(|| Answered::text(StatusCode::NOT_FOUND, "nothing is here"))
+            }
+            (_, "/v1/command" | "/v1/clock" | "/v1/hello") => {
+                Answered::text(StatusCode::METHOD_NOT_ALLOWED, "another method is wanted here")
+            }
+            _ => Answered::text(StatusCode::NOT_FOUND, "nothing is here"),
+        }
+    }
+
+    async fn command(&self, body: &[u8]) -> Answered {
+        let request = match protocol::decode_request(body) {
+            Ok(request) => request,
+            Err(error @ protocol::DecodeError::OtherVersion(_)) => {
+                let text = format!("{error}; this worker is omb {}", self.identity.omb);
+                return Answered::text(StatusCode::CONFLICT, &text);
+            }
+            Err(error) => return Answered::text(StatusCode::BAD_REQUEST, &error.to_string()),
+        };
+        let (answer, answered) = oneshot::channel();
+        lock(&self.waiting).entry((request.run, request.number)).or_default().push(answer);
+        if self.inputs.send(worker::Input::Command(request)).is_err() {
+            return Answered::text(StatusCode::SERVICE_UNAVAILABLE, "this worker has shut down");
+        }
+        match answered.await {
+            Ok(body) => Answered::binary(body),
+            Err(_) => Answered::text(StatusCode::SERVICE_UNAVAILABLE, "this worker has shut down"),
+        }
+    }
+
+    /// Tells everybody who waits for it.
+    fn answer(&self, response: &Response) {
+        let Some(waiting) = lock(&self.waiting).remove(&(response.run, response.number)) else { return };
+        let mut body = Bytes::from(protocol::encode(response));
+        if body.len() > protocol::BODY_MAX {
+            let text =
+                format!("its answer of {} bytes is more than the {} that one may have", body.len(), protocol::BODY_MAX);
+            let failure = protocol::Failure::new(protocol::FailureKind::Broken, text);
+            body = protocol::encode(&Response { outcome: Err(failure), ..response.clone() }).into();
+        }
+        for answer in waiting {
+            // Whoever gave up asks again, or does not care.
+            let _ = answer.send(body.clone());
+        }
+    }
+}
+
+/// Whether two secrets are the same, in a time that tells nothing about where they differ.
+fn same(given: &[u8], wanted: &[u8]) -> bool {
+    let differs = given.iter().zip(wanted).fold(0, |differs, (a, b)| differs | (a ^ b));
+    given.len() == wanted.len() && differs == 0
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
