@@ -1,11 +1,12 @@
 //! omb: measures messaging systems honestly.
 
+mod arguments;
 mod command;
 mod exit;
 mod flags;
 mod logging;
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use clap::Parser;
 
@@ -17,7 +18,7 @@ use crate::flags::{Command, Flags};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let flags = match Flags::try_parse() {
+    let flags = match Flags::try_parse_from(arguments::rewrite(std::env::args_os(), Path::is_file)) {
         Ok(flags) => flags,
         Err(error) => {
             // Help and version come this way too, and are no errors. A closed pipe is no reason to panic.
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     match flags.command {
         Command::Run(run) => command::run::run(&run),
         Command::Check(run) => command::check::check(&run),
+        Command::Worker(worker) => command::worker::worker(&worker),
         Command::Broker(broker) => command::broker::broker(&broker),
     }
 }

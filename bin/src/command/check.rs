@@ -12,7 +12,12 @@ use crate::{
 
 /// Checks what `run` would do with the same arguments.
 pub(crate) fn check(flags: &flags::Run) -> ExitCode {
-    let Some((inputs, drivers, options)) = run::prepare(flags) else { return exit::USAGE.into() };
+    let Some(run::Prepared { inputs, drivers, broker, workers }) = run::prepare(flags) else {
+        return exit::USAGE.into();
+    };
+    if let Some(code) = run::not_over_workers_yet(&workers) {
+        return code;
+    }
     let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() else {
         tracing::error!("the system gives no thread");
         return Ended::Failed.into();
@@ -22,7 +27,7 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
     for input in &inputs {
         for driver in &drivers {
             let plan = run::plan(flags, input, RunId(0));
-            match omb_runtime_real::performer::connect(&driver.kind, &options, runtime.handle().clone()) {
+            match omb_runtime_real::performer::connect(&driver.kind, &broker, runtime.handle().clone()) {
                 Ok((_server, reached)) => {
                     println!("{}", output::plan(&plan, driver, reached.system()));
                 }

@@ -1,8 +1,10 @@
 //! One file per command.
 
+mod addresses;
 pub(crate) mod broker;
 pub(crate) mod check;
 mod input;
 mod output;
 pub(crate) mod progress;
 pub(crate) mod run;
+pub(crate) mod worker;
