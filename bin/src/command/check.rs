@@ -24,22 +24,22 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
     };
     let mut worst = Ended::Sound;
     let mut usage = None;
-    for input in &inputs {
-        for driver in &drivers {
-            let plan = run::plan(flags, input, RunId(0));
-            match omb_runtime_real::performer::connect(&driver.kind, &broker, runtime.handle().clone()) {
-                Ok((_server, reached)) => {
-                    println!("{}", output::plan(&plan, driver, reached.system()));
-                }
-                Err(failure) => {
-                    tracing::error!("{}: {failure}", driver.name);
-                    match Ended::by(&failure) {
-                        Ok(ended) => worst = worst.max(ended),
-                        Err(code) => usage = Some(code),
-                    }
+    let mut reached = Vec::new();
+    for driver in &drivers {
+        match omb_runtime_real::performer::connect(&driver.kind, &broker, runtime.handle().clone()) {
+            Ok((_server, system)) => reached.push((driver, system.system().to_owned())),
+            Err(failure) => {
+                tracing::error!("{}: {failure}", driver.name);
+                match Ended::by(&failure) {
+                    Ok(ended) => worst = worst.max(ended),
+                    Err(code) => usage = Some(code),
                 }
             }
         }
+    }
+    for input in &inputs {
+        let plan = run::plan(flags, input, RunId(0));
+        reached.iter().for_each(|(driver, system)| println!("{}", output::plan(&plan, driver, system)));
     }
     if worst == Ended::Sound && usage.is_none() {
         println!("Everything fits. Nothing was run.");
