@@ -26,7 +26,14 @@ fn main() -> ExitCode {
             return if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
-    logging::start(flags.quiet, flags.verbose);
+    let log_file = match &flags.command {
+        Command::Worker(worker) => worker.log_file.as_deref(),
+        _ => None,
+    };
+    if let Err(mistake) = logging::start(flags.quiet, flags.verbose, log_file) {
+        eprintln!("{mistake}");
+        return exit::USAGE.into();
+    }
     // A file that grows beyond the limit set for this process shall be an error like that of a full disk.
     // SAFETY: ignoring a signal runs no code of ours.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
