@@ -3,6 +3,7 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use omb_core::report::context;
 
 /// Measures messaging systems honestly.
 #[derive(Debug, Parser)]
@@ -26,6 +27,8 @@ pub(crate) enum Command {
     Check(Run),
     /// Be one worker of a fleet: do what a controller (`omb run -w`) asks for.
     Worker(Worker),
+    /// Make the result of recorded runs again, also of one whose process died.
+    Report(Report),
     /// Run the embedded broker by itself, for any Kafka client.
     Broker(Broker),
 }
@@ -149,6 +152,30 @@ pub(crate) enum ResultFormat {
     Omb,
     /// Upstream's keys alone.
     Upstream,
+}
+
+impl From<ResultFormat> for context::ResultFormat {
+    fn from(format: ResultFormat) -> Self {
+        match format {
+            ResultFormat::Omb => Self::Omb,
+            ResultFormat::Upstream => Self::Upstream,
+        }
+    }
+}
+
+/// What `report` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// Records of runs, as `run` writes them beside its results.
+    #[arg(value_name = "FILE.jsonl", required = true)]
+    pub(crate) records: Vec<PathBuf>,
+    /// Result file, where there is one record. Default: the record's name with the ending .json, and a number before it
+    /// if that is taken. Nothing is ever overwritten.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Whether the result holds our own object beside upstream's keys, which upstream's CSV tool does not bear.
+    #[arg(long, value_enum, default_value_t = ResultFormat::Omb)]
+    pub(crate) result_format: ResultFormat,
 }
 
 /// What `worker` takes.

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Command::Run(run) => command::run::run(&run),
         Command::Check(run) => command::check::check(&run),
         Command::Worker(worker) => command::worker::worker(&worker),
+        Command::Report(report) => command::report::report(&report),
         Command::Broker(broker) => command::broker::broker(&broker),
     }
 }

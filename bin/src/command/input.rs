@@ -76,18 +76,19 @@ pub(crate) fn workers(flags: &flags::Run) -> Result<Vec<Address>, Vec<String>> {
 }
 
 fn text_of(path: &Path) -> Result<String, String> {
-    let bytes = bytes_of(path)?;
+    let bytes = bytes_of(path, FILE_MAX)?;
     String::from_utf8(bytes).map_err(|_| format!("{}: not a text file (it is not UTF-8)", path.display()))
 }
 
-fn bytes_of(path: &Path) -> Result<Vec<u8>, String> {
+/// What a file holds, if that is no more than `most` bytes.
+pub(super) fn bytes_of(path: &Path, most: u64) -> Result<Vec<u8>, String> {
     let told = |error: std::io::Error| format!("{}: cannot read it: {error}", path.display());
     let metadata = fs::metadata(path).map_err(told)?;
     if metadata.is_dir() {
         return Err(format!("{}: a folder, where a file is wanted", path.display()));
     }
-    if metadata.len() > FILE_MAX {
-        return Err(format!("{}: {} bytes, where at most {FILE_MAX} make sense", path.display(), metadata.len()));
+    if metadata.len() > most {
+        return Err(format!("{}: {} bytes, where at most {most} make sense", path.display(), metadata.len()));
     }
     fs::read(path).map_err(told)
 }
@@ -100,7 +101,8 @@ fn workload(path: &Path, leniency: Leniency) -> Result<Input, String> {
     let payload = match &workload.payload {
         PayloadSource::Random { .. } => None,
         PayloadSource::File(file) => {
-            let bytes = bytes_of(file).map_err(|mistake| format!("{}: payloadFile: {mistake}", path.display()))?;
+            let bytes =
+                bytes_of(file, FILE_MAX).map_err(|mistake| format!("{}: payloadFile: {mistake}", path.display()))?;
             if bytes.len() as u64 != u64::from(workload.message_size) {
                 return Err(format!(
                     "{}: payloadFile: {} holds {} bytes, but messageSize is {}",

@@ -6,5 +6,6 @@ pub(crate) mod check;
 mod input;
 mod output;
 pub(crate) mod progress;
+pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod worker;
