@@ -1,8 +1,9 @@
 //! The command line, as typed.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use omb_core::report::context;
 
 /// Measures messaging systems honestly.
 #[derive(Debug, Parser)]
@@ -24,12 +25,18 @@ pub(crate) enum Command {
     Run(Run),
     /// Parse everything, reach the broker, print the plan; run nothing.
     Check(Run),
+    /// Be one worker of a fleet: do what a controller (`omb run -w`) asks for.
+    Worker(Worker),
+    /// Make the result of recorded runs again, also of one whose process died.
+    Report(Report),
     /// Run the embedded broker by itself, for any Kafka client.
     Broker(Broker),
 }
 
 /// What `run` and `check` take.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("fleet").args(["workers", "workers_file"]))]
+#[allow(dead_code)] // Runs over workers, which are not there yet, read all of it.
 pub(crate) struct Run {
     /// Workload files; each runs on each driver, in the order given.
     #[arg(value_name = "WORKLOAD.yaml", required = true)]
@@ -55,6 +62,88 @@ pub(crate) struct Run {
     /// Bytes the embedded broker may hold: 512MiB, 4GiB. Default: 2 GiB, or a quarter of the memory if that is less.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) embedded_capacity: Option<u64>,
+
+    /// Workers that do the run instead of this process: HOST:PORT or http://HOST:PORT, with https where they have a
+    /// certificate; port 8080 if none is given. Several follow one another, or are separated by commas; the list ends at
+    /// the next flag, at an existing file, or at a name that ends in .yaml or .yml.
+    #[arg(short, long, value_name = "ADDRESS", help_heading = FLEET)]
+    pub(crate) workers: Vec<String>,
+    /// File that lists the workers under `workers:`. Also -wf FILE.
+    #[arg(long, value_name = "FILE", help_heading = FLEET)]
+    pub(crate) workers_file: Option<PathBuf>,
+    /// More workers that consume than workers that produce. Implies --topology split.
+    #[arg(short = 'x', long, requires = "fleet", help_heading = FLEET)]
+    pub(crate) extra: bool,
+    /// What workers are there for. Default: shared.
+    #[arg(long, value_enum, requires = "fleet", help_heading = FLEET)]
+    pub(crate) topology: Option<Topology>,
+    /// What becomes of the run if a worker is lost.
+    #[arg(long, value_enum, default_value_t = OnWorkerLoss::Fail, requires = "fleet", help_heading = FLEET)]
+    pub(crate) on_worker_loss: OnWorkerLoss,
+    /// Longest wait for a connection to a worker: 500ms, 30s, 2m; a number alone is seconds.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration, help_heading = FLEET)]
+    pub(crate) connect_timeout: Duration,
+    /// Longest wait for a worker's answer.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration, help_heading = FLEET)]
+    pub(crate) call_timeout: Duration,
+    /// Longest wait for each step that sets the run up: connecting to the broker, making topics, producers, consumers.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration, help_heading = FLEET)]
+    pub(crate) setup_timeout: Duration,
+    /// How long a worker goes on without hearing from its controller; then it stops its load by itself.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration, help_heading = FLEET)]
+    pub(crate) lease: Duration,
+    /// File that holds the token the workers ask for.
+    #[arg(long, value_name = "FILE", requires = "fleet", help_heading = FLEET)]
+    pub(crate) token_file: Option<PathBuf>,
+    /// File with the certificates (PEM) that vouch for workers at https addresses.
+    #[arg(long, value_name = "FILE", requires = "fleet", help_heading = FLEET)]
+    pub(crate) ca: Option<PathBuf>,
+    /// Take workers from the controller they obey; its run ends as failed.
+    #[arg(long, requires = "fleet", help_heading = FLEET)]
+    pub(crate) take_over: bool,
+    /// Address of this machine on which the embedded broker listens for the workers. Whoever reaches it can read and
+    /// write everything: it knows no authentication.
+    #[arg(long, value_name = "ADDR", requires = "fleet", help_heading = FLEET)]
+    pub(crate) embedded_bind: Option<IpAddr>,
+}
+
+/// Where the help shows what is about workers.
+const FLEET: &str = "Workers";
+
+/// What workers are there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Topology {
+    /// Every worker produces and consumes.
+    Shared,
+    /// Some workers produce, the others consume.
+    Split,
+}
+
+/// What becomes of a run that loses a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnWorkerLoss {
+    /// It ends, and its result is partial.
+    Fail,
+    /// It goes on with the workers that are left; its result is marked, and the exit code is 1.
+    Continue,
+}
+
+impl Run {
+    /// What the workers are there for.
+    ///
+    /// # Errors
+    /// If the flags contradict each other.
+    pub(crate) fn topology(&self) -> Result<Topology, String> {
+        match (self.extra, self.topology) {
+            (true, Some(Topology::Shared)) => {
+                Err("--extra asks for more workers that consume, where --topology shared lets every worker do both: \
+                     leave one of them out"
+                    .to_owned())
+            }
+            (true, _) => Ok(Topology::Split),
+            (false, given) => Ok(given.unwrap_or(Topology::Shared)),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -63,6 +152,81 @@ pub(crate) enum ResultFormat {
     Omb,
     /// Upstream's keys alone.
     Upstream,
+}
+
+impl From<ResultFormat> for context::ResultFormat {
+    fn from(format: ResultFormat) -> Self {
+        match format {
+            ResultFormat::Omb => Self::Omb,
+            ResultFormat::Upstream => Self::Upstream,
+        }
+    }
+}
+
+/// What `report` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// Records of runs, as `run` writes them beside its results.
+    #[arg(value_name = "FILE.jsonl", required = true)]
+    pub(crate) records: Vec<PathBuf>,
+    /// Result file, where there is one record. Default: the record's name with the ending .json, and a number before it
+    /// if that is taken. Nothing is ever overwritten.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Whether the result holds our own object beside upstream's keys, which upstream's CSV tool does not bear.
+    #[arg(long, value_enum, default_value_t = ResultFormat::Omb)]
+    pub(crate) result_format: ResultFormat,
+}
+
+/// What `worker` takes.
+#[derive(Debug, Args)]
+#[allow(dead_code)] // The worker, which is not there yet, reads all of it.
+pub(crate) struct Worker {
+    /// Port on which controllers are listened to; 0 for any free one.
+    #[arg(short, long, default_value_t = 8080)]
+    pub(crate) port: u16,
+    /// Port of the metrics for Prometheus; 0 for any free one. Also -sp PORT. Default: 1000 above --port, so that
+    /// several workers on one machine (8080, 8081, ..) do not meet; any free one if --port is 0.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) stats_port: Option<u16>,
+    /// Address to listen on.
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0")]
+    pub(crate) bind: IpAddr,
+    /// File to which everything logged is appended, too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log_file: Option<PathBuf>,
+    /// File that holds a token; only controllers that know it are obeyed.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Certificate (PEM), and those that vouch for it; controllers then speak https.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Private key of the certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+impl Worker {
+    /// Above `--port`, where the metrics are by default.
+    const STATS_PORT_ABOVE: u16 = 1_000;
+
+    /// The port of the metrics.
+    ///
+    /// # Errors
+    /// If none is given and the one by default does not exist.
+    #[allow(dead_code)] // As above.
+    pub(crate) fn stats_port(&self) -> Result<u16, String> {
+        match (self.stats_port, self.port) {
+            (Some(port), _) => Ok(port),
+            (None, 0) => Ok(0),
+            (None, port) => port.checked_add(Self::STATS_PORT_ABOVE).ok_or_else(|| {
+                format!(
+                    "--port {port} leaves no port {} above it for the metrics: give --stats-port, 0 for any free one",
+                    Self::STATS_PORT_ABOVE
+                )
+            }),
+        }
+    }
 }
 
 /// What `broker` takes.
@@ -97,6 +261,30 @@ fn size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// `500ms`, `30s`, `2m`, `1h`; a number alone is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let millis = match &text[digits..] {
+        "ms" => Some(1),
+        "" | "s" => Some(1_000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        _ => None,
+    };
+    let duration = millis.and_then(|millis: u64| text[..digits].parse::<u64>().ok()?.checked_mul(millis));
+    match duration.map(Duration::from_millis) {
+        Some(duration) if (TIME_MIN..=TIME_MAX).contains(&duration) => Ok(duration),
+        Some(_) => Err("100ms to 1h are allowed".to_owned()),
+        None => Err("a whole number and a unit are wanted: 500ms, 30s, 2m".to_owned()),
+    }
+}
+
+/// Less than this a busy machine takes for an answer in good health.
+const TIME_MIN: Duration = Duration::from_millis(100);
+
+/// Whoever is silent for longer does not come back.
+const TIME_MAX: Duration = Duration::from_secs(3_600);
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -124,5 +312,65 @@ mod tests {
             Flags::try_parse_from(["omb", "run", "-d", "a.yaml,b.yaml", "-d", "c.yaml", "w.yaml"]).expect("sound");
         let Command::Run(run) = flags.command else { panic!("a run") };
         assert_eq!(run.drivers, ["a.yaml", "b.yaml", "c.yaml"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn durations_have_units_and_bounds() {
+        for (text, millis) in [("500ms", 500), ("30s", 30_000), ("2m", 120_000), ("1h", 3_600_000), ("7", 7_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for wrong in ["", "s", "1.5s", "30 s", "1d", "-1s", "99ms", "0", "61m", "99999999999999999999s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[track_caller]
+    fn run(arguments: &[&str]) -> Result<Run, clap::error::ErrorKind> {
+        match Flags::try_parse_from(["omb", "run"].iter().chain(arguments)) {
+            Ok(Flags { command: Command::Run(run), .. }) => Ok(run),
+            Ok(other) => panic!("no run: {other:?}"),
+            Err(error) => Err(error.kind()),
+        }
+    }
+
+    #[test]
+    fn workers_and_what_needs_them() {
+        let flags = run(&["--workers=a", "--workers=b", "w.yaml"]).expect("sound");
+        assert_eq!((flags.workers.len(), flags.on_worker_loss), (2, OnWorkerLoss::Fail));
+        assert_eq!(flags.topology(), Ok(Topology::Shared));
+        let times = [flags.connect_timeout, flags.call_timeout, flags.setup_timeout, flags.lease];
+        assert_eq!(times.map(|time| time.as_secs()), [10, 30, 60, 30]);
+        let kind = clap::error::ErrorKind::ArgumentConflict;
+        assert_eq!(run(&["--workers=a", "--workers-file", "f", "w.yaml"]).err(), Some(kind));
+        for alone in [&["-x"][..], &["--take-over"], &["--topology", "split"], &["--token-file", "t"]] {
+            let missing = clap::error::ErrorKind::MissingRequiredArgument;
+            assert_eq!(run(&[alone, &["w.yaml"]].concat()).err(), Some(missing), "{alone:?}");
+        }
+        assert_eq!(run(&["w.yaml"]).map(|run| run.topology()), Ok(Ok(Topology::Shared)));
+    }
+
+    #[test]
+    fn extra_consumers_split_the_workers() {
+        let topology = |more: &[&str]| run(&[&["--workers=a", "w.yaml"], more].concat()).expect("sound").topology();
+        assert_eq!(topology(&["-x"]), Ok(Topology::Split));
+        assert_eq!(topology(&["-x", "--topology", "split"]), Ok(Topology::Split));
+        assert_eq!(topology(&["--topology", "split"]), Ok(Topology::Split));
+        assert!(topology(&["-x", "--topology", "shared"]).is_err_and(|why| why.contains("--extra")));
+    }
+
+    #[test]
+    fn metrics_are_a_thousand_ports_above() {
+        let stats_port = |arguments: &[&str]| {
+            let flags = Flags::try_parse_from(["omb", "worker"].iter().chain(arguments)).expect("sound");
+            let Command::Worker(worker) = flags.command else { panic!("a worker") };
+            worker.stats_port()
+        };
+        assert_eq!(stats_port(&[]), Ok(9_080));
+        assert_eq!(stats_port(&["-p", "8081"]), Ok(9_081));
+        assert_eq!(stats_port(&["--port", "0"]), Ok(0));
+        assert_eq!(stats_port(&["--port", "65000", "--stats-port", "8081"]), Ok(8_081));
+        assert!(stats_port(&["--port", "65000"]).is_err_and(|why| why.contains("--stats-port")));
+        let half = Flags::try_parse_from(["omb", "worker", "--tls-cert", "c.pem"]);
+        assert!(half.is_err_and(|error| error.to_string().contains("--tls-key")));
     }
 }

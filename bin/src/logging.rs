@@ -1,18 +1,30 @@
 //! Logs, to stderr, in the shape people know: `2025-10-18 10:00:00 - omb::command::run - INFO - Creating 10 topics...`
 
-use std::{fmt, io};
+use std::{
+    fmt,
+    fs::{File, OpenOptions},
+    io,
+    path::Path,
+    sync::Arc,
+};
 
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{
     EnvFilter,
-    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer, layer},
+    layer::SubscriberExt as _,
     registry::LookupSpan,
+    util::SubscriberInitExt as _,
 };
 
 use crate::command::progress;
 
-/// Starts logging. `RUST_LOG`, where it is set, decides instead of the flags.
-pub(crate) fn start(quiet: bool, verbose: u8) {
+/// Starts logging. `RUST_LOG`, where it is set, decides instead of the flags. What is logged is also appended to `file`,
+/// line by line, without colours.
+///
+/// # Errors
+/// If the file cannot be opened; nothing is logged then.
+pub(crate) fn start(quiet: bool, verbose: u8, file: Option<&Path>) -> Result<(), String> {
     let level = match (quiet, verbose) {
         (true, _) => "warn",
         (false, 0) => "info",
@@ -20,7 +32,19 @@ pub(crate) fn start(quiet: bool, verbose: u8) {
         (false, _) => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| AboveBar).event_format(Line).init();
+    // Each line is one write without a buffer, so what was logged before a crash is there.
+    let file = file.map(open).transpose()?.map(Arc::new);
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(layer().with_writer(|| AboveBar).event_format(Line))
+        .with(file.map(|file| layer().with_ansi(false).with_writer(file).event_format(Line)))
+        .init();
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<File, String> {
+    let told = |error| format!("--log-file {}: cannot write to it: {error}", path.display());
+    OpenOptions::new().create(true).append(true).open(path).map_err(told)
 }
 
 /// Stderr, above the progress bar where there is one.

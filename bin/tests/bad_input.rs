@@ -151,6 +151,13 @@ fn the_command_line_is_checked() {
         (&["run", "--seed", "many", "w.yaml"], "many"),
         (&["run", "--embedded-capacity", "12XB", "w.yaml"], "512MiB"),
         (&["run", "--result-format", "xml", "w.yaml"], "upstream"),
+        (&["run", "--lease", "5d", "w.yaml"], "500ms, 30s, 2m"),
+        (&["run", "--call-timeout", "2h", "w.yaml"], "100ms to 1h"),
+        (&["run", "-x", "w.yaml"], "--workers"),
+        (&["worker", "-sp", "many"], "--stats-port"),
+        (&["worker", "--tls-cert", "c.pem"], "--tls-key"),
+        (&["worker", "--log-file", "missing/log"], "--log-file missing/log: cannot write to it: No such file"),
+        (&["report"], "FILE.jsonl"),
         (&["fly"], "fly"),
         (&[], "Usage"),
     ] {
@@ -160,6 +167,88 @@ fn the_command_line_is_checked() {
         let ended = place.run(arguments).with(0);
         assert!(ended.stdout.contains("omb") && ended.stderr.is_empty(), "{ended:?}");
     }
+}
+
+/// Workers as upstream and the guide write them; the mistake shows what was taken for a worker, and what for a workload.
+#[test]
+fn workers_are_read_as_people_write_them() {
+    let place = Place::default();
+    place.write("w.yaml", workload("w", &[]));
+    place.write("fleet.yaml", "workers:\n  - http://a:8080\n  - http://A:8080/\n");
+    place.write("soft.yaml", "workers:\n  - http://a:8080\n  - https://b\n");
+    // Reading the addresses and the workload went well, for the driver is refused.
+    let embedded = "--embedded-bind";
+    for (arguments, telling) in [
+        ("-w http://a:8080 http://b:8080 w.yaml", embedded),
+        ("-w=a b w.yaml", embedded),
+        ("-xw a:8080,b:8080, w.yaml", embedded),
+        ("--workers a --workers b w.yaml", embedded),
+        ("w.yaml -w a b", embedded),
+        ("-wf soft.yaml -x w.yaml", embedded),
+        ("--workers-file=soft.yaml w.yaml", embedded),
+        ("-w http://a:8080 ftp://b w.yaml", "--workers: ftp://b: the scheme is ftp, where http and https are allowed"),
+        ("-w a:8080/base w.yaml", "--workers: a:8080/base: the path is /base"),
+        ("-w a http://a:8080/ w.yaml", "--workers: http://a:8080/ is the same worker as a"),
+        ("-wf fleet.yaml w.yaml", "fleet.yaml: workers: http://A:8080/ is the same worker as http://a:8080"),
+        ("-wf missing.yaml w.yaml", "missing.yaml: cannot read it: No such file"),
+        ("-wf w.yaml w.yaml", "w.yaml"),
+        ("-w a -wf fleet.yaml w.yaml", "cannot be used with"),
+        ("-w w.yaml", "--workers names no worker"),
+        ("-x -w a w.yaml", "need at least 2"),
+        ("-x --topology shared -w a b w.yaml", "--topology shared"),
+        ("-w a b missing.yaml", "missing.yaml: cannot read it"),
+    ] {
+        for command in ["run", "check"] {
+            let arguments: Vec<&str> = [command].into_iter().chain(arguments.split(' ')).collect();
+            let ended = place.run(&arguments).with(2).saying(telling).within(Duration::from_secs(20));
+            nothing_began(&place, &ended);
+        }
+    }
+}
+
+/// Upstream takes it without a word.
+#[test]
+fn a_workers_file_is_not_used_unasked() {
+    let place = Place::default();
+    place.write("w.yaml", workload("w", &[]));
+    place.write("workers.yaml", "workers:\n  - http://a:8080\n");
+    place.run(&["check", "w.yaml"]).with(0).saying("workers.yaml lies here and is not used: -wf workers.yaml");
+}
+
+#[test]
+fn a_check_asks_each_driver_once() {
+    let place = Place::default();
+    for name in ["first", "second"] {
+        place.write(&format!("{name}.yaml"), workload(name, &[]));
+    }
+    place.write("here.yaml", "driverClass: embedded\n");
+    place.write("gone.yaml", kafka_driver(&format!("127.0.0.1:{}", free_port()), ""));
+    let checked = place.run(&["check", "-d", "gone.yaml,here.yaml", "first.yaml", "second.yaml"]).with(3);
+    assert_eq!(checked.stderr.matches("does not answer").count(), 1, "{}", checked.stderr);
+    for plan in ["first: 1 topic", "second: 1 topic"] {
+        assert_eq!(checked.stdout.matches(plan).count(), 1, "{}", checked.stdout);
+    }
+}
+
+#[test]
+fn what_is_no_record_is_refused() {
+    let place = Place::default();
+    place.write("empty.jsonl", "");
+    place.write("text.jsonl", "hello\n");
+    place.write("other.jsonl", "{\"kind\":\"run\",\"formatVersion\":99}\n");
+    place.write("bytes.jsonl", b"\xff\n{}\n");
+    for (file, telling) in [
+        ("missing.jsonl", "missing.jsonl: cannot read it: No such file"),
+        (".", "a folder"),
+        ("empty.jsonl", "empty.jsonl: the record is empty"),
+        ("text.jsonl", "text.jsonl: line 1 is not the header"),
+        ("other.jsonl", "other.jsonl: the record has format version 99"),
+        ("bytes.jsonl", "bytes.jsonl: line 1: not a text"),
+    ] {
+        place.run(&["report", file]).with(2).saying(telling);
+    }
+    place.run(&["report", "-o", "one.json", "a.jsonl", "b.jsonl"]).with(2).saying("--output one.json names one file");
+    assert!(place.files(".json").is_empty(), "{:?}", place.files(""));
 }
 
 #[test]

@@ -62,6 +62,39 @@ fn a_second_interrupt_leaves_at_once() {
     assert!(place.files(".jsonl").len() == 1, "the record holds what was measured: {:?}", place.files(""));
 }
 
+/// The controller dies without a word, and the record says what was measured until then.
+#[test]
+fn a_killed_run_can_be_reported() {
+    let place = Place::default();
+    place.write("long.yaml", long());
+    let mut omb = place.start(&["run", "-o", "out.json", "long.yaml"]);
+    omb.wait_for_output("2.0s measure");
+    omb.signal("KILL");
+    assert_eq!(omb.end().code, None, "a signal ended it");
+    assert!(!place.path("out.json").exists());
+    let ended = place.run(&["report", "out.jsonl"]).with(1);
+    assert!(ended.stdout.contains("PARTIAL: the record breaks off"), "{}", ended.stdout);
+    assert!(
+        ended.stdout.contains("EMBEDDED BROKER") && ended.stdout.contains("Written to out.json"),
+        "{}",
+        ended.stdout
+    );
+    let result = place.result("out.json");
+    partial(&result, "the record breaks off");
+    assert_eq!((&result["workload"], &result["omb"]["embedded"]), (&"long".into(), &true.into()));
+    assert!(number(&result, "/omb/totals/measured/acked") > 500);
+
+    // Torn within the last line, or broken in the middle.
+    let record = std::fs::read_to_string(place.path("out.jsonl")).expect("the record is there");
+    place.write("torn.jsonl", &record[..record.trim_end().len() - 20]);
+    let ended = place.run(&["report", "-o", "mine.json", "torn.jsonl"]).with(1);
+    assert!(ended.stdout.contains("in the middle of a line"), "{}", ended.stdout);
+    partial(&place.result("mine.json"), "in the middle of a line");
+    place.write("broken.jsonl", record.replacen("\"kind\":\"period\"", "\"kind\":\"pause\"", 1));
+    place.run(&["report", "broken.jsonl"]).with(2).saying("broken.jsonl: line 2:");
+    assert!(!place.path("broken.json").exists());
+}
+
 /// Before the load there is nothing to keep: no result, no file, and a broker that never answers holds nobody up.
 #[test]
 fn an_interrupt_during_the_setup_leaves_nothing() {

@@ -63,6 +63,37 @@ fn workloads_and_drivers_run_in_the_order_given() {
     }
 }
 
+/// The same result and the same words, but for when the run ended, which its record does not say.
+#[test]
+fn a_record_makes_the_result_again() {
+    let place = Place::default();
+    place.write("small.yaml", workload("small", &[("topics", "2"), ("subscriptionsPerTopic", "2")]));
+    let ran = place.run(&["run", "-o", "out.json", "small.yaml"]).with(0);
+    let reported = place.run(&["report", "out.jsonl"]).with(0);
+    let table = |said: &str| -> String {
+        let from = said.find("small on Embedded").unwrap_or_else(|| panic!("no table: {said}"));
+        said[from..]
+            .lines()
+            .filter(|line| !line.contains("Written to"))
+            .collect::<Vec<_>>()
+            .join("\n")
+            .trim()
+            .to_owned()
+    };
+    assert_eq!(table(&reported.stdout), table(&ran.stdout));
+    assert!(reported.stdout.contains("Written to out-2.json"), "nothing is overwritten: {}", reported.stdout);
+    let [mut result, mut again] = ["out.json", "out-2.json"].map(|name| place.result(name));
+    for result in [&mut result, &mut again] {
+        assert!(result["omb"].as_object_mut().and_then(|omb| omb.remove("ended")).is_some());
+    }
+    assert_eq!(result, again);
+
+    place.run(&["report", "-o", "out.json", "out.jsonl"]).with(2).saying("out.json exists already");
+    place.run(&["report", "-o", "bare.json", "--result-format", "upstream", "out.jsonl"]).with(0);
+    fits_upstream(&place.result("bare.json"));
+    assert!(place.result("bare.json").get("omb").is_none());
+}
+
 /// What keeps a result from being written is found before the run; what exists is never touched.
 #[test]
 fn where_a_result_goes() {

@@ -12,29 +12,34 @@ use crate::{
 
 /// Checks what `run` would do with the same arguments.
 pub(crate) fn check(flags: &flags::Run) -> ExitCode {
-    let Some((inputs, drivers, options)) = run::prepare(flags) else { return exit::USAGE.into() };
+    let Some(run::Prepared { inputs, drivers, broker, workers }) = run::prepare(flags) else {
+        return exit::USAGE.into();
+    };
+    if let Some(code) = run::not_over_workers_yet(&workers) {
+        return code;
+    }
     let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() else {
         tracing::error!("the system gives no thread");
         return Ended::Failed.into();
     };
     let mut worst = Ended::Sound;
     let mut usage = None;
-    for input in &inputs {
-        for driver in &drivers {
-            let plan = run::plan(flags, input, RunId(0));
-            match omb_runtime_real::performer::connect(&driver.kind, &options, runtime.handle().clone()) {
-                Ok((_server, reached)) => {
-                    println!("{}", output::plan(&plan, driver, reached.system()));
-                }
-                Err(failure) => {
-                    tracing::error!("{}: {failure}", driver.name);
-                    match Ended::by(&failure) {
-                        Ok(ended) => worst = worst.max(ended),
-                        Err(code) => usage = Some(code),
-                    }
+    let mut reached = Vec::new();
+    for driver in &drivers {
+        match omb_runtime_real::performer::connect(&driver.kind, &broker, runtime.handle().clone()) {
+            Ok((_server, system)) => reached.push((driver, system.system().to_owned())),
+            Err(failure) => {
+                tracing::error!("{}: {failure}", driver.name);
+                match Ended::by(&failure) {
+                    Ok(ended) => worst = worst.max(ended),
+                    Err(code) => usage = Some(code),
                 }
             }
         }
+    }
+    for input in &inputs {
+        let plan = run::plan(flags, input, RunId(0));
+        reached.iter().for_each(|(driver, system)| println!("{}", output::plan(&plan, driver, system)));
     }
     if worst == Ended::Sound && usage.is_none() {
         println!("Everything fits. Nothing was run.");

@@ -8,6 +8,7 @@ use omb_core::config::{
     workload::{self, PayloadSource, RateGoal, Workload},
 };
 
+use super::addresses::{self, Address};
 use crate::flags;
 
 /// Largest workload or driver file, and largest payload: more is a mistake, not a file of this kind.
@@ -26,7 +27,7 @@ pub(crate) struct Input {
 
 /// Reads every file. All mistakes of all files are told at once.
 pub(crate) fn read(flags: &flags::Run) -> Result<(Vec<Input>, Vec<DriverConfig>), Vec<String>> {
-    let leniency = if flags.lenient { Leniency::Lenient } else { Leniency::Strict };
+    let leniency = leniency(flags);
     let (mut inputs, mut drivers, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
     for path in &flags.workloads {
         match workload(path, leniency) {
@@ -51,19 +52,43 @@ pub(crate) fn read(flags: &flags::Run) -> Result<(Vec<Input>, Vec<DriverConfig>)
     if mistakes.is_empty() { Ok((inputs, drivers)) } else { Err(mistakes) }
 }
 
+fn leniency(flags: &flags::Run) -> Leniency {
+    if flags.lenient { Leniency::Lenient } else { Leniency::Strict }
+}
+
+/// The workers that shall do the run; none if this process does. All mistakes are told at once.
+pub(crate) fn workers(flags: &flags::Run) -> Result<Vec<Address>, Vec<String>> {
+    let (workers, mut mistakes) = match &flags.workers_file {
+        Some(path) => text_of(path)
+            .map_err(|mistake| vec![mistake])
+            .and_then(|text| addresses::from_file(&path.display().to_string(), &text, leniency(flags))),
+        None => addresses::from_flag(&flags.workers),
+    }
+    .map_or_else(|mistakes| (None, mistakes), |workers| (Some(workers), Vec::new()));
+    match flags.topology() {
+        Ok(flags::Topology::Split) if workers.as_ref().is_some_and(|workers| workers.len() < 2) => {
+            mistakes.push("1 worker is given, where --topology split and --extra need at least 2".to_owned());
+        }
+        Ok(_) => {}
+        Err(mistake) => mistakes.push(mistake),
+    }
+    workers.filter(|_| mistakes.is_empty()).ok_or(mistakes)
+}
+
 fn text_of(path: &Path) -> Result<String, String> {
-    let bytes = bytes_of(path)?;
+    let bytes = bytes_of(path, FILE_MAX)?;
     String::from_utf8(bytes).map_err(|_| format!("{}: not a text file (it is not UTF-8)", path.display()))
 }
 
-fn bytes_of(path: &Path) -> Result<Vec<u8>, String> {
+/// What a file holds, if that is no more than `most` bytes.
+pub(super) fn bytes_of(path: &Path, most: u64) -> Result<Vec<u8>, String> {
     let told = |error: std::io::Error| format!("{}: cannot read it: {error}", path.display());
     let metadata = fs::metadata(path).map_err(told)?;
     if metadata.is_dir() {
         return Err(format!("{}: a folder, where a file is wanted", path.display()));
     }
-    if metadata.len() > FILE_MAX {
-        return Err(format!("{}: {} bytes, where at most {FILE_MAX} make sense", path.display(), metadata.len()));
+    if metadata.len() > most {
+        return Err(format!("{}: {} bytes, where at most {most} make sense", path.display(), metadata.len()));
     }
     fs::read(path).map_err(told)
 }
@@ -76,7 +101,8 @@ fn workload(path: &Path, leniency: Leniency) -> Result<Input, String> {
     let payload = match &workload.payload {
         PayloadSource::Random { .. } => None,
         PayloadSource::File(file) => {
-            let bytes = bytes_of(file).map_err(|mistake| format!("{}: payloadFile: {mistake}", path.display()))?;
+            let bytes =
+                bytes_of(file, FILE_MAX).map_err(|mistake| format!("{}: payloadFile: {mistake}", path.display()))?;
             if bytes.len() as u64 != u64::from(workload.message_size) {
                 return Err(format!(
                     "{}: payloadFile: {} holds {} bytes, but messageSize is {}",

@@ -1,8 +1,11 @@
 //! One file per command.
 
+mod addresses;
 pub(crate) mod broker;
 pub(crate) mod check;
 mod input;
 mod output;
 pub(crate) mod progress;
+pub(crate) mod report;
 pub(crate) mod run;
+pub(crate) mod worker;

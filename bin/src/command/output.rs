@@ -12,7 +12,7 @@ use omb_core::{
     plan::Plan,
     report::{
         Period, Report,
-        context::{Context, Host, ResultFormat},
+        context::{Context, Host},
         json, record, table,
     },
 };
@@ -190,7 +190,7 @@ impl Record {
 }
 
 /// Writes a file whole, under a name that is free, or leaves nothing behind.
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
+pub(super) fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
     let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     if written.is_err() {
@@ -222,10 +222,7 @@ pub(crate) fn context(flags: &flags::Run, driver: &DriverConfig) -> Context {
     context.clients = BTreeMap::from([("librdkafka".to_owned(), librdkafka)]);
     context.host = host();
     context.started = Some(jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string());
-    context.format = match flags.result_format {
-        flags::ResultFormat::Omb => ResultFormat::Omb,
-        flags::ResultFormat::Upstream => ResultFormat::Upstream,
-    };
+    context.format = flags.result_format.into();
     context
 }
 

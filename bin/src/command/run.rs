@@ -2,13 +2,14 @@
 
 use std::{
     future::poll_fn,
+    path::Path,
     process::ExitCode,
     task::Poll,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use omb_core::{
-    config::driver::DriverConfig,
+    config::driver::{DriverConfig, DriverKind},
     controller::{self, Controller, End, Settings},
     id::RunId,
     plan::Plan,
@@ -22,6 +23,7 @@ use tokio::{
 };
 
 use super::{
+    addresses::Address,
     input::{self, Input},
     output::{self, Files},
     progress::Progress,
@@ -33,7 +35,10 @@ use crate::{
 
 /// Runs every workload on every driver, in the order given.
 pub(crate) fn run(flags: &flags::Run) -> ExitCode {
-    let Some((inputs, drivers, broker)) = prepare(flags) else { return exit::USAGE.into() };
+    let Some(Prepared { inputs, drivers, broker, workers }) = prepare(flags) else { return exit::USAGE.into() };
+    if let Some(code) = not_over_workers_yet(&workers) {
+        return code;
+    }
     let several = inputs.len() * drivers.len() > 1;
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
         Ok(runtime) => runtime,
@@ -65,24 +70,60 @@ pub(crate) fn run(flags: &flags::Run) -> ExitCode {
     usage.unwrap_or_else(|| worst.into())
 }
 
+/// All that was given, read and checked.
+pub(super) struct Prepared {
+    pub(super) inputs: Vec<Input>,
+    pub(super) drivers: Vec<DriverConfig>,
+    pub(super) broker: embedded::Options,
+    /// None if this process does the run.
+    pub(super) workers: Vec<Address>,
+}
+
 /// Reads and checks all that was given; tells what is wrong.
-pub(super) fn prepare(flags: &flags::Run) -> Option<(Vec<Input>, Vec<DriverConfig>, embedded::Options)> {
-    let (inputs, drivers) = match input::read(flags) {
-        Ok(read) => read,
-        Err(mistakes) => {
-            mistakes.iter().for_each(|mistake| eprintln!("{mistake}"));
+pub(super) fn prepare(flags: &flags::Run) -> Option<Prepared> {
+    let (read, workers) = (input::read(flags), input::workers(flags));
+    let ((inputs, drivers), workers) = match (read, workers) {
+        (Ok(read), Ok(workers)) => (read, workers),
+        (read, workers) => {
+            let mistakes = [read.err(), workers.err()].into_iter().flatten().flatten();
+            mistakes.for_each(|mistake| eprintln!("{mistake}"));
             return None;
         }
     };
     let mut broker = embedded::Options::default();
     broker.capacity = flags.embedded_capacity.unwrap_or(broker.capacity);
-    let misfits: Vec<String> = inputs
+    let mut misfits: Vec<String> = inputs
         .iter()
         .flat_map(|input| drivers.iter().map(|driver| input::fits(&input.workload, driver, broker.capacity)))
         .filter_map(Result::err)
         .collect();
+    if !workers.is_empty() && flags.embedded_bind.is_none() {
+        let embedded = drivers.iter().filter(|driver| driver.kind == DriverKind::Embedded);
+        misfits.extend(embedded.map(|driver| {
+            format!(
+                "{}: the embedded broker listens on this machine's loopback, where workers do not reach it: give \
+                 --embedded-bind ADDR, or another driver by -d",
+                driver.name
+            )
+        }));
+    }
     misfits.iter().for_each(|misfit| eprintln!("{misfit}"));
-    misfits.is_empty().then_some((inputs, drivers, broker))
+    if flags.workers.is_empty() && flags.workers_file.is_none() && Path::new(WORKERS_FILE).is_file() {
+        tracing::info!("{WORKERS_FILE} lies here and is not used: -wf {WORKERS_FILE} runs over the workers it lists");
+    }
+    misfits.is_empty().then_some(Prepared { inputs, drivers, broker, workers })
+}
+
+/// What upstream takes for the list of workers, without being asked, where such a file lies in the current folder.
+const WORKERS_FILE: &str = "workers.yaml";
+
+/// A run over workers ends here until there are such runs.
+pub(super) fn not_over_workers_yet(workers: &[Address]) -> Option<ExitCode> {
+    let workers: Vec<String> = workers.iter().map(Address::to_string).collect();
+    (!workers.is_empty()).then(|| {
+        tracing::error!("runs over workers ({}) are not there yet", workers.join(", "));
+        Ended::Failed.into()
+    })
 }
 
 /// The plan of one run: seeded by the flag, the workload or the clock, in this order.

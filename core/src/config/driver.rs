@@ -367,6 +367,27 @@ impl DriverConfig {
         }
         Json::Object(keys)
     }
+
+    /// The configuration that [`Self::resolved`] shows; what was hidden stays hidden, and what is missing is empty.
+    #[must_use]
+    pub fn from_resolved(shown: &Json) -> Self {
+        let kind = if shown["driverClass"] == EMBEDDED {
+            DriverKind::Embedded
+        } else {
+            let block = |key: &str| {
+                let properties = shown[key].as_object().into_iter().flatten();
+                properties.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
+            };
+            DriverKind::Kafka(KafkaConfig {
+                replication_factor: shown["replicationFactor"].as_i64().and_then(|n| n.try_into().ok()).unwrap_or(1),
+                topic: block("topicConfig"),
+                common: block("commonConfig"),
+                producer: block("producerConfig"),
+                consumer: block("consumerConfig"),
+            })
+        };
+        Self { name: shown["name"].as_str().unwrap_or_default().to_owned(), kind }
+    }
 }
 
 #[cfg(test)]
@@ -389,5 +410,9 @@ mod tests {
         let driver = DriverConfig { name: "k".to_owned(), kind: DriverKind::Kafka(kafka) };
         let text = driver.resolved().to_string();
         assert!(text.contains("b:9092") && text.contains("(hidden)") && !text.contains("hunter2"), "{text}");
+        let again = DriverConfig::from_resolved(&driver.resolved());
+        assert_eq!(again.resolved(), driver.resolved(), "what is shown can be read back");
+        let embedded = DriverConfig { name: "e".to_owned(), kind: DriverKind::Embedded };
+        assert_eq!(DriverConfig::from_resolved(&embedded.resolved()), embedded);
     }
 }

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     BacklogTimes, Found, Period, Periods, Phase, Report, Verdict, WorkerRow,
-    context::{Context, plan_json},
+    context::{Context, Host, plan_json},
     histogram,
     json::counts_json,
     periods::Frame,
@@ -25,7 +25,10 @@ use super::{
     verdict::latencies,
 };
 use crate::{
-    config::workload::{PayloadSource, Workload},
+    config::{
+        driver::DriverConfig,
+        workload::{PayloadSource, Workload},
+    },
     id::{RunId, SubscriptionId},
     plan::{Plan, Topology},
     protocol::event::{Problem, Process},
@@ -78,8 +81,10 @@ pub struct Recording {
     pub header: Value,
     /// Every period, in order.
     pub periods: Periods,
-    /// How it ended; `None` if the process died before it could say so.
+    /// How it ended; `None` if the process died before it could say so, or if it had no result.
     pub end: Option<Ending>,
+    /// Why it ended without a result.
+    pub without_result: Option<String>,
     /// Whether the last line was torn, as it is when a disk fills up or a process dies while writing.
     pub torn: bool,
 }
@@ -343,6 +348,7 @@ pub fn parse(text: &str) -> Result<Recording, RecordError> {
         header,
         periods: Periods::new(),
         end: None,
+        without_result: None,
         torn: false,
     };
     while let Some((index, line)) = lines.next() {
@@ -363,8 +369,9 @@ impl Recording {
             Some("period") => self.periods.push(&period_in(&value)?),
             Some("end") => {
                 self.end = end_in(&value)?;
-                if let Some(end) = &self.end {
-                    self.system.clone_from(&end.system);
+                match &self.end {
+                    Some(end) => self.system.clone_from(&end.system),
+                    None => self.without_result = Some(field(&value, "outcome")?),
                 }
             }
             Some(other) => return Err(format!("{other:?} is no kind of line")),
@@ -373,10 +380,40 @@ impl Recording {
         Ok(())
     }
 
+    /// What a result says beside the measurement, as the header tells it. When the run ended it does not tell, and what was
+    /// hidden in the driver's configuration stays hidden.
+    #[must_use]
+    pub fn context(&self) -> Context {
+        let (tool, host) = (&self.header["tool"], &self.header["host"]);
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let mut driver = DriverConfig::from_resolved(&self.header["driver"]);
+        driver.name.clone_from(&self.driver);
+        let mut context = Context::new(text(&tool["version"]).unwrap_or_default(), driver);
+        context.commit = text(&tool["gitCommit"]);
+        let clients = tool["clientLibraries"].as_object().into_iter().flatten();
+        context.clients = clients.filter_map(|(name, version)| Some((name.clone(), text(version)?))).collect();
+        context.host = Host {
+            name: text(&host["name"]),
+            system: text(&host["system"]),
+            kernel: text(&host["kernel"]),
+            cpu_model: text(&host["cpuModel"]),
+            cores: host["cores"].as_u64().and_then(|cores| cores.try_into().ok()),
+            memory_bytes: host["memoryBytes"].as_u64(),
+        };
+        context.started = text(&self.header["started"]);
+        context
+    }
+
     /// The report this is the record of. Without a last line it is partial, and nobody checked what arrived.
     #[must_use]
     pub fn into_report(self) -> Report {
-        let end = self.end.unwrap_or_else(|| unfinished(&self.periods, self.system.clone(), self.torn));
+        let end = self.end.unwrap_or_else(|| {
+            let torn = if self.torn { ", in the middle of a line" } else { "" };
+            let why = self
+                .without_result
+                .unwrap_or_else(|| format!("the record breaks off{torn}: the process ended before the run did"));
+            unfinished(&self.periods, self.system, why)
+        });
         let mut phases = Vec::new();
         for Period { phase, elapsed, totals, .. } in self.periods.iter() {
             sums::add(&mut phases, phase, elapsed, &totals);
@@ -407,7 +444,7 @@ impl Recording {
 }
 
 /// The end of a run that could not say how it ended, as far as its periods tell.
-fn unfinished(periods: &Periods, system: String, torn: bool) -> Ending {
+fn unfinished(periods: &Periods, system: String, why: String) -> Ending {
     let started = periods.frames().next().map_or(0, |first| first.wall.0.saturating_sub(nanos(first.at)));
     // CPU is cumulative: what a period used is the difference to the one before it.
     let pairs = periods.frames().skip(1).zip(periods.frames());
@@ -415,9 +452,8 @@ fn unfinished(periods: &Periods, system: String, torn: bool) -> Ending {
     let used =
         |(frame, before): (&Frame, &Frame)| frame.process.client_cpu().saturating_sub(before.process.client_cpu());
     let client_cpu = counting.map(used).sum();
-    let torn = if torn { ", in the middle of a line" } else { "" };
     Ending {
-        partial: Some(format!("the record breaks off{torn}: the process ended before the run did")),
+        partial: Some(why),
         system,
         started: WallTime(started),
         rest: Totals::default(),
@@ -474,6 +510,28 @@ mod tests {
         assert_eq!((partial.started, partial.measured_for), (report.started, Duration::from_secs(7)));
         assert!(partial.partial.is_some_and(|reason| reason.contains("breaks off")));
         assert_eq!(partial.client_cpu, Duration::from_millis(350));
+    }
+
+    #[test]
+    fn a_record_knows_its_context() {
+        let context = fixture::context();
+        let recording = parse(&lines(&fixture::report())).expect("our own");
+        let again = recording.context();
+        assert_eq!(again.driver.resolved(), context.driver.resolved());
+        assert_eq!(Context { driver: context.driver.clone(), ..again }, context);
+    }
+
+    #[test]
+    fn a_run_without_a_result_says_why() {
+        let report = fixture::report();
+        let text = format!(
+            "{}\n{}\n",
+            header(&report.plan, &fixture::embedded(), None),
+            end_without_report("interrupted before the load began")
+        );
+        let recording = parse(&text).expect("our own");
+        assert!(recording.context().embedded());
+        assert_eq!(recording.into_report().partial.as_deref(), Some("interrupted before the load began"));
     }
 
     #[test]

@@ -134,6 +134,34 @@ pub fn headline(report: &Report) -> String {
     }
 }
 
+/// Why the result of a finished run is not sound, a sentence each; none if it is. Whether it is partial is another
+/// question.
+#[must_use]
+pub fn unsound(report: &Report) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let corrupted = report.whole.arrivals.corrupted;
+    if report.verdict.lost() > 0 {
+        // A corrupted message arrived, but nobody can tell which one it was.
+        let some =
+            if corrupted > 0 { format!(" whole ({corrupted} messages arrived corrupted)") } else { String::new() };
+        reasons.push(format!("{} acknowledged messages never arrived{some}", report.verdict.lost()));
+    } else if corrupted > 0 {
+        reasons.push(format!("{corrupted} messages arrived corrupted"));
+    }
+    if report.whole.acknowledgements.failed > 0 && report.partial.is_none() {
+        let (failed, sent) = (report.whole.acknowledgements.failed, report.whole.departures.attempted);
+        let cause = report.problems.first().map(|problem| format!(" (most often: {})", problem.what));
+        reasons.push(format!("{failed} of {sent} messages were given up{}", cause.unwrap_or_default()));
+    }
+    if report.backlog.is_some_and(|backlog| backlog.drain.is_none()) && report.partial.is_none() {
+        reasons.push("the backlog was not drained by its deadline".to_owned());
+    }
+    if report.measured.acknowledgements.acked == 0 && report.partial.is_none() {
+        reasons.push("not one message was acknowledged while it was measured".to_owned());
+    }
+    reasons
+}
+
 /// How many messages should have arrived, counted once for each subscription.
 fn expected(report: &Report) -> String {
     let deliveries: u64 = report.verdict.subscriptions.values().map(|(_, missing)| missing.confirmed).sum();
