@@ -27,7 +27,7 @@ impl Ended {
         match failure.kind {
             FailureKind::Configuration => Err(USAGE.into()),
             FailureKind::Unreachable | FailureKind::Refused => Ok(Self::Unavailable),
-            FailureKind::Protocol | FailureKind::Broken => Ok(Self::Failed),
+            FailureKind::Protocol | FailureKind::Forgotten | FailureKind::Broken => Ok(Self::Failed),
         }
     }
 }

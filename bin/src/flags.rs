@@ -36,7 +36,6 @@ pub(crate) enum Command {
 /// What `run` and `check` take.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("fleet").args(["workers", "workers_file"]))]
-#[allow(dead_code)] // Runs over workers, which are not there yet, read all of it.
 pub(crate) struct Run {
     /// Workload files; each runs on each driver, in the order given.
     #[arg(value_name = "WORKLOAD.yaml", required = true)]
@@ -180,7 +179,6 @@ pub(crate) struct Report {
 
 /// What `worker` takes.
 #[derive(Debug, Args)]
-#[allow(dead_code)] // The worker, which is not there yet, reads all of it.
 pub(crate) struct Worker {
     /// Port on which controllers are listened to; 0 for any free one.
     #[arg(short, long, default_value_t = 8080)]
@@ -214,7 +212,6 @@ impl Worker {
     ///
     /// # Errors
     /// If none is given and the one by default does not exist.
-    #[allow(dead_code)] // As above.
     pub(crate) fn stats_port(&self) -> Result<u16, String> {
         match (self.stats_port, self.port) {
             (Some(port), _) => Ok(port),

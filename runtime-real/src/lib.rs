@@ -7,5 +7,7 @@ pub mod event_loop;
 pub mod fleet;
 pub mod load;
 pub mod local;
+pub mod net;
+pub mod pages;
 pub mod performer;
 pub mod process;

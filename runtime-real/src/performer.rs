@@ -51,9 +51,9 @@ use crate::{
 
 /// How often a wait for something to come true looks.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// Longest the creation of topics, or the wait for consumers to be given their partitions, may take. Below the
-/// controller's own deadline, so that the cause is told and not only that time ran out.
-const SETUP_WITHIN: Duration = Duration::from_secs(55);
+/// The creation of topics, and the wait for consumers to be given their partitions, end so long before the controller's
+/// own deadline (or at half of it), so that the cause is told and not only that time ran out.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
 /// Longest the deletion of the topics may take.
 const DELETE_WITHIN: Duration = Duration::from_secs(25);
 /// The same where the clients could not be closed.
@@ -216,7 +216,9 @@ impl Engine {
             return Err(Failure::new(FailureKind::Protocol, format!("nothing is prepared to {}", command.name())));
         };
         match command {
-            Command::CreateTopics(topics) => run.driver.create_topics(&topics, SETUP_WITHIN).map(|()| Event::Done),
+            Command::CreateTopics(topics) => {
+                run.driver.create_topics(&topics, run.setup_within()).map(|()| Event::Done)
+            }
             Command::CreateConsumers(consumers) => run.create_consumers(consumers, &self.cut),
             Command::CreateProducers(producers) => run.create_producers(producers),
             Command::Probe => run.probe(),
@@ -293,7 +295,8 @@ pub fn connect(
 }
 
 /// How the client speaks to the embedded broker: as to a Kafka with everything near.
-fn embedded_settings(addr: SocketAddr) -> KafkaConfig {
+#[must_use]
+pub fn embedded_settings(addr: SocketAddr) -> KafkaConfig {
     let map = |pairs: &[(&str, &str)]| {
         let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         pairs.chain([("bootstrap.servers".to_owned(), addr.to_string())]).collect::<BTreeMap<_, _>>()
@@ -331,6 +334,11 @@ fn spawn<T: Send + 'static>(name: String, body: impl FnOnce() -> T + Send + 'sta
 }
 
 impl Run {
+    fn setup_within(&self) -> Duration {
+        let within = self.preparation.setup_within;
+        within.saturating_sub(TOLD_WITHIN).max(within / 2)
+    }
+
     fn producers_of(&self, topic: TopicIndex) -> ProducerRange {
         let count = self.preparation.producers_per_topic;
         ProducerRange { first: ProducerId(topic.0 * count), count }
@@ -380,7 +388,8 @@ impl Run {
 
     /// Every group has shared out its partitions, or as many members have some as can.
     fn wait_for_partitions(&self, cut: &AtomicBool) -> Result<Event, Failure> {
-        let deadline = clock::now() + SETUP_WITHIN;
+        let within = self.setup_within();
+        let deadline = clock::now() + within;
         let behind = || lock(&self.counting).ledgers.values().filter(|subscription| subscription.is_behind()).count();
         while behind() > 0 {
             if cut.load(Relaxed) {
@@ -389,10 +398,9 @@ impl Run {
             if clock::now() >= deadline {
                 let problems: Vec<String> = self.problems.list().into_iter().map(|problem| problem.what).collect();
                 let text = format!(
-                    "{} of {} subscriptions were not given their partitions within {} s: {}",
+                    "{} of {} subscriptions were not given their partitions within {within:?}: {}",
                     behind(),
                     lock(&self.counting).ledgers.len(),
-                    SETUP_WITHIN.as_secs(),
                     if problems.is_empty() { "the broker gives no reason".to_owned() } else { problems.join("; ") },
                 );
                 return Err(Failure::new(FailureKind::Unreachable, text));

@@ -9,7 +9,6 @@ const PORT: u16 = 8080;
 
 /// Where one worker listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(dead_code)] // Runs over workers, which are not there yet, read all of it.
 pub(crate) struct Address {
     /// As it was typed; this is what people are told.
     pub(crate) name: String,
@@ -37,6 +36,17 @@ impl fmt::Display for Address {
             Scheme::Https => "https",
         };
         if host.contains(':') { write!(f, "{scheme}://[{host}]:{port}") } else { write!(f, "{scheme}://{host}:{port}") }
+    }
+}
+
+impl From<&Address> for omb_runtime_real::fleet::Address {
+    fn from(address: &Address) -> Self {
+        Self {
+            name: address.to_string(),
+            host: address.host.clone(),
+            port: address.port,
+            tls: address.scheme == Scheme::Https,
+        }
     }
 }
 

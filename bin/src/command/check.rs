@@ -1,4 +1,4 @@
-//! `omb check`: parse everything, reach the broker, print the plan; run nothing.
+//! `omb check`: parse everything, reach every worker and broker, print the plan; run nothing.
 
 use std::process::ExitCode;
 
@@ -12,12 +12,9 @@ use crate::{
 
 /// Checks what `run` would do with the same arguments.
 pub(crate) fn check(flags: &flags::Run) -> ExitCode {
-    let Some(run::Prepared { inputs, drivers, broker, workers }) = run::prepare(flags) else {
+    let Some(run::Prepared { inputs, drivers, broker, fleet }) = run::prepare(flags) else {
         return exit::USAGE.into();
     };
-    if let Some(code) = run::not_over_workers_yet(&workers) {
-        return code;
-    }
     let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() else {
         tracing::error!("the system gives no thread");
         return Ended::Failed.into();
@@ -25,6 +22,11 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
     let mut worst = Ended::Sound;
     let mut usage = None;
     let mut reached = Vec::new();
+    if let Some(fleet) = &fleet
+        && let Err(ended) = runtime.block_on(async { run::reach(fleet, &mut run::Interrupts::listen()).await })
+    {
+        worst = ended;
+    }
     for driver in &drivers {
         match omb_runtime_real::performer::connect(&driver.kind, &broker, runtime.handle().clone()) {
             Ok((_server, system)) => reached.push((driver, system.system().to_owned())),
@@ -38,7 +40,7 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
         }
     }
     for input in &inputs {
-        let plan = run::plan(flags, input, RunId(0));
+        let plan = run::plan(flags, input, RunId(0), fleet.as_ref());
         reached.iter().for_each(|(driver, system)| println!("{}", output::plan(&plan, driver, system)));
     }
     if worst == Ended::Sound && usage.is_none() {

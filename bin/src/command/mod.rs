@@ -3,6 +3,7 @@
 mod addresses;
 pub(crate) mod broker;
 pub(crate) mod check;
+pub(crate) mod fleet;
 mod input;
 mod output;
 pub(crate) mod progress;

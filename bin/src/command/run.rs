@@ -2,6 +2,7 @@
 
 use std::{
     future::poll_fn,
+    net::SocketAddr,
     path::Path,
     process::ExitCode,
     task::Poll,
@@ -10,20 +11,27 @@ use std::{
 
 use omb_core::{
     config::driver::{DriverConfig, DriverKind},
-    controller::{self, Controller, End, Settings},
+    controller::{self, Clocks, Controller, End, OnLoss, Settings},
     id::RunId,
-    plan::Plan,
+    plan::{Plan, Topology},
     report::{Phase, context::Context, table},
     seed::Seed,
 };
-use omb_runtime_real::{clock::Clock, embedded, event_loop::Clock as _, local, performer::Performer};
+use omb_runtime_real::{
+    clock::Clock,
+    embedded,
+    event_loop::Clock as _,
+    fleet::leading,
+    local,
+    performer::{self, Performer},
+};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
 };
 
 use super::{
-    addresses::Address,
+    fleet::{self, Fleet},
     input::{self, Input},
     output::{self, Files},
     progress::Progress,
@@ -35,10 +43,7 @@ use crate::{
 
 /// Runs every workload on every driver, in the order given.
 pub(crate) fn run(flags: &flags::Run) -> ExitCode {
-    let Some(Prepared { inputs, drivers, broker, workers }) = prepare(flags) else { return exit::USAGE.into() };
-    if let Some(code) = not_over_workers_yet(&workers) {
-        return code;
-    }
+    let Some(Prepared { inputs, drivers, broker, fleet }) = prepare(flags) else { return exit::USAGE.into() };
     let several = inputs.len() * drivers.len() > 1;
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
         Ok(runtime) => runtime,
@@ -52,11 +57,16 @@ pub(crate) fn run(flags: &flags::Run) -> ExitCode {
         let _within = runtime.enter();
         Interrupts::listen()
     };
+    if let Some(fleet) = &fleet
+        && let Err(ended) = runtime.block_on(reach(fleet, &mut interrupts))
+    {
+        return ended.into();
+    }
     let mut worst = Ended::Sound;
     let mut usage = None;
     for input in &inputs {
         for driver in &drivers {
-            let asked = Asked { flags, input, driver, broker: &broker, several };
+            let asked = Asked { flags, input, driver, broker: &broker, fleet: fleet.as_ref(), several };
             match runtime.block_on(one(&asked, runtime.handle(), &mut interrupts)) {
                 Ok(Ended::Interrupted) => {
                     // Whoever interrupts one run does not want the next one.
@@ -76,7 +86,7 @@ pub(super) struct Prepared {
     pub(super) drivers: Vec<DriverConfig>,
     pub(super) broker: embedded::Options,
     /// None if this process does the run.
-    pub(super) workers: Vec<Address>,
+    pub(super) fleet: Option<Fleet>,
 }
 
 /// Reads and checks all that was given; tells what is wrong.
@@ -111,29 +121,39 @@ pub(super) fn prepare(flags: &flags::Run) -> Option<Prepared> {
     if flags.workers.is_empty() && flags.workers_file.is_none() && Path::new(WORKERS_FILE).is_file() {
         tracing::info!("{WORKERS_FILE} lies here and is not used: -wf {WORKERS_FILE} runs over the workers it lists");
     }
-    misfits.is_empty().then_some(Prepared { inputs, drivers, broker, workers })
+    let fleet = match Fleet::new(flags, &workers) {
+        Ok(fleet) => fleet,
+        Err(mistake) => {
+            eprintln!("{mistake}");
+            return None;
+        }
+    };
+    misfits.is_empty().then_some(Prepared { inputs, drivers, broker, fleet })
 }
 
 /// What upstream takes for the list of workers, without being asked, where such a file lies in the current folder.
 const WORKERS_FILE: &str = "workers.yaml";
 
-/// A run over workers ends here until there are such runs.
-pub(super) fn not_over_workers_yet(workers: &[Address]) -> Option<ExitCode> {
-    let workers: Vec<String> = workers.iter().map(Address::to_string).collect();
-    (!workers.is_empty()).then(|| {
-        tracing::error!("runs over workers ({}) are not there yet", workers.join(", "));
-        Ended::Failed.into()
-    })
+/// Finds out who the workers are, unless the user loses patience.
+pub(super) async fn reach(fleet: &Fleet, interrupts: &mut Interrupts) -> Result<(), Ended> {
+    tokio::select! {
+        reached = fleet.reach() => reached,
+        () = interrupts.next() => Err(Ended::Interrupted),
+    }
 }
 
 /// The plan of one run: seeded by the flag, the workload or the clock, in this order.
-pub(super) fn plan(flags: &flags::Run, input: &Input, run: RunId) -> Plan {
+pub(super) fn plan(flags: &flags::Run, input: &Input, run: RunId, fleet: Option<&Fleet>) -> Plan {
     let seed = flags.seed.or(input.workload.seed).unwrap_or_else(|| fresh("seed"));
-    Plan::new(run, Seed(seed), input.workload.clone(), 1)
+    let topology = match flags.topology() {
+        Ok(flags::Topology::Split) => Topology::Split { more_consumers: flags.extra },
+        _ => Topology::Shared,
+    };
+    Plan::with_topology(run, Seed(seed), input.workload.clone(), fleet.map_or(1, Fleet::len), topology)
 }
 
 /// A number nobody has drawn before: the clock and the process, stirred.
-fn fresh(purpose: &str) -> u64 {
+pub(super) fn fresh(purpose: &str) -> u64 {
     use omb_core::seed::fnv1a;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_nanos();
     let hash = fnv1a(0xcbf2_9ce4_8422_2325, purpose.as_bytes());
@@ -148,6 +168,7 @@ struct Asked<'a> {
     input: &'a Input,
     driver: &'a DriverConfig,
     broker: &'a embedded::Options,
+    fleet: Option<&'a Fleet>,
     /// Whether it is one of several, which share the name given for the result.
     several: bool,
 }
@@ -157,8 +178,8 @@ async fn one(
     runtime: &tokio::runtime::Handle,
     interrupts: &mut Interrupts,
 ) -> Result<Ended, ExitCode> {
-    let Asked { flags, input, driver, broker, several } = *asked;
-    let plan = plan(flags, input, RunId(fresh("run")));
+    let Asked { flags, input, driver, broker, fleet, several } = *asked;
+    let plan = plan(flags, input, RunId(fresh("run")), fleet);
     let files = match Files::reserve(flags, input, driver, several) {
         Ok(files) => files,
         Err(mistake) => {
@@ -167,14 +188,14 @@ async fn one(
         }
     };
     tracing::info!("Starting benchmark with config: {}", plan.workload.resolved());
-    let settings = Settings { payload: input.payload.clone(), ..Settings::new(driver.clone()) };
+    let (settings, _server) = settings(asked)?;
     let clock = Clock;
-    let mut performer = Performer::start(runtime.clone(), broker.clone());
     let mut observer = Watch {
         progress: Progress::new(&plan),
         files,
         driver,
         context: output::context(flags, driver),
+        names: settings.names.clone(),
         plan: plan.clone(),
         began: false,
         reported: false,
@@ -182,6 +203,15 @@ async fn one(
     };
     let (stop, mut stops) = mpsc::unbounded_channel();
     let controller = Controller::new(clock.now(), plan, settings);
+    let playing = async {
+        match fleet {
+            Some(fleet) => leading::lead(controller, fleet.links(), &mut observer, &mut stops, &clock).await,
+            None => {
+                let mut performer = Performer::start(runtime.clone(), broker.clone());
+                local::run(controller, &mut performer, &mut observer, &mut stops, &clock).await
+            }
+        }
+    };
     let ending = async {
         interrupts.next().await;
         eprintln!();
@@ -192,13 +222,49 @@ async fn one(
     };
     let end = tokio::select! {
         biased;
-        end = local::run(controller, &mut performer, &mut observer, &mut stops, &clock) => end,
+        end = playing => end,
         () = ending => unreachable!("it leaves by itself"),
     };
     observer.progress.finish();
     let ended = conclude(&end, &observer);
     if observer.trouble { ended.map(|ended| ended.max(Ended::Failed)) } else { ended }
 }
+
+/// What the controller is told, and the embedded broker, where it must be reached by workers.
+fn settings(asked: &Asked<'_>) -> Result<(Settings, Option<embedded::Server>), ExitCode> {
+    let Asked { flags, input, driver, broker, fleet, .. } = *asked;
+    let mut settings = Settings { payload: input.payload.clone(), ..Settings::new(driver.clone()) };
+    settings.call_within = flags.call_timeout;
+    settings.setup_within = flags.setup_timeout;
+    settings.lease = flags.lease;
+    settings.connect_within = flags.connect_timeout;
+    let Some(fleet) = fleet else { return Ok((settings, None)) };
+    settings.names = fleet.names();
+    settings.controller = fleet::controller_name();
+    settings.take_over = flags.take_over;
+    settings.clocks = Clocks::Measured;
+    settings.start_after = FLEET_START_AFTER;
+    settings.on_loss = match flags.on_worker_loss {
+        flags::OnWorkerLoss::Fail => OnLoss::Fail,
+        flags::OnWorkerLoss::Continue => OnLoss::Continue,
+    };
+    let (DriverKind::Embedded, Some(bind)) = (&driver.kind, flags.embedded_bind) else { return Ok((settings, None)) };
+    let options = embedded::Options { bind: SocketAddr::new(bind, 0), ..broker.clone() };
+    let server = embedded::Server::start(options).map_err(|error| {
+        tracing::error!("--embedded-bind {bind}: {error}");
+        ExitCode::from(Ended::Unavailable)
+    })?;
+    let (address, near) = (server.addr(), if bind.is_loopback() { ", loopback" } else { "" });
+    if !bind.is_loopback() {
+        tracing::warn!("the embedded broker listens on {address}: whoever reaches it can read and write everything");
+    }
+    settings.driver.kind = DriverKind::Kafka(performer::embedded_settings(address));
+    settings.system = Some(format!("embedded{near}, at {address} beside the controller"));
+    Ok((settings, Some(server)))
+}
+
+/// From the command to start until message 0 is due: time for the command to reach every worker, once more if need be.
+const FLEET_START_AFTER: Duration = Duration::from_millis(500);
 
 /// SIGINT and SIGTERM, heard from the moment this is made.
 pub(super) struct Interrupts(Vec<Signal>);
@@ -251,6 +317,8 @@ struct Watch<'a> {
     files: Files,
     driver: &'a DriverConfig,
     context: Context,
+    /// What the workers are called; empty if this process does the run.
+    names: Vec<String>,
     plan: Plan,
     /// The messaging system has answered, and the plan has been printed.
     began: bool,
@@ -288,7 +356,10 @@ impl local::Observer for Watch<'_> {
                     });
                 }
             }
-            controller::Output::ToWorker { .. } => {}
+            controller::Output::WorkerLost { worker, cause } => {
+                tracing::error!("worker {} is lost: {cause}", worker.0 + 1);
+            }
+            controller::Output::ToWorker { .. } | controller::Output::Ping(_) => {}
         }
     }
 
@@ -311,11 +382,24 @@ impl Watch<'_> {
     /// The guide's words for what begins.
     fn tell(&self, phase: Phase) {
         let plan = &self.plan;
+        let count = self.names.len();
+        let workers = (count > 0).then(|| format!("{count} worker{}", if count == 1 { "" } else { "s" }));
         match phase {
             Phase::CreateTopics if !self.began => {}
-            Phase::CreateTopics => tracing::info!("Creating {} topics...", plan.topics.len()),
-            Phase::CreateConsumers => tracing::info!("Creating {} consumers...", plan.consumers.len()),
-            Phase::CreateProducers => tracing::info!("Creating {} producers...", plan.producers.len()),
+            Phase::CreateTopics => {
+                if let Some(workers) = &workers {
+                    tracing::info!("Ensemble of distributed workers ({workers})");
+                }
+                tracing::info!("Creating {} topics...", plan.topics.len());
+            }
+            Phase::CreateConsumers => match &workers {
+                Some(workers) => tracing::info!("Creating consumers distributed across {workers}..."),
+                None => tracing::info!("Creating {} consumers...", plan.consumers.len()),
+            },
+            Phase::CreateProducers => match &workers {
+                Some(workers) => tracing::info!("Creating producers distributed across {workers}..."),
+                None => tracing::info!("Creating {} producers...", plan.producers.len()),
+            },
             Phase::WarmUp => tracing::info!("Starting load test..."),
             Phase::Drain => tracing::info!("Waiting for the last messages..."),
             _ => tracing::debug!("Entering phase: {phase}"),

@@ -1,11 +1,167 @@
 //! `omb worker`: one worker of a fleet.
 
-use std::process::ExitCode;
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
-use crate::{exit::Ended, flags};
+use omb_core::{
+    protocol::{BODY_MAX, Command},
+    worker,
+};
+use omb_runtime_real::{
+    clock::Clock,
+    embedded,
+    fleet::serving::{self, Identity},
+    local,
+    net::{BindError, Listener},
+    pages::Pages,
+    performer::Performer,
+};
+use tokio::sync::mpsc;
+
+use super::{
+    fleet::token,
+    run::{Interrupts, fresh},
+};
+use crate::{
+    exit::{self, Ended},
+    flags,
+};
 
 /// Does what controllers ask for, until it is interrupted.
-pub(crate) fn worker(_flags: &flags::Worker) -> ExitCode {
-    tracing::error!("`omb worker` is not there yet");
-    Ended::Failed.into()
+pub(crate) fn worker(flags: &flags::Worker) -> ExitCode {
+    let (stats_port, token) = match (flags.stats_port(), flags.token_file.as_deref().map(token).transpose()) {
+        (Ok(port), Ok(token)) => (port, token),
+        (port, token) => {
+            [port.err(), token.err()].into_iter().flatten().for_each(|mistake| tracing::error!("{mistake}"));
+            return exit::USAGE.into();
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("the system gives no thread: {error}");
+            return Ended::Failed.into();
+        }
+    };
+    match runtime.block_on(serve(flags, stats_port, token, runtime.handle().clone())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(code) => code,
+    }
+}
+
+async fn serve(
+    flags: &flags::Worker,
+    stats_port: u16,
+    token: Option<String>,
+    runtime: tokio::runtime::Handle,
+) -> Result<(), ExitCode> {
+    let tls = flags.tls_cert.as_deref().zip(flags.tls_key.as_deref());
+    let bind = |port, what| async move {
+        let address = SocketAddr::new(flags.bind, port);
+        Listener::bind(address, tls).await.map_err(|error| refused(&error, address, what))
+    };
+    let listener = bind(flags.port, "its controllers (--port)").await?;
+    let stats = bind(stats_port, "its metrics (--stats-port)").await?;
+    let port_of = |listener: &Listener, asked| listener.address().map_or(asked, |address| address.port());
+    let (port, stats_port) = (port_of(&listener, flags.port), port_of(&stats, stats_port));
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    tracing::info!("Starting benchmark worker on port {port}");
+    tracing::info!("Running on {scheme}://{}", SocketAddr::new(flags.bind, port));
+    tracing::info!("Metrics on {scheme}://{}/metrics", SocketAddr::new(flags.bind, stats_port));
+    if token.is_none() && !flags.bind.is_loopback() {
+        tracing::warn!(
+            "WHOEVER REACHES PORT {port} CAN MAKE THIS MACHINE SEND LOAD ANYWHERE: close it by --token-file FILE, or by \
+             --bind 127.0.0.1, or by a firewall"
+        );
+    }
+    let ending = Arc::new(AtomicBool::new(false));
+    let mut performer = Performer::start(runtime, embedded::Options::default());
+    let pages = Pages {
+        omb: env!("CARGO_PKG_VERSION").to_owned(),
+        counts: performer.counts(),
+        stats_port,
+        ending: Arc::clone(&ending),
+    };
+    let identity = Identity {
+        omb: env!("CARGO_PKG_VERSION").to_owned(),
+        instance: format!("{:016x}", fresh("instance")),
+        token,
+        body_max: BODY_MAX,
+    };
+    let (stop, mut stops) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut interrupts = Interrupts::listen();
+        interrupts.next().await;
+        tracing::warn!("Shutting down: what was sent is waited for (once more leaves at once)");
+        ending.store(true, Relaxed);
+        let _ = stop.send(());
+        interrupts.next().await;
+        std::process::exit(130);
+    });
+    serving::serve(listener, Some(stats), identity, pages, &mut performer, &mut Watch, &mut stops, &Clock).await;
+    tracing::info!("Shut down");
+    Ok(())
+}
+
+fn refused(error: &BindError, address: SocketAddr, what: &str) -> ExitCode {
+    match error {
+        BindError::Tls(mistake) => {
+            tracing::error!("{mistake}");
+            exit::USAGE.into()
+        }
+        BindError::Address(error) => {
+            let cure = match (error.kind(), address.ip()) {
+                (io::ErrorKind::AddrInUse, _) => "another process listens there: end it, or give another port",
+                (io::ErrorKind::PermissionDenied, _) => "this user may not listen on it: give a port above 1023",
+                (io::ErrorKind::AddrNotAvailable, IpAddr::V4(_) | IpAddr::V6(_)) => {
+                    "it is no address of this machine: see --bind"
+                }
+                _ => "give another one",
+            };
+            tracing::error!("omb worker cannot listen on {address} for {what}: {error}; {cure}");
+            Ended::Unavailable.into()
+        }
+    }
+}
+
+/// Logs what goes on, in the guide's words.
+struct Watch;
+
+impl local::Observer for Watch {
+    fn on_worker_output(&mut self, output: &worker::Output) {
+        match output {
+            worker::Output::Obeys { run, controller } => tracing::info!("Obeying {controller}, run {run}"),
+            worker::Output::Perform { command, .. } => match command {
+                Command::CreateTopics(topics) if !topics.is_empty() => {
+                    tracing::info!("Creating {} topics...", topics.len());
+                }
+                Command::CreateConsumers(consumers) => tracing::info!("Creating {} consumers...", consumers.len()),
+                Command::CreateProducers(producers) => tracing::info!("Creating {} producers...", producers.len()),
+                Command::StartLoad { .. } => tracing::info!("Starting load..."),
+                Command::StopLoad { .. } => tracing::info!("Stopping load..."),
+                Command::Close => tracing::info!("Closing the run..."),
+                other => tracing::debug!("Performing: {}", other.name()),
+            },
+            worker::Output::Reply(response) => {
+                if let Err(failure) = &response.outcome {
+                    tracing::error!("Command {} of run {}: {failure}", response.number, response.run);
+                }
+            }
+            worker::Output::LeaseExpired(run) => {
+                tracing::error!(
+                    "Nothing was heard from the controller of run {run} for its lease: the load stops, its counts are kept \
+                     for a while"
+                );
+            }
+            worker::Output::Freed(run) => tracing::info!("Run {run} is closed; ready for the next one"),
+            worker::Output::ShutDown => {}
+        }
+    }
 }

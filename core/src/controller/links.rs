@@ -196,5 +196,5 @@ impl Links {
 /// How long one attempt of an exchange may take: a lost answer is asked for again well before the deadline. A worker that
 /// is asked again answers both, so nothing is lost by asking early.
 pub(super) fn attempt_within(settings: &Settings, command: &Command) -> Duration {
-    settings.call_within / 3 + command.takes()
+    settings.call_within / 3 + command.takes(settings.setup_within)
 }

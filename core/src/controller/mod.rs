@@ -328,6 +328,7 @@ impl Controller {
             verify: workload.verify,
             producers_per_topic: workload.producers_per_topic,
             lease: self.settings.lease,
+            setup_within: self.settings.setup_within,
             controller: self.settings.controller.clone(),
             take_over: self.settings.take_over,
         };
@@ -758,7 +759,7 @@ impl Controller {
         let mut findings = Vec::new();
         for (worker, event) in events {
             match event {
-                Event::Prepared { system } => self.system = system,
+                Event::Prepared { system } => self.system = self.settings.system.clone().unwrap_or(system),
                 Event::Read(snapshot) => {
                     snapshots.insert(worker, *snapshot);
                 }

@@ -14,6 +14,8 @@ pub struct Settings {
     pub driver: DriverConfig,
     /// The bytes of the workload's `payloadFile`, read by whoever starts the run; `None` where it names none.
     pub payload: Option<Vec<u8>>,
+    /// What the messaging system is called, where its own words would mislead. Default: what it says of itself.
+    pub system: Option<String>,
     /// Who leads: told to workers, and by them to others. Default empty.
     pub controller: String,
     /// What the workers are called, in order: their addresses. Empty where the one worker is this process.
@@ -85,6 +87,7 @@ impl Settings {
         Self {
             driver,
             payload: None,
+            system: None,
             controller: String::new(),
             names: Vec::new(),
             take_over: false,

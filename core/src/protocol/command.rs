@@ -92,13 +92,13 @@ impl Command {
         }
     }
 
-    /// How long the controller may wait for it in silence, beyond what any answer takes. No load goes on meanwhile, or
-    /// it is being ended.
+    /// How long the controller may wait for it in silence, beyond what any answer takes; `setup_within` as in the
+    /// [`Preparation`]. No load goes on meanwhile, or it is being ended.
     #[must_use]
-    pub fn takes(&self) -> Duration {
+    pub fn takes(&self, setup_within: Duration) -> Duration {
         match self {
             Self::CreateTopics(_) | Self::CreateConsumers(_) | Self::CreateProducers(_) | Self::DeleteTopics(_) => {
-                Duration::from_secs(60)
+                setup_within
             }
             Self::StopLoad { within } => *within,
             _ => Duration::ZERO,
@@ -135,6 +135,8 @@ pub struct Preparation {
     pub producers_per_topic: u32,
     /// Silence of the controller after which the worker stops its load by itself.
     pub lease: Duration,
+    /// Longest each step of the set-up may take: creating topics, consumers or producers.
+    pub setup_within: Duration,
     /// Who leads the run, for those who are refused meanwhile: `omb 4711 on host-a`.
     pub controller: String,
     /// Whether to end the run of another controller that the worker may still obey.

@@ -89,6 +89,7 @@ struct Obeyed {
     run: RunId,
     controller: String,
     lease: Duration,
+    setup_within: Duration,
     heard: Instant,
     /// How long the controller may be silent beyond the lease, since it waits for what is under way.
     waits: Duration,
@@ -182,6 +183,7 @@ impl Worker {
                     run,
                     controller: controller.clone(),
                     lease: preparation.lease,
+                    setup_within: preparation.setup_within,
                     heard: now,
                     waits: Duration::ZERO,
                     number,
@@ -357,7 +359,7 @@ impl Worker {
         self.tickets += 1;
         let obeyed = self.obeys.as_mut().expect("only an obeyed run performs");
         obeyed.under_way = Some((self.tickets, number));
-        obeyed.waits = command.takes();
+        obeyed.waits = command.takes(obeyed.setup_within);
         self.outputs.push_back(Output::Perform { ticket: self.tickets, command });
     }
 

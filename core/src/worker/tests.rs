@@ -26,6 +26,7 @@ fn prepare() -> Command {
         verify: Verify::Header,
         producers_per_topic: 1,
         lease: LEASE,
+        setup_within: 60 * SECOND,
         controller: "somebody".to_owned(),
         take_over: false,
     }))

@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
+    future::Future,
     ops::ControlFlow,
     sync::{
         Arc, Mutex, PoisonError,
@@ -68,9 +69,11 @@ struct Desk<P, C> {
     controller: Mutex<Option<String>>,
 }
 
-/// Serves until the worker has shut down, which a message on `shutdown` begins.
+/// Serves until the worker has shut down, which a message on `shutdown` begins. On `stats` only pages are shown.
+#[expect(clippy::too_many_arguments, reason = "the parts that a process is made of, once")]
 pub async fn serve<L, P, C>(
-    mut listener: L,
+    listener: L,
+    stats: Option<L>,
     identity: Identity,
     pages: P,
     performer: &mut impl Performer,
@@ -119,25 +122,27 @@ pub async fn serve<L, P, C>(
         }
         std::future::pending::<()>().await;
     };
-    let open = Arc::new(AtomicUsize::new(0));
-    let accepts = async {
-        loop {
-            let Ok((opening, _)) = listener.accept().await else {
-                // Out of files, say: those who are connected go on, and later there may be room again.
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            };
-            if open.fetch_add(1, Relaxed) >= CONNECTIONS_MAX {
-                open.fetch_sub(1, Relaxed);
-                continue;
+    let limit = desk.identity.body_max;
+    let accepts = accept(listener, limit, {
+        let desk = Arc::clone(&desk);
+        move |asked| {
+            let desk = Arc::clone(&desk);
+            async move { desk.take(asked).await }
+        }
+    });
+    let accepts_stats = async {
+        match stats {
+            Some(listener) => {
+                accept(listener, limit, {
+                    let desk = Arc::clone(&desk);
+                    move |asked| {
+                        let page = desk.look(&asked);
+                        async move { page }
+                    }
+                })
+                .await;
             }
-            let (desk, open) = (Arc::clone(&desk), Arc::clone(&open));
-            tokio::spawn(async move {
-                if let Ok(Ok(stream)) = timeout(OPENS_WITHIN, opening).await {
-                    wire::serve(stream, desk.identity.body_max, |asked| desk.take(asked)).await;
-                }
-                open.fetch_sub(1, Relaxed);
-            });
+            None => std::future::pending().await,
         }
     };
     tokio::select! {
@@ -145,6 +150,34 @@ pub async fn serve<L, P, C>(
         () = machine => {}
         () = stops => {}
         () = accepts => {}
+        () = accepts_stats => {}
+    }
+}
+
+/// Takes connections in, for ever.
+async fn accept<L, F>(mut listener: L, limit: usize, answer: impl Fn(Asked) -> F + Clone + Send + Sync + 'static)
+where
+    L: Listener,
+    F: Future<Output = Answered> + Send + 'static,
+{
+    let open = Arc::new(AtomicUsize::new(0));
+    loop {
+        let Ok((opening, _)) = listener.accept().await else {
+            // Out of files, say: those who are connected go on, and later there may be room again.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        if open.fetch_add(1, Relaxed) >= CONNECTIONS_MAX {
+            open.fetch_sub(1, Relaxed);
+            continue;
+        }
+        let (answer, open) = (answer.clone(), Arc::clone(&open));
+        tokio::spawn(async move {
+            if let Ok(Ok(stream)) = timeout(OPENS_WITHIN, opening).await {
+                wire::serve(stream, limit, answer).await;
+            }
+            open.fetch_sub(1, Relaxed);
+        });
     }
 }
 
@@ -152,12 +185,8 @@ impl<P: Pages, C: Clock> Desk<P, C> {
     async fn take(&self, asked: Asked) -> Answered {
         // As near to the arrival as can be.
         let received = self.clock.wall();
-        if let Some(token) = &self.identity.token
-            && !asked.token.as_deref().is_some_and(|given| same(given, token.as_bytes()))
-            && !matches!(asked.path.as_str(), "/healthz" | "/readyz")
-        {
-            let text = if asked.token.is_some() { "this is not the token" } else { "a bearer token is wanted here" };
-            return Answered::text(StatusCode::UNAUTHORIZED, text);
+        if let Some(refused) = self.refuse(&asked) {
+            return refused;
         }
         match (&asked.method, asked.path.as_str()) {
             (&Method::POST, "/v1/command") => self.command(&asked.body).await,
@@ -175,15 +204,38 @@ impl<P: Pages, C: Clock> Desk<P, C> {
                 let body = serde_json::to_vec(&hello).expect("texts and numbers become JSON");
                 Answered { status: StatusCode::OK, content_type: "application/json", body: body.into() }
             }
-            (&Method::GET, path) => {
-                let controller = lock(&self.controller).clone();
-                let page = self.pages.get(path, controller.as_deref());
-                page.unwrap_or_else(|| Answered::text(StatusCode::NOT_FOUND, "nothing is here"))
-            }
+            (&Method::GET, path) => self.page(path),
             (_, "/v1/command" | "/v1/clock" | "/v1/hello") => {
                 Answered::text(StatusCode::METHOD_NOT_ALLOWED, "another method is wanted here")
             }
             _ => Answered::text(StatusCode::NOT_FOUND, "nothing is here"),
+        }
+    }
+
+    /// Whoever lacks the token gets nothing, but whether somebody is there at all.
+    fn refuse(&self, asked: &Asked) -> Option<Answered> {
+        let token = self.identity.token.as_ref()?;
+        if asked.token.as_deref().is_some_and(|given| same(given, token.as_bytes()))
+            || matches!(asked.path.as_str(), "/healthz" | "/readyz")
+        {
+            return None;
+        }
+        let text = if asked.token.is_some() { "this is not the token" } else { "a bearer token is wanted here" };
+        Some(Answered::text(StatusCode::UNAUTHORIZED, text))
+    }
+
+    fn page(&self, path: &str) -> Answered {
+        let controller = lock(&self.controller).clone();
+        let page = self.pages.get(path, controller.as_deref());
+        page.unwrap_or_else(|| Answered::text(StatusCode::NOT_FOUND, "nothing is here"))
+    }
+
+    /// What whoever may only look gets.
+    fn look(&self, asked: &Asked) -> Answered {
+        match self.refuse(asked) {
+            Some(refused) => refused,
+            None if asked.method == Method::GET => self.page(&asked.path),
+            None => Answered::text(StatusCode::METHOD_NOT_ALLOWED, "here one can only look"),
         }
     }
 

@@ -1,0 +1,137 @@
+//! The workers of a run: who they are, and how they are spoken to.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use omb_core::controller::{Trouble, TroubleKind};
+use omb_runtime_real::{
+    fleet::{
+        Address,
+        leading::{self, Links},
+        wire::Caller,
+    },
+    net::Transport,
+};
+
+use super::{addresses, input};
+use crate::{exit::Ended, flags};
+
+/// Largest token file: more is a mistake.
+const TOKEN_MAX: u64 = 4_096;
+
+/// Workers that do a run in this process's place.
+pub(crate) struct Fleet {
+    workers: Vec<Address>,
+    transport: Transport,
+    token: Option<String>,
+    connect_within: Duration,
+    call_within: Duration,
+}
+
+impl Fleet {
+    /// Reads what is needed to speak to `workers`; `None` if there are none.
+    pub(crate) fn new(flags: &flags::Run, workers: &[addresses::Address]) -> Result<Option<Self>, String> {
+        if workers.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            workers: workers.iter().map(Address::from).collect(),
+            transport: Transport::new(flags.ca.as_deref())?,
+            token: flags.token_file.as_deref().map(token).transpose()?,
+            connect_within: flags.connect_timeout,
+            call_within: flags.call_timeout,
+        }))
+    }
+
+    /// How many workers.
+    pub(crate) fn len(&self) -> u32 {
+        u32::try_from(self.workers.len()).unwrap_or(u32::MAX)
+    }
+
+    /// What they are called, in order.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.workers.iter().map(|worker| worker.name.clone()).collect()
+    }
+
+    fn caller(&self, to: &Address) -> Caller<Transport> {
+        let token = self.token.as_deref();
+        Caller::new(self.transport.clone(), to.clone(), token, self.connect_within).expect("the token was checked")
+    }
+
+    /// Links to all of them, in order.
+    pub(crate) fn links(&self) -> Vec<Links<Caller<Transport>>> {
+        self.workers.iter().map(|to| Links { commands: self.caller(to), clock: self.caller(to) }).collect()
+    }
+
+    /// Asks each who it is. All that is wrong is told, a line each.
+    pub(crate) async fn reach(&self) -> Result<(), Ended> {
+        let asked: Vec<_> = self
+            .workers
+            .iter()
+            .map(|to| {
+                let (mut link, within) = (self.caller(to), self.connect_within + self.call_within);
+                (to, tokio::spawn(async move { leading::hello(&mut link, within).await }))
+            })
+            .collect();
+        let mut instances: BTreeMap<String, &Address> = BTreeMap::new();
+        let mut sound = true;
+        for (to, answer) in asked {
+            match answer.await.expect("asking does not panic") {
+                Ok(hello) => {
+                    if let Some(first) = instances.insert(hello.instance, to) {
+                        tracing::error!(
+                            "{} and {} are the same worker, which would be dealt its share twice: name it once",
+                            first.name,
+                            to.name
+                        );
+                        sound = false;
+                    }
+                }
+                Err(trouble) => {
+                    tracing::error!("{}", self.in_words(to, &trouble));
+                    sound = false;
+                }
+            }
+        }
+        if sound { Ok(()) } else { Err(Ended::Unavailable) }
+    }
+
+    fn in_words(&self, to: &Address, Trouble { kind, cause }: &Trouble) -> String {
+        let (name, port) = (&to.name, to.port);
+        match kind {
+            TroubleKind::Unconnected => format!(
+                "Unable to connect to worker {name}: {cause}; start it there by `omb worker --port {port}`, and let port \
+                 {port} through the firewall"
+            ),
+            TroubleKind::Broken if cause.starts_with("no answer") => format!(
+                "Timeout waiting for worker response: {name} takes connections and gives {cause}; look into its log, or \
+                 allow more with --call-timeout (now {:?})",
+                self.call_within
+            ),
+            TroubleKind::Broken => {
+                format!("{name}: {cause}; is that a worker, and not a broker's port, or one that wants https://?")
+            }
+            TroubleKind::Refused => format!("{name}: {cause}"),
+        }
+    }
+}
+
+/// The token in a file: one line, without spaces.
+pub(crate) fn token(path: &Path) -> Result<String, String> {
+    let bytes = input::bytes_of(path, TOKEN_MAX)?;
+    let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!(
+            "{}: holds no token, which is one line of letters, digits and signs without spaces",
+            path.display()
+        ));
+    }
+    Ok(text)
+}
+
+/// Who this controller is, for those whom its workers refuse: `omb (process 4711 on host-a)`.
+pub(crate) fn controller_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    let on = if host.is_empty() { String::new() } else { format!(" on {host}") };
+    format!("omb (process {}{on})", std::process::id())
+}
