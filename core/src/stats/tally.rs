@@ -86,9 +86,9 @@ pub struct Totals {
 macro_rules! each_field {
     ($tally:ident { counts: $($count:ident),* ; latencies: $($latency:ident),* }) => {
         impl $tally {
-            /// Adds another tally's counts and samples.
+            /// Adds another tally's counts and samples. Sums saturate.
             pub fn merge(&mut self, other: &Self) {
-                $(self.$count += other.$count;)*
+                $(self.$count = self.$count.saturating_add(other.$count);)*
                 $(self.$latency.merge(&other.$latency);)*
             }
 
