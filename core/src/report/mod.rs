@@ -18,6 +18,7 @@ pub mod context;
 pub(crate) mod fixture;
 pub mod histogram;
 pub mod json;
+pub mod metrics;
 pub mod periods;
 mod phase;
 pub mod quantity;
