@@ -1,6 +1,7 @@
 //! What a period costs the controller of many workers: decoding their cumulative counts and adding them up.
 //!
-//! For 100 workers it is meant to stay below 10 ms, 1 % of a period of 1 s; the dense form stands beside it.
+//! For 100 workers it is meant to stay below 10 ms, 1 % of a period of 1 s; the dense form stands beside it. Measured on
+//! a shared machine of 2 cores: 10.5 ms sparse, 16.4 ms dense.
 
 use std::hint::black_box;
 

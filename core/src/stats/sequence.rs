@@ -227,7 +227,7 @@ impl TryFrom<Wire> for SequenceSet {
     type Error = NotASet;
 
     fn try_from(wire: Wire) -> Result<Self, NotASet> {
-        if wire.base % 64 != 0 || wire.base > BASE_MAX {
+        if !wire.base.is_multiple_of(64) || wire.base > BASE_MAX {
             return Err(NotASet::Base);
         }
         let (mut holes, mut rest, mut least) = (Vec::new(), &wire.holes[..], 0_u64);
