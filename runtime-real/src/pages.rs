@@ -1,61 +1,120 @@
 //! What a worker shows to people and to Prometheus.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use hyper::{StatusCode, body::Bytes};
-use omb_core::protocol::event::Snapshot;
-
-use crate::{
-    fleet::{serving, wire::Answered},
-    performer::Counts,
+use omb_core::{
+    report::metrics::{self, Metrics, Obeyed, Rates},
+    stats::tally::Totals,
+    time::Instant,
 };
 
+use crate::{
+    clock,
+    fleet::{
+        serving::{self, Status},
+        wire::Answered,
+    },
+    load::lock,
+    performer::Counts,
+    process,
+};
+
+/// Shortest time over which a rate is told.
+const RATE_OVER: Duration = Duration::from_secs(1);
+
 /// The pages of one worker.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Pages {
-    /// Version of omb.
-    pub omb: String,
-    /// What the current run counts.
-    pub counts: Counts,
-    /// The port of the metrics, for the page that people read.
-    pub stats_port: u16,
+    omb: String,
+    name: String,
+    counts: Counts,
     /// Raised once the worker ends: nobody shall begin a run on it any more.
-    pub ending: Arc<AtomicBool>,
+    ending: Arc<AtomicBool>,
+    rates: Mutex<Looks>,
+}
+
+/// What was counted at two looks, for the rates between them.
+#[derive(Debug, Default)]
+struct Looks {
+    at: Instant,
+    acked: u64,
+    received: u64,
+    rates: Option<Rates>,
 }
 
 impl Pages {
-    fn snapshot(&self) -> Snapshot {
-        self.counts.snapshot().unwrap_or_default()
+    /// The pages of the worker `name`, of this version of omb. `ending` is raised once it shuts down.
+    #[must_use]
+    pub fn new(omb: &str, name: &str, counts: Counts, ending: Arc<AtomicBool>) -> Self {
+        Self { omb: omb.to_owned(), name: name.to_owned(), counts, ending, rates: Mutex::default() }
+    }
+
+    fn with_metrics(&self, status: &Status, show: impl Fn(&Metrics<'_>) -> String) -> String {
+        let snapshot = self.counts.snapshot().unwrap_or_default();
+        let totals = snapshot.totals.to_totals();
+        let usage = process::usage(Duration::ZERO);
+        let obeys = status.obeys.as_ref();
+        show(&Metrics {
+            version: &self.omb,
+            worker: &self.name,
+            obeys: obeys.map(|(run, controller, since)| Obeyed { run: *run, controller, since: *since }),
+            totals: &totals,
+            in_flight: snapshot.in_flight,
+            schedule_lag: snapshot.schedule_lag,
+            cpu: usage.cpu,
+            memory_bytes: usage.memory_bytes,
+            network_received_bytes: Some(usage.received_bytes),
+            network_sent_bytes: Some(usage.sent_bytes),
+            commands_answered: status.commands_answered,
+            leases_expired: status.leases_expired,
+            rates: self.rates(&totals),
+            stats_url: None,
+        })
+    }
+
+    /// The rates since the last look that lies long enough back.
+    #[expect(clippy::cast_precision_loss, reason = "shown, not computed with")]
+    fn rates(&self, totals: &Totals) -> Option<Rates> {
+        let (acked, received) = (totals.acknowledgements.acked, totals.arrivals.received);
+        let (mut looks, now) = (lock(&self.rates), clock::now());
+        let elapsed = now.since(looks.at);
+        if elapsed >= RATE_OVER {
+            let per_second = |count: u64, before: u64| count.saturating_sub(before) as f64 / elapsed.as_secs_f64();
+            let known = looks.at > Instant::ZERO && acked >= looks.acked;
+            let rates = known.then(|| Rates {
+                acked: per_second(acked, looks.acked),
+                received: per_second(received, looks.received),
+            });
+            *looks = Looks { at: now, acked, received, rates };
+        }
+        looks.rates
     }
 }
 
 impl serving::Pages for Pages {
-    fn get(&self, path: &str, controller: Option<&str>) -> Option<Answered> {
+    fn get(&self, path: &str, status: &Status) -> Option<Answered> {
         let page =
             |content_type, body: String| Answered { status: StatusCode::OK, content_type, body: Bytes::from(body) };
         Some(match path {
+            "/" => page("text/html; charset=utf-8", self.with_metrics(status, metrics::status_page)),
+            "/metrics" => page(metrics::CONTENT_TYPE, self.with_metrics(status, metrics::prometheus)),
             "/counters-stats" => {
-                let totals = self.snapshot().totals;
-                page(
-                    "application/json",
-                    format!(
-                        "{{\"messagesSent\":{},\"messagesReceived\":{},\"messageSendErrors\":{}}}\n",
-                        totals.acknowledgements.acked, totals.arrivals.received, totals.acknowledgements.failed
-                    ),
-                )
+                let totals = self.counts.snapshot().unwrap_or_default().totals.to_totals();
+                page("application/json", format!("{}\n", metrics::counters_stats(&totals)))
             }
             "/healthz" => Answered::text(StatusCode::OK, "ok"),
             "/readyz" if self.ending.load(Relaxed) => Answered::text(StatusCode::SERVICE_UNAVAILABLE, "shutting down"),
-            "/readyz" => Answered::text(
-                StatusCode::OK,
-                &match controller {
-                    Some(controller) => format!("busy: obeys {controller}"),
-                    None => "free".to_owned(),
-                },
-            ),
+            "/readyz" => match &status.obeys {
+                Some((run, controller, _)) => Answered::text(StatusCode::OK, &format!("obeys {controller}, run {run}")),
+                None => Answered::text(StatusCode::OK, "free"),
+            },
             _ => return None,
         })
     }

@@ -33,7 +33,10 @@ use omb_core::{
         event::{Findings, Missing, Snapshot},
     },
     seed::Seed,
-    stats::tally::{Acknowledgements, Arrivals, Totals},
+    stats::{
+        sparse::SparseTotals,
+        tally::{Acknowledgements, Arrivals, Totals},
+    },
     time::{Instant, WallTime},
 };
 
@@ -74,13 +77,28 @@ pub struct Performer {
 
 /// What the current run has counted, for whoever looks on while it goes on.
 #[derive(Clone, Debug, Default)]
-pub struct Counts(Arc<Mutex<Option<Arc<Mutex<Counting>>>>>);
+pub struct Counts(Arc<Mutex<Shown>>);
+
+#[derive(Debug, Default)]
+enum Shown {
+    /// No run was ever prepared.
+    #[default]
+    Nothing,
+    /// A run goes on.
+    Live(Arc<Mutex<Counting>>),
+    /// What the last run had counted when it was closed.
+    Last(Box<Snapshot>),
+}
 
 impl Counts {
-    /// Everything counted so far; `None` if no run is prepared.
+    /// Everything counted so far, or at the end of the last run; `None` if there was none.
     #[must_use]
     pub fn snapshot(&self) -> Option<Snapshot> {
-        let counting = lock(&self.0).clone()?;
+        let counting = match &*lock(&self.0) {
+            Shown::Nothing => return None,
+            Shown::Last(snapshot) => return Some((**snapshot).clone()),
+            Shown::Live(counting) => Arc::clone(counting),
+        };
         let snapshot = lock(&counting).snapshot();
         Some(snapshot)
     }
@@ -205,8 +223,10 @@ impl Engine {
                 return match self.run.take() {
                     None => Ok(Event::Done),
                     Some(run) => {
-                        *lock(&self.counts.0) = None;
-                        run.close()
+                        let counting = Arc::clone(&run.counting);
+                        let closed = run.close();
+                        *lock(&self.counts.0) = Shown::Last(Box::new(lock(&counting).snapshot()));
+                        closed
                     }
                 };
             }
@@ -256,7 +276,7 @@ impl Engine {
         let problems: Arc<Problems> = Arc::default();
         let counting = Counting { problems: Arc::clone(&problems), broker_thread, ..Counting::default() };
         let counting = Arc::new(Mutex::new(counting));
-        *lock(&self.counts.0) = Some(Arc::clone(&counting));
+        *lock(&self.counts.0) = Shown::Live(Arc::clone(&counting));
         self.run = Some(Run {
             pool,
             time: Arc::default(),
@@ -662,7 +682,7 @@ impl Counting {
             taken_at,
             wall: WallTime(clock::wall_zero().0 + taken_at.0),
             in_flight: totals.departures.attempted.saturating_sub(reported),
-            totals,
+            totals: SparseTotals::from(&totals),
             schedule_lag,
             paths_open,
             probed,

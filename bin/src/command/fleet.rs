@@ -130,8 +130,6 @@ pub(crate) fn token(path: &Path) -> Result<String, String> {
 
 /// Who this controller is, for those whom its workers refuse: `omb (process 4711 on host-a)`.
 pub(crate) fn controller_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
-    let on = if host.is_empty() { String::new() } else { format!(" on {host}") };
+    let on = super::output::host_name().map(|host| format!(" on {host}")).unwrap_or_default();
     format!("omb (process {}{on})", std::process::id())
 }

@@ -226,6 +226,12 @@ pub(crate) fn context(flags: &flags::Run, driver: &DriverConfig) -> Context {
     context
 }
 
+/// What this machine is called.
+pub(crate) fn host_name() -> Option<String> {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
 /// What this machine says of itself; Linux tells it in text files, and what is not there stays out of the result.
 fn host() -> Host {
     let read = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());

@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 
 use super::{
     fleet::token,
+    output,
     run::{Interrupts, fresh},
 };
 use crate::{
@@ -83,12 +84,8 @@ async fn serve(
     }
     let ending = Arc::new(AtomicBool::new(false));
     let mut performer = Performer::start(runtime, embedded::Options::default());
-    let pages = Pages {
-        omb: env!("CARGO_PKG_VERSION").to_owned(),
-        counts: performer.counts(),
-        stats_port,
-        ending: Arc::clone(&ending),
-    };
+    let name = format!("{}:{port}", output::host_name().unwrap_or_else(|| "worker".to_owned()));
+    let pages = Pages::new(env!("CARGO_PKG_VERSION"), &name, performer.counts(), Arc::clone(&ending));
     let identity = Identity {
         omb: env!("CARGO_PKG_VERSION").to_owned(),
         instance: format!("{:016x}", fresh("instance")),

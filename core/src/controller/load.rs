@@ -171,7 +171,7 @@ impl Load {
 
     /// Confirmed messages not yet received, as far as workers that are left know of them.
     pub(super) fn unread(&self, subscriptions: u64) -> u64 {
-        (self.newest.acked * subscriptions).saturating_sub(self.newest.distinct)
+        self.newest.acked.saturating_mul(subscriptions).saturating_sub(self.newest.distinct)
     }
 
     /// Whether a worker was lost that shared topics with others: then counts alone do not tell what is missing.
@@ -218,7 +218,7 @@ impl Load {
         let mut first = true;
         for member in &self.workers {
             let Some(snapshot) = &member.last else { continue };
-            reading.totals.merge(&snapshot.totals);
+            reading.totals.add_sparse(&snapshot.totals);
             for problem in &snapshot.problems {
                 match reading.problems.iter_mut().find(|known| known.what == problem.what) {
                     Some(known) => known.count += problem.count,
@@ -228,9 +228,11 @@ impl Load {
             if member.lost {
                 continue;
             }
-            reading.acked += snapshot.totals.acknowledgements.acked;
-            reading.distinct += snapshot.totals.seen.values().map(|seen| seen.distinct).sum::<u64>();
-            reading.in_flight += snapshot.in_flight;
+            reading.acked = reading.acked.saturating_add(snapshot.totals.acknowledgements.acked);
+            for seen in snapshot.totals.seen.values() {
+                reading.distinct = reading.distinct.saturating_add(seen.distinct);
+            }
+            reading.in_flight = reading.in_flight.saturating_add(snapshot.in_flight);
             reading.schedule_lag = reading.schedule_lag.max(snapshot.schedule_lag);
             reading.process.add(&snapshot.process);
             if std::mem::take(&mut first) {
@@ -509,7 +511,7 @@ impl Load {
         let shares = plan.shares();
         let rows = (0..).map(WorkerId).zip(&self.workers).zip(&shares).map(|((worker, member), share)| {
             let (from, to) = member.counted.unwrap_or_default();
-            let late = member.last.as_ref().map(|last| &last.totals.departures.schedule_error);
+            let late = member.last.as_ref().map(|last| last.totals.departures.schedule_error.to_latency());
             WorkerRow {
                 worker,
                 name: settings.names.get(worker.0 as usize).cloned().unwrap_or_default(),

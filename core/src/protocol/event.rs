@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{ProducerId, SubscriptionId},
-    stats::{sequence::SequenceSet, tally::Totals},
+    stats::{sequence::SequenceSet, sparse::SparseTotals},
     time::{Instant, WallTime},
 };
 
@@ -34,7 +34,7 @@ pub struct Snapshot {
     /// When it was taken, on the worker's wall clock.
     pub wall: WallTime,
     /// Counts and latencies, cumulative.
-    pub totals: Totals,
+    pub totals: SparseTotals,
     /// Messages sent that have no delivery report yet.
     pub in_flight: u64,
     /// How far the oldest message that is due but not sent lies behind its schedule.

@@ -133,7 +133,7 @@ mod tests {
         totals
             .seen
             .insert(crate::id::SubscriptionId(3), Seen { received: 5, distinct: 4, duplicated: 1, reordered: 0 });
-        let snapshot = Snapshot { totals, ..Snapshot::default() };
+        let snapshot = Snapshot { totals: (&totals).into(), ..Snapshot::default() };
         let response =
             Response { run: RunId(1), number: 2, outcome: Ok(Event::Read(Box::new(snapshot))), lease_ended: false };
         let bytes = encode(&response);

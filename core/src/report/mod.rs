@@ -18,6 +18,7 @@ pub mod context;
 pub(crate) mod fixture;
 pub mod histogram;
 pub mod json;
+pub mod metrics;
 pub mod periods;
 mod phase;
 pub mod quantity;
@@ -189,8 +190,8 @@ pub struct WorkerClock {
     pub error: Duration,
     /// How much faster it runs than the controller's clock, in parts per million, with the bound of the error of that.
     pub drift_ppm: Option<(f64, f64)>,
-    /// How often it answered.
-    pub answers: u64,
+    /// How often an answer did not fit what was known before: the clock was set meanwhile.
+    pub contradictions: u64,
 }
 
 /// A worker that was given up.
@@ -277,7 +278,8 @@ impl WorkerClock {
     #[must_use]
     pub fn of(offsets: &Offsets, now: Instant) -> Option<Self> {
         let estimate = offsets.estimate(now)?;
-        Some(Self { error: estimate.error, drift_ppm: offsets.drift_ppm(), answers: offsets.count() })
+        let drift_ppm = offsets.drift().map(|drift| (drift.ppm, drift.error_ppm));
+        Some(Self { error: estimate.error, drift_ppm, contradictions: offsets.contradictions() })
     }
 }
 

@@ -48,7 +48,18 @@ impl Latency {
     /// Adds all samples of `other`.
     pub fn merge(&mut self, other: &Self) {
         self.histogram.add(&other.histogram).expect("all latencies have the same bounds");
-        self.clamped += other.clamped;
+        self.add_clamped(other.clamped);
+    }
+
+    /// Counts `count` samples of `nanos`, at most [`HIGHEST`]. Sums saturate.
+    #[inline]
+    pub(super) fn record_n(&mut self, nanos: u64, count: u64) {
+        self.histogram.saturating_record_n(nanos, count);
+    }
+
+    /// Counts as clamped what another histogram had clamped. The sum saturates.
+    pub(super) fn add_clamped(&mut self, clamped: u64) {
+        self.clamped = self.clamped.saturating_add(clamped);
     }
 
     /// The samples that came since `earlier`, an older state of the same cumulative histogram.

@@ -2,4 +2,5 @@
 
 pub mod latency;
 pub mod sequence;
+pub mod sparse;
 pub mod tally;

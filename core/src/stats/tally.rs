@@ -86,9 +86,9 @@ pub struct Totals {
 macro_rules! each_field {
     ($tally:ident { counts: $($count:ident),* ; latencies: $($latency:ident),* }) => {
         impl $tally {
-            /// Adds another tally's counts and samples.
+            /// Adds another tally's counts and samples. Sums saturate.
             pub fn merge(&mut self, other: &Self) {
-                $(self.$count += other.$count;)*
+                $(self.$count = self.$count.saturating_add(other.$count);)*
                 $(self.$latency.merge(&other.$latency);)*
             }
 
@@ -150,8 +150,8 @@ impl Totals {
     /// A subscription may be ahead of the confirmations, which then count as none.
     #[must_use]
     pub fn unread(&self, subscriptions: u64) -> u64 {
-        let received: u64 = self.seen.values().map(|seen| seen.distinct).sum();
-        (self.acknowledgements.acked * subscriptions).saturating_sub(received)
+        let received = self.seen.values().fold(0_u64, |sum, seen| sum.saturating_add(seen.distinct));
+        self.acknowledgements.acked.saturating_mul(subscriptions).saturating_sub(received)
     }
 }
 

@@ -16,6 +16,7 @@ use hyper::{Method, StatusCode, body::Bytes};
 use omb_core::{
     id::RunId,
     protocol::{self, Hello, Response},
+    time::WallTime,
     worker::{self, Worker},
 };
 use tokio::{
@@ -39,8 +40,19 @@ const CONNECTIONS_MAX: usize = 512;
 
 /// What a worker shows to people and their tools, beside what it shows to its controller.
 pub trait Pages: Send + Sync + 'static {
-    /// The page at `path`; `None` if there is none. `controller` leads the run that the worker obeys.
-    fn get(&self, path: &str, controller: Option<&str>) -> Option<Answered>;
+    /// The page at `path`; `None` if there is none.
+    fn get(&self, path: &str, status: &Status) -> Option<Answered>;
+}
+
+/// What the worker's machine is at, for whoever looks on.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// The run it obeys, who leads it, and since when.
+    pub obeys: Option<(RunId, String, WallTime)>,
+    /// Commands answered since the process began.
+    pub commands_answered: u64,
+    /// Runs whose controller fell silent.
+    pub leases_expired: u64,
 }
 
 /// Who a worker is and whom it lets in.
@@ -66,7 +78,7 @@ struct Desk<P, C> {
     clock: C,
     inputs: mpsc::UnboundedSender<worker::Input>,
     waiting: Mutex<Waiting>,
-    controller: Mutex<Option<String>>,
+    status: Mutex<Status>,
 }
 
 /// Serves until the worker has shut down, which a message on `shutdown` begins. On `stats` only pages are shown.
@@ -92,7 +104,7 @@ pub async fn serve<L, P, C>(
         clock: clock.clone(),
         inputs: inputs.clone(),
         waiting: Mutex::default(),
-        controller: Mutex::default(),
+        status: Mutex::default(),
     });
     let mut worker = Worker::new();
     let observer = RefCell::new(observer);
@@ -106,9 +118,14 @@ pub async fn serve<L, P, C>(
                     performer.perform(command, Answer { ticket, to: inputs.clone() });
                 }
                 worker::Output::Reply(response) => desk.answer(&response),
-                worker::Output::LeaseExpired(_) => observer.borrow_mut().on_lease_expired(),
-                worker::Output::Obeys { controller, .. } => *lock(&desk.controller) = Some(controller),
-                worker::Output::Freed(_) => *lock(&desk.controller) = None,
+                worker::Output::LeaseExpired(_) => {
+                    lock(&desk.status).leases_expired += 1;
+                    observer.borrow_mut().on_lease_expired();
+                }
+                worker::Output::Obeys { run, controller } => {
+                    lock(&desk.status).obeys = Some((run, controller, desk.clock.wall()));
+                }
+                worker::Output::Freed(_) => lock(&desk.status).obeys = None,
                 worker::Output::ShutDown => return ControlFlow::Break(()),
             }
             ControlFlow::Continue(())
@@ -199,7 +216,7 @@ impl<P: Pages, C: Clock> Desk<P, C> {
                     protocol: protocol::VERSION,
                     omb: self.identity.omb.clone(),
                     instance: self.identity.instance.clone(),
-                    controller: lock(&self.controller).clone(),
+                    controller: lock(&self.status).obeys.as_ref().map(|(_, controller, _)| controller.clone()),
                 };
                 let body = serde_json::to_vec(&hello).expect("texts and numbers become JSON");
                 Answered { status: StatusCode::OK, content_type: "application/json", body: body.into() }
@@ -225,8 +242,8 @@ impl<P: Pages, C: Clock> Desk<P, C> {
     }
 
     fn page(&self, path: &str) -> Answered {
-        let controller = lock(&self.controller).clone();
-        let page = self.pages.get(path, controller.as_deref());
+        let status = lock(&self.status).clone();
+        let page = self.pages.get(path, &status);
         page.unwrap_or_else(|| Answered::text(StatusCode::NOT_FOUND, "nothing is here"))
     }
 
@@ -261,6 +278,7 @@ impl<P: Pages, C: Clock> Desk<P, C> {
 
     /// Tells everybody who waits for it.
     fn answer(&self, response: &Response) {
+        lock(&self.status).commands_answered += 1;
         let Some(waiting) = lock(&self.waiting).remove(&(response.run, response.number)) else { return };
         let mut body = Bytes::from(protocol::encode(response));
         if body.len() > protocol::BODY_MAX {
