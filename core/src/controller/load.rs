@@ -18,7 +18,7 @@ use crate::{
         WorkerRow,
         sums::{self, Sums},
     },
-    stats::tally::Totals,
+    stats::{sparse::TotalsSum, tally::Totals},
     time::{Instant, WallTime},
 };
 
@@ -214,11 +214,11 @@ impl Load {
                 member.last = Some(Box::new(snapshot));
             }
         }
-        let mut reading = Reading::default();
+        let (mut reading, mut totals) = (Reading::default(), TotalsSum::default());
         let mut first = true;
         for member in &self.workers {
             let Some(snapshot) = &member.last else { continue };
-            reading.totals.add_sparse(&snapshot.totals);
+            totals.add(&snapshot.totals);
             for problem in &snapshot.problems {
                 match reading.problems.iter_mut().find(|known| known.what == problem.what) {
                     Some(known) => known.count += problem.count,
@@ -239,6 +239,7 @@ impl Load {
                 reading.wall = snapshot.wall;
             }
         }
+        reading.totals = totals.into_totals();
         // Histograms that shrink would make periods that do not add up: a worker that lost its state.
         if reading.totals.since(&self.newest.totals).is_err() {
             let text = "a worker's counts went backwards: it lost its state".to_owned();
