@@ -359,7 +359,7 @@ impl local::Observer for Watch<'_> {
             controller::Output::WorkerLost { worker, cause } => {
                 tracing::error!("worker {} is lost: {cause}", worker.0 + 1);
             }
-            controller::Output::ToWorker { .. } | controller::Output::Ping(_) => {}
+            controller::Output::ToWorker { .. } | controller::Output::Ping { .. } => {}
         }
     }
 

@@ -301,15 +301,18 @@ impl Load {
         let (mut rows, mut sum, mut left) = (Vec::new(), Duration::ZERO, 0_u32);
         let several = self.workers.len() > 1;
         for (worker, member) in (0..).map(WorkerId).zip(&mut self.workers) {
-            let Some(last) = member.last.as_ref().filter(|_| !member.lost) else { continue };
+            let Some(last) = &member.last else { continue };
             let (before, now) = (member.closed, MemberCounts::of(last));
             let elapsed = now.taken_at.since(before.taken_at);
-            (sum, left) = (sum + elapsed, left + 1);
+            // One that was lost after it answered is in the totals of this period still.
+            if !member.lost {
+                (sum, left) = (sum + elapsed, left + 1);
+            }
             if phase.counts() {
                 let from = member.counted.map_or(before, |(from, _)| from);
                 member.counted = Some((from, now));
             }
-            if several {
+            if several && elapsed > Duration::ZERO {
                 rows.push(WorkerPeriod {
                     worker,
                     elapsed,

@@ -16,10 +16,18 @@ pub const DIGITS: u8 = 3;
 /// Latencies in nanoseconds, with 3 significant digits from 1 ns to one hour.
 ///
 /// Of constant size (about 0.3 MB), so that recording never allocates.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct Latency {
     histogram: Histogram<u64>,
     clamped: u64,
+}
+
+impl Clone for Latency {
+    /// An empty one is made anew, which touches no memory until something is recorded.
+    fn clone(&self) -> Self {
+        let histogram = if self.histogram.is_empty() { Self::new().histogram } else { self.histogram.clone() };
+        Self { histogram, clamped: self.clamped }
+    }
 }
 
 impl Default for Latency {
@@ -47,7 +55,10 @@ impl Latency {
 
     /// Adds all samples of `other`.
     pub fn merge(&mut self, other: &Self) {
-        self.histogram.add(&other.histogram).expect("all latencies have the same bounds");
+        // An empty one costs nothing: 40,000 buckets need not be looked at.
+        if !other.histogram.is_empty() {
+            self.histogram.add(&other.histogram).expect("all latencies have the same bounds");
+        }
         self.add_clamped(other.clamped);
     }
 
@@ -67,9 +78,12 @@ impl Latency {
     /// # Errors
     /// If `earlier` holds a sample that `self` does not: then it is not an older state of it.
     pub fn since(&self, earlier: &Self) -> Result<Self, NotCumulative> {
+        let clamped = self.clamped.checked_sub(earlier.clamped).ok_or(NotCumulative)?;
+        if earlier.histogram.is_empty() {
+            return Ok(Self { clamped, ..self.clone() });
+        }
         let mut histogram = self.histogram.clone();
         histogram.subtract(&earlier.histogram).map_err(|_| NotCumulative)?;
-        let clamped = self.clamped.checked_sub(earlier.clamped).ok_or(NotCumulative)?;
         Ok(Self { histogram, clamped })
     }
 

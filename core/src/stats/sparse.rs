@@ -88,22 +88,18 @@ impl Latency {
 
 /// The sum of many [`SparseLatency`]s: adding one costs a few nanoseconds for each of its buckets, where a histogram
 /// takes ten times as long.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct LatencySum {
     clamped: u64,
-    /// By bucket.
+    /// By bucket; none until something is added.
     counts: Vec<u64>,
-}
-
-impl Default for LatencySum {
-    fn default() -> Self {
-        let buckets = usize::try_from(bucket_of(HIGHEST) + 1).expect("some 40,000");
-        Self { clamped: 0, counts: vec![0; buckets] }
-    }
 }
 
 impl LatencySum {
     fn add(&mut self, other: &SparseLatency) {
+        if self.counts.is_empty() && !other.packed.is_empty() {
+            self.counts = vec![0; usize::try_from(bucket_of(HIGHEST) + 1).expect("some 40,000")];
+        }
         for (bucket, count) in Pairs::of(&other.packed).map_while(Result::ok) {
             if let Some(sum) = usize::try_from(bucket).ok().and_then(|bucket| self.counts.get_mut(bucket)) {
                 *sum = sum.saturating_add(count);
