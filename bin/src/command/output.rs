@@ -256,7 +256,7 @@ pub(crate) fn width() -> usize {
 
 /// The plan, as it is printed before anything starts.
 pub(crate) fn plan(plan: &Plan, driver: &DriverConfig, system: &str) -> String {
-    format!("{}\n", table::plan_text(plan, driver, Some(system), width()).trim_end())
+    format!("{}\n", table::plan_text(plan, &[], driver, Some(system), width()).trim_end())
 }
 
 #[cfg(test)]

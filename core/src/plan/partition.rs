@@ -7,7 +7,7 @@ use rand::Rng;
 use crate::{
     config::workload::RateGoal,
     id::WorkerId,
-    plan::{Plan, Topology, rate::Rate},
+    plan::{Plan, Share, Topology, rate::Rate},
 };
 
 /// Who runs the `nth` producer (or consumer) of `topic`.
@@ -73,21 +73,21 @@ pub(crate) struct Dealt {
     pub(crate) producers: usize,
     pub(crate) consumers: usize,
     /// Its part of the total rate; `None` where the rate is still to be found.
-    pub(crate) rate: Option<Share>,
+    pub(crate) rate: Option<PartOfRate>,
 }
 
 /// A part of the total rate, which may be none of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Share(Option<Rate>);
+pub(crate) struct PartOfRate(Option<Rate>);
 
-impl Share {
+impl PartOfRate {
     /// As a floating number, msg/s.
     pub(crate) fn as_f64(self) -> f64 {
         self.0.map_or(0.0, Rate::as_f64)
     }
 }
 
-impl fmt::Display for Share {
+impl fmt::Display for PartOfRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(rate) => write!(f, "{rate}"),
@@ -108,13 +108,13 @@ pub(crate) fn dealt(plan: &Plan) -> Vec<Dealt> {
     let all = u32::try_from(plan.producers.len()).unwrap_or(u32::MAX);
     let rate = |producers: usize| match plan.workload.rate {
         RateGoal::Search => None,
-        RateGoal::Fixed(_) if producers == 0 => Some(Share(None)),
+        RateGoal::Fixed(_) if producers == 0 => Some(PartOfRate(None)),
         RateGoal::Fixed(total) => {
             let mine = u32::try_from(producers).unwrap_or(all).min(all);
-            Some(Share(Rate::per_second(total).map(|total| total.share(mine, all))))
+            Some(PartOfRate(Rate::per_second(total).map(|total| total.share(mine, all))))
         }
     };
-    let one = |(worker, share): (WorkerId, super::Share<'_>)| {
+    let one = |(worker, share): (WorkerId, Share<'_>)| {
         let read = share.consumers.iter().map(|consumer| plan.subscriptions[consumer.subscription.0 as usize].topic.0);
         Dealt {
             worker,
@@ -138,7 +138,7 @@ pub(crate) fn listed<T>(all: &[T]) -> (&[T], &[T]) {
     if all.len() <= LISTED_MAX { (all, &[]) } else { (&all[..LISTED_FIRST], &all[all.len() - LISTED_LAST..]) }
 }
 
-/// Between which numbers the shares of all workers lie: `all 1,000: 10 topics, 9 to 10 producers, .. each`.
+/// Between which numbers the parts of all workers lie.
 pub(crate) fn spread(all: &[Dealt]) -> String {
     fn between<T: PartialEq + fmt::Display>(least: Option<T>, most: Option<T>) -> String {
         match (least, most) {
@@ -148,15 +148,15 @@ pub(crate) fn spread(all: &[Dealt]) -> String {
         }
     }
     let of = |count: fn(&Dealt) -> usize| between(all.iter().map(count).min(), all.iter().map(count).max());
-    let order = |a: &&Share, b: &&Share| a.as_f64().total_cmp(&b.as_f64());
+    let order = |a: &&PartOfRate, b: &&PartOfRate| a.as_f64().total_cmp(&b.as_f64());
     let rates = || all.iter().filter_map(|dealt| dealt.rate.as_ref());
     let rate = if rates().next().is_none() {
-        "as fast as holds".to_owned()
+        "as holds".to_owned()
     } else {
-        format!("{} msg/s", between(rates().min_by(order), rates().max_by(order)))
+        between(rates().min_by(order), rates().max_by(order))
     };
     format!(
-        "each of the {} workers: {} topics, {} producers, {rate}, {} consumers",
+        "each of the {} workers: topics {}, producers {}, msg/s {rate}, consumers {}",
         all.len(),
         of(|dealt| dealt.topics.len()),
         of(|dealt| dealt.producers),
@@ -308,7 +308,7 @@ mod tests {
             "{text}"
         );
         let spread =
-            "each of the 1000 workers: 9 to 10 topics, 9 to 10 producers, 9.005 to 10.005 msg/s, 9 to 10 consumers";
+            "each of the 1000 workers: topics 9 to 10, producers 9 to 10, msg/s 9.005 to 10.005, consumers 9 to 10";
         assert!(text.ends_with(&format!("  {spread}\n")), "{text}");
     }
 
@@ -388,7 +388,7 @@ mod tests {
             let shown = dealt(&plan);
             prop_assert_eq!(shown.iter().map(|it| it.producers).sum::<usize>(), plan.producers.len());
             prop_assert_eq!(shown.iter().map(|it| it.consumers).sum::<usize>(), plan.consumers.len());
-            let rate: f64 = shown.iter().filter_map(|it| it.rate).map(Share::as_f64).sum();
+            let rate: f64 = shown.iter().filter_map(|it| it.rate).map(PartOfRate::as_f64).sum();
             prop_assert!(producers == 0 || (rate - 10_000.0).abs() < 1e-6, "the total is dealt, no more and no less: {}", rate);
         }
     }

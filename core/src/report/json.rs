@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 use super::{
     Period, Phase, Report,
     context::{Context, ResultFormat, insert_known, plan_json},
+    fleet,
     histogram::{self, millis, quantile_map, whole_micros},
+    limit,
     quantity::{per_second, real, rfc3339},
     verdict::{self, latencies},
 };
@@ -249,10 +251,16 @@ fn ours(report: &Report, context: &Context, series: Series) -> Value {
     put("workload", plan.workload.resolved());
     put("driver", context.driver.resolved());
     put("plan", plan_json(plan));
-    put("verdict", verdict_json(report));
+    put("verdict", verdict_json(report, context));
     put("notes", verdict::notes(report, context).into());
     put("rates", rates_json(report));
     put("client", client_json(report));
+    if !report.workers.is_empty() {
+        put("workers", fleet::workers_json(report));
+    }
+    if let Some(clocks) = fleet::clocks_json(report) {
+        put("clocks", clocks);
+    }
     if let Some(search) = search_json(report) {
         put("search", search);
     }
@@ -273,7 +281,7 @@ fn ours(report: &Report, context: &Context, series: Series) -> Value {
     map.into()
 }
 
-fn verdict_json(report: &Report) -> Value {
+fn verdict_json(report: &Report, context: &Context) -> Value {
     let (verdict, arrivals) = (&report.verdict, &report.whole.arrivals);
     let seen = verdict.seen();
     let all = verdict.subscriptions.len() <= SUBSCRIPTIONS_LISTED;
@@ -299,7 +307,7 @@ fn verdict_json(report: &Report) -> Value {
         })
         .collect();
     let confirmed: u64 = verdict.subscriptions.values().map(|(_, missing)| missing.confirmed).sum();
-    json!({
+    let mut judged = json!({
         "outcome": verdict::outcome(report).as_str(),
         "sentence": verdict::headline(report),
         "drained": verdict.drained.as_str(),
@@ -314,8 +322,15 @@ fn verdict_json(report: &Report) -> Value {
         "headerless": arrivals.headerless,
         "beforeIntended": arrivals.before_intended,
         "subscriptionsInAll": verdict.subscriptions.len(),
+        "subscriptionsUnverified": verdict.unverified,
         "subscriptions": subscriptions,
-    })
+    });
+    if let Some(limit) = limit::limit(report, context) {
+        judged["limit"] = limit.side.as_str().into();
+        judged["limitReason"] = limit.reason.into();
+        judged["limitWorkers"] = limit.workers.into_iter().map(fleet::number).collect();
+    }
+    judged
 }
 
 /// Means over what was measured.

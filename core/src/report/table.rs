@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use super::{
-    Period, Report,
+    Period, Report, WorkerRow,
     context::Context,
+    fleet,
     json::cpu_per_message,
-    quantity::{bytes, counted, grouped, latency, per_second, rate, real, span, three_digits},
+    limit,
+    quantity::{bytes, counted, grouped, latency, per_second, rate, real, span, three_digits, uppercase},
     verdict::{self, latencies},
 };
 use crate::{
@@ -15,7 +17,11 @@ use crate::{
         workload::{CatchUp, PayloadSource, RateGoal, Workload},
     },
     load::header,
-    plan::{Plan, rate::Rate},
+    plan::{
+        Plan,
+        partition::{self, Dealt},
+        rate::Rate,
+    },
     stats::latency::Latency,
 };
 
@@ -45,11 +51,19 @@ pub fn result(report: &Report, context: &Context, written: &[&str], width: usize
     for note in verdict::notes(report, context) {
         wrap(&note, "  - ", "    ", width).iter().for_each(|wrapped| line(wrapped));
     }
+    if let Some(limit) = limit::limit(report, context) {
+        line("");
+        wrap(&limit.reason, INDENT, INDENT, width).iter().for_each(|wrapped| line(wrapped));
+    }
     line("");
     rates(report).lines().iter().for_each(|row| line(row));
     line("");
     latency_table(report, width).iter().for_each(|row| line(row));
     line("");
+    if !report.workers.is_empty() {
+        workers(report, width).iter().for_each(|row| line(row));
+        line("");
+    }
     wrap(&client(report, context), INDENT, INDENT, width).iter().for_each(|wrapped| line(wrapped));
     for path in written {
         line(&format!("{INDENT}Written to {path}"));
@@ -58,13 +72,21 @@ pub fn result(report: &Report, context: &Context, written: &[&str], width: usize
 }
 
 /// Cells in rows; the first row is the heading, the first column names the rows and stands to the left.
-struct Grid(Vec<Vec<String>>);
+struct Grid {
+    rows: Vec<Vec<String>>,
+    /// Other columns that stand to the left: texts, not numbers.
+    texts: Vec<usize>,
+}
 
 impl Grid {
+    fn new(rows: Vec<Vec<String>>) -> Self {
+        Self { rows, texts: Vec::new() }
+    }
+
     fn widths(&self) -> Vec<usize> {
-        let columns = self.0.iter().map(Vec::len).max().unwrap_or(0);
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
-            self.0.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
         (0..columns).map(width).collect()
     }
@@ -75,14 +97,49 @@ impl Grid {
     }
 
     fn lines(&self) -> Vec<String> {
+        self.lines_of(&(0..self.widths().len()).collect::<Vec<_>>())
+    }
+
+    fn lines_of(&self, columns: &[usize]) -> Vec<String> {
         let widths = self.widths();
         let line = |row: &Vec<String>| {
-            let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
-                if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+            let cells = columns.iter().filter_map(|column| Some((*column, row.get(*column)?))).map(|(column, cell)| {
+                let width = widths[column];
+                if column == 0 || self.texts.contains(&column) {
+                    format!("{cell:<width$}")
+                } else {
+                    format!("{cell:>width$}")
+                }
             });
-            format!("{INDENT}{}", cells.collect::<Vec<_>>().join(&" ".repeat(GAP)))
+            let line = format!("{INDENT}{}", cells.collect::<Vec<_>>().join(&" ".repeat(GAP)));
+            line.trim_end().to_owned()
         };
-        self.0.iter().map(line).collect()
+        self.rows.iter().map(line).collect()
+    }
+
+    /// In lines of at most `width` characters: columns that find no room stand below, after the first one again.
+    fn folded(&self, width: usize) -> Vec<String> {
+        let widths = self.widths();
+        let first = INDENT.len() + widths.first().copied().unwrap_or(0);
+        let (mut parts, mut used) = (vec![vec![0]], first);
+        for (column, wide) in widths.iter().enumerate().skip(1) {
+            if used + GAP + wide > width && used > first {
+                parts.push(vec![0]);
+                used = first;
+            }
+            used += GAP + wide;
+            if let Some(part) = parts.last_mut() {
+                part.push(column);
+            }
+        }
+        let mut lines = Vec::new();
+        for part in parts {
+            if !lines.is_empty() {
+                lines.push(String::new());
+            }
+            lines.extend(self.lines_of(&part));
+        }
+        lines
     }
 }
 
@@ -136,7 +193,7 @@ fn rates(report: &Report) -> Grid {
     if !report.plan.consumers.is_empty() {
         rows.push(row("received", measured.arrivals.received, measured.arrivals.received_bytes));
     }
-    Grid(rows)
+    Grid::new(rows)
 }
 
 /// To a tenth of a second where it is longer than one: 60.0004 s is `1 min`.
@@ -176,7 +233,7 @@ fn latency_table(report: &Report, width: usize) -> Vec<String> {
     rows.extend(
         shown.iter().map(|(_, name, samples)| [(*name).to_owned()].into_iter().chain(values(samples)).collect()),
     );
-    let wide = Grid(rows);
+    let wide = Grid::new(rows);
     if wide.width() <= width {
         return wide.lines();
     }
@@ -187,8 +244,8 @@ fn latency_table(report: &Report, width: usize) -> Vec<String> {
         above.push(what.to_owned());
         below.push(of.trim().to_owned());
     }
-    let turned = (1..wide.0[0].len()).map(|column| wide.0.iter().map(|row| row[column].clone()).collect());
-    Grid([above, below].into_iter().chain(turned).collect()).lines()
+    let turned = (1..wide.rows[0].len()).map(|column| wide.rows.iter().map(|row| row[column].clone()).collect());
+    Grid::new([above, below].into_iter().chain(turned).collect()).lines()
 }
 
 fn client(report: &Report, context: &Context) -> String {
@@ -200,7 +257,103 @@ fn client(report: &Report, context: &Context) -> String {
         bytes(report.process.memory_bytes),
         bytes(report.process.memory_bytes_max)
     );
-    format!("{cpu}{each}; {memory}")
+    let sum = match report.plan.workers {
+        1 => String::new(),
+        workers => format!(" of {} workers together", grouped(u64::from(workers))),
+    };
+    format!("{cpu}{sum}{each}; {memory}")
+}
+
+/// Longest address that stands in a table whole.
+const ADDRESS_MAX: usize = 32;
+
+/// The end of a long address, which tells more than its beginning: hosts of one fleet begin alike.
+fn short(address: &str) -> String {
+    let length = address.chars().count();
+    if length <= ADDRESS_MAX {
+        return address.to_owned();
+    }
+    format!("…{}", address.chars().skip(length + 1 - ADDRESS_MAX).collect::<String>())
+}
+
+/// A row per worker, the words that explain its columns, and what is known of the clocks.
+fn workers(report: &Report, width: usize) -> Vec<String> {
+    let (rows, others) = fleet::shown(report);
+    let lost = rows.iter().any(|row| row.lost.is_some());
+    let mut heads = vec![
+        "Worker",
+        "address",
+        "dealt/s",
+        "sent/s",
+        "%",
+        "acked/s",
+        "recv/s",
+        "CPU",
+        "memory",
+        "in MB/s",
+        "out MB/s",
+        "late p50",
+        "late p99",
+        "late max",
+        "clock",
+        "drift ppm",
+    ];
+    if lost {
+        heads.push("lost after");
+    }
+    let mut table = vec![heads.into_iter().map(str::to_owned).collect::<Vec<_>>()];
+    table.extend(rows.iter().map(|row| worker_cells(report, row, lost)));
+    let mut lines = Vec::new();
+    if others {
+        let said = format!(
+            "The {} of {} workers that lag most; the result file has all of them.",
+            rows.len(),
+            grouped(report.workers.len() as u64)
+        );
+        lines.extend(wrap(&said, INDENT, INDENT, width));
+    }
+    lines.extend(Grid { rows: table, texts: vec![1] }.folded(width));
+    let words = "Dealt is a worker's share of the total rate, % what of it was sent, CPU the cores it used of those it \
+                 has, in and out the network of its host (loopback included), late sent minus intended over the whole \
+                 load.";
+    lines.extend(wrap(words, INDENT, INDENT, width));
+    if let Some(clocks) = fleet::clocks_sentence(report) {
+        lines.extend(wrap(&clocks, INDENT, INDENT, width));
+    }
+    lines
+}
+
+fn worker_cells(report: &Report, row: &WorkerRow, lost: bool) -> Vec<String> {
+    let every_second = |count: u64| rate(per_second(count, row.measured_for));
+    let unknown = || "-".to_owned();
+    let cores = match row.process.cores {
+        0 => "?".to_owned(),
+        cores => cores.to_string(),
+    };
+    let mut cells = vec![
+        fleet::number(row.worker).to_string(),
+        short(&row.name),
+        rate(fleet::dealt_rate(report, row)),
+        every_second(row.attempted),
+        fleet::achieved(report, row).map_or_else(unknown, |share| format!("{:.1}", share * 100.0)),
+        every_second(row.acked),
+        every_second(row.received),
+        format!("{:.2}/{cores}", fleet::cores_used(row)),
+        bytes(row.process.memory_bytes),
+        megabytes(row.net_received_bytes, row.measured_for),
+        megabytes(row.net_sent_bytes, row.measured_for),
+    ];
+    // A record that breaks off does not tell it.
+    let told = row.schedule_error[2] > 0;
+    cells.extend(row.schedule_error.map(|late| if told { latency(real(late)) } else { unknown() }));
+    let clock = row.clock.as_ref();
+    cells.push(clock.map_or_else(unknown, |clock| format!("±{}", latency(clock.error.as_secs_f64() * 1e9))));
+    let drift = clock.and_then(|clock| clock.drift_ppm);
+    cells.push(drift.map_or_else(unknown, |(drift, error)| format!("{drift:+.1} ±{error:.1}")));
+    if lost {
+        cells.push(row.lost.as_ref().map_or_else(unknown, |lost| span(rounded(lost.after))));
+    }
+    cells
 }
 
 /// Widths of the columns of [`period_line`], each with its heading.
@@ -270,9 +423,11 @@ pub fn period_line(period: &Period) -> String {
 
 /// What is printed before a run starts: what will be done, by whom, and how much comes of it.
 ///
+/// `names` are the addresses of the workers, in order; none if the one worker is this process, or if they are not known.
 /// `system` is what the messaging system says of itself, where it has been asked already.
 #[must_use]
-pub fn plan_text(plan: &Plan, driver: &DriverConfig, system: Option<&str>, width: usize) -> String {
+pub fn plan_text(plan: &Plan, names: &[String], driver: &DriverConfig, system: Option<&str>, width: usize) -> String {
+    let width = width.max(WIDTH_MIN);
     let workload = &plan.workload;
     let broker = match (&driver.kind, system) {
         (DriverKind::Embedded, _) => {
@@ -285,20 +440,66 @@ pub fn plan_text(plan: &Plan, driver: &DriverConfig, system: Option<&str>, width
         }
     };
     let mut facts = vec![("Workload", what(plan)), ("System", broker), ("Rate", who_sends(plan))];
+    if plan.workers > 1 {
+        facts.push(("Workers", partition::topology_in_words(plan)));
+    }
     facts.push(("Durations", durations(workload)));
     facts.push(("Expected", expected(plan)));
     facts.extend(cautions(workload).into_iter().map(|caution| ("Note", caution)));
     facts.push(("Run", format!("{}, seed {}", plan.run, plan.seed.0)));
     let mut text = String::new();
     for (name, fact) in facts {
-        for line in wrap(&fact, &format!("{name:<11}"), &" ".repeat(11), width.max(WIDTH_MIN)) {
+        for line in wrap(&fact, &format!("{name:<11}"), &" ".repeat(11), width) {
             text.push_str(&line);
             text.push('\n');
         }
     }
     text.push_str("Placement\n");
-    text.push_str(&plan.to_string());
+    if plan.workers == 1 && names.is_empty() {
+        text.push_str(&plan.to_string());
+        return text;
+    }
+    for line in placement(plan, names, width) {
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
     text
+}
+
+/// A row per worker with what it is dealt; of very many the first and the last, and between which numbers all lie.
+fn placement(plan: &Plan, names: &[String], width: usize) -> Vec<String> {
+    let all = partition::dealt(plan);
+    let (first, last) = partition::listed(&all);
+    let row = |dealt: &Dealt| {
+        let mut cells = vec![fleet::number(dealt.worker).to_string()];
+        if !names.is_empty() {
+            cells.push(names.get(dealt.worker.0 as usize).map_or_else(String::new, |name| short(name)));
+        }
+        cells.extend([
+            dealt.rate.map_or_else(|| "as holds".to_owned(), |it| rate(it.as_f64())),
+            grouped(dealt.producers as u64),
+            grouped(dealt.consumers as u64),
+            dealt.topics_in_words(),
+        ]);
+        cells
+    };
+    let mut heads = vec!["Worker", "address", "msg/s", "producers", "consumers", "topics"];
+    if names.is_empty() {
+        heads.remove(1);
+    }
+    let topics = heads.len() - 1;
+    let mut rows = vec![heads.into_iter().map(str::to_owned).collect::<Vec<_>>()];
+    rows.extend(first.iter().map(row));
+    if !last.is_empty() {
+        rows.push(vec!["…".to_owned()]);
+        rows.extend(last.iter().map(row));
+    }
+    let texts = if names.is_empty() { vec![topics] } else { vec![1, topics] };
+    let mut lines = Grid { rows, texts }.folded(width);
+    if !last.is_empty() {
+        lines.extend(wrap(&format!("{}.", uppercase(&partition::spread(&all))), INDENT, INDENT, width));
+    }
+    lines
 }
 
 /// The workload in one sentence.
@@ -344,7 +545,11 @@ fn who_sends(plan: &Plan) -> String {
             let each = share.map_or_else(String::new, |share| {
                 format!(" = {} msg/s for each of {} producers", rate(share), grouped(producers))
             });
-            format!("{} msg/s in all{each}: producerRate is the total of the run.", grouped(total))
+            let workers = match plan.workers {
+                1 => String::new(),
+                workers => format!(", shared by all {} workers, not each worker's", grouped(u64::from(workers))),
+            };
+            format!("{} msg/s in all{each}: producerRate is the total of the run{workers}.", grouped(total))
         }
     }
 }
@@ -511,7 +716,7 @@ made-up on kafka (Kafka, 3 brokers, librdkafka 2.12.1)
     #[test]
     fn the_plan_says_what_the_rate_means() {
         looks(
-            &plan_text(&fixture::plan(fixture::workload()), &fixture::context().driver, None, 100),
+            &plan_text(&fixture::plan(fixture::workload()), &[], &fixture::context().driver, None, 100),
             "\
 Workload   made-up: 2 topics of 3 partitions, messages of 1,024 bytes (50 % of them random, 100
            payloads), 10 producers, 4 consumers in 4 subscriptions.
@@ -533,7 +738,7 @@ Placement
         workload.rate = RateGoal::Search;
         workload.message_size = 10;
         workload.backlog = Some(Backlog { bytes: 1 << 30, drain_ratio: 0.9 });
-        let text = plan_text(&fixture::plan(workload), &fixture::embedded().driver, None, 100);
+        let text = plan_text(&fixture::plan(workload), &[], &fixture::embedded().driver, None, 100);
         for part in
             ["embedded, loopback", "searched", "95 %", "1.07 GB built up and drained by 90 %", "10 bytes", "Note"]
         {

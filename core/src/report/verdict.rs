@@ -3,6 +3,7 @@
 use super::{
     Drained, Found, Report,
     context::Context,
+    fleet,
     quantity::{bytes, counted, grouped, latency, per_second, rate, real, span},
 };
 use crate::{load::header, plan::partition::plural, protocol::event::Missing, stats::latency::Latency};
@@ -18,6 +19,9 @@ pub enum Outcome {
     Unread,
     /// All arrived, some of them damaged.
     Corrupted,
+    /// Every subscription that could be checked received every one of them; of others nothing can be said, since a worker
+    /// was lost.
+    PartlyChecked,
     /// Nobody looked: there are no consumers, or the run was cut short.
     Unchecked,
     /// There was none.
@@ -33,6 +37,7 @@ impl Outcome {
             Self::Lost => "lost",
             Self::Unread => "unread",
             Self::Corrupted => "corrupted",
+            Self::PartlyChecked => "partly checked",
             Self::Unchecked => "unchecked",
             Self::NothingAcknowledged => "nothing acknowledged",
         }
@@ -64,6 +69,8 @@ pub fn outcome(report: &Report) -> Outcome {
         if verdict.drained == Drained::Quiet { Outcome::Lost } else { Outcome::Unread }
     } else if report.whole.arrivals.corrupted > 0 {
         Outcome::Corrupted
+    } else if verdict.unverified > 0 {
+        Outcome::PartlyChecked
     } else {
         Outcome::Complete
     }
@@ -82,9 +89,28 @@ pub fn headline(report: &Report) -> String {
             format!("{messages} acknowledged{since}; whether they can be read was not checked: there are no consumers.")
         }
         Outcome::Unchecked => format!(
-            "{messages} acknowledged{since}, {} received; whether all arrived was not checked: the run ended early.",
-            grouped(report.whole.arrivals.received)
+            "{messages} acknowledged{since}, {} received; whether all arrived was not checked: {}.",
+            grouped(report.whole.arrivals.received),
+            if report.partial.is_none() && report.verdict.unverified > 0 {
+                format!("{} was lost, which had a part in every subscription", fleet::lost_in_words(report))
+            } else {
+                "the run ended early".to_owned()
+            }
         ),
+        Outcome::PartlyChecked => {
+            let checked = report.verdict.subscriptions.len() as u64;
+            let what = if counted_only(report) {
+                "counted, for they cannot be told apart".to_owned()
+            } else {
+                nothing_but(report)
+            };
+            format!(
+                "{messages} acknowledged{since}; {} received every message of theirs, {} in all: {what}.{}",
+                counted(checked, "subscription"),
+                expected(report),
+                unverified(report)
+            )
+        }
         Outcome::Complete => {
             let subscriptions = report.plan.workload.subscriptions_per_topic;
             let readers = if subscriptions == 1 {
@@ -104,32 +130,36 @@ pub fn headline(report: &Report) -> String {
         Outcome::Corrupted => {
             let corrupted = report.whole.arrivals.corrupted;
             format!(
-                "{messages} acknowledged{since} and received, but {} arrived corrupted.",
-                counted(corrupted, "message")
+                "{messages} acknowledged{since} and received, but {} arrived corrupted.{}",
+                counted(corrupted, "message"),
+                unverified(report)
             )
         }
         Outcome::Lost => format!(
-            "{} never arrived ({}), of {} awaited: lost.{}",
+            "{} never arrived ({}), of {} awaited: lost.{}{}",
             counted(report.verdict.missing(), "acknowledged message"),
             where_missing(report),
             expected(report),
             blemishes(report),
+            unverified(report),
         ),
         Outcome::Unread if report.verdict.drained == Drained::TooLong => format!(
             "{} (of {} awaited) had not arrived when the wait for the last ones ended ({}); others still arrived, so \
-             these count as unread, not as lost.{}",
+             these count as unread, not as lost.{}{}",
             counted(report.verdict.missing(), "acknowledged message"),
             expected(report),
             where_missing(report),
             blemishes(report),
+            unverified(report),
         ),
         Outcome::Unread => format!(
             "{} (of {} awaited) had not arrived when as many messages as were acknowledged had ({}); messages that the \
-             client gave up arrived in their stead. They count as unread: they were not waited for.{}",
+             client gave up arrived in their stead. They count as unread: they were not waited for.{}{}",
             counted(report.verdict.missing(), "acknowledged message"),
             expected(report),
             where_missing(report),
             blemishes(report),
+            unverified(report),
         ),
     }
 }
@@ -139,6 +169,13 @@ pub fn headline(report: &Report) -> String {
 #[must_use]
 pub fn unsound(report: &Report) -> Vec<String> {
     let mut reasons = Vec::new();
+    for row in &report.workers {
+        if let Some(lost) = &row.lost
+            && report.partial.is_none()
+        {
+            reasons.push(format!("{} was lost: {}", fleet::name(row.worker, &row.name), lost.cause));
+        }
+    }
     let corrupted = report.whole.arrivals.corrupted;
     if report.verdict.lost() > 0 {
         // A corrupted message arrived, but nobody can tell which one it was.
@@ -159,7 +196,23 @@ pub fn unsound(report: &Report) -> Vec<String> {
     if report.measured.acknowledgements.acked == 0 && report.partial.is_none() {
         reasons.push("not one message was acknowledged while it was measured".to_owned());
     }
+    let seen = report.verdict.seen();
+    debug_assert!(seen.distinct <= seen.received, "different messages are among those received");
     reasons
+}
+
+/// What cannot be said of subscriptions that a lost worker had a part in.
+fn unverified(report: &Report) -> String {
+    let all = report.plan.subscriptions.len() as u64;
+    match report.verdict.unverified {
+        0 => String::new(),
+        count => format!(
+            " Of {} of the {} nothing can be said, since {} was lost.",
+            grouped(u64::from(count)),
+            counted(all, "subscription"),
+            fleet::lost_in_words(report)
+        ),
+    }
 }
 
 /// How many messages should have arrived, counted once for each subscription.
@@ -293,6 +346,7 @@ pub fn notes(report: &Report, context: &Context) -> Vec<String> {
             span(report.measured_for)
         ));
     }
+    notes.extend(fleet::losses(report));
     if context.embedded() {
         notes.push(
             "EMBEDDED BROKER, LOOPBACK: in memory and in this process. For trying and testing, not for quoting."
@@ -302,7 +356,6 @@ pub fn notes(report: &Report, context: &Context) -> Vec<String> {
     notes.extend(search_sentence(report));
     notes.extend(backlog_sentence(report));
     notes.extend(debt(report));
-    notes.extend(busy_client(report, context));
     notes.extend(failures(report));
     notes.extend(clocks(report));
     notes.extend(headerless(report));
@@ -336,21 +389,6 @@ fn debt(report: &Report) -> Option<String> {
         "The sender was held up for a while and caught up: publish latency p99 is {intended} from the intended instant \
          but {sent} from the send.",
     ))
-}
-
-/// Share of the host's CPU above which the client itself may be what limits a run.
-const BUSY: f64 = 0.8;
-
-/// Whether the client may be the bottleneck: known where it is one process on a host whose cores are known.
-fn busy_client(report: &Report, context: &Context) -> Option<String> {
-    let cores = f64::from(context.host.cores.filter(|cores| *cores > 0 && report.plan.workers == 1)?);
-    let seconds = report.measured_for.as_secs_f64();
-    let used = report.client_cpu.as_secs_f64() / seconds;
-    (seconds > 0.0 && used > BUSY * cores).then(|| {
-        format!(
-            "The client used {used:.1} of {cores} cores: it may be the client, not the system, that limits this run."
-        )
-    })
 }
 
 fn failures(report: &Report) -> Vec<String> {
