@@ -225,7 +225,7 @@ pub fn plural(count: usize) -> &'static str {
 const RANGES_MAX: usize = 6;
 const RANGES_FIRST: usize = 3;
 
-/// `0-3, 7, 9-10`; `0, 3, 6, … 999 (334 topics)`.
+/// `0-3, 7, 9-10`; `0, 3, 6, … 999 (334)`.
 fn ranges(numbers: &BTreeSet<u32>) -> String {
     let mut parts: Vec<(u32, u32)> = Vec::new();
     for number in numbers {
@@ -239,7 +239,7 @@ fn ranges(numbers: &BTreeSet<u32>) -> String {
     match parts.as_slice() {
         [] => "none".to_owned(),
         [first @ .., last] if parts.len() > RANGES_MAX => {
-            format!("{}, … {} ({} topics)", list(&first[..RANGES_FIRST]), show(last), numbers.len())
+            format!("{}, … {} ({})", list(&first[..RANGES_FIRST]), show(last), numbers.len())
         }
         all => list(all),
     }
@@ -303,10 +303,7 @@ mod tests {
         let plan = Plan::new(RunId(1), Seed(1), workload(9_995, 1, 1, 1), 1_000);
         let text = plan.to_string();
         assert_eq!(text.lines().count(), 9, "{text}");
-        assert!(
-            text.starts_with("  worker 1: topics 0, 1000, 2000, … 9000 (10 topics); 10 producers, 10.005"),
-            "{text}"
-        );
+        assert!(text.starts_with("  worker 1: topics 0, 1000, 2000, … 9000 (10); 10 producers, 10.005"), "{text}");
         let spread =
             "each of the 1000 workers: topics 9 to 10, producers 9 to 10, msg/s 9.005 to 10.005, consumers 9 to 10";
         assert!(text.ends_with(&format!("  {spread}\n")), "{text}");

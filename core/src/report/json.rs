@@ -514,7 +514,8 @@ mod tests {
     use super::*;
     use crate::{
         config::{Leniency, workload},
-        report::fixture,
+        id::WorkerId,
+        report::{Lost, fixture},
     };
 
     /// What may stand under one of upstream's keys.
@@ -685,6 +686,55 @@ mod tests {
         let text = ours["histograms"]["publishFromIntended"]["data"].as_str().expect("text");
         let back = histogram::decode(text, 0).expect("our own");
         assert_eq!(back, report.answered().acknowledgements.from_intended);
+    }
+
+    #[test]
+    fn a_fleet_tells_of_each_worker() {
+        let mut report = fixture::fleet();
+        report.workers[1].clock = None;
+        report.workers[1].lost = Some(Lost {
+            worker: WorkerId(1),
+            after: Duration::from_millis(12_500),
+            cause: "it fell silent".to_owned(),
+        });
+        report.verdict.unverified = 2;
+        report.clock_error = Some(Duration::from_micros(250));
+        let value = result(&report, &fixture::context());
+        fits_upstream(&value);
+        holds_no_null(&value, "");
+        let ours = &value["omb"];
+        assert_eq!(
+            ours["workers"][0],
+            json!({
+                "worker": 1, "address": "http://10.0.0.1:8080", "producers": 5, "consumers": 2,
+                "measuredSeconds": 24.0, "targetPerSecond": 500.0, "sentPerSecond": 500.0, "sentShareOfTarget": 1.0,
+                "ackedPerSecond": 500.0, "ackedBytesPerSecond": 512_000.0,
+                "receivedPerSecond": 1_000.0, "receivedBytesPerSecond": 1_024_000.0,
+                "attempted": 12_000, "acked": 12_000, "ackedBytes": 12_288_000,
+                "received": 24_000, "receivedBytes": 24_576_000,
+                "cpuSeconds": 0.6, "coresUsed": 0.6 / 24.0, "cores": 4,
+                "memoryBytes": 45_000_000, "memoryBytesMax": 47_000_000,
+                "networkReceivedBytesPerSecond": 1_025_000.0, "networkSentBytesPerSecond": 12_400_000.0 / 24.0,
+                "scheduleError": { "p50Ns": 15_000, "p99Ns": 24_800, "maxNs": 25_000 }, "scheduleLagNs": 20_000,
+                "clock": { "errorNs": 120_000, "driftPpm": 3.125, "driftErrorPpm": 0.25, "answers": 50 },
+            })
+        );
+        assert_eq!(ours["workers"][1]["lost"], json!({ "afterSeconds": 12.5, "cause": "it fell silent" }));
+        assert_eq!(ours["clocks"]["endToEndErrorNs"], 250_000);
+        let verdict = &ours["verdict"];
+        assert_eq!((&verdict["outcome"], &verdict["subscriptionsUnverified"]), (&json!("partly checked"), &json!(2)));
+        assert_eq!((&verdict["limit"], &verdict["limitWorkers"]), (&json!("neither"), &json!([])));
+        assert!(verdict["limitReason"].as_str().is_some_and(|reason| reason.contains("1,000 of 1,000 msg/s")));
+        let placement = &ours["plan"]["placement"];
+        assert_eq!(
+            placement[1],
+            json!({ "worker": 2, "topics": 1, "producers": 5, "consumers": 2, "targetPerSecond": 500.0 })
+        );
+        assert_eq!(
+            result(&fixture::report(), &fixture::context())["omb"].get("workers"),
+            None,
+            "one process is no fleet"
+        );
     }
 
     #[test]

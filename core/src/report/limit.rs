@@ -6,7 +6,7 @@
 //! sent as asked but not acknowledged, or long unacknowledged ───────────────▶ broker
 //! sent late, though little was unacknowledged ──────────────────────────────▶ client
 //! unread messages grew, though the client had CPU left ─────────────────────▶ broker, its reading side
-//! missed, and nothing measured says why ────────────────────────────────────▶ neither
+//! missed, and nothing that was measured says why ───────────────────────────▶ neither
 //! ```
 
 use std::time::Duration;
@@ -247,7 +247,7 @@ impl Evidence {
             Side::Neither,
             Vec::new(),
             &format!(
-                "{rates}, and nothing measured says why: messages left on time (schedule error p99 {}), {unacked}; {}",
+                "{rates}, but messages left on time (schedule error p99 {}), {unacked}; {}",
                 figure(self.late),
                 self.cpu_left()
             ),
@@ -267,7 +267,7 @@ impl Evidence {
             let advice = "it is the broker's reading side, or too few consumers and partitions";
             self.limit(Side::Broker, Vec::new(), &format!("{grew}; {left}, so {advice}"))
         } else {
-            self.limit(Side::Client, used_up.clone(), &format!("{grew}, while the consumers' {}", in_words(&used_up)))
+            self.limit(Side::Client, used_up.clone(), &format!("{grew}, while {}", in_words(&used_up)))
         }
     }
 
@@ -304,7 +304,8 @@ impl Evidence {
         let label = match side {
             Side::Client => "Client-limited",
             Side::Broker => "Broker-limited",
-            Side::Neither => "Limited by neither client nor broker",
+            Side::Neither if self.is_met() => "Limited by neither client nor broker",
+            Side::Neither => "What limited this run is unknown",
         };
         // A run that met its target with its last core would not have met a higher one.
         let near = self.those(Client::is_used_up);
@@ -396,4 +397,169 @@ fn unread_more(report: &Report, target: f64) -> Option<u64> {
     let more = last.unread.saturating_sub(first.unread);
     let much = (Found::GROWTH_MAX * sent).max(target) * readers;
     (real(more) > much).then_some(more)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        report::{Period, fixture},
+        stats::{latency::Latency, tally::Totals},
+    };
+
+    /// A report over 10 s in which each second is as `change` makes it of a good one.
+    fn of(change: impl Fn(u64, &mut Period)) -> Report {
+        let periods = (0..10).map(|n| {
+            let mut period = fixture::period(Phase::Measure, n, fixture::totals(1_000, n));
+            change(n, &mut period);
+            period
+        });
+        fixture::of(periods.collect(), Totals::default())
+    }
+
+    /// A second in which so many messages were sent and acknowledged, late by so many milliseconds.
+    fn sent(period: &mut Period, count: u64, late_ms: u64) {
+        period.totals = fixture::totals(count, 1);
+        period.totals.departures.schedule_error = Latency::new();
+        (0..count).for_each(|_| period.totals.departures.schedule_error.record(late_ms * 1_000_000));
+    }
+
+    #[track_caller]
+    fn limited(report: &Report, side: Side, reason: &str) {
+        let limit = limit(report, &fixture::context()).expect("something was measured");
+        assert_eq!((limit.side, limit.reason.as_str()), (side, reason));
+    }
+
+    #[test]
+    fn a_target_that_was_met_is_limited_by_nobody() {
+        let met = "Limited by neither client nor broker: 1,000 of 1,000 msg/s were acknowledged (100.0 %); messages left on \
+                   time (schedule error p99 24.8 µs)";
+        let mut report = of(|_, _| {});
+        limited(&report, Side::Neither, &format!("{met}."));
+        report.client_cpu = Duration::from_millis(19_000);
+        limited(&report, Side::Neither, &format!("{met}; the client used 1.9 of 2 cores: a higher rate may not hold."));
+    }
+
+    #[test]
+    fn a_client_without_cpu_left_limits() {
+        let mut report = of(|n, period| sent(period, 500, 500 * n));
+        report.client_cpu = Duration::from_millis(18_000);
+        limited(
+            &report,
+            Side::Client,
+            "Client-limited: 500 of 1,000 msg/s were acknowledged (50.0 %) while the client used 1.8 of 2 cores.",
+        );
+    }
+
+    #[test]
+    fn producers_without_room_wait_for_the_broker() {
+        let report = of(|n, period| {
+            sent(period, 500, 500 * n);
+            period.in_flight = 2_000;
+        });
+        limited(
+            &report,
+            Side::Broker,
+            "Broker-limited: 500 of 1,000 msg/s were acknowledged (50.0 %), and producers waited for room: 2,000 messages \
+             were unacknowledged on average, 4.00 s of acknowledgements; the client used 0.1 of 2 cores.",
+        );
+    }
+
+    /// One thread of the client may be at its end while the other cores are idle.
+    #[test]
+    fn senders_that_are_late_with_room_left_limit() {
+        let report = of(|n, period| sent(period, 500, 500 * n));
+        limited(
+            &report,
+            Side::Client,
+            "Client-limited: 500 of 1,000 msg/s were acknowledged (50.0 %); messages left late (schedule error p99 4.50 s), \
+             though producers had room: only 2 messages were unacknowledged on average, 4.00 ms of acknowledgements.",
+        );
+    }
+
+    #[test]
+    fn what_is_sent_as_asked_and_never_answered_is_the_brokers() {
+        let report = of(|_, period| {
+            period.totals.acknowledgements.acked = 600;
+            period.totals.acknowledgements.failed = 400;
+        });
+        limited(
+            &report,
+            Side::Broker,
+            "Broker-limited: 1,000 msg/s were sent as asked, but 600 of 1,000 msg/s were acknowledged (60.0 %); 2 messages \
+             were unacknowledged on average, 3.33 ms of acknowledgements; the client used 0.1 of 2 cores.",
+        );
+    }
+
+    #[test]
+    fn readers_that_fall_behind_are_told_apart() {
+        let behind = |n, period: &mut Period| {
+            period.totals.arrivals.received = 500;
+            period.unread = n * 1_500;
+        };
+        let grew = "1,000 of 1,000 msg/s were acknowledged (100.0 %), but 500 msg/s were received, and 13,500 more were \
+                    unread at the end than at the beginning";
+        let mut report = of(behind);
+        limited(
+            &report,
+            Side::Broker,
+            &format!(
+                "Broker-limited: {grew}; the client used 0.1 of 2 cores, so it is the broker's reading side, or too few \
+                 consumers and partitions."
+            ),
+        );
+        report.client_cpu = Duration::from_secs(20);
+        limited(&report, Side::Client, &format!("Client-limited: {grew}, while the client used 2.0 of 2 cores."));
+    }
+
+    #[test]
+    fn a_miss_that_nothing_explains_is_called_so() {
+        let report = of(|_, period| period.totals = fixture::totals(900, 1));
+        let limit = limit(&report, &fixture::context()).expect("something was measured");
+        assert_eq!(limit.side, Side::Neither);
+        assert!(limit.reason.starts_with("What limited this run is unknown: 900 of 1,000 msg/s"), "{}", limit.reason);
+    }
+
+    /// Of two workers one has no CPU left; the other is fine.
+    #[test]
+    fn the_worker_that_limits_is_named() {
+        let mut report = of(|n, period| sent(period, 750, 500 * n));
+        let fleet = fixture::fleet();
+        (report.plan, report.workers) = (fleet.plan, fleet.workers);
+        let row = &mut report.workers[1];
+        (row.attempted, row.cpu) = (6_000, Duration::from_secs(94));
+        let found = limit(&report, &fixture::context()).expect("something was measured");
+        assert_eq!((found.side, found.workers), (Side::Client, vec![WorkerId(1)]));
+        assert_eq!(
+            found.reason,
+            "Client-limited: 750 of 1,000 msg/s were acknowledged (75.0 %) while worker 2 (http://10.0.0.2:8080) used 3.9 \
+             of 4 cores."
+        );
+        report.workers[1].cpu = Duration::from_secs(2);
+        let found = limit(&report, &fixture::context()).expect("something was measured");
+        assert_eq!((found.side, found.workers), (Side::Client, vec![WorkerId(1)]));
+        assert!(found.reason.contains("producers had room") && found.reason.contains("worker 2"), "{}", found.reason);
+    }
+
+    #[test]
+    fn the_embedded_broker_shares_the_cores() {
+        let mut report = of(|n, period| {
+            sent(period, 500, 500 * n);
+            period.process.broker_cpu = Duration::from_millis(1_500 * n);
+        });
+        report.client_cpu = Duration::from_millis(6_000);
+        let context = Context { host: fixture::context().host, ..fixture::embedded() };
+        let found = limit(&report, &context).expect("something was measured");
+        assert_eq!(found.side, Side::Broker);
+        assert!(
+            found.reason.contains("embedded broker used 1.4 and the client 0.6 of the 2 cores"),
+            "{}",
+            found.reason
+        );
+    }
+
+    #[test]
+    fn without_a_measurement_nothing_is_said() {
+        assert_eq!(limit(&fixture::of(Vec::new(), Totals::default()), &fixture::context()), None);
+    }
 }

@@ -617,6 +617,45 @@ mod tests {
         assert_eq!(partial.client_cpu, Duration::from_millis(350));
     }
 
+    /// The controller was killed: what each worker did until then is in the lines, and who was lost before.
+    #[test]
+    fn a_record_that_breaks_off_tells_of_each_worker() {
+        let context = Context { workers: fixture::addresses(), ..fixture::context() };
+        let mut text = header(&fixture::fleet().plan, &context, None) + "\n";
+        for (n, mut one) in fixture::fleet_periods().into_iter().enumerate().take(12) {
+            one.workers.truncate(if n < 7 { 2 } else { 1 });
+            text += &(period(&one) + "\n");
+        }
+        let recording = parse(&text).expect("our own");
+        assert_eq!(recording.context().workers, fixture::addresses());
+        let report = recording.into_report();
+        let [first, second] = report.workers.as_slice() else { panic!("two workers: {:?}", report.workers) };
+        assert_eq!((first.name.as_str(), first.producers, first.consumers), ("http://10.0.0.1:8080", 5, 2));
+        assert_eq!((first.measured_for, first.acked), (Duration::from_secs(10), 5_000), "2 s of warm-up do not count");
+        assert_eq!((second.acked, second.cpu), (2_500, Duration::from_millis(125)));
+        assert_eq!((first.lost.as_ref(), second.lost.as_ref().map(|it| it.after.as_secs())), (None, Some(8)));
+        assert_eq!((first.net_sent_bytes, first.received_bytes), (5_160_000, 10_240_000));
+    }
+
+    #[test]
+    fn workers_are_counted_from_one_and_strangers_refused() {
+        let one = period(&fixture::fleet_periods()[0]);
+        let line: Value = serde_json::from_str(&one).expect("JSON");
+        assert_eq!(line["workers"][1]["worker"], 2);
+        assert_eq!(line["workers"][1]["sentPerSecond"], 500.0);
+        for stranger in ["0", "3"] {
+            let text = format!(
+                "{}\n{}\n{one}\n",
+                header(&fixture::fleet().plan, &fixture::context(), None),
+                one.replace("\"worker\":2", &format!("\"worker\":{stranger}"))
+            );
+            let Err(RecordError::Broken { line: 2, why }) = parse(&text) else {
+                panic!("worker {stranger} is not there")
+            };
+            assert!(why.contains(&format!("no worker {stranger} of 2")), "{why}");
+        }
+    }
+
     #[test]
     fn a_record_knows_its_context() {
         let context = fixture::context();
@@ -672,6 +711,43 @@ mod tests {
             prop_assert!((whole..=whole + 1).contains(&(recording.periods.len() + usize::from(recording.end.is_some()))));
             let first: Periods = report.periods.iter().take(recording.periods.len()).collect();
             prop_assert_eq!(&recording.periods, &first);
+        }
+
+        /// The same for a fleet: every new number, clocks, losses; and cut anywhere it still makes a result.
+        #[test]
+        fn what_was_written_of_workers_is_read(
+            rows in prop::collection::vec(fixture::any_row(), 0..4), clock_error in prop::option::of(any::<u64>()),
+            unverified in any::<u32>(), cut in any::<prop::sample::Index>(),
+        ) {
+            let mut report = fixture::fleet();
+            report.periods = fixture::fleet_periods().into_iter().take(4).collect();
+            let (workers, clock_error) = (rows, clock_error.map(Duration::from_nanos));
+            report = Report { workers, clock_error, ..fixture::of(report.periods.iter().collect(), fixture::totals(3, 3)) };
+            report.plan = fixture::fleet().plan;
+            report.verdict.unverified = unverified;
+            let mut text = header(&report.plan, &fixture::context(), None) + "\n";
+            fixture::fleet_periods().iter().take(4).for_each(|one| text += &(period(one) + "\n"));
+            text += &(end(&report) + "\n");
+            let again = parse(&text).expect("our own").into_report();
+            prop_assert_eq!(&again.workers, &report.workers);
+            prop_assert!(again == report, "something else than the workers is not as it was");
+
+            let header_len = text.find('\n').expect("lines");
+            let mut cut = header_len + cut.index(text.len() - header_len);
+            while !text.is_char_boundary(cut) {
+                cut -= 1;
+            }
+            let recording = parse(&text[..cut]).expect("only its last line is torn");
+            let (periods, ended) = (recording.periods.len() as u64, recording.end.is_some());
+            let partial = recording.into_report();
+            let measured = 500 * periods.saturating_sub(2);
+            prop_assert!(ended || partial.workers.iter().all(|row| row.acked == measured && row.lost.is_none()));
+            let told = if periods > 0 { 2 } else { 0 };
+            prop_assert!(ended || partial.workers.len() == told);
+            let text = crate::report::table::result(&partial, &fixture::context(), &[], 100);
+            prop_assert!(ended || text.contains("PARTIAL"), "{}", text);
+            let value = crate::report::json::result(&partial, &fixture::context());
+            prop_assert!(!value.to_string().contains("null"), "{}", value);
         }
     }
 }

@@ -313,6 +313,7 @@ fn workers(report: &Report, width: usize) -> Vec<String> {
         lines.extend(wrap(&said, INDENT, INDENT, width));
     }
     lines.extend(Grid { rows: table, texts: vec![1] }.folded(width));
+    lines.push(String::new());
     let words = "Dealt is a worker's share of the total rate, % what of it was sent, CPU the cores it used of those it \
                  has, in and out the network of its host (loopback included), late sent minus intended over the whole \
                  load.";
@@ -617,7 +618,10 @@ mod tests {
     use super::*;
     use crate::{
         config::workload::Backlog,
-        report::{Drained, Phase, fixture},
+        id::{RunId, WorkerId},
+        plan::Topology,
+        report::{Drained, Lost, Phase, fixture},
+        seed::Seed,
         stats::tally::Totals,
     };
 
@@ -636,6 +640,9 @@ made-up on kafka (Kafka, 3 brokers, librdkafka 2.12.1)
 
   26,010 messages acknowledged since the load began, each received once by each of the 2 subscriptions of its
   topic: nothing lost, doubled, out of order or corrupted.
+
+  Limited by neither client nor broker: 1,000 of 1,000 msg/s were acknowledged (100.0 %); messages left on
+  time (schedule error p99 24.8 µs).
 
   Rates, over 24 s  msg/s  MB/s  messages
   target            1,000  1.02
@@ -675,6 +682,11 @@ made-up on kafka (Kafka, 3 brokers, librdkafka 2.12.1)
     is shown.
   - EMBEDDED BROKER, LOOPBACK: in memory and in this process. For trying
     and testing, not for quoting.
+
+  What limited this run is unknown: 500 of 1,000 msg/s were acknowledged
+  (50.0 %), but messages left on time (schedule error p99 24.7 µs), 2
+  messages were unacknowledged on average, 4.00 ms of acknowledgements;
+  the client used 0.1 cores; how many it has is unknown.
 
   Rates, over 1 s  msg/s   MB/s  messages
   target           1,000   1.02
@@ -730,6 +742,84 @@ Placement
   this process: topics 0-1; 10 producers, 1000 msg/s; 4 consumers
 ",
         );
+    }
+
+    fn fleet_plan(workload: Workload, workers: u32, topology: Topology) -> Plan {
+        Plan::with_topology(RunId(0xab), Seed(7), workload, workers, topology)
+    }
+
+    /// What a plan's text says of the workers: from their fact on.
+    fn of_workers(text: &str) -> String {
+        let kept = text
+            .lines()
+            .skip_while(|line| !line.starts_with("Rate"))
+            .filter(|line| !["Durations", "Expected", "Run "].iter().any(|other| line.starts_with(other)));
+        kept.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_placement_of_a_fleet() {
+        let workload =
+            Workload { topics: 10, producers_per_topic: 1, rate: RateGoal::Fixed(10_000), ..fixture::workload() };
+        let names = ["http://10.0.0.1:8080", "http://10.0.0.2:8080", "http://10.0.0.3:8080"].map(str::to_owned);
+        let driver = fixture::context().driver;
+        let plan = fleet_plan(workload.clone(), 3, Topology::Shared);
+        looks(&of_workers(&plan_text(&plan, &names, &driver, None, 100)), "");
+        let split = fleet_plan(workload, 3, Topology::Split { more_consumers: false });
+        looks(&of_workers(&plan_text(&split, &[], &driver, None, 100)), "");
+    }
+
+    #[test]
+    fn the_placement_of_a_thousand_workers_fills_no_screen() {
+        let workload = Workload { topics: 10_000, rate: RateGoal::Fixed(1_000_000), ..fixture::workload() };
+        let plan = fleet_plan(workload, 1_000, Topology::Shared);
+        let names: Vec<String> =
+            (1..=1_000).map(|n| format!("http://a-rather-long-name-of-a-worker-{n}.example:8080")).collect();
+        looks(&of_workers(&plan_text(&plan, &names, &fixture::context().driver, None, 100)), "");
+    }
+
+    /// One worker went on without the other; on a narrower terminal the table is folded.
+    #[test]
+    fn a_fleet_that_lost_a_worker() {
+        let mut report = fixture::fleet();
+        let row = &mut report.workers[1];
+        row.measured_for = Duration::from_millis(10_300);
+        (row.attempted, row.acked, row.received) = (5_000, 4_990, 10_100);
+        row.lost =
+            Some(Lost { worker: row.worker, after: Duration::from_millis(12_345), cause: "it fell silent".to_owned() });
+        report.clock_error = Some(Duration::from_micros(250));
+        report.verdict.subscriptions.retain(|id, _| id.0 < 2);
+        report.verdict.unverified = 2;
+        for width in [80, 100, 140] {
+            let text = result(&report, &fixture::context(), &[], width);
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{text}");
+        }
+        looks(&result(&report, &fixture::context(), &["made-up.json"], 110), "");
+    }
+
+    #[test]
+    fn of_many_workers_those_that_lag_most_are_shown() {
+        let mut report = fixture::fleet();
+        report.workers = (0..1_000).map(|n| fixture::row(n, format!("w{}", n + 1))).collect();
+        report.workers[700].attempted = 6_000;
+        report.workers[800].attempted = 9_000;
+        report.workers[900].schedule_lag = Duration::from_secs(3);
+        report.workers[999].lost = Some(Lost { worker: WorkerId(999), ..Lost::default() });
+        let text = workers(&report, 140).join("\n");
+        assert!(
+            text.starts_with("  The 10 of 1,000 workers that lag most; the result file has all of them."),
+            "{text}"
+        );
+        let numbers: Vec<&str> =
+            text.lines().skip(2).take(5).filter_map(|line| line.split_whitespace().next()).collect();
+        assert_eq!(numbers, ["1000", "701", "801", "901", "1"], "{text}");
+    }
+
+    #[test]
+    fn a_long_address_keeps_its_end() {
+        assert_eq!(short("http://10.0.0.1:8080"), "http://10.0.0.1:8080");
+        let long = short("https://worker-0123456789.benchmarks.example:8080");
+        assert_eq!((long.as_str(), long.chars().count()), ("…3456789.benchmarks.example:8080", ADDRESS_MAX));
     }
 
     #[test]

@@ -467,9 +467,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        id::SubscriptionId,
+        id::{SubscriptionId, WorkerId},
         protocol::event::Problem,
-        report::{BacklogTimes, Period, Phase, fixture},
+        report::{BacklogTimes, Lost, Period, Phase, fixture},
     };
 
     fn missing(report: &mut Report, subscription: u32, count: u64) {
@@ -520,6 +520,62 @@ mod tests {
         let said = headline(&report);
         assert!(said.starts_with("10 acknowledged messages") && said.contains("and 1 other"), "{said}");
         assert!(said.contains(&format!("subscriptions {name}: 4, ")), "{said}");
+    }
+
+    /// The run went on without a worker: what is said of the others is said, and what cannot be said too.
+    #[test]
+    fn a_run_that_went_on_without_a_worker() {
+        let mut report = fixture::fleet();
+        report.workers[1].lost = Some(Lost {
+            worker: WorkerId(1),
+            after: Duration::from_millis(12_300),
+            cause: "it fell silent".to_owned(),
+        });
+        report.verdict.subscriptions.retain(|id, _| id.0 < 2);
+        report.verdict.unverified = 2;
+        assert_eq!(outcome(&report).as_str(), "partly checked");
+        assert_eq!(
+            headline(&report),
+            "26,010 messages acknowledged since the load began; 2 subscriptions received every message of theirs, 26,010 \
+             deliveries in all: nothing lost, doubled, out of order or corrupted. Of 2 of the 4 subscriptions nothing can \
+             be said, since worker 2 (http://10.0.0.2:8080) was lost."
+        );
+        assert_eq!(
+            notes_of(&report),
+            "Worker 2 (http://10.0.0.2:8080) was lost 12.3 s after the load began: it fell silent. What it had counted when \
+             it was last read is in the totals, exactly; from then on its 500 msg/s and 2 consumers are missing."
+        );
+        assert_eq!(unsound(&report), ["worker 2 (http://10.0.0.2:8080) was lost: it fell silent"]);
+
+        missing(&mut report, 1, 3);
+        report.verdict.drained = Drained::Quiet;
+        assert_eq!(outcome(&report), Outcome::Lost, "what is known to be lost is worse than what is not known");
+        assert!(
+            headline(&report).ends_with(
+                "lost. Of 2 of the 4 subscriptions nothing can be said, since worker 2 (http://10.0.0.2:8080) was lost."
+            ),
+            "{}",
+            headline(&report)
+        );
+
+        report.verdict.subscriptions.clear();
+        report.verdict.unverified = 4;
+        assert_eq!(outcome(&report), Outcome::Unchecked);
+        assert!(headline(&report).contains("had a part in every subscription"), "{}", headline(&report));
+        report.partial = Some("it fell silent".to_owned());
+        assert_eq!(unsound(&report), Vec::<String>::new(), "that it is partial is told elsewhere");
+    }
+
+    #[test]
+    fn many_losses_are_counted() {
+        let mut report = fixture::fleet();
+        report.workers = (0..9).map(|n| fixture::row(n, format!("w{n}"))).collect();
+        for row in &mut report.workers {
+            row.lost = Some(Lost { worker: row.worker, after: Duration::ZERO, cause: "no route to host".to_owned() });
+        }
+        let said = notes_of(&report);
+        assert!(said.starts_with("Worker 1 (w0) was lost before the load began: no route to host.\n"), "{said}");
+        assert!(said.ends_with("\n4 more workers were lost; the result file names them."), "{said}");
     }
 
     #[test]
@@ -584,7 +640,6 @@ mod tests {
         report.whole.acknowledgements.failed = 7;
         report.measured.arrivals.before_intended = 1;
         report.problems = vec![Problem { what: "Local: Message timed out".to_owned(), count: 7 }];
-        report.client_cpu = Duration::from_secs(47);
         assert_eq!(
             notes_of(&report),
             "PARTIAL: worker 0 does not answer. What was measured until then, 24 s, is shown.\n\
@@ -592,7 +647,6 @@ mod tests {
              trials). A rate holds if at least 95 % of it is acknowledged and the unread messages grow by at most 5 % of \
              what is sent.\n\
              Backlog: 1,048,576 messages (1.07 GB) built up in 12.3 s, not drained by its deadline.\n\
-             The client used 2.0 of 2 cores: it may be the client, not the system, that limits this run.\n\
              7 messages were given up by the client: whether the broker stored them is unknown.\n\
              7 × Local: Message timed out\n\
              1 message was received at or before the instant it was meant to leave: the clocks disagree, and end-to-end \
