@@ -732,8 +732,8 @@ mod tests {
             prop_assert_eq!(&again.workers, &report.workers);
             prop_assert!(again == report, "something else than the workers is not as it was");
             // Whatever the numbers, they can be shown.
-            let text = crate::report::table::result(&again, &fixture::context(), &[], 100);
-            prop_assert!(again.workers.is_empty() || text.contains("dealt/s"), "{}", text);
+            let shown = crate::report::table::result(&again, &fixture::context(), &[], 100);
+            prop_assert!(again.workers.is_empty() || shown.contains("dealt/s"), "{}", shown);
             let value = crate::report::json::result(&again, &fixture::context());
             prop_assert_eq!(value["omb"]["workers"].as_array().map_or(0, Vec::len), again.workers.len());
 
