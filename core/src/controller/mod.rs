@@ -39,7 +39,7 @@ use crate::{
         command::{Begin, ConsumerSpec, Preparation, ProducerSpec, TopicSpec},
         event::{Findings, Snapshot},
     },
-    report::{Drained, Lost, Period, Phase, Report, Verdict},
+    report::{Drained, Lost, Period, Phase, Report, Verdict, verdict},
     stats::sequence::SequenceSet,
     time::{Instant, WallTime},
 };
@@ -586,7 +586,7 @@ impl Controller {
                 clocks: self.plan_workers().map(|worker| self.links.offsets(worker)).collect(),
             };
             let report = load.into_report(now, &self.plan, &self.settings, told);
-            self.unsound = unsound(&report);
+            self.unsound = verdict::unsound(&report);
             self.outputs.push_back(Output::Report(Box::new(report)));
         }
         self.tear_down(now);
@@ -899,41 +899,6 @@ const CLOCK_ROUNDS_MIN: u32 = 8;
 
 /// Rounds of probes; after that a path that stays closed is waited for, not probed again.
 const PROBES_MAX: u32 = 20;
-
-/// What makes a finished run not sound.
-fn unsound(report: &Report) -> Vec<String> {
-    let mut reasons = Vec::new();
-    for row in &report.workers {
-        if let Some(lost) = &row.lost
-            && report.partial.is_none()
-        {
-            reasons.push(format!("{} ({}) was lost: {}", row.worker, row.name, lost.cause));
-        }
-    }
-    let seen = report.verdict.seen();
-    let corrupted = report.whole.arrivals.corrupted;
-    if report.verdict.lost() > 0 {
-        // A corrupted message arrived, but nobody can tell which one it was.
-        let some =
-            if corrupted > 0 { format!(" whole ({corrupted} messages arrived corrupted)") } else { String::new() };
-        reasons.push(format!("{} acknowledged messages never arrived{some}", report.verdict.lost()));
-    } else if corrupted > 0 {
-        reasons.push(format!("{corrupted} messages arrived corrupted"));
-    }
-    if report.whole.acknowledgements.failed > 0 && report.partial.is_none() {
-        let (failed, sent) = (report.whole.acknowledgements.failed, report.whole.departures.attempted);
-        let cause = report.problems.first().map(|problem| format!(" (most often: {})", problem.what));
-        reasons.push(format!("{failed} of {sent} messages were given up{}", cause.unwrap_or_default()));
-    }
-    if report.backlog.is_some_and(|backlog| backlog.drain.is_none()) && report.partial.is_none() {
-        reasons.push("the backlog was not drained by its deadline".to_owned());
-    }
-    if report.measured.acknowledgements.acked == 0 && report.partial.is_none() {
-        reasons.push("not one message was acknowledged while it was measured".to_owned());
-    }
-    debug_assert!(seen.distinct <= seen.received, "different messages are among those received");
-    reasons
-}
 
 impl Machine for Controller {
     type Input = Input;
