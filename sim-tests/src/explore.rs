@@ -60,19 +60,25 @@ fn keep_memory() {
 #[cfg(not(target_env = "gnu"))]
 fn keep_memory() {}
 
-/// Plays `seed` on a thread of its own: std's hash keys are per thread, and madsim seeds them once.
+/// Plays the scenario that `seed` stands for.
 #[must_use]
 pub fn play(seed: u64) -> Played {
+    play_scenario(Scenario::from_seed(Seed(seed)))
+}
+
+/// Plays `scenario` on a thread of its own: std's hash keys are per thread, and madsim seeds them once.
+#[must_use]
+pub fn play_scenario(scenario: Scenario) -> Played {
+    let seed = scenario.seed.0;
     let witness = Witness::default();
     let promises = Arc::new(Mutex::new(Promises::default()));
     let (seen, watching) = (witness.clone(), promises.clone());
     let world = move || {
-        let scenario = Scenario::from_seed(Seed(seed));
         let mut runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
         runtime.set_time_limit(Duration::from_secs(3_600));
         let watcher: Arc<Mutex<dyn Watcher>> = watching;
         runtime.block_on(async move {
-            let _ = world::play(scenario, watcher, seen).await;
+            world::play(scenario, watcher, seen).await;
             madsim::time::TimeHandle::current().elapsed()
         })
     };
@@ -93,7 +99,7 @@ pub fn play(seed: u64) -> Played {
         hash: notes.trace.hash(),
         records: notes.trace.records(),
         coverage: notes.coverage.clone(),
-        messages: notes.truth.counts.attempted,
+        messages: notes.truths.iter().map(|truth| truth.attempts.len() as u64).sum(),
         simulated,
         broken,
         tail: notes.trace.tail().map(str::to_owned).collect(),
