@@ -207,7 +207,7 @@ fn workers_of(trouble: &Trouble) -> BTreeSet<u32> {
             | process::Trouble::Killed(worker)
             | process::Trouble::Shutdown(worker),
         ) => BTreeSet::from([*worker]),
-        Trouble::Exchange(trouble) => BTreeSet::from([trouble.worker]),
+        Trouble::Exchange(trouble) => trouble.worker.into_iter().collect(),
         _ => BTreeSet::new(),
     }
 }
@@ -345,7 +345,8 @@ fn trouble(kind: &str, rng: &mut impl Rng, workers: u32, load: Duration) -> Plan
     let who = Who::Worker(worker);
     let share = rng.random_range(0.05..0.5);
     let ms = |rng: &mut dyn FnMut() -> u64| Duration::from_millis(rng());
-    let exchange = |kind| Trouble::Exchange(exchange::Trouble { kind, worker, share });
+    let whom = Some(worker).filter(|_| rng.random_bool(0.4));
+    let exchange = |kind| Trouble::Exchange(exchange::Trouble { kind, worker: whom, share });
     let trouble = match kind {
         "slow" => Trouble::Broker(broker::Trouble::Slow(ms(&mut || rng.random_range(20..1_200)))),
         "stalled" => Trouble::Broker(broker::Trouble::Stalled),
@@ -382,7 +383,7 @@ fn trouble(kind: &str, rng: &mut impl Rng, workers: u32, load: Duration) -> Plan
         }
         "mute" => (at, lasts * 6),
         // Long enough to be met, and mostly to be survived.
-        "delayed" | "request lost" | "reply lost" | "doubled" | "reset" => (at, lasts * 2),
+        "delayed" | "request lost" | "reply lost" | "doubled" | "reset" => (at, lasts * 3),
         _ => (at, lasts),
     };
     Planned { at, lasts, trouble }

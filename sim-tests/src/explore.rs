@@ -183,6 +183,15 @@ pub struct Explored {
 
 /// Plays the seeds of `sweep` until one breaks a promise. `done` hears of each.
 pub fn explore(sweep: Sweep, done: impl Fn(&Played) + Sync) -> Explored {
+    play_all(sweep, true, done)
+}
+
+/// Plays all seeds of `sweep`, whatever they break.
+pub fn explore_all(sweep: Sweep, done: impl Fn(&Played) + Sync) -> Explored {
+    play_all(sweep, false, done)
+}
+
+fn play_all(sweep: Sweep, until_broken: bool, done: impl Fn(&Played) + Sync) -> Explored {
     keep_memory();
     let began = Instant::now();
     let next = AtomicU64::new(0);
@@ -193,7 +202,7 @@ pub fn explore(sweep: Sweep, done: impl Fn(&Played) + Sync) -> Explored {
             scope.spawn(|| {
                 loop {
                     let index = next.fetch_add(1, Relaxed);
-                    if index >= sweep.count || lock().failed.is_some() {
+                    if index >= sweep.count || (until_broken && lock().failed.is_some()) {
                         return;
                     }
                     let mut played = play(sweep.first + index);

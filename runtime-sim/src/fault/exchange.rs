@@ -4,13 +4,13 @@
 
 use std::fmt;
 
-/// One trouble of the exchanges with one worker, and the share of them that it hits.
+/// One trouble of the exchanges with one worker or all, and the share of them that it hits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Trouble {
     /// Which.
     pub kind: Kind,
-    /// With which worker.
-    pub worker: u32,
+    /// With which worker; `None` for all.
+    pub worker: Option<u32>,
     /// How many of the exchanges.
     pub share: f64,
 }
@@ -56,12 +56,15 @@ impl Trouble {
     }
 
     pub(super) fn turn(self, workers: &mut [Now], on: bool) {
-        workers[self.worker as usize].shares[self.kind as usize] = if on { self.share } else { 0.0 };
+        for (_, now) in (0..).zip(workers).filter(|(worker, _)| self.worker.is_none_or(|it| it == *worker)) {
+            now.shares[self.kind as usize] = if on { self.share } else { 0.0 };
+        }
     }
 }
 
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.0} % of {} with worker {}", self.share * 100.0, self.name(), self.worker)
+        let who = self.worker.map_or("all workers".to_owned(), |worker| format!("worker {worker}"));
+        write!(f, "{:.0} % of {} with {who}", self.share * 100.0, self.name())
     }
 }

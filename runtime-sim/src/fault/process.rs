@@ -65,7 +65,9 @@ impl Trouble {
                 let _ = workers[*worker as usize].shutdown.as_ref().map(|to| to.send(()));
             }
             Self::Killed(worker) | Self::Shutdown(worker) => {
+                // Killed before, so that its address is free also where it ended by itself.
                 handle.resume(nodes.workers[*worker as usize]);
+                handle.kill(nodes.workers[*worker as usize]);
                 handle.restart(nodes.workers[*worker as usize]);
             }
             Self::Paused(who) => {
