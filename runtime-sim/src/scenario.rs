@@ -183,7 +183,8 @@ impl Scenario {
         with(&|it| it.workload.producers_per_topic = 1);
         with(&|it| it.workload.topics = 1);
         with(&|it| it.workload.partitions_per_topic = 1);
-        let needed = self.troubles.iter().flat_map(|planned| workers_of(&planned.trouble)).max().map_or(1, |most| most + 1);
+        let needed =
+            self.troubles.iter().flat_map(|planned| workers_of(&planned.trouble)).max().map_or(1, |most| most + 1);
         let least = needed.max(if self.topology == Topology::Shared { 1 } else { 2 });
         with(&|it| {
             it.workers = (it.workers - 1).max(least.min(it.workers));
@@ -217,7 +218,8 @@ fn second(seed: Seed, troubles: &[Planned], ends: Duration, clock: Skew) -> Opti
     let killed = troubles.iter().find(|it| it.trouble == Trouble::Process(process::Trouble::ControllerKilled));
     // Mostly somebody tries again after the first one died.
     let wanted = rng.random_bool(if killed.is_some() { 0.6 } else { 0.12 });
-    let (soon, anytime) = (rng.random_range(Duration::ZERO..Duration::from_secs(12)), rng.random_range(Duration::ZERO..ends));
+    let (soon, anytime) =
+        (rng.random_range(Duration::ZERO..Duration::from_secs(12)), rng.random_range(Duration::ZERO..ends));
     let at = killed.map_or(anytime, |killed| killed.at + soon);
     wanted.then(|| Second { at, take_over: rng.random_bool(0.6), clock })
 }
@@ -296,10 +298,7 @@ const FAMILIES: [(&str, &[(&str, f64)]); 7] = [
     ("network", &[("loss", 0.5), ("delay", 0.5)]),
     ("reach", &[("partition", 0.35), ("deaf broker", 0.35), ("deaf worker", 0.35), ("end", 0.12)]),
     ("control", &[("control partition", 0.4), ("deaf to controller", 0.3), ("deaf controller", 0.3)]),
-    (
-        "exchange",
-        &[("delayed", 0.4), ("request lost", 0.4), ("reply lost", 0.4), ("doubled", 0.5), ("reset", 0.4)],
-    ),
+    ("exchange", &[("delayed", 0.4), ("request lost", 0.4), ("reply lost", 0.4), ("doubled", 0.5), ("reset", 0.4)]),
     ("process", &[("late", 0.3), ("mute", 0.08), ("killed", 0.25), ("shutdown", 0.12), ("paused", 0.3)]),
     ("controller", &[("controller killed", 0.25), ("controller paused", 0.3)]),
 ];

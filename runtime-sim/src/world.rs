@@ -173,6 +173,17 @@ pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness:
     }
     let runs = plans.iter().map(|plan| plan.run).collect();
     let cast = Cast { scenario: scenario.clone(), runs, time, weather, watcher, witness };
+    cast.witness.hit(match (&scenario.linked, plans[0].owners().contains(&None)) {
+        (false, _) => "run: in one process",
+        (true, _) if scenario.workers == 1 => "run: over one worker",
+        (true, false) => "run: over several workers, each with whole topics",
+        (true, true) => "run: over several workers that share topics",
+    });
+    match scenario.second {
+        Some(second) if second.take_over => cast.witness.hit("run: a second controller, which takes over"),
+        Some(_) => cast.witness.hit("run: a second controller, which asks"),
+        None => {}
+    }
     let nodes = start_nodes(&cast, count);
     for planned in scenario.troubles.clone() {
         spawn(fault::befall(planned, nodes.clone(), cast.weather.clone(), cast.witness.clone()));
@@ -198,8 +209,7 @@ fn start_nodes(cast: &Cast, controllers: usize) -> Nodes {
     let Cast { scenario, time, weather, witness, .. } = cast;
     let clock = Clock::new(time.clone(), scenario.broker_clock);
     let looking = cast.clone();
-    let look =
-        move |broker: &Broker, now| looking.watch(|watcher| watcher.on_broker(broker, now, &looking.witness));
+    let look = move |broker: &Broker, now| looking.watch(|watcher| watcher.on_broker(broker, now, &looking.witness));
     let (_, broker) = SimBroker::start(
         BROKER,
         scenario.capacity,
@@ -307,7 +317,8 @@ fn begin(cast: &Cast, nodes: &Nodes, run: usize, plan: Plan) -> Running {
         });
         let _ = run.await;
     });
-    let killed_at = scenario.troubles.iter().find(|it| it.trouble == Trouble::Process(process::Trouble::ControllerKilled));
+    let killed_at =
+        scenario.troubles.iter().find(|it| it.trouble == Trouble::Process(process::Trouble::ControllerKilled));
     let killed_at = killed_at.map(|planned| planned.at).filter(|_| run == 0);
     Running { settings, plan, bound, clock, at, end, killed_at, stop }
 }
@@ -316,7 +327,8 @@ impl Running {
     async fn end(self, cast: &Cast) -> Ended {
         let Self { settings, plan, bound, clock, at, end, killed_at, stop } = self;
         // A controller that stands still cannot end anything meanwhile; and workers are greeted before the run begins.
-        let stood: Duration = cast.scenario.troubles.iter().filter(|it| stops_controller(&it.trouble)).map(|it| it.lasts).sum();
+        let stood: Duration =
+            cast.scenario.troubles.iter().filter(|it| stops_controller(&it.trouble)).map(|it| it.lasts).sum();
         let greeting = settings.connect_within * GREETINGS * cast.scenario.workers;
         let bound = bound + stood + if cast.scenario.linked { greeting } else { Duration::ZERO };
         // A little more than the bound, for the loop's own steps.
@@ -450,6 +462,10 @@ impl Observer for Onlooker {
                     ),
                 );
                 witness.hit(format!("drained: {:?}", report.verdict.drained));
+                let lost = report.workers.iter().any(|row| row.lost.is_some());
+                if lost && report.partial.is_none() {
+                    witness.hit("run: goes on without a worker");
+                }
                 if report.verdict.unverified > 0 {
                     witness.hit("verdict: subscriptions that nobody can judge");
                 }

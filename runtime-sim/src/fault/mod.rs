@@ -68,7 +68,9 @@ impl fmt::Display for Planned {
         match &self.trouble {
             Trouble::Broker(trouble) => write!(f, "{trouble} from {from:.1} s to {to:.1} s"),
             Trouble::Network(trouble) => write!(f, "{trouble} from {from:.1} s to {to:.1} s"),
-            Trouble::Process(process::Trouble::ControllerKilled) => write!(f, "the controller is killed at {from:.1} s"),
+            Trouble::Process(process::Trouble::ControllerKilled) => {
+                write!(f, "the controller is killed at {from:.1} s")
+            }
             Trouble::Process(trouble) => write!(f, "{trouble} from {from:.1} s to {to:.1} s"),
             Trouble::Exchange(trouble) => write!(f, "{trouble} from {from:.1} s to {to:.1} s"),
         }

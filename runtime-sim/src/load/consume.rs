@@ -149,9 +149,10 @@ impl SimLoad {
             .into_iter()
             .map(|(_, partition, committed)| (partition.cast_unsigned(), committed.map_or(0, |it| it.offset)))
             .collect();
-        self.note(
-            format_args!("consumer {} has {:?} in generation {}", member.spec.id.0, member.positions, member.generation),
-        );
+        self.note(format_args!(
+            "consumer {} has {:?} in generation {}",
+            member.spec.id.0, member.positions, member.generation
+        ));
         Some(())
     }
 
@@ -339,9 +340,7 @@ impl SimLoad {
             subscription.ledger.enter(&mut consumer.receiver);
         }
         if count > 0 {
-            self.note(
-            format_args!("consumer {} received {count} of {partition} up to {position}", member.spec.id.0),
-            );
+            self.note(format_args!("consumer {} received {count} of {partition} up to {position}", member.spec.id.0));
         }
     }
 }

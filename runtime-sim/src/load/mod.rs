@@ -92,7 +92,8 @@ const PREPARE_WITHIN: Duration = Duration::from_secs(4);
 const CREATE_WITHIN: Duration = Duration::from_secs(12);
 
 /// What the workers are called in the trace.
-const WHO: [&str; 9] = ["worker 0", "worker 1", "worker 2", "worker 3", "worker 4", "worker 5", "worker 6", "worker 7", "worker 8+"];
+const WHO: [&str; 9] =
+    ["worker 0", "worker 1", "worker 2", "worker 3", "worker 4", "worker 5", "worker 6", "worker 7", "worker 8+"];
 
 /// The performer of one simulated worker. Clones share it.
 #[derive(Clone, Debug)]

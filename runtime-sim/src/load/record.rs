@@ -1,10 +1,7 @@
 //! What a batch holds on the simulated wire: to the broker machine these are opaque bytes.
 
 use bytes::Bytes;
-use omb_core::{
-    protocol,
-    time::WallTime,
-};
+use omb_core::{protocol, time::WallTime};
 use serde::{Deserialize, Serialize};
 
 use crate::truth::Mark;

@@ -27,7 +27,10 @@ impl Promise for Clocks {
             told.is_some_and(|told| Duration::from_nanos(told.abs_diff(handed.truly)) > bound)
         };
         if let Some(handed) = truth.handed.iter().find(wrong) {
-            broken.note(format_args!("told {:?}, truly {}, bound {bound:?}: {handed:?}", handed.from_intended, handed.truly));
+            broken.note(format_args!(
+                "told {:?}, truly {}, bound {bound:?}: {handed:?}",
+                handed.from_intended, handed.truly
+            ));
         }
     }
 }

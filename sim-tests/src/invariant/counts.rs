@@ -117,7 +117,8 @@ impl Counts {
             let topic = report.plan.subscriptions[id.0 as usize].topic;
             let name = &report.plan.topics[topic.0 as usize].name;
             let (mut confirmed, mut received, mut parts) = (BTreeSet::new(), BTreeSet::new(), 0);
-            for (worker, (acks, handed)) in (0..).zip(&truth.workers).filter_map(|(nth, it)| Some((nth, it.verified?))) {
+            for (worker, (acks, handed)) in (0..).zip(&truth.workers).filter_map(|(nth, it)| Some((nth, it.verified?)))
+            {
                 let acks = truth.acks[..acks].iter().filter(|ack| ack.worker == worker && ack.place.topic == *name);
                 confirmed.extend(acks.map(|ack| (ack.mark.producer, ack.mark.sequence)));
                 let here = truth.handed[..handed].iter().filter(|it| it.worker == worker && it.subscription == *id);

@@ -2,7 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use omb_core::{broker::Broker, controller::{Controller, Output}, id::SubscriptionId, report::Phase, time::Instant};
+use omb_core::{
+    broker::Broker,
+    controller::{Controller, Output},
+    id::SubscriptionId,
+    report::Phase,
+    time::Instant,
+};
 use omb_runtime_sim::truth::{Place, Truth};
 
 use super::{Broken, Promise};
