@@ -141,10 +141,10 @@ impl Scenario {
         }
     }
 
-    /// Whether nothing at all goes wrong: then the run must be sound, and complete.
+    /// Whether nothing at all goes wrong, and there is room for everything: then the run must be sound, and complete.
     #[must_use]
     pub fn is_calm(&self) -> bool {
-        self.troubles.is_empty() && self.stop_at.is_none() && self.second.is_none()
+        self.troubles.is_empty() && self.stop_at.is_none() && self.second.is_none() && self.capacity == ROOMY
     }
 
     /// Whether some trouble is of this kind.

@@ -218,6 +218,8 @@ pub struct WorkerTruth {
     pub producers: BTreeSet<ProducerId>,
     /// See `producers`.
     pub consumers: BTreeSet<ConsumerId>,
+    /// When a lease of its controller ended here, in true time.
+    pub leases_ended: Vec<Duration>,
     /// It was told to close the run, was restarted, or has left the run by itself.
     pub excused: bool,
     /// When its last message left, in true time.

@@ -129,7 +129,7 @@ pub fn settings(scenario: &Scenario, run: usize) -> Settings {
         stop_within: secs(6),
         drain_within: secs(15),
         quiet_after: secs(4),
-        lease: secs(8),
+        lease: secs(5),
         look_again: Duration::from_millis(100),
         probe_again: Duration::from_millis(500),
         search_within: secs(60),
@@ -508,7 +508,11 @@ impl Observer for Onlooker {
             worker::Output::LeaseExpired(run) => {
                 witness.note(WORKER, format_args!("{}: the lease of run {} is over", self.worker, place(run)));
                 witness.hit("effect: lease expired");
-                witness.notes().truths[place(run)].worker(self.worker).excused = true;
+                let at = self.cast.time.elapsed();
+                let mut notes = witness.notes();
+                let mine = notes.truths[place(run)].worker(self.worker);
+                mine.excused = true;
+                mine.leases_ended.push(at);
             }
             worker::Output::Obeys { run, .. } => {
                 witness.note(WORKER, format_args!("{} obeys run {}", self.worker, place(run)));

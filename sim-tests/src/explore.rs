@@ -29,6 +29,8 @@ use crate::invariant::Promises;
 pub struct Played {
     /// Which.
     pub seed: u64,
+    /// What it stood for.
+    pub scenario: Scenario,
     /// Hash over every record of the run.
     pub hash: u64,
     /// How many records.
@@ -73,7 +75,9 @@ pub fn play_scenario(scenario: Scenario) -> Played {
     let witness = Witness::default();
     let promises = Arc::new(Mutex::new(Promises::default()));
     let (seen, watching) = (witness.clone(), promises.clone());
+    let played = scenario.clone();
     let world = move || {
+        let scenario = played;
         let mut runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
         runtime.set_time_limit(Duration::from_secs(3_600));
         let watcher: Arc<Mutex<dyn Watcher>> = watching;
@@ -96,6 +100,7 @@ pub fn play_scenario(scenario: Scenario) -> Played {
     let notes = witness.notes();
     Played {
         seed,
+        scenario,
         hash: notes.trace.hash(),
         records: notes.trace.records(),
         coverage: notes.coverage.clone(),
@@ -119,14 +124,44 @@ pub fn check(seed: u64) {
 #[must_use]
 pub fn story(played: &Played) -> String {
     let mut text = String::new();
-    let Played { seed, hash, records, broken, tail, .. } = played;
-    let _ = writeln!(text, "seed {seed} broke a promise\n{}", Scenario::from_seed(Seed(*seed)));
+    let Played { seed, scenario, hash, records, broken, tail, .. } = played;
+    let _ = writeln!(text, "seed {seed} broke a promise\n{scenario}");
     let _ = writeln!(text, "the last of {records} records (trace {hash:016x}):");
     tail.iter().for_each(|record| _ = writeln!(text, "  {record}"));
     let _ = writeln!(text, "broken:");
     broken.iter().for_each(|broken| _ = writeln!(text, "  {broken}"));
-    let _ = write!(text, "play it again:  MADSIM_TEST_SEED={seed} cargo test -p sim-tests");
+    let _ = writeln!(text, "play it again:  MADSIM_TEST_SEED={seed} cargo test -p sim-tests");
+    let _ = write!(text, "find out what it needs:  cargo run -p sim-tests --bin hunt -- shrink {seed}");
     text
+}
+
+/// Scenarios that are tried at most to make one smaller.
+const TRIED_MAX: u32 = 600;
+
+/// The least of a scenario that still breaks the same promise: fewer troubles, fewer workers, less to do. Returns what
+/// came of it and how many scenarios were tried.
+#[must_use]
+pub fn shrink(failed: Played) -> (Played, u32) {
+    let (mut least, mut tried) = (failed, 0);
+    'smaller: loop {
+        for scenario in least.scenario.simpler() {
+            if tried == TRIED_MAX {
+                return (least, tried);
+            }
+            tried += 1;
+            let played = play_scenario(scenario);
+            if promise(&played).is_some() && promise(&played) == promise(&least) {
+                least = played;
+                continue 'smaller;
+            }
+        }
+        return (least, tried);
+    }
+}
+
+/// The first promise that was broken.
+fn promise(played: &Played) -> Option<&str> {
+    played.broken.first().and_then(|broken| broken.split(':').next())
 }
 
 /// Which seeds to play, and how.

@@ -253,7 +253,10 @@ impl SimLoad {
         self.0.witness.hit(format!("command: {}", command.name()));
         if command == Command::Close {
             self.end();
-            self.mine(WorkerTruth::leave);
+            self.mine(|mine| {
+                mine.leave();
+                mine.excused = true;
+            });
         }
         let load = self.clone();
         let handle = spawn_local(async move {

@@ -85,6 +85,8 @@ impl SimLoad {
         let threads = {
             let mut state = self.state();
             state.loaded = true;
+            // The end of a lease before the load has stopped nothing.
+            state.stopping = false;
             let mine: Vec<ProducerId> = state.producers.keys().copied().collect();
             let share = mine.len().div_ceil(self.0.knobs.senders).max(1);
             let thread = |(index, part): (usize, &[ProducerId])| SendingThread {

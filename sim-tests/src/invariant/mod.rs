@@ -6,6 +6,7 @@
 //! | [`counts`] | B2: consumed within stored, acknowledged within stored, stored within attempted; the report's counts are those |
 //! | [`sums`] | B3: the sum of the periods is the total, and the merged histograms hold exactly the samples |
 //! | [`owners`] | B4: every producer and consumer of the plan has exactly one living owner |
+//! | [`leases`] | a worker that its controller can reach does not take it for gone |
 //! | [`silence`] | B5: after the end of a run, plus the lease, nothing is produced |
 //! | [`one_run`] | B6: one worker obeys one run at a time |
 //! | [`schedule`] | the schedule is open: no stall moves the instant at which a message is meant to leave |
@@ -19,6 +20,7 @@ pub mod calm;
 pub mod clocks;
 pub mod counts;
 pub mod ends;
+pub mod leases;
 pub mod one_run;
 pub mod owners;
 pub mod schedule;
@@ -95,6 +97,7 @@ fn all() -> Vec<Box<dyn Promise>> {
         Box::<owners::Owners>::default(),
         Box::<silence::Silence>::default(),
         Box::<one_run::OneRun>::default(),
+        Box::<leases::Leases>::default(),
         Box::<schedule::Schedule>::default(),
         Box::<barrier::Barrier>::default(),
         Box::<clocks::Clocks>::default(),
