@@ -34,7 +34,7 @@ use crate::{
     fleet::{
         Address,
         leading::{self, Links},
-        serving::{self, Identity, Pages},
+        serving::{self, Identity, Pages, Status},
         wire::Answered,
     },
     load::SimLoad,
@@ -247,7 +247,7 @@ async fn serve(worker: u32, cast: Cast) {
     };
     let (shutdown, mut shutdowns) = mpsc::unbounded_channel();
     cast.weather.now().processes[worker as usize].shutdown = Some(shutdown);
-    serving::serve(listener, identity, NoPages, &mut load, &mut observer, &mut shutdowns, &clock).await;
+    serving::serve(listener, None, identity, NoPages, &mut load, &mut observer, &mut shutdowns, &clock).await;
     cast.witness.note(WORKER, format_args!("{worker} has shut down"));
     cast.witness.hit("effect: worker shut down in good order");
 }
@@ -262,7 +262,7 @@ fn load(worker: u32, cast: &Cast, clock: Clock) -> SimLoad {
 struct NoPages;
 
 impl Pages for NoPages {
-    fn get(&self, _: &str, _: Option<&str>) -> Option<Answered> {
+    fn get(&self, _: &str, _: &Status) -> Option<Answered> {
         None
     }
 }
@@ -424,7 +424,7 @@ impl Observer for Onlooker {
             controller::Output::ToWorker { worker, request, .. } => {
                 witness.note(who, format_args!("asks {worker} {}: {}", request.number, request.command.name()));
             }
-            controller::Output::Ping(_) => {}
+            controller::Output::Ping { .. } => {}
             controller::Output::WorkerLost { worker, cause } => {
                 witness.note(who, format_args!("gives {worker} up: {cause}"));
                 witness.hit("effect: worker given up");

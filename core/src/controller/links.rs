@@ -115,17 +115,6 @@ impl Links {
         }
     }
 
-    /// To everybody who has answered and waits for the others, a copy of its last request in all that a worker looks at
-    /// when it has answered that number before: it says that its controller is still there.
-    pub(super) fn copies(&self) -> Vec<(WorkerId, Request)> {
-        let idle = |(worker, link): (WorkerId, &Link)| {
-            let idle = !link.lost && link.asked.is_none() && link.number > 0;
-            let copy = Request { version: protocol::VERSION, run: self.run, number: link.number, command: Command::Probe };
-            idle.then_some((worker, copy))
-        };
-        (0..).map(WorkerId).zip(&self.links).filter_map(idle).collect()
-    }
-
     /// Takes an answer: whether it is the one that is waited for. Anything else is a late copy, or of another run, or
     /// of a worker that was given up.
     pub(super) fn answered(&mut self, worker: WorkerId, run: RunId, number: u64) -> bool {

@@ -143,9 +143,6 @@ pub struct Controller {
     load: Option<Load>,
     system: String,
     topics_exist: bool,
-    /// When to let those who have answered know that the run goes on; `None` where the worker is this process, and
-    /// after the run.
-    reassure_at: Option<Instant>,
     /// The last command has been given.
     closing: bool,
     verdict: Verdict,
@@ -226,7 +223,6 @@ impl Controller {
             load: None,
             system: String::new(),
             topics_exist: false,
-            reassure_at: None,
             closing: false,
             verdict: Verdict::default(),
             probe: Probe::default(),
@@ -293,22 +289,6 @@ impl Controller {
             self.send(worker, request);
         }
         self.asked = Some(Asked { what, deadline: now + within, answers: BTreeMap::new(), failed: None });
-        self.reassure_later(now);
-    }
-
-    /// A worker that has answered may have to wait for the slowest one for longer than its lease.
-    fn reassure_later(&mut self, now: Instant) {
-        if !self.settings.names.is_empty() {
-            self.reassure_at = Some(now + self.settings.lease / REASSURED_PER_LEASE);
-        }
-    }
-
-    fn reassure(&mut self, now: Instant) {
-        for (worker, request) in self.links.copies() {
-            // Whatever becomes of it: nobody waits for its answer.
-            self.send(worker, request);
-        }
-        self.reassure_later(now);
     }
 
     fn send(&mut self, worker: WorkerId, request: Request) {
@@ -633,7 +613,6 @@ impl Controller {
     fn finish(&mut self) {
         self.asked = None;
         self.clocks.next = None;
-        self.reassure_at = None;
         self.links.forget_all();
         let end = match self.cut.take() {
             Some(Cut::Failed(failure)) => End::Failed(failure),
@@ -918,9 +897,6 @@ const PINGS_PER_LEASE: u32 = 4;
 /// Rounds to wait for before a load begins.
 const CLOCK_ROUNDS_MIN: u32 = 8;
 
-/// How often, within its lease, a worker hears of its controller at least: one copy may get lost, and another be late.
-const REASSURED_PER_LEASE: u32 = 4;
-
 /// Rounds of probes; after that a path that stays closed is waited for, not probed again.
 const PROBES_MAX: u32 = 20;
 
@@ -967,9 +943,6 @@ impl Machine for Controller {
         }
         if self.clocks.next.is_some_and(|next| next <= now) {
             self.ping(now);
-        }
-        if self.reassure_at.is_some_and(|at| at <= now) {
-            self.reassure(now);
         }
         if let Some(asked) = &self.asked {
             if asked.deadline <= now {
@@ -1018,8 +991,7 @@ impl Machine for Controller {
     fn poll_timeout(&self) -> Option<Wake> {
         let again = self.links.next_again().map(|at| Wake { at, why: "an exchange that failed is tried again" });
         let ping = self.clocks.next.map(|at| Wake { at, why: "the clocks are asked" });
-        let reassure = self.reassure_at.map(|at| Wake { at, why: "workers that wait hear of their controller" });
-        Wake::earlier(self.next_step(), Wake::earlier(reassure, Wake::earlier(again, ping)))
+        Wake::earlier(self.next_step(), Wake::earlier(again, ping))
     }
 }
 

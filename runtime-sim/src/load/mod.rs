@@ -35,7 +35,10 @@ use omb_core::{
         event::{Findings, Missing, Problem, Snapshot},
     },
     seed::Seed,
-    stats::tally::{Acknowledgements, Arrivals, Departures},
+    stats::{
+        sparse::SparseTotals,
+        tally::{Acknowledgements, Arrivals, Departures, Totals},
+    },
     time::{Instant, WallTime},
 };
 use rand::RngExt;
@@ -453,7 +456,7 @@ impl SimLoad {
         let state = self.state();
         let (taken_at, wall) = (self.0.clock.now(), self.0.clock.wall());
         let mut snapshot = Snapshot { taken_at, wall, ..Snapshot::default() };
-        let totals = &mut snapshot.totals;
+        let mut totals = Totals::default();
         totals.departures = state.departures.clone();
         totals.departures.skipped = state.skipped();
         for producer in state.producers.values() {
@@ -471,6 +474,7 @@ impl SimLoad {
                 (false, true) => {}
             }
         }
+        snapshot.totals = SparseTotals::from(&totals);
         let due = state.senders.iter().filter(|_| !state.stopping).map(|sender| sender.pace.next_at()).min();
         snapshot.schedule_lag = due.map(|due| taken_at.since(due)).unwrap_or_default();
         let problems = state.problems.iter().map(|(what, count)| Problem { what: what.clone(), count: *count });
