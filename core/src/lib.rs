@@ -13,6 +13,7 @@ pub mod controller;
 pub mod id;
 pub mod load;
 pub mod machine;
+pub mod peer;
 pub mod plan;
 pub mod protocol;
 pub mod report;
