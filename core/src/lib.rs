@@ -10,6 +10,7 @@
 pub mod broker;
 pub mod config;
 pub mod controller;
+pub mod election;
 pub mod id;
 pub mod load;
 pub mod machine;
