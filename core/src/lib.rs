@@ -18,6 +18,7 @@ pub mod peer;
 pub mod plan;
 pub mod protocol;
 pub mod report;
+pub mod routing;
 pub mod seed;
 pub mod stats;
 pub mod time;
