@@ -21,5 +21,6 @@ pub mod report;
 pub mod routing;
 pub mod seed;
 pub mod stats;
+pub mod store;
 pub mod time;
 pub mod worker;
