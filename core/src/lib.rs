@@ -14,6 +14,7 @@ pub mod election;
 pub mod id;
 pub mod load;
 pub mod machine;
+pub mod node;
 pub mod peer;
 pub mod plan;
 pub mod protocol;

@@ -72,7 +72,7 @@ impl Latency {
 }
 
 /// How an assignment ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum End {
     /// The node stored it.
     Stored,
@@ -80,6 +80,8 @@ pub enum End {
     Failed,
     /// Not the node's fault, and nothing was stored: the client vanished.
     Abandoned,
+    /// Nobody is left to say.
+    Unknown,
 }
 
 /// The books of who was given what, and the policy that decides by them.
@@ -156,6 +158,7 @@ impl Router {
             End::Stored => load.latency.observe(now, took),
             End::Failed => load.penalty_until = Some(now + PENALTY),
             End::Abandoned => load.assigned = load.assigned.saturating_sub(1),
+            End::Unknown => {}
         }
     }
 

@@ -144,7 +144,10 @@ pub struct Store {
 enum State {
     Listing,
     /// Leftovers that are still to be removed, and whether the folder is still to be synced.
-    Cleaning { leftovers: usize, sync: bool },
+    Cleaning {
+        leftovers: usize,
+        sync: bool,
+    },
     Ready,
     Broken,
 }

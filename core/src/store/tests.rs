@@ -186,7 +186,11 @@ impl SimDisk {
 
     /// Power is lost. `luck` decides what the system had happened to write by itself.
     fn lose_power(&mut self, luck: u8) {
-        self.temporary.values_mut().for_each(|(body, synced)| if !*synced { body.truncate(1) });
+        self.temporary.values_mut().for_each(|(body, synced)| {
+            if !*synced {
+                body.truncate(1)
+            }
+        });
         let lucky = |index: usize| luck >> (index % 8) & 1 == 1;
         let mut index = 0;
         self.shared.retain(|_, (body, synced, name_synced)| {
@@ -207,7 +211,10 @@ enum Happening {
     /// The oldest, or another, of the open steps is performed and answered.
     Answer(u8),
     /// One of the open steps fails: before it had an effect, or after.
-    Fail { which: u8, after: bool },
+    Fail {
+        which: u8,
+        after: bool,
+    },
     Kill,
     LosePower(u8),
 }
