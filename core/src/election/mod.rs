@@ -93,6 +93,8 @@ pub struct Election {
     seen: Leadership,
     /// What is being stored.
     persisting: Option<Leadership>,
+    /// The leader that spoke for itself while that was being stored.
+    spoke: Option<Leadership>,
     role: Role,
     /// As last put out by [`Output::LeaderChanged`].
     announced: Option<Leadership>,
@@ -173,6 +175,7 @@ impl Election {
             durable: restored,
             seen: restored,
             persisting: None,
+            spoke: None,
             role: Role::Listening { until: now + timing.suspicion },
             announced: None,
             ticked: now,
@@ -340,21 +343,12 @@ impl Election {
             return self.correct(from, of);
         }
         if of > self.durable {
-            // It is being stored; the next heartbeat finds a follower.
+            self.spoke = Some(of);
             return;
         }
         let me = self.me;
         if !matches!(&self.role, Role::Following(following) if following.of == of) {
-            self.role = Role::Following(Following {
-                of,
-                heard: now,
-                beat: 0,
-                alive: BTreeSet::new(),
-                steady_since: None,
-                takeover: None,
-            });
-            self.tell(format!("[Node {}] follows node {} in {}", me.0, from.0, of.term));
-            self.announce(Some(of));
+            self.follow(now, of);
         }
         let Role::Following(following) = &mut self.role else { return };
         let Some(alive) = alive.filter(|_| beat > following.beat) else { return };
@@ -368,6 +362,20 @@ impl Election {
             following.takeover = None;
         }
         self.send(from, Word::Echo { beat });
+    }
+
+    /// Obeys a leader that was heard, and whose leadership is stored.
+    fn follow(&mut self, now: Instant, of: Leadership) {
+        self.role = Role::Following(Following {
+            of,
+            heard: now,
+            beat: 0,
+            alive: BTreeSet::new(),
+            steady_since: None,
+            takeover: None,
+        });
+        self.tell(format!("[Node {}] follows {of}", self.me.0));
+        self.announce(Some(of));
     }
 
     fn on_echo(&mut self, now: Instant, from: NodeId, newest: Leadership, beat: u64) {
@@ -399,8 +407,10 @@ impl Election {
                 self.beat(now);
                 self.watch_quorum(now);
             }
+            _ if self.seen == leadership && self.spoke == Some(leadership) => self.follow(now, leadership),
             _ => self.persist(),
         }
+        self.spoke = None;
     }
 
     fn on_persist_failed(&mut self, now: Instant, leadership: Leadership) {
@@ -515,7 +525,8 @@ impl Election {
         let gap = now.since(self.ticked).as_millis();
         self.ticked = now;
         self.tell(format!("[Node {}] slept for {gap} ms -> asking who leads", self.me.0));
-        // A claim that is being stored is given up as well; its term stays used.
+        // A claim that is being stored is given up as well; its term stays used. What was heard before is old.
+        self.spoke = None;
         self.role = Role::Listening { until: now + self.timing.suspicion };
         self.heard.clear();
         self.announce(None);
