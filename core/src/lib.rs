@@ -8,6 +8,7 @@
 //! crate and by a simulation in another; neither shows in here. A module uses only what stands above it in this list.
 
 pub mod broker;
+pub mod client;
 pub mod config;
 pub mod controller;
 pub mod election;
