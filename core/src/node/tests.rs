@@ -449,6 +449,30 @@ fn an_older_leader_s_order_is_refused() {
     assert_eq!(net.stored(), [0, 0, 0]);
 }
 
+/// An entry that may still be given an order to pass an upload on says so, unless it is asked about that very request.
+#[test]
+fn an_upload_on_its_way_is_no_clear_no() {
+    let mut net = Net::new(5, 3);
+    net.run(ms(2_000));
+    net.cut[2][0] = true;
+    net.connect(0, Waits::Nobody, Request::Put(put(9, false)));
+    net.run(ms(200));
+    let entry = net.nodes[0].node.as_ref().expect("it runs");
+    let asked = entry.entered.values().find_map(|entered| match entered.state {
+        EnteredState::Asked { ticket, .. } => Some(ticket),
+        EnteredState::Placed { .. } => None,
+    });
+    let ticket = asked.expect("the leader's answer is lost");
+    let who = |asked| entry.answer(&Question::Who { id: RequestId(9), asked });
+    assert_eq!(who(Some((NodeId(1), ticket))), Answer::Holds(Holding::No));
+    for other in [None, Some((NodeId(1), ticket + 1)), Some((NodeId(2), ticket))] {
+        assert_eq!(who(other), Answer::Holds(Holding::Perhaps), "{other:?}");
+    }
+    net.run(ms(3_000));
+    let entry = net.nodes[0].node.as_ref().expect("it runs");
+    assert!(entry.entered.is_empty(), "whoever is not answered is not waited for");
+}
+
 #[test]
 fn frames_are_checked_before_they_are_read() {
     use message::FrameError;
