@@ -64,6 +64,8 @@ fn main() {
         let mut done = false;
         let rest = settle(&mut controller, now, |output| {
             match output {
+                // One worker on the controller's own clock: nothing to measure, nobody to lose.
+                Output::Ping { .. } | Output::WorkerLost { .. } => {}
                 Output::Entered(phase) => println!("{:>9.3} s  ── {phase}", now.as_nanos() as f64 / 1e9),
                 Output::ToWorker { worker: to, request, .. } => {
                     println!("{:>9.3} s     {to} is told to {}", now.as_nanos() as f64 / 1e9, request.command.name());
