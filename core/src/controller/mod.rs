@@ -865,7 +865,7 @@ fn unsound(report: &Report) -> Vec<String> {
         if let Some(lost) = &row.lost
             && report.partial.is_none()
         {
-            reasons.push(format!("{} ({}) was lost: {}", row.worker, row.name, lost.cause));
+            reasons.push(format!("worker {} ({}) was lost: {}", row.worker.0 + 1, row.name, lost.cause));
         }
     }
     let seen = report.verdict.seen();
