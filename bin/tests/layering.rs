@@ -22,6 +22,7 @@ const CORE_DEPENDENCIES: &[(&str, &str)] = &[
     ("saphyr-parser", "YAML as events, each with its line and column"),
     ("serde", "the edges serialize: config, protocol, report"),
     ("serde_json", "results, and the bodies of upstream's endpoints"),
+    ("sha2", "the digest of the list of peers, and what an upload is known by"),
     ("strsim", "\"did you mean\""),
     ("thiserror", "error enums"),
 ];

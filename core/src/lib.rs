@@ -8,16 +8,22 @@
 //! crate and by a simulation in another; neither shows in here. A module uses only what stands above it in this list.
 
 pub mod broker;
+pub mod client;
 pub mod config;
 pub mod controller;
+pub mod election;
 pub mod id;
 pub mod load;
 pub mod machine;
+pub mod node;
 pub mod offset;
+pub mod peer;
 pub mod plan;
 pub mod protocol;
 pub mod report;
+pub mod routing;
 pub mod seed;
 pub mod stats;
+pub mod store;
 pub mod time;
 pub mod worker;

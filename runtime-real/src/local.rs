@@ -9,7 +9,7 @@ use omb_core::{
     controller::{self, Controller, End},
     id::WorkerId,
     protocol::{self, Command, Event, Failure, Request, Response},
-    time::Instant,
+    time::{Instant, WallTime},
     worker::{self, Worker},
 };
 use tokio::sync::mpsc;
@@ -61,7 +61,7 @@ pub async fn run(
 ) -> End {
     let (to_controller, mut controller_inputs) = mpsc::unbounded_channel();
     let (to_worker, mut worker_inputs) = mpsc::unbounded_channel();
-    let mut worker = Worker::new();
+    let mut worker = Worker::new(WallTime(clock.wall().0 - clock.now().0));
     let observer = RefCell::new(observer);
     let mut end = None;
 

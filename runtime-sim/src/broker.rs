@@ -238,7 +238,8 @@ impl SimBroker {
                 let place = Place { topic: info.name.clone(), partition };
                 if looked.get(&place).copied().unwrap_or(0) < log.end() {
                     let from = looked.insert(place.clone(), log.end()).unwrap_or(0);
-                    store(&mut notes.truth, &place, from, log);
+                    let run = notes.topics.get(&info.name).copied().unwrap_or(0);
+                    store(&mut notes.truths[run], &place, from, log);
                 }
             }
         }
@@ -252,9 +253,10 @@ impl SimBroker {
         for group in broker.groups() {
             if !group.members.is_empty() {
                 peopled.insert(group.name);
-            } else if notes.truth.reading
+            } else if let Some(truth) = notes.topics.get(&group.name).map(|run| &mut notes.truths[*run])
+                && truth.reading
                 && peopled.contains(&group.name)
-                && notes.truth.groups_emptied.insert(group.name)
+                && truth.groups_emptied.insert(group.name)
             {
                 *notes.coverage.entry("effect: group lost all its members".to_owned()).or_default() += 1;
             }

@@ -17,15 +17,28 @@ pub struct Clock {
 /// How a clock errs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Skew {
-    /// What it shows when the simulation begins.
+    /// What its monotonic clock shows when the simulation begins.
     pub offset: Duration,
+    /// How far its wall clock is ahead of the true time then, in ms.
+    pub wall_ms: i64,
     /// Its gain, in millionths: 20,000 is a clock that is 2 % fast.
     pub gain_ppm: i64,
 }
 
 impl Skew {
     /// A clock that is right.
-    pub const NONE: Self = Self { offset: Duration::ZERO, gain_ppm: 0 };
+    pub const NONE: Self = Self { offset: Duration::ZERO, wall_ms: 0, gain_ppm: 0 };
+}
+
+impl fmt::Display for Skew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::NONE {
+            return f.write_str("right");
+        }
+        #[expect(clippy::cast_precision_loss, reason = "shown, not computed with")]
+        let ahead = self.wall_ms as f64 / 1_000.0;
+        write!(f, "{ahead:+.1} s {:+} ppm", self.gain_ppm)
+    }
 }
 
 /// What the wall clocks showed when the simulation began: some day of 2026.
@@ -50,13 +63,21 @@ impl Clock {
     /// Wall time of this clock's `Instant::ZERO`.
     #[must_use]
     pub fn wall_zero(&self) -> WallTime {
-        WallTime(EPOCH)
+        let shown = i64::try_from(nanos(self.skew.offset)).unwrap_or(i64::MAX);
+        WallTime(EPOCH.wrapping_add_signed(self.skew.wall_ms * 1_000_000 - shown))
+    }
+
+    /// The true time at which it shows `at`, in ns since the simulation began.
+    #[must_use]
+    pub fn truly(&self, at: Instant) -> i64 {
+        let shown = i128::from(at.0) - i128::from(nanos(self.skew.offset));
+        i64::try_from(shown * MILLION / (MILLION + i128::from(self.skew.gain_ppm))).unwrap_or(i64::MAX)
     }
 
     /// What the process's wall clock shows.
     #[must_use]
     pub fn wall(&self) -> WallTime {
-        WallTime(EPOCH + event_loop::Clock::now(self).0)
+        WallTime(self.wall_zero().0 + event_loop::Clock::now(self).0)
     }
 
     /// Whole milliseconds of [`Self::wall`], as brokers stamp records.
@@ -74,7 +95,7 @@ impl event_loop::Clock for Clock {
     }
 
     fn wall(&self) -> WallTime {
-        WallTime(EPOCH + event_loop::Clock::now(self).0)
+        WallTime(self.wall_zero().0 + event_loop::Clock::now(self).0)
     }
 
     fn true_span(&self, span: Duration) -> Duration {

@@ -1,10 +1,10 @@
 //! omb-runtime-sim: the same machines on madsim: simulated sockets, simulated clocks, faults on demand.
 //!
 //! ```text
-//!  client node                                     broker node
-//!    controller ── link ── worker                    core::broker behind frames, faulty on demand
-//!                            └─ load: producers ──── net ───┘
-//!                                     consumers              all that happened: witness (trace, coverage, truth)
+//!  controller node               worker nodes                broker node
+//!    fleet::leading ── exchange ── fleet::serving             core::broker behind frames, faulty on demand
+//!                   (connection)    └─ load: producers ── net ──┘
+//!                                            consumers        all that happened: witness (trace, coverage, truth)
 //! ```
 //!
 //! Empty unless the build has `--cfg madsim`, which this workspace's `.cargo/config.toml` sets.
@@ -22,8 +22,9 @@ pub mod local;
 
 pub mod broker;
 pub mod clock;
+pub mod connection;
+pub mod exchange;
 pub mod fault;
-pub mod link;
 pub mod load;
 pub mod net;
 pub mod scenario;

@@ -1,16 +1,17 @@
 //! All that varies from one simulated run to the next, drawn from one number.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use omb_core::{
     config::workload::{Backlog, CatchUp, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
+    plan::Topology,
     seed::Seed,
 };
 use rand::{Rng, RngExt};
 
 use crate::{
     clock::Skew,
-    fault::{Planned, Trouble, broker, clock, network, process},
+    fault::{Planned, Trouble, Who, broker, clock, exchange, network, process},
     load::Knobs,
 };
 
@@ -27,18 +28,45 @@ pub struct Scenario {
     pub knobs: Knobs,
     /// Bytes the broker may store.
     pub capacity: u64,
-    /// Whether controller and worker are two processes with a link between them, or one.
+    /// Whether controller and workers are processes of their own, or all is one.
     pub linked: bool,
-    /// The client's clock.
-    pub client_clock: Skew,
+    /// How many workers; one where all is one process.
+    pub workers: u32,
+    /// Who produces and who consumes.
+    pub topology: Topology,
+    /// Whether the run goes on when a worker is lost.
+    pub goes_on: bool,
+    /// The controller's clock.
+    pub controller_clock: Skew,
+    /// Each worker's; where all is one process, the controller's.
+    pub worker_clocks: Vec<Skew>,
     /// The broker's clock.
     pub broker_clock: Skew,
+    /// Whether clocks drift further than any quartz does, so that no bound of their error holds.
+    pub wild_clocks: bool,
     /// What goes wrong.
     pub troubles: Vec<Planned>,
     /// When the user wants the run to end, in true time since its beginning.
     pub stop_at: Option<Duration>,
-    /// When another controller speaks to the worker; only where they are linked.
-    pub intruder_at: Option<Duration>,
+    /// Another controller that wants the same workers.
+    pub second: Option<Second>,
+}
+
+/// Another controller, with a run of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Second {
+    /// When it begins, in true time.
+    pub at: Duration,
+    /// Whether it takes workers that obey somebody else.
+    pub take_over: bool,
+    /// Its clock.
+    pub clock: Skew,
+}
+
+impl Default for Second {
+    fn default() -> Self {
+        Self { at: Duration::ZERO, take_over: false, clock: Skew::NONE }
+    }
 }
 
 /// Plenty of room.
@@ -49,6 +77,21 @@ impl Scenario {
     /// the others as they were.
     #[must_use]
     pub fn from_seed(seed: Seed) -> Self {
+        let mut rng = seed.stream("fleet");
+        let linked = rng.random_bool(0.7);
+        let workers = match rng.random_range(0..100) {
+            _ if !linked => 1,
+            0..18 => 1,
+            18..50 => 2,
+            50..72 => 3,
+            72..86 => 4,
+            86..98 => rng.random_range(5..=8),
+            _ => rng.random_range(9..=20),
+        };
+        let split = workers > 1 && rng.random_bool(0.35);
+        let more_consumers = rng.random_bool(0.4);
+        let goes_on = rng.random_bool(0.5);
+        let topology = if split { Topology::Split { more_consumers } } else { Topology::Shared };
         let mut rng = seed.stream("workload");
         let workload = workload(&mut rng);
         let period = Duration::from_millis(match workload.rate {
@@ -59,42 +102,126 @@ impl Scenario {
         let mut rng = seed.stream("capacity");
         let tight = workload.rate != RateGoal::Search && workload.backlog.is_none() && rng.random_bool(0.2);
         let capacity = if tight { rng.random_range(15_000..250_000) } else { ROOMY };
-        let linked = seed.stream("linked").random_bool(0.5);
         let (mut rng, ends) = (seed.stream("end"), longest_load(&workload) + Duration::from_secs(4));
         // Some lose patience before the load has begun.
         let patience = if rng.random_bool(0.25) { Duration::from_millis(1_200) } else { ends };
         let stop_at = rng.random_bool(0.15).then(|| rng.random_range(Duration::ZERO..patience));
-        let intruder_at = (linked && rng.random_bool(0.3)).then(|| rng.random_range(Duration::ZERO..ends));
         let mut rng = seed.stream("clocks");
-        let mut skew = || if rng.random_bool(0.5) { clock::draw(&mut rng) } else { Skew::NONE };
-        let (client_clock, broker_clock) = (skew(), skew());
+        let (right, wild) = (rng.random_bool(0.2), rng.random_bool(if linked { 0.1 } else { 0.5 }));
+        let mut skew = || match (right, wild) {
+            (true, _) => Skew::NONE,
+            (false, true) => clock::draw_wild(&mut rng),
+            (false, false) => clock::draw(&mut rng),
+        };
+        let (controller_clock, second_clock) = (skew(), skew());
+        let worker_clocks = (0..workers).map(|_| if linked { skew() } else { controller_clock }).collect();
+        let broker_clock = clock::draw_wild(&mut seed.stream("clock of the broker"));
+        // Some come when the load is over and the last messages are waited for.
+        let load = longest_load(&workload) + Duration::from_secs(1);
+        let calm = seed.stream("calm").random_bool(0.12);
+        let troubles = if calm { Vec::new() } else { troubles(seed, linked, workers, load) };
+        let second = (linked && !calm).then(|| second(seed, &troubles, ends, second_clock)).flatten();
         Self {
             seed,
             period,
             knobs: knobs(&mut seed.stream("knobs"), &workload),
             capacity,
             linked,
-            client_clock,
+            workers,
+            topology,
+            goes_on,
+            controller_clock,
+            worker_clocks,
             broker_clock,
-            // Some come when the load is over and the last messages are waited for.
-            troubles: troubles(seed, linked, longest_load(&workload) + Duration::from_secs(1)),
+            wild_clocks: !right && wild,
+            troubles,
             stop_at,
-            intruder_at,
+            second,
             workload,
         }
     }
 
-    /// Whether nothing at all goes wrong: then the run must be sound, and complete.
+    /// Whether nothing at all goes wrong, and there is room for everything: then the run must be sound, and complete.
     #[must_use]
     pub fn is_calm(&self) -> bool {
-        self.troubles.is_empty() && self.stop_at.is_none() && self.intruder_at.is_none()
+        self.troubles.is_empty() && self.stop_at.is_none() && self.second.is_none() && self.capacity == ROOMY
     }
 
-    /// Whether reports of the worker can fail to reach the controller.
+    /// Whether some trouble is of this kind.
     #[must_use]
-    pub fn reports_can_be_lost(&self) -> bool {
-        self.troubles.iter().any(|planned| matches!(planned.trouble, Trouble::Process(_)))
+    pub fn suffers(&self, is: impl Fn(&Trouble) -> bool) -> bool {
+        self.troubles.iter().any(|planned| is(&planned.trouble))
     }
+
+    /// The same with less going wrong, one step in each possible direction: to find out what a failure really needs.
+    #[must_use]
+    pub fn simpler(&self) -> Vec<Self> {
+        let mut simpler: Vec<Self> = (0..self.troubles.len())
+            .map(|nth| {
+                let mut less = self.clone();
+                less.troubles.remove(nth);
+                less
+            })
+            .collect();
+        let mut with = |change: &dyn Fn(&mut Self)| {
+            let mut less = self.clone();
+            change(&mut less);
+            if less != *self {
+                simpler.push(less);
+            }
+        };
+        with(&|it| it.second = None);
+        with(&|it| it.stop_at = None);
+        with(&|it| it.topology = Topology::Shared);
+        with(&|it| it.capacity = ROOMY);
+        with(&|it| {
+            it.worker_clocks.fill(Skew::NONE);
+            (it.controller_clock, it.broker_clock) = (Skew::NONE, Skew::NONE);
+        });
+        with(&|it| it.workload.consumers_per_subscription = 1);
+        with(&|it| it.workload.subscriptions_per_topic = it.workload.subscriptions_per_topic.min(1));
+        with(&|it| it.workload.producers_per_topic = 1);
+        with(&|it| it.workload.topics = 1);
+        with(&|it| it.workload.partitions_per_topic = 1);
+        let needed =
+            self.troubles.iter().flat_map(|planned| workers_of(&planned.trouble)).max().map_or(1, |most| most + 1);
+        let least = needed.max(if self.topology == Topology::Shared { 1 } else { 2 });
+        with(&|it| {
+            it.workers = (it.workers - 1).max(least.min(it.workers));
+            it.worker_clocks.truncate(it.workers as usize);
+        });
+        simpler
+    }
+}
+
+/// Workers that a trouble befalls.
+fn workers_of(trouble: &Trouble) -> BTreeSet<u32> {
+    let of = |who: &Who| if let Who::Worker(worker) = who { Some(*worker) } else { None };
+    match trouble {
+        Trouble::Network(network::Trouble::Partition(one, other) | network::Trouble::OneWay(one, other)) => {
+            of(one).into_iter().chain(of(other)).collect()
+        }
+        Trouble::Process(process::Trouble::Paused(who)) => of(who).into_iter().collect(),
+        Trouble::Process(
+            process::Trouble::Late(worker, _)
+            | process::Trouble::Mute(worker)
+            | process::Trouble::Killed(worker)
+            | process::Trouble::Shutdown(worker),
+        ) => BTreeSet::from([*worker]),
+        Trouble::Exchange(trouble) => trouble.worker.into_iter().collect(),
+        _ => BTreeSet::new(),
+    }
+}
+
+fn second(seed: Seed, troubles: &[Planned], ends: Duration, clock: Skew) -> Option<Second> {
+    let mut rng = seed.stream("second controller");
+    let killed = troubles.iter().find(|it| it.trouble == Trouble::Process(process::Trouble::ControllerKilled));
+    // Mostly somebody tries again after the first one died.
+    let wanted = rng.random_bool(if killed.is_some() { 0.6 } else { 0.12 });
+    let (soon, anytime) =
+        (rng.random_range(Duration::ZERO..Duration::from_secs(12)), rng.random_range(Duration::ZERO..ends));
+    let at = killed.map_or(anytime, |killed| killed.at + soon);
+    wanted.then(|| Second { at, take_over: rng.random_bool(0.6), clock })
 }
 
 /// From the beginning to the end of the load, if nothing goes wrong.
@@ -105,10 +232,10 @@ fn longest_load(workload: &Workload) -> Duration {
 }
 
 fn workload(rng: &mut impl Rng) -> Workload {
-    let topics = rng.random_range(1..=3);
+    let topics = [1, 1, 2, 3, 4, 6][rng.random_range(0..6)];
     let producers_per_topic = rng.random_range(1..=3);
     let subscriptions_per_topic = [0, 1, 1, 1, 2, 2][rng.random_range(0..6)];
-    let searches = rng.random_bool(0.06);
+    let searches = rng.random_bool(0.04);
     let fixed = *[40, 150, 400, 1_000].get(rng.random_range(0..4)).expect("one of four");
     // Small payloads carry no header.
     let message_size = if rng.random_bool(0.1) { rng.random_range(1..32) } else { rng.random_range(32..300) };
@@ -162,40 +289,42 @@ fn knobs(rng: &mut impl Rng, workload: &Workload) -> Knobs {
     }
 }
 
-/// Swarm testing: each family of troubles is off altogether in half of the runs, so that none hides another.
-fn troubles(seed: Seed, linked: bool, load: Duration) -> Vec<Planned> {
-    let mut swarm = seed.stream("swarm");
-    if swarm.random_bool(0.15) {
-        return Vec::new();
-    }
-    let families: [(&str, bool); 16] = [
-        ("slow", true),
-        ("stalled", true),
-        ("failing", true),
-        ("cut", true),
-        ("restart", true),
-        ("damage", true),
-        ("partition", true),
-        ("deaf broker", true),
-        ("deaf client", true),
-        ("loss", true),
-        ("delay", true),
-        ("late", true),
-        ("mute", true),
-        ("end", true),
-        ("lossy", linked),
-        ("severed", linked),
-    ];
-    let mut planned = Vec::new();
-    for (family, possible) in families {
-        let rare = matches!(family, "mute" | "severed" | "end");
-        if swarm.random_bool(if rare { 0.08 } else { 0.3 }) && possible {
-            let mut rng = seed.stream(family);
-            let first = trouble(family, &mut rng, load);
+/// Kinds of trouble, by family, and how likely each is where its family is on.
+const FAMILIES: [(&str, &[(&str, f64)]); 7] = [
+    (
+        "broker",
+        &[("slow", 0.35), ("stalled", 0.35), ("failing", 0.35), ("cut", 0.35), ("restart", 0.35), ("damage", 0.3)],
+    ),
+    ("network", &[("loss", 0.5), ("delay", 0.5)]),
+    ("reach", &[("partition", 0.35), ("deaf broker", 0.35), ("deaf worker", 0.35), ("end", 0.12)]),
+    ("control", &[("control partition", 0.4), ("deaf to controller", 0.3), ("deaf controller", 0.3)]),
+    ("exchange", &[("delayed", 0.4), ("request lost", 0.4), ("reply lost", 0.4), ("doubled", 0.5), ("reset", 0.4)]),
+    ("process", &[("late", 0.3), ("mute", 0.08), ("killed", 0.25), ("shutdown", 0.12), ("paused", 0.3)]),
+    ("controller", &[("controller killed", 0.25), ("controller paused", 0.3)]),
+];
+
+/// Swarm testing: each family of troubles is off altogether in half of the runs, so that none hides another. Whether it
+/// is on, and what it brings, are drawn from its own streams: to switch one off changes nothing for the others.
+fn troubles(seed: Seed, linked: bool, workers: u32, load: Duration) -> Vec<Planned> {
+    let mut planned: Vec<Planned> = Vec::new();
+    for (family, kinds) in FAMILIES {
+        let mut swarm = seed.stream(&format!("swarm: {family}"));
+        if swarm.random_bool(0.5) {
+            continue;
+        }
+        for (kind, share) in kinds {
+            let alone = matches!(family, "broker" | "network" | "reach") || matches!(*kind, "late" | "mute");
+            let on = swarm.random_bool(*share);
+            if !on || !(linked || alone || *kind == "controller paused") {
+                continue;
+            }
+            let mut rng = seed.stream(kind);
+            let first = trouble(kind, &mut rng, workers, load);
             // One of a kind at a time: the end of the one would be the end of the other.
-            let second = trouble(family, &mut rng, load);
-            let apart = first.at + first.lasts < second.at || second.at + second.lasts < first.at;
-            planned.extend(Some(second).filter(|_| apart && rng.random_bool(0.5)));
+            let second = trouble(kind, &mut rng, workers, load);
+            let apart = first.until() < second.at || second.until() < first.at;
+            let again = rng.random_bool(0.5) && *kind != "controller killed";
+            planned.extend(Some(second).filter(|_| apart && again));
             planned.push(first);
         }
     }
@@ -203,41 +332,57 @@ fn troubles(seed: Seed, linked: bool, load: Duration) -> Vec<Planned> {
     planned
 }
 
-fn trouble(family: &str, rng: &mut impl Rng, load: Duration) -> Planned {
+fn trouble(kind: &str, rng: &mut impl Rng, workers: u32, load: Duration) -> Planned {
     let at = rng.random_range(Duration::ZERO..load);
     // Mostly short enough to be survived, sometimes not.
     let lasts = Duration::from_millis(if rng.random_bool(0.8) {
         rng.random_range(100..2_500)
     } else {
-        rng.random_range(2_500..9_000)
+        rng.random_range(2_500..12_000)
     });
+    let worker = rng.random_range(0..workers);
+    let who = Who::Worker(worker);
+    let share = rng.random_range(0.05..0.5);
     let ms = |rng: &mut dyn FnMut() -> u64| Duration::from_millis(rng());
-    let trouble = match family {
+    let whom = Some(worker).filter(|_| rng.random_bool(0.4));
+    let exchange = |kind| Trouble::Exchange(exchange::Trouble { kind, worker: whom, share });
+    let trouble = match kind {
         "slow" => Trouble::Broker(broker::Trouble::Slow(ms(&mut || rng.random_range(20..1_200)))),
         "stalled" => Trouble::Broker(broker::Trouble::Stalled),
         "failing" => Trouble::Broker(broker::Trouble::Failing(rng.random_range(0.05..0.6))),
         "cut" => Trouble::Broker(broker::Trouble::Cut),
         "restart" => Trouble::Broker(broker::Trouble::Restart),
         "damage" => Trouble::Broker(broker::Trouble::Damage(rng.random_range(0.005..0.1))),
-        "partition" => Trouble::Network(network::Trouble::Partition),
-        "deaf broker" => Trouble::Network(network::Trouble::DeafBroker),
-        "deaf client" => Trouble::Network(network::Trouble::DeafClient),
+        "partition" | "end" => Trouble::Network(network::Trouble::Partition(who, Who::Broker)),
+        "deaf broker" => Trouble::Network(network::Trouble::OneWay(who, Who::Broker)),
+        "deaf worker" => Trouble::Network(network::Trouble::OneWay(Who::Broker, who)),
+        "control partition" => Trouble::Network(network::Trouble::Partition(Who::Controller, who)),
+        "deaf to controller" => Trouble::Network(network::Trouble::OneWay(Who::Controller, who)),
+        "deaf controller" => Trouble::Network(network::Trouble::OneWay(who, Who::Controller)),
         "loss" => Trouble::Network(network::Trouble::Loss(rng.random_range(0.02..0.4))),
-        "end" => Trouble::Network(network::Trouble::Partition),
         "delay" => Trouble::Network(network::Trouble::Slow(ms(&mut || rng.random_range(30..400)))),
-        "late" => Trouble::Process(process::Trouble::Late(ms(&mut || rng.random_range(50..3_000)))),
-        "mute" => Trouble::Process(process::Trouble::Mute),
-        "lossy" => Trouble::Process(process::Trouble::Lossy(rng.random_range(0.05..0.5))),
-        "severed" => Trouble::Process(process::Trouble::Severed),
-        other => unreachable!("no family of troubles is called {other}"),
+        "late" => Trouble::Process(process::Trouble::Late(worker, ms(&mut || rng.random_range(50..3_000)))),
+        "mute" => Trouble::Process(process::Trouble::Mute(worker)),
+        "killed" => Trouble::Process(process::Trouble::Killed(worker)),
+        "shutdown" => Trouble::Process(process::Trouble::Shutdown(worker)),
+        "paused" => Trouble::Process(process::Trouble::Paused(who)),
+        "controller paused" => Trouble::Process(process::Trouble::Paused(Who::Controller)),
+        "controller killed" => Trouble::Process(process::Trouble::ControllerKilled),
+        "delayed" => exchange(exchange::Kind::Delayed),
+        "request lost" => exchange(exchange::Kind::RequestLost),
+        "reply lost" => exchange(exchange::Kind::ReplyLost),
+        "doubled" => exchange(exchange::Kind::Doubled),
+        "reset" => exchange(exchange::Kind::Reset),
+        other => unreachable!("no kind of trouble is called {other}"),
     };
-    let forever = matches!(trouble, Trouble::Process(process::Trouble::Mute | process::Trouble::Severed));
-    let (at, lasts) = match family {
+    let (at, lasts) = match kind {
         // The last messages cannot be read, for longer than anybody waits for them.
         "end" => {
             (load.saturating_sub(Duration::from_millis(rng.random_range(1_500..3_000))), lasts + Duration::from_secs(8))
         }
-        _ if forever => (at, lasts * 6),
+        "mute" => (at, lasts * 6),
+        // Long enough to be met, and mostly to be survived.
+        "delayed" | "request lost" | "reply lost" | "doubled" | "reset" => (at, lasts * 3),
         _ => (at, lasts),
     };
     Planned { at, lasts, trouble }
@@ -269,20 +414,30 @@ impl fmt::Display for Scenario {
         let producer = if self.knobs.idempotent { "idempotent" } else { "plain" };
         let retries = if self.knobs.retries { "retrying" } else { "not retrying" };
         let room = if self.capacity == ROOMY { "all it needs".to_owned() } else { format!("{} bytes", self.capacity) };
-        let link = if self.linked { "two processes" } else { "one process" };
+        let link = match (self.linked, self.topology) {
+            (false, _) => "one process".to_owned(),
+            (true, topology) => format!(
+                "{} workers, {topology:?}{}",
+                self.workers,
+                if self.goes_on { ", goes on if one is lost" } else { "" }
+            ),
+        };
         writeln!(
             f,
             "  {producer} producers, {retries}, catch up {:?}; the broker has room for {room}; {link}",
             it.catch_up
         )?;
-        if self.client_clock != Skew::NONE || self.broker_clock != Skew::NONE {
-            writeln!(f, "  clocks off: client by {:?}, broker by {:?}", self.client_clock, self.broker_clock)?;
+        writeln!(f, "  clocks: controller {}, broker {}", self.controller_clock, self.broker_clock)?;
+        if self.linked {
+            let clocks: Vec<String> = self.worker_clocks.iter().map(ToString::to_string).collect();
+            writeln!(f, "  clocks of the workers: {}", clocks.join("; "))?;
         }
         for planned in &self.troubles {
             writeln!(f, "  {planned}")?;
         }
-        if let Some(at) = self.intruder_at {
-            writeln!(f, "  another controller speaks to the worker at {:.1} s", at.as_secs_f64())?;
+        if let Some(second) = self.second {
+            let how = if second.take_over { "takes the workers over" } else { "asks for the workers" };
+            writeln!(f, "  another controller {how} at {:.1} s", second.at.as_secs_f64())?;
         }
         if let Some(at) = self.stop_at {
             writeln!(f, "  the user stops it at {:.1} s", at.as_secs_f64())?;

@@ -1,16 +1,18 @@
 //! What truly happened, counted apart from the code under test: the oracle's side of every comparison.
 //!
 //! Each message carries a [`Mark`] beside its payload, so that it can be told apart even where the product cannot
-//! (payloads without header, damaged ones). The logs only grow; checks walk them with a cursor.
+//! (payloads without header, damaged ones). The logs only grow; checks walk them with a cursor. Each run has its own
+//! [`Truth`], for two controllers may want the same workers.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
 use omb_core::{
     id::{ConsumerId, ProducerId, SubscriptionId},
-    stats::{latency::Latency, tally::Seen},
+    plan::rate::Rate,
+    stats::tally::Seen,
     time::Instant,
 };
 use serde::{Deserialize, Serialize};
@@ -40,12 +42,16 @@ pub struct Place {
 pub struct Attempt {
     /// Which.
     pub mark: Mark,
+    /// By which worker.
+    pub worker: u32,
     /// When it was meant to leave, by the schedule.
     pub intended: Instant,
     /// When it left.
     pub sent: Instant,
-    /// Under which of [`Truth::rates`].
-    pub rate: usize,
+    /// When it left, in true time.
+    pub at: Duration,
+    /// Under which of [`WorkerTruth::schedules`].
+    pub schedule: usize,
 }
 
 /// A message that the broker confirmed.
@@ -53,6 +59,8 @@ pub struct Attempt {
 pub struct Ack {
     /// Which.
     pub mark: Mark,
+    /// To which worker.
+    pub worker: u32,
     /// Where the broker says it is.
     pub place: Place,
     /// At which offset.
@@ -72,6 +80,8 @@ pub struct Handed {
     pub subscription: SubscriptionId,
     /// To which of its consumers.
     pub consumer: ConsumerId,
+    /// At which worker.
+    pub worker: u32,
     /// Which message.
     pub mark: Mark,
     /// From where.
@@ -84,12 +94,15 @@ pub struct Handed {
     pub damaged: bool,
     /// The payload has no header: too small for one.
     pub bare: bool,
-    /// From its intended instant until now by the consumer's wall clock, ns; `None` where the product records nothing.
+    /// From its intended instant until now by the clocks as they were corrected, ns; `None` where the product records
+    /// nothing.
     pub from_intended: Option<i64>,
+    /// The same in true time.
+    pub truly: i64,
 }
 
 /// What the product should have counted up to some instant.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Messages handed to the client library.
     pub attempted: u64,
@@ -111,82 +124,154 @@ pub struct Counts {
     pub headerless: u64,
     /// By subscription.
     pub seen: BTreeMap<SubscriptionId, Seen>,
-    /// Sent minus intended.
-    pub schedule_error: Latency,
-    /// Confirmed minus intended.
-    pub acked_from_intended: Latency,
-    /// Confirmed minus sent.
-    pub acked_from_sent: Latency,
-    /// Received minus intended.
-    pub received_from_intended: Latency,
 }
 
-/// Everything that happened.
+impl Counts {
+    /// Adds another worker's.
+    pub fn merge(&mut self, other: &Self) {
+        self.attempted += other.attempted;
+        self.acked += other.acked;
+        self.acked_bytes += other.acked_bytes;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+        self.received += other.received;
+        self.received_bytes += other.received_bytes;
+        self.corrupted += other.corrupted;
+        self.headerless += other.headerless;
+        for (subscription, seen) in &other.seen {
+            self.seen.entry(*subscription).or_default().merge(seen);
+        }
+    }
+}
+
+/// The product's latencies, each a list that only grows.
+#[derive(Clone, Debug, Default)]
+pub struct Samples {
+    /// Sent minus intended.
+    pub schedule_error: Vec<u64>,
+    /// Confirmed minus intended.
+    pub acked_from_intended: Vec<u64>,
+    /// Confirmed minus sent.
+    pub acked_from_sent: Vec<u64>,
+    /// Received minus intended.
+    pub received_from_intended: Vec<u64>,
+}
+
+impl Samples {
+    fn ends(&self) -> [usize; 4] {
+        [
+            self.schedule_error.len(),
+            self.acked_from_intended.len(),
+            self.acked_from_sent.len(),
+            self.received_from_intended.len(),
+        ]
+    }
+
+    /// All four.
+    #[must_use]
+    pub fn all(&self) -> [&[u64]; 4] {
+        [&self.schedule_error, &self.acked_from_intended, &self.acked_from_sent, &self.received_from_intended]
+    }
+}
+
+/// What one read had to tell.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// Numbers.
+    pub counts: Counts,
+    /// Of each of [`Samples`], from where to where.
+    pub samples: [(usize, usize); 4],
+}
+
+/// A schedule that a worker's producers follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// When message 0 of the run is due, by the worker's clock.
+    pub start: Instant,
+    /// The same in true time, ns since the simulation began.
+    pub truly: i64,
+    /// Total rate of the run.
+    pub rate: Rate,
+    /// Producers of the whole run.
+    pub producers: u32,
+}
+
+/// One worker's part of a run.
 #[derive(Debug, Default)]
-pub struct Truth {
-    /// Messages that left, in order.
-    pub attempts: Vec<Attempt>,
-    /// Confirmations, in order.
-    pub acks: Vec<Ack>,
-    /// Messages given to consumers, in order.
-    pub handed: Vec<Handed>,
-    /// By place, what the broker stored at each offset from 0; `None` where it was stored and dropped within one step.
-    pub stored: BTreeMap<Place, Vec<Option<Mark>>>,
-    /// Records that came to be stored, in order: where, and at which offset.
-    pub storings: Vec<(Place, i64)>,
-    /// When the load was started, at what total rate and over how many producers; then each change of it.
-    pub rates: Vec<(Instant, omb_core::plan::rate::Rate, u32)>,
+pub struct WorkerTruth {
     /// What should have been counted by now.
     pub counts: Counts,
-    /// What should have been counted at each of the last reads, oldest first. Older ones tell nothing: a controller has
-    /// one read under way at a time, and a few fail before it gives up.
-    pub at_reads: VecDeque<Counts>,
-    /// What the comparison of confirmed and received should have found: confirmed, and missing of them.
-    pub verdict: BTreeMap<SubscriptionId, (u64, u64)>,
-    /// The consumers are there, and are to read all there is.
-    pub reading: bool,
-    /// Groups that lost all their members while they were to read: what they had not read was free to go.
-    pub groups_emptied: BTreeSet<String>,
-    /// When the last message left.
+    /// Latencies, of all lives of the process.
+    pub samples: Samples,
+    born: [usize; 4],
+    /// The schedules it was given: the start of a load, then each change of rate.
+    pub schedules: Vec<Schedule>,
+    /// Of them, the first of the process's life.
+    pub first_schedule: usize,
+    /// What each read should have told, by when it was taken.
+    pub reads: BTreeMap<Instant, Told>,
+    /// Of them, those whose answer reached the controller, in order.
+    pub taken: Vec<Instant>,
+    /// How far [`Truth::acks`] and [`Truth::handed`] went when it last compared confirmed and received.
+    pub verified: Option<(usize, usize)>,
+    /// Producers and consumers that live in it.
+    pub producers: BTreeSet<ProducerId>,
+    /// See `producers`.
+    pub consumers: BTreeSet<ConsumerId>,
+    /// When a lease of its controller ended here, in true time.
+    pub leases_ended: Vec<Duration>,
+    /// It was told to close the run, was restarted, or has left the run by itself.
+    pub excused: bool,
+    /// When its last message left, in true time.
     pub last_attempt: Option<Duration>,
-    /// Messages that left, by producer.
     departed: BTreeMap<ProducerId, u64>,
     distinct: BTreeMap<SubscriptionId, BTreeSet<(ProducerId, u64)>>,
     newest: BTreeMap<(ConsumerId, Place, ProducerId), u64>,
 }
 
-/// See [`Truth::at_reads`].
-const READS_KEPT: usize = 8;
+impl WorkerTruth {
+    /// The process begins to count from nothing.
+    pub fn begin(&mut self) {
+        self.counts = Counts::default();
+        self.born = self.samples.ends();
+        self.first_schedule = self.schedules.len();
+        self.departed.clear();
+        self.distinct.clear();
+        self.newest.clear();
+        self.verified = None;
+        self.leave();
+    }
 
-impl Truth {
+    /// None of its producers and consumers lives any more.
+    pub fn leave(&mut self) {
+        self.producers.clear();
+        self.consumers.clear();
+    }
+
     /// Messages of this producer that left so far.
     pub fn sent_by(&mut self, producer: ProducerId) -> &mut u64 {
         self.departed.entry(producer).or_default()
     }
 
-    /// A message left.
-    pub fn attempted(&mut self, at: Duration, attempt: Attempt) {
-        self.counts.attempted += 1;
-        self.counts.schedule_error.record(attempt.sent.0.saturating_sub(attempt.intended.0));
-        self.last_attempt = Some(at);
-        self.attempts.push(attempt);
+    /// A read is answered: this is what it has to tell.
+    pub fn read(&mut self, at: Instant) {
+        let ends = self.samples.ends();
+        let samples = std::array::from_fn(|nth| (self.born[nth], ends[nth]));
+        self.reads.insert(at, Told { counts: self.counts.clone(), samples });
     }
 
-    /// A message was confirmed.
-    pub fn acked(&mut self, ack: Ack) {
-        self.counts.acked += 1;
-        self.counts.acked_bytes += ack.bytes;
-        self.counts.acked_from_intended.record(ack.from_intended);
-        self.counts.acked_from_sent.record(ack.from_sent);
-        self.acks.push(ack);
-    }
-
-    /// A message was given to a consumer. Probes are noted but count nowhere.
-    pub fn handed(&mut self, handed: Handed) {
-        if !handed.mark.probe {
-            self.count_handed(&handed);
+    /// The answer of a read reached the controller.
+    pub fn take(&mut self, at: Instant) {
+        if self.taken.last().is_none_or(|last| *last != at) {
+            self.taken.push(at);
         }
-        self.handed.push(handed);
+    }
+
+    /// What the controller knows of it; `before` reads earlier.
+    #[must_use]
+    pub fn told(&self, before: usize) -> Option<&Told> {
+        let nth = self.taken.len().checked_sub(before + 1)?;
+        self.reads.get(&self.taken[nth])
     }
 
     fn count_handed(&mut self, handed: &Handed) {
@@ -197,7 +282,7 @@ impl Truth {
         let anonymous = handed.damaged || handed.bare;
         counts.headerless += u64::from(anonymous);
         if let Some(span) = handed.from_intended {
-            counts.received_from_intended.record(span.max(0).cast_unsigned());
+            self.samples.received_from_intended.push(span.max(0).cast_unsigned());
         }
         let seen = counts.seen.entry(handed.subscription).or_default();
         seen.received += 1;
@@ -217,26 +302,75 @@ impl Truth {
             seen.duplicated += 1;
         }
     }
+}
 
-    /// A read was answered: this is what it had to say.
-    pub fn read(&mut self) {
-        if self.at_reads.len() == READS_KEPT {
-            self.at_reads.pop_front();
-        }
-        self.at_reads.push_back(self.counts.clone());
+/// Everything that happened in one run.
+#[derive(Debug, Default)]
+pub struct Truth {
+    /// Messages that left, in order.
+    pub attempts: Vec<Attempt>,
+    /// Confirmations, in order.
+    pub acks: Vec<Ack>,
+    /// Messages given to consumers, in order.
+    pub handed: Vec<Handed>,
+    /// By place, what the broker stored at each offset from 0; `None` where it was stored and dropped within one step.
+    pub stored: BTreeMap<Place, Vec<Option<Mark>>>,
+    /// Records that came to be stored, in order: where, and at which offset.
+    pub storings: Vec<(Place, i64)>,
+    /// By worker.
+    pub workers: Vec<WorkerTruth>,
+    /// The consumers are there, and are to read all there is.
+    pub reading: bool,
+    /// Groups that lost all their members while they were to read: what they had not read was free to go.
+    pub groups_emptied: BTreeSet<String>,
+    /// By worker, the shortest time that an answer about its clock has taken so far, and when that was.
+    pub clock_answers: BTreeMap<u32, (Duration, Duration)>,
+}
+
+impl Truth {
+    /// Of a run over so many workers.
+    #[must_use]
+    pub fn new(workers: u32) -> Self {
+        Self { workers: (0..workers).map(|_| WorkerTruth::default()).collect(), ..Self::default() }
     }
 
-    /// Confirmed and received of one subscription, compared message by message.
+    /// One worker's part.
+    pub fn worker(&mut self, worker: u32) -> &mut WorkerTruth {
+        &mut self.workers[worker as usize]
+    }
+
+    /// What all workers should have counted by now.
     #[must_use]
-    pub fn missing(&self, subscription: SubscriptionId, producers: impl Fn(ProducerId) -> bool) -> (u64, u64) {
-        let acked: BTreeSet<(ProducerId, u64)> = self
-            .acks
-            .iter()
-            .map(|ack| (ack.mark.producer, ack.mark.sequence))
-            .filter(|(producer, _)| producers(*producer))
-            .collect();
-        let none = BTreeSet::new();
-        let received = self.distinct.get(&subscription).unwrap_or(&none);
-        (acked.len() as u64, acked.difference(received).count() as u64)
+    pub fn counts(&self) -> Counts {
+        let mut sum = Counts::default();
+        self.workers.iter().for_each(|worker| sum.merge(&worker.counts));
+        sum
+    }
+
+    /// A message left.
+    pub fn attempted(&mut self, attempt: Attempt) {
+        let worker = self.worker(attempt.worker);
+        worker.counts.attempted += 1;
+        worker.samples.schedule_error.push(attempt.sent.0.saturating_sub(attempt.intended.0));
+        worker.last_attempt = Some(attempt.at);
+        self.attempts.push(attempt);
+    }
+
+    /// A message was confirmed.
+    pub fn acked(&mut self, ack: Ack) {
+        let worker = self.worker(ack.worker);
+        worker.counts.acked += 1;
+        worker.counts.acked_bytes += ack.bytes;
+        worker.samples.acked_from_intended.push(ack.from_intended);
+        worker.samples.acked_from_sent.push(ack.from_sent);
+        self.acks.push(ack);
+    }
+
+    /// A message was given to a consumer. Probes are noted but count nowhere.
+    pub fn handed(&mut self, handed: Handed) {
+        if !handed.mark.probe {
+            self.worker(handed.worker).count_handed(&handed);
+        }
+        self.handed.push(handed);
     }
 }

@@ -21,8 +21,22 @@ pub struct Notes {
     pub trace: Trace,
     /// How often each fault, phase and error path was hit, by name.
     pub coverage: BTreeMap<String, u64>,
-    /// What truly happened.
-    pub truth: Truth,
+    /// What truly happened, by run.
+    pub truths: Vec<Truth>,
+    /// Which run a topic or a group belongs to, by its name.
+    pub topics: BTreeMap<String, usize>,
+}
+
+impl Notes {
+    /// Nobody lives in this worker any more, whatever run it served.
+    pub fn leave(&mut self, worker: u32) {
+        for truth in &mut self.truths {
+            if let Some(worker) = truth.workers.get_mut(worker as usize) {
+                worker.leave();
+                worker.excused = true;
+            }
+        }
+    }
 }
 
 impl Witness {

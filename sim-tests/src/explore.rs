@@ -1,8 +1,8 @@
 //! Plays one seed, or many.
 //!
 //! `MADSIM_TEST_SEED` names the first seed (then one is played, unless `MADSIM_TEST_NUM` says how many),
-//! `MADSIM_TEST_JOBS` how many threads play, and `MADSIM_TEST_CHECK_DETERMINISM` lets each be played twice. Without
-//! them a test plays seeds 0.., so that two plain runs are the same run (madsim's own default is the wall clock).
+//! `MADSIM_TEST_JOBS` how many threads play, and `MADSIM_TEST_CHECK_DETERMINISM` (or `CI`) lets one in ten be played
+//! twice. Without them a test plays seeds 0.., so that two plain runs are the same run (madsim's own default is the wall clock).
 
 use std::{
     collections::BTreeMap,
@@ -29,6 +29,8 @@ use crate::invariant::Promises;
 pub struct Played {
     /// Which.
     pub seed: u64,
+    /// What it stood for.
+    pub scenario: Scenario,
     /// Hash over every record of the run.
     pub hash: u64,
     /// How many records.
@@ -60,19 +62,27 @@ fn keep_memory() {
 #[cfg(not(target_env = "gnu"))]
 fn keep_memory() {}
 
-/// Plays `seed` on a thread of its own: std's hash keys are per thread, and madsim seeds them once.
+/// Plays the scenario that `seed` stands for.
 #[must_use]
 pub fn play(seed: u64) -> Played {
+    play_scenario(Scenario::from_seed(Seed(seed)))
+}
+
+/// Plays `scenario` on a thread of its own: std's hash keys are per thread, and madsim seeds them once.
+#[must_use]
+pub fn play_scenario(scenario: Scenario) -> Played {
+    let seed = scenario.seed.0;
     let witness = Witness::default();
     let promises = Arc::new(Mutex::new(Promises::default()));
     let (seen, watching) = (witness.clone(), promises.clone());
+    let played = scenario.clone();
     let world = move || {
-        let scenario = Scenario::from_seed(Seed(seed));
+        let scenario = played;
         let mut runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
         runtime.set_time_limit(Duration::from_secs(3_600));
         let watcher: Arc<Mutex<dyn Watcher>> = watching;
         runtime.block_on(async move {
-            let _ = world::play(scenario, watcher, seen).await;
+            world::play(scenario, watcher, seen).await;
             madsim::time::TimeHandle::current().elapsed()
         })
     };
@@ -90,10 +100,11 @@ pub fn play(seed: u64) -> Played {
     let notes = witness.notes();
     Played {
         seed,
+        scenario,
         hash: notes.trace.hash(),
         records: notes.trace.records(),
         coverage: notes.coverage.clone(),
-        messages: notes.truth.counts.attempted,
+        messages: notes.truths.iter().map(|truth| truth.attempts.len() as u64).sum(),
         simulated,
         broken,
         tail: notes.trace.tail().map(str::to_owned).collect(),
@@ -113,14 +124,44 @@ pub fn check(seed: u64) {
 #[must_use]
 pub fn story(played: &Played) -> String {
     let mut text = String::new();
-    let Played { seed, hash, records, broken, tail, .. } = played;
-    let _ = writeln!(text, "seed {seed} broke a promise\n{}", Scenario::from_seed(Seed(*seed)));
+    let Played { seed, scenario, hash, records, broken, tail, .. } = played;
+    let _ = writeln!(text, "seed {seed} broke a promise\n{scenario}");
     let _ = writeln!(text, "the last of {records} records (trace {hash:016x}):");
     tail.iter().for_each(|record| _ = writeln!(text, "  {record}"));
     let _ = writeln!(text, "broken:");
     broken.iter().for_each(|broken| _ = writeln!(text, "  {broken}"));
-    let _ = write!(text, "play it again:  MADSIM_TEST_SEED={seed} cargo test -p sim-tests");
+    let _ = writeln!(text, "play it again:  MADSIM_TEST_SEED={seed} cargo test -p sim-tests");
+    let _ = write!(text, "find out what it needs:  cargo run -p sim-tests --bin hunt -- shrink {seed}");
     text
+}
+
+/// Scenarios that are tried at most to make one smaller.
+const TRIED_MAX: u32 = 600;
+
+/// The least of a scenario that still breaks the same promise: fewer troubles, fewer workers, less to do. Returns what
+/// came of it and how many scenarios were tried.
+#[must_use]
+pub fn shrink(failed: Played) -> (Played, u32) {
+    let (mut least, mut tried) = (failed, 0);
+    'smaller: loop {
+        for scenario in least.scenario.simpler() {
+            if tried == TRIED_MAX {
+                return (least, tried);
+            }
+            tried += 1;
+            let played = play_scenario(scenario);
+            if promise(&played).is_some() && promise(&played) == promise(&least) {
+                least = played;
+                continue 'smaller;
+            }
+        }
+        return (least, tried);
+    }
+}
+
+/// The first promise that was broken.
+fn promise(played: &Played) -> Option<&str> {
+    played.broken.first().and_then(|broken| broken.split(':').next())
 }
 
 /// Which seeds to play, and how.
@@ -132,7 +173,7 @@ pub struct Sweep {
     pub count: u64,
     /// On how many threads.
     pub jobs: u64,
-    /// Whether each is played twice and must leave the same trace.
+    /// Whether one seed in ten is played twice and must leave the same trace.
     pub twice: bool,
     /// Nobody has asked for anything else: the default sweep, which must reach every corner.
     pub whole: bool,
@@ -152,7 +193,7 @@ impl Sweep {
             first: seed.unwrap_or(0),
             count: num.unwrap_or(if seed.is_some() { 1 } else { count }),
             jobs: env("MADSIM_TEST_JOBS").unwrap_or(1).max(1),
-            twice: std::env::var_os("MADSIM_TEST_CHECK_DETERMINISM").is_some(),
+            twice: std::env::var_os("MADSIM_TEST_CHECK_DETERMINISM").is_some() || std::env::var_os("CI").is_some(),
             whole: seed.is_none() && num.is_none(),
         }
     }
@@ -177,6 +218,15 @@ pub struct Explored {
 
 /// Plays the seeds of `sweep` until one breaks a promise. `done` hears of each.
 pub fn explore(sweep: Sweep, done: impl Fn(&Played) + Sync) -> Explored {
+    play_all(sweep, true, done)
+}
+
+/// Plays all seeds of `sweep`, whatever they break.
+pub fn explore_all(sweep: Sweep, done: impl Fn(&Played) + Sync) -> Explored {
+    play_all(sweep, false, done)
+}
+
+fn play_all(sweep: Sweep, until_broken: bool, done: impl Fn(&Played) + Sync) -> Explored {
     keep_memory();
     let began = Instant::now();
     let next = AtomicU64::new(0);
@@ -187,11 +237,11 @@ pub fn explore(sweep: Sweep, done: impl Fn(&Played) + Sync) -> Explored {
             scope.spawn(|| {
                 loop {
                     let index = next.fetch_add(1, Relaxed);
-                    if index >= sweep.count || lock().failed.is_some() {
+                    if index >= sweep.count || (until_broken && lock().failed.is_some()) {
                         return;
                     }
                     let mut played = play(sweep.first + index);
-                    if sweep.twice && played.broken.is_empty() {
+                    if sweep.twice && index.is_multiple_of(10) && played.broken.is_empty() {
                         let again = play(played.seed).hash;
                         if again != played.hash {
                             played.broken.push(format!(
@@ -213,7 +263,7 @@ pub fn explore(sweep: Sweep, done: impl Fn(&Played) + Sync) -> Explored {
 
 /// What a default sweep must reach: every trouble, every phase, every way to end, and what they lead to. A check that
 /// never met its case proves nothing.
-const REACHED: [&str; 64] = [
+const REACHED: [&str; 90] = [
     "client: connection broke",
     "client: could not connect",
     "client: error in place of an answer",
@@ -224,16 +274,13 @@ const REACHED: [&str; 64] = [
     "drained: NotAwaited",
     "drained: Quiet",
     "drained: TooLong",
-    "effect: another controller spoke to the worker",
-    "effect: answer doubled",
-    "effect: answer lost",
     "effect: batch given up",
     "effect: batch sent again",
     "effect: broker dropped what was read",
-    "effect: command doubled",
-    "effect: command lost",
-    "effect: command sent again",
     "effect: connection cut by the broker",
+    "effect: connection reset half-way",
+    "effect: exchange delayed",
+    "effect: exchange doubled",
     "effect: group lost all its members",
     "effect: lease expired",
     "effect: messages given up at the end of the load",
@@ -242,33 +289,52 @@ const REACHED: [&str; 64] = [
     "effect: produce failed after it was performed",
     "effect: produce waits for room",
     "effect: reply delayed by the broker",
+    "effect: reply lost",
     "effect: report delayed by the worker",
     "effect: report swallowed by the worker",
+    "effect: request lost",
     "effect: sender blocked by a full queue",
     "effect: stalled broker kept somebody waiting",
+    "effect: worker given up",
+    "effect: worker shut down in good order",
+    "end: failed, Broken",
+    "end: failed, Refused",
     "end: failed, Unreachable",
     "end: interrupted, report: false",
     "end: interrupted, report: true",
     "end: sound",
     "end: unsound",
     "end: with a warning",
-    "fault: broker cannot be reached",
     "fault: broker cuts connections",
+    "fault: broker does not hear a worker",
     "fault: broker failing",
     "fault: broker restarts",
     "fault: broker slow",
     "fault: broker stalled",
-    "fault: client cannot be reached",
-    "fault: link lossy",
-    "fault: link severed",
-    "fault: network partition",
+    "fault: connections reset",
+    "fault: controller does not hear a worker",
+    "fault: controller killed",
+    "fault: controller paused",
+    "fault: exchanges delayed",
+    "fault: exchanges doubled",
     "fault: packet delay",
     "fault: packet loss",
+    "fault: partition of controller and worker",
+    "fault: partition of worker and broker",
     "fault: payloads damaged",
+    "fault: replies lost",
+    "fault: requests lost",
+    "fault: worker does not hear its controller",
+    "fault: worker does not hear the broker",
+    "fault: worker killed",
     "fault: worker late",
     "fault: worker mute",
+    "fault: worker paused",
+    "fault: worker shut down",
     "group: member forgotten",
     "group: rebalance",
+    "link: Broken",
+    "link: Unconnected",
     "phase: drain backlog",
     "phase: fill backlog",
     "phase: measure",
@@ -276,8 +342,18 @@ const REACHED: [&str; 64] = [
     "phase: settle",
     "phase: verify",
     "phase: warm-up",
+    "refused or failed: Forgotten",
+    "refused or failed: Protocol",
+    "refused or failed: Refused",
     "refused: commit, the group does not know this member",
     "refused: sync, the group is rebalancing",
+    "run: a second controller, which asks",
+    "run: a second controller, which takes over",
+    "run: in one process",
+    "run: over several workers that share topics",
+    "run: over several workers, each with whole topics",
+    "run: goes on without a worker",
+    "verdict: subscriptions that nobody can judge",
 ];
 
 impl Explored {

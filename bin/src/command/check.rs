@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use omb_core::id::RunId;
 
-use super::{output, run};
+use super::{fleet, output, run};
 use crate::{
     exit::{self, Ended},
     flags,
@@ -39,9 +39,10 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
             }
         }
     }
+    let names = fleet.as_ref().map(fleet::Fleet::names).unwrap_or_default();
     for input in &inputs {
         let plan = run::plan(flags, input, RunId(0), fleet.as_ref());
-        reached.iter().for_each(|(driver, system)| println!("{}", output::plan(&plan, driver, system)));
+        reached.iter().for_each(|(driver, system)| println!("{}", output::plan(&plan, &names, driver, system)));
     }
     if worst == Ended::Sound && usage.is_none() {
         println!("Everything fits. Nothing was run.");

@@ -215,12 +215,13 @@ fn plain(text: &str) -> String {
 }
 
 /// What a result says beside the measurement.
-pub(crate) fn context(flags: &flags::Run, driver: &DriverConfig) -> Context {
+pub(crate) fn context(flags: &flags::Run, driver: &DriverConfig, workers: Vec<String>) -> Context {
     let (_, librdkafka) = omb_runtime_real::driver::kafka::library_version();
     let mut context = Context::new(env!("CARGO_PKG_VERSION"), driver.clone());
     context.commit = option_env!("OMB_COMMIT").map(str::to_owned);
     context.clients = BTreeMap::from([("librdkafka".to_owned(), librdkafka)]);
     context.host = host();
+    context.workers = workers;
     context.started = Some(jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string());
     context.format = flags.result_format.into();
     context
@@ -261,8 +262,8 @@ pub(crate) fn width() -> usize {
 }
 
 /// The plan, as it is printed before anything starts.
-pub(crate) fn plan(plan: &Plan, driver: &DriverConfig, system: &str) -> String {
-    format!("{}\n", table::plan_text(plan, driver, Some(system), width()).trim_end())
+pub(crate) fn plan(plan: &Plan, names: &[String], driver: &DriverConfig, system: &str) -> String {
+    format!("{}\n", table::plan_text(plan, names, driver, Some(system), width()).trim_end())
 }
 
 #[cfg(test)]

@@ -194,7 +194,7 @@ async fn one(
         progress: Progress::new(&plan),
         files,
         driver,
-        context: output::context(flags, driver),
+        context: output::context(flags, driver, settings.names.clone()),
         names: settings.names.clone(),
         plan: plan.clone(),
         began: false,
@@ -359,7 +359,7 @@ impl local::Observer for Watch<'_> {
             controller::Output::WorkerLost { worker, cause } => {
                 tracing::error!("worker {} is lost: {cause}", worker.0 + 1);
             }
-            controller::Output::ToWorker { .. } | controller::Output::Ping(_) => {}
+            controller::Output::ToWorker { .. } | controller::Output::Ping { .. } => {}
         }
     }
 
@@ -367,7 +367,7 @@ impl local::Observer for Watch<'_> {
         if !self.began && !controller.system().is_empty() {
             self.began = true;
             self.trouble |= !self.files.begin(&self.plan, &self.context, controller.system());
-            println!("{}", output::plan(&self.plan, self.driver, controller.system()));
+            println!("{}", output::plan(&self.plan, &self.names, self.driver, controller.system()));
             // What was entered in the same step is told after the plan.
             self.tell(Phase::CreateTopics);
         }

@@ -14,6 +14,7 @@ mod problem;
 mod properties;
 mod yaml;
 
+pub mod cluster;
 pub mod driver;
 pub mod workers;
 pub mod workload;

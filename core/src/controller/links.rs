@@ -1,6 +1,6 @@
 //! The controller's side of each worker's link: what it was asked, whether it answered, when to ask again.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use super::Settings;
 use crate::{
@@ -88,12 +88,13 @@ impl Links {
     }
 
     /// The next request to `worker`. Whatever it was asked before is not waited for any more.
-    pub(super) fn ask(&mut self, worker: WorkerId, command: Command) -> Request {
+    pub(super) fn ask(&mut self, now: Instant, worker: WorkerId, command: Command) -> Request {
         let run = self.run;
         self.settle(worker);
         let link = &mut self.links[worker.0 as usize];
         link.number += 1;
-        let request = Request { version: protocol::VERSION, run, number: link.number, command };
+        let sent = link.offsets.wall_of(now);
+        let request = Request { version: protocol::VERSION, run, number: link.number, sent, command };
         link.asked = Some(request.clone());
         self.outstanding += usize::from(!link.lost);
         request
@@ -172,7 +173,9 @@ impl Links {
         self.again.pop_first();
         let link = self.get(worker)?;
         link.again_at = None;
-        Some((worker, link.asked.clone()?))
+        let request = link.asked.as_mut()?;
+        request.sent = link.offsets.wall_of(now);
+        Some((worker, request.clone()))
     }
 
     /// Gives a worker up. False if it had been already.
@@ -191,10 +194,4 @@ impl Links {
     pub(super) fn offsets_mut(&mut self, worker: WorkerId) -> Option<&mut Offsets> {
         self.get(worker).map(|link| &mut link.offsets)
     }
-}
-
-/// How long one attempt of an exchange may take: a lost answer is asked for again well before the deadline. A worker that
-/// is asked again answers both, so nothing is lost by asking early.
-pub(super) fn attempt_within(settings: &Settings, command: &Command) -> Duration {
-    settings.call_within / 3 + command.takes(settings.setup_within)
 }

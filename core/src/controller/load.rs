@@ -18,7 +18,7 @@ use crate::{
         WorkerRow,
         sums::{self, Sums},
     },
-    stats::tally::Totals,
+    stats::{sparse::TotalsSum, tally::Totals},
     time::{Instant, WallTime},
 };
 
@@ -214,11 +214,11 @@ impl Load {
                 member.last = Some(Box::new(snapshot));
             }
         }
-        let mut reading = Reading::default();
+        let (mut reading, mut totals) = (Reading::default(), TotalsSum::default());
         let mut first = true;
         for member in &self.workers {
             let Some(snapshot) = &member.last else { continue };
-            reading.totals.add_sparse(&snapshot.totals);
+            totals.add(&snapshot.totals);
             for problem in &snapshot.problems {
                 match reading.problems.iter_mut().find(|known| known.what == problem.what) {
                     Some(known) => known.count = known.count.saturating_add(problem.count),
@@ -239,6 +239,7 @@ impl Load {
                 reading.wall = snapshot.wall;
             }
         }
+        reading.totals = totals.into_totals();
         // Histograms that shrink would make periods that do not add up: a worker that lost its state.
         if reading.totals.since(&self.newest.totals).is_err() {
             let text = "a worker's counts went backwards: it lost its state".to_owned();
@@ -300,15 +301,18 @@ impl Load {
         let (mut rows, mut sum, mut left) = (Vec::new(), Duration::ZERO, 0_u32);
         let several = self.workers.len() > 1;
         for (worker, member) in (0..).map(WorkerId).zip(&mut self.workers) {
-            let Some(last) = member.last.as_ref().filter(|_| !member.lost) else { continue };
+            let Some(last) = &member.last else { continue };
             let (before, now) = (member.closed, MemberCounts::of(last));
             let elapsed = now.taken_at.since(before.taken_at);
-            (sum, left) = (sum + elapsed, left + 1);
+            // One that was lost after it answered is in the totals of this period still.
+            if !member.lost {
+                (sum, left) = (sum + elapsed, left + 1);
+            }
             if phase.counts() {
                 let from = member.counted.map_or(before, |(from, _)| from);
                 member.counted = Some((from, now));
             }
-            if several {
+            if several && elapsed > Duration::ZERO {
                 rows.push(WorkerPeriod {
                     worker,
                     elapsed,

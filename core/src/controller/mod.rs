@@ -35,11 +35,11 @@ use crate::{
     offset::Exchange,
     plan::{Plan, rate::Rate},
     protocol::{
-        Command, Event, Failure, FailureKind, Request, Response,
+        Command, Event, Failure, FailureKind, Ping, Request, Response,
         command::{Begin, ConsumerSpec, Preparation, ProducerSpec, TopicSpec},
         event::{Findings, Snapshot},
     },
-    report::{Drained, Lost, Period, Phase, Report, Verdict},
+    report::{Drained, Lost, Period, Phase, Report, Verdict, verdict},
     stats::sequence::SequenceSet,
     time::{Instant, WallTime},
 };
@@ -87,7 +87,12 @@ pub enum Output {
         within: Duration,
     },
     /// Ask a worker's clock; if that fails, nothing need be told.
-    Ping(WorkerId),
+    Ping {
+        /// Which one.
+        worker: WorkerId,
+        /// The question.
+        ping: Ping,
+    },
     /// A worker is given up for good.
     WorkerLost {
         /// Which one.
@@ -130,6 +135,8 @@ pub struct Controller {
     /// Workers that were given up, and why.
     lost: Vec<Lost>,
     clocks: ClockCare,
+    /// How long one attempt of the present exchanges may take.
+    attempt_within: Duration,
     /// What the workers are asked and by when all must have answered; `None` between two reads.
     asked: Option<Asked>,
     /// The load, from the moment it is started.
@@ -161,7 +168,7 @@ struct Asked {
 /// Measuring the workers' clocks.
 #[derive(Debug, Default)]
 struct ClockCare {
-    /// When to ask them all next; `None` where they are the controller's own, or before and after the run.
+    /// When to ask them all next; `None` where they are the controller's own, or once the run ends.
     next: Option<Instant>,
     rounds: u32,
     /// Everything else is ready; the load begins once each clock is known, and by then somebody is lost.
@@ -211,6 +218,7 @@ impl Controller {
             links,
             lost: Vec::new(),
             clocks: ClockCare::default(),
+            attempt_within: Duration::ZERO,
             asked: None,
             load: None,
             system: String::new(),
@@ -225,6 +233,9 @@ impl Controller {
             unsound: Vec::new(),
             outputs: VecDeque::new(),
         };
+        if controller.settings.clocks == Clocks::Measured {
+            controller.clocks.next = Some(now);
+        }
         controller.prepare(now);
         controller
     }
@@ -267,18 +278,21 @@ impl Controller {
     /// Sends a command to every worker that is left; all must answer within `within`.
     fn ask(&mut self, now: Instant, within: Duration, mut command: impl FnMut(WorkerId) -> Command) {
         let mut what = "";
+        // A lost answer is asked for again well before the deadline. A worker that is asked again, while it still performs,
+        // answers both, so nothing is lost by asking early.
+        self.attempt_within = within / ATTEMPTS;
         let alive: Vec<WorkerId> = self.links.alive().collect();
         for worker in alive {
             let command = command(worker);
             what = command.name();
-            let request = self.links.ask(worker, command);
+            let request = self.links.ask(now, worker, command);
             self.send(worker, request);
         }
         self.asked = Some(Asked { what, deadline: now + within, answers: BTreeMap::new(), failed: None });
     }
 
     fn send(&mut self, worker: WorkerId, request: Request) {
-        let within = links::attempt_within(&self.settings, &request.command);
+        let within = self.attempt_within;
         self.outputs.push_back(Output::ToWorker { worker, request, within });
     }
 
@@ -419,6 +433,11 @@ impl Controller {
             );
             return self.fail(now, Failure::new(FailureKind::Unreachable, text));
         }
+        // Only who has looked knows that another round is wanted: where exchanges are slow, the time for it comes before
+        // the first look.
+        if !snapshots.is_empty() && self.probe.again_at <= now && self.probe.rounds < PROBES_MAX {
+            return self.probe(now);
+        }
         self.probe.look_at = Some(now + if snapshots.is_empty() { LOOK_FIRST } else { self.settings.look_again });
     }
 
@@ -474,10 +493,15 @@ impl Controller {
     }
 
     fn ping(&mut self, now: Instant) {
-        let alive: Vec<WorkerId> = self.links.alive().collect();
-        self.outputs.extend(alive.into_iter().map(Output::Ping));
+        let run = self.plan.run;
+        let ping = |worker| {
+            let ping = Ping { run, sent: self.links.offsets(worker).wall_of(now) };
+            Output::Ping { worker, ping }
+        };
+        self.outputs.extend(self.links.alive().map(ping));
         self.clocks.rounds += 1;
-        let pause = if self.clocks.rounds < CLOCK_ROUNDS_FIRST { CLOCK_ROUND } else { self.settings.period };
+        let often = self.settings.period.min(self.settings.lease / PINGS_PER_LEASE);
+        let pause = if self.clocks.rounds < CLOCK_ROUNDS_FIRST { CLOCK_ROUND } else { often };
         self.clocks.next = Some(now + pause);
     }
 
@@ -562,7 +586,7 @@ impl Controller {
                 clocks: self.plan_workers().map(|worker| self.links.offsets(worker)).collect(),
             };
             let report = load.into_report(now, &self.plan, &self.settings, told);
-            self.unsound = unsound(&report);
+            self.unsound = verdict::unsound(&report);
             self.outputs.push_back(Output::Report(Box::new(report)));
         }
         self.tear_down(now);
@@ -602,7 +626,9 @@ impl Controller {
     // What cuts a run short.
 
     fn fail(&mut self, now: Instant, failure: Failure) {
-        self.asked = None;
+        if let Some(asked) = self.asked.take() {
+            self.keep_counts(asked.answers);
+        }
         self.clocks.awaited_until = None;
         if self.phase == Phase::TearDown {
             // The result is out; what cannot be cleaned up is told, and the next step taken.
@@ -687,10 +713,25 @@ impl Controller {
         if !self.links.all_answered() {
             return;
         }
-        let Some(asked) = self.asked.take() else { return };
-        match asked.failed {
-            Some(failure) => self.fail(now, failure),
-            None => self.on_answers(now, asked.what, asked.answers),
+        let Some(mut asked) = self.asked.take() else { return };
+        if let Some(failure) = asked.failed.take() {
+            self.asked = Some(asked);
+            return self.fail(now, failure);
+        }
+        self.on_answers(now, asked.what, asked.answers);
+    }
+
+    /// What some have told of their counts is not lost because others failed.
+    fn keep_counts(&mut self, answers: BTreeMap<WorkerId, Event>) {
+        let read = answers.into_iter().filter_map(|(worker, event)| match event {
+            Event::Read(snapshot) => Some((worker, *snapshot)),
+            _ => None,
+        });
+        let snapshots: BTreeMap<WorkerId, Snapshot> = read.collect();
+        if let Some(load) = self.load.as_mut().filter(|load| load.is_under_way() && !snapshots.is_empty())
+            && let Err(failure) = load.read(snapshots)
+        {
+            self.outputs.push_back(Output::Warning(failure.message));
         }
     }
 
@@ -753,6 +794,7 @@ impl Controller {
 
     fn on_answers(&mut self, now: Instant, what: &'static str, events: BTreeMap<WorkerId, Event>) {
         if self.stop_wanted && self.phase < Phase::Stop {
+            self.keep_counts(events);
             return self.cut_as_wanted(now);
         }
         let mut snapshots = BTreeMap::new();
@@ -769,12 +811,7 @@ impl Controller {
         }
         let read = !snapshots.is_empty();
         match self.phase {
-            Phase::Prepare => {
-                if self.settings.clocks == Clocks::Measured {
-                    self.clocks.next = Some(now);
-                }
-                self.create_topics(now);
-            }
+            Phase::Prepare => self.create_topics(now),
             Phase::CreateTopics => self.create_consumers(now),
             Phase::CreateConsumers => self.create_producers(now),
             Phase::CreateProducers if self.plan.paths() > 0 => self.probe(now),
@@ -849,49 +886,19 @@ impl Controller {
 /// The first look for the probes: on an idle broker they pass within a few milliseconds.
 const LOOK_FIRST: Duration = Duration::from_millis(10);
 
+/// Attempts that fit into the deadline of an exchange, if each takes as long as it may.
+const ATTEMPTS: u32 = 3;
+
 /// The first rounds of questions to the clocks, and the pause between them; then there is one in each period.
 const CLOCK_ROUNDS_FIRST: u32 = 24;
 const CLOCK_ROUND: Duration = Duration::from_millis(10);
+/// Questions within a lease, so that one that is lost does not end it.
+const PINGS_PER_LEASE: u32 = 4;
 /// Rounds to wait for before a load begins.
 const CLOCK_ROUNDS_MIN: u32 = 8;
 
 /// Rounds of probes; after that a path that stays closed is waited for, not probed again.
 const PROBES_MAX: u32 = 20;
-
-/// What makes a finished run not sound.
-fn unsound(report: &Report) -> Vec<String> {
-    let mut reasons = Vec::new();
-    for row in &report.workers {
-        if let Some(lost) = &row.lost
-            && report.partial.is_none()
-        {
-            reasons.push(format!("worker {} ({}) was lost: {}", row.worker.0 + 1, row.name, lost.cause));
-        }
-    }
-    let seen = report.verdict.seen();
-    let corrupted = report.whole.arrivals.corrupted;
-    if report.verdict.lost() > 0 {
-        // A corrupted message arrived, but nobody can tell which one it was.
-        let some =
-            if corrupted > 0 { format!(" whole ({corrupted} messages arrived corrupted)") } else { String::new() };
-        reasons.push(format!("{} acknowledged messages never arrived{some}", report.verdict.lost()));
-    } else if corrupted > 0 {
-        reasons.push(format!("{corrupted} messages arrived corrupted"));
-    }
-    if report.whole.acknowledgements.failed > 0 && report.partial.is_none() {
-        let (failed, sent) = (report.whole.acknowledgements.failed, report.whole.departures.attempted);
-        let cause = report.problems.first().map(|problem| format!(" (most often: {})", problem.what));
-        reasons.push(format!("{failed} of {sent} messages were given up{}", cause.unwrap_or_default()));
-    }
-    if report.backlog.is_some_and(|backlog| backlog.drain.is_none()) && report.partial.is_none() {
-        reasons.push("the backlog was not drained by its deadline".to_owned());
-    }
-    if report.measured.acknowledgements.acked == 0 && report.partial.is_none() {
-        reasons.push("not one message was acknowledged while it was measured".to_owned());
-    }
-    debug_assert!(seen.distinct <= seen.received, "different messages are among those received");
-    reasons
-}
 
 impl Machine for Controller {
     type Input = Input;
@@ -961,11 +968,7 @@ impl Machine for Controller {
         match self.phase {
             Phase::Probe if self.load.is_none() && self.probe.look_at.is_some_and(|at| at <= now) => {
                 self.probe.look_at = None;
-                if self.probe.again_at <= now && self.probe.rounds < PROBES_MAX {
-                    self.probe(now);
-                } else {
-                    self.ask_read(now);
-                }
+                self.ask_read(now);
             }
             Phase::Drain if self.drain.next.is_some_and(|next| next <= now) => {
                 self.drain.next = None;

@@ -171,7 +171,7 @@ fn play(workload: Workload, mut worker: RefWorker, stop_at: Option<Duration>) ->
         let wake = settle(&mut controller, now, |output| {
             match output {
                 Output::ToWorker { request, .. } => requests.push(request),
-                Output::Ping(_) | Output::WorkerLost { .. } => {}
+                Output::Ping { .. } | Output::WorkerLost { .. } => {}
                 Output::Entered(phase) => phases.push(phase),
                 Output::Period(_) => {}
                 Output::Report(made) => report = Some(*made),

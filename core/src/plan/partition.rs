@@ -7,7 +7,7 @@ use rand::Rng;
 use crate::{
     config::workload::RateGoal,
     id::WorkerId,
-    plan::{Plan, Topology, rate::Rate},
+    plan::{Plan, Share, Topology, rate::Rate},
 };
 
 /// Who runs the `nth` producer (or consumer) of `topic`.
@@ -36,7 +36,7 @@ impl Roles {
             return Self { producers: all.clone(), consumers: all };
         };
         assert!(workers > 1, "one worker cannot be split");
-        let producing = if more_consumers { (workers + 2) / 3 } else { workers / 2 } as usize;
+        let producing = if more_consumers { workers.div_ceil(3) } else { workers / 2 } as usize;
         let reversed = |part: &[WorkerId]| part.iter().rev().copied().collect();
         Self { producers: reversed(&all[..producing]), consumers: reversed(&all[producing..]) }
     }
@@ -63,30 +63,156 @@ pub fn suffix(rng: &mut impl Rng) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
+/// What one worker is dealt, as it is shown.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Dealt {
+    /// From 0.
+    pub(crate) worker: WorkerId,
+    /// Topics it sends to or reads from.
+    pub(crate) topics: BTreeSet<u32>,
+    pub(crate) producers: usize,
+    pub(crate) consumers: usize,
+    /// Its part of the total rate; `None` where the rate is still to be found.
+    pub(crate) rate: Option<PartOfRate>,
+}
+
+/// A part of the total rate, which may be none of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct PartOfRate(Option<Rate>);
+
+impl PartOfRate {
+    /// As a floating number, msg/s.
+    pub(crate) fn as_f64(self) -> f64 {
+        self.0.map_or(0.0, Rate::as_f64)
+    }
+}
+
+impl fmt::Display for PartOfRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(rate) => write!(f, "{rate}"),
+            None => f.write_str("0"),
+        }
+    }
+}
+
+impl Dealt {
+    /// Its topics in ranges.
+    pub(crate) fn topics_in_words(&self) -> String {
+        ranges(&self.topics)
+    }
+}
+
+/// What every worker is dealt, in order of the workers: one walk over the plan.
+pub(crate) fn dealt(plan: &Plan) -> Vec<Dealt> {
+    let all = u32::try_from(plan.producers.len()).unwrap_or(u32::MAX);
+    let rate = |producers: usize| match plan.workload.rate {
+        RateGoal::Search => None,
+        RateGoal::Fixed(_) if producers == 0 => Some(PartOfRate(None)),
+        RateGoal::Fixed(total) => {
+            let mine = u32::try_from(producers).unwrap_or(all).min(all);
+            Some(PartOfRate(Rate::per_second(total).map(|total| total.share(mine, all))))
+        }
+    };
+    let one = |(worker, share): (WorkerId, Share<'_>)| {
+        let read = share.consumers.iter().map(|consumer| plan.subscriptions[consumer.subscription.0 as usize].topic.0);
+        Dealt {
+            worker,
+            topics: share.producers.iter().map(|producer| producer.topic.0).chain(read).collect(),
+            producers: share.producers.len(),
+            consumers: share.consumers.len(),
+            rate: rate(share.producers.len()),
+        }
+    };
+    (0..).map(WorkerId).zip(plan.shares()).map(one).collect()
+}
+
+/// More workers than this are not listed one by one, for nobody reads a screen of them: the first and the last, and
+/// between which numbers all lie.
+const LISTED_MAX: usize = 40;
+const LISTED_FIRST: usize = 5;
+const LISTED_LAST: usize = 3;
+
+/// Those of a list that are shown before and after a gap; the second part is empty if all are shown.
+pub(crate) fn listed<T>(all: &[T]) -> (&[T], &[T]) {
+    if all.len() <= LISTED_MAX { (all, &[]) } else { (&all[..LISTED_FIRST], &all[all.len() - LISTED_LAST..]) }
+}
+
+/// Between which numbers the parts of all workers lie.
+pub(crate) fn spread(all: &[Dealt]) -> String {
+    fn between<T: PartialEq + fmt::Display>(least: Option<T>, most: Option<T>) -> String {
+        match (least, most) {
+            (Some(least), Some(most)) if least == most => least.to_string(),
+            (Some(least), Some(most)) => format!("{least} to {most}"),
+            _ => "0".to_owned(),
+        }
+    }
+    let of = |count: fn(&Dealt) -> usize| between(all.iter().map(count).min(), all.iter().map(count).max());
+    let order = |a: &&PartOfRate, b: &&PartOfRate| a.as_f64().total_cmp(&b.as_f64());
+    let rates = || all.iter().filter_map(|dealt| dealt.rate.as_ref());
+    let rate = if rates().next().is_none() {
+        "as holds".to_owned()
+    } else {
+        between(rates().min_by(order), rates().max_by(order))
+    };
+    format!(
+        "each of the {} workers: topics {}, producers {}, msg/s {rate}, consumers {}",
+        all.len(),
+        of(|dealt| dealt.topics.len()),
+        of(|dealt| dealt.producers),
+        of(|dealt| dealt.consumers),
+    )
+}
+
+/// Which workers produce and which consume, and how topics are dealt, in a sentence.
+pub(crate) fn topology_in_words(plan: &Plan) -> String {
+    let workers = plan.workers;
+    if let Topology::Split { more_consumers } = plan.topology {
+        let producing = u32::try_from(Roles::new(workers, plan.topology).producers.len()).unwrap_or(workers);
+        let named = |first: u32, last: u32, does: &str| {
+            if first == last { format!("worker {first} {does}s") } else { format!("workers {first}-{last} {does}") }
+        };
+        let larger = if more_consumers { "; -x gives consumers the larger part" } else { "" };
+        let (produce, consume) = (named(1, producing, "produce"), named(producing + 1, workers, "consume"));
+        return format!("{workers} with split roles: {produce}, {consume}{larger}.");
+    }
+    let topics = plan.workload.topics;
+    if topics >= workers {
+        format!(
+            "{workers}; each produces and consumes. A topic belongs to one worker, with all its producers and consumers: \
+             topic i to worker 1 + i mod {workers}."
+        )
+    } else {
+        format!(
+            "{workers}; each produces and consumes. They are more than the {topics} topic{}, so producers and consumers \
+             are dealt one by one, and messages pass from worker to worker.",
+            plural(topics as usize)
+        )
+    }
+}
+
 /// Writes who produces and consumes what, at what rate, a line per worker.
 pub(super) fn write_placement(plan: &Plan, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let all = u32::try_from(plan.producers.len()).unwrap_or(u32::MAX);
-    for (worker, share) in (0..).map(WorkerId).zip(plan.shares()) {
-        let (producers, consumers) = (share.producers.len(), share.consumers.len());
-        let read = share.consumers.iter().map(|consumer| plan.subscriptions[consumer.subscription.0 as usize].topic.0);
-        let topics: BTreeSet<u32> = share.producers.iter().map(|producer| producer.topic.0).chain(read).collect();
-        let rate = match plan.workload.rate {
-            RateGoal::Search => "as fast as holds".to_owned(),
-            RateGoal::Fixed(_) if producers == 0 => "0 msg/s".to_owned(),
-            RateGoal::Fixed(total) => Rate::per_second(total).map_or_else(String::new, |total| {
-                format!("{} msg/s", total.share(u32::try_from(producers).unwrap_or(all), all))
-            }),
-        };
-        let name = if plan.workers == 1 { "this process".to_owned() } else { worker.to_string() };
+    let all = dealt(plan);
+    let mut line = |dealt: &Dealt| {
+        let (producers, consumers) = (dealt.producers, dealt.consumers);
+        let name = if plan.workers == 1 { "this process".to_owned() } else { format!("worker {}", dealt.worker.0 + 1) };
+        let rate = dealt.rate.map_or("as fast as holds".to_owned(), |rate| format!("{rate} msg/s"));
         writeln!(
             f,
             "  {name}: topics {}; {producers} producer{}, {rate}; {consumers} consumer{}",
-            ranges(&topics),
+            dealt.topics_in_words(),
             plural(producers),
             plural(consumers),
-        )?;
+        )
+    };
+    let (first, last) = listed(&all);
+    first.iter().try_for_each(&mut line)?;
+    if last.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    last.iter().try_for_each(&mut line)?;
+    writeln!(f, "  {}", spread(&all))
 }
 
 /// `s`, unless there is one.
@@ -95,7 +221,11 @@ pub fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
 
-/// `0-3, 7, 9-10`.
+/// Of more ranges than this only the first and the last are shown: every third of 1,000 topics fills no screen.
+const RANGES_MAX: usize = 6;
+const RANGES_FIRST: usize = 3;
+
+/// `0-3, 7, 9-10`; `0, 3, 6, … 999 (334)`.
 fn ranges(numbers: &BTreeSet<u32>) -> String {
     let mut parts: Vec<(u32, u32)> = Vec::new();
     for number in numbers {
@@ -104,8 +234,15 @@ fn ranges(numbers: &BTreeSet<u32>) -> String {
             _ => parts.push((*number, *number)),
         }
     }
-    let show = |(start, end): (u32, u32)| if start == end { start.to_string() } else { format!("{start}-{end}") };
-    if parts.is_empty() { "none".to_owned() } else { parts.into_iter().map(show).collect::<Vec<_>>().join(", ") }
+    let show = |(start, end): &(u32, u32)| if start == end { start.to_string() } else { format!("{start}-{end}") };
+    let list = |parts: &[(u32, u32)]| parts.iter().map(show).collect::<Vec<_>>().join(", ");
+    match parts.as_slice() {
+        [] => "none".to_owned(),
+        [first @ .., last] if parts.len() > RANGES_MAX => {
+            format!("{}, … {} ({})", list(&first[..RANGES_FIRST]), show(last), numbers.len())
+        }
+        all => list(all),
+    }
 }
 
 #[cfg(test)]
@@ -150,10 +287,53 @@ mod tests {
         assert_eq!((of(0), of(1), of(2)), (vec![0, 3, 6, 9], vec![1, 4, 7], vec![2, 5, 8]));
         assert_eq!(
             plan.to_string(),
-            "  worker 0: topics 0, 3, 6, 9; 4 producers, 4000 msg/s; 4 consumers\n  \
-             worker 1: topics 1, 4, 7; 3 producers, 3000 msg/s; 3 consumers\n  \
-             worker 2: topics 2, 5, 8; 3 producers, 3000 msg/s; 3 consumers\n"
+            "  worker 1: topics 0, 3, 6, 9; 4 producers, 4000 msg/s; 4 consumers\n  \
+             worker 2: topics 1, 4, 7; 3 producers, 3000 msg/s; 3 consumers\n  \
+             worker 3: topics 2, 5, 8; 3 producers, 3000 msg/s; 3 consumers\n"
         );
+        assert_eq!(
+            topology_in_words(&plan),
+            "3; each produces and consumes. A topic belongs to one worker, with all its producers and consumers: topic i \
+             to worker 1 + i mod 3."
+        );
+    }
+
+    #[test]
+    fn a_thousand_workers_are_not_listed() {
+        let plan = Plan::new(RunId(1), Seed(1), workload(9_995, 1, 1, 1), 1_000);
+        let text = plan.to_string();
+        assert_eq!(text.lines().count(), 9, "{text}");
+        assert!(text.starts_with("  worker 1: topics 0, 1000, 2000, … 9000 (10); 10 producers, 10.005"), "{text}");
+        let spread =
+            "each of the 1000 workers: topics 9 to 10, producers 9 to 10, msg/s 9.005 to 10.005, consumers 9 to 10";
+        assert!(text.ends_with(&format!("  {spread}\n")), "{text}");
+    }
+
+    #[test]
+    fn the_topology_is_said_in_words() {
+        let words = |topics, workers, topology| {
+            topology_in_words(&Plan::with_topology(RunId(1), Seed(1), workload(topics, 5, 1, 5), workers, topology))
+        };
+        assert_eq!(
+            words(10, 5, Topology::Split { more_consumers: false }),
+            "5 with split roles: workers 1-2 produce, workers 3-5 consume."
+        );
+        assert_eq!(
+            words(10, 3, Topology::Split { more_consumers: true }),
+            "3 with split roles: worker 1 produces, workers 2-3 consume; -x gives consumers the larger part."
+        );
+        assert!(words(1, 2, Topology::Shared).contains("more than the 1 topic, so producers"));
+    }
+
+    /// Who only consumes is dealt no rate, and a rate that is searched is nobody's yet.
+    #[test]
+    fn a_rate_may_be_none_or_unknown() {
+        let split = Topology::Split { more_consumers: false };
+        let plan = Plan::with_topology(RunId(1), Seed(1), workload(2, 1, 1, 1), 2, split);
+        let shown: Vec<_> = dealt(&plan).iter().map(|it| it.rate.map(|rate| rate.to_string())).collect();
+        assert_eq!(shown, [Some("10000".to_owned()), Some("0".to_owned())]);
+        let searching = Workload { rate: RateGoal::Search, ..workload(2, 1, 1, 1) };
+        assert!(dealt(&Plan::new(RunId(1), Seed(1), searching, 2)).iter().all(|it| it.rate.is_none()));
     }
 
     /// Upstream's table for N workers, and its reversed list: of 5, w4 w3 w2 consume, w1 w0 produce.
@@ -202,6 +382,11 @@ mod tests {
             let (least, most) = (counts.values().min().expect("some"), counts.values().max().expect("some"));
             let unit = if topics >= workers { i64::from(producers) } else { 1 };
             prop_assert!(most - least <= unit, "{:?}", counts);
+            let shown = dealt(&plan);
+            prop_assert_eq!(shown.iter().map(|it| it.producers).sum::<usize>(), plan.producers.len());
+            prop_assert_eq!(shown.iter().map(|it| it.consumers).sum::<usize>(), plan.consumers.len());
+            let rate: f64 = shown.iter().filter_map(|it| it.rate).map(PartOfRate::as_f64).sum();
+            prop_assert!(producers == 0 || (rate - 10_000.0).abs() < 1e-6, "the total is dealt, no more and no less: {}", rate);
         }
     }
 }

@@ -28,6 +28,9 @@ pub struct Request {
     pub run: RunId,
     /// Its number within the run, from 1.
     pub number: u64,
+    /// When it was sent, by the worker's own wall clock, as soon as the controller has measured that: the lease counts
+    /// from then. A worker that stood still may find a request in its buffers whose controller is long gone.
+    pub sent: Option<WallTime>,
     /// What to do.
     pub command: Command,
 }
@@ -56,6 +59,16 @@ pub struct Hello {
     pub instance: String,
     /// Who leads the run it obeys; `None` if it is free.
     pub controller: Option<String>,
+}
+
+/// What is asked by `POST /v1/clock`. It also tells a worker that its controller is there: while one worker is slow to set
+/// up, the others hear no command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Ping {
+    /// The run of the controller that asks.
+    pub run: RunId,
+    /// As [`Request::sent`].
+    pub sent: Option<WallTime>,
 }
 
 /// What `POST /v1/clock` answers: when the question arrived and when the answer left, by the worker's wall clock.
@@ -143,14 +156,15 @@ mod tests {
 
     #[test]
     fn trailing_bytes_are_refused() {
-        let mut bytes = encode(&Request { version: VERSION, run: RunId(1), number: 1, command: Command::Probe });
+        let mut bytes =
+            encode(&Request { version: VERSION, run: RunId(1), number: 1, sent: None, command: Command::Probe });
         bytes.push(0);
         assert!(matches!(decode::<Request>(&bytes), Err(DecodeError::Malformed(_))));
     }
 
     #[test]
     fn another_version_is_told_from_garbage() {
-        let request = Request { version: 7, run: RunId(1), number: 1, command: Command::Probe };
+        let request = Request { version: 7, run: RunId(1), number: 1, sent: None, command: Command::Probe };
         assert_eq!(decode_request(&encode(&request)), Err(DecodeError::OtherVersion(7)));
         assert!(matches!(decode_request(&[1, 2]), Err(DecodeError::Malformed(_))));
     }

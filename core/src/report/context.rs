@@ -4,13 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::fleet;
 use crate::{
-    config::{
-        driver::{DriverConfig, DriverKind},
-        workload::RateGoal,
-    },
-    id::WorkerId,
-    plan::{Plan, rate::Rate},
+    config::driver::{DriverConfig, DriverKind},
+    plan::{Plan, Topology, partition},
 };
 
 /// Facts that the core cannot know by itself. What is unknown stays out of the result.
@@ -32,6 +29,8 @@ pub struct Context {
     pub ended: Option<String>,
     /// Which keys the result has.
     pub format: ResultFormat,
+    /// Addresses of the workers, in order; empty if the one worker is this process.
+    pub workers: Vec<String>,
 }
 
 /// A machine.
@@ -74,6 +73,7 @@ impl Context {
             started: None,
             ended: None,
             format: ResultFormat::Omb,
+            workers: Vec::new(),
         }
     }
 
@@ -116,28 +116,29 @@ pub(super) fn insert_known(map: &mut Map<String, Value>, key: &str, value: Optio
 /// Who does what, in numbers: a line per worker, not per producer, for there may be a million of them.
 #[must_use]
 pub fn plan_json(plan: &Plan) -> Value {
-    let producers = u32::try_from(plan.producers.len()).unwrap_or(u32::MAX);
-    let placement: Vec<Value> = (0..plan.workers)
-        .map(WorkerId)
-        .map(|worker| {
-            let mine = plan.producers_of(worker).count();
+    let placement: Vec<Value> = partition::dealt(plan)
+        .into_iter()
+        .map(|dealt| {
             let mut row = Map::new();
-            row.insert("worker".to_owned(), worker.0.into());
-            row.insert("producers".to_owned(), mine.into());
-            row.insert("consumers".to_owned(), plan.consumers_of(worker).count().into());
-            let rate = match (plan.workload.rate, u32::try_from(mine).unwrap_or(u32::MAX)) {
-                (RateGoal::Search, _) => None,
-                (RateGoal::Fixed(_), 0) => Some(0.0),
-                (RateGoal::Fixed(total), mine) => {
-                    Rate::per_second(total).map(|total| total.share(mine.min(producers), producers).as_f64())
-                }
-            };
-            insert_known(&mut row, "targetPerSecond", rate);
+            row.insert("worker".to_owned(), fleet::number(dealt.worker).into());
+            row.insert("topics".to_owned(), dealt.topics.len().into());
+            row.insert("producers".to_owned(), dealt.producers.into());
+            row.insert("consumers".to_owned(), dealt.consumers.into());
+            insert_known(&mut row, "targetPerSecond", dealt.rate.map(partition::PartOfRate::as_f64));
             row.into()
         })
         .collect();
     let mut map = Map::new();
     map.insert("workers".to_owned(), plan.workers.into());
+    map.insert(
+        "topology".to_owned(),
+        match plan.topology {
+            Topology::Shared => "shared",
+            Topology::Split { more_consumers: false } => "split",
+            Topology::Split { more_consumers: true } => "split, more consumers",
+        }
+        .into(),
+    );
     map.insert("topics".to_owned(), plan.topics.len().into());
     map.insert("partitionsPerTopic".to_owned(), plan.workload.partitions_per_topic.into());
     map.insert("producers".to_owned(), plan.producers.len().into());

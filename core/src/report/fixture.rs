@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use proptest::prelude::*;
 
 use super::{
-    Drained, Period, Phase, Report, Verdict,
+    Drained, Lost, Period, Phase, Report, Verdict, WorkerClock, WorkerPeriod, WorkerRow,
     context::{Context, Host},
     sums::{self, Sums},
 };
@@ -14,7 +14,7 @@ use crate::{
         driver::{DriverConfig, DriverKind, KafkaConfig},
         workload::{CatchUp, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
     },
-    id::{RunId, SubscriptionId},
+    id::{RunId, SubscriptionId, WorkerId},
     plan::Plan,
     protocol::event::{Missing, Process},
     seed::Seed,
@@ -154,6 +154,108 @@ pub(crate) fn of(periods: Vec<Period>, rest: Totals) -> Report {
         problems: Vec::new(),
         partial: None,
     }
+}
+
+/// Addresses of two workers.
+pub(crate) fn addresses() -> Vec<String> {
+    ["http://10.0.0.1:8080", "http://10.0.0.2:8080"].map(str::to_owned).into()
+}
+
+/// [`report`], by two workers, each with one topic and half of everything.
+pub(crate) fn fleet() -> Report {
+    let mut report = report();
+    report.plan = Plan::new(RunId(0xab), Seed(7), workload(), 2);
+    report.workers = (0..).zip(addresses()).map(|(worker, name)| row(worker, name)).collect();
+    report
+}
+
+/// What a worker does that is dealt 5 of 10 producers of 1,000 msg/s, and does it well.
+pub(crate) fn row(worker: u32, name: String) -> WorkerRow {
+    WorkerRow {
+        worker: WorkerId(worker),
+        name,
+        producers: 5,
+        consumers: 2,
+        measured_for: Duration::from_secs(24),
+        attempted: 12_000,
+        acked: 12_000,
+        acked_bytes: 12_000 * 1_024,
+        received: 24_000,
+        received_bytes: 24_000 * 1_024,
+        cpu: Duration::from_millis(600),
+        net_received_bytes: 24_600_000,
+        net_sent_bytes: 12_400_000,
+        process: Process {
+            cpu: Duration::from_millis(650),
+            memory_bytes: 45_000_000,
+            memory_bytes_max: 47_000_000,
+            cores: 4,
+            ..Process::default()
+        },
+        schedule_error: [15_000, 24_800, 25_000],
+        schedule_lag: Duration::from_micros(20),
+        clock: Some(WorkerClock {
+            error: Duration::from_micros(120 + 10 * u64::from(worker)),
+            drift_ppm: Some((3.125 - 5.0 * f64::from(worker), 0.25)),
+            contradictions: 50,
+        }),
+        lost: None,
+    }
+}
+
+/// The periods of [`fleet`] as they arrive, with each worker's part.
+pub(crate) fn fleet_periods() -> Vec<Period> {
+    let part = |worker| WorkerPeriod {
+        worker: WorkerId(worker),
+        elapsed: Duration::from_secs(1),
+        attempted: 500,
+        acked: 500,
+        received: 1_000,
+        schedule_lag: Duration::from_micros(20),
+        cpu: Duration::from_millis(25),
+        received_bytes: 1_025_000,
+        sent_bytes: 516_000,
+    };
+    let with = |period| Period { workers: vec![part(0), part(1)], ..period };
+    fleet().periods.iter().map(with).collect()
+}
+
+/// A worker's row whose every number may be anything.
+pub(crate) fn any_row() -> impl Strategy<Value = WorkerRow> {
+    let clock = prop::option::of((any::<u32>(), prop::option::of((-1e6..1e6, 0.0..1e3))));
+    let lost = prop::option::of((any::<u64>(), ".{0,20}"));
+    (any::<[u64; 20]>(), 0..1_000_u32, ".{0,20}", clock, lost).prop_map(|(n, worker, name, clock, lost)| WorkerRow {
+        worker: WorkerId(worker),
+        name,
+        producers: worker / 2,
+        consumers: worker / 3,
+        measured_for: Duration::from_nanos(n[0]),
+        attempted: n[1],
+        acked: n[2],
+        acked_bytes: n[3],
+        received: n[4],
+        received_bytes: n[5],
+        cpu: Duration::from_nanos(n[6]),
+        net_received_bytes: n[7],
+        net_sent_bytes: n[8],
+        process: Process {
+            cpu: Duration::from_nanos(n[9]),
+            broker_cpu: Duration::from_nanos(n[10]),
+            memory_bytes: n[11],
+            memory_bytes_max: n[12],
+            cores: worker % 130,
+            received_bytes: n[13],
+            sent_bytes: n[14],
+        },
+        schedule_error: [n[15], n[16], n[17]],
+        schedule_lag: Duration::from_nanos(n[18]),
+        clock: clock.map(|(error, drift_ppm)| WorkerClock {
+            error: Duration::from_nanos(u64::from(error)),
+            drift_ppm,
+            contradictions: n[19],
+        }),
+        lost: lost.map(|(after, cause)| Lost { worker: WorkerId(worker), after: Duration::from_nanos(after), cause }),
+    })
 }
 
 /// A period whose every number may be anything.

@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 use super::{
     Period, Phase, Report,
     context::{Context, ResultFormat, insert_known, plan_json},
+    fleet,
     histogram::{self, millis, quantile_map, whole_micros},
+    limit,
     quantity::{per_second, real, rfc3339},
     verdict::{self, latencies},
 };
@@ -249,10 +251,16 @@ fn ours(report: &Report, context: &Context, series: Series) -> Value {
     put("workload", plan.workload.resolved());
     put("driver", context.driver.resolved());
     put("plan", plan_json(plan));
-    put("verdict", verdict_json(report));
+    put("verdict", verdict_json(report, context));
     put("notes", verdict::notes(report, context).into());
     put("rates", rates_json(report));
     put("client", client_json(report));
+    if !report.workers.is_empty() {
+        put("workers", fleet::workers_json(report));
+    }
+    if let Some(clocks) = fleet::clocks_json(report) {
+        put("clocks", clocks);
+    }
     if let Some(search) = search_json(report) {
         put("search", search);
     }
@@ -273,7 +281,7 @@ fn ours(report: &Report, context: &Context, series: Series) -> Value {
     map.into()
 }
 
-fn verdict_json(report: &Report) -> Value {
+fn verdict_json(report: &Report, context: &Context) -> Value {
     let (verdict, arrivals) = (&report.verdict, &report.whole.arrivals);
     let seen = verdict.seen();
     let all = verdict.subscriptions.len() <= SUBSCRIPTIONS_LISTED;
@@ -299,7 +307,7 @@ fn verdict_json(report: &Report) -> Value {
         })
         .collect();
     let confirmed: u64 = verdict.subscriptions.values().map(|(_, missing)| missing.confirmed).sum();
-    json!({
+    let mut judged = json!({
         "outcome": verdict::outcome(report).as_str(),
         "sentence": verdict::headline(report),
         "drained": verdict.drained.as_str(),
@@ -314,8 +322,15 @@ fn verdict_json(report: &Report) -> Value {
         "headerless": arrivals.headerless,
         "beforeIntended": arrivals.before_intended,
         "subscriptionsInAll": verdict.subscriptions.len(),
+        "subscriptionsUnverified": verdict.unverified,
         "subscriptions": subscriptions,
-    })
+    });
+    if let Some(limit) = limit::limit(report, context) {
+        judged["limit"] = limit.side.as_str().into();
+        judged["limitReason"] = limit.reason.into();
+        judged["limitWorkers"] = limit.workers.into_iter().map(fleet::number).collect();
+    }
+    judged
 }
 
 /// Means over what was measured.
@@ -499,7 +514,8 @@ mod tests {
     use super::*;
     use crate::{
         config::{Leniency, workload},
-        report::fixture,
+        id::WorkerId,
+        report::{Lost, fixture},
     };
 
     /// What may stand under one of upstream's keys.
@@ -670,6 +686,55 @@ mod tests {
         let text = ours["histograms"]["publishFromIntended"]["data"].as_str().expect("text");
         let back = histogram::decode(text, 0).expect("our own");
         assert_eq!(back, report.answered().acknowledgements.from_intended);
+    }
+
+    #[test]
+    fn a_fleet_tells_of_each_worker() {
+        let mut report = fixture::fleet();
+        report.workers[1].clock = None;
+        report.workers[1].lost = Some(Lost {
+            worker: WorkerId(1),
+            after: Duration::from_millis(12_500),
+            cause: "it fell silent".to_owned(),
+        });
+        report.verdict.unverified = 2;
+        report.clock_error = Some(Duration::from_micros(250));
+        let value = result(&report, &fixture::context());
+        fits_upstream(&value);
+        holds_no_null(&value, "");
+        let ours = &value["omb"];
+        assert_eq!(
+            ours["workers"][0],
+            json!({
+                "worker": 1, "address": "http://10.0.0.1:8080", "producers": 5, "consumers": 2,
+                "measuredSeconds": 24.0, "targetPerSecond": 500.0, "sentPerSecond": 500.0, "sentShareOfTarget": 1.0,
+                "ackedPerSecond": 500.0, "ackedBytesPerSecond": 512_000.0,
+                "receivedPerSecond": 1_000.0, "receivedBytesPerSecond": 1_024_000.0,
+                "attempted": 12_000, "acked": 12_000, "ackedBytes": 12_288_000,
+                "received": 24_000, "receivedBytes": 24_576_000,
+                "cpuSeconds": 0.6, "coresUsed": 0.6 / 24.0, "cores": 4,
+                "memoryBytes": 45_000_000, "memoryBytesMax": 47_000_000,
+                "networkReceivedBytesPerSecond": 1_025_000.0, "networkSentBytesPerSecond": 12_400_000.0 / 24.0,
+                "scheduleError": { "p50Ns": 15_000, "p99Ns": 24_800, "maxNs": 25_000 }, "scheduleLagNs": 20_000,
+                "clock": { "errorNs": 120_000, "driftPpm": 3.125, "driftErrorPpm": 0.25, "contradictions": 50 },
+            })
+        );
+        assert_eq!(ours["workers"][1]["lost"], json!({ "afterSeconds": 12.5, "cause": "it fell silent" }));
+        assert_eq!(ours["clocks"]["endToEndErrorNs"], 250_000);
+        let verdict = &ours["verdict"];
+        assert_eq!((&verdict["outcome"], &verdict["subscriptionsUnverified"]), (&json!("partly checked"), &json!(2)));
+        assert_eq!((&verdict["limit"], &verdict["limitWorkers"]), (&json!("neither"), &json!([])));
+        assert!(verdict["limitReason"].as_str().is_some_and(|reason| reason.contains("1,000 of 1,000 msg/s")));
+        let placement = &ours["plan"]["placement"];
+        assert_eq!(
+            placement[1],
+            json!({ "worker": 2, "topics": 1, "producers": 5, "consumers": 2, "targetPerSecond": 500.0 })
+        );
+        assert_eq!(
+            result(&fixture::report(), &fixture::context())["omb"].get("workers"),
+            None,
+            "one process is no fleet"
+        );
     }
 
     #[test]

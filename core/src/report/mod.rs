@@ -16,8 +16,10 @@
 pub mod context;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod fleet;
 pub mod histogram;
 pub mod json;
+pub mod limit;
 pub mod metrics;
 pub mod periods;
 mod phase;

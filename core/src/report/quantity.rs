@@ -115,6 +115,13 @@ pub fn counted(count: u64, noun: &str) -> String {
     format!("{} {noun}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 
+/// A text as the beginning of a sentence.
+#[must_use]
+pub fn uppercase(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
 /// An instant in UTC by RFC 3339, to the millisecond: `2026-01-04T12:30:00.250Z`.
 #[must_use]
 pub fn rfc3339(at: WallTime) -> String {

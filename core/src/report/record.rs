@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
 use super::{
-    BacklogTimes, Found, Period, Periods, Phase, Report, Verdict, WorkerRow,
+    BacklogTimes, Found, Lost, Period, Periods, Phase, Report, Verdict, WorkerPeriod, WorkerRow,
     context::{Context, Host, plan_json},
     histogram,
     json::counts_json,
@@ -29,8 +29,8 @@ use crate::{
         driver::DriverConfig,
         workload::{PayloadSource, Workload},
     },
-    id::{RunId, SubscriptionId},
-    plan::{Plan, Topology},
+    id::{RunId, SubscriptionId, WorkerId},
+    plan::{Plan, Share, Topology},
     protocol::event::{Problem, Process},
     seed::Seed,
     stats::{
@@ -81,6 +81,8 @@ pub struct Recording {
     pub header: Value,
     /// Every period, in order.
     pub periods: Periods,
+    /// Each worker's part as far as the periods tell it, for a record that breaks off; empty if there is but one.
+    pub workers: Vec<WorkerRow>,
     /// How it ended; `None` if the process died before it could say so, or if it had no result.
     pub end: Option<Ending>,
     /// Why it ended without a result.
@@ -150,6 +152,59 @@ struct Tail {
     problems: Vec<Problem>,
 }
 
+/// One worker's part of a period, as it stands in a record.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WorkerLine {
+    /// From 1.
+    worker: u32,
+    elapsed_ns: u64,
+    attempted: u64,
+    acked: u64,
+    received: u64,
+    schedule_lag_ns: u64,
+    cpu_ns: u64,
+    network_received_bytes: u64,
+    network_sent_bytes: u64,
+    /// For people: it follows from the others.
+    #[serde(default)]
+    sent_per_second: f64,
+}
+
+impl WorkerLine {
+    fn of(part: &WorkerPeriod) -> Self {
+        Self {
+            worker: part.worker.0.saturating_add(1),
+            elapsed_ns: nanos(part.elapsed),
+            attempted: part.attempted,
+            acked: part.acked,
+            received: part.received,
+            schedule_lag_ns: nanos(part.schedule_lag),
+            cpu_ns: nanos(part.cpu),
+            network_received_bytes: part.received_bytes,
+            network_sent_bytes: part.sent_bytes,
+            sent_per_second: per_second(part.attempted, part.elapsed),
+        }
+    }
+
+    /// Adds what was counted to the worker's row.
+    fn add_to(&self, row: &mut WorkerRow, message_size: u64) {
+        row.measured_for = row.measured_for.saturating_add(Duration::from_nanos(self.elapsed_ns));
+        row.cpu = row.cpu.saturating_add(Duration::from_nanos(self.cpu_ns));
+        for (sum, more) in [
+            (&mut row.attempted, self.attempted),
+            (&mut row.acked, self.acked),
+            (&mut row.acked_bytes, self.acked.saturating_mul(message_size)),
+            (&mut row.received, self.received),
+            (&mut row.received_bytes, self.received.saturating_mul(message_size)),
+            (&mut row.net_received_bytes, self.network_received_bytes),
+            (&mut row.net_sent_bytes, self.network_sent_bytes),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+    }
+}
+
 /// The first line, without its end. `system` is what the messaging system says of itself, where it is known by then.
 #[must_use]
 pub fn header(plan: &Plan, context: &Context, system: Option<&str>) -> String {
@@ -175,6 +230,9 @@ pub fn header(plan: &Plan, context: &Context, system: Option<&str>) -> String {
     put("workload", plan.workload.resolved());
     put("driver", context.driver.resolved());
     put("plan", plan_json(plan));
+    if !context.workers.is_empty() {
+        put("workers", context.workers.clone().into());
+    }
     put("histograms", json!({ "encoding": histogram::ENCODING, "unit": "ns" }));
     put("origin", plain(&origin));
     Value::from(map).to_string()
@@ -194,7 +252,7 @@ pub fn period(period: &Period) -> String {
     });
     let mut line = json!({ "kind": "period", "frame": plain(&frame), "rates": rates, "totals": totals_out(totals) });
     if !period.workers.is_empty() {
-        line["workers"] = plain(&period.workers);
+        line["workers"] = period.workers.iter().map(|part| plain(&WorkerLine::of(part))).collect();
     }
     line.to_string()
 }
@@ -347,6 +405,7 @@ pub fn parse(text: &str) -> Result<Recording, RecordError> {
         system: text_of(&header["system"]),
         header,
         periods: Periods::new(),
+        workers: Vec::new(),
         end: None,
         without_result: None,
         torn: false,
@@ -366,7 +425,13 @@ impl Recording {
     fn take(&mut self, line: &str) -> Result<(), String> {
         let value: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
         match value["kind"].as_str() {
-            Some("period") => self.periods.push(&period_in(&value)?),
+            Some("period") => {
+                let period = period_in(&value)?;
+                if value.get("workers").is_some() {
+                    self.take_workers(&period, &field::<Vec<WorkerLine>>(&value, "workers")?)?;
+                }
+                self.periods.push(&period);
+            }
             Some("end") => {
                 self.end = end_in(&value)?;
                 match &self.end {
@@ -378,6 +443,45 @@ impl Recording {
             None => return Err("it has no kind".to_owned()),
         }
         Ok(())
+    }
+
+    /// Adds the workers' parts of a period. Whoever is no longer among them was lost by then.
+    fn take_workers(&mut self, period: &Period, lines: &[WorkerLine]) -> Result<(), String> {
+        let all = self.plan.workers;
+        if let Some(stranger) = lines.iter().find(|line| line.worker == 0 || line.worker > all) {
+            return Err(format!("workers: there is no worker {} of {all}", stranger.worker));
+        }
+        if self.workers.is_empty() {
+            self.workers = self.rows();
+        }
+        let mut heard = vec![false; self.workers.len()];
+        for line in lines {
+            let at = line.worker as usize - 1;
+            heard[at] = true;
+            let row = &mut self.workers[at];
+            row.schedule_lag = Duration::from_nanos(line.schedule_lag_ns);
+            if period.phase.counts() {
+                line.add_to(row, u64::from(self.plan.workload.message_size));
+            }
+        }
+        for (row, _) in self.workers.iter_mut().zip(heard).filter(|(row, heard)| !heard && row.lost.is_none()) {
+            let cause = "its numbers end here; why, the record does not say".to_owned();
+            row.lost = Some(Lost { worker: row.worker, after: period.at, cause });
+        }
+        Ok(())
+    }
+
+    /// A row per worker, with what it was dealt and nothing counted.
+    fn rows(&self) -> Vec<WorkerRow> {
+        let addresses = self.context().workers;
+        let row = |(worker, share): (WorkerId, Share<'_>)| WorkerRow {
+            worker,
+            name: addresses.get(worker.0 as usize).cloned().unwrap_or_default(),
+            producers: u32::try_from(share.producers.len()).unwrap_or(u32::MAX),
+            consumers: u32::try_from(share.consumers.len()).unwrap_or(u32::MAX),
+            ..WorkerRow::default()
+        };
+        (0..).map(WorkerId).zip(self.plan.shares()).map(row).collect()
     }
 
     /// What a result says beside the measurement, as the header tells it. When the run ended it does not tell, and what was
@@ -401,6 +505,7 @@ impl Recording {
             memory_bytes: host["memoryBytes"].as_u64(),
         };
         context.started = text(&self.header["started"]);
+        context.workers = self.header["workers"].as_array().into_iter().flatten().filter_map(text).collect();
         context
     }
 
@@ -412,7 +517,7 @@ impl Recording {
             let why = self
                 .without_result
                 .unwrap_or_else(|| format!("the record breaks off{torn}: the process ended before the run did"));
-            unfinished(&self.periods, self.system, why)
+            unfinished(&self.periods, self.workers, self.system, why)
         });
         let mut phases = Vec::new();
         for Period { phase, elapsed, totals, .. } in self.periods.iter() {
@@ -444,7 +549,7 @@ impl Recording {
 }
 
 /// The end of a run that could not say how it ended, as far as its periods tell.
-fn unfinished(periods: &Periods, system: String, why: String) -> Ending {
+fn unfinished(periods: &Periods, workers: Vec<WorkerRow>, system: String, why: String) -> Ending {
     let started = periods.frames().next().map_or(0, |first| first.wall.0.saturating_sub(nanos(first.at)));
     // CPU is cumulative: what a period used is the difference to the one before it.
     let pairs = periods.frames().skip(1).zip(periods.frames());
@@ -459,7 +564,7 @@ fn unfinished(periods: &Periods, system: String, why: String) -> Ending {
         rest: Totals::default(),
         client_cpu,
         process: periods.frames().last().map(|frame| frame.process).unwrap_or_default(),
-        workers: Vec::new(),
+        workers,
         clock_error: None,
         found: None,
         backlog: None,
@@ -510,6 +615,45 @@ mod tests {
         assert_eq!((partial.started, partial.measured_for), (report.started, Duration::from_secs(7)));
         assert!(partial.partial.is_some_and(|reason| reason.contains("breaks off")));
         assert_eq!(partial.client_cpu, Duration::from_millis(350));
+    }
+
+    /// The controller was killed: what each worker did until then is in the lines, and who was lost before.
+    #[test]
+    fn a_record_that_breaks_off_tells_of_each_worker() {
+        let context = Context { workers: fixture::addresses(), ..fixture::context() };
+        let mut text = header(&fixture::fleet().plan, &context, None) + "\n";
+        for (n, mut one) in fixture::fleet_periods().into_iter().enumerate().take(12) {
+            one.workers.truncate(if n < 7 { 2 } else { 1 });
+            text += &(period(&one) + "\n");
+        }
+        let recording = parse(&text).expect("our own");
+        assert_eq!(recording.context().workers, fixture::addresses());
+        let report = recording.into_report();
+        let [first, second] = report.workers.as_slice() else { panic!("two workers: {:?}", report.workers) };
+        assert_eq!((first.name.as_str(), first.producers, first.consumers), ("http://10.0.0.1:8080", 5, 2));
+        assert_eq!((first.measured_for, first.acked), (Duration::from_secs(10), 5_000), "2 s of warm-up do not count");
+        assert_eq!((second.acked, second.cpu), (2_500, Duration::from_millis(125)));
+        assert_eq!((first.lost.as_ref(), second.lost.as_ref().map(|it| it.after.as_secs())), (None, Some(8)));
+        assert_eq!((first.net_sent_bytes, first.received_bytes), (5_160_000, 10_240_000));
+    }
+
+    #[test]
+    fn workers_are_counted_from_one_and_strangers_refused() {
+        let one = period(&fixture::fleet_periods()[0]);
+        let line: Value = serde_json::from_str(&one).expect("JSON");
+        assert_eq!(line["workers"][1]["worker"], 2);
+        assert_eq!(line["workers"][1]["sentPerSecond"], 500.0);
+        for stranger in ["0", "3"] {
+            let text = format!(
+                "{}\n{}\n{one}\n",
+                header(&fixture::fleet().plan, &fixture::context(), None),
+                one.replace("\"worker\":2", &format!("\"worker\":{stranger}"))
+            );
+            let Err(RecordError::Broken { line: 2, why }) = parse(&text) else {
+                panic!("worker {stranger} is not there")
+            };
+            assert!(why.contains(&format!("no worker {stranger} of 2")), "{why}");
+        }
     }
 
     #[test]
@@ -567,6 +711,48 @@ mod tests {
             prop_assert!((whole..=whole + 1).contains(&(recording.periods.len() + usize::from(recording.end.is_some()))));
             let first: Periods = report.periods.iter().take(recording.periods.len()).collect();
             prop_assert_eq!(&recording.periods, &first);
+        }
+
+        /// The same for a fleet: every new number, clocks, losses; and cut anywhere it still makes a result.
+        #[test]
+        fn what_was_written_of_workers_is_read(
+            rows in prop::collection::vec(fixture::any_row(), 0..4), clock_error in prop::option::of(any::<u64>()),
+            unverified in any::<u32>(), cut in any::<prop::sample::Index>(),
+        ) {
+            let mut report = fixture::fleet();
+            report.periods = fixture::fleet_periods().into_iter().take(4).collect();
+            let (workers, clock_error) = (rows, clock_error.map(Duration::from_nanos));
+            report = Report { workers, clock_error, ..fixture::of(report.periods.iter().collect(), fixture::totals(3, 3)) };
+            report.plan = fixture::fleet().plan;
+            report.verdict.unverified = unverified;
+            let mut text = header(&report.plan, &fixture::context(), None) + "\n";
+            fixture::fleet_periods().iter().take(4).for_each(|one| text += &(period(one) + "\n"));
+            text += &(end(&report) + "\n");
+            let again = parse(&text).expect("our own").into_report();
+            prop_assert_eq!(&again.workers, &report.workers);
+            prop_assert!(again == report, "something else than the workers is not as it was");
+            // Whatever the numbers, they can be shown.
+            let shown = crate::report::table::result(&again, &fixture::context(), &[], 100);
+            prop_assert!(again.workers.is_empty() || shown.contains("dealt/s"), "{}", shown);
+            let value = crate::report::json::result(&again, &fixture::context());
+            prop_assert_eq!(value["omb"]["workers"].as_array().map_or(0, Vec::len), again.workers.len());
+
+            let header_len = text.find('\n').expect("lines");
+            let mut cut = header_len + cut.index(text.len() - header_len);
+            while !text.is_char_boundary(cut) {
+                cut -= 1;
+            }
+            let recording = parse(&text[..cut]).expect("only its last line is torn");
+            let (periods, ended) = (recording.periods.len() as u64, recording.end.is_some());
+            let partial = recording.into_report();
+            let measured = 500 * periods.saturating_sub(2);
+            prop_assert!(ended || partial.workers.iter().all(|row| row.acked == measured && row.lost.is_none()));
+            let told = if periods > 0 { 2 } else { 0 };
+            prop_assert!(ended || partial.workers.len() == told);
+            let text = crate::report::table::result(&partial, &fixture::context(), &[], 100);
+            prop_assert!(ended || text.contains("PARTIAL"), "{}", text);
+            let value = crate::report::json::result(&partial, &fixture::context());
+            prop_assert!(!value.to_string().contains("null"), "{}", value);
         }
     }
 }

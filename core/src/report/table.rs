@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use super::{
-    Period, Report,
+    Period, Report, WorkerRow,
     context::Context,
+    fleet,
     json::cpu_per_message,
-    quantity::{bytes, counted, grouped, latency, per_second, rate, real, span, three_digits},
+    limit,
+    quantity::{bytes, counted, grouped, latency, per_second, rate, real, span, three_digits, uppercase},
     verdict::{self, latencies},
 };
 use crate::{
@@ -15,7 +17,11 @@ use crate::{
         workload::{CatchUp, PayloadSource, RateGoal, Workload},
     },
     load::header,
-    plan::{Plan, rate::Rate},
+    plan::{
+        Plan,
+        partition::{self, Dealt},
+        rate::Rate,
+    },
     stats::latency::Latency,
 };
 
@@ -45,11 +51,19 @@ pub fn result(report: &Report, context: &Context, written: &[&str], width: usize
     for note in verdict::notes(report, context) {
         wrap(&note, "  - ", "    ", width).iter().for_each(|wrapped| line(wrapped));
     }
+    if let Some(limit) = limit::limit(report, context) {
+        line("");
+        wrap(&limit.reason, INDENT, INDENT, width).iter().for_each(|wrapped| line(wrapped));
+    }
     line("");
     rates(report).lines().iter().for_each(|row| line(row));
     line("");
     latency_table(report, width).iter().for_each(|row| line(row));
     line("");
+    if !report.workers.is_empty() {
+        workers(report, width).iter().for_each(|row| line(row));
+        line("");
+    }
     wrap(&client(report, context), INDENT, INDENT, width).iter().for_each(|wrapped| line(wrapped));
     for path in written {
         line(&format!("{INDENT}Written to {path}"));
@@ -58,13 +72,21 @@ pub fn result(report: &Report, context: &Context, written: &[&str], width: usize
 }
 
 /// Cells in rows; the first row is the heading, the first column names the rows and stands to the left.
-struct Grid(Vec<Vec<String>>);
+struct Grid {
+    rows: Vec<Vec<String>>,
+    /// Other columns that stand to the left: texts, not numbers.
+    texts: Vec<usize>,
+}
 
 impl Grid {
+    fn new(rows: Vec<Vec<String>>) -> Self {
+        Self { rows, texts: Vec::new() }
+    }
+
     fn widths(&self) -> Vec<usize> {
-        let columns = self.0.iter().map(Vec::len).max().unwrap_or(0);
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
-            self.0.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
         (0..columns).map(width).collect()
     }
@@ -75,14 +97,49 @@ impl Grid {
     }
 
     fn lines(&self) -> Vec<String> {
+        self.lines_of(&(0..self.widths().len()).collect::<Vec<_>>())
+    }
+
+    fn lines_of(&self, columns: &[usize]) -> Vec<String> {
         let widths = self.widths();
         let line = |row: &Vec<String>| {
-            let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
-                if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+            let cells = columns.iter().filter_map(|column| Some((*column, row.get(*column)?))).map(|(column, cell)| {
+                let width = widths[column];
+                if column == 0 || self.texts.contains(&column) {
+                    format!("{cell:<width$}")
+                } else {
+                    format!("{cell:>width$}")
+                }
             });
-            format!("{INDENT}{}", cells.collect::<Vec<_>>().join(&" ".repeat(GAP)))
+            let line = format!("{INDENT}{}", cells.collect::<Vec<_>>().join(&" ".repeat(GAP)));
+            line.trim_end().to_owned()
         };
-        self.0.iter().map(line).collect()
+        self.rows.iter().map(line).collect()
+    }
+
+    /// In lines of at most `width` characters: columns that find no room stand below, after the first one again.
+    fn folded(&self, width: usize) -> Vec<String> {
+        let widths = self.widths();
+        let first = INDENT.len() + widths.first().copied().unwrap_or(0);
+        let (mut parts, mut used) = (vec![vec![0]], first);
+        for (column, wide) in widths.iter().enumerate().skip(1) {
+            if used + GAP + wide > width && used > first {
+                parts.push(vec![0]);
+                used = first;
+            }
+            used += GAP + wide;
+            if let Some(part) = parts.last_mut() {
+                part.push(column);
+            }
+        }
+        let mut lines = Vec::new();
+        for part in parts {
+            if !lines.is_empty() {
+                lines.push(String::new());
+            }
+            lines.extend(self.lines_of(&part));
+        }
+        lines
     }
 }
 
@@ -136,7 +193,7 @@ fn rates(report: &Report) -> Grid {
     if !report.plan.consumers.is_empty() {
         rows.push(row("received", measured.arrivals.received, measured.arrivals.received_bytes));
     }
-    Grid(rows)
+    Grid::new(rows)
 }
 
 /// To a tenth of a second where it is longer than one: 60.0004 s is `1 min`.
@@ -176,7 +233,7 @@ fn latency_table(report: &Report, width: usize) -> Vec<String> {
     rows.extend(
         shown.iter().map(|(_, name, samples)| [(*name).to_owned()].into_iter().chain(values(samples)).collect()),
     );
-    let wide = Grid(rows);
+    let wide = Grid::new(rows);
     if wide.width() <= width {
         return wide.lines();
     }
@@ -187,8 +244,8 @@ fn latency_table(report: &Report, width: usize) -> Vec<String> {
         above.push(what.to_owned());
         below.push(of.trim().to_owned());
     }
-    let turned = (1..wide.0[0].len()).map(|column| wide.0.iter().map(|row| row[column].clone()).collect());
-    Grid([above, below].into_iter().chain(turned).collect()).lines()
+    let turned = (1..wide.rows[0].len()).map(|column| wide.rows.iter().map(|row| row[column].clone()).collect());
+    Grid::new([above, below].into_iter().chain(turned).collect()).lines()
 }
 
 fn client(report: &Report, context: &Context) -> String {
@@ -200,7 +257,107 @@ fn client(report: &Report, context: &Context) -> String {
         bytes(report.process.memory_bytes),
         bytes(report.process.memory_bytes_max)
     );
-    format!("{cpu}{each}; {memory}")
+    let sum = match report.plan.workers {
+        1 => String::new(),
+        workers => format!(" of {} workers together", grouped(u64::from(workers))),
+    };
+    format!("{cpu}{sum}{each}; {memory}")
+}
+
+/// Longest address that stands in a table whole.
+const ADDRESS_MAX: usize = 30;
+
+/// The end of a long address, which tells more than its beginning: hosts of one fleet begin alike.
+fn short(address: &str) -> String {
+    let length = address.chars().count();
+    if length <= ADDRESS_MAX {
+        return address.to_owned();
+    }
+    format!("…{}", address.chars().skip(length + 1 - ADDRESS_MAX).collect::<String>())
+}
+
+/// A row per worker, the words that explain its columns, and what is known of the clocks.
+fn workers(report: &Report, width: usize) -> Vec<String> {
+    let (rows, others) = fleet::shown(report);
+    let lost = rows.iter().any(|row| row.lost.is_some());
+    let mut heads = vec![
+        "Worker",
+        "address",
+        "dealt/s",
+        "sent/s",
+        "%",
+        "acked/s",
+        "recv/s",
+        "CPU",
+        "memory",
+        "in MB/s",
+        "out MB/s",
+        "late p50",
+        "late p99",
+        "late max",
+        "clock",
+        "drift ppm",
+    ];
+    if lost {
+        heads.push("lost after");
+    }
+    let mut table = vec![heads.into_iter().map(str::to_owned).collect::<Vec<_>>()];
+    table.extend(rows.iter().map(|row| worker_cells(report, row, lost)));
+    let mut lines = Vec::new();
+    if others {
+        let said = format!(
+            "The {} of {} workers that lag most; the result file has all of them.",
+            rows.len(),
+            grouped(report.workers.len() as u64)
+        );
+        lines.extend(wrap(&said, INDENT, INDENT, width));
+    }
+    lines.extend(Grid { rows: table, texts: vec![1] }.folded(width));
+    lines.push(String::new());
+    let words = "Dealt is a worker's share of the total rate, % what of it was sent, CPU the cores it used of those it \
+                 has, in and out the network of its host (loopback included), late sent minus intended over the whole \
+                 load.";
+    lines.extend(wrap(words, INDENT, INDENT, width));
+    if let Some(clocks) = fleet::clocks_sentence(report) {
+        lines.extend(wrap(&clocks, INDENT, INDENT, width));
+    }
+    lines
+}
+
+fn worker_cells(report: &Report, row: &WorkerRow, lost: bool) -> Vec<String> {
+    let every_second = |count: u64| rate(per_second(count, row.measured_for));
+    let unknown = || "-".to_owned();
+    let cores = match row.process.cores {
+        0 => "?".to_owned(),
+        cores => cores.to_string(),
+    };
+    let mut cells = vec![
+        fleet::number(row.worker).to_string(),
+        short(&row.name),
+        rate(fleet::dealt_rate(report, row)),
+        every_second(row.attempted),
+        fleet::achieved(report, row).map_or_else(unknown, |share| format!("{:.1}", share * 100.0)),
+        every_second(row.acked),
+        every_second(row.received),
+        format!("{:.2}/{cores}", fleet::cores_used(row)),
+        bytes(row.process.memory_bytes),
+        megabytes(row.net_received_bytes, row.measured_for),
+        megabytes(row.net_sent_bytes, row.measured_for),
+    ];
+    // A record that breaks off does not tell it.
+    let told = row.schedule_error[2] > 0;
+    cells.extend(row.schedule_error.map(|late| if told { latency(real(late)) } else { unknown() }));
+    let clock = row.clock.as_ref();
+    cells.push(clock.map_or_else(unknown, |clock| format!("±{}", latency(clock.error.as_secs_f64() * 1e9))));
+    let drift = clock.and_then(|clock| clock.drift_ppm);
+    cells.push(drift.map_or_else(unknown, |(drift, error)| {
+        // A bound is rounded up, or it is none.
+        format!("{drift:+.2} ±{:.2}", (error * 100.0).ceil() / 100.0)
+    }));
+    if lost {
+        cells.push(row.lost.as_ref().map_or_else(unknown, |lost| span(rounded(lost.after))));
+    }
+    cells
 }
 
 /// Widths of the columns of [`period_line`], each with its heading.
@@ -270,9 +427,11 @@ pub fn period_line(period: &Period) -> String {
 
 /// What is printed before a run starts: what will be done, by whom, and how much comes of it.
 ///
+/// `names` are the addresses of the workers, in order; none if the one worker is this process, or if they are not known.
 /// `system` is what the messaging system says of itself, where it has been asked already.
 #[must_use]
-pub fn plan_text(plan: &Plan, driver: &DriverConfig, system: Option<&str>, width: usize) -> String {
+pub fn plan_text(plan: &Plan, names: &[String], driver: &DriverConfig, system: Option<&str>, width: usize) -> String {
+    let width = width.max(WIDTH_MIN);
     let workload = &plan.workload;
     let broker = match (&driver.kind, system) {
         (DriverKind::Embedded, _) => {
@@ -285,20 +444,66 @@ pub fn plan_text(plan: &Plan, driver: &DriverConfig, system: Option<&str>, width
         }
     };
     let mut facts = vec![("Workload", what(plan)), ("System", broker), ("Rate", who_sends(plan))];
+    if plan.workers > 1 {
+        facts.push(("Workers", partition::topology_in_words(plan)));
+    }
     facts.push(("Durations", durations(workload)));
     facts.push(("Expected", expected(plan)));
     facts.extend(cautions(workload).into_iter().map(|caution| ("Note", caution)));
     facts.push(("Run", format!("{}, seed {}", plan.run, plan.seed.0)));
     let mut text = String::new();
     for (name, fact) in facts {
-        for line in wrap(&fact, &format!("{name:<11}"), &" ".repeat(11), width.max(WIDTH_MIN)) {
+        for line in wrap(&fact, &format!("{name:<11}"), &" ".repeat(11), width) {
             text.push_str(&line);
             text.push('\n');
         }
     }
     text.push_str("Placement\n");
-    text.push_str(&plan.to_string());
+    if plan.workers == 1 && names.is_empty() {
+        text.push_str(&plan.to_string());
+        return text;
+    }
+    for line in placement(plan, names, width) {
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
     text
+}
+
+/// A row per worker with what it is dealt; of very many the first and the last, and between which numbers all lie.
+fn placement(plan: &Plan, names: &[String], width: usize) -> Vec<String> {
+    let all = partition::dealt(plan);
+    let (first, last) = partition::listed(&all);
+    let row = |dealt: &Dealt| {
+        let mut cells = vec![fleet::number(dealt.worker).to_string()];
+        if !names.is_empty() {
+            cells.push(names.get(dealt.worker.0 as usize).map_or_else(String::new, |name| short(name)));
+        }
+        cells.extend([
+            dealt.rate.map_or_else(|| "as holds".to_owned(), |it| rate(it.as_f64())),
+            grouped(dealt.producers as u64),
+            grouped(dealt.consumers as u64),
+            dealt.topics_in_words(),
+        ]);
+        cells
+    };
+    let mut heads = vec!["Worker", "address", "msg/s", "producers", "consumers", "topics"];
+    if names.is_empty() {
+        heads.remove(1);
+    }
+    let topics = heads.len() - 1;
+    let mut rows = vec![heads.into_iter().map(str::to_owned).collect::<Vec<_>>()];
+    rows.extend(first.iter().map(row));
+    if !last.is_empty() {
+        rows.push(vec!["…".to_owned()]);
+        rows.extend(last.iter().map(row));
+    }
+    let texts = if names.is_empty() { vec![topics] } else { vec![1, topics] };
+    let mut lines = Grid { rows, texts }.folded(width);
+    if !last.is_empty() {
+        lines.extend(wrap(&format!("{}.", uppercase(&partition::spread(&all))), INDENT, INDENT, width));
+    }
+    lines
 }
 
 /// The workload in one sentence.
@@ -344,7 +549,11 @@ fn who_sends(plan: &Plan) -> String {
             let each = share.map_or_else(String::new, |share| {
                 format!(" = {} msg/s for each of {} producers", rate(share), grouped(producers))
             });
-            format!("{} msg/s in all{each}: producerRate is the total of the run.", grouped(total))
+            let workers = match plan.workers {
+                1 => String::new(),
+                workers => format!(", shared by all {} workers, not each worker's", grouped(u64::from(workers))),
+            };
+            format!("{} msg/s in all{each}: producerRate is the total of the run{workers}.", grouped(total))
         }
     }
 }
@@ -412,7 +621,10 @@ mod tests {
     use super::*;
     use crate::{
         config::workload::Backlog,
-        report::{Drained, Phase, fixture},
+        id::{RunId, WorkerId},
+        plan::Topology,
+        report::{Drained, Lost, Phase, fixture},
+        seed::Seed,
         stats::tally::Totals,
     };
 
@@ -431,6 +643,9 @@ made-up on kafka (Kafka, 3 brokers, librdkafka 2.12.1)
 
   26,010 messages acknowledged since the load began, each received once by each of the 2 subscriptions of its
   topic: nothing lost, doubled, out of order or corrupted.
+
+  Limited by neither client nor broker: 1,000 of 1,000 msg/s were acknowledged (100.0 %); messages left on
+  time (schedule error p99 24.8 µs).
 
   Rates, over 24 s  msg/s  MB/s  messages
   target            1,000  1.02
@@ -470,6 +685,11 @@ made-up on kafka (Kafka, 3 brokers, librdkafka 2.12.1)
     is shown.
   - EMBEDDED BROKER, LOOPBACK: in memory and in this process. For trying
     and testing, not for quoting.
+
+  What limited this run is unknown: 500 of 1,000 msg/s were acknowledged
+  (50.0 %), but messages left on time (schedule error p99 24.7 µs), 2
+  messages were unacknowledged on average, 4.00 ms of acknowledgements;
+  the client used 0.1 cores; how many it has is unknown.
 
   Rates, over 1 s  msg/s   MB/s  messages
   target           1,000   1.02
@@ -511,7 +731,7 @@ made-up on kafka (Kafka, 3 brokers, librdkafka 2.12.1)
     #[test]
     fn the_plan_says_what_the_rate_means() {
         looks(
-            &plan_text(&fixture::plan(fixture::workload()), &fixture::context().driver, None, 100),
+            &plan_text(&fixture::plan(fixture::workload()), &[], &fixture::context().driver, None, 100),
             "\
 Workload   made-up: 2 topics of 3 partitions, messages of 1,024 bytes (50 % of them random, 100
            payloads), 10 producers, 4 consumers in 4 subscriptions.
@@ -527,13 +747,175 @@ Placement
         );
     }
 
+    fn fleet_plan(workload: Workload, workers: u32, topology: Topology) -> Plan {
+        Plan::with_topology(RunId(0xab), Seed(7), workload, workers, topology)
+    }
+
+    /// What a plan's text says of the workers: from their fact on.
+    fn of_workers(text: &str) -> String {
+        let kept = text
+            .lines()
+            .skip_while(|line| !line.starts_with("Rate"))
+            .filter(|line| !["Durations", "Expected", "Run "].iter().any(|other| line.starts_with(other)));
+        kept.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_placement_of_a_fleet() {
+        let workload =
+            Workload { topics: 10, producers_per_topic: 1, rate: RateGoal::Fixed(10_000), ..fixture::workload() };
+        let names = ["http://10.0.0.1:8080", "http://10.0.0.2:8080", "http://10.0.0.3:8080"].map(str::to_owned);
+        let driver = fixture::context().driver;
+        let plan = fleet_plan(workload.clone(), 3, Topology::Shared);
+        looks(
+            &of_workers(&plan_text(&plan, &names, &driver, None, 100)),
+            "\
+Rate       10,000 msg/s in all = 1,000 msg/s for each of 10 producers: producerRate is the total of
+           the run, shared by all 3 workers, not each worker's.
+Workers    3; each produces and consumes. A topic belongs to one worker, with all its producers and
+           consumers: topic i to worker 1 + i mod 3.
+Placement
+  Worker  address               msg/s  producers  consumers  topics
+  1       http://10.0.0.1:8080  4,000          4          8  0, 3, 6, 9
+  2       http://10.0.0.2:8080  3,000          3          6  1, 4, 7
+  3       http://10.0.0.3:8080  3,000          3          6  2, 5, 8",
+        );
+        let split = fleet_plan(workload, 3, Topology::Split { more_consumers: false });
+        looks(
+            &of_workers(&plan_text(&split, &[], &driver, None, 100)),
+            "\
+Rate       10,000 msg/s in all = 1,000 msg/s for each of 10 producers: producerRate is the total of
+           the run, shared by all 3 workers, not each worker's.
+Workers    3 with split roles: worker 1 produces, workers 2-3 consume.
+Placement
+  Worker   msg/s  producers  consumers  topics
+  1       10,000         10          0  0-9
+  2            0          0         10  1, 3, 5, 7, 9
+  3            0          0         10  0, 2, 4, 6, 8",
+        );
+    }
+
+    #[test]
+    fn the_placement_of_a_thousand_workers_fills_no_screen() {
+        let workload = Workload { topics: 10_000, rate: RateGoal::Fixed(1_000_000), ..fixture::workload() };
+        let plan = fleet_plan(workload, 1_000, Topology::Shared);
+        let names: Vec<String> =
+            (1..=1_000).map(|n| format!("http://a-rather-long-name-of-a-worker-{n}.example:8080")).collect();
+        looks(
+            &of_workers(&plan_text(&plan, &names, &fixture::context().driver, None, 100)),
+            "\
+Rate       1,000,000 msg/s in all = 20.0 msg/s for each of 50,000 producers: producerRate is the
+           total of the run, shared by all 1,000 workers, not each worker's.
+Workers    1000; each produces and consumes. A topic belongs to one worker, with all its producers
+           and consumers: topic i to worker 1 + i mod 1000.
+Placement
+  Worker  address                         msg/s  producers  consumers  topics
+  1       …me-of-a-worker-1.example:8080  1,000         50         20  0, 1000, 2000, … 9000 (10)
+  2       …me-of-a-worker-2.example:8080  1,000         50         20  1, 1001, 2001, … 9001 (10)
+  3       …me-of-a-worker-3.example:8080  1,000         50         20  2, 1002, 2002, … 9002 (10)
+  4       …me-of-a-worker-4.example:8080  1,000         50         20  3, 1003, 2003, … 9003 (10)
+  5       …me-of-a-worker-5.example:8080  1,000         50         20  4, 1004, 2004, … 9004 (10)
+  …
+  998     …-of-a-worker-998.example:8080  1,000         50         20  997, 1997, 2997, … 9997 (10)
+  999     …-of-a-worker-999.example:8080  1,000         50         20  998, 1998, 2998, … 9998 (10)
+  1000    …of-a-worker-1000.example:8080  1,000         50         20  999, 1999, 2999, … 9999 (10)
+  Each of the 1000 workers: topics 10, producers 50, msg/s 1000, consumers 20.",
+        );
+    }
+
+    /// One worker went on without the other; on a narrower terminal the table is folded.
+    #[test]
+    fn a_fleet_that_lost_a_worker() {
+        let mut report = fixture::fleet();
+        let row = &mut report.workers[1];
+        row.measured_for = Duration::from_millis(10_300);
+        (row.attempted, row.acked, row.received) = (5_000, 4_990, 10_100);
+        row.lost =
+            Some(Lost { worker: row.worker, after: Duration::from_millis(12_345), cause: "it fell silent".to_owned() });
+        report.clock_error = Some(Duration::from_micros(250));
+        report.verdict.subscriptions.retain(|id, _| id.0 < 2);
+        report.verdict.unverified = 2;
+        for width in [80, 100, 140] {
+            let text = result(&report, &fixture::context(), &[], width);
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{text}");
+        }
+        looks(
+            &result(&report, &fixture::context(), &["made-up.json"], 110),
+            "\
+made-up on kafka (Kafka, 3 brokers, librdkafka 2.12.1)
+
+  26,010 messages acknowledged since the load began; 2 subscriptions received every message of theirs, 26,010
+  deliveries in all: nothing lost, doubled, out of order or corrupted. Of 2 of the 4 subscriptions nothing can
+  be said, since worker 2 (http://10.0.0.2:8080) was lost.
+  - Worker 2 (http://10.0.0.2:8080) was lost 12.3 s after the load began: it fell silent. What it had counted
+    when it was last read is in the totals, exactly; from then on its 500 msg/s and 2 consumers are missing.
+
+  Limited by neither client nor broker: 1,000 of 1,000 msg/s were acknowledged (100.0 %); messages left on
+  time (schedule error p99 24.8 µs).
+
+  Rates, over 24 s  msg/s  MB/s  messages
+  target            1,000  1.02
+  sent              1,000  1.02    24,000
+  acknowledged      1,000  1.02    24,000
+  received          2,000  2.05    48,000
+
+  Latency                        p50      p75      p95      p99    p99.9   p99.99      max     mean
+  publish, from intended     3.32 ms  6.45 ms  9.83 ms  10.6 ms  10.8 ms  10.8 ms  10.8 ms  4.14 ms
+  publish, from sent         3.30 ms  6.43 ms  9.81 ms  10.6 ms  10.8 ms  10.8 ms  10.8 ms  4.13 ms
+  schedule error             15.0 µs  20.0 µs  24.0 µs  24.8 µs  25.0 µs  25.0 µs  25.0 µs  15.0 µs
+  end-to-end, from intended  3.62 ms  6.75 ms  10.1 ms  10.9 ms  11.1 ms  11.1 ms  11.1 ms  4.44 ms
+  end-to-end, from sent      3.60 ms  6.73 ms  10.1 ms  10.9 ms  11.1 ms  11.1 ms  11.1 ms  4.43 ms
+
+  Worker  address               dealt/s  sent/s      %  acked/s  recv/s     CPU   memory  in MB/s  out MB/s
+  1       http://10.0.0.1:8080      500     500  100.0      500   1,000  0.02/4  45.0 MB     1.02     0.517
+  2       http://10.0.0.2:8080      500     485   97.1      484     981  0.06/4  45.0 MB     2.39      1.20
+
+  Worker  late p50  late p99  late max    clock    drift ppm  lost after
+  1        15.0 µs   24.8 µs   25.0 µs  ±120 µs  +3.12 ±0.25           -
+  2        15.0 µs   24.8 µs   25.0 µs  ±130 µs  -1.88 ±0.25      12.3 s
+
+  Dealt is a worker's share of the total rate, % what of it was sent, CPU the cores it used of those it has,
+  in and out the network of its host (loopback included), late sent minus intended over the whole load.
+  Clocks differ by at most ±250 µs: end-to-end latencies between workers are right to within that.
+
+  Client CPU 1.20 s of 2 workers together, 50.0 µs per message; memory 90.0 MB, at most 95.0 MB
+  Written to made-up.json
+",
+        );
+    }
+
+    #[test]
+    fn of_many_workers_those_that_lag_most_are_shown() {
+        let mut report = fixture::fleet();
+        report.workers = (0..1_000).map(|n| fixture::row(n, format!("w{}", n + 1))).collect();
+        report.workers[700].attempted = 6_000;
+        report.workers[800].attempted = 9_000;
+        report.workers[900].schedule_lag = Duration::from_secs(3);
+        report.workers[999].lost = Some(Lost { worker: WorkerId(999), ..Lost::default() });
+        let text = workers(&report, 140).join("\n");
+        assert!(
+            text.starts_with("  The 10 of 1,000 workers that lag most; the result file has all of them."),
+            "{text}"
+        );
+        let numbers: Vec<&str> =
+            text.lines().skip(2).take(5).filter_map(|line| line.split_whitespace().next()).collect();
+        assert_eq!(numbers, ["1000", "701", "801", "901", "1"], "{text}");
+    }
+
+    #[test]
+    fn a_long_address_keeps_its_end() {
+        assert_eq!(short("http://10.0.0.1:8080"), "http://10.0.0.1:8080");
+        let long = short("https://worker-0123456789.benchmarks.example:8080");
+        assert_eq!((long.as_str(), long.chars().count()), ("…56789.benchmarks.example:8080", ADDRESS_MAX));
+    }
+
     #[test]
     fn a_search_with_a_backlog_is_planned_in_words() {
         let mut workload = fixture::workload();
         workload.rate = RateGoal::Search;
         workload.message_size = 10;
         workload.backlog = Some(Backlog { bytes: 1 << 30, drain_ratio: 0.9 });
-        let text = plan_text(&fixture::plan(workload), &fixture::embedded().driver, None, 100);
+        let text = plan_text(&fixture::plan(workload), &[], &fixture::embedded().driver, None, 100);
         for part in
             ["embedded, loopback", "searched", "95 %", "1.07 GB built up and drained by 90 %", "10 bytes", "Note"]
         {

@@ -3,6 +3,7 @@
 use super::{
     Drained, Found, Report,
     context::Context,
+    fleet,
     quantity::{bytes, counted, grouped, latency, per_second, rate, real, span},
 };
 use crate::{load::header, plan::partition::plural, protocol::event::Missing, stats::latency::Latency};
@@ -18,6 +19,9 @@ pub enum Outcome {
     Unread,
     /// All arrived, some of them damaged.
     Corrupted,
+    /// Every subscription that could be checked received every one of them; of others nothing can be said, since a worker
+    /// was lost.
+    PartlyChecked,
     /// Nobody looked: there are no consumers, or the run was cut short.
     Unchecked,
     /// There was none.
@@ -33,6 +37,7 @@ impl Outcome {
             Self::Lost => "lost",
             Self::Unread => "unread",
             Self::Corrupted => "corrupted",
+            Self::PartlyChecked => "partly checked",
             Self::Unchecked => "unchecked",
             Self::NothingAcknowledged => "nothing acknowledged",
         }
@@ -64,6 +69,8 @@ pub fn outcome(report: &Report) -> Outcome {
         if verdict.drained == Drained::Quiet { Outcome::Lost } else { Outcome::Unread }
     } else if report.whole.arrivals.corrupted > 0 {
         Outcome::Corrupted
+    } else if verdict.unverified > 0 {
+        Outcome::PartlyChecked
     } else {
         Outcome::Complete
     }
@@ -82,9 +89,28 @@ pub fn headline(report: &Report) -> String {
             format!("{messages} acknowledged{since}; whether they can be read was not checked: there are no consumers.")
         }
         Outcome::Unchecked => format!(
-            "{messages} acknowledged{since}, {} received; whether all arrived was not checked: the run ended early.",
-            grouped(report.whole.arrivals.received)
+            "{messages} acknowledged{since}, {} received; whether all arrived was not checked: {}.",
+            grouped(report.whole.arrivals.received),
+            if report.partial.is_none() && report.verdict.unverified > 0 {
+                format!("{} was lost, which had a part in every subscription", fleet::lost_in_words(report))
+            } else {
+                "the run ended early".to_owned()
+            }
         ),
+        Outcome::PartlyChecked => {
+            let checked = report.verdict.subscriptions.len() as u64;
+            let what = if counted_only(report) {
+                "counted, for they cannot be told apart".to_owned()
+            } else {
+                nothing_but(report)
+            };
+            format!(
+                "{messages} acknowledged{since}; {} received every message of theirs, {} in all: {what}.{}",
+                counted(checked, "subscription"),
+                expected(report),
+                unverified(report)
+            )
+        }
         Outcome::Complete => {
             let subscriptions = report.plan.workload.subscriptions_per_topic;
             let readers = if subscriptions == 1 {
@@ -104,32 +130,36 @@ pub fn headline(report: &Report) -> String {
         Outcome::Corrupted => {
             let corrupted = report.whole.arrivals.corrupted;
             format!(
-                "{messages} acknowledged{since} and received, but {} arrived corrupted.",
-                counted(corrupted, "message")
+                "{messages} acknowledged{since} and received, but {} arrived corrupted.{}",
+                counted(corrupted, "message"),
+                unverified(report)
             )
         }
         Outcome::Lost => format!(
-            "{} never arrived ({}), of {} awaited: lost.{}",
+            "{} never arrived ({}), of {} awaited: lost.{}{}",
             counted(report.verdict.missing(), "acknowledged message"),
             where_missing(report),
             expected(report),
             blemishes(report),
+            unverified(report),
         ),
         Outcome::Unread if report.verdict.drained == Drained::TooLong => format!(
             "{} (of {} awaited) had not arrived when the wait for the last ones ended ({}); others still arrived, so \
-             these count as unread, not as lost.{}",
+             these count as unread, not as lost.{}{}",
             counted(report.verdict.missing(), "acknowledged message"),
             expected(report),
             where_missing(report),
             blemishes(report),
+            unverified(report),
         ),
         Outcome::Unread => format!(
             "{} (of {} awaited) had not arrived when as many messages as were acknowledged had ({}); messages that the \
-             client gave up arrived in their stead. They count as unread: they were not waited for.{}",
+             client gave up arrived in their stead. They count as unread: they were not waited for.{}{}",
             counted(report.verdict.missing(), "acknowledged message"),
             expected(report),
             where_missing(report),
             blemishes(report),
+            unverified(report),
         ),
     }
 }
@@ -139,6 +169,13 @@ pub fn headline(report: &Report) -> String {
 #[must_use]
 pub fn unsound(report: &Report) -> Vec<String> {
     let mut reasons = Vec::new();
+    for row in &report.workers {
+        if let Some(lost) = &row.lost
+            && report.partial.is_none()
+        {
+            reasons.push(format!("{} was lost: {}", fleet::name(row.worker, &row.name), lost.cause));
+        }
+    }
     let corrupted = report.whole.arrivals.corrupted;
     if report.verdict.lost() > 0 {
         // A corrupted message arrived, but nobody can tell which one it was.
@@ -159,7 +196,23 @@ pub fn unsound(report: &Report) -> Vec<String> {
     if report.measured.acknowledgements.acked == 0 && report.partial.is_none() {
         reasons.push("not one message was acknowledged while it was measured".to_owned());
     }
+    let seen = report.verdict.seen();
+    debug_assert!(seen.distinct <= seen.received, "different messages are among those received");
     reasons
+}
+
+/// What cannot be said of subscriptions that a lost worker had a part in.
+fn unverified(report: &Report) -> String {
+    let all = report.plan.subscriptions.len() as u64;
+    match report.verdict.unverified {
+        0 => String::new(),
+        count => format!(
+            " Of {} of the {} nothing can be said, since {} was lost.",
+            grouped(u64::from(count)),
+            counted(all, "subscription"),
+            fleet::lost_in_words(report)
+        ),
+    }
 }
 
 /// How many messages should have arrived, counted once for each subscription.
@@ -293,6 +346,7 @@ pub fn notes(report: &Report, context: &Context) -> Vec<String> {
             span(report.measured_for)
         ));
     }
+    notes.extend(fleet::losses(report));
     if context.embedded() {
         notes.push(
             "EMBEDDED BROKER, LOOPBACK: in memory and in this process. For trying and testing, not for quoting."
@@ -302,7 +356,6 @@ pub fn notes(report: &Report, context: &Context) -> Vec<String> {
     notes.extend(search_sentence(report));
     notes.extend(backlog_sentence(report));
     notes.extend(debt(report));
-    notes.extend(busy_client(report, context));
     notes.extend(failures(report));
     notes.extend(clocks(report));
     notes.extend(headerless(report));
@@ -336,21 +389,6 @@ fn debt(report: &Report) -> Option<String> {
         "The sender was held up for a while and caught up: publish latency p99 is {intended} from the intended instant \
          but {sent} from the send.",
     ))
-}
-
-/// Share of the host's CPU above which the client itself may be what limits a run.
-const BUSY: f64 = 0.8;
-
-/// Whether the client may be the bottleneck: known where it is one process on a host whose cores are known.
-fn busy_client(report: &Report, context: &Context) -> Option<String> {
-    let cores = f64::from(context.host.cores.filter(|cores| *cores > 0 && report.plan.workers == 1)?);
-    let seconds = report.measured_for.as_secs_f64();
-    let used = report.client_cpu.as_secs_f64() / seconds;
-    (seconds > 0.0 && used > BUSY * cores).then(|| {
-        format!(
-            "The client used {used:.1} of {cores} cores: it may be the client, not the system, that limits this run."
-        )
-    })
 }
 
 fn failures(report: &Report) -> Vec<String> {
@@ -429,9 +467,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        id::SubscriptionId,
+        id::{SubscriptionId, WorkerId},
         protocol::event::Problem,
-        report::{BacklogTimes, Period, Phase, fixture},
+        report::{BacklogTimes, Lost, Period, Phase, fixture},
     };
 
     fn missing(report: &mut Report, subscription: u32, count: u64) {
@@ -482,6 +520,62 @@ mod tests {
         let said = headline(&report);
         assert!(said.starts_with("10 acknowledged messages") && said.contains("and 1 other"), "{said}");
         assert!(said.contains(&format!("subscriptions {name}: 4, ")), "{said}");
+    }
+
+    /// The run went on without a worker: what is said of the others is said, and what cannot be said too.
+    #[test]
+    fn a_run_that_went_on_without_a_worker() {
+        let mut report = fixture::fleet();
+        report.workers[1].lost = Some(Lost {
+            worker: WorkerId(1),
+            after: Duration::from_millis(12_300),
+            cause: "it fell silent".to_owned(),
+        });
+        report.verdict.subscriptions.retain(|id, _| id.0 < 2);
+        report.verdict.unverified = 2;
+        assert_eq!(outcome(&report).as_str(), "partly checked");
+        assert_eq!(
+            headline(&report),
+            "26,010 messages acknowledged since the load began; 2 subscriptions received every message of theirs, 26,010 \
+             deliveries in all: nothing lost, doubled, out of order or corrupted. Of 2 of the 4 subscriptions nothing can \
+             be said, since worker 2 (http://10.0.0.2:8080) was lost."
+        );
+        assert_eq!(
+            notes_of(&report),
+            "Worker 2 (http://10.0.0.2:8080) was lost 12.3 s after the load began: it fell silent. What it had counted when \
+             it was last read is in the totals, exactly; from then on its 500 msg/s and 2 consumers are missing."
+        );
+        assert_eq!(unsound(&report), ["worker 2 (http://10.0.0.2:8080) was lost: it fell silent"]);
+
+        missing(&mut report, 1, 3);
+        report.verdict.drained = Drained::Quiet;
+        assert_eq!(outcome(&report), Outcome::Lost, "what is known to be lost is worse than what is not known");
+        assert!(
+            headline(&report).ends_with(
+                "lost. Of 2 of the 4 subscriptions nothing can be said, since worker 2 (http://10.0.0.2:8080) was lost."
+            ),
+            "{}",
+            headline(&report)
+        );
+
+        report.verdict.subscriptions.clear();
+        report.verdict.unverified = 4;
+        assert_eq!(outcome(&report), Outcome::Unchecked);
+        assert!(headline(&report).contains("had a part in every subscription"), "{}", headline(&report));
+        report.partial = Some("it fell silent".to_owned());
+        assert_eq!(unsound(&report), Vec::<String>::new(), "that it is partial is told elsewhere");
+    }
+
+    #[test]
+    fn many_losses_are_counted() {
+        let mut report = fixture::fleet();
+        report.workers = (0..9).map(|n| fixture::row(n, format!("w{n}"))).collect();
+        for row in &mut report.workers {
+            row.lost = Some(Lost { worker: row.worker, after: Duration::ZERO, cause: "no route to host".to_owned() });
+        }
+        let said = notes_of(&report);
+        assert!(said.starts_with("Worker 1 (w0) was lost before the load began: no route to host.\n"), "{said}");
+        assert!(said.ends_with("\n4 more workers were lost; the result file names them."), "{said}");
     }
 
     #[test]
@@ -546,7 +640,6 @@ mod tests {
         report.whole.acknowledgements.failed = 7;
         report.measured.arrivals.before_intended = 1;
         report.problems = vec![Problem { what: "Local: Message timed out".to_owned(), count: 7 }];
-        report.client_cpu = Duration::from_secs(47);
         assert_eq!(
             notes_of(&report),
             "PARTIAL: worker 0 does not answer. What was measured until then, 24 s, is shown.\n\
@@ -554,7 +647,6 @@ mod tests {
              trials). A rate holds if at least 95 % of it is acknowledged and the unread messages grow by at most 5 % of \
              what is sent.\n\
              Backlog: 1,048,576 messages (1.07 GB) built up in 12.3 s, not drained by its deadline.\n\
-             The client used 2.0 of 2 cores: it may be the client, not the system, that limits this run.\n\
              7 messages were given up by the client: whether the broker stored them is unknown.\n\
              7 × Local: Message timed out\n\
              1 message was received at or before the instant it was meant to leave: the clocks disagree, and end-to-end \

@@ -1,5 +1,7 @@
 //! A latency histogram that cannot overflow, merges exactly and subtracts exactly.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use hdrhistogram::{
     Histogram,
@@ -15,16 +17,23 @@ pub const DIGITS: u8 = 3;
 
 /// Latencies in nanoseconds, with 3 significant digits from 1 ns to one hour.
 ///
-/// Of constant size (about 0.3 MB), so that recording never allocates.
-#[derive(Clone, Debug, PartialEq)]
+/// Of constant size (about 0.3 MB) from the first sample on, so that recording does not allocate; an empty one is free.
+#[derive(Clone, Debug, Default)]
 pub struct Latency {
-    histogram: Histogram<u64>,
+    histogram: Option<Histogram<u64>>,
     clamped: u64,
 }
 
-impl Default for Latency {
-    fn default() -> Self {
-        Self::new()
+/// What has no sample yet, for readers.
+static EMPTY: LazyLock<Histogram<u64>> = LazyLock::new(histogram);
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, HIGHEST, DIGITS).expect("the bounds are constants that fit")
+}
+
+impl PartialEq for Latency {
+    fn eq(&self, other: &Self) -> bool {
+        self.clamped == other.clamped && self.histogram() == other.histogram()
     }
 }
 
@@ -32,8 +41,12 @@ impl Latency {
     /// An empty one.
     #[must_use]
     pub fn new() -> Self {
-        let histogram = Histogram::new_with_bounds(1, HIGHEST, DIGITS).expect("the bounds are constants that fit");
-        Self { histogram, clamped: 0 }
+        Self::default()
+    }
+
+    #[inline]
+    fn filled(&mut self) -> &mut Histogram<u64> {
+        self.histogram.get_or_insert_with(histogram)
     }
 
     /// Counts one sample. Above [`HIGHEST`] it counts there, and as clamped.
@@ -42,19 +55,21 @@ impl Latency {
         if nanos > HIGHEST {
             self.clamped += 1;
         }
-        self.histogram.saturating_record(nanos.min(HIGHEST));
+        self.filled().saturating_record(nanos.min(HIGHEST));
     }
 
     /// Adds all samples of `other`.
     pub fn merge(&mut self, other: &Self) {
-        self.histogram.add(&other.histogram).expect("all latencies have the same bounds");
+        if let Some(other) = &other.histogram {
+            self.filled().add(other).expect("all latencies have the same bounds");
+        }
         self.add_clamped(other.clamped);
     }
 
     /// Counts `count` samples of `nanos`, at most [`HIGHEST`]. Sums saturate.
     #[inline]
     pub(super) fn record_n(&mut self, nanos: u64, count: u64) {
-        self.histogram.saturating_record_n(nanos, count);
+        self.filled().saturating_record_n(nanos, count);
     }
 
     /// Counts as clamped what another histogram had clamped. The sum saturates.
@@ -67,16 +82,19 @@ impl Latency {
     /// # Errors
     /// If `earlier` holds a sample that `self` does not: then it is not an older state of it.
     pub fn since(&self, earlier: &Self) -> Result<Self, NotCumulative> {
-        let mut histogram = self.histogram.clone();
-        histogram.subtract(&earlier.histogram).map_err(|_| NotCumulative)?;
         let clamped = self.clamped.checked_sub(earlier.clamped).ok_or(NotCumulative)?;
-        Ok(Self { histogram, clamped })
+        let mut since = Self { clamped, ..self.clone() };
+        if earlier.count() > 0 {
+            let earlier = earlier.histogram();
+            since.histogram.as_mut().ok_or(NotCumulative)?.subtract(earlier).map_err(|_| NotCumulative)?;
+        }
+        Ok(since)
     }
 
     /// Samples counted.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.histogram.len()
+        self.histogram().len()
     }
 
     /// Samples above [`HIGHEST`].
@@ -88,38 +106,38 @@ impl Latency {
     /// Value in nanoseconds that a share `quantile` (0.0 to 1.0) of the samples does not exceed; 0 if empty.
     #[must_use]
     pub fn at(&self, quantile: f64) -> u64 {
-        self.histogram.value_at_quantile(quantile)
+        self.histogram().value_at_quantile(quantile)
     }
 
     /// Highest sample, in nanoseconds to 3 digits; 0 if empty.
     #[must_use]
     pub fn max(&self) -> u64 {
-        self.histogram.max()
+        self.histogram().max()
     }
 
     /// Mean in nanoseconds; 0 if empty.
     #[must_use]
     pub fn mean(&self) -> f64 {
-        self.histogram.mean()
+        self.histogram().mean()
     }
 
     /// The histogram itself, for readers that iterate over it.
     #[must_use]
     pub fn histogram(&self) -> &Histogram<u64> {
-        &self.histogram
+        self.histogram.as_ref().unwrap_or_else(|| &EMPTY)
     }
 
     /// Share of the samples (0.0 to 1.0) above `nanos`; 0 if empty.
     #[must_use]
     pub fn share_above(&self, nanos: u64) -> f64 {
-        if self.histogram.is_empty() { 0.0 } else { 1.0 - self.histogram.quantile_below(nanos) }
+        if self.count() == 0 { 0.0 } else { 1.0 - self.histogram().quantile_below(nanos) }
     }
 
     /// HdrHistogram V2 bytes (not deflated), followed by nothing: what Java's `encodeIntoByteBuffer` writes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        V2Serializer::new().serialize(&self.histogram, &mut bytes).expect("writing to memory does not fail");
+        V2Serializer::new().serialize(self.histogram(), &mut bytes).expect("writing to memory does not fail");
         bytes
     }
 
@@ -132,10 +150,10 @@ impl Latency {
             Deserializer::new().deserialize(&mut bytes).map_err(|error| UnreadableHistogram(error.to_string()))?;
         // Our own: nothing to convert, and no second array of counts to fill.
         if (read.low(), read.high(), read.sigfig()) == (1, HIGHEST, DIGITS) {
-            return Ok(Self { histogram: read, clamped });
+            return Ok(Self { histogram: Some(read).filter(|read| !read.is_empty()), clamped });
         }
         let mut latency = Self::new();
-        latency.histogram.add(&read).map_err(|error| UnreadableHistogram(error.to_string()))?;
+        latency.filled().add(&read).map_err(|error| UnreadableHistogram(error.to_string()))?;
         latency.clamped = clamped;
         Ok(latency)
     }

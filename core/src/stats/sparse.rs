@@ -86,6 +86,38 @@ impl Latency {
     }
 }
 
+/// The sum of many [`SparseLatency`]s: adding one costs a few nanoseconds for each of its buckets, where a histogram
+/// takes ten times as long.
+#[derive(Clone, Debug, Default)]
+struct LatencySum {
+    clamped: u64,
+    /// By bucket; none until something is added.
+    counts: Vec<u64>,
+}
+
+impl LatencySum {
+    fn add(&mut self, other: &SparseLatency) {
+        if self.counts.is_empty() && !other.packed.is_empty() {
+            self.counts = vec![0; usize::try_from(bucket_of(HIGHEST) + 1).expect("some 40,000")];
+        }
+        for (bucket, count) in Pairs::of(&other.packed).map_while(Result::ok) {
+            if let Some(sum) = usize::try_from(bucket).ok().and_then(|bucket| self.counts.get_mut(bucket)) {
+                *sum = sum.saturating_add(count);
+            }
+        }
+        self.clamped = self.clamped.saturating_add(other.clamped);
+    }
+
+    fn to_latency(&self) -> Latency {
+        let mut latency = Latency::new();
+        for (bucket, count) in (0..).zip(&self.counts).filter(|(_, count)| **count > 0) {
+            latency.record_n(value_of(bucket), *count);
+        }
+        latency.add_clamped(self.clamped);
+        latency
+    }
+}
+
 /// The bytes are no [`SparseLatency`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotSparse {
@@ -233,7 +265,7 @@ fn take_long_varint(bytes: &mut &[u8]) -> Option<u64> {
 /// Makes the twin of a tally, and every way between the two. Taking the tally apart without `..` keeps a field that
 /// one of them has and the other lacks from compiling.
 macro_rules! sparse_twin {
-    ($twin:ident of $tally:ident { counts: $($count:ident),* ; latencies: $($latency:ident),* }) => {
+    ($twin:ident, $sum:ident of $tally:ident { counts: $($count:ident),* ; latencies: $($latency:ident),* }) => {
         #[doc = concat!("[`", stringify!($tally), "`] as they travel.")]
         #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         pub struct $twin {
@@ -245,6 +277,26 @@ macro_rules! sparse_twin {
                 #[doc = concat!("As [`", stringify!($tally), "::", stringify!($latency), "`].")]
                 pub $latency: SparseLatency,
             )*
+        }
+
+        #[doc = concat!("The sum of many [`", stringify!($twin), "`].")]
+        #[derive(Clone, Debug, Default)]
+        struct $sum {
+            $($count: u64,)*
+            $($latency: LatencySum,)*
+        }
+
+        impl $sum {
+            fn add(&mut self, other: &$twin) {
+                let $twin { $($count,)* $($latency,)* } = other;
+                $(self.$count = self.$count.saturating_add(*$count);)*
+                $(self.$latency.add($latency);)*
+            }
+
+            fn to_tally(&self) -> $tally {
+                let Self { $($count,)* $($latency,)* } = self;
+                $tally { $($count: *$count,)* $($latency: $latency.to_latency(),)* }
+            }
         }
 
         impl From<&$tally> for $twin {
@@ -265,11 +317,11 @@ macro_rules! sparse_twin {
     };
 }
 
-sparse_twin!(SparseDepartures of Departures { counts: attempted, skipped; latencies: schedule_error });
-sparse_twin!(SparseAcknowledgements of Acknowledgements {
+sparse_twin!(SparseDepartures, DeparturesSum of Departures { counts: attempted, skipped; latencies: schedule_error });
+sparse_twin!(SparseAcknowledgements, AcknowledgementsSum of Acknowledgements {
     counts: acked, acked_bytes, failed; latencies: from_intended, from_sent
 });
-sparse_twin!(SparseArrivals of Arrivals {
+sparse_twin!(SparseArrivals, ArrivalsSum of Arrivals {
     counts: received, received_bytes, corrupted, headerless, before_intended;
     latencies: from_intended, from_sent
 });
@@ -318,6 +370,39 @@ impl Totals {
         self.arrivals.add_sparse(arrivals);
         for (subscription, seen) in seen {
             self.seen.entry(*subscription).or_default().merge(seen);
+        }
+    }
+}
+
+/// The sum of many [`SparseTotals`]: what adding each to one [`Totals`] would give, in a third of the time.
+#[derive(Clone, Debug, Default)]
+pub struct TotalsSum {
+    departures: DeparturesSum,
+    acknowledgements: AcknowledgementsSum,
+    arrivals: ArrivalsSum,
+    seen: BTreeMap<SubscriptionId, Seen>,
+}
+
+impl TotalsSum {
+    /// Adds one worker's totals. Sums saturate.
+    pub fn add(&mut self, other: &SparseTotals) {
+        let SparseTotals { departures, acknowledgements, arrivals, seen } = other;
+        self.departures.add(departures);
+        self.acknowledgements.add(acknowledgements);
+        self.arrivals.add(arrivals);
+        for (subscription, seen) in seen {
+            self.seen.entry(*subscription).or_default().merge(seen);
+        }
+    }
+
+    /// The sum.
+    #[must_use]
+    pub fn into_totals(self) -> Totals {
+        Totals {
+            departures: self.departures.to_tally(),
+            acknowledgements: self.acknowledgements.to_tally(),
+            arrivals: self.arrivals.to_tally(),
+            seen: self.seen,
         }
     }
 }
@@ -453,8 +538,11 @@ mod tests {
             let (mut dense, other) = (totals(&one, numbers), totals(&other, others));
             let mut sparse = dense.clone();
             dense.merge(&other);
+            let mut sum = TotalsSum::default();
+            [&sparse, &other].iter().for_each(|it| sum.add(&SparseTotals::from(*it)));
             sparse.add_sparse(&SparseTotals::from(&other));
-            prop_assert_eq!(sparse, dense);
+            prop_assert_eq!(&sparse, &dense);
+            prop_assert_eq!(sum.into_totals(), dense);
         }
 
         /// Whatever arrives is refused, or is what would have been sent for it.

@@ -16,8 +16,8 @@ use std::{collections::VecDeque, time::Duration};
 use crate::{
     id::RunId,
     machine::{Machine, Wake},
-    protocol::{self, Command, Event, Failure, FailureKind, Request, Response},
-    time::Instant,
+    protocol::{self, Command, Event, Failure, FailureKind, Ping, Request, Response},
+    time::{Instant, WallTime},
 };
 
 /// What can happen to a worker.
@@ -32,6 +32,8 @@ pub enum Input {
         /// What came of it.
         outcome: Result<Event, Failure>,
     },
+    /// The controller is there, and waits.
+    Heard(Ping),
     /// The process shall end.
     Shutdown,
 }
@@ -71,8 +73,10 @@ const PAST_MAX: usize = 64;
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// A worker's side of the protocol.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Worker {
+    /// The process's wall time at its `Instant::ZERO`.
+    wall_zero: WallTime,
     obeys: Option<Obeyed>,
     /// Runs that were obeyed before, newest last: a late copy of their first command must not begin them again.
     past: VecDeque<RunId>,
@@ -119,10 +123,18 @@ impl Obeyed {
 }
 
 impl Worker {
-    /// A worker that obeys nobody yet.
+    /// A worker that obeys nobody yet. `wall_zero` is its process's wall time at its `Instant::ZERO`.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(wall_zero: WallTime) -> Self {
+        Self {
+            wall_zero,
+            obeys: None,
+            past: VecDeque::new(),
+            queued: None,
+            shutting_down: false,
+            tickets: 0,
+            outputs: VecDeque::new(),
+        }
     }
 
     /// The run it obeys; `None` if it is free.
@@ -153,11 +165,17 @@ impl Worker {
         }
         match &mut self.obeys {
             Some(obeyed) if obeyed.run == run => {
-                obeyed.heard = now;
+                let sent = sent_at(self.wall_zero, now, request.sent);
+                if sent + obeyed.lease <= now && request.command != Command::Close {
+                    let text =
+                        format!("command {number} was sent {:?} ago, which is longer than its lease", now.since(sent));
+                    return self.refuse(run, number, FailureKind::Forgotten, text);
+                }
+                obeyed.heard = obeyed.heard.max(sent);
                 if matches!(obeyed.state, State::Left { .. }) {
                     obeyed.state = State::Led;
                 }
-                self.on_own_command(now, request);
+                self.on_own_command(request);
             }
             Some(obeyed) if !obeyed.is_closed() => self.on_foreign_command(now, request),
             // The run before is still being closed.
@@ -236,7 +254,7 @@ impl Worker {
     }
 
     /// A command of the run that is obeyed: a new one, or one seen before.
-    fn on_own_command(&mut self, now: Instant, request: Request) {
+    fn on_own_command(&mut self, request: Request) {
         let obeyed = self.obeys.as_mut().expect("called for the run that is obeyed");
         let (run, number) = (request.run, request.number);
         if number == obeyed.number {
@@ -287,7 +305,6 @@ impl Worker {
             None => {
                 obeyed.number = number;
                 obeyed.answer = None;
-                obeyed.heard = now;
                 self.perform(request.command, Some(number));
             }
         }
@@ -390,6 +407,11 @@ impl Worker {
     }
 }
 
+/// When something was sent, on the worker's own monotonic clock; now, where the controller does not know its clock yet.
+fn sent_at(wall_zero: WallTime, now: Instant, sent: Option<WallTime>) -> Instant {
+    sent.map_or(now, |sent| Instant(sent.0.saturating_sub(wall_zero.0)).min(now))
+}
+
 impl Machine for Worker {
     type Input = Input;
     type Output = Output;
@@ -398,6 +420,12 @@ impl Machine for Worker {
         match input {
             Input::Command(request) => self.on_command(now, request),
             Input::Done { ticket, outcome } => self.on_done(now, ticket, outcome),
+            Input::Heard(Ping { run, sent }) => {
+                let sent = sent_at(self.wall_zero, now, sent);
+                if let Some(obeyed) = self.obeys.as_mut().filter(|it| it.run == run && it.state == State::Led) {
+                    obeyed.heard = obeyed.heard.max(sent);
+                }
+            }
             Input::Shutdown => self.on_shutdown(),
         }
     }

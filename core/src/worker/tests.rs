@@ -13,6 +13,7 @@ use crate::{
     seed::Seed,
 };
 
+const WALL: u64 = 1_700_000_000_000_000_000;
 const LEASE: Duration = Duration::from_secs(30);
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -33,7 +34,7 @@ fn prepare() -> Command {
 }
 
 fn command(run: u64, number: u64, command: Command) -> Input {
-    Input::Command(Request { version: protocol::VERSION, run: RunId(run), number, command })
+    Input::Command(Request { version: protocol::VERSION, run: RunId(run), number, sent: None, command })
 }
 
 fn drain(worker: &mut Worker) -> Vec<Output> {
@@ -46,7 +47,7 @@ fn reply(run: u64, number: u64, event: Event) -> Output {
 
 /// A worker that has performed `Prepare` of run 1.
 fn prepared() -> Worker {
-    let mut worker = Worker::new();
+    let mut worker = Worker::new(WallTime(WALL));
     worker.handle_input(Instant::ZERO, command(1, 1, prepare()));
     let outputs = drain(&mut worker);
     assert!(matches!(
@@ -141,10 +142,10 @@ fn missing_commands_and_other_versions_are_refused() {
     let mut worker = prepared();
     worker.handle_input(Instant::ZERO, command(1, 4, Command::Probe));
     assert_eq!(refused(&drain(&mut worker)), "command 4 came after 1: commands in between are missing");
-    let request = Request { version: 9, run: RunId(1), number: 2, command: Command::Probe };
+    let request = Request { version: 9, run: RunId(1), number: 2, sent: None, command: Command::Probe };
     worker.handle_input(Instant::ZERO, Input::Command(request));
     assert_eq!(refused(&drain(&mut worker)), "the controller speaks version 9 of the protocol, this worker 1");
-    let mut idle = Worker::new();
+    let mut idle = Worker::new(WallTime(WALL));
     idle.handle_input(Instant::ZERO, command(3, 2, READ));
     assert!(refused(&drain(&mut idle)).starts_with("it knows nothing of run 0000000000000003, though this is its"));
 }
@@ -199,6 +200,24 @@ fn a_silent_controller_loses_its_lease() {
     assert_eq!(refused(&drain(&mut worker)), "run 0000000000000001 was closed here: its lease ended");
 }
 
+/// A worker that stood still finds a command whose controller may be long gone: the lease counts from when it was sent.
+#[test]
+fn the_lease_counts_from_when_a_command_was_sent() {
+    let mut worker = prepared();
+    let at = |seconds: u32| Instant::ZERO + SECOND * seconds;
+    let sent = |seconds, number| {
+        let sent = Some(WallTime(WALL + at(seconds).0));
+        Input::Command(Request { version: protocol::VERSION, run: RunId(1), number, sent, command: Command::Probe })
+    };
+    worker.handle_input(at(29), sent(20, 2));
+    assert_eq!(drain(&mut worker), [Output::Perform { ticket: 2, command: Command::Probe }]);
+    worker.handle_input(at(29), Input::Done { ticket: 2, outcome: Ok(Event::Done) });
+    drain(&mut worker);
+    assert_eq!(worker.poll_timeout().map(|wake| wake.at), Some(at(50)));
+    worker.handle_input(at(60), sent(29, 3));
+    assert_eq!(refused(&drain(&mut worker)), "command 3 was sent 31s ago, which is longer than its lease");
+}
+
 #[test]
 fn a_shutdown_drains_and_closes_first() {
     let mut worker = prepared();
@@ -211,7 +230,7 @@ fn a_shutdown_drains_and_closes_first() {
     assert_eq!(drain(&mut worker), [Output::Perform { ticket: 3, command: Command::Close }]);
     worker.handle_input(Instant::ZERO, Input::Done { ticket: 3, outcome: Ok(Event::Done) });
     assert_eq!(drain(&mut worker), [Output::Freed(RunId(1)), Output::ShutDown]);
-    let mut idle = Worker::new();
+    let mut idle = Worker::new(WallTime(WALL));
     idle.handle_input(Instant::ZERO, Input::Shutdown);
     assert_eq!(drain(&mut idle), [Output::ShutDown]);
 }
@@ -267,7 +286,7 @@ proptest! {
     /// that was closed. Whoever asks is answered once what is under way is done.
     #[test]
     fn each_command_takes_effect_once(steps in prop::collection::vec(step(), 0..80)) {
-        let mut worker = Worker::new();
+        let mut worker = Worker::new(WallTime(WALL));
         let (mut begun, mut open, mut now) = (Vec::new(), Vec::<(u64, bool)>::new(), Instant::ZERO);
         let (mut current, mut kinds) = (None, BTreeMap::<(u64, u64), u32>::new());
         let mut closing = false;

@@ -19,11 +19,15 @@ use omb_core::{
     plan::Plan,
     protocol::{
         Command, Event, Response,
-        event::{Missing, Snapshot},
+        command::Begin,
+        event::{Findings, Missing, Snapshot},
     },
     report::{context::Context, table},
     seed::Seed,
-    stats::tally::Seen,
+    stats::{
+        sparse::SparseTotals,
+        tally::{Seen, Totals},
+    },
     time::{Instant, WallTime},
 };
 
@@ -60,11 +64,13 @@ fn main() {
         let mut done = false;
         let rest = settle(&mut controller, now, |output| {
             match output {
+                // One worker on the controller's own clock: nothing to measure, nobody to lose.
+                Output::Ping { .. } | Output::WorkerLost { .. } => {}
                 Output::Entered(phase) => println!("{:>9.3} s  ── {phase}", now.as_nanos() as f64 / 1e9),
-                Output::ToWorker { worker: to, request } => {
+                Output::ToWorker { worker: to, request, .. } => {
                     println!("{:>9.3} s     {to} is told to {}", now.as_nanos() as f64 / 1e9, request.command.name());
                     let outcome = Ok(worker.perform(now, &request.command));
-                    answers.push(Response { run: request.run, number: request.number, outcome });
+                    answers.push(Response { run: request.run, number: request.number, outcome, lease_ended: false });
                 }
                 Output::Period(period) => println!("{}", table::period_line(&period)),
                 Output::Report(report) => println!("\n{}\n", table::result(&report, &context, &[], 100).trim_end()),
@@ -97,23 +103,27 @@ struct Worker {
     /// From when to when message after message is due, and how many a second.
     load: Option<(Instant, Option<Instant>, f64)>,
     counted: Snapshot,
+    totals: Totals,
 }
 
 impl Worker {
     fn perform(&mut self, now: Instant, command: &Command) -> Event {
         match command {
             Command::Prepare(_) => return Event::Prepared { system: "a formula".to_owned() },
-            Command::StartLoad { rate, after, .. } => self.load = Some((now + *after, None, rate.as_f64())),
+            Command::StartLoad { rate, begin: Begin::After(after), .. } => {
+                self.load = Some((now + *after, None, rate.as_f64()));
+            }
             Command::StopLoad { .. } => {
                 if let Some((_, end, _)) = &mut self.load {
                     *end = Some(now);
                 }
             }
-            Command::Read => return Event::Read(Box::new(self.count(now))),
+            Command::Read { .. } => return Event::Read(Box::new(self.count(now))),
             Command::Verify => {
-                let confirmed = self.counted.totals.acknowledgements.acked;
+                let confirmed = self.totals.acknowledgements.acked;
                 let missing = Missing { confirmed, missing: 0, by_count_only: false };
-                return Event::Verified(BTreeMap::from([(SubscriptionId(0), missing)]));
+                let compared = BTreeMap::from([(SubscriptionId(0), missing)]);
+                return Event::Verified(Box::new(Findings { compared, ..Findings::default() }));
             }
             _ => {}
         }
@@ -126,7 +136,7 @@ impl Worker {
         let Some((start, end, rate)) = self.load else { return snapshot.clone() };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small positive number")]
         let due_by = |at: Instant| (at.min(end.unwrap_or(at)).since(start).as_secs_f64() * rate) as u64;
-        let totals = &mut snapshot.totals;
+        let totals = &mut self.totals;
         // After the end all that was sent is still answered, a little later.
         let late = |after: u64| if end.is_some() { now } else { now - Duration::from_nanos(after) };
         for _ in totals.departures.attempted..due_by(now) {
@@ -147,6 +157,7 @@ impl Worker {
         }
         let received = totals.arrivals.received;
         totals.seen.insert(SubscriptionId(0), Seen { received, distinct: received, duplicated: 0, reordered: 0 });
+        snapshot.totals = SparseTotals::from(&*totals);
         snapshot.in_flight = totals.departures.attempted - totals.acknowledgements.acked;
         snapshot.clone()
     }

@@ -7,7 +7,7 @@ use omb_core::{
     controller::{self, Controller, End, Trouble, TroubleKind},
     id::WorkerId,
     offset::Exchange,
-    protocol::{self, Hello, Request},
+    protocol::{self, Hello, Ping, Request},
 };
 use tokio::sync::mpsc;
 
@@ -79,8 +79,8 @@ pub async fn lead<L: Call, C: Clock + Clone + Send + Sync + 'static>(
                     // A link lives as long as this loop.
                     let _ = links[worker.0 as usize].0.send((request, within));
                 }
-                controller::Output::Ping(worker) => {
-                    let _ = links[worker.0 as usize].1.send(());
+                controller::Output::Ping { worker, ping } => {
+                    let _ = links[worker.0 as usize].1.send(ping);
                 }
                 controller::Output::Finished(how) => {
                     end = Some(how);
@@ -146,15 +146,18 @@ fn read(body: &[u8]) -> Result<protocol::Response, Trouble> {
 async fn ask_clock(
     worker: WorkerId,
     mut link: impl Call,
-    mut wanted: mpsc::UnboundedReceiver<()>,
+    mut wanted: mpsc::UnboundedReceiver<Ping>,
     inputs: mpsc::UnboundedSender<controller::Input>,
     clock: impl Clock,
 ) {
-    while wanted.recv().await.is_some() {
-        // Several that piled up meanwhile are one.
-        while wanted.try_recv().is_ok() {}
+    while let Some(mut ping) = wanted.recv().await {
+        // Of several that piled up meanwhile the last is enough.
+        while let Ok(newer) = wanted.try_recv() {
+            ping = newer;
+        }
+        let question = Bytes::from(protocol::encode(&ping));
         let sent = clock.now();
-        let Ok(body) = link.call(Method::POST, "/v1/clock", Bytes::new(), CLOCK_WITHIN).await else { continue };
+        let Ok(body) = link.call(Method::POST, "/v1/clock", question, CLOCK_WITHIN).await else { continue };
         let back = clock.now();
         let Ok(protocol::Clock { received, answered }) = protocol::decode(&body) else { continue };
         let exchange = Exchange { sent, received, answered, back };

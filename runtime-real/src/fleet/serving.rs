@@ -15,7 +15,7 @@ use std::{
 use hyper::{Method, StatusCode, body::Bytes};
 use omb_core::{
     id::RunId,
-    protocol::{self, Hello, Response},
+    protocol::{self, Hello, Ping, Response},
     time::WallTime,
     worker::{self, Worker},
 };
@@ -106,7 +106,7 @@ pub async fn serve<L, P, C>(
         waiting: Mutex::default(),
         status: Mutex::default(),
     });
-    let mut worker = Worker::new();
+    let mut worker = Worker::new(WallTime(clock.wall().0 - clock.now().0));
     let observer = RefCell::new(observer);
     let machine = event_loop::run(
         &mut worker,
@@ -208,6 +208,11 @@ impl<P: Pages, C: Clock> Desk<P, C> {
         match (&asked.method, asked.path.as_str()) {
             (&Method::POST, "/v1/command") => self.command(&asked.body).await,
             (&Method::POST, "/v1/clock") => {
+                let Ok(ping) = protocol::decode::<Ping>(&asked.body) else {
+                    return Answered::text(StatusCode::BAD_REQUEST, "this is no question about the clock");
+                };
+                // If the loop is over, so is the worker.
+                let _ = self.inputs.send(worker::Input::Heard(ping));
                 let clock = protocol::Clock { received, answered: self.clock.wall() };
                 Answered::binary(protocol::encode(&clock))
             }

@@ -2,10 +2,12 @@
 
 pub mod broker;
 pub mod clock;
+pub mod exchange;
 pub mod network;
 pub mod process;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -20,10 +22,12 @@ use crate::witness::Witness;
 pub enum Trouble {
     /// Of the messaging system.
     Broker(broker::Trouble),
-    /// Of the network between client and broker.
+    /// Of the network.
     Network(network::Trouble),
-    /// Of the client's process and of the link between controller and worker.
+    /// Of a process.
     Process(process::Trouble),
+    /// Of the exchanges between controller and worker.
+    Exchange(exchange::Trouble),
 }
 
 /// A trouble, when it comes and how long it stays.
@@ -37,6 +41,14 @@ pub struct Planned {
     pub trouble: Trouble,
 }
 
+impl Planned {
+    /// When it is over, in true time.
+    #[must_use]
+    pub fn until(&self) -> Duration {
+        self.at + self.lasts
+    }
+}
+
 impl Trouble {
     /// Its name in the coverage table.
     #[must_use]
@@ -45,23 +57,28 @@ impl Trouble {
             Self::Broker(trouble) => trouble.name(),
             Self::Network(trouble) => trouble.name(),
             Self::Process(trouble) => trouble.name(),
+            Self::Exchange(trouble) => trouble.name(),
         }
     }
 }
 
 impl fmt::Display for Planned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (from, to) = (self.at.as_secs_f64(), (self.at + self.lasts).as_secs_f64());
+        let (from, to) = (self.at.as_secs_f64(), self.until().as_secs_f64());
         match &self.trouble {
             Trouble::Broker(trouble) => write!(f, "{trouble} from {from:.1} s to {to:.1} s"),
             Trouble::Network(trouble) => write!(f, "{trouble} from {from:.1} s to {to:.1} s"),
+            Trouble::Process(process::Trouble::ControllerKilled) => {
+                write!(f, "the controller is killed at {from:.1} s")
+            }
             Trouble::Process(trouble) => write!(f, "{trouble} from {from:.1} s to {to:.1} s"),
+            Trouble::Exchange(trouble) => write!(f, "{trouble} from {from:.1} s to {to:.1} s"),
         }
     }
 }
 
 /// What is going wrong right now; read by those it concerns.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Weather(Arc<Mutex<Now>>);
 
 /// See [`Weather`].
@@ -69,24 +86,77 @@ pub struct Weather(Arc<Mutex<Now>>);
 pub struct Now {
     /// The broker's troubles.
     pub broker: broker::Now,
-    /// The process's and the link's troubles.
-    pub process: process::Now,
+    /// Each worker's.
+    pub processes: Vec<process::Now>,
+    /// Of the exchanges with each worker.
+    pub exchanges: Vec<exchange::Now>,
+    /// Links that are cut, from whom to whom, and by how many troubles.
+    pub cut: BTreeMap<(NodeId, NodeId), u32>,
+}
+
+impl Now {
+    /// Whether nothing passes from the one to the other, or back.
+    #[must_use]
+    pub fn are_apart(&self, one: NodeId, other: NodeId) -> bool {
+        self.cut.contains_key(&(one, other)) || self.cut.contains_key(&(other, one))
+    }
 }
 
 impl Weather {
+    /// Fine, over so many workers.
+    #[must_use]
+    pub fn new(workers: u32) -> Self {
+        let (processes, exchanges) =
+            (vec![process::Now::default(); workers as usize], vec![exchange::Now::default(); workers as usize]);
+        Self(Arc::new(Mutex::new(Now { processes, exchanges, ..Now::default() })))
+    }
+
     /// The state of things. The guard must not live across an `await`.
     pub fn now(&self) -> MutexGuard<'_, Now> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Who the troubles befall.
-#[derive(Clone, Copy, Debug)]
+/// Whom a trouble befalls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Who {
+    /// Every controller.
+    Controller,
+    /// The messaging system.
+    Broker,
+    /// One of the workers, from 0.
+    Worker(u32),
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Controller => f.write_str("controller"),
+            Self::Broker => f.write_str("broker"),
+            Self::Worker(worker) => write!(f, "worker {worker}"),
+        }
+    }
+}
+
+/// The simulated machines.
+#[derive(Clone, Debug)]
 pub struct Nodes {
-    /// The node of controller, worker and load.
-    pub client: NodeId,
+    /// The first one's, and the second one's if there is one.
+    pub controllers: Vec<NodeId>,
+    /// Each worker's; where all is one process, the controller's.
+    pub workers: Vec<NodeId>,
     /// The messaging system's.
     pub broker: NodeId,
+}
+
+impl Nodes {
+    fn of(&self, who: Who) -> Vec<NodeId> {
+        match who {
+            Who::Controller => self.controllers.clone(),
+            Who::Broker => vec![self.broker],
+            Who::Worker(worker) => vec![self.workers[worker as usize]],
+        }
+    }
 }
 
 /// Brings one planned trouble, and takes it away again.
@@ -94,16 +164,23 @@ pub async fn befall(planned: Planned, nodes: Nodes, weather: Weather, witness: W
     time::sleep(planned.at).await;
     witness.note("fault", format_args!("{} begins", planned.trouble.name()));
     witness.hit(format!("fault: {}", planned.trouble.name()));
-    turn(&planned.trouble, nodes, &weather, true);
+    turn(&planned.trouble, &nodes, &weather, true);
+    if let Trouble::Process(process::Trouble::Killed(worker)) = planned.trouble {
+        witness.notes().leave(worker);
+    }
     time::sleep(planned.lasts).await;
-    turn(&planned.trouble, nodes, &weather, false);
+    if let Trouble::Process(process::Trouble::Shutdown(worker)) = planned.trouble {
+        witness.notes().leave(worker);
+    }
+    turn(&planned.trouble, &nodes, &weather, false);
     witness.note("fault", format_args!("{} is over", planned.trouble.name()));
 }
 
-fn turn(trouble: &Trouble, nodes: Nodes, weather: &Weather, on: bool) {
+fn turn(trouble: &Trouble, nodes: &Nodes, weather: &Weather, on: bool) {
     match trouble {
         Trouble::Broker(trouble) => trouble.turn(&mut weather.now().broker, &Handle::current(), nodes.broker, on),
-        Trouble::Network(trouble) => trouble.turn(nodes, on),
-        Trouble::Process(trouble) => trouble.turn(&mut weather.now().process, on),
+        Trouble::Network(trouble) => trouble.turn(&mut weather.now().cut, nodes, on),
+        Trouble::Process(trouble) => trouble.turn(&mut weather.now().processes, nodes, on),
+        Trouble::Exchange(trouble) => trouble.turn(&mut weather.now().exchanges, on),
     }
 }

@@ -1,32 +1,38 @@
-//! A client process that answers late or not at all, and a link between controller and worker that loses, doubles and
-//! delays what is handed over.
+//! Processes that answer late or not at all, stand still, die, and come back.
 
 use std::{fmt, time::Duration};
 
-/// One trouble of the client's side.
+use madsim::runtime::Handle;
+use tokio::sync::mpsc;
+
+use super::{Nodes, Who};
+
+/// One trouble of a process.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Trouble {
     /// What the worker performed is reported this late, at most.
-    Late(Duration),
+    Late(u32, Duration),
     /// What the worker performed is never reported.
-    Mute,
-    /// Of the messages between controller and worker this share is lost, and as many come twice.
-    Lossy(f64),
-    /// Nothing passes between controller and worker.
-    Severed,
+    Mute(u32),
+    /// It dies, and comes back without its state.
+    Killed(u32),
+    /// It is asked to end (SIGTERM), and is started again afterwards.
+    Shutdown(u32),
+    /// It stands still, and goes on with its state.
+    Paused(Who),
+    /// The controller dies and does not come back.
+    ControllerKilled,
 }
 
-/// What the client's side suffers from right now.
+/// What one worker suffers from right now.
 #[derive(Clone, Debug, Default)]
 pub struct Now {
     /// The most that a report is delayed.
     pub late: Duration,
     /// Whether reports are swallowed.
     pub mute: bool,
-    /// Share of the messages lost, and of those doubled.
-    pub lossy: f64,
-    /// Whether the link is down.
-    pub severed: bool,
+    /// Where to ask it to end.
+    pub shutdown: Option<mpsc::UnboundedSender<()>>,
 }
 
 impl Trouble {
@@ -34,19 +40,50 @@ impl Trouble {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Late(_) => "worker late",
-            Self::Mute => "worker mute",
-            Self::Lossy(_) => "link lossy",
-            Self::Severed => "link severed",
+            Self::Late(..) => "worker late",
+            Self::Mute(_) => "worker mute",
+            Self::Killed(_) => "worker killed",
+            Self::Shutdown(_) => "worker shut down",
+            Self::Paused(Who::Controller) => "controller paused",
+            Self::Paused(_) => "worker paused",
+            Self::ControllerKilled => "controller killed",
         }
     }
 
-    pub(super) fn turn(&self, now: &mut Now, on: bool) {
+    pub(super) fn turn(&self, workers: &mut [Now], nodes: &Nodes, on: bool) {
+        let handle = Handle::current();
         match self {
-            Self::Late(by) => now.late = if on { *by } else { Duration::ZERO },
-            Self::Mute => now.mute = on,
-            Self::Lossy(share) => now.lossy = if on { *share } else { 0.0 },
-            Self::Severed => now.severed = on,
+            Self::Late(worker, by) => workers[*worker as usize].late = if on { *by } else { Duration::ZERO },
+            Self::Mute(worker) => workers[*worker as usize].mute = on,
+            Self::Killed(worker) if on => {
+                // What stands still is dropped under madsim's own lock; what runs is not.
+                handle.resume(nodes.workers[*worker as usize]);
+                handle.kill(nodes.workers[*worker as usize]);
+            }
+            Self::Shutdown(worker) if on => {
+                // One that is dead need not be asked.
+                let _ = workers[*worker as usize].shutdown.as_ref().map(|to| to.send(()));
+            }
+            Self::Killed(worker) | Self::Shutdown(worker) => {
+                // Killed before, so that its address is free also where it ended by itself.
+                handle.resume(nodes.workers[*worker as usize]);
+                handle.kill(nodes.workers[*worker as usize]);
+                handle.restart(nodes.workers[*worker as usize]);
+            }
+            Self::Paused(who) => {
+                for node in nodes.of(*who) {
+                    if on {
+                        handle.pause(node);
+                    } else {
+                        handle.resume(node);
+                    }
+                }
+            }
+            Self::ControllerKilled if on => {
+                handle.resume(nodes.controllers[0]);
+                handle.kill(nodes.controllers[0]);
+            }
+            Self::ControllerKilled => {}
         }
     }
 }
@@ -54,12 +91,12 @@ impl Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Late(by) => write!(f, "worker reports late by up to {} ms", by.as_millis()),
-            Self::Mute => f.write_str("worker reports nothing"),
-            Self::Lossy(share) => {
-                write!(f, "controller and worker lose and double {:.0} % of their messages", share * 100.0)
-            }
-            Self::Severed => f.write_str("controller and worker cut apart"),
+            Self::Late(worker, by) => write!(f, "worker {worker} reports late by up to {} ms", by.as_millis()),
+            Self::Mute(worker) => write!(f, "worker {worker} reports nothing"),
+            Self::Killed(worker) => write!(f, "worker {worker} dead"),
+            Self::Shutdown(worker) => write!(f, "worker {worker} shut down, and away"),
+            Self::Paused(who) => write!(f, "{who} stands still"),
+            Self::ControllerKilled => f.write_str("the controller is killed for good"),
         }
     }
 }

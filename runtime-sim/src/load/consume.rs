@@ -11,7 +11,7 @@ use omb_core::{
     config::workload::Verify,
     load::header,
     protocol::{self, command::ConsumerSpec},
-    time::Instant,
+    time::{Instant, WallTime},
 };
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -149,10 +149,10 @@ impl SimLoad {
             .into_iter()
             .map(|(_, partition, committed)| (partition.cast_unsigned(), committed.map_or(0, |it| it.offset)))
             .collect();
-        self.0.witness.note(
-            "consumer",
-            format_args!("{} has {:?} in generation {}", member.spec.id.0, member.positions, member.generation),
-        );
+        self.note(format_args!(
+            "consumer {} has {:?} in generation {}",
+            member.spec.id.0, member.positions, member.generation
+        ));
         Some(())
     }
 
@@ -285,7 +285,8 @@ impl SimLoad {
         let Ok(batches) = &fetched.result else { return };
         let partition = fetched.partition.cast_unsigned();
         let Some(position) = member.positions.get_mut(&partition) else { return };
-        let (wall, wall_zero) = (self.0.clock.wall(), self.0.clock.wall_zero());
+        let now = self.0.clock.now();
+        let (wall, truly) = (WallTime(self.fleet_zero().0 + now.0), self.0.clock.truly(now));
         let damage = self.0.weather.now().broker.damage;
         let state = &mut *self.state();
         let full = state.preparation().verify == Verify::Full;
@@ -314,10 +315,11 @@ impl SimLoad {
                     &record.payload,
                     Some(record.sent),
                 );
-                let since = |zero: u64| wall.0.cast_signed() - zero.cast_signed();
+                let since = |stamp: WallTime| wall.signed_since(stamp);
                 let handed = Handed {
                     subscription: member.spec.subscription,
                     consumer: member.spec.id,
+                    worker: self.0.worker,
                     mark: record.mark,
                     place: Place { topic: member.spec.topic.clone(), partition },
                     offset,
@@ -326,21 +328,19 @@ impl SimLoad {
                     bare,
                     from_intended: match (damaged, bare) {
                         (true, _) => None,
-                        (false, true) => Some(since(record.sent.0)),
-                        (false, false) => Some(since(wall_zero.0 + record.intended.0)),
+                        (false, true) => Some(since(record.sent)),
+                        (false, false) => Some(since(record.stamped)),
                     },
+                    truly: truly - record.intended_truly,
                 };
                 self.truth(|truth| truth.handed(handed));
             }
         }
-        if let Some((_, ledger)) = state.subscriptions.get_mut(&consumer.subscription) {
-            ledger.enter(&mut consumer.receiver);
+        if let Some(subscription) = state.subscriptions.get_mut(&consumer.subscription) {
+            subscription.ledger.enter(&mut consumer.receiver);
         }
         if count > 0 {
-            self.0.witness.note(
-                "consumer",
-                format_args!("{} received {count} of {partition} up to {position}", member.spec.id.0),
-            );
+            self.note(format_args!("consumer {} received {count} of {partition} up to {position}", member.spec.id.0));
         }
     }
 }

@@ -10,7 +10,10 @@ pub mod record;
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -29,10 +32,14 @@ use omb_core::{
     protocol::{
         Command, Event, Failure, FailureKind,
         command::{ConsumerSpec, Preparation, ProducerSpec, TopicSpec},
-        event::{Missing, Problem, Snapshot},
+        event::{Findings, Missing, Problem, Snapshot},
     },
     seed::Seed,
-    stats::tally::{Acknowledgements, Arrivals, Departures},
+    stats::{
+        sparse::SparseTotals,
+        tally::{Acknowledgements, Arrivals, Departures, Totals},
+    },
+    time::{Instant, WallTime},
 };
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -45,7 +52,7 @@ use crate::{
     fault::Weather,
     local::{Answer, Performer},
     net::{CallError, Client},
-    truth::Truth,
+    truth::{Schedule, Truth, WorkerTruth},
     witness::Witness,
 };
 
@@ -87,6 +94,10 @@ const LOOK: Duration = Duration::from_millis(10);
 const PREPARE_WITHIN: Duration = Duration::from_secs(4);
 const CREATE_WITHIN: Duration = Duration::from_secs(12);
 
+/// What the workers are called in the trace.
+const WHO: [&str; 9] =
+    ["worker 0", "worker 1", "worker 2", "worker 3", "worker 4", "worker 5", "worker 6", "worker 7", "worker 8+"];
+
 /// The performer of one simulated worker. Clones share it.
 #[derive(Clone, Debug)]
 pub struct SimLoad(Arc<Inner>);
@@ -99,6 +110,12 @@ struct Inner {
     seed: Seed,
     weather: Weather,
     witness: Witness,
+    /// Its place among the workers.
+    worker: u32,
+    /// The run it serves: the place of its truth.
+    run: AtomicUsize,
+    /// The fleet's time at the clock's `Instant::ZERO`.
+    fleet_zero: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -107,7 +124,7 @@ struct State {
     prepared: Option<Prepared>,
     producers: BTreeMap<ProducerId, Producer>,
     consumers: BTreeMap<ConsumerId, Consumer>,
-    subscriptions: BTreeMap<SubscriptionId, (ProducerRange, Ledger)>,
+    subscriptions: BTreeMap<SubscriptionId, Subscription>,
     senders: Vec<SendingThread>,
     departures: Departures,
     /// Messages that schedules given up by a change of rate had skipped.
@@ -117,6 +134,16 @@ struct State {
     problems: BTreeMap<String, u64>,
     tasks: Vec<JoinHandle<()>>,
     under_way: Option<JoinHandle<()>>,
+    /// A load was started.
+    loaded: bool,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    producers: ProducerRange,
+    ledger: Ledger,
+    /// All producers and consumers of the topic are here.
+    whole: bool,
 }
 
 #[derive(Debug)]
@@ -129,6 +156,8 @@ struct Prepared {
 #[derive(Debug)]
 struct Producer {
     topic: String,
+    /// All producers and consumers of the topic are here.
+    whole: bool,
     sender: Sender,
     confirmations: Confirmations,
     acknowledgements: Acknowledgements,
@@ -169,10 +198,34 @@ struct SendingThread {
 }
 
 impl SimLoad {
-    /// The load of a client on this node, against the broker at `broker`.
+    /// The load of worker number `worker`, against the broker at `broker`.
     #[must_use]
-    pub fn new(broker: SocketAddr, clock: Clock, knobs: Knobs, seed: Seed, weather: Weather, witness: Witness) -> Self {
-        Self(Arc::new(Inner { broker, clock, knobs, seed, weather, witness, state: Mutex::default() }))
+    pub fn new(
+        worker: u32,
+        broker: SocketAddr,
+        clock: Clock,
+        knobs: Knobs,
+        seed: Seed,
+        weather: Weather,
+        witness: Witness,
+    ) -> Self {
+        let (run, fleet_zero) = (AtomicUsize::new(0), AtomicU64::new(clock.wall_zero().0));
+        let state = Mutex::default();
+        Self(Arc::new(Inner { broker, clock, knobs, seed, weather, witness, worker, run, fleet_zero, state }))
+    }
+
+    /// The fleet's time at `Instant::ZERO`: the wall clock, corrected by what the controller knows of it.
+    fn fleet_zero(&self) -> WallTime {
+        WallTime(self.0.fleet_zero.load(Relaxed))
+    }
+
+    fn correct(&self, correction: i64) {
+        self.0.fleet_zero.store(self.0.clock.wall_zero().0.wrapping_add_signed(correction), Relaxed);
+    }
+
+    /// A record in the trace.
+    fn note(&self, what: std::fmt::Arguments<'_>) {
+        self.0.witness.note(WHO[(self.0.worker as usize).min(WHO.len() - 1)], what);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -180,7 +233,12 @@ impl SimLoad {
     }
 
     fn truth<T>(&self, note: impl FnOnce(&mut Truth) -> T) -> T {
-        note(&mut self.0.witness.notes().truth)
+        note(&mut self.0.witness.notes().truths[self.0.run.load(Relaxed)])
+    }
+
+    /// What truly happened at this worker.
+    fn mine<T>(&self, note: impl FnOnce(&mut WorkerTruth) -> T) -> T {
+        self.truth(|truth| note(truth.worker(self.0.worker)))
     }
 
     fn problem(&self, what: &impl ToString) {
@@ -194,21 +252,26 @@ impl SimLoad {
 
     /// Begins to perform `command`; `give` is called with what came of it, later.
     pub fn begin(&self, command: Command, give: impl FnOnce(Result<Event, Failure>) + 'static) {
-        self.0.witness.note("worker", format_args!("performs {}", command.name()));
+        self.note(format_args!("performs {}", command.name()));
         self.0.witness.hit(format!("command: {}", command.name()));
         if command == Command::Close {
             self.end();
+            self.mine(|mine| {
+                mine.leave();
+                mine.excused = true;
+            });
         }
         let load = self.clone();
         let handle = spawn_local(async move {
             let name = command.name();
             let outcome = load.perform(command).await;
             if let Err(failure) = &outcome {
-                load.0.witness.note("worker", format_args!("{name} failed: {failure}"));
+                load.note(format_args!("{name} failed: {failure}"));
             }
             let (late, mute) = {
                 let now = load.0.weather.now();
-                (now.process.late, now.process.mute)
+                let now = &now.processes[load.0.worker as usize];
+                (now.late, now.mute)
             };
             if !late.is_zero() {
                 load.0.witness.hit("effect: report delayed by the worker");
@@ -241,13 +304,19 @@ impl SimLoad {
             Command::CreateConsumers(consumers) => self.create_consumers(consumers).await?,
             Command::CreateProducers(producers) => self.create_producers(producers),
             Command::Probe => self.probe(),
-            Command::StartLoad { rate, producers, after } => self.start_load(rate, producers, after),
+            Command::StartLoad { rate, producers, begin, correction } => {
+                self.correct(correction);
+                self.start_load(rate, producers, begin);
+            }
             Command::SetRate { rate } => self.set_rate(rate),
             Command::PauseConsumers => self.state().paused = true,
             Command::ResumeConsumers => self.state().paused = false,
-            Command::Read => return Ok(Event::Read(Box::new(self.read()))),
+            Command::Read { correction } => {
+                self.correct(correction);
+                return Ok(Event::Read(Box::new(self.read())));
+            }
             Command::StopLoad { within } => self.stop_load(within).await,
-            Command::Verify => return Ok(Event::Verified(self.verify())),
+            Command::Verify => return Ok(Event::Verified(Box::new(self.verify()))),
             Command::DeleteTopics(topics) => self.delete_topics(topics).await?,
             // What went on was ended when the command came.
             Command::Close => {}
@@ -275,12 +344,19 @@ impl SimLoad {
         let request = Request::Metadata { topics: Some(Vec::new()), create_missing: false };
         self.insist(&mut Client::new(self.0.broker), request, PREPARE_WITHIN).await.map_err(unreachable)?;
         let (seed, keys) = (preparation.seed, KeyTable::new(preparation.seed));
+        // The runs of this simulation are numbered, and called by their number.
+        self.0.run.store(preparation.controller.parse().unwrap_or(0), Relaxed);
+        self.mine(WorkerTruth::begin);
+        self.correct(0);
         let pool = preparation.payload.pool(seed);
         *self.state() = State { prepared: Some(Prepared { preparation, pool, keys }), ..State::default() };
         Ok(Event::Prepared { system: "simulated broker".to_owned() })
     }
 
     async fn create_topics(&self, topics: Vec<TopicSpec>) -> Result<(), Failure> {
+        if topics.is_empty() {
+            return Ok(());
+        }
         let new = |topic: TopicSpec| NewTopic {
             name: topic.name,
             partitions: i32::try_from(topic.partitions).expect("few"),
@@ -304,6 +380,9 @@ impl SimLoad {
     }
 
     async fn delete_topics(&self, topics: Vec<String>) -> Result<(), Failure> {
+        if topics.is_empty() {
+            return Ok(());
+        }
         let topics = topics.into_iter().map(TopicRef::Name).collect();
         let request = Request::DeleteTopics { topics };
         self.insist(&mut Client::new(self.0.broker), request, PREPARE_WITHIN).await.map_err(unreachable)?;
@@ -324,9 +403,14 @@ impl SimLoad {
                     assigned: false,
                 };
                 state.consumers.insert(spec.id, consumer);
-                state.subscriptions.entry(spec.subscription).or_insert_with(|| (producers, Ledger::new(producers)));
+                let whole = spec.whole;
+                let new = || Subscription { producers, ledger: Ledger::new(producers), whole };
+                state.subscriptions.entry(spec.subscription).or_insert_with(new);
             }
-            self.truth(|truth| _ = truth.counts.seen.entry(spec.subscription).or_default());
+            self.mine(|mine| {
+                mine.counts.seen.entry(spec.subscription).or_default();
+                mine.consumers.insert(spec.id);
+            });
             self.spawn(self.clone().consume(spec));
         }
         let until = self.0.clock.now() + CREATE_WITHIN;
@@ -349,6 +433,7 @@ impl SimLoad {
                 let mut state = self.state();
                 let full = state.preparation().verify == Verify::Full;
                 let producer = Producer {
+                    whole: spec.whole,
                     topic: spec.topic,
                     sender: Sender::new(spec.id, full),
                     confirmations: Confirmations::default(),
@@ -362,6 +447,7 @@ impl SimLoad {
                 };
                 state.producers.insert(spec.id, producer);
             }
+            self.mine(|mine| mine.producers.insert(spec.id));
             self.spawn(self.clone().deliver(spec.id));
         }
     }
@@ -370,7 +456,7 @@ impl SimLoad {
         let state = self.state();
         let (taken_at, wall) = (self.0.clock.now(), self.0.clock.wall());
         let mut snapshot = Snapshot { taken_at, wall, ..Snapshot::default() };
-        let totals = &mut snapshot.totals;
+        let mut totals = Totals::default();
         totals.departures = state.departures.clone();
         totals.departures.skipped = state.skipped();
         for producer in state.producers.values() {
@@ -380,10 +466,15 @@ impl SimLoad {
         for consumer in state.consumers.values() {
             totals.arrivals.merge(&consumer.arrivals);
         }
-        for (subscription, (_, ledger)) in &state.subscriptions {
-            totals.seen.insert(*subscription, ledger.seen);
-            snapshot.paths_open += ledger.probed();
+        for (id, subscription) in &state.subscriptions {
+            totals.seen.insert(*id, subscription.ledger.seen);
+            match (subscription.whole, state.loaded) {
+                (true, _) => snapshot.paths_open += subscription.ledger.probed(),
+                (false, false) => _ = snapshot.probed.insert(*id, subscription.ledger.probed_places()),
+                (false, true) => {}
+            }
         }
+        snapshot.totals = SparseTotals::from(&totals);
         let due = state.senders.iter().filter(|_| !state.stopping).map(|sender| sender.pace.next_at()).min();
         snapshot.schedule_lag = due.map(|due| taken_at.since(due)).unwrap_or_default();
         let problems = state.problems.iter().map(|(what, count)| Problem { what: what.clone(), count: *count });
@@ -391,37 +482,41 @@ impl SimLoad {
         snapshot.problems.sort_by_key(|problem| std::cmp::Reverse(problem.count));
         snapshot.problems.truncate(Snapshot::PROBLEMS_MAX);
         let skipped = state.skipped();
-        self.truth(|truth| {
-            truth.counts.skipped = skipped;
-            truth.read();
+        self.mine(|mine| {
+            mine.counts.skipped = skipped;
+            mine.read(taken_at);
         });
         snapshot
     }
 
-    fn verify(&self) -> BTreeMap<SubscriptionId, Missing> {
+    fn verify(&self) -> Findings {
         let state = self.state();
-        let mut found = BTreeMap::new();
-        for (subscription, (producers, ledger)) in &state.subscriptions {
-            let mut missing = Missing { by_count_only: state.payload_len() < header::LEN, ..Missing::default() };
+        let by_count_only = state.prepared.is_some() && state.payload_len() < header::LEN;
+        let mut findings = Findings { by_count_only, ..Findings::default() };
+        for (id, subscription) in &state.subscriptions {
+            let Subscription { producers, ledger, whole } = subscription;
+            if !whole {
+                findings.received.insert(*id, ledger.sequences().to_vec());
+                continue;
+            }
+            let mut missing = Missing { by_count_only, ..Missing::default() };
             for place in 0..producers.count {
                 let Some(producer) = state.producers.get(&ProducerId(producers.first.0 + place)) else { continue };
                 missing.confirmed += producer.confirmations.sequences.len();
                 missing.missing += ledger.missing(place, &producer.confirmations.sequences);
             }
-            if missing.by_count_only {
+            if by_count_only {
                 missing.missing = missing.confirmed.saturating_sub(ledger.seen.distinct);
             }
-            found.insert(*subscription, missing);
-            let mine = producers.first.0..producers.first.0 + producers.count;
-            self.truth(|truth| {
-                let (confirmed, mut lacking) = truth.missing(*subscription, |producer| mine.contains(&producer.0));
-                if missing.by_count_only {
-                    lacking = confirmed.saturating_sub(truth.counts.seen[subscription].distinct);
-                }
-                truth.verdict.insert(*subscription, (confirmed, lacking));
-            });
+            findings.compared.insert(*id, missing);
         }
-        found
+        let shared = state.producers.iter().filter(|(_, producer)| !producer.whole);
+        findings.confirmed = shared.map(|(id, it)| (*id, it.confirmations.sequences.clone())).collect();
+        self.truth(|truth| {
+            let ends = (truth.acks.len(), truth.handed.len());
+            truth.worker(self.0.worker).verified = Some(ends);
+        });
+        findings
     }
 }
 
@@ -472,7 +567,7 @@ impl Performer for SimLoad {
 }
 
 /// The total rate's share and the schedule of some producers.
-fn schedule(start: omb_core::time::Instant, rate: Rate, producers: u32, mine: &[ProducerId], state: &State) -> Pace {
+fn schedule(start: Instant, rate: Rate, producers: u32, mine: &[ProducerId], state: &State) -> Pace {
     let places = mine.iter().map(|producer| producer.0).collect();
     Pace::new(start, rate, producers, places, state.preparation().catch_up)
 }

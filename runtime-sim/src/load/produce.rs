@@ -7,15 +7,16 @@ use omb_core::{
     id::ProducerId,
     load::{keys::KeyWalk, payload, sender::InFlight},
     plan::rate::Rate,
+    protocol::command::Begin,
     seed::fnv1a,
-    time::Instant,
+    time::{Instant, WallTime},
 };
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
-    BACKOFF, LOOK, SendingThread, SimLoad, State, kind,
+    BACKOFF, LOOK, Schedule, SendingThread, SimLoad, State, kind,
     record::{Record, pack},
     schedule,
 };
@@ -30,6 +31,8 @@ use crate::{
 pub(super) struct Outgoing {
     pub(super) mark: Mark,
     in_flight: InFlight,
+    /// When it was meant to leave, as its header says.
+    stamped: WallTime,
     key: Option<Vec<u8>>,
     payload: Vec<u8>,
 }
@@ -59,22 +62,31 @@ struct Identity {
 impl SimLoad {
     pub(super) fn probe(&self) {
         let now = self.0.clock.now();
-        let wall = self.0.clock.wall();
+        let wall = WallTime(self.fleet_zero().0 + now.0);
         for (id, producer) in &mut self.state().producers {
             let payload = producer.sender.probe(wall).to_vec();
             let mark = Mark { producer: *id, sequence: producer.probes, probe: true };
             producer.probes += 1;
             let in_flight = InFlight { sequence: 0, intended: now, sent: now };
-            producer.queue.push_back(Outgoing { mark, in_flight, key: None, payload });
+            producer.queue.push_back(Outgoing { mark, in_flight, stamped: wall, key: None, payload });
             producer.filled.notify_one();
         }
     }
 
-    pub(super) fn start_load(&self, rate: Rate, producers: u32, after: Duration) {
-        let start = self.0.clock.now() + after;
-        self.truth(|truth| truth.rates.push((start, rate, producers)));
+    pub(super) fn start_load(&self, rate: Rate, producers: u32, begin: Begin) {
+        let start = match begin {
+            Begin::After(after) => self.0.clock.now() + after,
+            Begin::At(wall) => Instant(wall.0.saturating_sub(self.0.clock.wall_zero().0)),
+        };
+        if start < self.0.clock.now() {
+            self.0.witness.hit("effect: told to begin too late");
+        }
+        self.follow(start, rate, producers);
         let threads = {
             let mut state = self.state();
+            state.loaded = true;
+            // The end of a lease before the load has stopped nothing.
+            state.stopping = false;
             let mine: Vec<ProducerId> = state.producers.keys().copied().collect();
             let share = mine.len().div_ceil(self.0.knobs.senders).max(1);
             let thread = |(index, part): (usize, &[ProducerId])| SendingThread {
@@ -93,15 +105,18 @@ impl SimLoad {
         }
     }
 
+    /// Notes a new schedule.
+    fn follow(&self, start: Instant, rate: Rate, producers: u32) {
+        let truly = self.0.clock.truly(start);
+        self.mine(|mine| mine.schedules.push(Schedule { start, truly, rate, producers }));
+    }
+
     pub(super) fn set_rate(&self, rate: Rate) {
         let now = self.0.clock.now();
         let state = &mut *self.state();
         let mut before = 0;
-        let producers = self.truth(|truth| {
-            let producers = truth.rates.last().map_or(0, |(_, _, producers)| *producers);
-            truth.rates.push((now, rate, producers));
-            producers
-        });
+        let producers = self.mine(|mine| mine.schedules.last().map_or(0, |it| it.producers));
+        self.follow(now, rate, producers);
         let paces: Vec<_> =
             state.senders.iter().map(|sender| schedule(now, rate, producers, &sender.producers, state)).collect();
         for (sender, pace) in state.senders.iter_mut().zip(paces) {
@@ -139,7 +154,7 @@ impl SimLoad {
             producer.surrenders += 1;
         }
         self.0.witness.hit("effect: messages given up at the end of the load");
-        self.truth(|truth| truth.counts.failed += failed);
+        self.mine(|mine| mine.counts.failed += failed);
     }
 
     async fn send(self, index: usize) {
@@ -163,7 +178,7 @@ impl SimLoad {
 
     /// Puts everything that is due into the queues, as far as there is room.
     fn send_due(&self, index: usize) -> Step {
-        let (now, wall_zero) = (self.0.clock.now(), self.0.clock.wall_zero());
+        let (now, fleet_zero) = (self.0.clock.now(), self.fleet_zero());
         let State { stopping, prepared, producers, senders, departures, .. } = &mut *self.state();
         if *stopping {
             return Step::Over;
@@ -183,19 +198,21 @@ impl SimLoad {
             let producer = producers.get_mut(&id).expect("threads serve producers that were created");
             let mut payload = prepared.pool[payload::pick(&mut thread.rng, prepared.pool.len())].clone();
             let key = thread.keys.next(now.0).map(|key| prepared.keys.get(key).to_vec());
-            let in_flight = producer.sender.stamp(&mut payload, due.intended, now, wall_zero);
+            let in_flight = producer.sender.stamp(&mut payload, due.intended, now, fleet_zero);
+            let stamped = WallTime(fleet_zero.0 + due.intended.0);
             departures.attempted += 1;
             departures.schedule_error.record(now.0 - due.intended.0);
             let at = madsim::time::TimeHandle::current().elapsed();
+            let worker = self.0.worker;
             let mark = self.truth(|truth| {
-                let count = truth.sent_by(id);
+                let count = truth.worker(worker).sent_by(id);
                 let mark = Mark { producer: id, sequence: *count, probe: false };
                 *count += 1;
-                let rate = truth.rates.len() - 1;
-                truth.attempted(at, Attempt { mark, intended: due.intended, sent: now, rate });
+                let schedule = truth.worker(worker).schedules.len() - 1;
+                truth.attempted(Attempt { mark, worker, intended: due.intended, sent: now, at, schedule });
                 mark
             });
-            producer.queue.push_back(Outgoing { mark, in_flight, key, payload });
+            producer.queue.push_back(Outgoing { mark, in_flight, stamped, key, payload });
             producer.filled.notify_one();
         }
     }
@@ -299,7 +316,8 @@ impl SimLoad {
         let batch = |(partition, messages): (u32, Vec<Outgoing>)| {
             let record = |message: &Outgoing| Record {
                 mark: message.mark,
-                intended: message.in_flight.intended,
+                intended_truly: self.0.clock.truly(message.in_flight.intended),
+                stamped: message.stamped,
                 sent: wall,
                 key: message.key.clone(),
                 payload: message.payload.clone(),
@@ -387,10 +405,11 @@ impl SimLoad {
             producer.sending -= 1;
             let InFlight { intended, sent, .. } = message.in_flight;
             let (from_intended, from_sent) = (now.0 - intended.0, now.0 - sent.0);
-            let ack = Ack { mark: message.mark, place: place.clone(), offset, from_intended, from_sent, bytes };
+            let worker = self.0.worker;
+            let ack = Ack { mark: message.mark, worker, place: place.clone(), offset, from_intended, from_sent, bytes };
             self.truth(|truth| truth.acked(ack));
         }
-        self.0.witness.note("producer", format_args!("{} confirmed {} at {base_offset}", id.0, messages.len()));
+        self.note(format_args!("producer {} confirmed {} at {base_offset}", id.0, messages.len()));
     }
 
     fn give_up(&self, id: ProducerId, surrenders: u64, messages: &[Outgoing]) {
@@ -402,8 +421,8 @@ impl SimLoad {
         let failed = messages.iter().filter(|message| !message.mark.probe).count() as u64;
         producer.acknowledgements.failed += failed;
         producer.sending -= failed;
-        self.truth(|truth| truth.counts.failed += failed);
-        self.0.witness.note("producer", format_args!("{} gave {failed} messages up", id.0));
+        self.mine(|mine| mine.counts.failed += failed);
+        self.note(format_args!("producer {} gave {failed} messages up", id.0));
         self.0.witness.hit("effect: batch given up");
     }
 }

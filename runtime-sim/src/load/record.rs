@@ -1,10 +1,7 @@
 //! What a batch holds on the simulated wire: to the broker machine these are opaque bytes.
 
 use bytes::Bytes;
-use omb_core::{
-    protocol,
-    time::{Instant, WallTime},
-};
+use omb_core::{protocol, time::WallTime};
 use serde::{Deserialize, Serialize};
 
 use crate::truth::Mark;
@@ -14,8 +11,10 @@ use crate::truth::Mark;
 pub struct Record {
     /// Which message it truly is. Nothing that is under test reads it.
     pub mark: Mark,
-    /// When it was meant to leave, by the client's clock. Nothing that is under test reads it.
-    pub intended: Instant,
+    /// When it was meant to leave, in true time, ns. Nothing that is under test reads it.
+    pub intended_truly: i64,
+    /// The same in the fleet's time, as its sender knew it. Nothing that is under test reads it.
+    pub stamped: WallTime,
     /// When it left, by the client's wall clock, as Kafka's `CreateTime`.
     pub sent: WallTime,
     /// Its key.

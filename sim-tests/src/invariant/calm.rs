@@ -9,8 +9,9 @@ use omb_core::{
 };
 use omb_runtime_sim::{
     fault::{Trouble, broker},
+    scenario::Scenario,
     truth::Truth,
-    world::Outcome,
+    world::Ended,
 };
 
 use super::{Broken, Promise};
@@ -36,25 +37,25 @@ impl Promise for Calm {
         }
     }
 
-    fn at_end(&mut self, outcome: &Outcome, truth: &Truth, broken: &mut Broken) {
-        if outcome.scenario.is_calm() {
-            Self::check_calm(outcome, truth, broken);
+    fn at_end(&mut self, scenario: &Scenario, ended: &Ended, truth: &Truth, broken: &mut Broken) {
+        if scenario.is_calm() {
+            Self::check_calm(scenario, ended, truth, broken);
         }
-        self.check_lost(outcome, truth, broken);
+        self.check_lost(scenario, ended, truth, broken);
     }
 }
 
 impl Calm {
-    fn check_calm(outcome: &Outcome, truth: &Truth, broken: &mut Broken) {
+    fn check_calm(scenario: &Scenario, ended: &Ended, truth: &Truth, broken: &mut Broken) {
         // Consumers that fetch too little at a time never drain a backlog, and the run says so.
-        let undrained = outcome.report.as_ref().and_then(|report| report.backlog).is_some_and(|it| it.drain.is_none());
+        let undrained = ended.report.as_ref().and_then(|report| report.backlog).is_some_and(|it| it.drain.is_none());
         // A search asks for more than the client can do, and what it cannot do by the bound of the stop is given up,
         // which the run says.
-        let counts = &truth.counts;
-        let searches = outcome.scenario.workload.rate == RateGoal::Search;
+        let counts = &truth.counts();
+        let searches = scenario.workload.rate == RateGoal::Search;
         let overloaded = searches && counts.acked != counts.attempted;
-        if outcome.end != Some(End::Sound) && !undrained && !overloaded {
-            broken.note(format_args!("nothing went wrong, and yet it ended {:?}", outcome.end));
+        if ended.end != Some(End::Sound) && !undrained && !overloaded {
+            broken.note(format_args!("nothing went wrong, and yet it ended {:?}", ended.end));
         }
         if counts.acked != counts.attempted && !searches {
             broken.note(format_args!("nothing went wrong, and yet {} of {} are acked", counts.acked, counts.attempted));
@@ -64,19 +65,22 @@ impl Calm {
                 broken.note(format_args!("nothing went wrong, and yet {subscription} saw {seen:?}"));
             }
         }
-        for (subscription, (confirmed, missing)) in &truth.verdict {
-            if *missing > 0 {
-                broken.note(format_args!("nothing went wrong, and yet {subscription} misses {missing} of {confirmed}"));
+        let Some(report) = &ended.report else { return };
+        for (subscription, (_, missing)) in &report.verdict.subscriptions {
+            if missing.missing > 0 {
+                broken.note(format_args!("nothing went wrong, and yet {subscription} misses {missing:?}"));
             }
+        }
+        if report.verdict.unverified > 0 {
+            broken.note(format_args!("nothing went wrong, and yet {} are unverified", report.verdict.unverified));
         }
     }
 
     /// A verdict of loss, long after the last trouble, over messages that were never dropped nor damaged.
-    fn check_lost(&self, outcome: &Outcome, truth: &Truth, broken: &mut Broken) {
-        let (Some(report), Some(drain_began)) = (&outcome.report, self.drain_began) else { return };
-        let troubles = &outcome.scenario.troubles;
-        let long_over = troubles.iter().all(|planned| planned.at + planned.lasts + RECOVERED <= drain_began);
-        let damaged = troubles.iter().any(|it| matches!(it.trouble, Trouble::Broker(broker::Trouble::Damage(_))));
+    fn check_lost(&self, scenario: &Scenario, ended: &Ended, truth: &Truth, broken: &mut Broken) {
+        let (Some(report), Some(drain_began)) = (&ended.report, self.drain_began) else { return };
+        let long_over = scenario.troubles.iter().all(|planned| planned.until() + RECOVERED <= drain_began);
+        let damaged = scenario.suffers(|it| matches!(it, Trouble::Broker(broker::Trouble::Damage(_))));
         let lost = report.verdict.lost();
         if report.verdict.drained == Drained::Quiet
             && lost > 0

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use omb_core::broker::Broker;
 use omb_core::{
-    controller::{End, Output},
+    controller::Output,
     id::ProducerId,
     report::{Drained, Report},
     stats::tally::Totals,
@@ -16,8 +16,9 @@ use omb_core::{
     worker::Worker,
 };
 use omb_runtime_sim::{
+    scenario::Scenario,
     truth::{Place, Truth},
-    world::Outcome,
+    world::Ended,
 };
 
 use super::{Broken, Promise};
@@ -82,16 +83,13 @@ impl Counts {
     }
 
     fn compare(report: &Report, truth: &Truth, broken: &mut Broken) {
-        // The last read that reached the controller is one of those that were answered.
-        let best = truth.at_reads.iter().rev().map(|counts| differences(&report.whole, counts)).min_by_key(Vec::len);
-        // A run that was cut short before the load's first read has nothing to tell, and says that it is partial.
+        // A run that was cut short before the load's first read has nothing to tell, and says that it is partial. What a
+        // worker said while others failed may have been dropped, where no later read came.
         let nothing = report.partial.is_some() && report.whole == Totals::default();
-        match best {
-            _ if nothing => {}
-            None => broken.note("the report tells of a load that nobody read"),
-            Some(differences) => {
-                differences.iter().for_each(|it| broken.note(format_args!("the report, at its best: {it}")));
-            }
+        let lost = |worker: usize| report.workers.get(worker).is_some_and(|row| row.lost.is_some());
+        if !nothing {
+            let found = differences(&report.whole, truth, |worker| lost(worker) || report.partial.is_some());
+            found.iter().for_each(|it| broken.note(format_args!("the report, at its best: {it}")));
         }
         let acks = &report.whole.acknowledgements;
         if acks.acked + acks.failed > report.whole.departures.attempted {
@@ -100,29 +98,55 @@ impl Counts {
                 acks.acked, acks.failed, report.whole.departures.attempted
             ));
         }
-        for (subscription, (seen, missing)) in &report.verdict.subscriptions {
-            let told = (missing.confirmed, missing.missing);
-            if truth.verdict.get(subscription) != Some(&told) {
-                broken.note(format_args!(
-                    "{subscription}: {} confirmed and {} missing, in truth {:?}",
-                    missing.confirmed,
-                    missing.missing,
-                    truth.verdict.get(subscription)
-                ));
-            }
-            if report.whole.seen.get(subscription) != Some(seen) {
-                broken.note(format_args!(
-                    "{subscription}: the verdict saw {seen:?}, the totals {:?}",
-                    report.whole.seen.get(subscription)
-                ));
-            }
-        }
+        Self::judge(report, truth, broken);
         if report.verdict.drained == Drained::Completely && report.partial.is_none() {
             let subscriptions = report.verdict.subscriptions.len() as u64;
             let seen = report.verdict.seen();
             let topics = u64::from(report.plan.workload.topics);
-            if subscriptions > 0 && seen.distinct * topics < acks.acked * subscriptions {
+            let whole = (0..truth.workers.len()).all(|worker| !lost(worker));
+            if subscriptions > 0 && whole && seen.distinct * topics < acks.acked * subscriptions {
                 broken.note(format_args!("drained completely, with {} distinct of {} acked to {subscriptions} subscriptions of {topics} topics", seen.distinct, acks.acked));
+            }
+        }
+    }
+
+    /// The verdict against what the workers that were asked had truly had confirmed and received by then.
+    fn judge(report: &Report, truth: &Truth, broken: &mut Broken) {
+        let owners = report.plan.owners();
+        for (id, (seen, missing)) in &report.verdict.subscriptions {
+            let topic = report.plan.subscriptions[id.0 as usize].topic;
+            let name = &report.plan.topics[topic.0 as usize].name;
+            let (mut confirmed, mut received, mut parts) = (BTreeSet::new(), BTreeSet::new(), 0);
+            for (worker, (acks, handed)) in (0..).zip(&truth.workers).filter_map(|(nth, it)| Some((nth, it.verified?)))
+            {
+                let acks = truth.acks[..acks].iter().filter(|ack| ack.worker == worker && ack.place.topic == *name);
+                confirmed.extend(acks.map(|ack| (ack.mark.producer, ack.mark.sequence)));
+                let here = truth.handed[..handed].iter().filter(|it| it.worker == worker && it.subscription == *id);
+                let here = here.filter(|it| !it.mark.probe && !it.damaged && !it.bare);
+                let here: BTreeSet<_> = here.map(|it| (it.mark.producer, it.mark.sequence)).collect();
+                parts += here.len() as u64;
+                received.extend(here);
+            }
+            let mut expected = report.whole.seen.get(id).copied().unwrap_or_default();
+            if owners[topic.0 as usize].is_none() {
+                let twice = parts - received.len() as u64;
+                expected.distinct -= twice.min(expected.distinct);
+                expected.duplicated += twice;
+            }
+            let count = confirmed.len() as u64;
+            let lacking = if missing.by_count_only {
+                count.saturating_sub(expected.distinct)
+            } else {
+                confirmed.difference(&received).count() as u64
+            };
+            if (missing.confirmed, missing.missing) != (count, lacking) {
+                broken.note(format_args!(
+                    "{id}: {} confirmed and {} missing, in truth {count} and {lacking}",
+                    missing.confirmed, missing.missing
+                ));
+            }
+            if *seen != expected {
+                broken.note(format_args!("{id}: the verdict saw {seen:?}, the totals {expected:?}"));
             }
         }
     }
@@ -149,7 +173,7 @@ impl Promise for Counts {
         }
     }
 
-    fn on_worker(&mut self, _: &Worker, _: Instant, truth: &Truth, broken: &mut Broken) {
+    fn on_worker(&mut self, _: u32, _: &Worker, _: Instant, truth: &Truth, broken: &mut Broken) {
         self.follow(truth, broken);
     }
 
@@ -157,19 +181,10 @@ impl Promise for Counts {
         self.follow(truth, broken);
     }
 
-    fn at_end(&mut self, outcome: &Outcome, truth: &Truth, broken: &mut Broken) {
+    fn at_end(&mut self, scenario: &Scenario, _: &Ended, truth: &Truth, broken: &mut Broken) {
         self.follow(truth, broken);
-        if let Some(twice) = self.stored_twice.take().filter(|_| outcome.scenario.knobs.idempotent) {
+        if let Some(twice) = self.stored_twice.take().filter(|_| scenario.knobs.idempotent) {
             broken.note(format_args!("of an idempotent producer, {twice}"));
-        }
-        // Nothing that the worker reports can get lost, so the last read is the one that is told.
-        if let (Some(report), Some(last)) = (&outcome.report, truth.at_reads.back())
-            && !outcome.scenario.reports_can_be_lost()
-            && !matches!(outcome.end, Some(End::Failed(_)))
-        {
-            for difference in differences(&report.whole, last) {
-                broken.note(format_args!("the report, against the last read: {difference}"));
-            }
         }
     }
 }

@@ -7,7 +7,7 @@ use omb_core::{
     controller::{End, Output},
     report::Phase,
 };
-use omb_runtime_sim::{truth::Truth, world::Outcome};
+use omb_runtime_sim::{scenario::Scenario, truth::Truth, world::Ended};
 
 use super::{Broken, Promise};
 
@@ -46,6 +46,9 @@ impl Promise for Ends {
                 self.load_began |= *phase == Phase::WarmUp;
             }
             Output::Report(_) => self.reports += 1,
+            Output::WorkerLost { worker, cause } if cause.trim().is_empty() => {
+                broken.note(format_args!("{worker} was given up without a cause"));
+            }
             Output::Finished(end) => {
                 self.finished = true;
                 let unnamed = match end {
@@ -66,8 +69,10 @@ impl Promise for Ends {
         }
     }
 
-    fn at_end(&mut self, outcome: &Outcome, _: &Truth, broken: &mut Broken) {
+    fn at_end(&mut self, _: &Scenario, outcome: &Ended, _: &Truth, broken: &mut Broken) {
         match &outcome.end {
+            // Only the living can end.
+            None if outcome.killed => {}
             None => broken.note(format_args!("no end after {:?}, in phase {:?}", outcome.bound, self.phase)),
             Some(end) if outcome.took > outcome.bound => {
                 broken.note(format_args!("{end:?} after {:?}, the bound is {:?}", outcome.took, outcome.bound));

@@ -5,16 +5,24 @@
 //! | [`ends`] | B1: a run ends within its bound, with a result or a named cause |
 //! | [`counts`] | B2: consumed within stored, acknowledged within stored, stored within attempted; the report's counts are those |
 //! | [`sums`] | B3: the sum of the periods is the total, and the merged histograms hold exactly the samples |
+//! | [`owners`] | B4: every producer and consumer of the plan has exactly one living owner |
+//! | [`leases`] | a worker that its controller can reach does not take it for gone |
 //! | [`silence`] | B5: after the end of a run, plus the lease, nothing is produced |
 //! | [`one_run`] | B6: one worker obeys one run at a time |
 //! | [`schedule`] | the schedule is open: no stall moves the instant at which a message is meant to leave |
+//! | [`barrier`] | the workers of a fleet begin at once, as exactly as their clocks are known |
+//! | [`clocks`] | latencies between machines are right to within the error of their clocks |
 //! | [`unread`] | the broker drops nothing that a living group has not read |
 //! | [`calm`] | where nothing goes wrong nothing is missing, and nothing is called lost that still is there |
 
+pub mod barrier;
 pub mod calm;
+pub mod clocks;
 pub mod counts;
 pub mod ends;
+pub mod leases;
 pub mod one_run;
+pub mod owners;
 pub mod schedule;
 pub mod silence;
 pub mod sums;
@@ -27,12 +35,13 @@ use omb_core::{
     worker::Worker,
 };
 use omb_runtime_sim::{
+    scenario::Scenario,
     truth::Truth,
     witness::Witness,
-    world::{Outcome, Watcher},
+    world::{Ended, Outcome, Watcher},
 };
 
-/// Something that must hold. What a promise does not look at, it leaves out.
+/// Something that must hold for one run. What a promise does not look at, it leaves out.
 pub trait Promise: Send {
     /// Its name, as in the table.
     fn name(&self) -> &'static str;
@@ -40,12 +49,14 @@ pub trait Promise: Send {
     fn on_output(&mut self, _output: &controller::Output, _truth: &Truth, _broken: &mut Broken) {}
     /// The controller after a step.
     fn on_controller(&mut self, _controller: &Controller, _now: Instant, _truth: &Truth, _broken: &mut Broken) {}
-    /// The worker after a step.
-    fn on_worker(&mut self, _worker: &Worker, _now: Instant, _truth: &Truth, _broken: &mut Broken) {}
+    /// A worker's process begins, with nothing in its memory.
+    fn on_birth(&mut self, _worker: u32) {}
+    /// A worker after a step.
+    fn on_worker(&mut self, _worker: u32, _machine: &Worker, _now: Instant, _truth: &Truth, _broken: &mut Broken) {}
     /// The broker after a step.
     fn on_broker(&mut self, _broker: &Broker, _now: Instant, _truth: &Truth, _broken: &mut Broken) {}
     /// The run is over.
-    fn at_end(&mut self, _outcome: &Outcome, _truth: &Truth, _broken: &mut Broken) {}
+    fn at_end(&mut self, _scenario: &Scenario, _ended: &Ended, _truth: &Truth, _broken: &mut Broken) {}
 }
 
 /// Promises found broken, in words. The first few are enough.
@@ -70,26 +81,29 @@ impl Broken {
     }
 }
 
-/// All promises, and what was found broken.
+/// All promises of all runs, and what was found broken.
+#[derive(Default)]
 pub struct Promises {
-    all: Vec<Box<dyn Promise>>,
+    /// By run.
+    runs: Vec<Vec<Box<dyn Promise>>>,
     broken: Broken,
 }
 
-impl Default for Promises {
-    fn default() -> Self {
-        let all: Vec<Box<dyn Promise>> = vec![
-            Box::<ends::Ends>::default(),
-            Box::<counts::Counts>::default(),
-            Box::<sums::Sums>::default(),
-            Box::<silence::Silence>::default(),
-            Box::<one_run::OneRun>::default(),
-            Box::<schedule::Schedule>::default(),
-            Box::<unread::Unread>::default(),
-            Box::<calm::Calm>::default(),
-        ];
-        Self { all, broken: Broken::default() }
-    }
+fn all() -> Vec<Box<dyn Promise>> {
+    vec![
+        Box::<ends::Ends>::default(),
+        Box::<counts::Counts>::default(),
+        Box::<sums::Sums>::default(),
+        Box::<owners::Owners>::default(),
+        Box::<silence::Silence>::default(),
+        Box::<one_run::OneRun>::default(),
+        Box::<leases::Leases>::default(),
+        Box::<schedule::Schedule>::default(),
+        Box::<barrier::Barrier>::default(),
+        Box::<clocks::Clocks>::default(),
+        Box::<unread::Unread>::default(),
+        Box::<calm::Calm>::default(),
+    ]
 }
 
 impl Promises {
@@ -99,26 +113,40 @@ impl Promises {
         &self.broken
     }
 
-    fn each(&mut self, witness: &Witness, mut check: impl FnMut(&mut dyn Promise, &Truth, &mut Broken)) {
-        let notes = witness.notes();
-        for promise in &mut self.all {
-            self.broken.promise = promise.name();
-            check(promise.as_mut(), &notes.truth, &mut self.broken);
+    /// Checks the promises of one run.
+    fn of(&mut self, run: usize, witness: &Witness, mut check: impl FnMut(&mut dyn Promise, &Truth, &mut Broken)) {
+        while self.runs.len() <= run {
+            self.runs.push(all());
         }
+        let notes = witness.notes();
+        for promise in &mut self.runs[run] {
+            self.broken.promise = promise.name();
+            check(promise.as_mut(), &notes.truths[run], &mut self.broken);
+        }
+    }
+
+    /// Checks the promises of every run.
+    fn each(&mut self, witness: &Witness, mut check: impl FnMut(&mut dyn Promise, &Truth, &mut Broken)) {
+        let runs = witness.notes().truths.len();
+        (0..runs).for_each(|run| self.of(run, witness, &mut check));
     }
 }
 
 impl Watcher for Promises {
-    fn on_output(&mut self, output: &controller::Output, witness: &Witness) {
-        self.each(witness, |promise, truth, broken| promise.on_output(output, truth, broken));
+    fn on_output(&mut self, run: usize, output: &controller::Output, witness: &Witness) {
+        self.of(run, witness, |promise, truth, broken| promise.on_output(output, truth, broken));
     }
 
-    fn on_controller(&mut self, controller: &Controller, now: Instant, witness: &Witness) {
-        self.each(witness, |promise, truth, broken| promise.on_controller(controller, now, truth, broken));
+    fn on_controller(&mut self, run: usize, controller: &Controller, now: Instant, witness: &Witness) {
+        self.of(run, witness, |promise, truth, broken| promise.on_controller(controller, now, truth, broken));
     }
 
-    fn on_worker(&mut self, worker: &Worker, now: Instant, witness: &Witness) {
-        self.each(witness, |promise, truth, broken| promise.on_worker(worker, now, truth, broken));
+    fn on_birth(&mut self, worker: u32) {
+        self.runs.iter_mut().flatten().for_each(|promise| promise.on_birth(worker));
+    }
+
+    fn on_worker(&mut self, worker: u32, machine: &Worker, now: Instant, witness: &Witness) {
+        self.each(witness, |promise, truth, broken| promise.on_worker(worker, machine, now, truth, broken));
     }
 
     fn on_broker(&mut self, broker: &Broker, now: Instant, witness: &Witness) {
@@ -126,6 +154,8 @@ impl Watcher for Promises {
     }
 
     fn at_end(&mut self, outcome: &Outcome, witness: &Witness) {
-        self.each(witness, |promise, truth, broken| promise.at_end(outcome, truth, broken));
+        for (run, ended) in outcome.runs.iter().enumerate() {
+            self.of(run, witness, |promise, truth, broken| promise.at_end(&outcome.scenario, ended, truth, broken));
+        }
     }
 }

@@ -1,4 +1,6 @@
-//! B6: one worker obeys one run at a time.
+//! B6: one worker obeys one run at a time, and performs each of its commands once.
+
+use std::collections::BTreeMap;
 
 use omb_core::{id::RunId, time::Instant, worker::Worker};
 use omb_runtime_sim::truth::Truth;
@@ -7,11 +9,15 @@ use super::{Broken, Promise};
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct OneRun {
+pub struct OneRun(BTreeMap<u32, One>);
+
+/// One worker's.
+#[derive(Debug, Default)]
+struct One {
     obeyed: Option<RunId>,
-    /// Runs whose end this worker has seen.
+    /// Runs whose end this process has seen.
     past: Vec<RunId>,
-    producing: usize,
+    schedules: usize,
 }
 
 impl Promise for OneRun {
@@ -19,24 +25,33 @@ impl Promise for OneRun {
         "B6, one run at a time"
     }
 
-    fn on_worker(&mut self, worker: &Worker, _: Instant, truth: &Truth, broken: &mut Broken) {
-        let now = worker.run();
-        match (self.obeyed, now) {
+    fn on_birth(&mut self, worker: u32) {
+        self.0.remove(&worker);
+    }
+
+    fn on_worker(&mut self, worker: u32, machine: &Worker, _: Instant, truth: &Truth, broken: &mut Broken) {
+        let one = self.0.entry(worker).or_default();
+        let now = machine.run();
+        match (one.obeyed, now) {
+            // Also a take-over closes the one before it begins the other.
             (Some(before), Some(now)) if before != now => {
-                broken.note(format_args!("run {now} took the worker from run {before}"));
+                broken.note(format_args!("run {now} took worker {worker} from run {before}"));
             }
-            (None, Some(now)) if self.past.contains(&now) => broken.note(format_args!("run {now} began once more")),
-            (Some(before), None) => self.past.push(before),
+            (None, Some(now)) if one.past.contains(&now) => {
+                broken.note(format_args!("run {now} began once more at worker {worker}"));
+            }
+            (Some(before), None) => one.past.push(before),
             _ => {}
         }
-        self.obeyed = now;
+        one.obeyed = now;
         // The second start of one load would count everything twice.
-        if truth.rates.len() > self.producing {
-            let starts = truth.rates.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        let mine = &truth.workers[worker as usize];
+        if mine.schedules.len() > one.schedules {
+            one.schedules = mine.schedules.len();
+            let starts = mine.schedules[mine.first_schedule..].windows(2).filter(|pair| pair[0] == pair[1]).count();
             if starts > 0 {
-                broken.note("one load was started twice");
+                broken.note(format_args!("one load was started twice at worker {worker}"));
             }
-            self.producing = truth.rates.len();
         }
     }
 }

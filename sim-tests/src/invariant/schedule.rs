@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 
 use omb_core::{config::workload::CatchUp, controller::End, id::ProducerId, time::Instant};
 use omb_runtime_sim::{
-    truth::{Attempt, Truth},
-    world::Outcome,
+    fault::{Trouble, process},
+    scenario::Scenario,
+    truth::{self, Attempt, Truth},
+    world::Ended,
 };
 
 use super::{Broken, Promise};
@@ -20,15 +22,16 @@ impl Promise for Schedule {
         "the open schedule"
     }
 
-    fn at_end(&mut self, outcome: &Outcome, truth: &Truth, broken: &mut Broken) {
+    fn at_end(&mut self, scenario: &Scenario, ended: &Ended, truth: &Truth, broken: &mut Broken) {
         let mut gaps = 0;
-        let mut next: BTreeMap<(ProducerId, usize), u64> = BTreeMap::new();
+        let mut next: BTreeMap<(u32, ProducerId, usize), u64> = BTreeMap::new();
         for attempt in &truth.attempts {
-            let next = next.entry((attempt.mark.producer, attempt.rate)).or_default();
-            let Some(round) = round(truth, attempt) else {
-                return broken.note(format_args!("{attempt:?} lies on no line of {:?}", truth.rates[attempt.rate]));
+            let next = next.entry((attempt.worker, attempt.mark.producer, attempt.schedule)).or_default();
+            let schedule = &truth.workers[attempt.worker as usize].schedules[attempt.schedule];
+            let Some(round) = round(schedule, attempt) else {
+                return broken.note(format_args!("{attempt:?} lies on no line of {schedule:?}"));
             };
-            let skipped_nothing = outcome.scenario.workload.catch_up == CatchUp::All;
+            let skipped_nothing = scenario.workload.catch_up == CatchUp::All;
             if round < *next || (skipped_nothing && round > *next) {
                 return broken.note(format_args!("{attempt:?} is number {round} of its producer, {next} was due"));
             }
@@ -39,9 +42,12 @@ impl Promise for Schedule {
             }
         }
         // What was skipped is what is missing between the messages that left, but for the very last of each producer.
-        let skipped = truth.at_reads.back().map_or(0, |counts| counts.skipped);
-        let last = 2 * outcome.plan.producers.len() as u64;
-        if truth.rates.len() == 1 && outcome.end == Some(End::Sound) && !(gaps..=gaps + last).contains(&skipped) {
+        let skipped = truth.workers.iter().filter_map(|worker| worker.told(0)).map(|told| told.counts.skipped).sum();
+        let last = 2 * ended.plan.producers.len() as u64;
+        // A process that stands still at the end skips what nobody sees.
+        let stood = scenario.suffers(|it| matches!(it, Trouble::Process(process::Trouble::Paused(_))));
+        let one_rate = truth.workers.iter().all(|worker| worker.schedules.len() == 1);
+        if one_rate && !stood && ended.end == Some(End::Sound) && !(gaps..=gaps + last).contains(&skipped) {
             broken.note(format_args!(
                 "{skipped} messages were counted as skipped, {gaps} are missing between those that left"
             ));
@@ -49,9 +55,9 @@ impl Promise for Schedule {
     }
 }
 
-/// The how-manieth message of its producer it is, under its rate.
-fn round(truth: &Truth, attempt: &Attempt) -> Option<u64> {
-    let (start, rate, producers) = truth.rates[attempt.rate];
+/// The how-manieth message of its producer it is, under its schedule.
+fn round(schedule: &truth::Schedule, attempt: &Attempt) -> Option<u64> {
+    let truth::Schedule { start, rate, producers, .. } = *schedule;
     let (messages, seconds) = rate.fraction();
     let (messages, seconds) = (u128::from(messages), u128::from(seconds) * 1_000_000_000);
     let place = u128::from(attempt.mark.producer.0);

@@ -1,41 +1,89 @@
 //! B5: after the end of a run, however it came, plus the lease, no worker produces; and none does once the producers
 //! are said to have stopped.
 
-use omb_core::{controller::Controller, report::Phase, time::Instant};
-use omb_runtime_sim::{event_loop::Clock as _, truth::Truth, world::Outcome};
+use std::{collections::BTreeSet, time::Duration};
+
+use omb_core::{
+    controller::{Controller, Output},
+    report::Phase,
+    time::Instant,
+};
+use omb_runtime_sim::{
+    exchange::LATE_MAX,
+    fault::{Trouble, Who, process},
+    scenario::Scenario,
+    truth::Truth,
+    world::Ended,
+};
 
 use super::{Broken, Promise};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Silence {
-    at_drain: Option<usize>,
+    lost: BTreeSet<u32>,
+    /// Attempts that have been looked at, once the producers are said to have stopped.
+    looked: Option<usize>,
 }
+
+/// Longest a packet is on its way, sent again a few times; and a little for the loops' own steps.
+const ON_THE_WAY: Duration = Duration::from_secs(2);
+/// A process that stood still finds out what time it is while its tasks are already awake.
+const AWAKENING: Duration = Duration::from_millis(50);
 
 impl Promise for Silence {
     fn name(&self) -> &'static str {
         "B5, silence after the end"
     }
 
-    fn on_controller(&mut self, controller: &Controller, _: Instant, truth: &Truth, broken: &mut Broken) {
-        if matches!(controller.phase(), Phase::Drain | Phase::Verify) {
-            let before = *self.at_drain.get_or_insert(truth.attempts.len());
-            if truth.attempts.len() > before {
-                broken.note(format_args!("{} messages left after the stop", truth.attempts.len() - before));
-                self.at_drain = Some(truth.attempts.len());
-            }
+    fn on_output(&mut self, output: &Output, _: &Truth, _: &mut Broken) {
+        if let Output::WorkerLost { worker, .. } = output {
+            self.lost.insert(worker.0);
         }
     }
 
-    fn at_end(&mut self, outcome: &Outcome, truth: &Truth, broken: &mut Broken) {
-        let clock =
-            omb_runtime_sim::clock::Clock::new(madsim::time::TimeHandle::current(), outcome.scenario.client_clock);
-        // Two processes may be out of each other's reach; in one, the last command has been performed.
-        let grace =
-            if outcome.scenario.linked { clock.true_span(outcome.settings.lease) } else { std::time::Duration::ZERO };
-        let limit = outcome.ended_at + grace + std::time::Duration::from_millis(10);
-        if let Some(last) = truth.last_attempt.filter(|last| *last > limit) {
-            broken.note(format_args!("a message left at {last:?}, the run ended at {:?}", outcome.ended_at));
+    fn on_controller(&mut self, controller: &Controller, _: Instant, truth: &Truth, broken: &mut Broken) {
+        if matches!(controller.phase(), Phase::Drain | Phase::Verify) {
+            let from = *self.looked.get_or_insert(truth.attempts.len());
+            let late = truth.attempts[from..].iter().filter(|attempt| !self.lost.contains(&attempt.worker)).count();
+            if late > 0 {
+                broken.note(format_args!("{late} messages left after the stop"));
+            }
+            self.looked = Some(truth.attempts.len());
         }
     }
+
+    fn at_end(&mut self, scenario: &Scenario, ended: &Ended, truth: &Truth, broken: &mut Broken) {
+        for (worker, mine) in truth.workers.iter().enumerate() {
+            let Some(last) = mine.last_attempt else { continue };
+            // In one process, and where nothing goes wrong, the last command has been performed. Else a worker that
+            // cannot be reached waits for its lease, from the last that it hears: a late copy, perhaps.
+            let mut limit = ended.ended_at + Duration::from_millis(10);
+            if scenario.linked && !scenario.is_calm() {
+                let slow = 1_000_000.0 / (1_000_000.0 + gain(scenario, worker));
+                limit += ended.settings.lease.mul_f64(slow) + LATE_MAX + ON_THE_WAY;
+            }
+            for planned in &scenario.troubles {
+                let stands = planned.trouble == Trouble::Process(process::Trouble::Paused(who(worker)));
+                if stands && planned.at <= limit {
+                    limit = limit.max(planned.until() + AWAKENING);
+                }
+            }
+            if last > limit {
+                broken.note(format_args!(
+                    "a message left worker {worker} at {last:?}, the run ended at {:?}, the limit is {limit:?}",
+                    ended.ended_at
+                ));
+            }
+        }
+    }
+}
+
+fn who(worker: usize) -> Who {
+    Who::Worker(u32::try_from(worker).unwrap_or(u32::MAX))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "millionths")]
+fn gain(scenario: &Scenario, worker: usize) -> f64 {
+    scenario.worker_clocks.get(worker).map_or(0.0, |clock| clock.gain_ppm as f64)
 }

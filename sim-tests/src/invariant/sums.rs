@@ -1,5 +1,7 @@
 //! B3: the sum of the periods is the total, and the merged histograms hold exactly the workers' samples.
 
+use std::collections::BTreeSet;
+
 use omb_core::{controller::Output, report::Report, stats::tally::Totals};
 use omb_runtime_sim::truth::Truth;
 
@@ -11,6 +13,7 @@ use crate::oracle::differences;
 pub struct Sums {
     periods: Totals,
     count: usize,
+    lost: BTreeSet<usize>,
 }
 
 impl Promise for Sums {
@@ -23,11 +26,12 @@ impl Promise for Sums {
             Output::Period(period) => {
                 self.periods.merge(&period.totals);
                 self.count += 1;
-                // So far they are what some read told, and newer ones are likelier.
-                if !truth.at_reads.iter().rev().any(|counts| differences(&self.periods, counts).is_empty()) {
-                    broken.note(format_args!("the first {} periods add up to no state that was read", self.count));
+                // So far they are what was read.
+                for difference in differences(&self.periods, truth, |worker| self.lost.contains(&worker)) {
+                    broken.note(format_args!("the first {} periods against what was read: {difference}", self.count));
                 }
             }
+            Output::WorkerLost { worker, .. } => _ = self.lost.insert(worker.0 as usize),
             Output::Report(report) => self.check(report, broken),
             _ => {}
         }

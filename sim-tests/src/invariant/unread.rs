@@ -2,7 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use omb_core::{broker::Broker, controller::Controller, id::SubscriptionId, report::Phase, time::Instant};
+use omb_core::{
+    broker::Broker,
+    controller::{Controller, Output},
+    id::SubscriptionId,
+    report::Phase,
+    time::Instant,
+};
 use omb_runtime_sim::truth::{Place, Truth};
 
 use super::{Broken, Promise};
@@ -23,9 +29,14 @@ impl Promise for Unread {
         "what is unread stays"
     }
 
+    fn on_output(&mut self, output: &Output, _: &Truth, _: &mut Broken) {
+        if let Output::Entered(phase) = output {
+            // Before the consumers are there, and when the topics are being deleted, nobody reads.
+            self.reading = (Phase::CreateProducers..=Phase::Drain).contains(phase);
+        }
+    }
+
     fn on_controller(&mut self, controller: &Controller, _: Instant, _: &Truth, _: &mut Broken) {
-        // Before the consumers are there, and when the topics are being deleted, nobody reads.
-        self.reading = (Phase::CreateProducers..=Phase::Drain).contains(&controller.phase());
         if self.groups.is_empty() {
             let plan = controller.plan();
             for subscription in &plan.subscriptions {

@@ -1,0 +1,142 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    node::message::Put,
+    peer::{Digest, RequestId, User},
+    store::{Kind, Name, Stored},
+};
+
+fn put() -> Request {
+    let user = User::try_from("ann".to_owned()).expect("a name");
+    Request::Put(Put { id: RequestId(7), user, bytes: 3, again: false, excluded: BTreeSet::new() })
+}
+
+fn client(nodes: u32) -> Client {
+    let nodes = (1..=nodes).map(NodeId).collect();
+    Client::new(Instant::ZERO, nodes, put(), Patience::default(), Seed(3))
+}
+
+fn drain(client: &mut Client) -> Vec<Output> {
+    std::iter::from_fn(|| client.poll_output()).collect()
+}
+
+/// The only try among the outputs: its number, node and upload.
+fn tried(outputs: &[Output]) -> (u64, NodeId, Put) {
+    let tries = outputs.iter().filter_map(|output| match output {
+        Output::Try { number, node, request: Request::Put(put) } => Some((*number, *node, put.clone())),
+        _ => None,
+    });
+    let tries: Vec<_> = tries.collect();
+    assert_eq!(tries.len(), 1, "{outputs:?}");
+    tries[0].clone()
+}
+
+fn stored() -> Reply {
+    let name = Name { id: RequestId(7), digest: Digest::of(b"abc"), kind: Kind::Bin };
+    Reply::Stored { node: NodeId(2), stored: Stored { name, bytes: 3 } }
+}
+
+fn retry(excluded: Option<u32>, leader: Option<u32>) -> Reply {
+    let reason = "not now".to_owned();
+    Reply::Retry { reason, excluded: excluded.map(NodeId), leader: leader.map(NodeId) }
+}
+
+#[test]
+fn nodes_are_tried_in_turn_and_only_then_is_there_a_pause() {
+    let mut client = client(3);
+    let mut nodes = BTreeSet::new();
+    for number in 1..=3 {
+        let (n, node, put) = tried(&drain(&mut client));
+        assert_eq!((n, put.again), (number, false), "nothing was sent so far");
+        nodes.insert(node);
+        let failure = Failure::NotSent("connection refused".to_owned());
+        client.handle_input(Instant::ZERO, Input::Failed { number, failure });
+    }
+    assert_eq!(nodes.len(), 3);
+    let wake = client.poll_timeout().expect("a pause");
+    assert_eq!(wake.why, "pause between tries");
+    assert!((25..50).contains(&wake.at.since(Instant::ZERO).as_millis()), "{wake:?}");
+}
+
+#[test]
+fn a_retry_goes_to_the_leader_and_leaves_out_who_cannot() {
+    let mut client = client(3);
+    let (number, node, _) = tried(&drain(&mut client));
+    let leader = NodeId(node.0 % 3 + 1);
+    client.handle_input(Instant::ZERO, Input::Answered { number, reply: retry(Some(2), Some(leader.0)) });
+    let wake = client.poll_timeout().expect("a pause");
+    drain(&mut client);
+    client.handle_timeout(wake.at);
+    let (_, node, put) = tried(&drain(&mut client));
+    assert_eq!((node, put.again, put.excluded, put.id), (leader, true, [NodeId(2)].into(), RequestId(7)));
+}
+
+#[test]
+fn a_late_yes_is_a_yes_and_a_refusal_is_final() {
+    let mut late = client(3);
+    let (number, ..) = tried(&drain(&mut late));
+    late.handle_input(Instant::ZERO, Input::Failed { number, failure: Failure::BrokenOff("reset".to_owned()) });
+    let (_, _, put) = tried(&drain(&mut late));
+    assert!(put.again);
+    late.handle_input(Instant::ZERO, Input::Answered { number, reply: stored() });
+    assert_eq!(drain(&mut late), [Output::Finished(Ok(stored()))]);
+
+    let mut refused = client(3);
+    let (number, ..) = tried(&drain(&mut refused));
+    let reply = Reply::Refused("the file is empty".to_owned());
+    refused.handle_input(Instant::ZERO, Input::Answered { number, reply });
+    let outputs = drain(&mut refused);
+    let [Output::Finished(Err(gave_up))] = &outputs[..] else { panic!("{outputs:?}") };
+    assert_eq!(gave_up.to_string(), "the file is empty");
+}
+
+proptest! {
+    /// Whatever comes back: it ends once, by its deadline, under one id; and says that it is a retry once it may have been stored.
+    #[test]
+    fn it_ends_by_its_deadline(answers in prop::collection::vec((0..5_u8, 1..4_u32, 0..20_000_u64), 0..200)) {
+        let mut client = client(3);
+        let mut now = Instant::ZERO;
+        let mut answers = answers.into_iter();
+        let (mut finished, mut sent) = (0, false);
+        loop {
+            let mut open = None;
+            for output in drain(&mut client) {
+                prop_assert_eq!(finished, 0, "the last output");
+                match output {
+                    Output::Try { number, request: Request::Put(put), .. } => {
+                        prop_assert_eq!(put.id, RequestId(7));
+                        prop_assert!(put.again || !sent);
+                        open = Some(number);
+                    }
+                    Output::Finished(_) => finished += 1,
+                    _ => {}
+                }
+            }
+            let Some(wake) = client.poll_timeout() else { break };
+            let answer = open.and_then(|number| answers.next().map(|answer| (number, answer)));
+            match answer {
+                Some((number, (what, node, after))) if now + Duration::from_millis(after) < wake.at => {
+                    now += Duration::from_millis(after);
+                    let input = match what {
+                        0 => Input::Failed { number, failure: Failure::NotSent(String::new()) },
+                        1 => Input::Failed { number, failure: Failure::BrokenOff(String::new()) },
+                        2 => Input::Answered { number, reply: stored() },
+                        _ => Input::Answered { number, reply: retry(Some(node), Some(node)) },
+                    };
+                    sent |= what == 1;
+                    client.handle_input(now, input);
+                }
+                _ => {
+                    now = wake.at;
+                    sent |= open.is_some();
+                    client.handle_timeout(now);
+                }
+            }
+        }
+        prop_assert_eq!(finished, 1);
+        prop_assert!(now.since(Instant::ZERO) <= Patience::default().deadline);
+    }
+}

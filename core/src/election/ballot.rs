@@ -1,0 +1,65 @@
+//! What nodes say to each other in an election.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::peer::{Leadership, NodeId};
+
+/// One message of an election.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ballot {
+    /// The newest leadership that its sender has stored. A leader's is its own.
+    pub newest: Leadership,
+    /// What it is about.
+    pub word: Word,
+}
+
+/// What a [`Ballot`] is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Word {
+    /// To every higher node: "nobody leads; are you there?"
+    Challenge {
+        /// The sender's number of this round.
+        round: u64,
+    },
+    /// To a lower node that challenged: "I am, leave it to me."
+    Answer {
+        /// The number of the round that is answered.
+        round: u64,
+    },
+    /// To all, once: "I lead from here on."
+    Victory,
+    /// To all, again and again: "I still lead."
+    Heartbeat {
+        /// Rises with each within one leadership, from 1.
+        beat: u64,
+        /// Whom the leader hears, itself included.
+        alive: BTreeSet<NodeId>,
+    },
+    /// To the leader: "I heard that, and obey you."
+    Echo {
+        /// The heartbeat's number.
+        beat: u64,
+    },
+    /// To a leader or an inquirer that is behind: "there is a newer one."
+    Outdated,
+    /// To all, from a node that slept: "is there a newer one?"
+    Inquiry,
+}
+
+impl Word {
+    /// Its name, for logs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Challenge { .. } => "challenge",
+            Self::Answer { .. } => "answer",
+            Self::Victory => "victory",
+            Self::Heartbeat { .. } => "heartbeat",
+            Self::Echo { .. } => "echo",
+            Self::Outdated => "outdated",
+            Self::Inquiry => "inquiry",
+        }
+    }
+}

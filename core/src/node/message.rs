@@ -1,0 +1,289 @@
+//! The words between nodes, and between a client and a node: data, and their one encoding.
+//!
+//! A frame begins with the protocol's version, so that a node of another version can be told so in its own words; the
+//! rest is encoded as everything else of ours (see [`crate::protocol`]). Bodies of uploads are no messages: they follow
+//! a [`Request::Put`], a [`Request::Store`] or a reply to [`Request::Get`] on the same connection.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    election::Ballot,
+    peer::{Digest, Leadership, NodeId, RequestId, User},
+    protocol,
+    routing::End,
+    store::{Name, Stored},
+};
+
+/// Version of this protocol; both sides refuse another one.
+pub const VERSION: u16 = 1;
+
+/// Largest frame that is read, checked before anything is allocated: 1 MiB. The longest is a [`Answer::List`].
+pub const FRAME_MAX: usize = 1 << 20;
+
+/// Uploads in one [`Answer::List`]: each takes 68 bytes at most.
+pub const LIST_MAX: usize = 10_000;
+
+/// What one node sends to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Who sends it. With a shared key the transport has verified it.
+    pub from: NodeId,
+    /// Digest of the sender's list of peers. Whoever was given another list is not listened to.
+    pub peers: Digest,
+    /// What it says.
+    pub message: Message,
+}
+
+/// What nodes say to each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// First on each connection, so that different lists of peers are noticed at once.
+    Hello,
+    /// To a peer with another list: the sender does not listen to it.
+    Refused,
+    /// Part of an election.
+    Ballot(Ballot),
+    /// From the leader: "how much were you given?", and how much that was by its own books.
+    Census {
+        /// Uploads; `None` if the leader does not know yet.
+        level: Option<u64>,
+    },
+    /// To the leader, in answer.
+    Report {
+        /// The greater of what leaders have said and what is stored.
+        level: u64,
+    },
+    /// To the leader: "a client wants to upload this; who takes it?"
+    Place {
+        /// The sender's number for it.
+        ticket: u64,
+        /// What is to be uploaded.
+        put: Put,
+    },
+    /// From the leader, in answer.
+    Placed {
+        /// The number that it was asked under.
+        ticket: u64,
+        /// The upload.
+        id: RequestId,
+        /// As whose order this is given; a node refuses that of an older leader.
+        leadership: Leadership,
+        /// The node that takes it, or what to tell the client instead.
+        outcome: Result<NodeId, Box<Reply>>,
+    },
+    /// To the leader: how an upload that it has placed ended.
+    Finished {
+        /// The upload.
+        id: RequestId,
+        /// The node that it was placed on.
+        node: NodeId,
+        /// How it ended.
+        end: End,
+    },
+    /// A question to a node about what it holds.
+    Ask {
+        /// The sender's number for it.
+        ticket: u64,
+        /// The question.
+        question: Question,
+    },
+    /// In answer.
+    Tell {
+        /// The number that it was asked under.
+        ticket: u64,
+        /// The answer.
+        answer: Answer,
+    },
+}
+
+/// What can be asked of one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Question {
+    /// Do you hold this upload, or may you soon?
+    Who {
+        /// The upload.
+        id: RequestId,
+        /// The request that it is asked for, by its entry and that one's ticket: it is no sign of another try.
+        asked: Option<(NodeId, u64)>,
+    },
+    /// What do you hold?
+    List,
+    /// How do you fare?
+    Status,
+}
+
+/// What one node answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// To [`Question::Who`].
+    Holds(Holding),
+    /// To [`Question::List`]: at most [`LIST_MAX`], in the order of their names.
+    List(Vec<Stored>),
+    /// To [`Question::Status`].
+    Status(NodeStatus),
+}
+
+/// Whether a node holds an upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Holding {
+    /// It does not.
+    No,
+    /// It may, soon: it is being stored, or the node is still reading its folder.
+    Perhaps,
+    /// It does.
+    Held(Stored),
+}
+
+/// How one node fares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// The node.
+    pub node: NodeId,
+    /// The newest leadership that it has stored.
+    pub newest: Leadership,
+    /// Uploads given to it since the cluster began, as leaders count them.
+    pub assigned: u64,
+    /// Uploads stored.
+    pub stored: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Uploads being stored.
+    pub under_way: u64,
+}
+
+/// An upload that a client wants to make. Its body follows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Put {
+    /// Drawn by the client, the same for each try.
+    pub id: RequestId,
+    /// Whose it is.
+    pub user: User,
+    /// Bytes of the body.
+    pub bytes: u64,
+    /// Whether it was tried before, so that somebody may hold it already.
+    pub again: bool,
+    /// Nodes that could not take it.
+    pub excluded: BTreeSet<NodeId>,
+}
+
+/// What a client asks, of any node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Store this somewhere.
+    Put(Put),
+    /// From a node: store this here, by order of a leader.
+    Store {
+        /// The upload.
+        put: Put,
+        /// Whose order it is.
+        leadership: Leadership,
+    },
+    /// Send the body of this upload.
+    Get {
+        /// Its name.
+        name: Name,
+        /// From a node: only if it lies here.
+        here: bool,
+    },
+    /// Which uploads are stored where?
+    List,
+    /// How do all nodes fare?
+    Status,
+    /// Who leads, and who are the peers?
+    Discover,
+}
+
+/// What a node answers a client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The upload is stored.
+    Stored {
+        /// Where.
+        node: NodeId,
+        /// As what.
+        stored: Stored,
+    },
+    /// Not now: the same request may be sent again, with this node excluded.
+    Retry {
+        /// Why, in words for people.
+        reason: String,
+        /// The node that cannot take it.
+        excluded: Option<NodeId>,
+        /// Who leads, as far as is known.
+        leader: Option<NodeId>,
+    },
+    /// Never: sending it again would change nothing.
+    Refused(String),
+    /// The body follows.
+    Body(Stored),
+    /// No node that can be reached holds it.
+    NotFound,
+    /// To [`Request::List`].
+    Listing {
+        /// Which node holds what.
+        uploads: Vec<(NodeId, Stored)>,
+        /// Uploads that lie on more than one node, since a holder could not be reached when they were retried.
+        copies: u64,
+        /// Peers that did not answer.
+        missing: BTreeSet<NodeId>,
+    },
+    /// To [`Request::Status`].
+    Status {
+        /// Who leads, as the answering node sees it.
+        leader: Option<Leadership>,
+        /// The policy in use, as `config.json` spells it.
+        policy: String,
+        /// How each node that answered fares, by id.
+        nodes: Vec<NodeStatus>,
+        /// Peers that did not answer.
+        missing: BTreeSet<NodeId>,
+    },
+    /// To [`Request::Discover`].
+    Discovered {
+        /// Who leads, as the answering node sees it.
+        leader: Option<Leadership>,
+        /// All peers, with their addresses.
+        peers: Vec<(NodeId, String)>,
+    },
+}
+
+/// Bytes that are no frame of ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Longer than [`FRAME_MAX`].
+    #[error("a frame of {0} bytes is longer than the limit of {FRAME_MAX}")]
+    TooLong(usize),
+    /// Another version of the protocol.
+    #[error("version {0} of the protocol; this is version {VERSION}")]
+    OtherVersion(u16),
+    /// Not decodable.
+    #[error("not a frame of this protocol: {0}")]
+    Malformed(String),
+}
+
+/// The frame of an [`Envelope`], a [`Request`] or a [`Reply`].
+#[must_use]
+pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    let mut frame = VERSION.to_le_bytes().to_vec();
+    frame.extend(protocol::encode(message));
+    frame
+}
+
+/// Decodes what [`encode`] wrote.
+///
+/// # Errors
+/// If the bytes are too many, of another version, or no such message.
+pub fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, FrameError> {
+    if frame.len() > FRAME_MAX {
+        return Err(FrameError::TooLong(frame.len()));
+    }
+    let (version, message) =
+        frame.split_first_chunk().ok_or_else(|| FrameError::Malformed(format!("{} bytes", frame.len())))?;
+    let version = u16::from_le_bytes(*version);
+    if version != VERSION {
+        return Err(FrameError::OtherVersion(version));
+    }
+    protocol::decode(message).map_err(|error| FrameError::Malformed(error.to_string()))
+}

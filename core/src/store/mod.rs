@@ -1,0 +1,384 @@
+//! The order of steps that makes one upload durable.
+//!
+//! ```text
+//! Put ─▶ Write ─▶ Sync ─▶ Rename ─▶ SyncFolder ─▶ Ended(Ok)      only now it may be acknowledged
+//!          │        │        │           │
+//!          └────────┴────────┴───────────┴─▶ Remove ─▶ Ended(Err)  nothing half-written remains
+//! ```
+//!
+//! A step goes out as [`Output::Do`] and comes back as an input, so a crash between any two is a machine that is thrown
+//! away. Bodies do not pass: [`Step::Write`] asks the runtime to stream one into a temporary file, and
+//! [`Input::Written`] says what it was. Temporary files lie beside the shared folder, on the same file system, so that
+//! people who look into the shared folder see finished uploads and nothing else.
+//!
+//! On start the folder is listed: leftovers are removed, and the index of who holds what is read from the names. What is
+//! found is made durable before it counts, for the process that renamed it may have died before it could.
+
+mod name;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::{
+    config::cluster::Durability,
+    machine::{Machine, Wake},
+    peer::{Digest, RequestId},
+    time::Instant,
+};
+pub use name::{File, Kind, Name};
+
+/// One thing to do to the disk. Each is answered by [`Input::Done`] or [`Input::Failed`], but the first two, if they
+/// succeed, by inputs of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// List the folder of temporaries and the shared one; they are created where they are missing. Answered by [`Input::Listed`].
+    List,
+    /// Create the upload's temporary file, emptied if it is there, and stream the body into it. Answered by [`Input::Written`].
+    Write(RequestId),
+    /// fsync the temporary file.
+    Sync(RequestId),
+    /// Rename the temporary file into the shared folder.
+    Rename(Name),
+    /// fsync the shared folder: after this upload was renamed, or (`None`) after the start.
+    SyncFolder(Option<RequestId>),
+    /// Remove a file. That it does not exist is no failure.
+    Remove(File),
+}
+
+/// What can happen to a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Store an upload.
+    Put {
+        /// Its id.
+        id: RequestId,
+        /// Bytes that the client has announced.
+        bytes: u64,
+    },
+    /// What [`Step::List`] found: names, and for the shared folder sizes in bytes. Names that are not UTF-8 are not ours.
+    Listed {
+        /// In the folder of temporaries.
+        temporary: Vec<String>,
+        /// In the shared folder.
+        shared: Vec<(String, u64)>,
+    },
+    /// What [`Step::Write`] has written.
+    Written {
+        /// The upload.
+        id: RequestId,
+        /// Bytes in the file.
+        bytes: u64,
+        /// Their digest.
+        digest: Digest,
+        /// What they begin like.
+        kind: Kind,
+    },
+    /// A step is done.
+    Done(Step),
+    /// A step failed.
+    Failed {
+        /// The step.
+        step: Step,
+        /// Why.
+        failure: Failure,
+    },
+}
+
+/// Why an upload could not be stored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The disk is full, read-only, broken: another node may fare better.
+    #[error("{0}")]
+    Disk(String),
+    /// The body broke off or is not what was announced: another node would fare no better.
+    #[error("{0}")]
+    Body(String),
+    /// The same upload is being stored right now.
+    #[error("this upload is being stored already")]
+    UnderWay,
+    /// The folder has not been read yet.
+    #[error("this node is starting and does not know yet what it holds")]
+    Starting,
+}
+
+/// An upload that is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Stored {
+    /// Its name in the shared folder.
+    pub name: Name,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+/// What a store wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Do this, and answer.
+    Do(Step),
+    /// The folder was read; uploads are taken from here on.
+    Ready,
+    /// An upload that was put is stored, and survives what [`Durability`] says; or it is not, and nothing of it remains.
+    Ended {
+        /// The upload.
+        id: RequestId,
+        /// What came of it.
+        outcome: Result<Stored, Failure>,
+    },
+    /// A line for the log.
+    Told(String),
+}
+
+/// What one node holds, and is about to.
+#[derive(Debug)]
+pub struct Store {
+    durability: Durability,
+    state: State,
+    held: BTreeMap<RequestId, Stored>,
+    under_way: BTreeMap<RequestId, UnderWay>,
+    /// Uploads that failed and could not be removed from the shared folder. Not acknowledged, and not stored again
+    /// before the folder is read anew: another body would make a second copy.
+    stuck: BTreeSet<RequestId>,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    Listing,
+    /// Leftovers that are still to be removed, and whether the folder is still to be synced.
+    Cleaning {
+        leftovers: usize,
+        sync: bool,
+    },
+    Ready,
+    Broken,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    announced: u64,
+    written: Option<Stored>,
+    /// Set once it is being removed again.
+    failure: Option<Failure>,
+}
+
+impl Store {
+    /// Begins by reading the folder.
+    #[must_use]
+    pub fn new(durability: Durability) -> Self {
+        Self {
+            durability,
+            state: State::Listing,
+            held: BTreeMap::new(),
+            under_way: BTreeMap::new(),
+            stuck: BTreeSet::new(),
+            outputs: [Output::Do(Step::List)].into(),
+        }
+    }
+
+    /// Whether the folder has been read, so that [`Self::held`] is the whole truth.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.state == State::Ready
+    }
+
+    /// The stored upload of this id.
+    #[must_use]
+    pub fn held(&self, id: RequestId) -> Option<Stored> {
+        self.held.get(&id).copied().filter(|_| self.is_ready())
+    }
+
+    /// All stored uploads, by id.
+    pub fn all(&self) -> impl Iterator<Item = Stored> {
+        self.held.values().copied()
+    }
+
+    /// How many uploads are stored.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.held.len() as u64
+    }
+
+    /// Whether an upload of this id is being stored, or may lie there unacknowledged.
+    #[must_use]
+    pub fn is_under_way(&self, id: RequestId) -> bool {
+        self.under_way.contains_key(&id) || self.stuck.contains(&id)
+    }
+
+    fn on_put(&mut self, id: RequestId, bytes: u64) {
+        let refusal = match self.state {
+            State::Ready if self.is_under_way(id) => Failure::UnderWay,
+            State::Ready => {
+                if let Some(stored) = self.held.get(&id) {
+                    let outcome = Ok(*stored);
+                    return self.outputs.push_back(Output::Ended { id, outcome });
+                }
+                self.under_way.insert(id, UnderWay { announced: bytes, written: None, failure: None });
+                return self.perform(Step::Write(id));
+            }
+            State::Broken => Failure::Disk("the folder of uploads could not be read".to_owned()),
+            State::Listing | State::Cleaning { .. } => Failure::Starting,
+        };
+        self.outputs.push_back(Output::Ended { id, outcome: Err(refusal) });
+    }
+
+    fn on_listed(&mut self, temporary: &[String], shared: &[(String, u64)]) {
+        if self.state != State::Listing {
+            return;
+        }
+        for (file, bytes) in shared {
+            // Others may put files there too; only what has a name of ours is ours.
+            let Ok(name) = file.parse::<Name>() else { continue };
+            let stored = Stored { name, bytes: *bytes };
+            if let Some(first) = self.held.insert(name.id, stored) {
+                self.held.insert(name.id, first);
+                self.tell(format!("found {name} beside {}, which is the same upload; it is not counted", first.name));
+            }
+        }
+        let leftovers: Vec<File> = temporary.iter().filter_map(|file| File::temporary(file)).collect();
+        let sync = self.durability == Durability::Fsync && !self.held.is_empty();
+        self.state = State::Cleaning { leftovers: leftovers.len(), sync };
+        if sync {
+            self.perform(Step::SyncFolder(None));
+        }
+        for file in leftovers {
+            self.perform(Step::Remove(file));
+        }
+        self.look_whether_clean();
+    }
+
+    fn look_whether_clean(&mut self) {
+        if self.state == (State::Cleaning { leftovers: 0, sync: false }) {
+            self.state = State::Ready;
+            self.outputs.push_back(Output::Ready);
+        }
+    }
+
+    fn on_written(&mut self, id: RequestId, bytes: u64, digest: Digest, kind: Kind) {
+        let Some(upload) = self.under_way.get_mut(&id).filter(|upload| upload.written.is_none()) else { return };
+        let name = Name { id, digest, kind };
+        upload.written = Some(Stored { name, bytes });
+        if bytes != upload.announced {
+            let text = format!("{} bytes were announced, {bytes} came", upload.announced);
+            return self.clean_up(id, File::Temporary(id), Failure::Body(text));
+        }
+        self.perform(match self.durability {
+            Durability::Fsync => Step::Sync(id),
+            Durability::None => Step::Rename(name),
+        });
+    }
+
+    fn on_done(&mut self, step: Step) {
+        match step {
+            // Answered by inputs of their own.
+            Step::List | Step::Write(_) => {}
+            Step::Sync(id) => {
+                if let Some(Stored { name, .. }) = self.under_way.get(&id).and_then(|upload| upload.written) {
+                    self.perform(Step::Rename(name));
+                }
+            }
+            Step::Rename(Name { id, .. }) => match self.durability {
+                Durability::Fsync => self.perform(Step::SyncFolder(Some(id))),
+                Durability::None => self.finish(id),
+            },
+            Step::SyncFolder(Some(id)) => self.finish(id),
+            Step::SyncFolder(None) => {
+                if let State::Cleaning { sync, .. } = &mut self.state {
+                    *sync = false;
+                }
+                self.look_whether_clean();
+            }
+            Step::Remove(file) => self.on_removed(&file, None),
+        }
+    }
+
+    fn on_failed(&mut self, step: Step, failure: Failure) {
+        match step {
+            Step::List | Step::SyncFolder(None) => {
+                self.state = State::Broken;
+                self.tell(format!("the folder of uploads cannot be read: {failure}; this node stores nothing"));
+            }
+            Step::Write(id) | Step::Sync(id) | Step::Rename(Name { id, .. }) => {
+                self.clean_up(id, File::Temporary(id), failure);
+            }
+            // Whether the name survives is unknown now. It is taken away again: an fsync that is repeated after a
+            // failure may succeed without having written anything.
+            Step::SyncFolder(Some(id)) => {
+                if let Some(Stored { name, .. }) = self.under_way.get(&id).and_then(|upload| upload.written) {
+                    self.clean_up(id, File::Shared(name), failure);
+                }
+            }
+            Step::Remove(file) => self.on_removed(&file, Some(&failure)),
+        }
+    }
+
+    fn clean_up(&mut self, id: RequestId, file: File, failure: Failure) {
+        if let Some(upload) = self.under_way.get_mut(&id).filter(|upload| upload.failure.is_none()) {
+            upload.failure = Some(failure);
+            self.perform(Step::Remove(file));
+        }
+    }
+
+    /// A file is gone, or could not be removed. Its upload ends only now, so that a retry cannot meet it.
+    fn on_removed(&mut self, file: &File, failed: Option<&Failure>) {
+        if let Some(failure) = failed {
+            self.tell(format!("cannot remove {file}: {failure}"));
+        }
+        if let State::Cleaning { leftovers, .. } = &mut self.state {
+            // One that stays is overwritten when its upload comes again.
+            *leftovers -= 1;
+            return self.look_whether_clean();
+        }
+        let id = file.id();
+        if let Some(failure) = self.under_way.get(&id).and_then(|upload| upload.failure.clone()) {
+            self.under_way.remove(&id);
+            if failed.is_some() && matches!(file, File::Shared(_)) {
+                self.stuck.insert(id);
+            }
+            self.outputs.push_back(Output::Ended { id, outcome: Err(failure) });
+        }
+    }
+
+    fn finish(&mut self, id: RequestId) {
+        let Some(upload) = self.under_way.get(&id).filter(|upload| upload.failure.is_none()) else { return };
+        let stored = upload.written.expect("what is renamed was written");
+        self.under_way.remove(&id);
+        self.held.insert(id, stored);
+        self.outputs.push_back(Output::Ended { id, outcome: Ok(stored) });
+    }
+
+    fn perform(&mut self, step: Step) {
+        self.outputs.push_back(Output::Do(step));
+    }
+
+    fn tell(&mut self, line: String) {
+        self.outputs.push_back(Output::Told(line));
+    }
+}
+
+impl Machine for Store {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle_input(&mut self, _now: Instant, input: Input) {
+        match input {
+            Input::Put { id, bytes } => self.on_put(id, bytes),
+            Input::Listed { temporary, shared } => self.on_listed(&temporary, &shared),
+            Input::Written { id, bytes, digest, kind } => self.on_written(id, bytes, digest, kind),
+            Input::Done(step) => self.on_done(step),
+            Input::Failed { step, failure } => self.on_failed(step, failure),
+        }
+    }
+
+    fn handle_timeout(&mut self, _now: Instant) {}
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Never: a disk answers when it answers.
+    fn poll_timeout(&self) -> Option<Wake> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,288 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn drain(store: &mut Store) -> Vec<Output> {
+    std::iter::from_fn(|| store.poll_output()).collect()
+}
+
+fn give(store: &mut Store, input: Input) -> Vec<Output> {
+    store.handle_input(Instant::ZERO, input);
+    drain(store)
+}
+
+fn done(store: &mut Store, step: Step) -> Vec<Output> {
+    give(store, Input::Done(step))
+}
+
+fn ready(durability: Durability) -> Store {
+    let mut store = Store::new(durability);
+    assert_eq!(drain(&mut store), [Output::Do(Step::List)]);
+    assert_eq!(give(&mut store, Input::Listed { temporary: vec![], shared: vec![] }), [Output::Ready]);
+    store
+}
+
+const ID: RequestId = RequestId(7);
+
+fn stored(body: &[u8]) -> Stored {
+    let name = Name { id: ID, digest: Digest::of(body), kind: Kind::of(body) };
+    Stored { name, bytes: body.len() as u64 }
+}
+
+fn written(stored: Stored) -> Input {
+    let Stored { name: Name { id, digest, kind }, bytes } = stored;
+    Input::Written { id, bytes, digest, kind }
+}
+
+fn full() -> Failure {
+    Failure::Disk("no space left on device".to_owned())
+}
+
+/// Brings an upload to just after `step`, which is not answered yet.
+fn upload_until(store: &mut Store, upload: Stored, step: &Step) {
+    let all = [Step::Write(ID), Step::Sync(ID), Step::Rename(upload.name), Step::SyncFolder(Some(ID))];
+    let mut outputs = give(store, Input::Put { id: ID, bytes: upload.bytes });
+    for next in all {
+        assert_eq!(outputs, [Output::Do(next.clone())]);
+        if next == *step {
+            return;
+        }
+        outputs = if next == Step::Write(ID) { give(store, written(upload)) } else { done(store, next) };
+    }
+}
+
+#[test]
+fn an_upload_counts_after_its_folder_is_synced() {
+    let mut store = ready(Durability::Fsync);
+    let upload = stored(b"\x89PNG\r\n\x1a\n..");
+    upload_until(&mut store, upload, &Step::SyncFolder(Some(ID)));
+    assert_eq!(store.held(ID), None);
+    assert_eq!(done(&mut store, Step::SyncFolder(Some(ID))), [Output::Ended { id: ID, outcome: Ok(upload) }]);
+    assert_eq!(store.held(ID), Some(upload));
+    assert!(upload.name.to_string().starts_with("00000000000000000000000000000007-"), "{}", upload.name);
+    assert!(upload.name.to_string().ends_with(".png"), "{}", upload.name);
+    let again = give(&mut store, Input::Put { id: ID, bytes: 99 });
+    assert_eq!(again, [Output::Ended { id: ID, outcome: Ok(upload) }], "one id is stored once");
+}
+
+#[test]
+fn without_durability_nothing_is_synced() {
+    let mut store = ready(Durability::None);
+    let upload = stored(b"abc");
+    give(&mut store, Input::Put { id: ID, bytes: 3 });
+    assert_eq!(give(&mut store, written(upload)), [Output::Do(Step::Rename(upload.name))]);
+    assert_eq!(done(&mut store, Step::Rename(upload.name)), [Output::Ended { id: ID, outcome: Ok(upload) }]);
+}
+
+#[test]
+fn whichever_step_fails_nothing_remains() {
+    let upload = stored(b"abc");
+    let temporary = File::Temporary(ID);
+    for (step, file) in [
+        (Step::Write(ID), temporary),
+        (Step::Sync(ID), temporary),
+        (Step::Rename(upload.name), temporary),
+        (Step::SyncFolder(Some(ID)), File::Shared(upload.name)),
+    ] {
+        let mut store = ready(Durability::Fsync);
+        upload_until(&mut store, upload, &step);
+        let outputs = give(&mut store, Input::Failed { step, failure: full() });
+        assert_eq!(outputs, [Output::Do(Step::Remove(file))]);
+        let busy = give(&mut store, Input::Put { id: ID, bytes: 3 });
+        assert_eq!(busy, [Output::Ended { id: ID, outcome: Err(Failure::UnderWay) }]);
+        assert_eq!(done(&mut store, Step::Remove(file)), [Output::Ended { id: ID, outcome: Err(full()) }]);
+        assert_eq!(give(&mut store, Input::Put { id: ID, bytes: 3 }), [Output::Do(Step::Write(ID))], "and again");
+    }
+}
+
+#[test]
+fn a_body_of_another_length_is_refused() {
+    let mut store = ready(Durability::Fsync);
+    give(&mut store, Input::Put { id: ID, bytes: 5 });
+    let outputs = give(&mut store, written(stored(b"abc")));
+    assert_eq!(outputs, [Output::Do(Step::Remove(File::Temporary(ID)))]);
+    let outcome = Err(Failure::Body("5 bytes were announced, 3 came".to_owned()));
+    assert_eq!(done(&mut store, Step::Remove(File::Temporary(ID))), [Output::Ended { id: ID, outcome }]);
+}
+
+#[test]
+fn the_start_cleans_up_and_reads_the_index_from_names() {
+    let mut store = Store::new(Durability::Fsync);
+    drain(&mut store);
+    let early = give(&mut store, Input::Put { id: ID, bytes: 3 });
+    assert_eq!(early, [Output::Ended { id: ID, outcome: Err(Failure::Starting) }]);
+    let upload = stored(b"abc");
+    let left = File::Temporary(RequestId(9));
+    let temporary = vec![left.to_string(), "../../etc/passwd.part".to_owned(), "notes.txt".to_owned()];
+    let shared = vec![(upload.name.to_string(), 3), ("holiday.png".to_owned(), 9), ("a/../b".to_owned(), 1)];
+    let outputs = give(&mut store, Input::Listed { temporary, shared });
+    assert_eq!(outputs, [Output::Do(Step::SyncFolder(None)), Output::Do(Step::Remove(left))]);
+    assert_eq!(done(&mut store, Step::Remove(left)), []);
+    assert_eq!(store.held(ID), None, "its name may not be on the disk yet");
+    assert_eq!(done(&mut store, Step::SyncFolder(None)), [Output::Ready]);
+    assert_eq!((store.held(ID), store.count()), (Some(upload), 1));
+}
+
+#[test]
+fn kinds_are_told_by_content() {
+    for (head, kind) in [
+        (&b"\x89PNG\r\n\x1a\n"[..], Kind::Png),
+        (b"\x89PNG\r\n", Kind::Bin),
+        (b"\xff\xd8\xff\xe0", Kind::Jpg),
+        (b"GIF89a", Kind::Bin),
+        (b"", Kind::Bin),
+    ] {
+        assert_eq!(Kind::of(head), kind, "{head:?}");
+    }
+}
+
+proptest! {
+    /// Whatever a folder holds, only names that lead nowhere else are ours, and they read back as they were written.
+    #[test]
+    fn names_are_safe(text in ".{0,120}", id: u128, content: [u8; 4]) {
+        if let Ok(name) = text.parse::<Name>() {
+            prop_assert_eq!(name.to_string(), text);
+        }
+        let name = Name { id: RequestId(id), digest: Digest::of(&content), kind: Kind::Jpg };
+        prop_assert!(!name.to_string().contains(['/', '\\', '\0']));
+        prop_assert_eq!(name.to_string().parse(), Ok(name));
+    }
+}
+
+/// A disk that forgets, when power is lost, what was not synced.
+#[derive(Default)]
+struct SimDisk {
+    /// Temporary files: content, and whether it was synced.
+    temporary: BTreeMap<RequestId, (Vec<u8>, bool)>,
+    /// Shared files: content, whether it was synced, and whether the name was.
+    shared: BTreeMap<String, (Vec<u8>, bool, bool)>,
+}
+
+impl SimDisk {
+    fn perform(&mut self, step: &Step, body: &[u8]) -> Input {
+        match step {
+            Step::List => {
+                return Input::Listed {
+                    temporary: self.temporary.keys().map(|id| File::Temporary(*id).to_string()).collect(),
+                    shared: self.shared.iter().map(|(name, (body, ..))| (name.clone(), body.len() as u64)).collect(),
+                };
+            }
+            Step::Write(id) => {
+                self.temporary.insert(*id, (body.to_vec(), false));
+                let (digest, kind) = (Digest::of(body), Kind::of(body));
+                return Input::Written { id: *id, bytes: body.len() as u64, digest, kind };
+            }
+            Step::Sync(id) => self.temporary.get_mut(id).expect("it was written").1 = true,
+            Step::Rename(name) => {
+                let (body, synced) = self.temporary.remove(&name.id).expect("it was written");
+                self.shared.insert(name.to_string(), (body, synced, false));
+            }
+            Step::SyncFolder(_) => self.shared.values_mut().for_each(|(_, _, name_synced)| *name_synced = true),
+            Step::Remove(File::Temporary(id)) => _ = self.temporary.remove(id),
+            Step::Remove(File::Shared(name)) => _ = self.shared.remove(&name.to_string()),
+        }
+        Input::Done(step.clone())
+    }
+
+    /// Power is lost. `luck` decides what the system had happened to write by itself.
+    fn lose_power(&mut self, luck: u8) {
+        self.temporary.values_mut().for_each(|(body, synced)| {
+            if !*synced {
+                body.truncate(1)
+            }
+        });
+        let lucky = |index: usize| luck >> (index % 8) & 1 == 1;
+        let mut index = 0;
+        self.shared.retain(|_, (body, synced, name_synced)| {
+            index += 1;
+            if !*synced && !lucky(index) {
+                body.truncate(1);
+            }
+            let kept = *name_synced || lucky(index + 3);
+            (*synced, *name_synced) = (true, true);
+            kept
+        });
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Happening {
+    Put(u8),
+    /// The oldest, or another, of the open steps is performed and answered.
+    Answer(u8),
+    /// One of the open steps fails: before it had an effect, or after.
+    Fail {
+        which: u8,
+        after: bool,
+    },
+    Kill,
+    LosePower(u8),
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// C3 and C4 on one node: what is acknowledged is there, whole, whatever crashes after; one id has one copy.
+    #[test]
+    fn acknowledged_is_stored(happenings in prop::collection::vec(prop_oneof![
+        3 => (0..4_u8).prop_map(Happening::Put),
+        12 => any::<u8>().prop_map(Happening::Answer),
+        1 => (any::<u8>(), any::<bool>()).prop_map(|(which, after)| Happening::Fail { which, after }),
+        1 => Just(Happening::Kill),
+        1 => any::<u8>().prop_map(Happening::LosePower),
+    ], 0..80)) {
+        let mut disk = SimDisk::default();
+        let mut store = Store::new(Durability::Fsync);
+        let mut open: Vec<Step> = Vec::new();
+        let mut acknowledged: BTreeMap<RequestId, Stored> = BTreeMap::new();
+        // Each attempt brings another body, so that a second copy could be told from the first.
+        let mut attempts = 0_u32;
+        let body = |attempt: u32| format!("body of attempt {attempt:010}").into_bytes();
+        let bytes = body(0).len() as u64;
+        for happening in happenings {
+            let pick = |which: u8, open: &mut Vec<Step>| {
+                (!open.is_empty()).then(|| open.remove(usize::from(which) % open.len()))
+            };
+            match happening {
+                Happening::Put(id) => store.handle_input(Instant::ZERO, Input::Put { id: RequestId(id.into()), bytes }),
+                Happening::Answer(which) => if let Some(step) = pick(which, &mut open) {
+                    attempts += 1;
+                    let answer = disk.perform(&step, &body(attempts));
+                    store.handle_input(Instant::ZERO, answer);
+                },
+                Happening::Fail { which, after } => if let Some(step) = pick(which, &mut open) {
+                    if after && !matches!(step, Step::List | Step::Write(_) | Step::Rename(_)) {
+                        disk.perform(&step, &[]);
+                    }
+                    store.handle_input(Instant::ZERO, Input::Failed { step, failure: full() });
+                },
+                Happening::Kill | Happening::LosePower(_) => {
+                    if let Happening::LosePower(luck) = happening {
+                        disk.lose_power(luck);
+                    }
+                    open.clear();
+                    store = Store::new(Durability::Fsync);
+                }
+            }
+            for output in drain(&mut store) {
+                match output {
+                    Output::Do(step) => open.push(step),
+                    Output::Ended { id, outcome: Ok(stored) } => {
+                        let first = *acknowledged.entry(id).or_insert(stored);
+                        prop_assert_eq!(first, stored, "one id is acknowledged as one content");
+                    }
+                    Output::Ended { .. } | Output::Ready | Output::Told(_) => {}
+                }
+            }
+            for stored in acknowledged.values() {
+                let Some((body, synced, name_synced)) = disk.shared.get(&stored.name.to_string()) else {
+                    return Err(TestCaseError::fail(format!("{} is gone", stored.name)));
+                };
+                prop_assert!(*synced && *name_synced, "{} would not survive", stored.name);
+                prop_assert_eq!(Digest::of(body), stored.name.digest);
+            }
+            let ids: Vec<_> = disk.shared.keys().map(|name| &name[..32]).collect();
+            prop_assert!(ids.windows(2).all(|pair| pair[0] != pair[1]), "two copies: {:?}", ids);
+        }
+    }
+}
