@@ -14,7 +14,7 @@ use omb_core::{
     offset::Exchange,
     plan::{Plan, rate::Rate},
     protocol::{
-        self, Command, Event, Failure, FailureKind, Request, Response,
+        self, Command, Event, Failure, FailureKind, Ping, Request, Response,
         command::{Begin, ConsumerSpec, Preparation, ProducerSpec, TopicSpec},
         event::{Findings, Missing, Problem, Process, Snapshot},
     },
@@ -30,6 +30,9 @@ use proptest::prelude::*;
 
 /// Steps of a conversation; a run with sound workers takes some 60.
 const STEPS: usize = 120;
+
+/// A worker's wall time at its `Instant::ZERO`.
+const WALL_ZERO: u64 = 1_700_000_000_000_000_000;
 
 /// Small, or at an edge.
 fn numbers() -> impl Strategy<Value = u64> {
@@ -270,7 +273,7 @@ fn play(plan: Plan, settings: Settings, mut said: impl Iterator<Item = (Said, [u
         let wake = settle(&mut controller, now, |output| {
             match output {
                 controller::Output::ToWorker { worker, request, .. } => asked.push((worker, request)),
-                controller::Output::Ping(worker) => pinged.push(worker),
+                controller::Output::Ping { worker, .. } => pinged.push(worker),
                 controller::Output::Finished(_) => finished = true,
                 _ => {}
             }
@@ -362,6 +365,7 @@ enum Happens {
     /// The next number of a run in its own order.
     InOrder(u64, Box<Command>),
     Flipped(Box<Command>, usize, u8),
+    Heard(u64, Option<u64>),
     Done(Result<Box<Event>, Failure>),
     DoneAstray(u64),
     Time(Duration),
@@ -370,12 +374,15 @@ enum Happens {
 }
 
 fn happenings() -> impl Strategy<Value = Happens> {
-    let requests = (prop_oneof![9 => Just(protocol::VERSION), 1 => any::<u16>()], 0..3_u64, numbers(), commands());
+    let versions = prop_oneof![9 => Just(protocol::VERSION), 1 => any::<u16>()];
+    let sent = || prop::option::of(prop_oneof![(0..(1_u64 << 40)).prop_map(|after| WALL_ZERO + after), numbers()]);
+    let requests = (versions, 0..3_u64, numbers(), sent(), commands());
     prop_oneof![
         6 => (0..3_u64, commands()).prop_map(|(run, command)| Happens::InOrder(run, Box::new(command))),
-        3 => requests.prop_map(|(version, run, number, command)| {
-            Happens::Command(Box::new(Request { version, run: RunId(run), number, command }))
+        3 => requests.prop_map(|(version, run, number, sent, command)| {
+            Happens::Command(Box::new(Request { version, run: RunId(run), number, sent: sent.map(WallTime), command }))
         }),
+        2 => (0..3_u64, sent()).prop_map(|(run, sent)| Happens::Heard(run, sent)),
         2 => (commands(), any::<usize>(), any::<u8>()).prop_map(|(command, place, bits)| Happens::Flipped(Box::new(command), place, bits)),
         5 => prop_oneof![4 => events().prop_map(|event| Ok(Box::new(event))), 1 => failures().prop_map(Err)].prop_map(Happens::Done),
         1 => numbers().prop_map(Happens::DoneAstray),
@@ -409,7 +416,7 @@ proptest! {
 
     #[test]
     fn a_worker_bears_whatever_it_is_told(happenings in prop::collection::vec(happenings(), 0..STEPS)) {
-        let (mut worker, mut now) = (Worker::new(), Instant(1_000));
+        let (mut worker, mut now) = (Worker::new(WallTime(WALL_ZERO)), Instant(1_000));
         let mut under_way: Vec<u64> = Vec::new();
         let mut numbers: BTreeMap<u64, u64> = BTreeMap::new();
         for happens in happenings {
@@ -421,11 +428,15 @@ proptest! {
                     Some(request(run, *number, *command))
                 }
                 Happens::Flipped(command, place, bits) => {
-                    let request = Request { version: protocol::VERSION, run: RunId(1), number: 1, command: *command };
+                    let (version, sent) = (protocol::VERSION, Some(WallTime(WALL_ZERO)));
+                    let request = Request { version, run: RunId(1), number: 1, sent, command: *command };
                     let mut bytes = protocol::encode(&request);
                     let place = place % bytes.len();
                     bytes[place] ^= bits;
                     protocol::decode_request(&bytes).ok().map(worker::Input::Command)
+                }
+                Happens::Heard(run, sent) => {
+                    Some(worker::Input::Heard(Ping { run: RunId(run), sent: sent.map(WallTime) }))
                 }
                 Happens::Done(outcome) => under_way
                     .pop()
@@ -474,5 +485,5 @@ proptest! {
 }
 
 fn request(run: u64, number: u64, command: Command) -> worker::Input {
-    worker::Input::Command(Request { version: protocol::VERSION, run: RunId(run), number, command })
+    worker::Input::Command(Request { version: protocol::VERSION, run: RunId(run), number, sent: None, command })
 }

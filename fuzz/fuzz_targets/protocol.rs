@@ -5,7 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use omb_core::protocol::{self, Clock, Hello, Request, Response};
+use omb_core::protocol::{self, Clock, Hello, Ping, Request, Response};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(request) = protocol::decode_request(bytes) {
@@ -18,7 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
         let again = protocol::decode::<Response>(&protocol::encode(&response));
         assert_eq!(again, Ok(response));
     }
-    let _ = protocol::decode::<Clock>(bytes);
+    let _ = (protocol::decode::<Clock>(bytes), protocol::decode::<Ping>(bytes));
     if let Ok(hello) = serde_json::from_slice::<Hello>(bytes) {
         let text = serde_json::to_vec(&hello).expect("texts and numbers become JSON");
         assert_eq!(serde_json::from_slice::<Hello>(&text).expect("our own JSON is readable"), hello);

@@ -18,7 +18,7 @@ use omb_core::{
     load::payload::PayloadRecipe,
     plan::rate::Rate,
     protocol::{
-        self, Command, Event, Hello, Request,
+        self, Command, Event, Hello, Ping, Request,
         command::{Begin, Preparation, ProducerSpec, TopicSpec},
         event::Snapshot,
     },
@@ -157,7 +157,7 @@ impl Caller {
         let run = RunId(self.runs.fetch_add(1, Relaxed));
         let take_over = Command::Prepare(Box::new(Preparation { take_over: true, ..preparation() }));
         for (number, command) in [(1, take_over), (2, Command::Close)] {
-            let request = Request { version: protocol::VERSION, run, number, command };
+            let request = Request { version: protocol::VERSION, run, number, sent: None, command };
             let answer = self.ask(&post("/v1/command", &protocol::encode(&request))).await;
             assert_eq!(status(&answer), Some(200), "{}", String::from_utf8_lossy(&answer));
         }
@@ -280,7 +280,7 @@ fn sent() -> impl Strategy<Value = Sent> {
 
 fn command(run: u64, number: u64, which: usize) -> Vec<u8> {
     let command = commands().swap_remove(which);
-    protocol::encode(&Request { version: protocol::VERSION, run: RunId(run), number, command })
+    protocol::encode(&Request { version: protocol::VERSION, run: RunId(run), number, sent: None, command })
 }
 
 fn bytes_of(sent: Sent) -> Vec<u8> {
@@ -309,8 +309,9 @@ fn bytes_of(sent: Sent) -> Vec<u8> {
             whole
         }
         Sent::Several(bytes, times) => {
-            let hello = b"POST /v1/clock HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n".repeat(times);
-            [&hello[..], &bytes].concat()
+            let ping = protocol::encode(&Ping { run: RunId(1), sent: None });
+            let asked = String::from_utf8_lossy(&post("/v1/clock", &ping)).replace("connection: close\r\n", "");
+            [&asked.as_bytes().repeat(times)[..], &bytes].concat()
         }
     }
 }
