@@ -18,7 +18,7 @@ use std::{
 use omb_core::{
     config::{
         driver::{DriverKind, KafkaConfig},
-        workload::Verify,
+        workload::{POOL_BYTES_MAX, Verify},
     },
     id::{ProducerId, SubscriptionId, TopicIndex},
     load::{
@@ -268,6 +268,11 @@ impl Engine {
     }
 
     fn prepare(&mut self, preparation: Preparation) -> Result<Event, Failure> {
+        let bytes = preparation.payload.pool_bytes();
+        if bytes > POOL_BYTES_MAX {
+            let text = format!("a pool of {bytes} bytes is asked for, where {POOL_BYTES_MAX} are the most");
+            return Err(Failure::new(FailureKind::Protocol, text));
+        }
         let (server, driver) = connect(&preparation.driver.kind, &self.broker, self.runtime.clone())?;
         let system = driver.system().to_owned();
         let pool = Arc::new(preparation.payload.pool(preparation.seed));
@@ -472,6 +477,10 @@ impl Run {
     fn start_load(&mut self, rate: Rate, producers: u32, begin: Begin) -> Result<Event, Failure> {
         if self.load.is_some() {
             return Err(Failure::new(FailureKind::Protocol, "the load runs already"));
+        }
+        if let Some(lane) = self.lanes.iter().find(|lane| lane.id.0 >= producers) {
+            let text = format!("the load is shared by {producers} producers, and here is {} (from 0)", lane.id);
+            return Err(Failure::new(FailureKind::Protocol, text));
         }
         let orders = Arc::new(sending::Orders::default());
         let start = match begin {

@@ -303,8 +303,8 @@ fn conclude(end: &End, observer: &Watch<'_>) -> Result<Ended, ExitCode> {
         End::Failed(failure) => {
             tracing::error!("{failure}");
             if observer.reported {
-                // What was measured until then is there, and marked partial.
-                return Ended::by(failure).map(|ended| ended.max(Ended::Failed));
+                // What was measured until then is there, and marked partial: the run failed, whatever the cause.
+                return Ok(Ended::Failed);
             }
             Ended::by(failure)
         }

@@ -3,6 +3,7 @@
 // Each test file compiles its own copy and uses a part of it; what the next one needs is `pub` here.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod fleet;
 pub mod kafka;
 pub mod omb;
 

@@ -23,8 +23,8 @@ const POOL_DEFAULT: u32 = 100;
 /// Bytes that the default pool may take, fewer payloads being made where they are large: it is held on every worker.
 const POOL_DEFAULT_BYTES: u32 = 64 << 20;
 
-/// Bytes that a pool may take at most.
-const POOL_BYTES_MAX: u64 = 1 << 30;
+/// Bytes that a pool of payloads may take at most: it is held on every worker.
+pub const POOL_BYTES_MAX: u64 = 1 << 30;
 
 /// Bytes of a GiB, the unit of `consumerBacklogSizeGB`.
 const GIB: f64 = 1_073_741_824.0;

@@ -221,7 +221,7 @@ impl Load {
             totals.add(&snapshot.totals);
             for problem in &snapshot.problems {
                 match reading.problems.iter_mut().find(|known| known.what == problem.what) {
-                    Some(known) => known.count += problem.count,
+                    Some(known) => known.count = known.count.saturating_add(problem.count),
                     None => reading.problems.push(problem.clone()),
                 }
             }
@@ -282,7 +282,7 @@ impl Load {
         sums::add(&mut self.phases, phase, elapsed, &period.totals);
         let cpu = self.newest.process.client_cpu();
         if phase.counts() {
-            self.client_cpu += cpu.saturating_sub(self.cpu_at_phase);
+            self.client_cpu = self.client_cpu.saturating_add(cpu.saturating_sub(self.cpu_at_phase));
         }
         self.cpu_at_phase = cpu;
         self.closed = self.newest.clone();

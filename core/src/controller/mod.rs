@@ -414,8 +414,8 @@ impl Controller {
         for (subscription, places) in snapshots.values().flat_map(|snapshot| &snapshot.probed) {
             shared.entry(*subscription).or_default().union_with(places);
         }
-        let open = snapshots.values().map(|snapshot| snapshot.paths_open).sum::<u64>()
-            + shared.values().map(SequenceSet::len).sum::<u64>();
+        let open = snapshots.values().map(|snapshot| snapshot.paths_open);
+        let open = open.chain(shared.values().map(SequenceSet::len)).fold(0, u64::saturating_add);
         let paths = self.plan.paths();
         if !snapshots.is_empty() && open >= paths {
             return self.start_load(now);
@@ -529,7 +529,7 @@ impl Controller {
     fn on_drained(&mut self, now: Instant) {
         let subscriptions = self.workload_subscriptions();
         let load = self.load.as_ref().expect("a drain follows a load");
-        let distinct: u64 = load.totals().seen.values().map(|seen| seen.distinct).sum();
+        let distinct = load.totals().seen.values().map(|seen| seen.distinct).fold(0, u64::saturating_add);
         if distinct > self.drain.distinct {
             self.drain.distinct = distinct;
             self.drain.progress_at = now;

@@ -41,15 +41,17 @@ pub(super) fn judge(
         }
         let mut seen = seen.get(&subscription).copied().unwrap_or_default();
         // Received by a second member of the group, which did not know of the first one.
-        let twice = received.parts - received.sets.iter().map(SequenceSet::len).sum::<u64>();
-        seen.distinct -= twice.min(seen.distinct);
-        seen.duplicated += twice;
+        let whole = received.sets.iter().map(SequenceSet::len).fold(0, u64::saturating_add);
+        let twice = received.parts.saturating_sub(whole);
+        seen.distinct = seen.distinct.saturating_sub(twice);
+        seen.duplicated = seen.duplicated.saturating_add(twice);
         let mut missing = Missing { by_count_only, ..Missing::default() };
         let (nothing, count) = (SequenceSet::new(), plan.workload.producers_per_topic);
         for place in 0..count {
             let Some(confirmed) = confirmed.get(&ProducerId(topic * count + place)) else { continue };
-            missing.confirmed += confirmed.len();
-            missing.missing += confirmed.count_missing_in(received.sets.get(place as usize).unwrap_or(&nothing));
+            missing.confirmed = missing.confirmed.saturating_add(confirmed.len());
+            let lacks = confirmed.count_missing_in(received.sets.get(place as usize).unwrap_or(&nothing));
+            missing.missing = missing.missing.saturating_add(lacks);
         }
         if by_count_only {
             missing.missing = missing.confirmed.saturating_sub(seen.distinct);
@@ -76,7 +78,7 @@ impl Received {
             self.sets.resize_with(sets.len(), SequenceSet::new);
         }
         for (sum, set) in self.sets.iter_mut().zip(sets) {
-            self.parts += set.len();
+            self.parts = self.parts.saturating_add(set.len());
             sum.union_with(&set);
         }
     }

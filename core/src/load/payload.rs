@@ -22,6 +22,15 @@ pub enum PayloadRecipe {
 }
 
 impl PayloadRecipe {
+    /// Bytes that the pool takes.
+    #[must_use]
+    pub fn pool_bytes(&self) -> u64 {
+        match self {
+            Self::Given(bytes) => bytes.len() as u64,
+            Self::Random { size, count, .. } => u64::from(*size) * u64::from(*count).max(1),
+        }
+    }
+
     /// Makes the pool; never empty.
     #[must_use]
     pub fn pool(&self, seed: Seed) -> Vec<Vec<u8>> {

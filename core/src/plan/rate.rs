@@ -6,9 +6,27 @@ use serde::{Deserialize, Serialize};
 
 /// Messages per second, as an exact fraction, above zero and at most [`Rate::HIGHEST`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct Rate {
     messages: u64,
     seconds: u64,
+}
+
+/// A [`Rate`] as it arrives.
+#[derive(Deserialize)]
+struct Unchecked {
+    messages: u64,
+    seconds: u64,
+}
+
+impl TryFrom<Unchecked> for Rate {
+    type Error = &'static str;
+
+    /// Takes what can be shared among any number of producers, which is all that travels: totals of a run.
+    fn try_from(Unchecked { messages, seconds }: Unchecked) -> Result<Self, Self::Error> {
+        let sound = (1..=Self::HIGHEST).contains(&messages) && (1..=u64::from(u32::MAX)).contains(&seconds);
+        if sound { Ok(Self { messages, seconds }) } else { Err("a rate is above zero and at most one per nanosecond") }
+    }
 }
 
 impl Rate {

@@ -85,15 +85,15 @@ pub struct Process {
 }
 
 impl Process {
-    /// Adds what another worker's process has used.
+    /// Adds what another worker's process has used. Sums saturate.
     pub fn add(&mut self, other: &Self) {
-        self.cpu += other.cpu;
-        self.broker_cpu += other.broker_cpu;
-        self.memory_bytes += other.memory_bytes;
-        self.memory_bytes_max += other.memory_bytes_max;
-        self.cores += other.cores;
-        self.received_bytes += other.received_bytes;
-        self.sent_bytes += other.sent_bytes;
+        self.cpu = self.cpu.saturating_add(other.cpu);
+        self.broker_cpu = self.broker_cpu.saturating_add(other.broker_cpu);
+        self.memory_bytes = self.memory_bytes.saturating_add(other.memory_bytes);
+        self.memory_bytes_max = self.memory_bytes_max.saturating_add(other.memory_bytes_max);
+        self.cores = self.cores.saturating_add(other.cores);
+        self.received_bytes = self.received_bytes.saturating_add(other.received_bytes);
+        self.sent_bytes = self.sent_bytes.saturating_add(other.sent_bytes);
     }
 
     /// CPU of the client alone: without the embedded broker.

@@ -1,0 +1,259 @@
+//! What is wrong with workers, or with what is taken for one: a clear line that names it, the right exit code, no waiting.
+
+mod support;
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    time::Duration,
+};
+
+use support::{
+    fleet::{Fleet, Pretender, Worker, ask, certificate, free_pair, get},
+    omb::{Broker, Ended, Place, kafka_driver, workload},
+};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A place with a workload, a driver and a broker.
+fn with_broker() -> (Place, Broker) {
+    let place = Place::default();
+    place.write("w.yaml", workload("w", &[]));
+    let broker = Broker::start(&place);
+    place.write("k.yaml", kafka_driver(&broker.address, ""));
+    (place, broker)
+}
+
+/// Asserts that a run and a check over these workers end soon with this code, say all this in one line, and begin nothing.
+#[track_caller]
+fn refused(place: &Place, workers: &str, more: &[&str], code: i32, telling: &[&str]) {
+    for command in ["run", "check"] {
+        let base =
+            [command, "-d", "k.yaml", "-w", workers, "w.yaml", "--connect-timeout", "1s", "--call-timeout", "2s"];
+        let ended = place.run(&[&base[..], more].concat()).with(code).within(SOON);
+        one_line(&ended, telling);
+        assert!(!ended.stderr.contains("Creating"), "{}", ended.stderr);
+        assert!(place.files(".json").is_empty() && place.files(".jsonl").is_empty(), "{:?}", place.files(""));
+    }
+}
+
+#[track_caller]
+fn one_line(ended: &Ended, telling: &[&str]) {
+    let says_all = |line: &&str| telling.iter().all(|part| line.contains(part));
+    assert_eq!(ended.stderr.lines().filter(says_all).count(), 1, "{telling:?} is to be one line of\n{}", ended.stderr);
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
+    listener.local_addr().expect("a bound socket has an address").port()
+}
+
+#[test]
+fn nobody_there() {
+    let (place, _broker) = with_broker();
+    let port = free_port();
+    let address = format!("http://127.0.0.1:{port}");
+    let cure = format!("omb worker --port {port}");
+    let telling = ["Unable to connect to worker", &address, "Connection refused", &cure];
+    refused(&place, &address, &[], 3, &telling);
+    let address = "http://no-such-host.invalid:8080";
+    refused(&place, address, &[], 3, &["Unable to connect to worker", address]);
+    // All who are missing are named at once, and the one that is there is not.
+    let worker = Worker::start(&place, &[]);
+    let other = format!("http://127.0.0.1:{}", free_port());
+    let ended = place.run(&["run", "-d", "k.yaml", "-w", &format!("{address},{},{other}", worker.address()), "w.yaml"]);
+    let ended = ended.with(3).saying(&format!("{address}: ")).saying(&format!("{other}: "));
+    assert!(!ended.stderr.contains(&worker.address()), "{}", ended.stderr);
+}
+
+/// It takes connections and never says a word.
+#[test]
+fn somebody_who_is_silent() {
+    let (place, _broker) = with_broker();
+    let mute = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
+    let address = format!("http://127.0.0.1:{}", mute.local_addr().expect("an address").port());
+    refused(&place, &address, &[], 3, &["Timeout waiting for worker response", &address, "--call-timeout"]);
+}
+
+#[test]
+fn somebody_who_is_no_worker() {
+    let (place, broker) = with_broker();
+    for (status, content_type) in
+        [("200 OK", "text/html"), ("404 Not Found", "text/html"), ("200 OK", "application/json")]
+    {
+        let server = Pretender::start(status, content_type, "<html>Welcome to nginx!</html>");
+        refused(
+            &place,
+            &server.address(),
+            &[],
+            3,
+            &[&server.address(), "a web server that is no omb worker listens there"],
+        );
+    }
+    let address = format!("http://{}", broker.address);
+    refused(&place, &address, &[], 3, &[&address, "broker"]);
+    // A worker's metrics are looked at, not led.
+    let worker = Worker::start(&place, &[]);
+    let address = format!("http://127.0.0.1:{}", worker.stats_port);
+    refused(&place, &address, &[], 3, &[&address, "no omb worker"]);
+}
+
+#[test]
+fn a_worker_of_another_version() {
+    let (place, _broker) = with_broker();
+    let hello = r#"{"protocol":0,"omb":"0.0.9","instance":"a","controller":null}"#;
+    let old = Pretender::start("200 OK", "application/json", hello);
+    let telling =
+        [old.address(), "omb 0.0.9".to_owned(), "version 0".to_owned(), "run the same omb everywhere".to_owned()];
+    refused(&place, &old.address(), &[], 3, &telling.each_ref().map(String::as_str));
+    let words = "version 7 of the protocol is spoken there, version 9 here; this worker is omb 9.0.0";
+    let new = Pretender::start("409 Conflict", "text/plain", words);
+    refused(&place, &new.address(), &[], 3, &[&new.address(), words]);
+}
+
+#[test]
+fn one_worker_under_two_names() {
+    let (place, _broker) = with_broker();
+    let worker = Worker::start(&place, &[]);
+    let (one, other) = (worker.address(), format!("http://localhost:{}", worker.port));
+    refused(&place, &format!("{one},{other}"), &[], 3, &[&one, &other, "are the same worker"]);
+}
+
+#[test]
+fn a_token_that_is_wrong_or_missing() {
+    let (place, _broker) = with_broker();
+    for (file, text) in [("right", "the-token\n"), ("wrong", "the-tokem\n"), ("empty", "\n"), ("two", "a b\n")] {
+        place.write(file, text);
+    }
+    let worker = Worker::start(&place, &["--token-file", "right"]);
+    let address = worker.address();
+    refused(&place, &address, &[], 3, &[&address, "token"]);
+    refused(&place, &address, &["--token-file", "wrong"], 3, &[&address, "this is not the token"]);
+    for (file, why) in [("empty", "holds no token"), ("two", "holds no token"), ("missing", "No such file")] {
+        refused(&place, &address, &["--token-file", file], 2, &[file, why]);
+        place.run(&["worker", "--port", "0", "--token-file", file]).with(2).saying(file).saying(why);
+    }
+    let base = ["check", "-d", "k.yaml", "-w", &address, "w.yaml", "--token-file", "right"];
+    place.run(&base).with(0);
+    // Whoever lacks it sees that somebody is there, and nothing else.
+    for (path, status) in
+        [("/healthz", 200), ("/readyz", 200), ("/", 401), ("/v1/hello", 401), ("/counters-stats", 401)]
+    {
+        assert_eq!(get(worker.port, path).0, status, "{path}");
+    }
+    assert_eq!(get(worker.stats_port, "/metrics").0, 401);
+    let with_token = "GET /metrics HTTP/1.1\r\nhost: a\r\nauthorization: Bearer the-token\r\nconnection: close\r\n\r\n";
+    assert_eq!(ask(worker.stats_port, with_token).0, 200);
+}
+
+#[test]
+fn tls_where_it_is_not_expected_and_the_other_way_round() {
+    let (place, _broker) = with_broker();
+    certificate(&place, "ours");
+    certificate(&place, "other");
+    let plain = Worker::start(&place, &[]);
+    let secure = Worker::start(&place, &["--tls-cert", "ours.pem", "--tls-key", "ours.key"]);
+    let ca = ["--ca", "ours.pem"];
+    place.run(&[&["check", "-d", "k.yaml", "-w", &secure.address(), "w.yaml"], &ca[..]].concat()).with(0);
+
+    let address = secure.address().replace("https", "http");
+    refused(&place, &address, &[], 3, &[&address, "https://", "--ca"]);
+    let address = plain.address().replace("http", "https");
+    refused(&place, &address, &ca, 3, &[&address, "does it speak plain http?"]);
+    let address = secure.address();
+    refused(&place, &address, &[], 3, &[&address, "--ca"]);
+    refused(&place, &address, &["--ca", "other.pem"], 3, &[&address, "certificate"]);
+    refused(&place, &address, &["--ca", "ours.key"], 2, &["ours.key", "holds no certificate"]);
+    refused(&place, &address, &["--ca", "missing.pem"], 2, &["missing.pem", "No such file"]);
+    // What a worker itself is given is checked as well.
+    for (cert, key, why) in [
+        ("missing.pem", "ours.key", "missing.pem: cannot read it"),
+        ("ours.pem", "ours.pem", "ours.pem: holds no private key"),
+        ("ours.pem", "other.key", "do not fit"),
+    ] {
+        place.run(&["worker", "--port", "0", "--tls-cert", cert, "--tls-key", key]).with(2).saying(why).within(SOON);
+    }
+}
+
+#[test]
+fn a_taken_port_is_named_with_who_wanted_it() {
+    let place = Place::default();
+    let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a free port");
+    let port = taken.local_addr().expect("a bound socket has an address").port().to_string();
+    for (ports, wanted) in [
+        (["--port", &port, "--stats-port", "0"], "its controllers (--port)"),
+        (["--port", "0", "--stats-port", &port], "its metrics (--stats-port)"),
+    ] {
+        let ended = place.run(&[&["worker"], &ports[..]].concat()).with(3).within(SOON);
+        one_line(&ended, &["omb worker cannot listen on", &port, wanted, "another process listens there"]);
+    }
+    place.run(&["worker", "--port", "0", "--bind", "192.0.2.1"]).with(3).saying("no address of this machine");
+}
+
+#[test]
+fn what_a_worker_shows() {
+    let place = Place::default();
+    place.write("w.yaml", workload("w", &[]));
+    let mut fleet = Fleet::start(&place, 0);
+    // Metrics are 1000 above unless told otherwise.
+    let port = free_pair();
+    let mut process = place.start(&["worker", "--port", &port.to_string(), "--bind", "127.0.0.1"]);
+    process.wait_for(&format!("Metrics on http://127.0.0.1:{}/metrics", port + 1_000));
+    let worker = Worker::of(process, port, port + 1_000);
+    let log = worker.process.log();
+    assert!(!log.contains("WHOEVER"), "nobody else reaches loopback: {log}");
+    assert_eq!(get(port, "/readyz"), (200, "free\n".to_owned()));
+    assert_eq!(worker.counters(), [0, 0, 0]);
+    fleet.workers.push(worker);
+    fleet.lead(&place, &[]).end().with(0);
+    let worker = &fleet.workers[0];
+    let [sent, received, failed] = worker.counters();
+    let acked = support::omb::number(&place.result("out.json"), "/omb/totals/sinceLoadBegan/acked");
+    assert_eq!([sent, received, failed], [acked, acked, 0]);
+    for port in [worker.port, worker.stats_port] {
+        let (status, metrics) = get(port, "/metrics");
+        assert_eq!(status, 200);
+        for line in [format!("omb_messages_sent_total {sent}"), format!("omb_messages_received_total {received}")] {
+            assert!(metrics.lines().any(|told| told == line), "{line} is not in\n{metrics}");
+        }
+        assert!(metrics.lines().all(|line| line.starts_with('#') || line.contains(' ')), "{metrics}");
+        assert_eq!(get(port, "/healthz"), (200, "ok\n".to_owned()));
+        assert_eq!(get(port, "/readyz"), (200, "free\n".to_owned()));
+        let (status, page) = get(port, "/");
+        assert!(status == 200 && page.starts_with("<!DOCTYPE html>") && page.contains("Free"), "{page}");
+        assert_eq!(get(port, "/nothing").0, 404);
+    }
+    let (status, hello) = get(worker.port, "/v1/hello");
+    assert!(status == 200 && hello.contains("\"protocol\":1"), "{hello}");
+    assert_eq!(get(worker.stats_port, "/v1/hello").0, 404, "there one can only look");
+    assert_eq!(get(worker.port, "/v1/command").0, 404);
+
+    // It is told by how much before a byte of it has come.
+    for path in ["/v1/command", "/v1/clock", "/"] {
+        let declared = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 1073741824\r\n\r\n");
+        let (status, said) = ask(worker.port, &declared);
+        assert!(status == 413 && said.contains("a body of more than 16777216 bytes"), "{status} {said}");
+    }
+    let garbage = "POST /v1/command HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\nconnection: close\r\n\r\n\u{1}ab";
+    assert_eq!(ask(worker.port, garbage).0, 400);
+    let other_version = "POST /v1/command HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\nconnection: close\r\n\r\n\u{7}";
+    let (status, said) = ask(worker.port, other_version);
+    assert!(status == 409 && said.contains("version 7 of the protocol"), "{status} {said}");
+    assert_eq!(get(worker.port, "/readyz"), (200, "free\n".to_owned()));
+}
+
+/// As the guide promises, all interfaces are listened to; that this is open to everybody is said once, loudly.
+#[test]
+fn a_worker_without_a_token_says_that_it_is_open() {
+    let place = Place::default();
+    let base = ["worker", "--port", "0", "--stats-port", "0"];
+    let mut worker = place.start(&[&base[..], &["--log-file", "worker.log"]].concat());
+    let log = worker.wait_for("WHOEVER REACHES PORT");
+    assert!(log.contains("Running on http://0.0.0.0:") && log.contains("--token-file"), "{log}");
+    worker.signal("TERM");
+    worker.end().with(0).saying("Shut down");
+    let file = std::fs::read_to_string(place.path("worker.log")).expect("the log is there");
+    assert!(file.contains("Starting benchmark worker on port") && file.contains("Shut down"), "{file}");
+    place.write("token", "secret\n");
+    let mut worker = place.start(&[&base[..], &["--token-file", "token"]].concat());
+    assert!(!worker.wait_for("/metrics").contains("WHOEVER"));
+}
