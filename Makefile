@@ -8,7 +8,7 @@ PURE = -p omb-core -p omb-runtime-sim -p sim-tests -p omb-examples
 REAL = -p omb-runtime-real -p omb
 DENY = target/tools/bin/cargo-deny
 
-.PHONY: verify fix test brokers fmt-check clippy docs deny purity sim hunt planted bench bench-kafka
+.PHONY: verify fix test brokers fmt-check clippy docs deny purity sim hunt planted bench scale bench-kafka
 
 verify: fmt-check clippy purity docs deny test
 
@@ -65,9 +65,13 @@ hunt:
 planted:
 	scripts/planted.sh $(ONLY)
 
-# What the steps per message cost.
+# What the steps per message cost, and what the counts of a hundred workers.
 bench:
-	$(CARGO) bench --locked -p omb-core --bench hot_path
+	$(CARGO) bench --locked -p omb-core --bench hot_path --bench merge
+
+# What it costs to lead 10, 100 and 1,000 simulated workers.
+scale:
+	$(CARGO) run --locked -p sim-tests --bin scale
 
 # omb next to Kafka's own load generator, in turns, against one real Kafka.
 bench-kafka:

@@ -71,6 +71,14 @@ pub struct SimTransport {
     pub weather: Weather,
 }
 
+impl SimTransport {
+    /// Connects from the node `from`; everybody is in reach.
+    #[must_use]
+    pub fn plain(from: NodeId) -> Self {
+        Self { from, nodes: Vec::new(), weather: Weather::new(0) }
+    }
+}
+
 /// How often an attempt to connect to somebody out of reach is made again.
 const AGAIN: Duration = Duration::from_millis(200);
 
