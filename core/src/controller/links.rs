@@ -119,7 +119,8 @@ impl Links {
     pub(super) fn copies(&self) -> Vec<(WorkerId, Request)> {
         let idle = |(worker, link): (WorkerId, &Link)| {
             let idle = !link.lost && link.asked.is_none() && link.number > 0;
-            let copy = Request { version: protocol::VERSION, run: self.run, number: link.number, command: Command::Probe };
+            let copy =
+                Request { version: protocol::VERSION, run: self.run, number: link.number, command: Command::Probe };
             idle.then_some((worker, copy))
         };
         (0..).map(WorkerId).zip(&self.links).filter_map(idle).collect()

@@ -686,7 +686,10 @@ impl Controller {
                     return self.lose(now, worker, text, FailureKind::Broken);
                 }
             }
-            Err(failure) if failure.kind == FailureKind::Forgotten && !self.closing => {
+            // This process cannot have forgotten anything but what it was told while something else was under way.
+            Err(failure)
+                if failure.kind == FailureKind::Forgotten && !self.closing && !self.settings.names.is_empty() =>
+            {
                 let text = format!("{}: {}", self.name(worker), failure.message);
                 return self.lose(now, worker, text, FailureKind::Broken);
             }
@@ -888,7 +891,7 @@ fn unsound(report: &Report) -> Vec<String> {
         if let Some(lost) = &row.lost
             && report.partial.is_none()
         {
-            reasons.push(format!("{} ({}) was lost: {}", row.worker, row.name, lost.cause));
+            reasons.push(format!("a worker was lost: {}", lost.cause));
         }
     }
     let seen = report.verdict.seen();

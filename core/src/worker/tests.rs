@@ -139,7 +139,7 @@ fn whoever_takes_over_ends_the_other_run_first() {
 fn missing_commands_and_other_versions_are_refused() {
     let mut worker = prepared();
     worker.handle_input(Instant::ZERO, command(1, 4, Command::Probe));
-    assert_eq!(refused(&drain(&mut worker)), "command 4 came after 1: commands in between are missing");
+    assert_eq!(refused(&drain(&mut worker)), "command 4 came after 1: those in between were never heard here");
     let request = Request { version: 9, run: RunId(1), number: 2, command: Command::Probe };
     worker.handle_input(Instant::ZERO, Input::Command(request));
     assert_eq!(refused(&drain(&mut worker)), "the controller speaks version 9 of the protocol, this worker 1");

@@ -1,9 +1,10 @@
 //! A worker takes its controller for gone only if something kept it from being heard.
 //!
-//! A controller waits for its slowest worker; the others must not lose patience meanwhile.
+//! And what ended before a load does not count against it. A controller waits for its slowest worker; the others must not lose patience meanwhile.
 
 use std::time::Duration;
 
+use omb_core::controller::Output;
 use omb_runtime_sim::{
     fault::{Planned, Trouble, Who, network, process},
     scenario::Scenario,
@@ -23,6 +24,16 @@ const BACK: Duration = Duration::from_secs(4);
 impl Promise for Leases {
     fn name(&self) -> &'static str {
         "no lease ends without a cause"
+    }
+
+    fn on_output(&mut self, output: &Output, truth: &Truth, broken: &mut Broken) {
+        let Output::WorkerLost { worker, cause } = output else { return };
+        let mine = &truth.workers[worker.0 as usize];
+        let begun = mine.schedules.get(mine.first_schedule).map(|first| first.given);
+        let under_load = begun.is_some_and(|begun| mine.leases_ended.iter().any(|at| *at >= begun));
+        if cause.contains("stopped its load by itself") && !under_load {
+            broken.note(format_args!("{worker} is given up since it stopped its load, which it did not: {cause}"));
+        }
     }
 
     fn at_end(&mut self, scenario: &Scenario, ended: &Ended, truth: &Truth, broken: &mut Broken) {
