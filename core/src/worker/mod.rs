@@ -288,6 +288,8 @@ impl Worker {
                 obeyed.number = number;
                 obeyed.answer = None;
                 obeyed.heard = now;
+                // A lease that ended before there was a load has stopped none.
+                obeyed.lease_ended &= !matches!(request.command, Command::StartLoad { .. });
                 self.perform(request.command, Some(number));
             }
         }

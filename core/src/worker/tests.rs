@@ -198,6 +198,23 @@ fn a_silent_controller_loses_its_lease() {
     assert_eq!(refused(&drain(&mut worker)), "run 0000000000000001 was closed here: its lease ended");
 }
 
+/// There was nothing to stop, and the load that begins later is whole. (The simulation found a worker that was given up
+/// for it.)
+#[test]
+fn a_lease_that_ended_before_the_load_does_not_count_against_it() {
+    let mut worker = prepared();
+    let late = Instant::ZERO + LEASE;
+    worker.handle_timeout(late);
+    drain(&mut worker);
+    worker.handle_input(late, Input::Done { ticket: 2, outcome: Ok(Event::Done) });
+    assert!(perform(&mut worker, late, 2, Command::Probe).lease_ended, "it is told");
+    let rate = crate::plan::rate::Rate::per_second(1).expect("in range");
+    let begin = crate::protocol::command::Begin::After(SECOND);
+    let start = Command::StartLoad { rate, producers: 1, begin, correction: 0 };
+    assert!(!perform(&mut worker, late, 3, start).lease_ended);
+    assert!(!perform(&mut worker, late, 4, READ).lease_ended);
+}
+
 #[test]
 fn a_shutdown_drains_and_closes_first() {
     let mut worker = prepared();
