@@ -36,7 +36,7 @@ impl Roles {
             return Self { producers: all.clone(), consumers: all };
         };
         assert!(workers > 1, "one worker cannot be split");
-        let producing = if more_consumers { (workers + 2) / 3 } else { workers / 2 } as usize;
+        let producing = if more_consumers { workers.div_ceil(3) } else { workers / 2 } as usize;
         let reversed = |part: &[WorkerId]| part.iter().rev().copied().collect();
         Self { producers: reversed(&all[..producing]), consumers: reversed(&all[producing..]) }
     }

@@ -82,9 +82,8 @@ fn on_the_way(scenario: &Scenario) -> Duration {
     let copies = |it: &Trouble| matches!(it, Trouble::Exchange(it) if it.kind == exchange::Kind::Doubled);
     let slow = |it: &Trouble| matches!(it, Trouble::Network(network::Trouble::Loss(_) | network::Trouble::Slow(_)));
     // What is written to somebody out of reach arrives when he is back, and some time after.
-    let kept = |it: &Trouble| {
-        matches!(it, Trouble::Network(network::Trouble::Partition(..) | network::Trouble::OneWay(..)))
-    };
+    let kept =
+        |it: &Trouble| matches!(it, Trouble::Network(network::Trouble::Partition(..) | network::Trouble::OneWay(..)));
     let mut longest = Duration::from_millis(200);
     for (suffers, late) in [
         (scenario.suffers(copies), LATE_MAX),
