@@ -190,6 +190,8 @@ pub struct Schedule {
     pub start: Instant,
     /// The same in true time, ns since the simulation began.
     pub truly: i64,
+    /// When it was given, in true time.
+    pub given: Duration,
     /// Total rate of the run.
     pub rate: Rate,
     /// Producers of the whole run.

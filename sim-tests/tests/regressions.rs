@@ -1,4 +1,7 @@
 //! Seeds of bugs that the simulation found, each with its story. They stay fixed.
+//!
+//! A seed stands for its scenario only as long as scenarios are drawn in the same way. Those of the time before there
+//! were fleets are plain seeds now: their stories are told by tests of the machines too.
 #![cfg(madsim)]
 
 use sim_tests::explore::check;
@@ -22,4 +25,27 @@ fn what_cannot_be_deleted_does_not_keep_the_worker_from_being_closed() {
 #[test]
 fn a_comparison_that_was_put_off_is_no_verdict() {
     check(598);
+}
+
+/// One worker could not reach the broker and took long to create its consumers. The other one, which had answered, heard
+/// nothing meanwhile: its lease ended, and the run failed for a controller that was there all the time. With the
+/// defaults, where a call and a lease are both 30 s, one frozen worker would have taken all others with it.
+#[test]
+fn workers_that_wait_for_the_slowest_one_keep_their_lease() {
+    check(34);
+    check(202);
+}
+
+/// A lease ended while the run was being prepared, and the controller came back in time. The load began, and at its
+/// first reading the worker was given up, since it had "stopped its load by itself".
+#[test]
+fn a_lease_that_ended_before_the_load_does_not_count_against_it() {
+    check(522);
+}
+
+/// A command that came after one that never arrived was taken for a sign of a restarted worker, also where all is one
+/// process: that was given up, and its load never stopped.
+#[test]
+fn a_process_does_not_give_itself_up() {
+    check(578);
 }

@@ -692,7 +692,10 @@ impl Controller {
                     return self.lose(now, worker, text, FailureKind::Broken);
                 }
             }
-            Err(failure) if failure.kind == FailureKind::Forgotten && !self.closing => {
+            // This process cannot have forgotten anything but what it was told while something else was under way.
+            Err(failure)
+                if failure.kind == FailureKind::Forgotten && !self.closing && !self.settings.names.is_empty() =>
+            {
                 let text = format!("{}: {}", self.name(worker), failure.message);
                 return self.lose(now, worker, text, FailureKind::Broken);
             }

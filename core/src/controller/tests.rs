@@ -421,3 +421,39 @@ fn topics_that_cannot_be_deleted_do_not_keep_the_worker_from_being_closed() {
         assert_eq!(played.warnings.len(), 1, "{:?}", played.warnings);
     }
 }
+
+/// One of two workers takes long to connect; the other must not take its controller for gone meanwhile. (The simulation
+/// found workers whose lease ended while the run waited for another one.)
+#[test]
+fn whoever_waits_for_the_slowest_worker_hears_of_the_controller() {
+    let driver = DriverConfig { name: "d".to_owned(), kind: DriverKind::Embedded };
+    let names = vec!["a".to_owned(), "b".to_owned()];
+    let settings = Settings { names, clocks: Clocks::Measured, ..Settings::new(driver) };
+    let (lease, call_within) = (settings.lease, settings.call_within);
+    let mut now = Instant(5_000_000_000);
+    let began = now;
+    let mut controller = Controller::new(now, Plan::new(RunId(1), Seed(1), workload(), 2), settings);
+    let mut heard = vec![now];
+    while now < began + call_within - SECOND {
+        let mut asked = Vec::new();
+        let wake = settle(&mut controller, now, |output| {
+            match output {
+                Output::ToWorker { worker: WorkerId(0), request, .. } => asked.push(request),
+                Output::Ping { worker: WorkerId(0), .. } => heard.push(now),
+                _ => {}
+            }
+            std::ops::ControlFlow::Continue(())
+        });
+        for Request { run, number, .. } in asked {
+            assert_eq!(number, 1, "nothing new is asked while one has not answered");
+            heard.push(now);
+            let outcome = Ok(Event::Prepared { system: "model".to_owned() });
+            let response = Response { run, number, outcome, lease_ended: false };
+            controller.handle_input(now, Input::FromWorker { worker: WorkerId(0), response });
+        }
+        let std::ops::ControlFlow::Continue(Some(wake)) = wake else { panic!("it waits for the other one") };
+        now = wake.at;
+        controller.handle_timeout(now);
+    }
+    assert!(heard.windows(2).all(|pair| pair[1].since(pair[0]) < lease / 2), "{heard:?}");
+}

@@ -279,8 +279,10 @@ impl Worker {
             return self.refuse(run, number, FailureKind::Forgotten, format!("run {run} was closed here: {why}"));
         }
         if !closing && number != obeyed.number + 1 {
-            let text = format!("command {number} came after {}: commands in between are missing", obeyed.number);
-            return self.refuse(run, number, FailureKind::Protocol, text);
+            // A controller goes on when it has been answered. So somebody answered it, and was restarted since; then a
+            // late copy of the first command made this process begin the run anew.
+            let text = format!("command {number} came after {}: those in between were never heard here", obeyed.number);
+            return self.refuse(run, number, FailureKind::Forgotten, text);
         }
         if closing {
             obeyed.number = number;
@@ -305,6 +307,8 @@ impl Worker {
             None => {
                 obeyed.number = number;
                 obeyed.answer = None;
+                // A lease that ended before there was a load has stopped none.
+                obeyed.lease_ended &= !matches!(request.command, Command::StartLoad { .. });
                 self.perform(request.command, Some(number));
             }
         }

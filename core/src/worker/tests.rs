@@ -141,7 +141,7 @@ fn whoever_takes_over_ends_the_other_run_first() {
 fn missing_commands_and_other_versions_are_refused() {
     let mut worker = prepared();
     worker.handle_input(Instant::ZERO, command(1, 4, Command::Probe));
-    assert_eq!(refused(&drain(&mut worker)), "command 4 came after 1: commands in between are missing");
+    assert_eq!(refused(&drain(&mut worker)), "command 4 came after 1: those in between were never heard here");
     let request = Request { version: 9, run: RunId(1), number: 2, sent: None, command: Command::Probe };
     worker.handle_input(Instant::ZERO, Input::Command(request));
     assert_eq!(refused(&drain(&mut worker)), "the controller speaks version 9 of the protocol, this worker 1");
@@ -198,6 +198,23 @@ fn a_silent_controller_loses_its_lease() {
     assert_eq!((worker.poll_timeout(), worker.run()), (None, None));
     worker.handle_input(back + LEASE + LEASE, command(1, 4, READ));
     assert_eq!(refused(&drain(&mut worker)), "run 0000000000000001 was closed here: its lease ended");
+}
+
+/// There was nothing to stop, and the load that begins later is whole. (The simulation found a worker that was given up
+/// for it.)
+#[test]
+fn a_lease_that_ended_before_the_load_does_not_count_against_it() {
+    let mut worker = prepared();
+    let late = Instant::ZERO + LEASE;
+    worker.handle_timeout(late);
+    drain(&mut worker);
+    worker.handle_input(late, Input::Done { ticket: 2, outcome: Ok(Event::Done) });
+    assert!(perform(&mut worker, late, 2, Command::Probe).lease_ended, "it is told");
+    let rate = crate::plan::rate::Rate::per_second(1).expect("in range");
+    let begin = crate::protocol::command::Begin::After(SECOND);
+    let start = Command::StartLoad { rate, producers: 1, begin, correction: 0 };
+    assert!(!perform(&mut worker, late, 3, start).lease_ended);
+    assert!(!perform(&mut worker, late, 4, READ).lease_ended);
 }
 
 /// A worker that stood still finds a command whose controller may be long gone: the lease counts from when it was sent.

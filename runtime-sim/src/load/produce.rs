@@ -108,7 +108,8 @@ impl SimLoad {
     /// Notes a new schedule.
     fn follow(&self, start: Instant, rate: Rate, producers: u32) {
         let truly = self.0.clock.truly(start);
-        self.mine(|mine| mine.schedules.push(Schedule { start, truly, rate, producers }));
+        let given = madsim::time::TimeHandle::current().elapsed();
+        self.mine(|mine| mine.schedules.push(Schedule { start, truly, given, rate, producers }));
     }
 
     pub(super) fn set_rate(&self, rate: Rate) {

@@ -4,8 +4,9 @@
 //! it tears anything down.
 
 use omb_core::{
-    controller::{End, Output},
+    controller::{Controller, End, OnLoss, Output},
     report::Phase,
+    time::Instant,
 };
 use omb_runtime_sim::{scenario::Scenario, truth::Truth, world::Ended};
 
@@ -17,6 +18,9 @@ pub struct Ends {
     phase: Option<Phase>,
     load_began: bool,
     verified_again: bool,
+    /// Why workers were given up under load, while others were left.
+    lost: Vec<String>,
+    left: Option<u32>,
     reports: u32,
     finished: bool,
 }
@@ -46,6 +50,12 @@ impl Promise for Ends {
                 self.load_began |= *phase == Phase::WarmUp;
             }
             Output::Report(_) => self.reports += 1,
+            Output::WorkerLost { cause, .. } if !cause.trim().is_empty() => {
+                self.left = self.left.map(|left| left - 1);
+                if self.load_began && self.left > Some(0) {
+                    self.lost.push(cause.clone());
+                }
+            }
             Output::WorkerLost { worker, cause } if cause.trim().is_empty() => {
                 broken.note(format_args!("{worker} was given up without a cause"));
             }
@@ -69,7 +79,17 @@ impl Promise for Ends {
         }
     }
 
+    fn on_controller(&mut self, controller: &Controller, _: Instant, _: &Truth, _: &mut Broken) {
+        self.left.get_or_insert(controller.plan().workers);
+    }
+
     fn at_end(&mut self, _: &Scenario, outcome: &Ended, _: &Truth, broken: &mut Broken) {
+        if let Some(End::Failed(failure)) = &outcome.end
+            && outcome.settings.on_loss == OnLoss::Continue
+            && self.lost.contains(&failure.message)
+        {
+            broken.note(format_args!("it was to go on without a lost worker, and failed: {failure}"));
+        }
         match &outcome.end {
             // Only the living can end.
             None if outcome.killed => {}

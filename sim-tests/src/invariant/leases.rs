@@ -1,9 +1,10 @@
 //! A worker takes its controller for gone only if something kept it from being heard.
 //!
-//! A controller waits for its slowest worker; the others must not lose patience meanwhile.
+//! Nor does a controller give up a worker that it can reach. What ended before a load does not count against it. A controller waits for its slowest worker; the others must not lose patience meanwhile.
 
 use std::time::Duration;
 
+use omb_core::controller::Output;
 use omb_runtime_sim::{
     fault::{Planned, Trouble, Who, network, process},
     scenario::Scenario,
@@ -15,7 +16,10 @@ use super::{Broken, Promise};
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Leases;
+pub struct Leases {
+    /// Workers that were given up, and when, in true time.
+    lost: Vec<(u32, Duration, String)>,
+}
 
 /// After a trouble, longest until what was sent meanwhile, or is sent again, has arrived.
 const BACK: Duration = Duration::from_secs(4);
@@ -25,7 +29,28 @@ impl Promise for Leases {
         "no lease ends without a cause"
     }
 
+    fn on_output(&mut self, output: &Output, truth: &Truth, broken: &mut Broken) {
+        let Output::WorkerLost { worker, cause } = output else { return };
+        self.lost.push((worker.0, madsim::time::TimeHandle::current().elapsed(), cause.clone()));
+        let mine = &truth.workers[worker.0 as usize];
+        let begun = mine.schedules.get(mine.first_schedule).map(|first| first.given);
+        let under_load = begun.is_some_and(|begun| mine.leases_ended.iter().any(|at| *at >= begun));
+        if cause.contains("stopped its load by itself") && !under_load {
+            broken.note(format_args!("{worker} is given up since it stopped its load, which it did not: {cause}"));
+        }
+    }
+
     fn at_end(&mut self, scenario: &Scenario, ended: &Ended, truth: &Truth, broken: &mut Broken) {
+        for (worker, at, cause) in &self.lost {
+            let since = at.saturating_sub(ended.settings.setup_within + BACK);
+            let caused = |it: &Planned| it.at <= *at && (it.until() >= since || lasting(&it.trouble, *worker));
+            let excused =
+                scenario.troubles.iter().any(|it| caused(it) && silences(&it.trouble, *worker, scenario.linked));
+            if !excused && scenario.second.is_none() {
+                broken
+                    .note(format_args!("worker {worker} is given up at {at:?}, and nothing is wrong with it: {cause}"));
+            }
+        }
         for (worker, mine) in (0..).zip(&truth.workers) {
             for at in &mine.leases_ended {
                 let since = at.saturating_sub(ended.settings.lease.mul_f64(1.05) + BACK);

@@ -6,7 +6,7 @@
 //! | [`counts`] | B2: consumed within stored, acknowledged within stored, stored within attempted; the report's counts are those |
 //! | [`sums`] | B3: the sum of the periods is the total, and the merged histograms hold exactly the samples |
 //! | [`owners`] | B4: every producer and consumer of the plan has exactly one living owner |
-//! | [`leases`] | a worker that its controller can reach does not take it for gone |
+//! | [`leases`] | where they can reach each other, no worker takes its controller for gone, and none is given up |
 //! | [`silence`] | B5: after the end of a run, plus the lease, nothing is produced |
 //! | [`one_run`] | B6: one worker obeys one run at a time |
 //! | [`schedule`] | the schedule is open: no stall moves the instant at which a message is meant to leave |

@@ -48,7 +48,8 @@ impl Promise for OneRun {
         let mine = &truth.workers[worker as usize];
         if mine.schedules.len() > one.schedules {
             one.schedules = mine.schedules.len();
-            let starts = mine.schedules[mine.first_schedule..].windows(2).filter(|pair| pair[0] == pair[1]).count();
+            let starts =
+                mine.schedules[mine.first_schedule..].windows(2).filter(|pair| pair[0].start == pair[1].start).count();
             if starts > 0 {
                 broken.note(format_args!("one load was started twice at worker {worker}"));
             }

@@ -3,7 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use omb_core::{config::workload::CatchUp, controller::End, id::ProducerId, time::Instant};
+use omb_core::{
+    config::workload::{CatchUp, RateGoal},
+    controller::{End, find_rate},
+    id::ProducerId,
+    time::Instant,
+};
 use omb_runtime_sim::{
     fault::{Trouble, process},
     scenario::Scenario,
@@ -43,7 +48,12 @@ impl Promise for Schedule {
         }
         // What was skipped is what is missing between the messages that left, but for the very last of each producer.
         let skipped = truth.workers.iter().filter_map(|worker| worker.told(0)).map(|told| told.counts.skipped).sum();
-        let last = 2 * ended.plan.producers.len() as u64;
+        let rate = match ended.plan.workload.rate {
+            RateGoal::Fixed(rate) => rate,
+            RateGoal::Search => find_rate::FIRST,
+        };
+        // A thread that waits for room in one queue owes all its producers' messages meanwhile.
+        let last = 2 * ended.plan.producers.len() as u64 + rate / 20;
         // A process that stands still at the end skips what nobody sees.
         let stood = scenario.suffers(|it| matches!(it, Trouble::Process(process::Trouble::Paused(_))));
         let one_rate = truth.workers.iter().all(|worker| worker.schedules.len() == 1);

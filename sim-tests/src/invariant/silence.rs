@@ -10,7 +10,7 @@ use omb_core::{
 };
 use omb_runtime_sim::{
     exchange::LATE_MAX,
-    fault::{Trouble, Who, process},
+    fault::{Trouble, Who, exchange, network, process},
     scenario::Scenario,
     truth::Truth,
     world::Ended,
@@ -26,8 +26,6 @@ pub struct Silence {
     looked: Option<usize>,
 }
 
-/// Longest a packet is on its way, sent again a few times; and a little for the loops' own steps.
-const ON_THE_WAY: Duration = Duration::from_secs(2);
 /// A process that stood still finds out what time it is while its tasks are already awake.
 const AWAKENING: Duration = Duration::from_millis(50);
 
@@ -61,7 +59,7 @@ impl Promise for Silence {
             let mut limit = ended.ended_at + Duration::from_millis(10);
             if scenario.linked && !scenario.is_calm() {
                 let slow = 1_000_000.0 / (1_000_000.0 + gain(scenario, worker));
-                limit += ended.settings.lease.mul_f64(slow) + LATE_MAX + ON_THE_WAY;
+                limit += ended.settings.lease.mul_f64(slow) + on_the_way(scenario);
             }
             for planned in &scenario.troubles {
                 let stands = planned.trouble == Trouble::Process(process::Trouble::Paused(who(worker)));
@@ -77,6 +75,24 @@ impl Promise for Silence {
             }
         }
     }
+}
+
+/// Longest that something which a controller sent before its end is on its way.
+fn on_the_way(scenario: &Scenario) -> Duration {
+    let copies = |it: &Trouble| matches!(it, Trouble::Exchange(it) if it.kind == exchange::Kind::Doubled);
+    let slow = |it: &Trouble| matches!(it, Trouble::Network(network::Trouble::Loss(_) | network::Trouble::Slow(_)));
+    // What is written to somebody out of reach arrives when he is back, and some time after.
+    let kept =
+        |it: &Trouble| matches!(it, Trouble::Network(network::Trouble::Partition(..) | network::Trouble::OneWay(..)));
+    let mut longest = Duration::from_millis(200);
+    for (suffers, late) in [
+        (scenario.suffers(copies), LATE_MAX),
+        (scenario.suffers(slow), Duration::from_secs(2)),
+        (scenario.suffers(kept), Duration::from_secs(20)),
+    ] {
+        longest += if suffers { late } else { Duration::ZERO };
+    }
+    longest
 }
 
 fn who(worker: usize) -> Who {
