@@ -64,6 +64,12 @@ impl FleetTime {
         WallTime(self.0.load(Relaxed))
     }
 
+    /// The fleet's time when this process's wall clock showed `wall`.
+    #[must_use]
+    pub fn of(&self, wall: WallTime) -> WallTime {
+        WallTime(wall.0.wrapping_add(self.zero().0.wrapping_sub(wall_zero().0)))
+    }
+
     /// Takes a new correction: nanoseconds by which the fleet's time is ahead of this process's wall clock.
     pub fn correct(&self, correction: i64) {
         self.0.store(wall_zero().0.wrapping_add_signed(correction), Relaxed);

@@ -173,6 +173,10 @@ struct ClockCare {
     rounds: u32,
     /// Everything else is ready; the load begins once each clock is known, and by then somebody is lost.
     awaited_until: Option<Instant>,
+    /// Everybody is being told the fleet's time; then the load begins.
+    telling: bool,
+    /// The last correction that each worker was told.
+    told: BTreeMap<WorkerId, i64>,
     /// The wall time that the fleet's time showed at the controller's `Instant::ZERO`.
     fleet_zero: Option<WallTime>,
 }
@@ -452,6 +456,18 @@ impl Controller {
             }
         }
         self.clocks.awaited_until = None;
+        let Some(first) = self.links.alive().next().filter(|_| self.settings.clocks == Clocks::Measured) else {
+            return self.begin_load(now);
+        };
+        // The fleet's time is the first worker's, as it is known now. Everybody must have it before anybody sends: a
+        // message may arrive at a worker that has not heard yet that the load begins.
+        let zero = self.links.offsets(first).wall_of(now).map(|wall| WallTime(wall.0.wrapping_sub(now.0)));
+        self.clocks.fleet_zero = zero;
+        self.clocks.telling = true;
+        self.ask_read(now);
+    }
+
+    fn begin_load(&mut self, now: Instant) {
         let rate = match self.plan.workload.rate {
             RateGoal::Fixed(rate) => rate,
             RateGoal::Search => find_rate::FIRST,
@@ -459,13 +475,6 @@ impl Controller {
         let rate = Rate::per_second(rate).expect("a workload's rate is checked when it is parsed");
         let producers = u32::try_from(self.plan.producers.len()).expect("checked when it is parsed");
         let (at, after) = (now + self.settings.start_after, self.settings.start_after);
-        // The fleet's time is the first worker's, as it was known when the load began.
-        if self.settings.clocks == Clocks::Measured
-            && let Some(first) = self.links.alive().next()
-        {
-            let zero = self.links.offsets(first).wall_of(at).map(|wall| WallTime(wall.0.wrapping_sub(at.0)));
-            self.clocks.fleet_zero = zero;
-        }
         let corrections = self.corrections(at);
         let begins: BTreeMap<WorkerId, Begin> = self
             .links
@@ -485,11 +494,14 @@ impl Controller {
     }
 
     /// By how many nanoseconds the fleet's time is ahead of each worker's clock.
-    fn corrections(&self, at: Instant) -> BTreeMap<WorkerId, i64> {
+    fn corrections(&mut self, at: Instant) -> BTreeMap<WorkerId, i64> {
         let Some(zero) = self.clocks.fleet_zero else { return BTreeMap::new() };
         let fleet = WallTime(zero.0.wrapping_add(at.0));
         let correction = |worker| Some((worker, fleet.signed_since(self.links.offsets(worker).wall_of(at)?)));
-        self.links.alive().filter_map(correction).collect()
+        let known: Vec<_> = self.links.alive().filter_map(correction).collect();
+        // Of a clock that has just been set nothing is known for a moment; what was told last stays.
+        self.clocks.told.extend(known);
+        self.clocks.told.clone()
     }
 
     fn ping(&mut self, now: Instant) {
@@ -630,6 +642,7 @@ impl Controller {
             self.keep_counts(asked.answers);
         }
         self.clocks.awaited_until = None;
+        self.clocks.telling = false;
         if self.phase == Phase::TearDown {
             // The result is out; what cannot be cleaned up is told, and the next step taken.
             self.outputs.push_back(Output::Warning(format!("while cleaning up: {failure}")));
@@ -658,6 +671,7 @@ impl Controller {
 
     /// Ends the run because somebody wanted it, once nothing is being asked.
     fn cut_as_wanted(&mut self, now: Instant) {
+        self.clocks.telling = false;
         match self.phase {
             Phase::Stop | Phase::Drain | Phase::Verify | Phase::TearDown => {}
             _ => {
@@ -813,6 +827,9 @@ impl Controller {
             }
         }
         let read = !snapshots.is_empty();
+        if std::mem::take(&mut self.clocks.telling) {
+            return self.begin_load(now);
+        }
         match self.phase {
             Phase::Prepare => self.create_topics(now),
             Phase::CreateTopics => self.create_consumers(now),

@@ -119,7 +119,8 @@ impl Settings {
         let mut longest = self.call_within * 14 + self.setup_within * 4 + self.stop_within + self.drain_within;
         longest += self.start_after + workload.warmup_duration + workload.test_duration + self.period * 2;
         if self.clocks == Clocks::Measured {
-            longest += self.call_within;
+            // Until each is known, and until everybody has been told.
+            longest += self.call_within * 2;
         }
         if self.on_loss == OnLoss::Continue {
             // Each worker that is lost is waited for once.

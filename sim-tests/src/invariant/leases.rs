@@ -57,7 +57,9 @@ impl Promise for Leases {
                 let caused = |it: &Planned| it.at <= *at && (it.until() >= since || lasting(&it.trouble, worker));
                 let excused =
                     scenario.troubles.iter().any(|it| caused(it) && silences(&it.trouble, worker, scenario.linked));
-                if *at < ended.ended_at && !excused {
+                // Whom its controller has given up, it does not speak to any more.
+                let given_up = self.lost.iter().any(|(lost, when, _)| *lost == worker && when <= at);
+                if *at < ended.ended_at && !excused && !given_up {
                     broken.note(format_args!(
                         "at {at:?} worker {worker} had not heard its controller for its lease, and nothing kept it from that"
                     ));
