@@ -172,7 +172,7 @@ struct ClockCare {
     next: Option<Instant>,
     rounds: u32,
     /// Everything else is ready; the load begins once each clock is known, and by then somebody is lost.
-    awaited_until: Option<Instant>,
+    known_by: Option<Instant>,
     /// Everybody is being told the fleet's time; then the load begins.
     telling: bool,
     /// The last correction that each worker was told.
@@ -448,14 +448,14 @@ impl Controller {
     /// Everything is ready. The load begins as soon as every clock is known.
     fn start_load(&mut self, now: Instant) {
         if self.settings.clocks == Clocks::Measured {
-            let until = *self.clocks.awaited_until.get_or_insert(now + self.settings.call_within);
+            let until = *self.clocks.known_by.get_or_insert(now + self.settings.call_within);
             if self.clocks.rounds < CLOCK_ROUNDS_MIN && now < until
                 || self.links.alive().any(|worker| self.links.offsets(worker).wall_of(now).is_none())
             {
                 return;
             }
         }
-        self.clocks.awaited_until = None;
+        self.clocks.known_by = None;
         let Some(first) = self.links.alive().next().filter(|_| self.settings.clocks == Clocks::Measured) else {
             return self.begin_load(now);
         };
@@ -641,7 +641,7 @@ impl Controller {
         if let Some(asked) = self.asked.take() {
             self.keep_counts(asked.answers);
         }
-        self.clocks.awaited_until = None;
+        self.clocks.known_by = None;
         self.clocks.telling = false;
         if self.phase == Phase::TearDown {
             // The result is out; what cannot be cleaned up is told, and the next step taken.
@@ -943,14 +943,14 @@ impl Machine for Controller {
                 if let Some(offsets) = self.links.offsets_mut(worker) {
                     offsets.add(exchange);
                 }
-                if self.clocks.awaited_until.is_some() {
+                if self.clocks.known_by.is_some() {
                     self.start_load(now);
                 }
             }
             Input::Stop => {
                 self.stop_wanted = true;
                 if self.asked.is_none() && self.phase < Phase::Stop {
-                    self.clocks.awaited_until = None;
+                    self.clocks.known_by = None;
                     self.cut_as_wanted(now);
                 }
             }
@@ -970,7 +970,7 @@ impl Machine for Controller {
             }
             return;
         }
-        if let Some(until) = self.clocks.awaited_until {
+        if let Some(until) = self.clocks.known_by {
             if until > now {
                 return;
             }
@@ -980,7 +980,7 @@ impl Machine for Controller {
                 self.lose(now, worker, text, FailureKind::Unreachable);
             }
             // By now each that is left is known, unless the run has failed by it.
-            if self.clocks.awaited_until.is_some() {
+            if self.clocks.known_by.is_some() {
                 self.start_load(now);
             }
             return;
@@ -1021,7 +1021,7 @@ impl Controller {
         if let Some(asked) = &self.asked {
             return Some(Wake { at: asked.deadline, why: "deadline of a call" });
         }
-        if let Some(at) = self.clocks.awaited_until {
+        if let Some(at) = self.clocks.known_by {
             return Some(Wake { at, why: "every clock must be known" });
         }
         let (at, why) = match self.phase {
