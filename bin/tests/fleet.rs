@@ -271,7 +271,7 @@ fn a_second_controller_may_take_the_workers_over() {
     complete(&result, &record);
     // Whoever had them is told who has them now.
     ends_soon(first, 1).saying(&name);
-    partial(&place.result("long.json"), &[&fleet.workers[0].address()]);
+    partial(&place.result("long.json"), &[&name]);
 }
 
 /// It listens again where it listened, but it is not the one it was.
