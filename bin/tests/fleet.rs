@@ -60,10 +60,11 @@ fn lost_after(result: &Value) -> (String, f64) {
     (lost[0]["address"].as_str().expect("an address").to_owned(), after)
 }
 
-/// Waits for the third line of the measurement, and until something was measured.
+/// Waits until something was measured. When a line is printed depends on how busy the machine is.
 #[track_caller]
 fn under_load(omb: &mut Omb) {
-    omb.wait_for_output("2.0s measure");
+    omb.wait_for_output("s measure ");
+    std::thread::sleep(Duration::from_millis(1_500));
 }
 
 #[track_caller]
@@ -190,7 +191,7 @@ fn a_run_may_go_on_without_a_worker() {
     let lost = fleet.workers.remove(1);
     lost.process.signal("KILL");
     let ended = ends_soon(omb, 1).saying(&format!("worker 2 ({}) was lost", lost.address()));
-    assert!(ended.stdout.contains("5.0s measure"), "it goes to its end: {}", ended.stdout);
+    assert!(!ended.stdout.contains("PARTIAL"), "it goes to its end: {}", ended.stdout);
     let (result, record) = measured(&place);
     add_up(&result, &record);
     let (name, after) = lost_after(&result);
@@ -271,7 +272,7 @@ fn a_second_controller_may_take_the_workers_over() {
     complete(&result, &record);
     // Whoever had them is told who has them now.
     ends_soon(first, 1).saying(&name);
-    partial(&place.result("long.json"), &[&fleet.workers[0].address()]);
+    partial(&place.result("long.json"), &[&name]);
 }
 
 /// It listens again where it listened, but it is not the one it was.

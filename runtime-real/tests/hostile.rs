@@ -20,7 +20,6 @@ use omb_core::{
     protocol::{
         self, Command, Event, Hello, Ping, Request,
         command::{Begin, Preparation, ProducerSpec, TopicSpec},
-        event::Snapshot,
     },
     seed::Seed,
 };
@@ -76,7 +75,7 @@ impl Performer for Idle {
     fn perform(&mut self, command: Command, answer: Answer) {
         answer.give(Ok(match command {
             Command::Prepare(_) => Event::Prepared { system: "nothing".to_owned() },
-            Command::Read { .. } => Event::Read(Box::new(Snapshot::default())),
+            Command::Read { .. } => Event::Read(Box::default()),
             Command::Verify => Event::Verified(Box::default()),
             _ => Event::Done,
         }));
