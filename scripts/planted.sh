@@ -16,11 +16,13 @@ cargo=${CARGO:-cargo}
 # Only what git knows: a stray file must not decide the outcome.
 rm -rf "$copy"
 mkdir -p "$copy"
-git ls-files -z | xargs -0 cp --parents -t "$copy"
+git ls-files -z | xargs -0 cp --parents --preserve=timestamps -t "$copy"
 
 # One target directory for all patches and for the next call, so that only the crates that changed are built again.
 export CARGO_TARGET_DIR="$root/target/planted/build"
-unset MADSIM_TEST_SEED MADSIM_TEST_CHECK_DETERMINISM RUSTFLAGS
+# Each seed once (CI would play some twice), on two threads unless told otherwise.
+unset MADSIM_TEST_SEED MADSIM_TEST_CHECK_DETERMINISM RUSTFLAGS CI
+export MADSIM_TEST_JOBS=${MADSIM_TEST_JOBS:-2}
 
 missed=0
 played=0
@@ -45,7 +47,7 @@ for patch in sim-tests/planted/*.patch; do
     fi
     began=$(date +%s)
     (cd "$copy" && MADSIM_TEST_SEED=0 MADSIM_TEST_NUM=$seeds RUST_BACKTRACE=0 \
-        $cargo test --quiet --locked -p sim-tests --test run) >"$log" 2>&1 || true
+        timeout 240 $cargo test --quiet --locked -p sim-tests --test run) >"$log" 2>&1 || true
     seconds=$(($(date +%s) - began))
     seed=$(sed -n 's/^seed \([0-9]*\) broke a promise$/\1/p' "$log" | head -n 1)
     if [ -n "$seed" ]; then
