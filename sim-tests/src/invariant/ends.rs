@@ -52,7 +52,7 @@ impl Promise for Ends {
             Output::Report(_) => self.reports += 1,
             Output::WorkerLost { cause, .. } if !cause.trim().is_empty() => {
                 self.left = self.left.map(|left| left - 1);
-                if self.load_began && self.left > Some(0) {
+                if self.load_began && self.left > Some(0) && self.phase < Some(Phase::TearDown) {
                     self.lost.push(cause.clone());
                 }
             }
@@ -89,6 +89,12 @@ impl Promise for Ends {
             && self.lost.contains(&failure.message)
         {
             broken.note(format_args!("it was to go on without a lost worker, and failed: {failure}"));
+        }
+        if let Some(end @ (End::Sound | End::Unsound(_))) = &outcome.end
+            && outcome.settings.on_loss == OnLoss::Fail
+            && let Some(cause) = self.lost.first()
+        {
+            broken.note(format_args!("it was to fail with a lost worker, and ended {end:?}: {cause}"));
         }
         match &outcome.end {
             // Only the living can end.

@@ -12,6 +12,7 @@
 //! | [`schedule`] | the schedule is open: no stall moves the instant at which a message is meant to leave |
 //! | [`barrier`] | the workers of a fleet begin at once, as exactly as their clocks are known |
 //! | [`clocks`] | latencies between machines are right to within the error of their clocks |
+//! | [`paths`] | the load begins once every producer reaches every subscription to its topic |
 //! | [`unread`] | the broker drops nothing that a living group has not read |
 //! | [`calm`] | where nothing goes wrong nothing is missing, and nothing is called lost that still is there |
 
@@ -23,6 +24,7 @@ pub mod ends;
 pub mod leases;
 pub mod one_run;
 pub mod owners;
+pub mod paths;
 pub mod schedule;
 pub mod silence;
 pub mod sums;
@@ -101,6 +103,7 @@ fn all() -> Vec<Box<dyn Promise>> {
         Box::<schedule::Schedule>::default(),
         Box::<barrier::Barrier>::default(),
         Box::<clocks::Clocks>::default(),
+        Box::<paths::Paths>::default(),
         Box::<unread::Unread>::default(),
         Box::<calm::Calm>::default(),
     ]

@@ -16,7 +16,7 @@ use omb_runtime_sim::{
     world::Ended,
 };
 
-use super::{Broken, Promise};
+use super::{Broken, Promise, barrier};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -26,6 +26,8 @@ pub struct Silence {
     looked: Option<usize>,
 }
 
+/// Until the last that the controller sent is on its way, and heard.
+const ARRIVES: Duration = Duration::from_millis(200);
 /// A process that stood still finds out what time it is while its tasks are already awake.
 const AWAKENING: Duration = Duration::from_millis(50);
 
@@ -59,7 +61,12 @@ impl Promise for Silence {
             let mut limit = ended.ended_at + Duration::from_millis(10);
             if scenario.linked && !scenario.is_calm() {
                 let slow = 1_000_000.0 / (1_000_000.0 + gain(scenario, worker));
-                limit += ended.settings.lease.mul_f64(slow) + on_the_way(scenario);
+                limit += ended.settings.lease.mul_f64(slow) + ARRIVES;
+                // The lease counts from when the controller sent, by the worker's clock as the controller knows it.
+                limit += match truth.clock_answers.get(&who_nth(worker)) {
+                    Some(best) if !scenario.wild_clocks => barrier::error(ended.ended_at, *best),
+                    _ => on_the_way(scenario),
+                };
             }
             for planned in &scenario.troubles {
                 let stands = planned.trouble == Trouble::Process(process::Trouble::Paused(who(worker)));
@@ -84,7 +91,7 @@ fn on_the_way(scenario: &Scenario) -> Duration {
     // What is written to somebody out of reach arrives when he is back, and some time after.
     let kept =
         |it: &Trouble| matches!(it, Trouble::Network(network::Trouble::Partition(..) | network::Trouble::OneWay(..)));
-    let mut longest = Duration::from_millis(200);
+    let mut longest = Duration::ZERO;
     for (suffers, late) in [
         (scenario.suffers(copies), LATE_MAX),
         (scenario.suffers(slow), Duration::from_secs(2)),
@@ -95,8 +102,12 @@ fn on_the_way(scenario: &Scenario) -> Duration {
     longest
 }
 
+fn who_nth(worker: usize) -> u32 {
+    u32::try_from(worker).unwrap_or(u32::MAX)
+}
+
 fn who(worker: usize) -> Who {
-    Who::Worker(u32::try_from(worker).unwrap_or(u32::MAX))
+    Who::Worker(who_nth(worker))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "millionths")]
