@@ -5,11 +5,13 @@
 #   scripts/planted.sh                 all of them
 #   scripts/planted.sh close pace      those whose names contain one of the words
 #
-# PLANTED_SEEDS (200) bounds the seeds played against each.
+# PLANTED_SEEDS (200) bounds the seeds played against each. PLANTED_DIR (planted) is where it works below target/, so
+# that two can play at once.
 set -eu
 cd "$(dirname "$0")/.."
 root=$PWD
-copy=$root/target/planted/tree
+dir=$root/target/${PLANTED_DIR:-planted}
+copy=$dir/tree
 seeds=${PLANTED_SEEDS:-200}
 cargo=${CARGO:-cargo}
 
@@ -19,15 +21,15 @@ mkdir -p "$copy"
 git ls-files -z | xargs -0 cp --parents --preserve=timestamps -t "$copy"
 
 # One target directory for all patches and for the next call, so that only the crates that changed are built again.
-export CARGO_TARGET_DIR="$root/target/planted/build"
+export CARGO_TARGET_DIR="$dir/build"
 # Each seed once (CI would play some twice), on two threads unless told otherwise.
 unset MADSIM_TEST_SEED MADSIM_TEST_CHECK_DETERMINISM RUSTFLAGS CI
 export MADSIM_TEST_JOBS=${MADSIM_TEST_JOBS:-2}
 
 missed=0
 played=0
-report=$root/target/planted/report.txt
-log=$root/target/planted/log.txt
+report=$dir/report.txt
+log=$dir/log.txt
 printf '%-46s %-12s %8s  %s\n' "planted bug" "caught at" "seconds" "by the promise" | tee "$report"
 for patch in sim-tests/planted/*.patch; do
     name=$(basename "$patch" .patch)
@@ -58,7 +60,7 @@ for patch in sim-tests/planted/*.patch; do
     else
         missed=$((missed + 1))
         printf '%-46s %-12s %8s  %s\n' "$name" "NOT CAUGHT" "$seconds" "" | tee -a "$report"
-        cp "$log" "$root/target/planted/missed-$name.txt"
+        cp "$log" "$dir/missed-$name.txt"
     fi
     (cd "$copy" && patch -p1 --quiet --reverse --no-backup-if-mismatch <"$root/$patch")
 done

@@ -71,7 +71,7 @@ pub struct Broken {
 impl Broken {
     /// Notes that the promise being checked does not hold.
     pub fn note(&mut self, what: impl std::fmt::Display) {
-        if self.found.len() < 12 {
+        if self.found.len() < ENOUGH {
             self.found.push(format!("{}: {what}", self.promise));
         }
     }
@@ -82,6 +82,9 @@ impl Broken {
         &self.found
     }
 }
+
+/// So many are enough; then the run is cut short, for what is broken may never end.
+const ENOUGH: usize = 12;
 
 /// All promises of all runs, and what was found broken.
 #[derive(Default)]
@@ -126,6 +129,8 @@ impl Promises {
             self.broken.promise = promise.name();
             check(promise.as_mut(), &notes.truths[run], &mut self.broken);
         }
+        drop(notes);
+        assert!(self.broken.found.len() < ENOUGH, "enough is broken");
     }
 
     /// Checks the promises of every run.
