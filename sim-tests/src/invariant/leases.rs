@@ -70,7 +70,8 @@ impl Promise for Leases {
             let excused =
                 scenario.troubles.iter().any(|it| caused(it) && silences(&it.trouble, *worker, scenario.linked));
             // Another controller may have been there before, or may take it over, if it wants to.
-            let foreign = scenario.second.is_some_and(|it| it.take_over) || cause.contains("--take-over");
+            let robbed = !ended.settings.take_over && scenario.second.is_some_and(|it| it.take_over);
+            let foreign = robbed || cause.contains("--take-over");
             if !excused && !foreign {
                 broken
                     .note(format_args!("worker {worker} is given up at {at:?}, and nothing is wrong with it: {cause}"));
