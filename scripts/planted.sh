@@ -5,27 +5,31 @@
 #   scripts/planted.sh                 all of them
 #   scripts/planted.sh close pace      those whose names contain one of the words
 #
-# PLANTED_SEEDS (200) bounds the seeds played against each.
+# PLANTED_SEEDS (200) bounds the seeds played against each. PLANTED_DIR (planted) is where it works below target/, so
+# that two can play at once.
 set -eu
 cd "$(dirname "$0")/.."
 root=$PWD
-copy=$root/target/planted/tree
+dir=$root/target/${PLANTED_DIR:-planted}
+copy=$dir/tree
 seeds=${PLANTED_SEEDS:-200}
 cargo=${CARGO:-cargo}
 
 # Only what git knows: a stray file must not decide the outcome.
 rm -rf "$copy"
 mkdir -p "$copy"
-git ls-files -z | xargs -0 cp --parents -t "$copy"
+git ls-files -z | xargs -0 cp --parents --preserve=timestamps -t "$copy"
 
 # One target directory for all patches and for the next call, so that only the crates that changed are built again.
-export CARGO_TARGET_DIR="$root/target/planted/build"
-unset MADSIM_TEST_SEED MADSIM_TEST_CHECK_DETERMINISM RUSTFLAGS
+export CARGO_TARGET_DIR="$dir/build"
+# Each seed once (CI would play some twice), on two threads unless told otherwise.
+unset MADSIM_TEST_SEED MADSIM_TEST_CHECK_DETERMINISM RUSTFLAGS CI
+export MADSIM_TEST_JOBS=${MADSIM_TEST_JOBS:-2}
 
 missed=0
 played=0
-report=$root/target/planted/report.txt
-log=$root/target/planted/log.txt
+report=$dir/report.txt
+log=$dir/log.txt
 printf '%-46s %-12s %8s  %s\n' "planted bug" "caught at" "seconds" "by the promise" | tee "$report"
 for patch in sim-tests/planted/*.patch; do
     name=$(basename "$patch" .patch)
@@ -40,12 +44,14 @@ for patch in sim-tests/planted/*.patch; do
     (cd "$copy" && patch -p1 --quiet --no-backup-if-mismatch <"$root/$patch")
     if ! (cd "$copy" && $cargo test --quiet --locked -p sim-tests --test run --no-run) >"$log" 2>&1; then
         cat "$log"
-        echo "planted: with $name the tree does not build" >&2
-        exit 2
+        missed=$((missed + 1))
+        printf '%-46s %-12s\n' "$name" "DOES NOT BUILD" | tee -a "$report"
+        (cd "$copy" && patch -p1 --quiet --reverse --no-backup-if-mismatch <"$root/$patch")
+        continue
     fi
     began=$(date +%s)
     (cd "$copy" && MADSIM_TEST_SEED=0 MADSIM_TEST_NUM=$seeds RUST_BACKTRACE=0 \
-        $cargo test --quiet --locked -p sim-tests --test run) >"$log" 2>&1 || true
+        timeout 240 $cargo test --quiet --locked -p sim-tests --test run) >"$log" 2>&1 || true
     seconds=$(($(date +%s) - began))
     seed=$(sed -n 's/^seed \([0-9]*\) broke a promise$/\1/p' "$log" | head -n 1)
     if [ -n "$seed" ]; then
@@ -54,7 +60,7 @@ for patch in sim-tests/planted/*.patch; do
     else
         missed=$((missed + 1))
         printf '%-46s %-12s %8s  %s\n' "$name" "NOT CAUGHT" "$seconds" "" | tee -a "$report"
-        cp "$log" "$root/target/planted/missed-$name.txt"
+        cp "$log" "$dir/missed-$name.txt"
     fi
     (cd "$copy" && patch -p1 --quiet --reverse --no-backup-if-mismatch <"$root/$patch")
 done

@@ -83,12 +83,12 @@ impl Counts {
     }
 
     fn compare(report: &Report, truth: &Truth, broken: &mut Broken) {
-        // A run that was cut short before the load's first read has nothing to tell, and says that it is partial. What a
-        // worker said while others failed may have been dropped, where no later read came.
+        // A run that was cut short before the load's first read has nothing to tell, and says that it is partial. The last
+        // that a lost worker said may have come when nobody wanted it any more.
         let nothing = report.partial.is_some() && report.whole == Totals::default();
         let lost = |worker: usize| report.workers.get(worker).is_some_and(|row| row.lost.is_some());
         if !nothing {
-            let found = differences(&report.whole, truth, |worker| lost(worker) || report.partial.is_some());
+            let found = differences(&report.whole, truth, lost);
             found.iter().for_each(|it| broken.note(format_args!("the report, at its best: {it}")));
         }
         let acks = &report.whole.acknowledgements;

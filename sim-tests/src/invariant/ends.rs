@@ -5,6 +5,7 @@
 
 use omb_core::{
     controller::{Controller, End, OnLoss, Output},
+    machine::Machine,
     report::Phase,
     time::Instant,
 };
@@ -21,9 +22,13 @@ pub struct Ends {
     /// Why workers were given up under load, while others were left.
     lost: Vec<String>,
     left: Option<u32>,
+    /// Steps after which it wanted to be woken at once.
+    restless: u32,
     reports: u32,
     finished: bool,
 }
+
+const RESTLESS_MAX: u32 = 10_000;
 
 impl Promise for Ends {
     fn name(&self) -> &'static str {
@@ -52,7 +57,7 @@ impl Promise for Ends {
             Output::Report(_) => self.reports += 1,
             Output::WorkerLost { cause, .. } if !cause.trim().is_empty() => {
                 self.left = self.left.map(|left| left - 1);
-                if self.load_began && self.left > Some(0) {
+                if self.load_began && self.left > Some(0) && self.phase < Some(Phase::TearDown) {
                     self.lost.push(cause.clone());
                 }
             }
@@ -79,8 +84,12 @@ impl Promise for Ends {
         }
     }
 
-    fn on_controller(&mut self, controller: &Controller, _: Instant, _: &Truth, _: &mut Broken) {
+    fn on_controller(&mut self, controller: &Controller, now: Instant, _: &Truth, _: &mut Broken) {
         self.left.get_or_insert(controller.plan().workers);
+        let wake = controller.poll_timeout().filter(|wake| wake.at <= now);
+        self.restless = if wake.is_some() { self.restless + 1 } else { 0 };
+        // It would go on so for as long as the bound is, a few nanoseconds at a time.
+        assert!(self.restless < RESTLESS_MAX, "the controller is woken again and again and does nothing: {wake:?}");
     }
 
     fn at_end(&mut self, _: &Scenario, outcome: &Ended, _: &Truth, broken: &mut Broken) {
@@ -89,6 +98,12 @@ impl Promise for Ends {
             && self.lost.contains(&failure.message)
         {
             broken.note(format_args!("it was to go on without a lost worker, and failed: {failure}"));
+        }
+        if let Some(end @ (End::Sound | End::Unsound(_))) = &outcome.end
+            && outcome.settings.on_loss == OnLoss::Fail
+            && let Some(cause) = self.lost.first()
+        {
+            broken.note(format_args!("it was to fail with a lost worker, and ended {end:?}: {cause}"));
         }
         match &outcome.end {
             // Only the living can end.

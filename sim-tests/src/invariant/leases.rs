@@ -2,9 +2,9 @@
 //!
 //! Nor does a controller give up a worker that it can reach. What ended before a load does not count against it. A controller waits for its slowest worker; the others must not lose patience meanwhile.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use omb_core::controller::Output;
+use omb_core::{controller::Output, report::Phase};
 use omb_runtime_sim::{
     fault::{Planned, Trouble, Who, network, process},
     scenario::Scenario,
@@ -19,6 +19,11 @@ use super::{Broken, Promise};
 pub struct Leases {
     /// Workers that were given up, and when, in true time.
     lost: Vec<(u32, Duration, String)>,
+    /// By worker, the number of the last command that was sent to it, and how often.
+    sent: BTreeMap<u32, (u64, u32)>,
+    /// Workers that were given up as silent and had been asked only once.
+    asked_once: Vec<String>,
+    stopped: Option<Duration>,
 }
 
 /// After a trouble, longest until what was sent meanwhile, or is sent again, has arrived.
@@ -30,7 +35,21 @@ impl Promise for Leases {
     }
 
     fn on_output(&mut self, output: &Output, truth: &Truth, broken: &mut Broken) {
+        match output {
+            Output::ToWorker { worker, request, .. } => {
+                let sent = self.sent.entry(worker.0).or_default();
+                *sent = (request.number, if sent.0 == request.number { sent.1 + 1 } else { 1 });
+            }
+            Output::Entered(Phase::Stop) => {
+                self.stopped = Some(madsim::time::TimeHandle::current().elapsed());
+            }
+            Output::Report(report) if report.partial.is_none() => self.check_stopped(truth, broken),
+            _ => {}
+        }
         let Output::WorkerLost { worker, cause } = output else { return };
+        if cause.contains("Timeout waiting") && self.sent.get(&worker.0).is_some_and(|(_, times)| *times < 2) {
+            self.asked_once.push(format!("{worker} is given up, and was asked only once: {cause}"));
+        }
         self.lost.push((worker.0, madsim::time::TimeHandle::current().elapsed(), cause.clone()));
         let mine = &truth.workers[worker.0 as usize];
         let begun = mine.schedules.get(mine.first_schedule).map(|first| first.given);
@@ -41,12 +60,19 @@ impl Promise for Leases {
     }
 
     fn at_end(&mut self, scenario: &Scenario, ended: &Ended, truth: &Truth, broken: &mut Broken) {
+        // A controller that stood still finds every deadline past when it wakes.
+        if !scenario.suffers(|it| *it == Trouble::Process(process::Trouble::Paused(Who::Controller))) {
+            self.asked_once.iter().for_each(|it| broken.note(it));
+        }
         for (worker, at, cause) in &self.lost {
             let since = at.saturating_sub(ended.settings.setup_within + BACK);
             let caused = |it: &Planned| it.at <= *at && (it.until() >= since || lasting(&it.trouble, *worker));
             let excused =
                 scenario.troubles.iter().any(|it| caused(it) && silences(&it.trouble, *worker, scenario.linked));
-            if !excused && scenario.second.is_none() {
+            // Another controller may have been there before, or may take it over, if it wants to.
+            let robbed = !ended.settings.take_over && scenario.second.is_some_and(|it| it.take_over);
+            let foreign = robbed || cause.contains("--take-over");
+            if !excused && !foreign {
                 broken
                     .note(format_args!("worker {worker} is given up at {at:?}, and nothing is wrong with it: {cause}"));
             }
@@ -68,6 +94,25 @@ impl Promise for Leases {
         }
     }
 }
+
+impl Leases {
+    /// Whoever stopped its load by itself is given up as soon as it is heard of again.
+    fn check_stopped(&self, truth: &Truth, broken: &mut Broken) {
+        let Some(stopped) = self.stopped else { return };
+        for (worker, mine) in (0..).zip(&truth.workers) {
+            let Some(given) = mine.schedules.get(mine.first_schedule).map(|first| first.given) else { continue };
+            let ended = mine.leases_ended.iter().find(|at| **at >= given && **at + HEARD <= stopped);
+            if let Some(at) = ended
+                && !self.lost.iter().any(|(lost, ..)| *lost == worker)
+            {
+                broken.note(format_args!("worker {worker} stopped its load at {at:?} by itself, and nobody noticed"));
+            }
+        }
+    }
+}
+
+/// Longest from when a worker says something until its controller has heard it.
+const HEARD: Duration = Duration::from_millis(500);
 
 /// Whether its effect stays: a controller that is gone, a worker that has forgotten everything.
 fn lasting(trouble: &Trouble, worker: u32) -> bool {

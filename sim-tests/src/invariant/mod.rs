@@ -12,6 +12,7 @@
 //! | [`schedule`] | the schedule is open: no stall moves the instant at which a message is meant to leave |
 //! | [`barrier`] | the workers of a fleet begin at once, as exactly as their clocks are known |
 //! | [`clocks`] | latencies between machines are right to within the error of their clocks |
+//! | [`paths`] | the load begins once every producer reaches every subscription to its topic |
 //! | [`unread`] | the broker drops nothing that a living group has not read |
 //! | [`calm`] | where nothing goes wrong nothing is missing, and nothing is called lost that still is there |
 
@@ -23,6 +24,7 @@ pub mod ends;
 pub mod leases;
 pub mod one_run;
 pub mod owners;
+pub mod paths;
 pub mod schedule;
 pub mod silence;
 pub mod sums;
@@ -69,7 +71,7 @@ pub struct Broken {
 impl Broken {
     /// Notes that the promise being checked does not hold.
     pub fn note(&mut self, what: impl std::fmt::Display) {
-        if self.found.len() < 12 {
+        if self.found.len() < ENOUGH {
             self.found.push(format!("{}: {what}", self.promise));
         }
     }
@@ -80,6 +82,9 @@ impl Broken {
         &self.found
     }
 }
+
+/// So many are enough; then the run is cut short, for what is broken may never end.
+const ENOUGH: usize = 12;
 
 /// All promises of all runs, and what was found broken.
 #[derive(Default)]
@@ -101,6 +106,7 @@ fn all() -> Vec<Box<dyn Promise>> {
         Box::<schedule::Schedule>::default(),
         Box::<barrier::Barrier>::default(),
         Box::<clocks::Clocks>::default(),
+        Box::<paths::Paths>::default(),
         Box::<unread::Unread>::default(),
         Box::<calm::Calm>::default(),
     ]
@@ -123,6 +129,8 @@ impl Promises {
             self.broken.promise = promise.name();
             check(promise.as_mut(), &notes.truths[run], &mut self.broken);
         }
+        drop(notes);
+        assert!(self.broken.found.len() < ENOUGH, "enough is broken");
     }
 
     /// Checks the promises of every run.

@@ -1,13 +1,19 @@
 //! B4: every producer and every consumer of the plan has exactly one living owner, the worker that it was dealt to.
 //!
+//! A topic goes as a whole to one worker where there are enough of them; else producers and consumers are dealt one by
+//! one. Either way no worker gets more than one in excess of another.
+//!
 //! Looked at where they truly live: in the workers' loads.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use omb_core::{
     controller::{Controller, Output},
     id::WorkerId,
-    plan::Plan,
+    plan::{Plan, Topology},
     report::Phase,
     time::Instant,
     worker::Worker,
@@ -37,7 +43,10 @@ impl Promise for Owners {
         }
     }
 
-    fn on_controller(&mut self, controller: &Controller, _: Instant, _: &Truth, _: &mut Broken) {
+    fn on_controller(&mut self, controller: &Controller, _: Instant, _: &Truth, broken: &mut Broken) {
+        if self.plan.is_none() {
+            check_plan(controller.plan(), broken);
+        }
         self.plan.get_or_insert_with(|| controller.plan().clone());
     }
 
@@ -83,5 +92,45 @@ impl Owners {
                 broken.note(format_args!("the load begins, and {} lives nowhere", consumer.id));
             }
         }
+    }
+}
+
+/// The rule of placement, worked out in another way than the product does.
+fn check_plan(plan: &Plan, broken: &mut Broken) {
+    let producing = match plan.topology {
+        Topology::Shared => plan.workers,
+        Topology::Split { more_consumers: false } => plan.workers / 2,
+        Topology::Split { more_consumers: true } => plan.workers.div_ceil(3),
+    };
+    let consuming = if plan.topology == Topology::Shared { 0 } else { producing }..plan.workers;
+    let producers = plan.producers.iter().map(|it| (it.topic.0, it.worker.0));
+    check_part("producers", plan, 0..producing, producers, broken);
+    let topic = |it: &omb_core::plan::Consumer| plan.subscriptions[it.subscription.0 as usize].topic.0;
+    check_part("consumers", plan, consuming, plan.consumers.iter().map(|it| (topic(it), it.worker.0)), broken);
+}
+
+fn check_part(
+    what: &str,
+    plan: &Plan,
+    workers: Range<u32>,
+    dealt: impl Iterator<Item = (u32, u32)>,
+    broken: &mut Broken,
+) {
+    let whole = plan.topics.len() >= workers.len();
+    let mut shares: BTreeMap<u32, u32> = workers.map(|worker| (worker, 0)).collect();
+    let mut owners: BTreeMap<u32, u32> = BTreeMap::new();
+    for (topic, worker) in dealt {
+        let owner = owners.insert(topic, worker);
+        if whole && owner.is_some_and(|owner| owner != worker) {
+            broken.note(format_args!("{what} of topic {topic} are dealt to workers {owner:?} and {worker}"));
+        }
+        match shares.get_mut(&worker) {
+            Some(share) => *share += u32::from(!whole || owner.is_none()),
+            None => broken.note(format_args!("worker {worker} is dealt {what}, and has another role")),
+        }
+    }
+    let (least, most) = (shares.values().min(), shares.values().max());
+    if most.zip(least).is_some_and(|(most, least)| most - least > 1) {
+        broken.note(format_args!("{what} are dealt unevenly: {shares:?}"));
     }
 }

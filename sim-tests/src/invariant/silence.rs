@@ -1,7 +1,9 @@
 //! B5: after the end of a run, however it came, plus the lease, no worker produces; and none does once the producers
-//! are said to have stopped.
+//! are said to have stopped. Nor does one that was sent nothing for its lease, whatever arrives late.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration};
 
 use omb_core::{
     controller::{Controller, Output},
@@ -10,22 +12,26 @@ use omb_core::{
 };
 use omb_runtime_sim::{
     exchange::LATE_MAX,
-    fault::{Trouble, Who, exchange, network, process},
+    fault::{Planned, Trouble, Who, exchange, network, process},
     scenario::Scenario,
     truth::Truth,
     world::Ended,
 };
 
-use super::{Broken, Promise};
+use super::{Broken, Promise, barrier};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Silence {
     lost: BTreeSet<u32>,
+    /// By worker, when something was sent to it, in true time.
+    sent: BTreeMap<u32, Vec<Duration>>,
     /// Attempts that have been looked at, once the producers are said to have stopped.
     looked: Option<usize>,
 }
 
+/// Until the last that the controller sent is on its way, and heard.
+const ARRIVES: Duration = Duration::from_millis(200);
 /// A process that stood still finds out what time it is while its tasks are already awake.
 const AWAKENING: Duration = Duration::from_millis(50);
 
@@ -35,8 +41,12 @@ impl Promise for Silence {
     }
 
     fn on_output(&mut self, output: &Output, _: &Truth, _: &mut Broken) {
-        if let Output::WorkerLost { worker, .. } = output {
-            self.lost.insert(worker.0);
+        match output {
+            Output::WorkerLost { worker, .. } => _ = self.lost.insert(worker.0),
+            Output::ToWorker { worker, .. } | Output::Ping { worker, .. } => {
+                self.sent.entry(worker.0).or_default().push(madsim::time::TimeHandle::current().elapsed());
+            }
+            _ => {}
         }
     }
 
@@ -52,6 +62,7 @@ impl Promise for Silence {
     }
 
     fn at_end(&mut self, scenario: &Scenario, ended: &Ended, truth: &Truth, broken: &mut Broken) {
+        self.check_leases(scenario, ended, truth, broken);
         for (worker, mine) in truth.workers.iter().enumerate() {
             let Some(last) = mine.last_attempt else { continue };
             // In one process, and where nothing goes wrong, the last command has been performed. Else a worker that
@@ -59,7 +70,12 @@ impl Promise for Silence {
             let mut limit = ended.ended_at + Duration::from_millis(10);
             if scenario.linked && !scenario.is_calm() {
                 let slow = 1_000_000.0 / (1_000_000.0 + gain(scenario, worker));
-                limit += ended.settings.lease.mul_f64(slow) + on_the_way(scenario);
+                limit += ended.settings.lease.mul_f64(slow) + ARRIVES;
+                // The lease counts from when the controller sent, by the worker's clock as the controller knows it.
+                limit += match truth.clock_answers.get(&who_nth(worker)) {
+                    Some(best) if !scenario.wild_clocks => barrier::error(ended.ended_at, *best),
+                    _ => on_the_way(scenario),
+                };
             }
             for planned in &scenario.troubles {
                 let stands = planned.trouble == Trouble::Process(process::Trouble::Paused(who(worker)));
@@ -77,6 +93,35 @@ impl Promise for Silence {
     }
 }
 
+impl Silence {
+    /// Every message against what its worker had been sent by then.
+    fn check_leases(&self, scenario: &Scenario, ended: &Ended, truth: &Truth, broken: &mut Broken) {
+        if scenario.wild_clocks || !scenario.linked {
+            return;
+        }
+        let stood = |worker: u32, at: Duration| {
+            let paused = Trouble::Process(process::Trouble::Paused(Who::Worker(worker)));
+            let near = |it: &Planned| it.at <= at && at <= it.until() + AWAKENING;
+            scenario.troubles.iter().any(|it| it.trouble == paused && near(it))
+        };
+        for attempt in &truth.attempts {
+            let Some(best) = truth.clock_answers.get(&attempt.worker) else { continue };
+            let Some(sent) = self.sent.get(&attempt.worker) else { continue };
+            let Some(last) = sent[..sent.partition_point(|at| *at <= attempt.at)].last() else { continue };
+            let slow = 1_000_000.0 / (1_000_000.0 + gain(scenario, attempt.worker as usize));
+            let lease = ended.settings.lease.mul_f64(slow);
+            if attempt.at > *last + lease + ARRIVES + barrier::error(attempt.at, *best)
+                && !stood(attempt.worker, attempt.at)
+            {
+                return broken.note(format_args!(
+                    "a message left worker {} at {:?}, to which nothing had been sent since {last:?}",
+                    attempt.worker, attempt.at
+                ));
+            }
+        }
+    }
+}
+
 /// Longest that something which a controller sent before its end is on its way.
 fn on_the_way(scenario: &Scenario) -> Duration {
     let copies = |it: &Trouble| matches!(it, Trouble::Exchange(it) if it.kind == exchange::Kind::Doubled);
@@ -84,7 +129,7 @@ fn on_the_way(scenario: &Scenario) -> Duration {
     // What is written to somebody out of reach arrives when he is back, and some time after.
     let kept =
         |it: &Trouble| matches!(it, Trouble::Network(network::Trouble::Partition(..) | network::Trouble::OneWay(..)));
-    let mut longest = Duration::from_millis(200);
+    let mut longest = Duration::ZERO;
     for (suffers, late) in [
         (scenario.suffers(copies), LATE_MAX),
         (scenario.suffers(slow), Duration::from_secs(2)),
@@ -95,8 +140,12 @@ fn on_the_way(scenario: &Scenario) -> Duration {
     longest
 }
 
+fn who_nth(worker: usize) -> u32 {
+    u32::try_from(worker).unwrap_or(u32::MAX)
+}
+
 fn who(worker: usize) -> Who {
-    Who::Worker(u32::try_from(worker).unwrap_or(u32::MAX))
+    Who::Worker(who_nth(worker))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "millionths")]

@@ -1,0 +1,50 @@
+//! The load begins once a probe of every producer has reached every subscription to its topic.
+
+use std::collections::BTreeSet;
+
+use omb_core::{
+    controller::{Controller, Output},
+    plan::Plan,
+    protocol::Command,
+    time::Instant,
+};
+use omb_runtime_sim::truth::Truth;
+
+use super::{Broken, Promise};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Paths {
+    plan: Option<Plan>,
+    begun: bool,
+}
+
+impl Promise for Paths {
+    fn name(&self) -> &'static str {
+        "every path is open"
+    }
+
+    fn on_output(&mut self, output: &Output, truth: &Truth, broken: &mut Broken) {
+        let Output::ToWorker { request, .. } = output else { return };
+        let Some(plan) = &self.plan else { return };
+        if !matches!(request.command, Command::StartLoad { .. }) || std::mem::replace(&mut self.begun, true) {
+            return;
+        }
+        let probes = truth.handed.iter().filter(|handed| handed.mark.probe);
+        let open: BTreeSet<_> = probes.map(|handed| (handed.mark.producer, handed.subscription)).collect();
+        if plan.consumers.is_empty() {
+            return;
+        }
+        for subscription in &plan.subscriptions {
+            for producer in plan.producers.iter().filter(|it| it.topic == subscription.topic) {
+                if !open.contains(&(producer.id, subscription.id)) {
+                    broken.note(format_args!("the load begins, and {} has not reached {}", producer.id, subscription.id));
+                }
+            }
+        }
+    }
+
+    fn on_controller(&mut self, controller: &Controller, _: Instant, _: &Truth, _: &mut Broken) {
+        self.plan.get_or_insert_with(|| controller.plan().clone());
+    }
+}
