@@ -30,6 +30,7 @@ pub mod exchange;
 pub mod fault;
 pub mod load;
 pub mod net;
+pub mod peers;
 pub mod scenario;
 pub mod trace;
 pub mod truth;
