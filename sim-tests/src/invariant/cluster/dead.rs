@@ -1,15 +1,14 @@
 //! C6: a dead node is given nothing after detection.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use omb_core::{
     config::cluster::Timing,
     node::{
-        Node, Output,
+        Output,
         message::{Message, Request},
     },
     peer::NodeId,
-    time::Instant,
 };
 use omb_runtime_sim::peers::Facts;
 
@@ -17,10 +16,7 @@ use super::{Broken, Promise};
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Dead {
-    /// When each node last heard of anything at all.
-    _seen: BTreeMap<NodeId, Instant>,
-}
+pub struct Dead;
 
 /// Beyond the suspicion: until the leader looks again, by a slow clock; and what was under way when it died.
 const SLACK: Duration = Duration::from_millis(600);
@@ -45,7 +41,8 @@ impl Promise for Dead {
         let (node, own) = given;
         let detected = Timing::default().suspicion + SLACK;
         // What the network delays is heard late, and a leader that stood still has not looked since.
-        let late = facts.rough_until + detected > facts.at || facts.nodes[&leader].paused_until + detected > facts.at;
+        let since = facts.at.saturating_sub(detected);
+        let late = facts.rough_until > since || facts.nodes[&leader].paused_until > since;
         if let Some(since) = own.dead_since
             && since + detected < facts.at
             && !late
@@ -54,6 +51,4 @@ impl Promise for Dead {
             broken.note(format_args!("{leader} gives an upload to {node}, which has been dead for {dead:.3} s"));
         }
     }
-
-    fn on_node(&mut self, _: NodeId, _: &Node, _: Instant, _: &Facts, _: &mut Broken) {}
 }
