@@ -192,11 +192,7 @@ pub fn shrink_cluster(failed: Played<peers::Scenario>) -> (Played<peers::Scenari
     shrink_by(failed, peers::Scenario::simpler, play_cluster_scenario)
 }
 
-fn shrink_by<S>(
-    failed: Played<S>,
-    simpler: impl Fn(&S) -> Vec<S>,
-    play: impl Fn(S) -> Played<S>,
-) -> (Played<S>, u32) {
+fn shrink_by<S>(failed: Played<S>, simpler: impl Fn(&S) -> Vec<S>, play: impl Fn(S) -> Played<S>) -> (Played<S>, u32) {
     let (mut least, mut tried) = (failed, 0);
     'smaller: loop {
         for scenario in simpler(&least.scenario) {
@@ -439,7 +435,60 @@ const REACHED: [&str; 90] = [
 ];
 
 /// The same for clusters.
-const CLUSTER_REACHED: [&str; 0] = [];
+const CLUSTER_REACHED: [&str; 52] = [
+    "answer: listing",
+    "answer: retry",
+    "answer: retry, a relay broke off",
+    "answer: retry, no majority",
+    "answer: retry, nobody leads",
+    "answer: retry, the order is void",
+    "answer: retry, without this node",
+    "answer: stored",
+    "ballot: answer",
+    "ballot: challenge",
+    "ballot: echo",
+    "ballot: heartbeat",
+    "ballot: inquiry",
+    "ballot: outdated",
+    "ballot: victory",
+    "client: acknowledged",
+    "client: tries again",
+    "cluster: a node was given another list of peers",
+    "cluster: durability Fsync",
+    "cluster: durability None",
+    "cluster: nothing goes wrong",
+    "cluster: policy least-load",
+    "cluster: policy least-outstanding",
+    "cluster: policy peak-ewma",
+    "cluster: policy power-of-two",
+    "cluster: policy round-robin",
+    "cluster: quorum Majority",
+    "cluster: quorum None",
+    "does: fetch",
+    "does: obey a leader",
+    "does: obey nobody",
+    "does: persist a leadership",
+    "does: relay",
+    "does: send a file",
+    "does: store",
+    "effect: a leader stepped down",
+    "effect: a node left the books",
+    "effect: a peer with another list is refused",
+    "effect: became coordinator",
+    "effect: the folder of uploads cannot be read",
+    "fault: all die",
+    "fault: disk failing",
+    "fault: disk full",
+    "fault: disk slow",
+    "fault: node paused",
+    "fault: packet delay",
+    "fault: packet loss",
+    "fault: partition",
+    "fault: partition one way",
+    "fault: power fails",
+    "fault: process killed",
+    "fault: two nodes apart",
+];
 
 impl Explored<peers::Scenario> {
     /// What should have been reached and was not.
@@ -455,7 +504,6 @@ impl Explored {
     pub fn unreached(&self) -> Vec<&'static str> {
         REACHED.into_iter().filter(|what| !self.coverage.contains_key(*what)).collect()
     }
-
 }
 
 impl<S> Explored<S> {

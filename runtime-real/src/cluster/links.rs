@@ -102,9 +102,8 @@ where
     let mut nap = pin!(sleep(limits.keep_alive));
     let silent = || io::Error::new(io::ErrorKind::TimedOut, "the peer confirms nothing");
     loop {
-        let after = |unconfirmed: usize| -> Duration {
-            if unconfirmed == 0 { limits.keep_alive } else { limits.silent }
-        };
+        let after =
+            |unconfirmed: usize| -> Duration { if unconfirmed == 0 { limits.keep_alive } else { limits.silent } };
         tokio::select! {
             biased;
             read = reader.read(&mut confirmations) => {

@@ -1,10 +1,7 @@
 //! C3: an acknowledged upload is on some disk, whole, whatever crashed after.
 
-use omb_core::{
-    config::cluster::Durability,
-    peer::RequestId,
-};
-use omb_runtime_sim::peers::{Facts, Outcome, fault::Trouble};
+use omb_core::{config::cluster::Durability, peer::RequestId};
+use omb_runtime_sim::peers::{Facts, Outcome};
 
 use super::{Broken, Promise};
 
@@ -24,9 +21,10 @@ impl Durable {
         }
         let must_last = facts.scenario.durability == Durability::Fsync;
         let whole = |node: &omb_runtime_sim::peers::NodeFacts| {
-            node.disk.copies().iter().any(|copy| {
-                copy.name.id == id && copy.digest == upload.digest && (copy.durable || !must_last)
-            })
+            node.disk
+                .copies()
+                .iter()
+                .any(|copy| copy.name.id == id && copy.digest == upload.digest && (copy.durable || !must_last))
         };
         if !facts.nodes.values().any(whole) {
             broken.note(format_args!("{id} was acknowledged by {node}, and no disk holds it safely"));
@@ -64,12 +62,8 @@ impl Promise for Durable {
 
     fn at_end(&mut self, outcome: &Outcome, facts: &Facts, broken: &mut Broken) {
         facts.uploads.keys().for_each(|id| Self::check(*id, facts, broken));
-        // A node whose folder could not be read holds uploads that nobody can have until it is started again.
-        let unread = |trouble: &Trouble| matches!(trouble, Trouble::DiskFailing(..));
-        if !facts.scenario.troubles.iter().any(|planned| unread(&planned.trouble)) {
-            for unfetched in &outcome.unfetched {
-                broken.note(format_args!("an acknowledged upload cannot be had: {unfetched}"));
-            }
+        for unfetched in &outcome.unfetched {
+            broken.note(format_args!("an acknowledged upload cannot be had: {unfetched}"));
         }
     }
 }

@@ -8,7 +8,7 @@ use omb_core::{
     store::Step,
     time::Instant,
 };
-use omb_runtime_sim::peers::{Facts, Outcome, fault::Trouble};
+use omb_runtime_sim::peers::{Facts, Outcome};
 
 use super::{Broken, Promise};
 
@@ -84,11 +84,7 @@ impl Promise for Once {
         let Some((listed, copies)) = &outcome.listed else {
             return broken.note("nobody lists what is stored, although all has healed");
         };
-        // What a node with another list of peers holds, or one whose folder could not be read, nobody else can list.
-        let unread = |trouble: &Trouble| matches!(trouble, Trouble::DiskFailing(..));
-        if facts.scenario.troubles.iter().any(|planned| unread(&planned.trouble)) {
-            return;
-        }
+        // What a node with another list of peers holds nobody else can list.
         let healthy = facts.healthy();
         let mut truth: BTreeMap<RequestId, u64> = BTreeMap::new();
         for (node, own) in facts.nodes.iter().filter(|(node, _)| healthy.contains(node)) {
