@@ -8,6 +8,15 @@ use omb_core::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
+/// What lies in the two folders.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// Names in the folder of temporaries.
+    pub temporary: Vec<String>,
+    /// Names and sizes in the shared one.
+    pub shared: Vec<(String, u64)>,
+}
+
 /// Files of one node: uploads in the making, stored uploads, and the newest leadership.
 pub trait Disk: Clone + Send + Sync + 'static {
     /// A temporary file that is being written.
@@ -19,8 +28,8 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn restore(&self) -> impl Future<Output = io::Result<Leadership>> + Send;
     /// Makes a leadership durable: once this returns it survives everything, before it the old one does.
     fn persist(&self, leadership: Leadership) -> impl Future<Output = io::Result<()>> + Send;
-    /// Names in the folder of temporaries, and names and sizes in the shared one. Creates what is missing.
-    fn list(&self) -> impl Future<Output = io::Result<(Vec<String>, Vec<(String, u64)>)>> + Send;
+    /// Lists both folders. Creates what is missing.
+    fn list(&self) -> impl Future<Output = io::Result<Listed>> + Send;
     /// Creates, or empties, the temporary file of an upload.
     fn create(&self, id: RequestId) -> impl Future<Output = io::Result<Self::Writing>> + Send;
     /// fsync of that file.
@@ -40,7 +49,7 @@ pub(super) async fn perform(disk: &impl Disk, step: Step) -> store::Input {
     let done = match step {
         Step::List => {
             return match disk.list().await {
-                Ok((temporary, shared)) => store::Input::Listed { temporary, shared },
+                Ok(Listed { temporary, shared }) => store::Input::Listed { temporary, shared },
                 Err(error) => failed(step, &error),
             };
         }

@@ -143,8 +143,10 @@ fn begin<T, D>(
     let report = |input| _ = house.inputs.send(input);
     match output {
         Output::Send { to, envelope } => {
-            // To a peer that is not heard it may be lost, as on the way.
-            let _ = links.get(&to).map(|link| link.try_send(envelope));
+            if let Some(link) = links.get(&to) {
+                // To a peer that does not hear it may be lost, as on the way.
+                let _ = link.try_send(envelope);
+            }
         }
         Output::Answer { client, reply } => _ = house.pass(client, Errand::Answer(reply)),
         Output::Relay { client, to, request } => {

@@ -456,8 +456,7 @@ impl SimLoad {
         let state = self.state();
         let (taken_at, wall) = (self.0.clock.now(), self.0.clock.wall());
         let mut snapshot = Snapshot { taken_at, wall, ..Snapshot::default() };
-        let mut totals = Totals::default();
-        totals.departures = state.departures.clone();
+        let mut totals = Totals { departures: state.departures.clone(), ..Totals::default() };
         totals.departures.skipped = state.skipped();
         for producer in state.producers.values() {
             totals.acknowledgements.merge(&producer.acknowledgements);

@@ -21,7 +21,7 @@ use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use tokio::{io::AsyncWrite, time::sleep};
 
-use crate::cluster::Disk;
+use crate::cluster::{Disk, disk::Listed};
 
 /// One node's disk. Clones are the same disk.
 #[derive(Clone, Debug)]
@@ -230,19 +230,21 @@ impl Disk for SimDisk {
         self.turn().await
     }
 
-    async fn list(&self) -> io::Result<(Vec<String>, Vec<(String, u64)>)> {
+    async fn list(&self) -> io::Result<Listed> {
         self.turn().await?;
         let platter = self.platter();
-        let (mut temporary, mut shared) = (Vec::new(), Vec::new());
+        let mut listed = Listed::default();
         for (place, inode) in &platter.visible {
             match place {
-                Place::Temporary(name) => temporary.push(name.clone()),
+                Place::Temporary(name) => listed.temporary.push(name.clone()),
                 Place::Shared(name) => {
-                    shared.push((name.clone(), platter.inodes.get(inode).map_or(0, |it| it.content.len() as u64)));
+                    listed
+                        .shared
+                        .push((name.clone(), platter.inodes.get(inode).map_or(0, |it| it.content.len() as u64)));
                 }
             }
         }
-        Ok((temporary, shared))
+        Ok(listed)
     }
 
     async fn create(&self, id: RequestId) -> io::Result<Writing> {
