@@ -190,6 +190,9 @@ pub(crate) struct Worker {
     /// Address to listen on.
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0")]
     pub(crate) bind: IpAddr,
+    /// Most bytes of a request's body that are taken, 1MiB to 16MiB.
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = body_limit)]
+    pub(crate) body_limit: usize,
     /// File to which everything logged is appended, too.
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
@@ -214,6 +217,9 @@ impl Worker {
     /// If none is given and the one by default does not exist.
     pub(crate) fn stats_port(&self) -> Result<u16, String> {
         match (self.stats_port, self.port) {
+            (Some(port), own) if port == own && port != 0 => {
+                Err(format!("--stats-port {port} is --port too: controllers and metrics need a port each"))
+            }
             (Some(port), _) => Ok(port),
             (None, 0) => Ok(0),
             (None, port) => port.checked_add(Self::STATS_PORT_ABOVE).ok_or_else(|| {
@@ -238,6 +244,13 @@ pub(crate) struct Broker {
     /// Bytes it may hold: 512MiB, 4GiB. Default: 2 GiB, or a quarter of the memory if that is less.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) capacity: Option<u64>,
+}
+
+/// A [`size`] that our protocol allows.
+fn body_limit(text: &str) -> Result<usize, String> {
+    let most = omb_core::protocol::BODY_MAX;
+    let bytes = usize::try_from(size(text)?).unwrap_or(usize::MAX);
+    if bytes <= most { Ok(bytes) } else { Err(format!("at most {}MiB, the most that a controller sends", most >> 20)) }
 }
 
 /// `512MiB`, `4GiB`, `1000000`: bytes, with an optional binary unit.

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     fs::{File, OpenOptions},
-    io,
+    io::{self, IsTerminal as _},
     path::Path,
     sync::Arc,
 };
@@ -36,7 +36,7 @@ pub(crate) fn start(quiet: bool, verbose: u8, file: Option<&Path>) -> Result<(),
     let file = file.map(open).transpose()?.map(Arc::new);
     tracing_subscriber::registry()
         .with(filter)
-        .with(layer().with_writer(|| AboveBar).event_format(Line))
+        .with(layer().with_ansi(io::stderr().is_terminal()).with_writer(|| AboveBar).event_format(Line))
         .with(file.map(|file| layer().with_ansi(false).with_writer(file).event_format(Line)))
         .init();
     Ok(())

@@ -28,8 +28,6 @@ fn merge(c: &mut Criterion) {
     let totals: Vec<Totals> = (0..WORKERS).map(totals).collect();
     let sparse: Vec<Vec<u8>> = totals.iter().map(|totals| protocol::encode(&SparseTotals::from(totals))).collect();
     let dense: Vec<Vec<u8>> = totals.iter().map(protocol::encode).collect();
-    let mean = |bodies: &[Vec<u8>]| bodies.iter().map(Vec::len).sum::<usize>() / bodies.len();
-    println!("a worker's totals: {} bytes sparse, {} bytes as dense histograms", mean(&sparse), mean(&dense));
     let mut group = c.benchmark_group("totals of 100 workers");
     group.throughput(Throughput::Elements(WORKERS));
     group.sample_size(20);

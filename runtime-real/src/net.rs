@@ -94,8 +94,14 @@ impl fleet::Transport for Transport {
             .map_err(|_| wrong(format!("{} is no name that a certificate can hold", to.host)))?;
         let stream = tls.connect(name, stream).await.map_err(|error| {
             if error.kind() == io::ErrorKind::InvalidData {
-                let hint =
-                    if error.to_string().contains("corrupt message") { ": does it speak plain http?" } else { "" };
+                let text = error.to_string();
+                let hint = if text.contains("corrupt message") {
+                    ": does it speak plain http?"
+                } else if text.contains("CaUsedAsEndEntity") {
+                    ": its certificate is one for authorities; make one with basicConstraints=CA:FALSE"
+                } else {
+                    ""
+                };
                 return wrong(format!("TLS with it fails: {error}{hint}"));
             }
             error

@@ -49,3 +49,10 @@ fn a_lease_that_ended_before_the_load_does_not_count_against_it() {
 fn a_process_does_not_give_itself_up() {
     check(578);
 }
+
+/// The load began at some workers before another one, whose connections broke again and again, had heard of it: what its
+/// consumers received by then was dated by a clock that nobody had corrected, and seemed 36 s late.
+#[test]
+fn everybody_has_the_fleets_time_before_anybody_sends() {
+    check(276);
+}

@@ -1,6 +1,6 @@
 //! `omb check`: parse everything, reach every worker and broker, print the plan; run nothing.
 
-use std::process::ExitCode;
+use std::{net::SocketAddr, process::ExitCode};
 
 use omb_core::id::RunId;
 
@@ -28,6 +28,11 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
         worst = ended;
     }
     for driver in &drivers {
+        // Where the workers must reach it, the embedded broker listens where they are told.
+        let mut broker = broker.clone();
+        if let Some(bind) = flags.embedded_bind {
+            broker.bind = SocketAddr::new(bind, 0);
+        }
         match omb_runtime_real::performer::connect(&driver.kind, &broker, runtime.handle().clone()) {
             Ok((_server, system)) => reached.push((driver, system.system().to_owned())),
             Err(failure) => {

@@ -25,6 +25,7 @@ pub(crate) struct Fleet {
     token: Option<String>,
     connect_within: Duration,
     call_within: Duration,
+    take_over: bool,
 }
 
 impl Fleet {
@@ -39,6 +40,7 @@ impl Fleet {
             token: flags.token_file.as_deref().map(token).transpose()?,
             connect_within: flags.connect_timeout,
             call_within: flags.call_timeout,
+            take_over: flags.take_over,
         }))
     }
 
@@ -77,6 +79,10 @@ impl Fleet {
         for (to, answer) in asked {
             match answer.await.expect("asking does not panic") {
                 Ok(hello) => {
+                    if let Some(other) = hello.controller.filter(|_| !self.take_over) {
+                        tracing::error!("{}: it obeys {other}; --take-over ends that run", to.name);
+                        sound = false;
+                    }
                     if let Some(first) = instances.insert(hello.instance, to) {
                         tracing::error!(
                             "{} and {} are the same worker, which would be dealt its share twice: name it once",

@@ -11,8 +11,11 @@ use omb_core::config::{
 use super::addresses::{self, Address};
 use crate::flags;
 
-/// Largest workload or driver file, and largest payload: more is a mistake, not a file of this kind.
+/// Largest workload or driver file: more is a mistake, not a file of this kind.
 const FILE_MAX: u64 = 64 << 20;
+
+/// Largest payload: it travels to the workers in one message, beside some words.
+const PAYLOAD_MAX: u64 = (omb_core::protocol::BODY_MAX - (1 << 16)) as u64;
 
 /// A workload and what belongs to it.
 #[derive(Debug)]
@@ -102,7 +105,7 @@ fn workload(path: &Path, leniency: Leniency) -> Result<Input, String> {
         PayloadSource::Random { .. } => None,
         PayloadSource::File(file) => {
             let bytes =
-                bytes_of(file, FILE_MAX).map_err(|mistake| format!("{}: payloadFile: {mistake}", path.display()))?;
+                bytes_of(file, PAYLOAD_MAX).map_err(|mistake| format!("{}: payloadFile: {mistake}", path.display()))?;
             if bytes.len() as u64 != u64::from(workload.message_size) {
                 return Err(format!(
                     "{}: payloadFile: {} holds {} bytes, but messageSize is {}",

@@ -1,6 +1,7 @@
 //! `omb run`: workloads, one after another, each on each driver.
 
 use std::{
+    cell::Cell,
     future::poll_fn,
     net::SocketAddr,
     path::Path,
@@ -67,13 +68,14 @@ pub(crate) fn run(flags: &flags::Run) -> ExitCode {
     for input in &inputs {
         for driver in &drivers {
             let asked = Asked { flags, input, driver, broker: &broker, fleet: fleet.as_ref(), several };
-            match runtime.block_on(one(&asked, runtime.handle(), &mut interrupts)) {
-                Ok(Ended::Interrupted) => {
-                    // Whoever interrupts one run does not want the next one.
-                    return usage.unwrap_or_else(|| worst.max(Ended::Interrupted).into());
-                }
+            let interrupted = Cell::new(false);
+            match runtime.block_on(one(&asked, runtime.handle(), &mut interrupts, &interrupted)) {
                 Ok(ended) => worst = worst.max(ended),
                 Err(code) => usage = Some(code),
+            }
+            if interrupted.get() {
+                // Whoever interrupts one run, however that ended, does not want the next one.
+                return usage.unwrap_or_else(|| worst.max(Ended::Interrupted).into());
             }
         }
     }
@@ -116,6 +118,11 @@ pub(super) fn prepare(flags: &flags::Run) -> Option<Prepared> {
                 driver.name
             )
         }));
+    }
+    if let Some(bind) = flags.embedded_bind.filter(|bind| bind.is_unspecified()) {
+        misfits.push(format!(
+            "--embedded-bind {bind}: workers are told this address; name the one at which they reach this machine"
+        ));
     }
     misfits.iter().for_each(|misfit| eprintln!("{misfit}"));
     if flags.workers.is_empty() && flags.workers_file.is_none() && Path::new(WORKERS_FILE).is_file() {
@@ -177,10 +184,11 @@ async fn one(
     asked: &Asked<'_>,
     runtime: &tokio::runtime::Handle,
     interrupts: &mut Interrupts,
+    interrupted: &Cell<bool>,
 ) -> Result<Ended, ExitCode> {
     let Asked { flags, input, driver, broker, fleet, several } = *asked;
     let plan = plan(flags, input, RunId(fresh("run")), fleet);
-    let files = match Files::reserve(flags, input, driver, several) {
+    let mut files = match Files::reserve(flags, input, driver, several) {
         Ok(files) => files,
         Err(mistake) => {
             tracing::error!("{mistake}");
@@ -188,7 +196,13 @@ async fn one(
         }
     };
     tracing::info!("Starting benchmark with config: {}", plan.workload.resolved());
-    let (settings, _server) = settings(asked)?;
+    let (settings, _server) = match settings(asked) {
+        Ok(made) => made,
+        Err(code) => {
+            files.end_without_report("it could not begin");
+            return Err(code);
+        }
+    };
     let clock = Clock;
     let mut observer = Watch {
         progress: Progress::new(&plan),
@@ -214,6 +228,7 @@ async fn one(
     };
     let ending = async {
         interrupts.next().await;
+        interrupted.set(true);
         eprintln!();
         tracing::warn!("Interrupted: ending the measurement (once more leaves at once)");
         let _ = stop.send(());
@@ -236,9 +251,10 @@ fn settings(asked: &Asked<'_>) -> Result<(Settings, Option<embedded::Server>), E
     let mut settings = Settings { payload: input.payload.clone(), ..Settings::new(driver.clone()) };
     settings.call_within = flags.call_timeout;
     settings.setup_within = flags.setup_timeout;
+    // In one process nobody can fall silent, and nobody says that it is there.
+    let Some(fleet) = fleet else { return Ok((settings, None)) };
     settings.lease = flags.lease;
     settings.connect_within = flags.connect_timeout;
-    let Some(fleet) = fleet else { return Ok((settings, None)) };
     settings.names = fleet.names();
     settings.controller = fleet::controller_name();
     settings.take_over = flags.take_over;

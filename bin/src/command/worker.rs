@@ -10,10 +10,7 @@ use std::{
     },
 };
 
-use omb_core::{
-    protocol::{BODY_MAX, Command},
-    worker,
-};
+use omb_core::{protocol::Command, worker};
 use omb_runtime_real::{
     clock::Clock,
     embedded,
@@ -90,7 +87,7 @@ async fn serve(
         omb: env!("CARGO_PKG_VERSION").to_owned(),
         instance: format!("{:016x}", fresh("instance")),
         token,
-        body_max: BODY_MAX,
+        body_max: flags.body_limit,
     };
     let (stop, mut stops) = mpsc::unbounded_channel();
     tokio::spawn(async move {

@@ -289,6 +289,10 @@ impl Controller {
         for worker in alive {
             let command = command(worker);
             what = command.name();
+            if matches!(command, Command::StartLoad { .. }) {
+                // In time for the agreed instant, if the first attempt is lost.
+                self.attempt_within = self.attempt_within.min(self.settings.start_after / 2).max(START_ATTEMPT_MIN);
+            }
             let request = self.links.ask(now, worker, command);
             self.send(worker, request);
         }
@@ -350,7 +354,7 @@ impl Controller {
             controller: self.settings.controller.clone(),
             take_over: self.settings.take_over,
         };
-        self.ask_all(now, self.settings.call_within, &Command::Prepare(Box::new(preparation)));
+        self.ask_all(now, self.settings.setup_within, &Command::Prepare(Box::new(preparation)));
     }
 
     fn create_topics(&mut self, now: Instant) {
@@ -620,6 +624,12 @@ impl Controller {
         self.closing = true;
         self.clocks.next = None;
         self.ask_all(now, self.settings.call_within, &Command::Close);
+        // Those who were given up may live all the same; nobody waits for them.
+        let lost: Vec<WorkerId> = self.lost.iter().map(|lost| lost.worker).collect();
+        for worker in lost {
+            let request = self.links.ask(now, worker, Command::Close);
+            self.send(worker, request);
+        }
     }
 
     fn finish(&mut self) {
@@ -661,8 +671,8 @@ impl Controller {
         } else {
             self.outputs.push_back(Output::Warning(failure.message));
         }
-        let loading = self.load.as_ref().is_some_and(|load| load.is_under_way());
-        if loading && self.phase < Phase::Stop && self.links.alive_count() > 0 {
+        // Where the load was to begin, some may have begun.
+        if self.load.is_some() && self.phase < Phase::Stop && self.links.alive_count() > 0 {
             self.stop_load(now);
         } else {
             self.report_and_tear_down(now);
@@ -758,10 +768,14 @@ impl Controller {
             return;
         }
         self.outputs.push_back(Output::WorkerLost { worker, cause: cause.clone() });
-        let under_way = self.load.as_ref().is_some_and(|load| load.is_under_way());
+        let under_way = self.load.is_some();
         let after = self.load.as_mut().map(|load| load.lose(now, worker, &self.plan)).unwrap_or_default();
         self.lost.push(Lost { worker, after, cause: cause.clone() });
         let goes_on = under_way && self.settings.on_loss == OnLoss::Continue && self.links.alive_count() > 0;
+        if under_way && !goes_on && (Phase::Stop..=Phase::Verify).contains(&self.phase) && self.cut.is_none() {
+            // The way down is the same, and what the others have counted is still to be read.
+            self.cut = Some(Cut::Failed(Failure::new(kind, cause.clone())));
+        }
         // Whoever failed or was stopped already goes on to its end with those who are left.
         let ending = self.cut.is_some() && self.links.alive_count() > 0;
         if goes_on || ending {
@@ -908,6 +922,9 @@ const LOOK_FIRST: Duration = Duration::from_millis(10);
 
 /// Attempts that fit into the deadline of an exchange, if each takes as long as it may.
 const ATTEMPTS: u32 = 3;
+
+/// Least time for one attempt to start a load: the way there and back.
+const START_ATTEMPT_MIN: Duration = Duration::from_millis(100);
 
 /// The first rounds of questions to the clocks, and the pause between them; then there is one in each period.
 const CLOCK_ROUNDS_FIRST: u32 = 24;

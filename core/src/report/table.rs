@@ -251,7 +251,8 @@ fn latency_table(report: &Report, width: usize) -> Vec<String> {
 fn client(report: &Report, context: &Context) -> String {
     let cpu = format!("Client CPU {}", latency(report.client_cpu.as_secs_f64() * 1e9));
     let each = cpu_per_message(report).map_or_else(String::new, |nanos| format!(", {} per message", latency(nanos)));
-    let broker = if context.embedded() { ", of which part is the embedded broker's" } else { "" };
+    let broker =
+        if context.embedded() && report.workers.is_empty() { ", of which part is the embedded broker's" } else { "" };
     let memory = format!(
         "memory {}, at most {}{broker}",
         bytes(report.process.memory_bytes),
@@ -434,6 +435,9 @@ pub fn plan_text(plan: &Plan, names: &[String], driver: &DriverConfig, system: O
     let width = width.max(WIDTH_MIN);
     let workload = &plan.workload;
     let broker = match (&driver.kind, system) {
+        (DriverKind::Embedded, Some(system)) if !names.is_empty() => {
+            format!("{}: {system}. For trying and testing, not for quoting.", driver.name)
+        }
         (DriverKind::Embedded, _) => {
             format!("{}: embedded, loopback. For trying and testing, not for quoting.", driver.name)
         }

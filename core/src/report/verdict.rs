@@ -348,10 +348,12 @@ pub fn notes(report: &Report, context: &Context) -> Vec<String> {
     }
     notes.extend(fleet::losses(report));
     if context.embedded() {
-        notes.push(
-            "EMBEDDED BROKER, LOOPBACK: in memory and in this process. For trying and testing, not for quoting."
-                .to_owned(),
-        );
+        let place = if report.workers.is_empty() {
+            "EMBEDDED BROKER, LOOPBACK: in memory and in this process".to_owned()
+        } else {
+            format!("EMBEDDED BROKER, in memory: {}", report.system)
+        };
+        notes.push(format!("{place}. For trying and testing, not for quoting."));
     }
     notes.extend(search_sentence(report));
     notes.extend(backlog_sentence(report));

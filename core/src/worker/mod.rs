@@ -232,7 +232,8 @@ impl Worker {
         let (run, number) = (request.run, request.number);
         match &request.command {
             Command::Prepare(preparation) if number == 1 && !self.past.contains(&run) => {
-                if preparation.take_over {
+                // A controller leads one run at a time: if it begins another, it has given this worker up.
+                if preparation.take_over || preparation.controller == obeyed.controller {
                     obeyed.state = State::Closed("another controller took this worker over");
                     self.end(Command::Close, "another controller took this worker over");
                     return self.queue(request);
@@ -370,8 +371,10 @@ impl Worker {
 
     /// Performs something that nobody asked for. Whoever waits for what is under way is told.
     fn end(&mut self, command: Command, why: &str) {
-        if let Some((run, (_, Some(number)))) = self.obeys.as_ref().and_then(|it| Some((it.run, it.under_way?))) {
-            self.refuse(run, number, FailureKind::Forgotten, format!("command {number} was cut short: {why}"));
+        if let Some((_, Some(number))) = self.obeys.as_ref().and_then(|obeyed| obeyed.under_way) {
+            // Kept like any other answer, for whoever asks again.
+            let text = format!("command {number} was cut short: {why}");
+            self.answer(number, Err(Failure::new(FailureKind::Forgotten, text)));
         }
         self.perform(command, None);
     }

@@ -18,6 +18,10 @@ const LEASE: Duration = Duration::from_secs(30);
 const SECOND: Duration = Duration::from_secs(1);
 
 fn prepare() -> Command {
+    prepare_by("somebody")
+}
+
+fn prepare_by(controller: &str) -> Command {
     Command::Prepare(Box::new(Preparation {
         driver: DriverConfig { name: "d".to_owned(), kind: DriverKind::Embedded },
         seed: Seed(1),
@@ -28,7 +32,7 @@ fn prepare() -> Command {
         producers_per_topic: 1,
         lease: LEASE,
         setup_within: 60 * SECOND,
-        controller: "somebody".to_owned(),
+        controller: controller.to_owned(),
         take_over: false,
     }))
 }
@@ -98,7 +102,7 @@ fn a_repeated_command_is_performed_once_and_answered_again() {
 #[test]
 fn one_run_at_a_time() {
     let mut worker = prepared();
-    worker.handle_input(Instant::ZERO + 7 * SECOND, command(2, 1, prepare()));
+    worker.handle_input(Instant::ZERO + 7 * SECOND, command(2, 1, prepare_by("another")));
     assert_eq!(
         refused(&drain(&mut worker)),
         "it obeys somebody (run 0000000000000001, last heard 7 s ago); --take-over ends that run"
@@ -111,6 +115,31 @@ fn one_run_at_a_time() {
     let outputs = drain(&mut worker);
     assert_eq!(outputs[..2], [reply(1, 2, Event::Done), Output::Freed(RunId(1))]);
     assert!(matches!(outputs[2..], [Output::Obeys { run: RunId(2), .. }, Output::Perform { ticket: 3, .. }]));
+}
+
+/// It has given the worker up, and the worker has not heard of it.
+#[test]
+fn a_controller_that_begins_another_run_has_ended_the_first() {
+    let mut worker = prepared();
+    worker.handle_input(Instant::ZERO, command(2, 1, prepare()));
+    assert_eq!(drain(&mut worker), [Output::Perform { ticket: 2, command: Command::Close }]);
+    worker.handle_input(Instant::ZERO, Input::Done { ticket: 2, outcome: Ok(Event::Done) });
+    assert!(matches!(
+        drain(&mut worker)[..],
+        [Output::Freed(RunId(1)), Output::Obeys { run: RunId(2), .. }, Output::Perform { ticket: 3, .. }]
+    ));
+}
+
+/// Whoever asks for it again hears why, instead of nothing.
+#[test]
+fn what_was_cut_short_is_answered_again() {
+    let mut worker = prepared();
+    worker.handle_input(Instant::ZERO, command(1, 2, Command::Probe));
+    drain(&mut worker);
+    worker.handle_timeout(Instant::ZERO + LEASE);
+    drain(&mut worker);
+    worker.handle_input(Instant::ZERO + LEASE, command(1, 2, Command::Probe));
+    assert_eq!(refused(&drain(&mut worker)), "command 2 was cut short: its lease ended");
 }
 
 #[test]
@@ -313,6 +342,7 @@ proptest! {
                 Step::Ask { run, number, what } => {
                     let Command::Prepare(mut preparation) = prepare() else { unreachable!("it is one") };
                     preparation.take_over = what == 5;
+                    preparation.controller = run.to_string();
                     let command_asked = match what {
                         0 | 5 => Command::Prepare(preparation),
                         1 => Command::Close,

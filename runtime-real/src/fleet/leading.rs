@@ -9,7 +9,7 @@ use omb_core::{
     offset::Exchange,
     protocol::{self, Hello, Ping, Request},
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 
 use super::wire::Call;
 use crate::{
@@ -18,7 +18,9 @@ use crate::{
 };
 
 /// Longest the answer to a question about a clock may take to be worth anything.
-const CLOCK_WITHIN: Duration = Duration::from_secs(5);
+const CLOCK_WITHIN: Duration = Duration::from_secs(2);
+/// Longest the last words to workers that were given up may take.
+const LAST_WORDS_WITHIN: Duration = Duration::from_millis(500);
 
 /// Asks a worker who it is.
 ///
@@ -104,6 +106,14 @@ pub async fn lead<L: Call, C: Clock + Clone + Send + Sync + 'static>(
         () = machine => {}
         () = stops => {}
     }
+    drop(links);
+    // A link ends when it has carried what it was given.
+    let carried = async {
+        for task in &mut tasks {
+            let _ = task.await;
+        }
+    };
+    let _ = timeout(LAST_WORDS_WITHIN, carried).await;
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     end.expect("the controller's loop ends with its last output")
 }

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! **These files are compiled twice**, like `event_loop.rs`: here against tokio, in `runtime-sim` against the
-//! simulator's. What differs between the two comes in as a [`Transport`] and a [`Listener`].
+//! simulator's. What differs between the two comes in as a `Transport` and a `Listener`.
 
 pub mod leading;
 pub mod serving;

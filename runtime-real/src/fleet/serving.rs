@@ -226,7 +226,7 @@ impl<P: Pages, C: Clock> Desk<P, C> {
                 let body = serde_json::to_vec(&hello).expect("texts and numbers become JSON");
                 Answered { status: StatusCode::OK, content_type: "application/json", body: body.into() }
             }
-            (&Method::GET, path) => self.page(path),
+            (&Method::GET | &Method::HEAD, path) => self.page(path),
             (_, "/v1/command" | "/v1/clock" | "/v1/hello") => {
                 Answered::text(StatusCode::METHOD_NOT_ALLOWED, "another method is wanted here")
             }
@@ -256,7 +256,7 @@ impl<P: Pages, C: Clock> Desk<P, C> {
     fn look(&self, asked: &Asked) -> Answered {
         match self.refuse(asked) {
             Some(refused) => refused,
-            None if asked.method == Method::GET => self.page(&asked.path),
+            None if [Method::GET, Method::HEAD].contains(&asked.method) => self.page(&asked.path),
             None => Answered::text(StatusCode::METHOD_NOT_ALLOWED, "here one can only look"),
         }
     }

@@ -3,7 +3,14 @@
 //! Every wait has a bound, every body a limit that is checked before anything is allocated for it. One exchange at a
 //! time per connection; a connection on which one failed is thrown away.
 
-use std::{convert::Infallible, future::Future, io, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    pin::pin,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{
@@ -21,15 +28,17 @@ use omb_core::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{Address, Transport};
 
 /// The body of a message of ours.
 pub const BINARY: &str = "application/octet-stream";
-/// Longest a request may take to arrive whole, and a connection may wait for its next one.
+/// Longest a body may take to arrive.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(90);
+/// Longest a connection may go on without a request: idle, or in the middle of a head. Between two once to twice this.
+const IDLE_WITHIN: Duration = Duration::from_secs(15);
 /// Most bytes of a request's head.
 const HEAD_MAX: usize = 32 << 10;
 /// Most characters shown of what somebody else answered.
@@ -79,8 +88,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = Answered>,
 {
-    let answer = &answer;
+    let (answer, begun, done) = (&answer, &AtomicU64::new(0), &AtomicU64::new(0));
     let service = service_fn(|request: Request<Incoming>| async move {
+        begun.fetch_add(1, Relaxed);
         let answered = match read(request, limit).await {
             Ok(asked) => answer(asked).await,
             Err(refused) => refused,
@@ -88,12 +98,24 @@ where
         let mut response = Response::new(Full::new(answered.body));
         *response.status_mut() = answered.status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(answered.content_type));
+        done.fetch_add(1, Relaxed);
         Ok::<_, Infallible>(response)
     });
     let connection =
         server::Builder::new().max_buf_size(HEAD_MAX).half_close(false).serve_connection(TokioIo::new(stream), service);
-    // Whoever broke the connection knows it, and nobody else can do anything about it.
-    let _ = connection.await;
+    let mut connection = pin!(connection);
+    loop {
+        let before = begun.load(Relaxed);
+        tokio::select! {
+            biased;
+            // Whoever broke the connection knows it, and nobody else can do anything about it.
+            _ = &mut connection => return,
+            () = sleep(IDLE_WITHIN) => {}
+        }
+        if begun.load(Relaxed) == before && done.load(Relaxed) == before {
+            return;
+        }
+    }
 }
 
 async fn read(request: Request<Incoming>, limit: usize) -> Result<Asked, Answered> {
@@ -159,10 +181,7 @@ impl<T: Transport> Caller<T> {
     }
 
     async fn exchange(&mut self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Trouble> {
-        let mut sender = match self.connection.take() {
-            Some(sender) if sender.is_ready() => sender,
-            _ => self.connect().await?,
-        };
+        let mut sender = self.connection.take().expect("connected before");
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().expect("our own paths are URIs");
@@ -214,6 +233,11 @@ impl<T: Transport> Call for Caller<T> {
         body: Bytes,
         within: Duration,
     ) -> Result<Bytes, Trouble> {
+        // Connecting has a bound of its own.
+        if !self.connection.as_ref().is_some_and(client::SendRequest::is_ready) {
+            self.connection = None;
+            self.connection = Some(self.connect().await?);
+        }
         match timeout(within, self.exchange(method, path, body)).await {
             Ok(result) => result,
             Err(_) => Err(Trouble { kind: TroubleKind::Broken, cause: format!("no answer within {within:?}") }),
@@ -240,8 +264,8 @@ fn refused(status: StatusCode, body: &[u8]) -> Trouble {
         text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(SHOWN_MAX).collect();
     let cause = match status {
         StatusCode::UNAUTHORIZED => format!("it wants another token: {line}"),
-        StatusCode::CONFLICT => line,
-        StatusCode::PAYLOAD_TOO_LARGE => line,
+        StatusCode::CONFLICT | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::SERVICE_UNAVAILABLE => line,
+        StatusCode::BAD_REQUEST => format!("it does not take what it is sent: {line}"),
         _ => format!("a web server that is no omb worker listens there: it answers {status}"),
     };
     Trouble { kind: TroubleKind::Refused, cause }
