@@ -10,6 +10,9 @@
 //! Empty unless the build has `--cfg madsim`, which this workspace's `.cargo/config.toml` sets.
 #![cfg(madsim)]
 
+/// The very node of the product's cluster, and its clients.
+#[path = "../../runtime-real/src/cluster/mod.rs"]
+pub mod cluster;
 /// The very loop the product runs, compiled here against the simulator's tokio.
 #[path = "../../runtime-real/src/event_loop.rs"]
 pub mod event_loop;
@@ -27,6 +30,7 @@ pub mod exchange;
 pub mod fault;
 pub mod load;
 pub mod net;
+pub mod peers;
 pub mod scenario;
 pub mod trace;
 pub mod truth;

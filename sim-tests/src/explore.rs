@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
+    fmt::{self, Write as _},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -17,20 +17,21 @@ use std::{
 use madsim::runtime::Runtime;
 use omb_core::seed::Seed;
 use omb_runtime_sim::{
+    peers,
     scenario::Scenario,
     witness::Witness,
     world::{self, Watcher},
 };
 
-use crate::invariant::Promises;
+use crate::invariant::{Promises, cluster::Cluster};
 
 /// What came of one seed.
 #[derive(Clone, Debug)]
-pub struct Played {
+pub struct Played<S = Scenario> {
     /// Which.
     pub seed: u64,
     /// What it stood for.
-    pub scenario: Scenario,
+    pub scenario: S,
     /// Hash over every record of the run.
     pub hash: u64,
     /// How many records.
@@ -71,23 +72,52 @@ pub fn play(seed: u64) -> Played {
 /// Plays `scenario` on a thread of its own: std's hash keys are per thread, and madsim seeds them once.
 #[must_use]
 pub fn play_scenario(scenario: Scenario) -> Played {
-    let seed = scenario.seed.0;
-    let witness = Witness::default();
     let promises = Arc::new(Mutex::new(Promises::default()));
-    let (seen, watching) = (witness.clone(), promises.clone());
-    let played = scenario.clone();
+    let watcher: Arc<Mutex<dyn Watcher>> = promises.clone();
+    let world = |scenario, witness| async move { world::play(scenario, watcher, witness).await };
+    let found = move || promises.lock().unwrap_or_else(PoisonError::into_inner).broken().found().to_vec();
+    play_world(scenario.seed, scenario, world, found)
+}
+
+/// Plays the cluster that `seed` stands for.
+#[must_use]
+pub fn play_cluster(seed: u64) -> Played<peers::Scenario> {
+    play_cluster_scenario(peers::Scenario::from_seed(Seed(seed)))
+}
+
+/// Plays a cluster.
+#[must_use]
+pub fn play_cluster_scenario(scenario: peers::Scenario) -> Played<peers::Scenario> {
+    let promises = Arc::new(Mutex::new(Cluster::default()));
+    let watcher: Arc<Mutex<dyn peers::Watcher>> = promises.clone();
+    let world = |scenario, witness| async move { peers::world::play(scenario, watcher, witness).await };
+    let found = move || promises.lock().unwrap_or_else(PoisonError::into_inner).broken().found().to_vec();
+    play_world(scenario.seed, scenario, world, found)
+}
+
+fn play_world<S, W>(
+    seed: Seed,
+    scenario: S,
+    world: impl FnOnce(S, Witness) -> W + Send + 'static,
+    found: impl FnOnce() -> Vec<String>,
+) -> Played<S>
+where
+    S: Clone + Send + 'static,
+    W: Future<Output = ()> + 'static,
+{
+    let seed = seed.0;
+    let witness = Witness::default();
+    let (seen, played) = (witness.clone(), scenario.clone());
     let world = move || {
-        let scenario = played;
         let mut runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
         runtime.set_time_limit(Duration::from_secs(3_600));
-        let watcher: Arc<Mutex<dyn Watcher>> = watching;
         runtime.block_on(async move {
-            world::play(scenario, watcher, seen).await;
+            world(played, seen).await;
             madsim::time::TimeHandle::current().elapsed()
         })
     };
     let played = std::thread::Builder::new().name(format!("seed {seed}")).spawn(world).expect("a thread").join();
-    let mut broken = promises.lock().unwrap_or_else(PoisonError::into_inner).broken().found().to_vec();
+    let mut broken = found();
     let simulated = match played {
         Ok(simulated) => simulated,
         Err(cause) => {
@@ -123,6 +153,18 @@ pub fn check(seed: u64) {
 /// What broke, where, and how to play it again.
 #[must_use]
 pub fn story(played: &Played) -> String {
+    let mut text = told(played, "cargo test -p sim-tests");
+    let _ = write!(text, "find out what it needs:  cargo run -p sim-tests --bin hunt -- shrink {}", played.seed);
+    text
+}
+
+/// What broke in a cluster, where, and how to play it again.
+#[must_use]
+pub fn story_of_cluster(played: &Played<peers::Scenario>) -> String {
+    told(played, "cargo test -p sim-tests --test cluster")
+}
+
+fn told<S: fmt::Display>(played: &Played<S>, again: &str) -> String {
     let mut text = String::new();
     let Played { seed, scenario, hash, records, broken, tail, .. } = played;
     let _ = writeln!(text, "seed {seed} broke a promise\n{scenario}");
@@ -130,8 +172,7 @@ pub fn story(played: &Played) -> String {
     tail.iter().for_each(|record| _ = writeln!(text, "  {record}"));
     let _ = writeln!(text, "broken:");
     broken.iter().for_each(|broken| _ = writeln!(text, "  {broken}"));
-    let _ = writeln!(text, "play it again:  MADSIM_TEST_SEED={seed} cargo test -p sim-tests");
-    let _ = write!(text, "find out what it needs:  cargo run -p sim-tests --bin hunt -- shrink {seed}");
+    let _ = writeln!(text, "play it again:  MADSIM_TEST_SEED={seed} {again}");
     text
 }
 
@@ -142,14 +183,24 @@ const TRIED_MAX: u32 = 600;
 /// came of it and how many scenarios were tried.
 #[must_use]
 pub fn shrink(failed: Played) -> (Played, u32) {
+    shrink_by(failed, Scenario::simpler, play_scenario)
+}
+
+/// The least of a cluster's scenario that still breaks the same promise.
+#[must_use]
+pub fn shrink_cluster(failed: Played<peers::Scenario>) -> (Played<peers::Scenario>, u32) {
+    shrink_by(failed, peers::Scenario::simpler, play_cluster_scenario)
+}
+
+fn shrink_by<S>(failed: Played<S>, simpler: impl Fn(&S) -> Vec<S>, play: impl Fn(S) -> Played<S>) -> (Played<S>, u32) {
     let (mut least, mut tried) = (failed, 0);
     'smaller: loop {
-        for scenario in least.scenario.simpler() {
+        for scenario in simpler(&least.scenario) {
             if tried == TRIED_MAX {
                 return (least, tried);
             }
             tried += 1;
-            let played = play_scenario(scenario);
+            let played = play(scenario);
             if promise(&played).is_some() && promise(&played) == promise(&least) {
                 least = played;
                 continue 'smaller;
@@ -160,7 +211,7 @@ pub fn shrink(failed: Played) -> (Played, u32) {
 }
 
 /// The first promise that was broken.
-fn promise(played: &Played) -> Option<&str> {
+fn promise<S>(played: &Played<S>) -> Option<&str> {
     played.broken.first().and_then(|broken| broken.split(':').next())
 }
 
@@ -200,8 +251,8 @@ impl Sweep {
 }
 
 /// The sum over the seeds that were played.
-#[derive(Clone, Debug, Default)]
-pub struct Explored {
+#[derive(Clone, Debug)]
+pub struct Explored<S = Scenario> {
     /// How many.
     pub seeds: u64,
     /// How often each fault, phase and error path was hit, and in how many seeds.
@@ -213,20 +264,47 @@ pub struct Explored {
     /// Real time.
     pub took: Duration,
     /// The first seed that broke a promise.
-    pub failed: Option<Played>,
+    pub failed: Option<Played<S>>,
+}
+
+impl<S> Default for Explored<S> {
+    fn default() -> Self {
+        Self {
+            seeds: 0,
+            coverage: BTreeMap::new(),
+            messages: 0,
+            simulated: Duration::ZERO,
+            took: Duration::ZERO,
+            failed: None,
+        }
+    }
 }
 
 /// Plays the seeds of `sweep` until one breaks a promise. `done` hears of each.
 pub fn explore(sweep: Sweep, done: impl Fn(&Played) + Sync) -> Explored {
-    play_all(sweep, true, done)
+    play_all(sweep, true, play, done)
+}
+
+/// Plays the clusters of `sweep`, until one breaks a promise if `until_broken`. `done` hears of each.
+pub fn explore_clusters(
+    sweep: Sweep,
+    until_broken: bool,
+    done: impl Fn(&Played<peers::Scenario>) + Sync,
+) -> Explored<peers::Scenario> {
+    play_all(sweep, until_broken, play_cluster, done)
 }
 
 /// Plays all seeds of `sweep`, whatever they break.
 pub fn explore_all(sweep: Sweep, done: impl Fn(&Played) + Sync) -> Explored {
-    play_all(sweep, false, done)
+    play_all(sweep, false, play, done)
 }
 
-fn play_all(sweep: Sweep, until_broken: bool, done: impl Fn(&Played) + Sync) -> Explored {
+fn play_all<S: Send>(
+    sweep: Sweep,
+    until_broken: bool,
+    play: impl Fn(u64) -> Played<S> + Sync,
+    done: impl Fn(&Played<S>) + Sync,
+) -> Explored<S> {
     keep_memory();
     let began = Instant::now();
     let next = AtomicU64::new(0);
@@ -356,13 +434,79 @@ const REACHED: [&str; 90] = [
     "verdict: subscriptions that nobody can judge",
 ];
 
+/// The same for clusters.
+const CLUSTER_REACHED: [&str; 52] = [
+    "answer: listing",
+    "answer: retry",
+    "answer: retry, a relay broke off",
+    "answer: retry, no majority",
+    "answer: retry, nobody leads",
+    "answer: retry, the order is void",
+    "answer: retry, without this node",
+    "answer: stored",
+    "ballot: answer",
+    "ballot: challenge",
+    "ballot: echo",
+    "ballot: heartbeat",
+    "ballot: inquiry",
+    "ballot: outdated",
+    "ballot: victory",
+    "client: acknowledged",
+    "client: tries again",
+    "cluster: a node was given another list of peers",
+    "cluster: durability Fsync",
+    "cluster: durability None",
+    "cluster: nothing goes wrong",
+    "cluster: policy least-load",
+    "cluster: policy least-outstanding",
+    "cluster: policy peak-ewma",
+    "cluster: policy power-of-two",
+    "cluster: policy round-robin",
+    "cluster: quorum Majority",
+    "cluster: quorum None",
+    "does: fetch",
+    "does: obey a leader",
+    "does: obey nobody",
+    "does: persist a leadership",
+    "does: relay",
+    "does: send a file",
+    "does: store",
+    "effect: a leader stepped down",
+    "effect: a node left the books",
+    "effect: a peer with another list is refused",
+    "effect: became coordinator",
+    "effect: the folder of uploads cannot be read",
+    "fault: all die",
+    "fault: disk failing",
+    "fault: disk full",
+    "fault: disk slow",
+    "fault: node paused",
+    "fault: packet delay",
+    "fault: packet loss",
+    "fault: partition",
+    "fault: partition one way",
+    "fault: power fails",
+    "fault: process killed",
+    "fault: two nodes apart",
+];
+
+impl Explored<peers::Scenario> {
+    /// What should have been reached and was not.
+    #[must_use]
+    pub fn unreached(&self) -> Vec<&'static str> {
+        CLUSTER_REACHED.into_iter().filter(|what| !self.coverage.contains_key(*what)).collect()
+    }
+}
+
 impl Explored {
     /// What should have been reached and was not.
     #[must_use]
     pub fn unreached(&self) -> Vec<&'static str> {
         REACHED.into_iter().filter(|what| !self.coverage.contains_key(*what)).collect()
     }
+}
 
+impl<S> Explored<S> {
     /// Adds what was explored elsewhere.
     pub fn merge(&mut self, other: Self) {
         self.seeds += other.seeds;
@@ -376,7 +520,7 @@ impl Explored {
         self.failed = self.failed.take().or(other.failed);
     }
 
-    fn add(&mut self, played: Played) {
+    fn add(&mut self, played: Played<S>) {
         self.seeds += 1;
         self.messages += played.messages;
         self.simulated += played.simulated;

@@ -636,8 +636,10 @@ impl Node {
         match question {
             Question::Who { id, asked } => Answer::Holds(match self.store.held(*id) {
                 Some(stored) => Holding::Held(stored),
-                None if self.store.is_under_way(*id) || !self.store.is_ready() => Holding::Perhaps,
                 None if self.is_passing(*id, Some(*asked)) => Holding::Perhaps,
+                // It may never find out, and a retry must not wait for that.
+                None if self.store.is_blind() => Holding::No,
+                None if self.store.is_under_way(*id) || !self.store.is_ready() => Holding::Perhaps,
                 None => Holding::No,
             }),
             Question::List => Answer::List(self.store.all().take(message::LIST_MAX).collect()),
@@ -841,6 +843,7 @@ impl Machine for Node {
 
     fn handle_timeout(&mut self, now: Instant) {
         self.election.handle_timeout(now);
+        self.store.handle_timeout(now);
         self.drain(now);
         let due = |(client, entered): (&ClientId, &Entered)| {
             matches!(entered.state, EnteredState::Asked { until, .. } if until <= now).then_some(*client)
@@ -876,6 +879,7 @@ impl Machine for Node {
         asked
             .chain(gathers)
             .chain([tick])
+            .chain(self.store.poll_timeout())
             .fold(self.election.poll_timeout(), |first, wake| Wake::earlier(first, Some(wake)))
     }
 }

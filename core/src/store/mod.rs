@@ -16,7 +16,10 @@
 
 mod name;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use crate::{
     config::cluster::Durability,
@@ -135,8 +138,12 @@ pub struct Store {
     held: BTreeMap<RequestId, Stored>,
     under_way: BTreeMap<RequestId, UnderWay>,
     /// Uploads that failed and could not be removed from the shared folder. Not acknowledged, and not stored again
-    /// before the folder is read anew: another body would make a second copy.
-    stuck: BTreeSet<RequestId>,
+    /// before it is removed: another body would make a second copy.
+    stuck: BTreeMap<RequestId, File>,
+    /// When to try again what failed: to read the folder, or to remove what is stuck.
+    again: Option<Instant>,
+    /// The folder could not be read, and has not been since.
+    blind: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -149,8 +156,12 @@ enum State {
         sync: bool,
     },
     Ready,
+    /// The folder could not be read; it is tried again.
     Broken,
 }
+
+/// How long after a failure the folder is read again, and what is stuck removed.
+const AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct UnderWay {
@@ -169,7 +180,9 @@ impl Store {
             state: State::Listing,
             held: BTreeMap::new(),
             under_way: BTreeMap::new(),
-            stuck: BTreeSet::new(),
+            stuck: BTreeMap::new(),
+            again: None,
+            blind: false,
             outputs: [Output::Do(Step::List)].into(),
         }
     }
@@ -178,6 +191,13 @@ impl Store {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.state == State::Ready
+    }
+
+    /// Whether the folder could not be read, so that nobody knows what is in it, or when somebody will. Whoever asks must
+    /// do without this node, as if it were out of reach.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        self.blind
     }
 
     /// The stored upload of this id.
@@ -200,7 +220,7 @@ impl Store {
     /// Whether an upload of this id is being stored, or may lie there unacknowledged.
     #[must_use]
     pub fn is_under_way(&self, id: RequestId) -> bool {
-        self.under_way.contains_key(&id) || self.stuck.contains(&id)
+        self.under_way.contains_key(&id) || self.stuck.contains_key(&id)
     }
 
     fn on_put(&mut self, id: RequestId, bytes: u64) {
@@ -224,6 +244,7 @@ impl Store {
         if self.state != State::Listing {
             return;
         }
+        self.held.clear();
         for (file, bytes) in shared {
             // Others may put files there too; only what has a name of ours is ours.
             let Ok(name) = file.parse::<Name>() else { continue };
@@ -242,11 +263,18 @@ impl Store {
         for file in leftovers {
             self.perform(Step::Remove(file));
         }
-        self.look_whether_clean();
+        self.blind = false;
+        self.look_whether_clean(Instant::ZERO);
     }
 
-    fn look_whether_clean(&mut self) {
-        if self.state == (State::Cleaning { leftovers: 0, sync: false }) {
+    fn look_whether_clean(&mut self, now: Instant) {
+        if self.state != (State::Cleaning { leftovers: 0, sync: false }) {
+            return;
+        }
+        if self.blind {
+            self.state = State::Broken;
+            self.again = Some(now + AGAIN);
+        } else {
             self.state = State::Ready;
             self.outputs.push_back(Output::Ready);
         }
@@ -266,7 +294,7 @@ impl Store {
         });
     }
 
-    fn on_done(&mut self, step: Step) {
+    fn on_done(&mut self, now: Instant, step: Step) {
         match step {
             // Answered by inputs of their own.
             Step::List | Step::Write(_) => {}
@@ -284,17 +312,22 @@ impl Store {
                 if let State::Cleaning { sync, .. } = &mut self.state {
                     *sync = false;
                 }
-                self.look_whether_clean();
+                self.look_whether_clean(now);
             }
-            Step::Remove(file) => self.on_removed(&file, None),
+            Step::Remove(file) => self.on_removed(now, &file, None),
         }
     }
 
-    fn on_failed(&mut self, step: Step, failure: Failure) {
+    fn on_failed(&mut self, now: Instant, step: Step, failure: Failure) {
         match step {
             Step::List | Step::SyncFolder(None) => {
-                self.state = State::Broken;
-                self.tell(format!("the folder of uploads cannot be read: {failure}; this node stores nothing"));
+                if !std::mem::replace(&mut self.blind, true) {
+                    self.tell(format!("the folder of uploads cannot be read: {failure}; this node stores nothing"));
+                }
+                // What is still being removed is waited for, so that it is not taken for a later removal.
+                let leftovers = if let State::Cleaning { leftovers, .. } = self.state { leftovers } else { 0 };
+                self.state = State::Cleaning { leftovers, sync: false };
+                self.look_whether_clean(now);
             }
             Step::Write(id) | Step::Sync(id) | Step::Rename(Name { id, .. }) => {
                 self.clean_up(id, File::Temporary(id), failure);
@@ -306,7 +339,7 @@ impl Store {
                     self.clean_up(id, File::Shared(name), failure);
                 }
             }
-            Step::Remove(file) => self.on_removed(&file, Some(&failure)),
+            Step::Remove(file) => self.on_removed(now, &file, Some(&failure)),
         }
     }
 
@@ -318,20 +351,28 @@ impl Store {
     }
 
     /// A file is gone, or could not be removed. Its upload ends only now, so that a retry cannot meet it.
-    fn on_removed(&mut self, file: &File, failed: Option<&Failure>) {
+    fn on_removed(&mut self, now: Instant, file: &File, failed: Option<&Failure>) {
+        if self.stuck.contains_key(&file.id()) {
+            match failed {
+                Some(_) => self.again = Some(now + AGAIN),
+                None => _ = self.stuck.remove(&file.id()),
+            }
+            return;
+        }
         if let Some(failure) = failed {
             self.tell(format!("cannot remove {file}: {failure}"));
         }
         if let State::Cleaning { leftovers, .. } = &mut self.state {
             // One that stays is overwritten when its upload comes again.
             *leftovers -= 1;
-            return self.look_whether_clean();
+            return self.look_whether_clean(now);
         }
         let id = file.id();
         if let Some(failure) = self.under_way.get(&id).and_then(|upload| upload.failure.clone()) {
             self.under_way.remove(&id);
             if failed.is_some() && matches!(file, File::Shared(_)) {
-                self.stuck.insert(id);
+                self.stuck.insert(id, *file);
+                self.again = Some(now + AGAIN);
             }
             self.outputs.push_back(Output::Ended { id, outcome: Err(failure) });
         }
@@ -358,25 +399,37 @@ impl Machine for Store {
     type Input = Input;
     type Output = Output;
 
-    fn handle_input(&mut self, _now: Instant, input: Input) {
+    fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
             Input::Put { id, bytes } => self.on_put(id, bytes),
             Input::Listed { temporary, shared } => self.on_listed(&temporary, &shared),
             Input::Written { id, bytes, digest, kind } => self.on_written(id, bytes, digest, kind),
-            Input::Done(step) => self.on_done(step),
-            Input::Failed { step, failure } => self.on_failed(step, failure),
+            Input::Done(step) => self.on_done(now, step),
+            Input::Failed { step, failure } => self.on_failed(now, step, failure),
         }
     }
 
-    fn handle_timeout(&mut self, _now: Instant) {}
+    fn handle_timeout(&mut self, now: Instant) {
+        if self.again.is_none_or(|at| at > now) {
+            return;
+        }
+        self.again = None;
+        if self.state == State::Broken {
+            self.state = State::Listing;
+            self.perform(Step::List);
+        }
+        for file in self.stuck.values().copied().collect::<Vec<_>>() {
+            self.perform(Step::Remove(file));
+        }
+    }
 
     fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// Never: a disk answers when it answers.
+    /// Only to try again what failed: a disk answers when it answers.
     fn poll_timeout(&self) -> Option<Wake> {
-        None
+        self.again.map(|at| Wake { at, why: "disk that failed" })
     }
 }
 

@@ -123,6 +123,57 @@ fn the_start_cleans_up_and_reads_the_index_from_names() {
     assert_eq!((store.held(ID), store.count()), (Some(upload), 1));
 }
 
+/// Found by the cluster's simulation, seed 59: one node whose folder could not be read at its start said "perhaps" to
+/// every question, so that no upload that had been tried before was ever stored anywhere.
+#[test]
+fn a_folder_that_cannot_be_read_is_read_again() {
+    let second = Instant::ZERO + Duration::from_secs(1);
+    let left = File::Temporary(RequestId(9));
+    let mut store = Store::new(Durability::Fsync);
+    drain(&mut store);
+    assert!(!store.is_blind(), "it is only starting");
+    give(&mut store, Input::Failed { step: Step::List, failure: full() });
+    assert!(store.is_blind());
+    assert_eq!(store.poll_timeout().map(|wake| wake.at), Some(second));
+    store.handle_timeout(second);
+    assert_eq!(drain(&mut store), [Output::Do(Step::List)]);
+    let upload = stored(b"abc");
+    let listed = Input::Listed { temporary: vec![left.to_string()], shared: vec![(upload.name.to_string(), 3)] };
+    give(&mut store, listed.clone());
+    assert!(matches!(
+        give(&mut store, Input::Failed { step: Step::SyncFolder(None), failure: full() })[..],
+        [Output::Told(_)]
+    ));
+    assert_eq!(store.poll_timeout(), None, "what is being removed is waited for");
+    done(&mut store, Step::Remove(left));
+    store.handle_timeout(second);
+    assert_eq!(drain(&mut store), [Output::Do(Step::List)]);
+    give(&mut store, listed);
+    done(&mut store, Step::Remove(left));
+    assert_eq!(done(&mut store, Step::SyncFolder(None)), [Output::Ready]);
+    assert_eq!((store.held(ID), store.is_blind()), (Some(upload), false));
+}
+
+/// What could not be removed is not stored again before it is gone, and is not in the way for ever.
+#[test]
+fn what_is_stuck_is_removed_later() {
+    let mut store = ready(Durability::Fsync);
+    let upload = stored(b"abc");
+    let (sync, remove) = (Step::SyncFolder(Some(ID)), Step::Remove(File::Shared(upload.name)));
+    upload_until(&mut store, upload, &sync);
+    give(&mut store, Input::Failed { step: sync, failure: full() });
+    give(&mut store, Input::Failed { step: remove.clone(), failure: full() });
+    assert!(store.is_under_way(ID));
+    for _ in 0..2 {
+        let wake = store.poll_timeout().expect("it is tried again");
+        store.handle_timeout(wake.at);
+        assert_eq!(drain(&mut store), [Output::Do(remove.clone())]);
+        give(&mut store, Input::Failed { step: remove.clone(), failure: full() });
+    }
+    done(&mut store, remove);
+    assert!(!store.is_under_way(ID));
+}
+
 #[test]
 fn kinds_are_told_by_content() {
     for (head, kind) in [

@@ -1,4 +1,5 @@
-//! The promises of a benchmark run, one file each, checked after every step of every machine.
+//! The promises of a benchmark run, one file each, checked after every step of every machine. Those of a cluster are in
+//! [`cluster`].
 //!
 //! | file | promise |
 //! | --- | --- |
@@ -19,6 +20,7 @@
 pub mod barrier;
 pub mod calm;
 pub mod clocks;
+pub mod cluster;
 pub mod counts;
 pub mod ends;
 pub mod leases;

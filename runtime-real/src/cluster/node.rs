@@ -1,0 +1,185 @@
+//! The loop around one node's machine: what it wants done is begun here, and what came of it is handed back.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    ops::ControlFlow,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+};
+
+use omb_core::{
+    config::cluster::ClusterConfig,
+    node::{ClientId, Input, Node, Output, RelayFailure},
+    peer::NodeId,
+    seed::Seed,
+    store::{self, Failure, Step},
+    time::Instant,
+};
+use tokio::sync::mpsc;
+
+use super::{
+    Disk, Limits, address, disk, links,
+    serving::{self, Errand},
+};
+use crate::{
+    event_loop::{self, Clock},
+    fleet::{Address, Listener, Transport},
+};
+
+/// Looks on: for logs and metrics, or for a simulation's promises.
+pub trait Observer: Send {
+    /// The machine wants this done.
+    fn wants(&mut self, output: &Output);
+    /// The machine after a step.
+    fn look(&mut self, node: &Node, now: Instant);
+}
+
+/// Which node this is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Its id, one of the peers.
+    pub me: NodeId,
+    /// What `config.json` says.
+    pub config: ClusterConfig,
+    /// Bounds on what others can do.
+    pub limits: Limits,
+    /// Where its random choices come from.
+    pub seed: Seed,
+}
+
+/// What all connections of a node share.
+pub(super) struct House<T, D> {
+    pub(super) me: NodeId,
+    pub(super) addresses: BTreeMap<NodeId, Address>,
+    pub(super) limits: Limits,
+    pub(super) transport: T,
+    pub(super) disk: D,
+    pub(super) inputs: mpsc::UnboundedSender<Input>,
+    pub(super) clients: Mutex<BTreeMap<ClientId, mpsc::UnboundedSender<Errand>>>,
+    pub(super) numbers: AtomicU64,
+}
+
+impl<T, D> House<T, D> {
+    pub(super) fn clients(&self) -> MutexGuard<'_, BTreeMap<ClientId, mpsc::UnboundedSender<Errand>>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a client's connection something to do; whether it is still there.
+    fn pass(&self, client: ClientId, errand: Errand) -> bool {
+        let mut clients = self.clients();
+        if errand.is_last() {
+            clients.remove(&client).is_some_and(|to| to.send(errand).is_ok())
+        } else {
+            clients.get(&client).is_some_and(|to| to.send(errand).is_ok())
+        }
+    }
+}
+
+/// Runs one node for as long as the process lives.
+///
+/// # Errors
+/// If what was stored before cannot be read.
+pub async fn serve<L, T, D>(
+    listener: L,
+    transport: T,
+    disk: D,
+    identity: Identity,
+    observer: &mut impl Observer,
+    clock: &impl Clock,
+) -> io::Result<()>
+where
+    L: Listener,
+    T: Transport + Sync,
+    D: Disk,
+{
+    let Identity { me, config, limits, seed } = identity;
+    let restored = disk.restore().await?;
+    let (to_machine, mut inputs) = mpsc::unbounded_channel();
+    let tls = config.tls.is_some();
+    let addresses: BTreeMap<NodeId, Address> =
+        config.peers.iter().filter_map(|(id, text)| Some((id, address(text, tls)?))).collect();
+    let mut links = BTreeMap::new();
+    for (peer, to) in addresses.iter().filter(|(peer, _)| **peer != me) {
+        let (link, queue) = mpsc::channel(links::QUEUE);
+        links.insert(*peer, link);
+        let hold = links::hold(me, *peer, to.clone(), transport.clone(), limits, queue, to_machine.clone());
+        tokio::spawn(hold);
+    }
+    let house = Arc::new(House {
+        me,
+        addresses,
+        limits,
+        transport,
+        disk,
+        inputs: to_machine,
+        clients: Mutex::default(),
+        numbers: AtomicU64::new(1),
+    });
+    let accepting = tokio::spawn(serving::accept(listener, house.clone()));
+    let mut machine = Node::new(clock.now(), me, config, restored, seed);
+    // Both closures speak to it, one after the other.
+    let observer = Mutex::new(observer);
+    let observing = || observer.lock().unwrap_or_else(PoisonError::into_inner);
+    let perform = |output: Output| {
+        observing().wants(&output);
+        begin(output, &house, &links);
+        ControlFlow::Continue(())
+    };
+    event_loop::run(&mut machine, &mut inputs, perform, |node, now| observing().look(node, now), clock).await;
+    accepting.abort();
+    Ok(())
+}
+
+/// Begins what the machine wants done.
+fn begin<T, D>(
+    output: Output,
+    house: &Arc<House<T, D>>,
+    links: &BTreeMap<NodeId, mpsc::Sender<omb_core::node::message::Envelope>>,
+) where
+    T: Transport + Sync,
+    D: Disk,
+{
+    // The loop that would read it has ended, if it is not read.
+    let report = |input| _ = house.inputs.send(input);
+    match output {
+        Output::Send { to, envelope } => {
+            if let Some(link) = links.get(&to) {
+                // To a peer that does not hear it may be lost, as on the way.
+                let _ = link.try_send(envelope);
+            }
+        }
+        Output::Answer { client, reply } => _ = house.pass(client, Errand::Answer(reply)),
+        Output::Relay { client, to, request } => {
+            if !house.pass(client, Errand::Relay { to, request }) {
+                report(Input::Relayed { client, outcome: Err(RelayFailure::Client("it is gone".to_owned())) });
+            }
+        }
+        Output::Store { client, id } => {
+            if !house.pass(client, Errand::Store { id }) {
+                let failure = Failure::Body("the client is gone".to_owned());
+                report(Input::Disk(store::Input::Failed { step: Step::Write(id), failure }));
+            }
+        }
+        Output::SendFile { client, file } => _ = house.pass(client, Errand::SendFile(file)),
+        Output::Fetch { client, from, name } => _ = house.pass(client, Errand::Fetch { from, name }),
+        Output::Disk(step) => {
+            let house = house.clone();
+            tokio::spawn(async move {
+                let input = disk::perform(&house.disk, step).await;
+                let _ = house.inputs.send(Input::Disk(input));
+            });
+        }
+        Output::Persist(leadership) => {
+            let house = house.clone();
+            tokio::spawn(async move {
+                let input = match house.disk.persist(leadership).await {
+                    Ok(()) => Input::Persisted(leadership),
+                    Err(_) => Input::PersistFailed(leadership),
+                };
+                let _ = house.inputs.send(input);
+            });
+        }
+        // For those who look on.
+        Output::LeaderChanged(_) | Output::Told(_) => {}
+    }
+}

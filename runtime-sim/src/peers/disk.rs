@@ -1,0 +1,337 @@
+//! A disk that loses what was not synced, is slow, fails, and fills up.
+//!
+//! What it holds survives its node's process. At a loss of power a file keeps a part of what was not synced, and each
+//! name that appeared or vanished since its folder was last synced did so, or did not.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Cursor},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use omb_core::{
+    peer::{Digest, Leadership, RequestId},
+    seed::Seed,
+    store::{File, Name},
+};
+use rand::RngExt as _;
+use rand_chacha::ChaCha8Rng;
+use tokio::{io::AsyncWrite, time::sleep};
+
+use crate::cluster::{Disk, disk::Listed};
+
+/// One node's disk. Clones are the same disk.
+#[derive(Clone, Debug)]
+pub struct SimDisk(Arc<Mutex<Platter>>);
+
+/// What troubles a disk right now.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Trouble {
+    /// Nothing more can be written.
+    pub full: bool,
+    /// The share of operations that fail.
+    pub failing: f64,
+    /// The longest that an operation takes beyond the usual.
+    pub slow: Duration,
+}
+
+#[derive(Debug)]
+struct Platter {
+    rng: ChaCha8Rng,
+    trouble: Trouble,
+    leadership: Leadership,
+    inodes: BTreeMap<u64, Inode>,
+    next: u64,
+    /// As a process sees them: file names and inodes.
+    visible: BTreeMap<Place, u64>,
+    /// As a loss of power would leave them, where nobody is lucky.
+    durable: BTreeMap<Place, u64>,
+    /// Files that left it, and crashes.
+    losses: u64,
+    /// Operations that failed.
+    failed: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Temporary(String),
+    Shared(String),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Inode {
+    content: Vec<u8>,
+    /// How much of it was synced.
+    synced: usize,
+    digest: Option<Digest>,
+}
+
+/// A file in the shared folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copy {
+    /// Its name.
+    pub name: Name,
+    /// The digest of its content as it is.
+    pub digest: Digest,
+    /// Its size.
+    pub bytes: u64,
+    /// Whether a loss of power would leave it as it is.
+    pub durable: bool,
+}
+
+impl SimDisk {
+    /// An empty one.
+    #[must_use]
+    pub fn new(seed: Seed, node: u32) -> Self {
+        Self(Arc::new(Mutex::new(Platter {
+            rng: seed.numbered_stream("disk", node.into()),
+            trouble: Trouble::default(),
+            leadership: Leadership::default(),
+            inodes: BTreeMap::new(),
+            next: 0,
+            visible: BTreeMap::new(),
+            durable: BTreeMap::new(),
+            losses: 0,
+            failed: 0,
+        })))
+    }
+
+    fn platter(&self) -> MutexGuard<'_, Platter> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what troubles it.
+    pub fn trouble(&self, change: impl FnOnce(&mut Trouble)) {
+        change(&mut self.platter().trouble);
+    }
+
+    /// The leadership that a restart would find.
+    #[must_use]
+    pub fn leadership(&self) -> Leadership {
+        self.platter().leadership
+    }
+
+    /// How often something was lost, or removed.
+    #[must_use]
+    pub fn losses(&self) -> u64 {
+        self.platter().losses
+    }
+
+    /// How many operations failed.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.platter().failed
+    }
+
+    /// All uploads in the shared folder.
+    #[must_use]
+    pub fn copies(&self) -> Vec<Copy> {
+        let platter = &mut *self.platter();
+        let mut copies = Vec::new();
+        for (place, inode) in &platter.visible {
+            let Place::Shared(file) = place else { continue };
+            let Ok(name) = file.parse::<Name>() else { continue };
+            let Some(content) = platter.inodes.get_mut(inode) else { continue };
+            let digest = *content.digest.get_or_insert_with(|| Digest::of(&content.content));
+            let durable = platter.durable.get(place) == Some(inode) && content.synced == content.content.len();
+            copies.push(Copy { name, digest, bytes: content.content.len() as u64, durable });
+        }
+        copies
+    }
+
+    /// Temporary files that lie there.
+    #[must_use]
+    pub fn temporaries(&self) -> usize {
+        self.platter().visible.keys().filter(|place| matches!(place, Place::Temporary(_))).count()
+    }
+
+    /// The power fails. Without `power`, only the process ended.
+    pub fn crash(&self, power: bool) {
+        let platter = &mut *self.platter();
+        platter.losses += 1;
+        if !power {
+            return;
+        }
+        let mut left = BTreeMap::new();
+        let places: Vec<Place> = platter.visible.keys().chain(platter.durable.keys()).cloned().collect();
+        for place in places {
+            let (visible, durable) = (platter.visible.get(&place), platter.durable.get(&place));
+            let survivor = if visible == durable || platter.rng.random_bool(0.5) { durable } else { visible };
+            if let Some(inode) = survivor.copied() {
+                left.insert(place, inode);
+            }
+        }
+        for inode in platter.inodes.values_mut() {
+            if inode.synced < inode.content.len() {
+                let kept = platter.rng.random_range(inode.synced..=inode.content.len());
+                inode.content.truncate(kept);
+                inode.digest = None;
+            }
+            inode.synced = inode.content.len();
+        }
+        platter.visible.clone_from(&left);
+        platter.durable = left;
+    }
+
+    /// Lets an operation take its time, and fail.
+    async fn turn(&self) -> io::Result<()> {
+        let (span, fails) = {
+            let platter = &mut *self.platter();
+            let slow = platter.trouble.slow;
+            let usual = Duration::from_micros(platter.rng.random_range(1_000..4_000));
+            let more = if slow.is_zero() { slow } else { platter.rng.random_range(Duration::ZERO..slow) };
+            let fails = platter.rng.random_bool(platter.trouble.failing);
+            platter.failed += u64::from(fails);
+            (usual + more, fails)
+        };
+        sleep(span).await;
+        if fails { Err(io::Error::other("input/output error")) } else { Ok(()) }
+    }
+}
+
+impl Platter {
+    fn remove(&mut self, place: &Place) {
+        if self.visible.remove(place).is_some() && matches!(place, Place::Shared(_)) {
+            self.losses += 1;
+        }
+    }
+}
+
+fn missing() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "no such file")
+}
+
+fn temporary(id: RequestId) -> Place {
+    Place::Temporary(File::Temporary(id).to_string())
+}
+
+fn full() -> io::Error {
+    io::Error::new(io::ErrorKind::StorageFull, "no space left on device")
+}
+
+impl Disk for SimDisk {
+    type Writing = Writing;
+    type Reading = Cursor<Vec<u8>>;
+
+    async fn restore(&self) -> io::Result<Leadership> {
+        Ok(self.leadership())
+    }
+
+    async fn persist(&self, leadership: Leadership) -> io::Result<()> {
+        self.turn().await?;
+        if self.platter().trouble.full {
+            return Err(full());
+        }
+        self.platter().leadership = leadership;
+        // Between its being there and the word of it there may be a crash, or a failure.
+        self.turn().await
+    }
+
+    async fn list(&self) -> io::Result<Listed> {
+        self.turn().await?;
+        let platter = self.platter();
+        let mut listed = Listed::default();
+        for (place, inode) in &platter.visible {
+            match place {
+                Place::Temporary(name) => listed.temporary.push(name.clone()),
+                Place::Shared(name) => {
+                    listed
+                        .shared
+                        .push((name.clone(), platter.inodes.get(inode).map_or(0, |it| it.content.len() as u64)));
+                }
+            }
+        }
+        Ok(listed)
+    }
+
+    async fn create(&self, id: RequestId) -> io::Result<Writing> {
+        self.turn().await?;
+        let platter = &mut *self.platter();
+        if platter.trouble.full {
+            return Err(full());
+        }
+        platter.next += 1;
+        let inode = platter.next;
+        platter.inodes.insert(inode, Inode::default());
+        platter.visible.insert(temporary(id), inode);
+        Ok(Writing { disk: self.clone(), inode })
+    }
+
+    async fn sync(&self, id: RequestId) -> io::Result<()> {
+        self.turn().await?;
+        let platter = &mut *self.platter();
+        let inode = platter.visible.get(&temporary(id)).ok_or_else(missing)?;
+        let inode = platter.inodes.get_mut(inode).ok_or_else(missing)?;
+        inode.synced = inode.content.len();
+        Ok(())
+    }
+
+    async fn rename(&self, name: Name) -> io::Result<()> {
+        self.turn().await?;
+        let platter = &mut *self.platter();
+        let inode = platter.visible.remove(&temporary(name.id)).ok_or_else(missing)?;
+        platter.visible.insert(Place::Shared(name.to_string()), inode);
+        Ok(())
+    }
+
+    async fn sync_folder(&self) -> io::Result<()> {
+        // One that fails may have written something.
+        let outcome = self.turn().await;
+        let platter = &mut *self.platter();
+        if outcome.is_ok() || platter.rng.random_bool(0.5) {
+            platter.durable.retain(|place, _| matches!(place, Place::Temporary(_)));
+            let shared = platter.visible.iter().filter(|(place, _)| matches!(place, Place::Shared(_)));
+            platter.durable.extend(shared.map(|(place, inode)| (place.clone(), *inode)));
+        }
+        outcome
+    }
+
+    async fn remove(&self, file: File) -> io::Result<()> {
+        self.turn().await?;
+        let name = file.to_string();
+        self.platter().remove(&match file {
+            File::Temporary(_) => Place::Temporary(name),
+            File::Shared(_) => Place::Shared(name),
+        });
+        Ok(())
+    }
+
+    async fn open(&self, name: Name) -> io::Result<Cursor<Vec<u8>>> {
+        self.turn().await?;
+        let platter = self.platter();
+        let inode = platter.visible.get(&Place::Shared(name.to_string())).ok_or_else(missing)?;
+        platter.inodes.get(inode).map(|inode| Cursor::new(inode.content.clone())).ok_or_else(missing)
+    }
+}
+
+/// A file that is being written.
+#[derive(Debug)]
+pub struct Writing {
+    disk: SimDisk,
+    inode: u64,
+}
+
+impl AsyncWrite for Writing {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let platter = &mut *self.disk.platter();
+        if platter.trouble.full {
+            platter.failed += 1;
+            return Poll::Ready(Err(full()));
+        }
+        let Some(inode) = platter.inodes.get_mut(&self.inode) else { return Poll::Ready(Err(missing())) };
+        inode.content.extend_from_slice(bytes);
+        inode.digest = None;
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

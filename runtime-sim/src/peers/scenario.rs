@@ -1,0 +1,241 @@
+//! All that varies from seed to seed, drawn from named streams.
+
+use std::{collections::BTreeSet, fmt, time::Duration};
+
+use omb_core::{
+    config::cluster::{Durability, Policy, Quorum},
+    peer::NodeId,
+    seed::Seed,
+};
+use rand::{Rng, RngExt as _};
+
+use super::fault::{Planned, Trouble};
+use crate::clock::Skew;
+
+/// One cluster's life.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scenario {
+    /// Where it was drawn from.
+    pub seed: Seed,
+    /// Nodes, by id; not all are neighbours.
+    pub nodes: Vec<NodeId>,
+    /// When each node is first started.
+    pub starts: Vec<Duration>,
+    /// How each node's clock errs.
+    pub clocks: Vec<Skew>,
+    /// The node that was given another list of peers.
+    pub stranger: Option<NodeId>,
+    /// `quorum`.
+    pub quorum: Quorum,
+    /// `policy`.
+    pub policy: Policy,
+    /// `durability`.
+    pub durability: Durability,
+    /// Each client: when it begins, and its uploads' sizes in bytes.
+    pub clients: Vec<(Duration, Vec<u64>)>,
+    /// What goes wrong.
+    pub troubles: Vec<Planned>,
+}
+
+impl Default for Scenario {
+    fn default() -> Self {
+        Self::from_seed(Seed(0))
+    }
+}
+
+/// Troubles begin within this time.
+const TROUBLED: Duration = Duration::from_secs(10);
+
+impl Scenario {
+    /// The scenario that `seed` stands for.
+    #[must_use]
+    pub fn from_seed(seed: Seed) -> Self {
+        let mut rng = seed.stream("cluster");
+        let most = [3, 5, 5, 9][rng.random_range(0..4)];
+        let count = rng.random_range(3..=most);
+        let step = rng.random_range(1..=3);
+        let nodes: Vec<NodeId> = (0..count).map(|nth| NodeId(1 + nth * step)).collect();
+        let stranger = seed.stream("stranger").random_bool(0.12).then(|| nodes[rng.random_range(0..nodes.len())]);
+        let troubles = troubles(seed, &nodes);
+        let calm = troubles.is_empty() && stranger.is_none();
+        let spread = Duration::from_millis(rng.random_range(1..2_000));
+        let starts = nodes.iter().map(|_| rng.random_range(Duration::ZERO..spread)).collect();
+        let mut skews = seed.stream("clocks of the nodes");
+        let skewed = skews.random_bool(0.6);
+        let clocks = nodes.iter().map(|_| if skewed { skew(&mut skews) } else { Skew::NONE }).collect();
+        let mut work = seed.stream("uploads");
+        let clients = (0..work.random_range(1..=4))
+            .map(|_| {
+                // In calm they begin when there is a leader, so that nobody joins after the first upload.
+                let from = Duration::from_millis(if calm { 5_000 } else { 500 });
+                let begins = from + work.random_range(Duration::ZERO..Duration::from_secs(5));
+                let sizes = (0..work.random_range(1..=10)).map(|_| size(&mut work)).collect();
+                (begins, sizes)
+            })
+            .collect();
+        let least = Policy::LeastLoad;
+        let others = [Policy::LeastOutstanding, Policy::PowerOfTwo, Policy::PeakEwma, Policy::RoundRobin];
+        Self {
+            seed,
+            starts,
+            clocks,
+            stranger,
+            quorum: if rng.random_bool(0.4) { Quorum::Majority } else { Quorum::None },
+            policy: if rng.random_bool(0.8) { least } else { others[rng.random_range(0..4)] },
+            durability: if rng.random_bool(0.85) { Durability::Fsync } else { Durability::None },
+            clients,
+            troubles,
+            nodes,
+        }
+    }
+
+    /// Whether nothing goes wrong.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        self.troubles.is_empty() && self.stranger.is_none()
+    }
+
+    /// When the last trouble is over and the last node runs.
+    #[must_use]
+    pub fn healed(&self) -> Duration {
+        let over = self.troubles.iter().map(Planned::until);
+        over.chain(self.starts.iter().copied()).max().unwrap_or_default() + Duration::from_millis(1)
+    }
+
+    /// The same with less going wrong, one step in each possible direction.
+    #[must_use]
+    pub fn simpler(&self) -> Vec<Self> {
+        let mut simpler: Vec<Self> = (0..self.troubles.len())
+            .map(|nth| {
+                let mut less = self.clone();
+                less.troubles.remove(nth);
+                less
+            })
+            .collect();
+        let mut with = |change: &dyn Fn(&mut Self)| {
+            let mut less = self.clone();
+            change(&mut less);
+            if less != *self {
+                simpler.push(less);
+            }
+        };
+        with(&|it| it.stranger = None);
+        with(&|it| it.clocks.fill(Skew::NONE));
+        with(&|it| it.clients.truncate(1));
+        with(&|it| it.clients.iter_mut().for_each(|(_, sizes)| sizes.truncate(sizes.len().div_ceil(2))));
+        simpler
+    }
+}
+
+fn size(rng: &mut impl Rng) -> u64 {
+    match rng.random_range(0..20) {
+        // Several pieces.
+        0 => rng.random_range(65_000..300_000),
+        1 => 1,
+        _ => rng.random_range(1..5_000),
+    }
+}
+
+fn skew(rng: &mut impl Rng) -> Skew {
+    Skew {
+        offset: rng.random_range(Duration::ZERO..Duration::from_secs(1_000)),
+        wall_ms: rng.random_range(-5_000..5_000),
+        gain_ppm: rng.random_range(-20_000..20_000),
+    }
+}
+
+/// Kinds of trouble, by family, and how likely each is where its family is on.
+const FAMILIES: [(&str, &[(&str, f64)]); 4] = [
+    ("reach", &[("partition", 0.6), ("one way", 0.5), ("link", 0.4)]),
+    ("network", &[("loss", 0.5), ("delay", 0.5)]),
+    ("process", &[("power", 0.7), ("killed", 0.4), ("paused", 0.5), ("blackout", 0.15)]),
+    ("disk", &[("full", 0.5), ("failing", 0.5), ("slow disk", 0.4)]),
+];
+
+/// Swarm testing: each family is off altogether in half of the runs, so that none hides another.
+fn troubles(seed: Seed, nodes: &[NodeId]) -> Vec<Planned> {
+    let mut planned = Vec::new();
+    for (family, kinds) in FAMILIES {
+        let mut swarm = seed.stream(&format!("cluster swarm: {family}"));
+        if swarm.random_bool(0.5) {
+            continue;
+        }
+        for (kind, share) in kinds {
+            let on = swarm.random_bool(*share);
+            let mut rng = seed.stream(&format!("cluster: {kind}"));
+            let times = if on { rng.random_range(1..=3) } else { 0 };
+            let mut of_kind: Vec<Planned> = (0..times).map(|_| trouble(kind, &mut rng, nodes)).collect();
+            of_kind.sort_by_key(|planned| planned.at);
+            // One of a kind at a time: the end of the one would be the end of the other.
+            of_kind.dedup_by(|later, earlier| later.at <= earlier.until());
+            planned.extend(of_kind);
+        }
+    }
+    planned.sort_by_key(|planned| planned.at);
+    planned
+}
+
+fn trouble(kind: &str, rng: &mut impl Rng, nodes: &[NodeId]) -> Planned {
+    let at = rng.random_range(Duration::ZERO..TROUBLED);
+    let lasts = Duration::from_millis(if rng.random_bool(0.7) {
+        rng.random_range(100..2_500)
+    } else {
+        rng.random_range(2_500..8_000)
+    });
+    let some = rng.random_range(0..nodes.len());
+    // Often the highest one, which leads.
+    let node = nodes[if rng.random_bool(0.4) { nodes.len() - 1 } else { some }];
+    let other = nodes[(nodes.iter().position(|it| *it == node).unwrap_or(0) + 1 + some) % nodes.len()];
+    let mut these: BTreeSet<NodeId> = nodes.iter().copied().filter(|_| rng.random_bool(0.5)).collect();
+    if these.is_empty() || these.len() == nodes.len() {
+        these = BTreeSet::from([node]);
+    }
+    let share = rng.random_range(0.05..0.4);
+    let span = Duration::from_millis(rng.random_range(30..400));
+    let trouble = match kind {
+        "partition" => Trouble::Partition(these),
+        "one way" => Trouble::OneWay(these),
+        "link" if other != node => Trouble::Link(node, other),
+        "link" => Trouble::Partition(BTreeSet::from([node])),
+        "loss" => Trouble::Loss(share),
+        "delay" => Trouble::Slow(span),
+        "power" => Trouble::Crash(node, true),
+        "killed" => Trouble::Crash(node, false),
+        "blackout" => Trouble::Blackout,
+        "paused" => Trouble::Pause(node),
+        "full" => Trouble::DiskFull(node),
+        "failing" => Trouble::DiskFailing(node, share),
+        "slow disk" => Trouble::DiskSlow(node, span),
+        other => unreachable!("no kind of trouble is called {other}"),
+    };
+    Planned { at, lasts, trouble }
+}
+
+/// In words, for the report of a broken promise.
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids: Vec<String> = self.nodes.iter().map(|node| node.0.to_string()).collect();
+        writeln!(
+            f,
+            "  nodes {}; policy {}, quorum {:?}, durability {:?}",
+            ids.join(", "),
+            self.policy,
+            self.quorum,
+            self.durability
+        )?;
+        let starts: Vec<String> = self.starts.iter().map(|at| format!("{:.1} s", at.as_secs_f64())).collect();
+        writeln!(f, "  started at {}", starts.join(", "))?;
+        let clocks: Vec<String> = self.clocks.iter().map(ToString::to_string).collect();
+        writeln!(f, "  clocks: {}", clocks.join("; "))?;
+        for (at, sizes) in &self.clients {
+            writeln!(f, "  a client uploads {sizes:?} bytes from {:.1} s", at.as_secs_f64())?;
+        }
+        if let Some(stranger) = self.stranger {
+            writeln!(f, "  {stranger} was given another list of peers")?;
+        }
+        for planned in &self.troubles {
+            writeln!(f, "  {planned}")?;
+        }
+        if self.is_calm() { writeln!(f, "  nothing goes wrong") } else { Ok(()) }
+    }
+}

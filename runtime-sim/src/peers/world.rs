@@ -1,0 +1,538 @@
+//! One simulated cluster from beginning to end.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    io::Cursor,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use madsim::{
+    net::NetSim,
+    runtime::{Handle, NodeHandle},
+    task::{self, spawn},
+    time::{TimeHandle, sleep},
+};
+use omb_core::{
+    client::{GaveUp, Patience},
+    config::cluster::{ClusterConfig, Durability, parse_peers},
+    node::{
+        Node, Output,
+        message::{Message, Put, Reply, Request},
+    },
+    peer::{Digest, NodeId, RequestId, User},
+    seed::Seed,
+    store::{Name, Stored},
+    time::Instant,
+};
+use rand::{Rng as _, RngExt as _};
+
+use super::{
+    Facts, NodeFacts, Outcome, Scenario, Upload, Watcher,
+    disk::SimDisk,
+    fault::{Planned, Trouble},
+};
+use crate::{
+    clock::{Clock, Skew},
+    cluster::{self, Limits, Observer, asking, node::Identity},
+    connection::{SimListener, SimTransport},
+    fault::Weather,
+    fleet::Address,
+    witness::Witness,
+};
+
+/// Within this time after all troubles are over the nodes must agree.
+pub const AGREE_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long they must stay agreed.
+const STAYS: Duration = Duration::from_secs(4);
+
+/// A host that no node has; in the list of peers that only the stranger was given.
+const NOBODY: u32 = 99;
+
+fn ip(node: NodeId) -> IpAddr {
+    Ipv4Addr::new(10, 0, 2, u8::try_from(node.0).expect("ids are small")).into()
+}
+
+fn socket(node: NodeId) -> SocketAddr {
+    SocketAddr::new(ip(node), 7001)
+}
+
+/// The bounds of simulated nodes: as the product's, but shorter where only waiting is bounded.
+fn limits() -> Limits {
+    Limits { idle: Duration::from_secs(4), reply: Duration::from_secs(4), ..Limits::default() }
+}
+
+fn patience() -> Patience {
+    Patience { deadline: Duration::from_secs(25), try_max: Duration::from_secs(7), ..Patience::default() }
+}
+
+/// What all parts of the world hold.
+#[derive(Clone)]
+struct Cast {
+    time: TimeHandle,
+    weather: Weather,
+    nodes: Arc<Mutex<Vec<(NodeId, task::NodeId)>>>,
+    facts: Arc<Mutex<Facts>>,
+    watcher: Arc<Mutex<dyn Watcher>>,
+    witness: Witness,
+}
+
+impl Cast {
+    fn facts(&self) -> MutexGuard<'_, Facts> {
+        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        facts.at = self.time.elapsed();
+        facts
+    }
+
+    fn watch(&self, look: impl FnOnce(&mut dyn Watcher, &Facts)) {
+        let facts = self.facts();
+        look(&mut *self.watcher.lock().unwrap_or_else(PoisonError::into_inner), &facts);
+    }
+
+    fn nodes(&self) -> Vec<(NodeId, task::NodeId)> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn transport(&self, from: task::NodeId) -> SimTransport {
+        let nodes = self.nodes().into_iter().map(|(node, task)| (socket(node), task)).collect();
+        SimTransport { from, nodes, weather: self.weather.clone() }
+    }
+}
+
+/// Plays `scenario` inside a madsim runtime. Everything seen goes to `watcher` and `witness`.
+pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness: Witness) {
+    let facts = Facts {
+        nodes: scenario.nodes.iter().map(|node| (*node, born(&scenario, *node))).collect(),
+        scenario: scenario.clone(),
+        ..Facts::default()
+    };
+    let cast = Cast {
+        time: TimeHandle::current(),
+        weather: Weather::new(0),
+        nodes: Arc::default(),
+        facts: Arc::new(Mutex::new(facts)),
+        watcher,
+        witness,
+    };
+    cast.witness.hit(format!("cluster: quorum {:?}", scenario.quorum));
+    cast.witness.hit(format!("cluster: durability {:?}", scenario.durability));
+    cast.witness.hit(format!("cluster: policy {}", scenario.policy));
+    if scenario.is_calm() {
+        cast.witness.hit("cluster: nothing goes wrong");
+    }
+    if scenario.stranger.is_some() {
+        cast.witness.hit("cluster: a node was given another list of peers");
+    }
+    for nth in 0..scenario.nodes.len() {
+        let (node, moved) = (scenario.nodes[nth], cast.clone());
+        let handle = Handle::current();
+        let process = handle.create_node().name(format!("node {}", node.0)).ip(ip(node));
+        let process = process.init(move || live(nth, moved.clone())).build();
+        cast.nodes.lock().unwrap_or_else(PoisonError::into_inner).push((node, process.id()));
+    }
+    for planned in scenario.troubles.clone() {
+        spawn(befall(planned, cast.clone()));
+    }
+    let clients: Vec<_> = (0..scenario.clients.len())
+        .map(|nth| {
+            let process = client(u8::try_from(nth + 1).expect("few clients"));
+            let cast = cast.clone();
+            let own = process.id();
+            process.spawn(async move { upload_all(nth, own, cast).await })
+        })
+        .collect();
+    sleep(scenario.healed()).await;
+    cast.facts().healed = Some(cast.time.elapsed());
+    cast.witness.note("world", format_args!("has healed"));
+    cast.watch(|watcher, facts| watcher.on_event(facts));
+    sleep(AGREE_WITHIN).await;
+    for client in clients {
+        let _ = client.await;
+    }
+    let process = client(100);
+    let (own, moved) = (process.id(), cast.clone());
+    let outcome = process.spawn(async move { look_around(own, &moved).await }).await.unwrap_or_default();
+    sleep(STAYS).await;
+    cast.watch(|watcher, facts| watcher.at_end(&outcome, facts));
+}
+
+fn born(scenario: &Scenario, node: NodeId) -> NodeFacts {
+    NodeFacts {
+        disk: SimDisk::new(scenario.seed, node.0),
+        dead_since: Some(Duration::ZERO),
+        paused_since: None,
+        paused_until: Duration::ZERO,
+        born: Duration::ZERO,
+        stranger: scenario.stranger == Some(node),
+    }
+}
+
+fn client(nth: u8) -> NodeHandle {
+    Handle::current().create_node().name(format!("client {nth}")).ip(Ipv4Addr::new(10, 0, 3, nth).into()).build()
+}
+
+/// One life of a node's process.
+async fn live(nth: usize, cast: Cast) {
+    let scenario = cast.facts().scenario.clone();
+    let node = scenario.nodes[nth];
+    // Its first start; the machine was switched on before.
+    sleep(scenario.starts[nth].saturating_sub(cast.time.elapsed())).await;
+    let clock = Clock::new(cast.time.clone(), scenario.clocks[nth]);
+    let disk = {
+        let mut facts = cast.facts();
+        let at = facts.at;
+        let own = facts.nodes.get_mut(&node).expect("it is one of the nodes");
+        (own.dead_since, own.paused_since, own.born) = (None, None, at);
+        let disk = own.disk.clone();
+        survey(&mut facts, &cast);
+        disk
+    };
+    cast.witness.note("node", format_args!("{} begins with {}", node.0, disk.leadership()));
+    cast.watch(|watcher, facts| watcher.on_birth(node, disk.leadership(), facts));
+    let listener = SimListener::bind(socket(node)).await;
+    let process = cast.nodes().into_iter().find(|(it, _)| *it == node).map(|(_, process)| process);
+    let transport = cast.transport(process.expect("it is one of the nodes"));
+    let mut peers: Vec<String> = scenario.nodes.iter().map(|it| format!("{}={}", it.0, socket(*it))).collect();
+    if scenario.stranger == Some(node) {
+        peers.push(format!("{NOBODY}={}", socket(NodeId(NOBODY))));
+    }
+    let peers = parse_peers(&peers.join(",")).expect("the list is sound");
+    let config = ClusterConfig {
+        quorum: scenario.quorum,
+        policy: scenario.policy,
+        durability: scenario.durability,
+        ..ClusterConfig::new(peers)
+    };
+    let seed = Seed(scenario.seed.0 ^ u64::from(node.0) << 32);
+    let identity = Identity { me: node, config, limits: limits(), seed };
+    let mut observer = Onlooker { cast: cast.clone(), node };
+    let ended = cluster::serve(listener, transport, disk, identity, &mut observer, &clock).await;
+    cast.witness.note("node", format_args!("{} ended: {ended:?}", node.0));
+}
+
+struct Onlooker {
+    cast: Cast,
+    node: NodeId,
+}
+
+impl Observer for Onlooker {
+    fn wants(&mut self, output: &Output) {
+        let (witness, me) = (&self.cast.witness, self.node.0);
+        match output {
+            Output::Send { to, envelope } => {
+                let to = to.0;
+                match &envelope.message {
+                    Message::Ballot(ballot) => {
+                        let word = ballot.word.name();
+                        witness.note("node", format_args!("{me} -> {to}: {word}, {}", ballot.newest));
+                        witness.hit(format!("ballot: {word}"));
+                    }
+                    message => {
+                        witness.note("node", format_args!("{me} -> {to}: {message:?}"));
+                        if *message == Message::Refused {
+                            witness.hit("effect: a peer with another list is refused");
+                        }
+                    }
+                }
+            }
+            Output::Told(line) => {
+                witness.note("node", format_args!("{line}"));
+                for (part, what) in TOLD {
+                    if line.contains(part) {
+                        witness.hit(what);
+                    }
+                }
+            }
+            Output::Answer { reply, .. } => {
+                witness.note("node", format_args!("{me} answers {reply:?}"));
+                witness.hit(match reply {
+                    Reply::Stored { .. } => "answer: stored",
+                    Reply::Retry { excluded: Some(_), .. } => "answer: retry, without this node",
+                    Reply::Retry { reason, .. } if reason.contains("void") => "answer: retry, the order is void",
+                    Reply::Retry { reason, .. } if reason.contains("majority") => "answer: retry, no majority",
+                    Reply::Retry { reason, .. } if reason.contains("broke off") => "answer: retry, a relay broke off",
+                    Reply::Retry { reason, .. } if reason.contains("nobody leads") => "answer: retry, nobody leads",
+                    Reply::Retry { .. } => "answer: retry",
+                    Reply::Listing { .. } => "answer: listing",
+                    Reply::NotFound => "answer: not found",
+                    _ => "answer: other",
+                });
+            }
+            output => {
+                witness.note("node", format_args!("{me} {output:?}"));
+                witness.hit(match output {
+                    Output::Relay { .. } => "does: relay",
+                    Output::Store { .. } => "does: store",
+                    Output::SendFile { .. } => "does: send a file",
+                    Output::Fetch { .. } => "does: fetch",
+                    Output::Persist(_) => "does: persist a leadership",
+                    Output::LeaderChanged(Some(_)) => "does: obey a leader",
+                    Output::LeaderChanged(None) => "does: obey nobody",
+                    _ => "does: a step to the disk",
+                });
+            }
+        }
+        self.cast.watch(|watcher, facts| watcher.on_output(self.node, output, facts));
+    }
+
+    fn look(&mut self, node: &Node, now: Instant) {
+        self.cast.watch(|watcher, facts| watcher.on_node(self.node, node, now, facts));
+    }
+}
+
+/// What nodes say that is worth counting.
+const TOLD: [(&str, &str); 5] = [
+    ("stepping down", "effect: a leader stepped down"),
+    ("becoming coordinator", "effect: became coordinator"),
+    ("is gone; it gets no uploads", "effect: a node left the books"),
+    ("cannot be read", "effect: the folder of uploads cannot be read"),
+    ("refuses node", "effect: another list of peers noticed"),
+];
+
+/// Brings what is true of pairs up to date.
+fn survey(facts: &mut Facts, cast: &Cast) {
+    let nodes = cast.nodes();
+    let at = facts.at;
+    let away = |facts: &Facts, node: &NodeId| {
+        facts.nodes.get(node).is_none_or(|it| it.dead_since.is_some() || it.paused_since.is_some())
+    };
+    for (nth, (one, one_process)) in nodes.iter().enumerate() {
+        for (other, other_process) in &nodes[nth + 1..] {
+            let cut = cast.weather.now().are_apart(*one_process, *other_process);
+            let pair = Facts::pair(*one, *other);
+            if cut || away(facts, one) || away(facts, other) {
+                facts.apart.entry(pair).or_insert(at);
+            } else if facts.apart.remove(&pair).is_some() {
+                facts.apart_until.insert(pair, at);
+            }
+        }
+    }
+}
+
+/// Lets a trouble come and go.
+async fn befall(planned: Planned, cast: Cast) {
+    sleep(planned.at).await;
+    cast.witness.hit(format!("fault: {}", planned.trouble.name()));
+    cast.witness.note("world", format_args!("{planned}"));
+    turn(&planned, true, &cast);
+    sleep(planned.lasts).await;
+    cast.witness.note("world", format_args!("over: {planned}"));
+    turn(&planned, false, &cast);
+}
+
+fn turn(planned: &Planned, on: bool, cast: &Cast) {
+    let nodes = cast.nodes();
+    let ids: Vec<NodeId> = nodes.iter().map(|(node, _)| *node).collect();
+    let process = |node: NodeId| nodes.iter().find(|(it, _)| *it == node).expect("it is one of the nodes").1;
+    let net = NetSim::current();
+    {
+        let mut weather = cast.weather.now();
+        for (from, to) in planned.trouble.cuts(&ids) {
+            let (from, to) = (process(from), process(to));
+            // Of two troubles that cut one link the second one's end heals it.
+            let troubles = weather.cut.entry((from, to)).or_default();
+            *troubles = if on { *troubles + 1 } else { *troubles - 1 };
+            if *troubles > 0 {
+                net.clog_link(from, to);
+            } else {
+                weather.cut.remove(&(from, to));
+                net.unclog_link(from, to);
+            }
+        }
+    }
+    let mut facts = cast.facts();
+    let at = facts.at;
+    let rough = if on { Duration::MAX } else { at };
+    match &planned.trouble {
+        Trouble::Partition(_) | Trouble::OneWay(_) | Trouble::Link(..) => {}
+        Trouble::Loss(share) => {
+            net.update_config(|config| config.packet_loss_rate = if on { *share } else { 0.0 });
+            facts.rough_until = rough;
+        }
+        Trouble::Slow(most) => {
+            let most = if on { *most } else { Duration::from_millis(10) };
+            net.update_config(|config| config.send_latency = Duration::from_millis(1)..most);
+            facts.rough_until = rough;
+        }
+        Trouble::Crash(node, power) => power_cycle(&mut facts, *node, process(*node), *power, on),
+        Trouble::Blackout => ids.iter().for_each(|node| power_cycle(&mut facts, *node, process(*node), true, on)),
+        Trouble::Pause(node) => {
+            let own = facts.nodes.get_mut(node).expect("it is one of the nodes");
+            if on && own.dead_since.is_none() {
+                own.paused_since = Some(at);
+                Handle::current().pause(process(*node));
+            } else if !on && own.paused_since.take().is_some() {
+                own.paused_until = at;
+                Handle::current().resume(process(*node));
+            }
+        }
+        Trouble::DiskFull(node) => facts.nodes[node].disk.trouble(|it| it.full = on),
+        Trouble::DiskFailing(node, share) => {
+            facts.nodes[node].disk.trouble(|it| it.failing = if on { *share } else { 0.0 });
+            facts.rough_until = rough;
+        }
+        Trouble::DiskSlow(node, most) => {
+            facts.nodes[node].disk.trouble(|it| it.slow = if on { *most } else { Duration::ZERO });
+            facts.rough_until = rough;
+        }
+    }
+    survey(&mut facts, cast);
+    drop(facts);
+    cast.watch(|watcher, facts| watcher.on_event(facts));
+}
+
+fn power_cycle(facts: &mut Facts, node: NodeId, process: task::NodeId, power: bool, off: bool) {
+    let (at, durability) = (facts.at, facts.scenario.durability);
+    let own = facts.nodes.get_mut(&node).expect("it is one of the nodes");
+    // What stands still is dropped under madsim's own lock; what runs is not.
+    Handle::current().resume(process);
+    Handle::current().kill(process);
+    own.paused_since = None;
+    if off {
+        own.dead_since.get_or_insert(at);
+        // Without fsync nothing is promised but that it survives the process.
+        own.disk.crash(power && durability == Durability::Fsync);
+    } else {
+        // Dead until it begins; a second trouble that had killed it too ends with the first.
+        own.dead_since.get_or_insert(at);
+        own.disk.crash(false);
+        Handle::current().restart(process);
+    }
+}
+
+/// What a simulated client uploads, or fetches.
+#[derive(Clone)]
+struct Cargo(Arc<Vec<u8>>);
+
+impl asking::Cargo for Cargo {
+    type Source = Cursor<Vec<u8>>;
+    type Sink = Cursor<Vec<u8>>;
+
+    async fn source(&self) -> io::Result<Self::Source> {
+        Ok(Cursor::new(self.0.to_vec()))
+    }
+
+    async fn sink(&self, _: &Stored) -> io::Result<Self::Sink> {
+        Ok(Cursor::new(Vec::new()))
+    }
+}
+
+async fn ask(
+    process: task::NodeId,
+    cast: &Cast,
+    request: Request,
+    body: Vec<u8>,
+    seed: Seed,
+    nodes: impl IntoIterator<Item = NodeId>,
+) -> Result<Reply, GaveUp> {
+    let address = |node: NodeId| Address {
+        name: node.to_string(),
+        host: socket(node).ip().to_string(),
+        port: socket(node).port(),
+        tls: false,
+    };
+    let addresses: BTreeMap<NodeId, Address> = nodes.into_iter().map(|node| (node, address(node))).collect();
+    let witness = cast.witness.clone();
+    let told = move |line: String| {
+        witness.note("client", format_args!("{line}"));
+        witness.hit("client: tries again");
+    };
+    let clock = Clock::new(cast.time.clone(), Skew::NONE);
+    let cargo = Cargo(Arc::new(body));
+    let transport = cast.transport(process);
+    asking::ask(transport, addresses, request, cargo, (patience(), limits(), seed), told, &clock).await
+}
+
+/// Uploads one body under a fresh id; whether it was acknowledged.
+async fn upload(
+    process: task::NodeId,
+    cast: &Cast,
+    seed: Seed,
+    bytes: u64,
+    nodes: impl IntoIterator<Item = NodeId>,
+) -> Result<RequestId, GaveUp> {
+    let mut rng = seed.stream("body");
+    let mut body = vec![0; usize::try_from(bytes).expect("small")];
+    rng.fill_bytes(&mut body);
+    if rng.random_bool(0.3) {
+        let head = b"\x89PNG\r\n\x1a\n";
+        body.iter_mut().zip(head).for_each(|(byte, head)| *byte = *head);
+    }
+    let id = RequestId(u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64()));
+    let digest = Digest::of(&body);
+    let begun = cast.time.elapsed();
+    cast.facts().uploads.insert(id, Upload { digest, bytes, begun, acknowledged: None });
+    cast.witness.note("client", format_args!("uploads {id}, {bytes} bytes"));
+    let user = User::try_from("ann".to_owned()).expect("a sound name");
+    let put = Put { id, user, bytes, again: false, excluded: [].into() };
+    let reply = ask(process, cast, Request::Put(put), body, seed, nodes).await?;
+    let Reply::Stored { node, stored } = reply else {
+        let last = format!("answered by {reply:?}");
+        return Err(GaveUp { tries: 0, last, unknown: false, refused: true });
+    };
+    let mut facts = cast.facts();
+    let at = facts.at;
+    if let Some(upload) = facts.uploads.get_mut(&id) {
+        upload.acknowledged = Some((node, stored, at));
+    }
+    drop(facts);
+    cast.witness.note("client", format_args!("has {id} on {node}"));
+    cast.watch(|watcher, facts| watcher.on_acknowledged(id, facts));
+    Ok(id)
+}
+
+async fn upload_all(nth: usize, process: task::NodeId, cast: Cast) {
+    let scenario = cast.facts().scenario.clone();
+    let (begins, sizes) = scenario.clients[nth].clone();
+    sleep(begins).await;
+    for (number, bytes) in sizes.into_iter().enumerate() {
+        let seed = Seed(scenario.seed.0 ^ (nth as u64 + 1) << 48 ^ (number as u64 + 1) << 32);
+        match upload(process, &cast, seed, bytes, scenario.nodes.iter().copied()).await {
+            Ok(_) => cast.witness.hit("client: acknowledged"),
+            Err(gave_up) => {
+                cast.witness.note("client", format_args!("{gave_up}"));
+                cast.witness.hit(if gave_up.unknown { "client: gave up, unknown" } else { "client: gave up" });
+            }
+        }
+    }
+}
+
+/// Once the cluster has healed: what is uploaded is stored, what was acknowledged can be had.
+async fn look_around(process: task::NodeId, cast: &Cast) -> Outcome {
+    let mut outcome = Outcome::default();
+    let (scenario, healthy) = {
+        let facts = cast.facts();
+        (facts.scenario.clone(), facts.healthy())
+    };
+    let seed = |number: u64| Seed(scenario.seed.0 ^ 0xaf7e << 48 ^ number << 32);
+    for number in 0..3 {
+        if let Err(gave_up) = upload(process, cast, seed(number), 100 + number, healthy.iter().copied()).await {
+            outcome.failed_after.push(gave_up.to_string());
+        }
+    }
+    let acknowledged: Vec<(NodeId, Name)> = {
+        let facts = cast.facts();
+        let acknowledged = facts.uploads.values().filter_map(|upload| upload.acknowledged);
+        acknowledged.map(|(node, stored, _)| (node, stored.name)).collect()
+    };
+    for (number, (node, name)) in acknowledged.into_iter().enumerate() {
+        if !healthy.contains(&node) {
+            continue;
+        }
+        outcome.fetched.0 += 1;
+        let request = Request::Get { name, here: false };
+        match ask(process, cast, request, Vec::new(), seed(100 + number as u64), healthy.iter().copied()).await {
+            Ok(Reply::Body(_)) => outcome.fetched.1 += 1,
+            other => outcome.unfetched.push(format!("{name}: {other:?}")),
+        }
+    }
+    if let Ok(Reply::Listing { uploads, copies, .. }) =
+        ask(process, cast, Request::List, Vec::new(), seed(99), healthy.iter().copied()).await
+    {
+        outcome.listed = Some((uploads, copies));
+    }
+    outcome
+}

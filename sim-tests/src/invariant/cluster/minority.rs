@@ -1,0 +1,41 @@
+//! C7: with `quorum: majority` a minority never serves.
+
+use std::time::Duration;
+
+use omb_core::{
+    config::cluster::{Quorum, Timing},
+    node::Node,
+    peer::NodeId,
+    time::Instant,
+};
+use omb_runtime_sim::peers::Facts;
+
+use super::{Broken, Promise};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Minority;
+
+/// Clocks gain or lose a fiftieth; what was sent before a link broke still arrives.
+const SLACK: Duration = Duration::from_millis(50);
+
+impl Promise for Minority {
+    fn name(&self) -> &'static str {
+        "C7 minority"
+    }
+
+    fn on_node(&mut self, node: NodeId, machine: &Node, now: Instant, facts: &Facts, broken: &mut Broken) {
+        if facts.scenario.quorum != Quorum::Majority || !machine.election().serves(now) {
+            return;
+        }
+        let since = facts.at.saturating_sub(Timing::default().suspicion + SLACK);
+        let stranger = facts.nodes[&node].stranger;
+        let heard = facts.nodes.iter().filter(|(other, own)| {
+            **other == node || (own.stranger == stranger && facts.could_meet(node, **other, since))
+        });
+        let (heard, all) = (heard.count(), facts.nodes.len() + usize::from(stranger));
+        if heard * 2 <= all {
+            broken.note(format_args!("{node} serves, and of {all} nodes at most {heard} can have obeyed it"));
+        }
+    }
+}
