@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use omb_core::{id::RunId, time::Instant, worker::Worker};
+use omb_core::{controller::Output, id::RunId, protocol::Command, time::Instant, worker::Worker};
 use omb_runtime_sim::truth::Truth;
 
 use super::{Broken, Promise};
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct OneRun(BTreeMap<u32, One>);
+pub struct OneRun(BTreeMap<u32, One>, BTreeMap<u32, u64>);
 
 /// One worker's.
 #[derive(Debug, Default)]
@@ -23,6 +23,15 @@ struct One {
 impl Promise for OneRun {
     fn name(&self) -> &'static str {
         "B6, one run at a time"
+    }
+
+    fn on_output(&mut self, output: &Output, _: &Truth, broken: &mut Broken) {
+        if let Output::ToWorker { worker, request, .. } = output
+            && matches!(request.command, Command::StartLoad { .. })
+            && *self.1.entry(worker.0).or_insert(request.number) != request.number
+        {
+            broken.note(format_args!("{worker} is told to start the load once more"));
+        }
     }
 
     fn on_birth(&mut self, worker: u32) {

@@ -38,7 +38,8 @@ impl Promise for Paths {
         for subscription in &plan.subscriptions {
             for producer in plan.producers.iter().filter(|it| it.topic == subscription.topic) {
                 if !open.contains(&(producer.id, subscription.id)) {
-                    broken.note(format_args!("the load begins, and {} has not reached {}", producer.id, subscription.id));
+                    broken
+                        .note(format_args!("the load begins, and {} has not reached {}", producer.id, subscription.id));
                 }
             }
         }

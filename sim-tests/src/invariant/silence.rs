@@ -3,7 +3,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Duration};
+    time::Duration,
+};
 
 use omb_core::{
     controller::{Controller, Output},
