@@ -19,6 +19,8 @@ cargo=${CARGO:-cargo}
 rm -rf "$copy"
 mkdir -p "$copy"
 git ls-files -z | xargs -0 cp --parents --preserve=timestamps -t "$copy"
+# The copy lies below the tree and takes its settings; told twice, cargo would build everything anew.
+rm -rf "$copy/.cargo"
 
 # One target directory for all patches and for the next call, so that only the crates that changed are built again.
 export CARGO_TARGET_DIR="$dir/build"

@@ -20,6 +20,9 @@ struct One {
     schedules: usize,
 }
 
+/// Commands that come once in a run.
+const ONCE: [&str; 4] = ["create topics", "create consumers", "create producers", "start load"];
+
 impl Promise for OneRun {
     fn name(&self) -> &'static str {
         "B6, one run at a time"
@@ -53,6 +56,10 @@ impl Promise for OneRun {
             _ => {}
         }
         one.obeyed = now;
+        let performed = &truth.workers[worker as usize].performed;
+        for (name, times) in performed.iter().filter(|(name, times)| **times > 1 && ONCE.contains(*name)) {
+            broken.note(format_args!("worker {worker} performed \"{name}\" {times} times"));
+        }
         // The second start of one load would count everything twice.
         let mine = &truth.workers[worker as usize];
         if mine.schedules.len() > one.schedules {
