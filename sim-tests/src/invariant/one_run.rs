@@ -9,7 +9,11 @@ use super::{Broken, Promise};
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct OneRun(BTreeMap<u32, One>, BTreeMap<u32, u64>);
+pub struct OneRun {
+    workers: BTreeMap<u32, One>,
+    /// By worker and command, how often it was given, and the number of the last one.
+    given: BTreeMap<(u32, &'static str), (u32, u64)>,
+}
 
 /// One worker's.
 #[derive(Debug, Default)]
@@ -20,8 +24,9 @@ struct One {
     schedules: usize,
 }
 
-/// Commands that come once in a run.
-const ONCE: [&str; 4] = ["create topics", "create consumers", "create producers", "start load"];
+/// What a worker does of itself when nobody leads it, and the first command, which is performed before it is known of
+/// which run.
+const UNASKED: [&str; 3] = ["prepare", "stop load", "close"];
 
 impl Promise for OneRun {
     fn name(&self) -> &'static str {
@@ -29,20 +34,22 @@ impl Promise for OneRun {
     }
 
     fn on_output(&mut self, output: &Output, _: &Truth, broken: &mut Broken) {
-        if let Output::ToWorker { worker, request, .. } = output
-            && matches!(request.command, Command::StartLoad { .. })
-            && *self.1.entry(worker.0).or_insert(request.number) != request.number
-        {
-            broken.note(format_args!("{worker} is told to start the load once more"));
+        if let Output::ToWorker { worker, request, .. } = output {
+            let given = self.given.entry((worker.0, request.command.name())).or_default();
+            // The same number again is the same command, sent again.
+            *given = (given.0 + u32::from(given.1 != request.number), request.number);
+            if matches!(request.command, Command::StartLoad { .. }) && given.0 > 1 {
+                broken.note(format_args!("{worker} is told to start the load once more"));
+            }
         }
     }
 
     fn on_birth(&mut self, worker: u32) {
-        self.0.remove(&worker);
+        self.workers.remove(&worker);
     }
 
     fn on_worker(&mut self, worker: u32, machine: &Worker, _: Instant, truth: &Truth, broken: &mut Broken) {
-        let one = self.0.entry(worker).or_default();
+        let one = self.workers.entry(worker).or_default();
         let now = machine.run();
         match (one.obeyed, now) {
             // Also a take-over closes the one before it begins the other.
@@ -57,8 +64,11 @@ impl Promise for OneRun {
         }
         one.obeyed = now;
         let performed = &truth.workers[worker as usize].performed;
-        for (name, times) in performed.iter().filter(|(name, times)| **times > 1 && ONCE.contains(*name)) {
-            broken.note(format_args!("worker {worker} performed \"{name}\" {times} times"));
+        for (name, times) in performed.iter().filter(|(name, _)| !UNASKED.contains(*name)) {
+            let given = self.given.get(&(worker, name)).map_or(0, |(given, _)| *given);
+            if *times > given {
+                broken.note(format_args!("worker {worker} was given {given} of \"{name}\" and performed {times}"));
+            }
         }
         // The second start of one load would count everything twice.
         let mine = &truth.workers[worker as usize];
