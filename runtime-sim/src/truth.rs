@@ -210,6 +210,8 @@ pub struct WorkerTruth {
     pub schedules: Vec<Schedule>,
     /// Of them, the first of the process's life.
     pub first_schedule: usize,
+    /// How often it has performed each command in this life of the process, by name.
+    pub performed: BTreeMap<&'static str, u32>,
     /// What each read should have told, by when it was taken.
     pub reads: BTreeMap<Instant, Told>,
     /// Of them, those whose answer reached the controller, in order.
@@ -241,6 +243,7 @@ impl WorkerTruth {
         self.distinct.clear();
         self.newest.clear();
         self.verified = None;
+        self.performed.clear();
         self.leave();
     }
 

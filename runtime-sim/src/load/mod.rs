@@ -254,6 +254,7 @@ impl SimLoad {
     pub fn begin(&self, command: Command, give: impl FnOnce(Result<Event, Failure>) + 'static) {
         self.note(format_args!("performs {}", command.name()));
         self.0.witness.hit(format!("command: {}", command.name()));
+        self.mine(|mine| *mine.performed.entry(command.name()).or_default() += 1);
         if command == Command::Close {
             self.end();
             self.mine(|mine| {

@@ -24,6 +24,8 @@ pub struct Leases {
     /// Workers that were given up as silent and had been asked only once.
     asked_once: Vec<String>,
     stopped: Option<Duration>,
+    /// When processes of workers began, in true time.
+    born: Vec<(u32, Duration)>,
 }
 
 /// After a trouble, longest until what was sent meanwhile, or is sent again, has arrived.
@@ -32,6 +34,10 @@ const BACK: Duration = Duration::from_secs(4);
 impl Promise for Leases {
     fn name(&self) -> &'static str {
         "no lease ends without a cause"
+    }
+
+    fn on_birth(&mut self, worker: u32) {
+        self.born.push((worker, madsim::time::TimeHandle::current().elapsed()));
     }
 
     fn on_output(&mut self, output: &Output, truth: &Truth, broken: &mut Broken) {
@@ -96,14 +102,23 @@ impl Promise for Leases {
 }
 
 impl Leases {
-    /// Whoever stopped its load by itself is given up as soon as it is heard of again.
+    /// Whoever stopped its load by itself, or was restarted, is given up as soon as it is heard of again.
     fn check_stopped(&self, truth: &Truth, broken: &mut Broken) {
         let Some(stopped) = self.stopped else { return };
         for (worker, mine) in (0..).zip(&truth.workers) {
+            let given_up = self.lost.iter().any(|(lost, ..)| *lost == worker);
+            let begun = mine.schedules.first().map(|first| first.given);
+            let born = self
+                .born
+                .iter()
+                .find(|(it, at)| *it == worker && begun.is_some_and(|begun| begun <= *at) && *at + HEARD <= stopped);
+            if let Some((_, at)) = born.filter(|_| !given_up) {
+                broken.note(format_args!("worker {worker} was restarted at {at:?}, and nobody noticed"));
+            }
             let Some(given) = mine.schedules.get(mine.first_schedule).map(|first| first.given) else { continue };
             let ended = mine.leases_ended.iter().find(|at| **at >= given && **at + HEARD <= stopped);
             if let Some(at) = ended
-                && !self.lost.iter().any(|(lost, ..)| *lost == worker)
+                && !given_up
             {
                 broken.note(format_args!("worker {worker} stopped its load at {at:?} by itself, and nobody noticed"));
             }

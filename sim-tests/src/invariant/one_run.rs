@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use omb_core::{id::RunId, time::Instant, worker::Worker};
+use omb_core::{controller::Output, id::RunId, protocol::Command, time::Instant, worker::Worker};
 use omb_runtime_sim::truth::Truth;
 
 use super::{Broken, Promise};
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct OneRun(BTreeMap<u32, One>);
+pub struct OneRun {
+    workers: BTreeMap<u32, One>,
+    /// By worker and command, how often it was given, and the number of the last one.
+    given: BTreeMap<(u32, &'static str), (u32, u64)>,
+}
 
 /// One worker's.
 #[derive(Debug, Default)]
@@ -20,17 +24,32 @@ struct One {
     schedules: usize,
 }
 
+/// What a worker does of itself when nobody leads it, and the first command, which is performed before it is known of
+/// which run.
+const UNASKED: [&str; 3] = ["prepare", "stop load", "close"];
+
 impl Promise for OneRun {
     fn name(&self) -> &'static str {
         "B6, one run at a time"
     }
 
+    fn on_output(&mut self, output: &Output, _: &Truth, broken: &mut Broken) {
+        if let Output::ToWorker { worker, request, .. } = output {
+            let given = self.given.entry((worker.0, request.command.name())).or_default();
+            // The same number again is the same command, sent again.
+            *given = (given.0 + u32::from(given.1 != request.number), request.number);
+            if matches!(request.command, Command::StartLoad { .. }) && given.0 > 1 {
+                broken.note(format_args!("{worker} is told to start the load once more"));
+            }
+        }
+    }
+
     fn on_birth(&mut self, worker: u32) {
-        self.0.remove(&worker);
+        self.workers.remove(&worker);
     }
 
     fn on_worker(&mut self, worker: u32, machine: &Worker, _: Instant, truth: &Truth, broken: &mut Broken) {
-        let one = self.0.entry(worker).or_default();
+        let one = self.workers.entry(worker).or_default();
         let now = machine.run();
         match (one.obeyed, now) {
             // Also a take-over closes the one before it begins the other.
@@ -44,6 +63,13 @@ impl Promise for OneRun {
             _ => {}
         }
         one.obeyed = now;
+        let performed = &truth.workers[worker as usize].performed;
+        for (name, times) in performed.iter().filter(|(name, _)| !UNASKED.contains(*name)) {
+            let given = self.given.get(&(worker, name)).map_or(0, |(given, _)| *given);
+            if *times > given {
+                broken.note(format_args!("worker {worker} was given {given} of \"{name}\" and performed {times}"));
+            }
+        }
         // The second start of one load would count everything twice.
         let mine = &truth.workers[worker as usize];
         if mine.schedules.len() > one.schedules {
