@@ -27,7 +27,7 @@ export CARGO_TARGET_DIR="$dir/build"
 # What the tree itself has built of others' crates serves the copy, too.
 if [ ! -d "$dir/build/debug" ] && [ -d target/debug ]; then
     mkdir -p "$dir/build"
-    cp -al target/debug "$dir/build/debug"
+    cp -a target/debug "$dir/build/debug"
 fi
 # Each seed once (CI would play some twice), on two threads unless told otherwise.
 unset MADSIM_TEST_SEED MADSIM_TEST_CHECK_DETERMINISM RUSTFLAGS CI
