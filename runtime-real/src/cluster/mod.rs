@@ -6,10 +6,10 @@
 //!                                                      node: the loop around core::node::Node
 //! ```
 //!
-//! **These files are compiled twice**, like `event_loop.rs`: what differs comes in as a [`Transport`], a
-//! [`Listener`](crate::fleet::Listener) and a [`Disk`].
+//! **These files are compiled twice**, like `event_loop.rs`: what differs comes in as a `Transport`, a
+//! `Listener` and a `Disk`.
 //!
-//! [`Transport`]: crate::fleet::Transport
+//! `Transport`: crate::fleet::Transport
 
 pub mod asking;
 pub mod disk;
