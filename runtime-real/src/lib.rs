@@ -1,6 +1,8 @@
 //! omb-runtime-real: the machines of `omb-core` on real time, real threads and real sockets.
 
 pub mod clock;
+pub mod cluster;
+pub mod disk;
 pub mod driver;
 pub mod embedded;
 pub mod event_loop;

@@ -1,0 +1,566 @@
+//! A node's folders on a real disk.
+//!
+//! ```text
+//! shared_images/                    finished uploads, and nothing else of ours; the node holds a lock on it
+//! .shared_images.node-3/            beside it: `leadership`, and `parts/`, the uploads in the making
+//! ```
+//!
+//! Uploads that are renamed at the same time share one fsync of the folder: each waits for one that began after its own
+//! rename, so what is acknowledged survives a loss of power all the same.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    future::Future,
+    io::{self, Read as _, Write as _},
+    mem,
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    },
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    task::{Context, Poll, ready},
+};
+
+use omb_core::{
+    config::cluster::Durability,
+    peer::{Leadership, NodeId, RequestId, Term},
+    store::{self, Name},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Mutex,
+    task::{JoinHandle, spawn_blocking},
+};
+
+use crate::cluster::{self, disk::Listed};
+
+/// Bytes that are written, or read, in one go.
+const CHUNK: usize = 256 << 10;
+
+/// After this many bytes a body in the making is brought to the disk, so that the fsync at its end is short and a client
+/// that is faster than the disk is slowed down.
+const WRITE_BACK: u64 = 32 << 20;
+
+/// The folders of one node. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Folders(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    shared: PathBuf,
+    parts: PathBuf,
+    state: PathBuf,
+    durability: Durability,
+    /// The shared folder itself: what is locked, and synced.
+    folder: File,
+    syncs: Syncs,
+}
+
+/// Why the folders cannot be used: one line that names the folder, what is wrong and what helps.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It cannot be made, read or written.
+    #[error("{0}")]
+    Unusable(String),
+    /// Another process holds it.
+    #[error("{0}")]
+    Taken(String),
+}
+
+impl Folders {
+    /// Opens the folders of `node`, makes those that are missing, and locks them for this process. `state` is where the
+    /// newest leadership and uploads in the making lie; `None` puts it beside `shared`. It must be on the same file
+    /// system, since a rename is what makes an upload appear whole.
+    ///
+    /// # Errors
+    /// If a folder cannot be made or written to, or another node uses it.
+    pub fn open(shared: &Path, state: Option<&Path>, node: NodeId, durability: Durability) -> Result<Self, OpenError> {
+        let unusable = |path: &Path, what: &str, error: &io::Error| {
+            OpenError::Unusable(format!("{}: {what}: {error}", path.display()))
+        };
+        fs::create_dir_all(shared)
+            .map_err(|error| unusable(shared, "the folder for uploads (shared_dir) cannot be made", &error))?;
+        let shared = fs::canonicalize(shared).map_err(|error| unusable(shared, "cannot be found", &error))?;
+        let folder = File::open(&shared).map_err(|error| unusable(&shared, "cannot be read", &error))?;
+        let lock = |folder: &File, path: &Path| match try_lock(folder) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(OpenError::Taken(format!(
+                "{}: another node uses this folder; give each node a folder of its own (SHARED_DIR, or --shared-dir)",
+                path.display()
+            ))),
+            // A file system without locks.
+            Err(_) => Ok(()),
+        };
+        lock(&folder, &shared)?;
+        let state = match state {
+            Some(state) => state.to_path_buf(),
+            None => beside(&shared, node)?,
+        };
+        let parts = state.join("parts");
+        fs::create_dir_all(&parts).map_err(|error| {
+            unusable(&parts, "the folder of this node's state cannot be made (--state-dir names another place)", &error)
+        })?;
+        let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev());
+        match (device(&shared), device(&parts)) {
+            (Ok(one), Ok(other)) if one == other => {}
+            (Ok(_), Ok(_)) => {
+                return Err(OpenError::Unusable(format!(
+                    "{} is on another file system than {}: name a place on the same one by --state-dir, such as {}",
+                    state.display(),
+                    shared.display(),
+                    shared.join(".state").display()
+                )));
+            }
+            (Err(error), _) => return Err(unusable(&shared, "cannot be read", &error)),
+            (_, Err(error)) => return Err(unusable(&parts, "cannot be read", &error)),
+        }
+        // A folder that is there may still not be ours to write in.
+        for path in [&shared, &parts] {
+            let probe = path.join(".probe");
+            fs::write(&probe, b"")
+                .and_then(|()| fs::remove_file(&probe))
+                .map_err(|error| unusable(path, "this node cannot write to it", &error))?;
+        }
+        Ok(Self(Arc::new(Inner { shared, parts, state, durability, folder, syncs: Syncs::default() })))
+    }
+
+    /// Where finished uploads lie.
+    #[must_use]
+    pub fn shared(&self) -> &Path {
+        &self.0.shared
+    }
+
+    fn part(&self, id: RequestId) -> PathBuf {
+        self.0.parts.join(store::File::Temporary(id).to_string())
+    }
+
+    fn upload(&self, name: Name) -> PathBuf {
+        self.0.shared.join(name.to_string())
+    }
+}
+
+/// `.NAME.node-ID` beside the shared folder.
+fn beside(shared: &Path, node: NodeId) -> Result<PathBuf, OpenError> {
+    match (shared.parent(), shared.file_name()) {
+        (Some(parent), Some(name)) => Ok(parent.join(format!(".{}.node-{}", name.display(), node.0))),
+        _ => Err(OpenError::Unusable(format!(
+            "{} has nothing beside it: name a place for this node's state by --state-dir",
+            shared.display()
+        ))),
+    }
+}
+
+fn try_lock(folder: &File) -> io::Result<()> {
+    // SAFETY: the descriptor is open for as long as `folder` lives.
+    let failed = unsafe { libc::flock(folder.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Runs what may block where it may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+/// Syncs of one folder, shared by all who wait for one.
+#[derive(Debug, Default)]
+struct Syncs {
+    /// Held while one is under way.
+    turn: Mutex<()>,
+    /// How many have begun; the number of the last that did, that succeeded, that failed.
+    begun: AtomicU64,
+    done: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Syncs {
+    /// Returns once a sync has succeeded that began after this call.
+    ///
+    /// # Errors
+    /// If a sync that would have done failed: the kernel tells of a failure once, and the next sync may succeed without
+    /// having written what this caller did.
+    async fn after_now(&self, sync: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+        // One that has begun may have missed what this caller did; the next one cannot.
+        let wanted = self.begun.load(SeqCst) + 1;
+        let _turn = self.turn.lock().await;
+        if self.failed.load(SeqCst) >= wanted {
+            return Err(io::Error::other("the folder could not be synced"));
+        }
+        if self.done.load(SeqCst) >= wanted {
+            return Ok(());
+        }
+        let number = self.begun.fetch_add(1, SeqCst) + 1;
+        let outcome = sync.await;
+        if outcome.is_ok() { &self.done } else { &self.failed }.store(number, SeqCst);
+        outcome
+    }
+}
+
+impl cluster::Disk for Folders {
+    type Writing = Writing;
+    type Reading = Reading;
+
+    async fn restore(&self) -> io::Result<Leadership> {
+        let path = self.0.state.join("leadership");
+        blocking(move || match fs::read_to_string(&path) {
+            Ok(text) => leadership(&text).ok_or_else(|| {
+                let found: String = text.chars().filter(|c| !c.is_control()).take(60).collect();
+                let text = format!(
+                    "{}: found `{found}`; allowed: `term T leader N`, as this program writes it. A node that forgot its \
+                     term could obey an older leader: restore the file, or remove it if this node is new to the cluster",
+                    path.display()
+                );
+                io::Error::new(io::ErrorKind::InvalidData, text)
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Leadership::default()),
+            Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+        })
+        .await
+    }
+
+    async fn persist(&self, leadership: Leadership) -> io::Result<()> {
+        let state = self.0.state.clone();
+        blocking(move || {
+            let (new, path) = (state.join("leadership.new"), state.join("leadership"));
+            let mut file = File::create(&new)?;
+            file.write_all(text_of(leadership).as_bytes())?;
+            // A term that was announced must not come back after a loss of power, whatever uploads survive.
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
+            File::open(&state)?.sync_all()
+        })
+        .await
+    }
+
+    async fn list(&self) -> io::Result<Listed> {
+        let inner = self.0.clone();
+        blocking(move || {
+            fs::create_dir_all(&inner.shared)?;
+            fs::create_dir_all(&inner.parts)?;
+            let mut listed = Listed::default();
+            for entry in fs::read_dir(&inner.parts)? {
+                listed.temporary.extend(entry?.file_name().into_string());
+            }
+            for entry in fs::read_dir(&inner.shared)? {
+                let entry = entry?;
+                let metadata = entry.metadata()?;
+                if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
+                    listed.shared.push((name, metadata.len()));
+                }
+            }
+            Ok(listed)
+        })
+        .await
+    }
+
+    async fn create(&self, id: RequestId) -> io::Result<Writing> {
+        // The file is made with the first bytes: what fails is told then, and a small body costs one job instead of two.
+        Ok(Writing {
+            path: self.part(id),
+            durability: self.0.durability,
+            buffer: Vec::new(),
+            unsynced: 0,
+            state: State::Idle(None),
+        })
+    }
+
+    async fn sync(&self, id: RequestId) -> io::Result<()> {
+        let path = self.part(id);
+        blocking(move || File::open(path)?.sync_all()).await
+    }
+
+    async fn rename(&self, name: Name) -> io::Result<()> {
+        let (from, to) = (self.part(name.id), self.upload(name));
+        blocking(move || fs::rename(from, to)).await
+    }
+
+    async fn sync_folder(&self) -> io::Result<()> {
+        let inner = self.0.clone();
+        self.0.syncs.after_now(blocking(move || inner.folder.sync_all())).await
+    }
+
+    async fn remove(&self, file: store::File) -> io::Result<()> {
+        let path = match file {
+            store::File::Temporary(id) => self.part(id),
+            store::File::Shared(name) => self.upload(name),
+        };
+        blocking(move || match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        })
+        .await
+    }
+
+    async fn open(&self, name: Name) -> io::Result<Reading> {
+        let path = self.upload(name);
+        let file = blocking(move || OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)).await?;
+        Ok(Reading { state: ReadState::Idle(file, Vec::new()), at: 0 })
+    }
+}
+
+fn text_of(leadership: Leadership) -> String {
+    format!("term {} leader {}\n", leadership.term.0, leadership.leader.map_or(0, |leader| leader.0))
+}
+
+fn leadership(text: &str) -> Option<Leadership> {
+    let (term, leader) = text.strip_suffix('\n')?.strip_prefix("term ")?.split_once(" leader ")?;
+    let (term, leader) = (Term(term.parse().ok()?), leader.parse().ok()?);
+    let leader = (leader > 0).then_some(NodeId(leader));
+    // In term 0 nobody has led, and nobody else leads in none.
+    ((term == Term(0)) == leader.is_none()).then_some(Leadership { term, leader })
+}
+
+/// An upload in the making.
+#[derive(Debug)]
+pub struct Writing {
+    path: PathBuf,
+    durability: Durability,
+    /// Bytes that are still to be written.
+    buffer: Vec<u8>,
+    /// Bytes written since the last sync.
+    unsynced: u64,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The file, once it is made.
+    Idle(Option<File>),
+    Busy(JoinHandle<io::Result<File>>),
+}
+
+impl Writing {
+    /// Begins to write what is buffered.
+    fn begin(&mut self) {
+        let State::Idle(file) = mem::replace(&mut self.state, State::Idle(None)) else { return };
+        let buffer = mem::take(&mut self.buffer);
+        self.unsynced += buffer.len() as u64;
+        let sync = self.durability == Durability::Fsync && self.unsynced >= WRITE_BACK;
+        if sync {
+            self.unsynced = 0;
+        }
+        let path = self.path.clone();
+        self.state = State::Busy(spawn_blocking(move || {
+            let mut file = match file {
+                Some(file) => file,
+                None => File::create(path)?,
+            };
+            file.write_all(&buffer)?;
+            if sync {
+                file.sync_data()?;
+            }
+            Ok(file)
+        }));
+    }
+
+    /// Waits for what was begun.
+    fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let State::Busy(job) = &mut self.state {
+            let done = ready!(Pin::new(job).poll(context)).map_err(io::Error::other).flatten();
+            match done {
+                Ok(file) => self.state = State::Idle(Some(file)),
+                Err(error) => {
+                    self.state = State::Idle(None);
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Writing {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.buffer.len() >= CHUNK {
+            ready!(this.poll_idle(context))?;
+            this.begin();
+        }
+        let room = CHUNK - this.buffer.len();
+        let taken = room.min(bytes.len());
+        this.buffer.extend_from_slice(&bytes[..taken]);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            ready!(this.poll_idle(context))?;
+            // An empty body makes an empty file.
+            if this.buffer.is_empty() && !matches!(this.state, State::Idle(None)) {
+                return Poll::Ready(Ok(()));
+            }
+            this.begin();
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(context)
+    }
+}
+
+/// A stored upload that is being read.
+#[derive(Debug)]
+pub struct Reading {
+    state: ReadState,
+    /// How much of what was read is passed on.
+    at: usize,
+}
+
+#[derive(Debug)]
+enum ReadState {
+    Idle(File, Vec<u8>),
+    Busy(JoinHandle<io::Result<(File, Vec<u8>)>>),
+    /// A read failed, or the file is at its end.
+    Over,
+}
+
+impl AsyncRead for Reading {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            match mem::replace(&mut this.state, ReadState::Over) {
+                ReadState::Idle(file, buffer) if this.at < buffer.len() => {
+                    let count = into.remaining().min(buffer.len() - this.at);
+                    into.put_slice(&buffer[this.at..this.at + count]);
+                    this.at += count;
+                    this.state = ReadState::Idle(file, buffer);
+                    return Poll::Ready(Ok(()));
+                }
+                ReadState::Idle(file, mut buffer) => {
+                    this.state = ReadState::Busy(spawn_blocking(move || {
+                        buffer.clear();
+                        (&file).take(CHUNK as u64).read_to_end(&mut buffer)?;
+                        Ok((file, buffer))
+                    }));
+                }
+                ReadState::Busy(mut job) => match Pin::new(&mut job).poll(context) {
+                    Poll::Pending => {
+                        this.state = ReadState::Busy(job);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(done) => {
+                        let (file, buffer) = done.map_err(io::Error::other).flatten()?;
+                        if buffer.is_empty() {
+                            return Poll::Ready(Ok(()));
+                        }
+                        this.at = 0;
+                        this.state = ReadState::Idle(file, buffer);
+                    }
+                },
+                ReadState::Over => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use omb_core::{peer::Digest, store::Kind};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::cluster::Disk as _;
+
+    fn open(shared: &Path) -> Result<Folders, OpenError> {
+        Folders::open(shared, None, NodeId(3), Durability::Fsync)
+    }
+
+    #[tokio::test]
+    async fn an_upload_appears_whole_and_under_its_name() {
+        let place = tempfile::tempdir().expect("a folder");
+        let shared = place.path().join("shared");
+        let folders = open(&shared).expect("usable");
+        for body in [Vec::new(), vec![7; 10], vec![9; 3 * CHUNK + 1]] {
+            let id = RequestId(body.len() as u128);
+            let mut writing = folders.create(id).await.expect("room");
+            writing.write_all(&body).await.expect("room");
+            writing.shutdown().await.expect("room");
+            assert_eq!(fs::read(folders.part(id)).expect("a part"), body);
+            folders.sync(id).await.expect("synced");
+            let name = Name { id, digest: Digest::of(&body), kind: Kind::Bin };
+            folders.rename(name).await.expect("renamed");
+            folders.sync_folder().await.expect("synced");
+            let mut read = Vec::new();
+            folders.open(name).await.expect("there").read_to_end(&mut read).await.expect("readable");
+            assert!(read == body);
+        }
+        let listed = folders.list().await.expect("readable");
+        assert_eq!((listed.temporary.len(), listed.shared.len()), (0, 3));
+        assert_eq!(fs::read_dir(&shared).expect("there").count(), 3, "nothing else lies there");
+    }
+
+    #[tokio::test]
+    async fn a_leadership_survives() {
+        let place = tempfile::tempdir().expect("a folder");
+        let shared = place.path().join("shared");
+        let folders = open(&shared).expect("usable");
+        assert_eq!(folders.restore().await.expect("none yet"), Leadership::default());
+        let newest = Leadership { term: Term(7), leader: Some(NodeId(2)) };
+        folders.persist(newest).await.expect("written");
+        drop(folders);
+        assert_eq!(open(&shared).expect("free again").restore().await.expect("there"), newest);
+    }
+
+    #[test]
+    fn what_is_no_leadership_is_refused() {
+        for newest in [Leadership::default(), Leadership { term: Term(9), leader: Some(NodeId(4)) }] {
+            assert_eq!(leadership(&text_of(newest)), Some(newest));
+        }
+        for text in ["", "term 1 leader 2", "term 1 leader 0\n", "term 0 leader 1\n", "term x leader 1\n", "{}\n"] {
+            assert_eq!(leadership(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_folder_has_one_node() {
+        let place = tempfile::tempdir().expect("a folder");
+        let shared = place.path().join("shared");
+        let _first = open(&shared).expect("free");
+        assert!(matches!(open(&shared), Err(OpenError::Taken(_))));
+    }
+
+    /// Who waits for a sync gets one that began after it asked.
+    #[tokio::test]
+    async fn syncs_are_shared_but_never_too_early() {
+        let syncs = Arc::new(Syncs::default());
+        let (release, gate) = tokio::sync::oneshot::channel::<()>();
+        let first = tokio::spawn({
+            let syncs = syncs.clone();
+            async move {
+                let slow = async move {
+                    let _ = gate.await;
+                    Ok(())
+                };
+                syncs.after_now(slow).await
+            }
+        });
+        tokio::task::yield_now().await;
+        // These came while the first was under way, which may have missed what they did: one of them syncs again.
+        let more = Arc::new(AtomicU64::new(0));
+        let later: Vec<_> = (0..10)
+            .map(|_| {
+                let (syncs, more) = (syncs.clone(), more.clone());
+                tokio::spawn(async move {
+                    syncs
+                        .after_now(async {
+                            more.fetch_add(1, SeqCst);
+                            Ok(())
+                        })
+                        .await
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        release.send(()).expect("awaited");
+        first.await.expect("no panic").expect("synced");
+        for task in later {
+            task.await.expect("no panic").expect("synced");
+        }
+        assert_eq!(more.load(SeqCst), 1);
+    }
+}
