@@ -9,14 +9,41 @@ use omb_core::report::context;
 #[derive(Debug, Parser)]
 #[command(name = "omb", version, propagate_version = true, max_term_width = 100)]
 pub(crate) struct Flags {
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How much is logged.
+#[derive(Debug, Args)]
+pub(crate) struct Verbosity {
     /// Log only warnings and errors.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
     /// Log more: -v also what the Kafka client says, -vv everything. (RUST_LOG, where set, decides instead.)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
-    #[command(subcommand)]
-    pub(crate) command: Command,
+}
+
+/// The program `cloud-p2p`: one peer of a cluster (omb node).
+#[derive(Debug, Parser)]
+#[command(name = "cloud-p2p", version, max_term_width = 100)]
+pub(crate) struct CloudP2p {
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
+    #[command(flatten)]
+    pub(crate) node: Node,
+}
+
+/// The program `client`: talks to a cluster (omb client).
+#[derive(Debug, Parser)]
+#[command(name = "client", version, max_term_width = 100)]
+pub(crate) struct ClientProgram {
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
+    #[command(flatten)]
+    pub(crate) client: Client,
 }
 
 #[derive(Debug, Subcommand)]
@@ -31,6 +58,12 @@ pub(crate) enum Command {
     Report(Report),
     /// Run the embedded broker by itself, for any Kafka client.
     Broker(Broker),
+    /// Be one peer of a cluster: elect a leader, take uploads, spread them by load. Also called cloud-p2p.
+    Node(Node),
+    /// Talk to a cluster; without a command, at a prompt.
+    Client(Client),
+    /// Test how evenly a cluster spreads uploads; exit code 0 or 1.
+    Stress(Stress),
 }
 
 /// What `run` and `check` take.
@@ -246,6 +279,121 @@ pub(crate) struct Broker {
     pub(crate) capacity: Option<u64>,
 }
 
+/// Where the cluster is described.
+#[derive(Debug, Args)]
+pub(crate) struct Cluster {
+    /// The cluster file, the same on every machine: {"peers": [{"id": 1, "address": "192.168.1.100:7001"}, ..],
+    /// "shared_dir": "./shared_images"}.
+    #[arg(long, value_name = "FILE", env = "CONFIG_FILE", default_value = "./config.json")]
+    pub(crate) config: PathBuf,
+    /// The peers, instead of those in the cluster file: 1=HOST:PORT,2=HOST:PORT,..; there need be no file then.
+    #[arg(long, value_name = "LIST", env = "PEERS")]
+    pub(crate) peers: Option<String>,
+}
+
+/// What `node` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Node {
+    /// Which of the peers this node is.
+    #[arg(long, value_name = "ID", env = "NODE_ID")]
+    pub(crate) id: Option<String>,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    /// Folder for uploads, instead of that in the cluster file.
+    #[arg(long, value_name = "FOLDER", env = "SHARED_DIR")]
+    pub(crate) shared_dir: Option<PathBuf>,
+    /// Where to listen, instead of at this node's address in the cluster file: HOST:PORT, HOST, or 0.0.0.0 for all
+    /// addresses of this machine.
+    #[arg(long, value_name = "ADDRESS", env = "BIND")]
+    pub(crate) bind: Option<String>,
+    /// Folder for this node's term and for uploads in the making, on the file system of the folder for uploads.
+    /// Default: .NAME.node-ID beside it.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Port of the metrics for Prometheus, at the address listened on; 0 for any free one. Default: none.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) stats_port: Option<u16>,
+    /// File to which everything logged is appended, too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log_file: Option<PathBuf>,
+}
+
+/// What `client` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Client {
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    /// Longest time for each request, retries included: 500ms, 30s, 2m; a number alone is seconds.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration, global = true)]
+    pub(crate) timeout: Duration,
+    #[command(subcommand)]
+    pub(crate) command: Option<ClientCommand>,
+}
+
+/// What a client can ask for.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum ClientCommand {
+    /// Who leads, who is alive, and what each node has got.
+    Status,
+    /// The peers, and which of them answer.
+    Discover,
+    /// Upload files.
+    Put(Put),
+    /// Fetch an upload by its name, as `put` and `list` tell it.
+    Get(Get),
+    /// All uploads, and where they lie.
+    List,
+}
+
+/// What `put` takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Put {
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Whose they are. Default: the user of this machine.
+    #[arg(long, value_name = "NAME", env = "USER", default_value = "anonymous")]
+    pub(crate) user: String,
+}
+
+/// What `get` takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Get {
+    /// The upload.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Where to put it; `-` for stdout. Default: its name, in the current folder. Nothing is ever overwritten.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// What `stress` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Stress {
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    /// Clients that upload at the same time.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) clients: u32,
+    /// Uploads of each client, one after another.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) requests: u32,
+    /// Size of the test image: 16KiB, 1MiB.
+    #[arg(long, value_name = "SIZE", default_value = "16KiB", value_parser = image_size, conflicts_with = "file")]
+    pub(crate) size: u64,
+    /// A file to upload instead of a test image.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Longest time for each upload, retries included.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// [`bytes`] that an image can have.
+fn image_size(text: &str) -> Result<u64, String> {
+    bytes(text)
+        .and_then(|bytes| if bytes < 64 { Err("an image takes at least 64 bytes".to_owned()) } else { Ok(bytes) })
+}
+
 /// A [`size`] that our protocol allows.
 fn body_limit(text: &str) -> Result<usize, String> {
     let most = omb_core::protocol::BODY_MAX;
@@ -254,7 +402,7 @@ fn body_limit(text: &str) -> Result<usize, String> {
 }
 
 /// `512MiB`, `4GiB`, `1000000`: bytes, with an optional binary unit.
-fn size(text: &str) -> Result<u64, String> {
+fn bytes(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let factor = match text[digits..].trim() {
         "" | "B" => Some(1),
@@ -264,11 +412,12 @@ fn size(text: &str) -> Result<u64, String> {
         _ => None,
     };
     let bytes = factor.and_then(|factor: u64| text[..digits].parse::<u64>().ok()?.checked_mul(factor));
-    match bytes {
-        Some(bytes) if bytes >= 1 << 20 => Ok(bytes),
-        Some(_) => Err("at least 1MiB".to_owned()),
-        None => Err("a whole number and a unit are wanted: 512MiB, 4GiB".to_owned()),
-    }
+    bytes.ok_or_else(|| "a whole number and a unit are wanted: 512MiB, 4GiB".to_owned())
+}
+
+/// [`bytes`] that a broker, or a request, needs at least.
+fn size(text: &str) -> Result<u64, String> {
+    bytes(text).and_then(|bytes| if bytes < 1 << 20 { Err("at least 1MiB".to_owned()) } else { Ok(bytes) })
 }
 
 /// `500ms`, `30s`, `2m`, `1h`; a number alone is seconds.

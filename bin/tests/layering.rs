@@ -83,6 +83,7 @@ const TOP_LEVEL: &[&str] = &[
     "sim-tests",
     "start_worker.sh",
     "stress_test_multi_machine.sh",
+    "stress_test_multi_machine.sh",
 ];
 
 /// The product's dependency graph holds no simulator.

@@ -78,7 +78,7 @@ pub(crate) fn workers(flags: &flags::Run) -> Result<Vec<Address>, Vec<String>> {
     workers.filter(|_| mistakes.is_empty()).ok_or(mistakes)
 }
 
-fn text_of(path: &Path) -> Result<String, String> {
+pub(super) fn text_of(path: &Path) -> Result<String, String> {
     let bytes = bytes_of(path, FILE_MAX)?;
     String::from_utf8(bytes).map_err(|_| format!("{}: not a text file (it is not UTF-8)", path.display()))
 }

@@ -69,6 +69,10 @@ pub enum Failure {
     /// It may have been performed all the same.
     #[error("{0}")]
     BrokenOff(String),
+    /// The client's own side failed: what it uploads cannot be read, or where a fetched upload goes cannot be written.
+    /// Another try would fare no better.
+    #[error("{0}")]
+    Own(String),
 }
 
 /// What a client wants done.
@@ -98,8 +102,10 @@ pub struct GaveUp {
     pub last: String,
     /// Whether it may have been performed, so that only a retry under the same id tells.
     pub unknown: bool,
-    /// Whether a node refused it for good; trying longer would not have helped.
+    /// Whether a node, or the client's own side, refused it for good; trying longer would not have helped.
     pub refused: bool,
+    /// Whether any node was reached.
+    pub reached: bool,
 }
 
 impl fmt::Display for GaveUp {
@@ -133,6 +139,7 @@ pub struct Client {
     number: u64,
     state: State,
     unknown: bool,
+    reached: bool,
     last: String,
     outputs: VecDeque<Output>,
 }
@@ -167,6 +174,7 @@ impl Client {
             number: 0,
             state: State::Finished,
             unknown: false,
+            reached: false,
             last: String::new(),
             outputs: VecDeque::new(),
         };
@@ -188,6 +196,7 @@ impl Client {
     }
 
     fn on_reply(&mut self, now: Instant, number: u64, reply: Reply) {
+        self.reached = true;
         let State::Trying { node, .. } = self.state else {
             // A late yes is a yes.
             if self.state != State::Finished && matches!(reply, Reply::Stored { .. }) {
@@ -224,9 +233,17 @@ impl Client {
         if number != self.number {
             return;
         }
-        if let (Failure::BrokenOff(_), Request::Put(put)) = (failure, &mut self.request) {
-            put.again = true;
-            self.unknown = true;
+        self.reached |= !matches!(failure, Failure::NotSent(_));
+        match (failure, &mut self.request) {
+            (Failure::Own(why), _) => {
+                self.last.clone_from(why);
+                return self.give_up(true);
+            }
+            (Failure::BrokenOff(_), Request::Put(put)) => {
+                put.again = true;
+                self.unknown = true;
+            }
+            _ => {}
         }
         if self.round < self.nodes.len() {
             // Another node may do at once.
@@ -256,7 +273,8 @@ impl Client {
     }
 
     fn give_up(&mut self, refused: bool) {
-        let gave_up = GaveUp { tries: self.number, last: self.last.clone(), unknown: self.unknown, refused };
+        let (tries, last) = (self.number, self.last.clone());
+        let gave_up = GaveUp { tries, last, unknown: self.unknown, refused, reached: self.reached };
         self.finish(Err(gave_up));
     }
 

@@ -25,6 +25,7 @@ pub mod periods;
 mod phase;
 pub mod quantity;
 pub mod record;
+pub mod stress;
 pub(crate) mod sums;
 pub mod table;
 pub mod verdict;

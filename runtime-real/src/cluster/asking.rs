@@ -125,26 +125,27 @@ async fn attempt<T: Transport, C: Cargo>(
     let broken = |error: io::Error| Failure::BrokenOff(error.to_string());
     let opening = timeout(limits.connect, open(transport, node, to)).await;
     let mut stream = opening.map_err(|error| unsent(error.into()))?.map_err(unsent)?;
-    let asked = async |stream: &mut T::Stream| {
-        timeout(limits.idle, wire::write_frame(stream, request)).await??;
-        match timeout(limits.reply, word(stream)).await?? {
-            Word::Reply(reply) => return Ok(reply),
-            Word::Go => {}
-        }
-        if let Request::Put(put) = request {
-            let mut source = cargo.source().await?;
-            copy(&mut source, stream, put.bytes, limits).await?;
-        }
-        match timeout(limits.reply, word(stream)).await?? {
-            Word::Reply(reply) => Ok(reply),
-            Word::Go => Err(wire::invalid("it asks for the body twice")),
-        }
-    };
-    let reply: Reply = asked(&mut stream).await.map_err(broken)?;
+    let own = |error: io::Error| Failure::Own(error.to_string());
+    let reply = async |stream: &mut T::Stream| timeout(limits.reply, word(stream)).await?;
+    let sent = timeout(limits.idle, wire::write_frame(&mut stream, request)).await;
+    sent.map_err(|error| broken(error.into()))?.map_err(broken)?;
+    let mut answer = reply(&mut stream).await.map_err(broken)?;
+    if let (Word::Go, Request::Put(put)) = (&answer, request) {
+        let mut source = cargo.source().await.map_err(own)?;
+        copy(&mut source, &mut stream, put.bytes, limits).await.map_err(|failed| match failed {
+            Side::From(error) => own(error),
+            Side::To(error) => broken(error),
+        })?;
+        answer = reply(&mut stream).await.map_err(broken)?;
+    }
+    let Word::Reply(reply) = answer else { return Err(broken(wire::invalid("it asks for the body twice"))) };
     if let Reply::Body(stored) = &reply {
-        let mut sink = cargo.sink(stored).await.map_err(broken)?;
-        let digest = copy(&mut stream, &mut sink, stored.bytes, limits).await.map_err(broken)?;
-        sink.shutdown().await.map_err(broken)?;
+        let mut sink = cargo.sink(stored).await.map_err(own)?;
+        let digest = copy(&mut stream, &mut sink, stored.bytes, limits).await.map_err(|failed| match failed {
+            Side::From(error) => broken(error),
+            Side::To(error) => own(error),
+        })?;
+        sink.shutdown().await.map_err(own)?;
         if digest.finish() != stored.name.digest {
             return Err(Failure::BrokenOff("what came is not what was stored".to_owned()));
         }
@@ -152,24 +153,34 @@ async fn attempt<T: Transport, C: Cargo>(
     Ok(reply)
 }
 
+/// Which end of a copy failed.
+enum Side {
+    From(io::Error),
+    To(io::Error),
+}
+
 async fn copy(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     bytes: u64,
     limits: Limits,
-) -> io::Result<Hashing> {
+) -> Result<Hashing, Side> {
+    let late = |elapsed: tokio::time::error::Elapsed| io::Error::from(elapsed);
     let mut buffer = vec![0; usize::try_from(bytes).map_or(CHUNK, |bytes| bytes.min(CHUNK))];
     let (mut left, mut hashing) = (bytes, Hashing::default());
     while left > 0 {
         let most = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        let count = timeout(limits.idle, from.read(&mut buffer[..most])).await??;
+        let read = timeout(limits.idle, from.read(&mut buffer[..most])).await;
+        let count = read.map_err(late).flatten().map_err(Side::From)?;
         if count == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{left} bytes are missing")));
+            let missing = format!("{left} of {bytes} bytes are missing");
+            return Err(Side::From(io::Error::new(io::ErrorKind::UnexpectedEof, missing)));
         }
         hashing.update(&buffer[..count]);
-        timeout(limits.idle, to.write_all(&buffer[..count])).await??;
+        let written = timeout(limits.idle, to.write_all(&buffer[..count])).await;
+        written.map_err(late).flatten().map_err(Side::To)?;
         left -= count as u64;
     }
-    timeout(limits.idle, to.flush()).await??;
+    timeout(limits.idle, to.flush()).await.map_err(late).flatten().map_err(Side::To)?;
     Ok(hashing)
 }

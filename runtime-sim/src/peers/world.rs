@@ -471,7 +471,7 @@ async fn upload(
     let reply = ask(process, cast, Request::Put(put), body, seed, nodes).await?;
     let Reply::Stored { node, stored } = reply else {
         let last = format!("answered by {reply:?}");
-        return Err(GaveUp { tries: 0, last, unknown: false, refused: true });
+        return Err(GaveUp { tries: 0, last, unknown: false, refused: true, reached: false });
     };
     let mut facts = cast.facts();
     let at = facts.at;

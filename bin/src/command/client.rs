@@ -1,0 +1,478 @@
+//! `omb client`, also called `client`: talks to a cluster, one command at a time or at a prompt.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    pin::Pin,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use omb_core::{
+    client::{GaveUp, Patience},
+    config::cluster::ClusterConfig,
+    node::message::{self, Reply, Request},
+    peer::{Digest, Hashing, User},
+    report::quantity,
+    store::{Name, Stored},
+};
+use omb_runtime_real::{
+    clock::Clock,
+    cluster::{Limits, asking},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::cluster::{Ways, random_id, random_seed, read};
+use crate::{
+    exit::{self, Ended},
+    flags::{self, ClientCommand},
+};
+
+/// Asks a cluster.
+pub(crate) fn client(flags: &flags::Client) -> ExitCode {
+    let session = match Session::new(flags) {
+        Ok(session) => session,
+        Err(mistake) => {
+            tracing::error!("{mistake}");
+            return exit::USAGE.into();
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("the system gives no thread: {error}");
+            return Ended::Failed.into();
+        }
+    };
+    match &flags.command {
+        Some(command) => match runtime.block_on(session.perform(command)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(code) => code,
+        },
+        None => prompt(&runtime, &session),
+    }
+}
+
+/// What is typed at the prompt.
+#[derive(Debug, Parser)]
+#[command(name = "", no_binary_name = true, disable_help_flag = true, disable_version_flag = true)]
+struct Typed {
+    #[command(subcommand)]
+    command: ClientCommand,
+}
+
+/// Reads commands until there are no more.
+fn prompt(runtime: &tokio::runtime::Runtime, session: &Session) -> ExitCode {
+    let mut editor = match rustyline::DefaultEditor::new() {
+        Ok(editor) => editor,
+        Err(error) => {
+            tracing::error!("cannot read from this terminal: {error}");
+            return Ended::Failed.into();
+        }
+    };
+    let history = std::env::var_os("HOME").map(|home| Path::new(&home).join(".omb_client_history"));
+    if let Some(history) = &history {
+        // The first time there is none.
+        let _ = editor.load_history(history);
+    }
+    println!(
+        "A cluster of {} nodes. Commands: status, discover, put FILE.., get NAME, list, help, quit.",
+        session.size()
+    );
+    loop {
+        let line = match editor.readline("omb> ") {
+            Ok(line) => line,
+            Err(rustyline::error::ReadlineError::Interrupted) => continue,
+            // End of input.
+            Err(_) => break,
+        };
+        let Some(words) = shlex::split(&line) else {
+            eprintln!("a quote is not closed");
+            continue;
+        };
+        match words.first().map(String::as_str) {
+            None => continue,
+            Some("quit" | "exit") => break,
+            Some(_) => {}
+        }
+        let _ = editor.add_history_entry(&line);
+        match Typed::try_parse_from(words) {
+            // Its outcome was told, and the next command may fare better.
+            Ok(typed) => _ = runtime.block_on(session.perform(&typed.command)),
+            Err(error) => _ = error.print(),
+        }
+    }
+    if let Some(history) = &history
+        && let Err(error) = editor.save_history(history)
+    {
+        tracing::warn!("{}: the history cannot be kept: {error}", history.display());
+    }
+    ExitCode::SUCCESS
+}
+
+/// A client of one cluster.
+struct Session {
+    config: ClusterConfig,
+    ways: Ways,
+    patience: Patience,
+    limits: Limits,
+}
+
+impl Session {
+    fn new(flags: &flags::Client) -> Result<Self, String> {
+        let config = read(&flags.cluster)?;
+        let ways = Ways::new(&config)?;
+        // A large upload may take long; that it goes on is seen by its bytes.
+        let patience = Patience { deadline: flags.timeout, try_max: flags.timeout, ..Patience::default() };
+        Ok(Self { config, ways, patience, limits: Limits::default() })
+    }
+
+    fn size(&self) -> usize {
+        self.config.peers.ids().len()
+    }
+
+    async fn perform(&self, command: &ClientCommand) -> Result<(), ExitCode> {
+        match command {
+            ClientCommand::Status => self.status().await,
+            ClientCommand::Discover => self.discover().await,
+            ClientCommand::Put(put) => self.put(put).await,
+            ClientCommand::Get(get) => self.get(get).await,
+            ClientCommand::List => self.list().await,
+        }
+    }
+
+    async fn ask<C: asking::Cargo>(&self, request: Request, cargo: C) -> Result<Reply, ExitCode> {
+        let seed = random_seed().map_err(|mistake| failed(&mistake))?;
+        let (transport, addresses) = (self.ways.transport.clone(), self.ways.addresses.clone());
+        let bounds = (self.patience, self.limits, seed);
+        let told = |line| tracing::debug!("{line}");
+        asking::ask(transport, addresses, request, cargo, bounds, told, &Clock).await.map_err(|gave_up| gone(&gave_up))
+    }
+
+    async fn status(&self) -> Result<(), ExitCode> {
+        let reply = self.ask(Request::Status, Nothing).await?;
+        let Reply::Status { leader, policy, nodes, missing } = reply else { return Err(unexpected(&reply)) };
+        match leader {
+            Some(leader) => println!("Leader: {leader}"),
+            None => println!("Leader: none yet"),
+        }
+        println!("Policy: {policy}");
+        for node in nodes {
+            println!("  {}: {} requests, {} stored, {} bytes", node.node, node.assigned, node.stored, node.bytes);
+        }
+        for node in missing {
+            println!("  {node}: no answer");
+        }
+        Ok(())
+    }
+
+    /// Tries all nodes at once, as a user would one by one with `nc`.
+    async fn discover(&self) -> Result<(), ExitCode> {
+        let mut tries = Vec::new();
+        for (node, address) in &self.ways.addresses {
+            let (node, address, transport) = (*node, address.clone(), self.ways.transport.clone());
+            let connect = self.limits.connect;
+            let attempt = tokio::spawn(async move {
+                let began = std::time::Instant::now();
+                let opened = tokio::time::timeout(connect, asking::open(&transport, node, &address)).await;
+                (opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())), began.elapsed())
+            });
+            tries.push((node, attempt));
+        }
+        let mut answered = false;
+        let mut lines = Vec::new();
+        for (node, attempt) in tries {
+            let address = self.config.peers.address(node).unwrap_or_default();
+            let (opened, took) = attempt.await.map_err(|error| failed(&error.to_string()))?;
+            lines.push(match opened {
+                Ok(_) => {
+                    answered = true;
+                    format!("  Node {}: {address} answers ({:.1} ms)", node.0, took.as_secs_f64() * 1e3)
+                }
+                Err(error) => format!("  Node {}: {address} does not answer: {}", node.0, in_words(&error)),
+            });
+        }
+        if answered {
+            let reply = self.ask(Request::Discover, Nothing).await?;
+            let Reply::Discovered { leader, .. } = reply else { return Err(unexpected(&reply)) };
+            match leader {
+                Some(leader) => println!("Leader: {leader}"),
+                None => println!("Leader: none yet"),
+            }
+        }
+        println!("Peers ({}):", self.config.peers.digest().short());
+        lines.iter().for_each(|line| println!("{line}"));
+        if answered { Ok(()) } else { Err(Ended::Unavailable.into()) }
+    }
+
+    async fn put(&self, put: &flags::Put) -> Result<(), ExitCode> {
+        let user = User::try_from(put.user.clone()).map_err(|error| usage(&format!("--user: {error}")))?;
+        let mut worst = Ok(());
+        for path in &put.files {
+            if let Err(code) = self.put_one(path, &user).await {
+                worst = Err(code);
+            }
+        }
+        worst
+    }
+
+    async fn put_one(&self, path: &Path, user: &User) -> Result<(), ExitCode> {
+        let shown = path.display();
+        let metadata = fs::metadata(path).map_err(|error| usage(&format!("{shown}: cannot read it: {error}")))?;
+        if !metadata.is_file() {
+            return Err(usage(&format!("{shown}: not a plain file")));
+        }
+        let id = random_id().map_err(|mistake| failed(&mistake))?;
+        let bytes = metadata.len();
+        let upload =
+            Upload { path: path.to_owned(), bytes, bar: bar(&shown.to_string(), bytes), digest: Arc::default() };
+        let put = message::Put { id, user: user.clone(), bytes, again: false, excluded: Default::default() };
+        let outcome = self.ask(Request::Put(put), upload.clone()).await;
+        upload.bar.finish_and_clear();
+        let reply = outcome.inspect_err(|_| tracing::error!("{shown}: not stored"))?;
+        let Reply::Stored { node, stored } = reply else { return Err(unexpected(&reply)) };
+        if let Some(digest) = upload.digest()
+            && digest != stored.name.digest
+        {
+            return Err(failed(&format!(
+                "{shown}: node {} stored other bytes: {} instead of {digest}",
+                node.0, stored.name.digest
+            )));
+        }
+        println!("{shown}: stored by node {} as {} ({})", node.0, stored.name, quantity::bytes(stored.bytes));
+        Ok(())
+    }
+
+    async fn get(&self, get: &flags::Get) -> Result<(), ExitCode> {
+        let name: Name = get.name.parse().map_err(|error| usage(&format!("{error}")))?;
+        let target = get.output.clone().unwrap_or_else(|| PathBuf::from(name.to_string()));
+        let to_stdout = target.as_os_str() == "-";
+        if !to_stdout && target.exists() {
+            return Err(usage(&format!("{} exists already, and nothing is ever overwritten", target.display())));
+        }
+        // Whole or not at all: what is fetched gets its name when all of it is there.
+        let part = PathBuf::from(format!("{}.part", target.display()));
+        let download = Download { part: (!to_stdout).then(|| part.clone()), bar: bar(&get.name, 0) };
+        let outcome = self.ask(Request::Get { name, here: false }, download.clone()).await;
+        download.bar.finish_and_clear();
+        let told = match outcome {
+            Ok(Reply::Body(stored)) if to_stdout => Ok(stored),
+            Ok(Reply::Body(stored)) => fs::hard_link(&part, &target)
+                .map(|()| stored)
+                .map_err(|error| failed(&format!("{}: cannot be made: {error}", target.display()))),
+            Ok(Reply::NotFound) => Err(failed(&format!("{name}: no node that can be reached holds it"))),
+            Ok(other) => Err(unexpected(&other)),
+            Err(code) => Err(code),
+        };
+        let _ = fs::remove_file(&part);
+        let stored = told?;
+        if !to_stdout {
+            println!("{}: fetched ({})", target.display(), quantity::bytes(stored.bytes));
+        }
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<(), ExitCode> {
+        let reply = self.ask(Request::List, Nothing).await?;
+        let Reply::Listing { uploads, copies, missing } = reply else { return Err(unexpected(&reply)) };
+        for (node, stored) in &uploads {
+            println!("{}  node {}  {}", stored.name, node.0, quantity::bytes(stored.bytes));
+        }
+        println!("{} uploads, {copies} of them on more than one node", uploads.len());
+        for node in missing {
+            println!("node {} did not answer: what it holds is not listed", node.0);
+        }
+        Ok(())
+    }
+}
+
+/// What an error of a connection means to people.
+fn in_words(error: &io::Error) -> String {
+    let cure = match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "connection refused: nobody listens there; is the node running, and is the address that of config.json?"
+        }
+        io::ErrorKind::TimedOut => "no answer: is the machine up, and does a firewall let the port through?",
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            "there is no way to that machine: is it on the same network?"
+        }
+        _ => return error.to_string(),
+    };
+    cure.to_owned()
+}
+
+fn usage(mistake: &str) -> ExitCode {
+    tracing::error!("{mistake}");
+    exit::USAGE.into()
+}
+
+fn failed(mistake: &str) -> ExitCode {
+    tracing::error!("{mistake}");
+    Ended::Failed.into()
+}
+
+fn gone(gave_up: &GaveUp) -> ExitCode {
+    tracing::error!("{gave_up}");
+    if gave_up.reached { Ended::Failed.into() } else { Ended::Unavailable.into() }
+}
+
+fn unexpected(reply: &Reply) -> ExitCode {
+    failed(&format!("a node answered something else than was asked: {reply:?}"))
+}
+
+/// A bar for a body, on a terminal.
+fn bar(name: &str, bytes: u64) -> ProgressBar {
+    let template = "{prefix:>24} [{bar:24}] {bytes}/{total_bytes} {bytes_per_sec}";
+    let style = ProgressStyle::with_template(template).expect("the template is sound").progress_chars("=> ");
+    let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr()).with_style(style);
+    let tail: String = name.chars().rev().take(24).collect::<Vec<_>>().into_iter().rev().collect();
+    bar.set_prefix(tail);
+    bar
+}
+
+/// No body, either way.
+#[derive(Clone, Copy)]
+struct Nothing;
+
+impl asking::Cargo for Nothing {
+    type Source = tokio::io::Empty;
+    type Sink = tokio::io::Sink;
+
+    async fn source(&self) -> io::Result<tokio::io::Empty> {
+        Ok(tokio::io::empty())
+    }
+
+    async fn sink(&self, _: &Stored) -> io::Result<tokio::io::Sink> {
+        Ok(tokio::io::sink())
+    }
+}
+
+/// A file that is uploaded.
+#[derive(Clone)]
+struct Upload {
+    path: PathBuf,
+    bytes: u64,
+    bar: ProgressBar,
+    /// Of the whole file, once it was read to its end.
+    digest: Arc<Mutex<Option<Digest>>>,
+}
+
+impl Upload {
+    fn digest(&self) -> Option<Digest> {
+        *self.digest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl asking::Cargo for Upload {
+    type Source = Sending;
+    type Sink = tokio::io::Sink;
+
+    async fn source(&self) -> io::Result<Sending> {
+        let told = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display()));
+        let file = tokio::fs::File::open(&self.path).await.map_err(told)?;
+        self.bar.set_position(0);
+        Ok(Sending { file, left: self.bytes, hashing: Some(Hashing::default()), upload: self.clone() })
+    }
+
+    async fn sink(&self, _: &Stored) -> io::Result<tokio::io::Sink> {
+        Ok(tokio::io::sink())
+    }
+}
+
+/// A file that is being read, hashed and shown.
+struct Sending {
+    file: tokio::fs::File,
+    left: u64,
+    hashing: Option<Hashing>,
+    upload: Upload,
+}
+
+impl AsyncRead for Sending {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = into.filled().len();
+        ready!(Pin::new(&mut this.file).poll_read(context, into))?;
+        let read = &into.filled()[before..];
+        this.left = this.left.saturating_sub(read.len() as u64);
+        this.upload.bar.inc(read.len() as u64);
+        if let Some(hashing) = &mut this.hashing {
+            hashing.update(read);
+        }
+        if this.left == 0 {
+            let digest = this.hashing.take().map(Hashing::finish);
+            let mut slot = this.upload.digest.lock().unwrap_or_else(PoisonError::into_inner);
+            *slot = digest.or(*slot);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A file that is fetched, or stdout.
+#[derive(Clone)]
+struct Download {
+    part: Option<PathBuf>,
+    bar: ProgressBar,
+}
+
+impl asking::Cargo for Download {
+    type Source = tokio::io::Empty;
+    type Sink = Receiving;
+
+    async fn source(&self) -> io::Result<tokio::io::Empty> {
+        Ok(tokio::io::empty())
+    }
+
+    async fn sink(&self, stored: &Stored) -> io::Result<Receiving> {
+        self.bar.set_length(stored.bytes);
+        self.bar.set_position(0);
+        let to = match &self.part {
+            Some(part) => {
+                let file = tokio::fs::File::create(part).await;
+                Sink::File(file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", part.display())))?)
+            }
+            None => Sink::Stdout(tokio::io::stdout()),
+        };
+        Ok(Receiving { to, bar: self.bar.clone() })
+    }
+}
+
+enum Sink {
+    File(tokio::fs::File),
+    Stdout(tokio::io::Stdout),
+}
+
+/// What comes, on its way to its place.
+struct Receiving {
+    to: Sink,
+    bar: ProgressBar,
+}
+
+impl Receiving {
+    fn to(&mut self) -> Pin<&mut (dyn AsyncWrite + Send + Unpin)> {
+        match &mut self.to {
+            Sink::File(file) => Pin::new(file),
+            Sink::Stdout(stdout) => Pin::new(stdout),
+        }
+    }
+}
+
+impl AsyncWrite for Receiving {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(self.to().poll_write(context, bytes));
+        if let Ok(count) = written {
+            self.bar.inc(count as u64);
+        }
+        Poll::Ready(written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.to().poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.to().poll_shutdown(context)
+    }
+}

@@ -1,0 +1,69 @@
+//! What node, client and stress test have in common: the cluster file, and ways to its nodes.
+
+use std::{collections::BTreeMap, path::Path};
+
+use omb_core::{
+    config::cluster::{self, ClusterConfig},
+    peer::{NodeId, RequestId},
+    seed::Seed,
+};
+use omb_runtime_real::{cluster::address, fleet::Address, net::Transport};
+
+use super::input;
+use crate::flags;
+
+/// Reads the cluster file, and `PEERS`, which takes precedence. All mistakes are told at once.
+pub(super) fn read(flags: &flags::Cluster) -> Result<ClusterConfig, String> {
+    let peers = flags.peers.as_deref().map(|text| cluster::parse_peers(text).map_err(|errors| errors.to_string()));
+    let peers = peers.transpose()?;
+    let file = match (&peers, input::text_of(&flags.config)) {
+        (Some(peers), Err(_)) if !flags.config.exists() => return Ok(ClusterConfig::new(peers.clone())),
+        (_, Ok(text)) => text,
+        (_, Err(mistake)) => return Err(missing(&flags.config, mistake)),
+    };
+    let parsed = cluster::parse(&flags.config.display().to_string(), &file).map_err(|errors| errors.to_string())?;
+    parsed.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let mut config = parsed.value;
+    config.peers = peers.unwrap_or(config.peers);
+    Ok(config)
+}
+
+fn missing(config: &Path, mistake: String) -> String {
+    if config.exists() {
+        return mistake;
+    }
+    format!(
+        "{mistake}; write the cluster file there, the same on every machine: {{\"peers\": [{{\"id\": 1, \"address\": \
+         \"192.168.1.100:7001\"}}, ..]}}, or name another one by --config or CONFIG_FILE"
+    )
+}
+
+/// Where the nodes are, and how to get there.
+pub(super) struct Ways {
+    pub(super) addresses: BTreeMap<NodeId, Address>,
+    pub(super) transport: Transport,
+}
+
+impl Ways {
+    pub(super) fn new(config: &ClusterConfig) -> Result<Self, String> {
+        let tls = config.tls.as_ref();
+        let addresses =
+            config.peers.iter().filter_map(|(id, text)| Some((id, address(text, tls.is_some())?))).collect();
+        Ok(Self { addresses, transport: Transport::new(tls.map(|tls| tls.ca.as_path()))? })
+    }
+}
+
+/// A number that nobody else draws, or can guess.
+fn random<const N: usize>() -> Result<[u8; N], String> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| format!("the system gives no random number: {error}"))?;
+    Ok(bytes)
+}
+
+pub(super) fn random_id() -> Result<RequestId, String> {
+    random().map(u128::from_le_bytes).map(RequestId)
+}
+
+pub(super) fn random_seed() -> Result<Seed, String> {
+    random().map(u64::from_le_bytes).map(Seed)
+}

@@ -1,0 +1,159 @@
+//! `omb node`, also called `cloud-p2p`: one peer of a cluster.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, ToSocketAddrs as _},
+    process::ExitCode,
+};
+
+use omb_core::{
+    config::cluster::ClusterConfig,
+    node::{Node, Output},
+    peer::NodeId,
+    time::Instant,
+};
+use omb_runtime_real::{
+    clock::Clock,
+    cluster::{self, Limits, node::Identity},
+    disk::{Folders, OpenError},
+    net::{BindError, Listener},
+};
+
+use super::{
+    cluster::{Ways, random_seed, read},
+    run::Interrupts,
+};
+use crate::{
+    exit::{self, Ended},
+    flags,
+};
+
+/// Is one peer of a cluster until it is interrupted.
+pub(crate) fn node(flags: &flags::Node) -> ExitCode {
+    let (config, me) = match read(&flags.cluster).and_then(|config| {
+        let me = identify(flags.id.as_deref(), &config, &flags.cluster)?;
+        Ok((config, me))
+    }) {
+        Ok(read) => read,
+        Err(mistake) => {
+            tracing::error!("{mistake}");
+            return exit::USAGE.into();
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("the system gives no thread: {error}");
+            return Ended::Failed.into();
+        }
+    };
+    match runtime.block_on(serve(flags, me, config)) {
+        Ok(()) => {
+            // Uploads that are under way are left to their clients, who try again.
+            runtime.shutdown_background();
+            ExitCode::SUCCESS
+        }
+        Err(code) => code,
+    }
+}
+
+/// Which of the peers this is.
+fn identify(id: Option<&str>, config: &ClusterConfig, cluster: &flags::Cluster) -> Result<NodeId, String> {
+    let ids = config.peers.ids().map(|id| id.0.to_string()).collect::<Vec<_>>().join(", ");
+    let from = match cluster.peers {
+        Some(_) => "PEERS".to_owned(),
+        None => cluster.config.display().to_string(),
+    };
+    let Some(id) = id else {
+        return Err(format!("which node is this? Give NODE_ID=N or --id N; {from} has {ids}"));
+    };
+    let known = id.trim().parse().ok().map(NodeId).filter(|id| config.peers.address(*id).is_some());
+    known.ok_or_else(|| format!("NODE_ID (--id): found `{}`; {from} has {ids}", id.escape_debug()))
+}
+
+async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Result<(), ExitCode> {
+    let usage = |mistake: String| {
+        tracing::error!("{mistake}");
+        ExitCode::from(exit::USAGE)
+    };
+    let unavailable = |mistake: String| {
+        tracing::error!("{mistake}");
+        ExitCode::from(Ended::Unavailable)
+    };
+    if let Some(shared) = &flags.shared_dir {
+        config.shared_dir.clone_from(shared);
+    }
+    let Ways { transport, .. } = Ways::new(&config).map_err(usage)?;
+    let own = config.peers.address(me).unwrap_or_default().to_owned();
+    let address = listen_at(flags.bind.as_deref(), &own).map_err(unavailable)?;
+    let tls = config.tls.as_ref().map(|tls| (tls.cert.as_path(), tls.key.as_path()));
+    let listener = Listener::bind(address, tls).await.map_err(|error| match error {
+        BindError::Tls(mistake) => usage(mistake),
+        BindError::Address(error) => unavailable(refused(&error, me, address)),
+    })?;
+    let folders =
+        Folders::open(&config.shared_dir, flags.state_dir.as_deref(), me, config.durability).map_err(|error| {
+            match error {
+                OpenError::Unusable(mistake) | OpenError::Taken(mistake) => unavailable(mistake),
+            }
+        })?;
+    let mut interrupts = Interrupts::listen();
+    let id = me.0;
+    tracing::info!("[Node {id}] listening on {address}, one of {} peers ({})", config.peers.ids().len(), {
+        config.peers.digest().short()
+    });
+    tracing::info!("[Node {id}] stores uploads in {}", folders.shared().display());
+    let seed = random_seed().map_err(unavailable)?;
+    let identity = Identity { me, config, limits: Limits::default(), seed };
+    let mut log = Log;
+    let served = tokio::select! {
+        served = cluster::serve(listener, transport, folders, identity, &mut log, &Clock) => served,
+        () = interrupts.next() => Ok(()),
+    };
+    served.map_err(|error| unavailable(error.to_string()))?;
+    tracing::info!("[Node {id}] Shut down");
+    Ok(())
+}
+
+/// Where to listen: as asked for by `BIND`, or at the node's own address.
+fn listen_at(bind: Option<&str>, own: &str) -> Result<SocketAddr, String> {
+    let port = own.rsplit_once(':').map_or("", |(_, port)| port);
+    let (text, from) = match bind.map(str::trim) {
+        Some(bind) if bind.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()) => {
+            (format!("[{bind}]:{port}"), "BIND (--bind)")
+        }
+        Some(bind) if !bind.contains(':') => (format!("{bind}:{port}"), "BIND (--bind)"),
+        Some(bind) => (bind.to_owned(), "BIND (--bind)"),
+        None => (own.to_owned(), "the address of this node"),
+    };
+    let mut found = text.to_socket_addrs().map_err(|error| format!("{from}: `{text}` cannot be looked up: {error}"))?;
+    found.next().ok_or_else(|| format!("{from}: `{text}` stands for no address"))
+}
+
+fn refused(error: &io::Error, me: NodeId, address: SocketAddr) -> String {
+    let cure = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another process listens there: is this node running already, or is NODE_ID that of another one?"
+        }
+        io::ErrorKind::PermissionDenied => "this user may not listen on it: give the node a port above 1023",
+        io::ErrorKind::AddrNotAvailable => {
+            "it is no address of this machine: is NODE_ID that of another one? BIND=0.0.0.0 listens on all addresses, as \
+             is wanted behind a translation of addresses"
+        }
+        _ => "BIND gives another one",
+    };
+    format!("{me} cannot listen on {address}: {error}; {cure}")
+}
+
+/// Logs what goes on, in the guide's words.
+struct Log;
+
+impl cluster::Observer for Log {
+    fn wants(&mut self, output: &Output) {
+        if let Output::Told(line) = output {
+            tracing::info!("{line}");
+        }
+    }
+
+    fn look(&mut self, _: &Node, _: Instant) {}
+}

@@ -1,0 +1,366 @@
+//! `omb stress`: uploads from many clients at once, and a verdict on how evenly the cluster spread them.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use hdrhistogram::Histogram;
+use omb_core::{
+    client::{GaveUp, Patience},
+    node::message::{Put, Reply, Request},
+    peer::{Leadership, NodeId, RequestId, User},
+    report::stress::{self, Measured, Setup, Verdict},
+    seed::Seed,
+    store::Stored,
+};
+use omb_runtime_real::{
+    clock::{self, Clock},
+    cluster::{Limits, asking},
+};
+use tokio::task::JoinSet;
+
+use super::{
+    cluster::{Ways, random_id, random_seed, read},
+    input,
+    run::Interrupts,
+};
+use crate::{
+    exit::{self, Ended},
+    flags,
+};
+
+/// Largest file that is uploaded: it is held in memory, once for all clients.
+const FILE_MAX: u64 = 1 << 30;
+
+/// How long a cluster that has just been started is waited for.
+const READY_MAX: Duration = Duration::from_secs(10);
+
+const IMAGE: &str = "test_image.bin";
+
+/// Tests how evenly a cluster spreads uploads.
+pub(crate) fn stress(flags: &flags::Stress) -> ExitCode {
+    let prepared = read(&flags.cluster).and_then(|config| {
+        let ways = Ways::new(&config)?;
+        let (image, shown) = match &flags.file {
+            Some(path) => (input::bytes_of(path, FILE_MAX)?, path.display().to_string()),
+            None => (make_image(flags.size)?, IMAGE.to_owned()),
+        };
+        let screen = Screen::open()?;
+        let (clients, requests, image_bytes) = (flags.clients, flags.requests, image.len() as u64);
+        let setup = Setup { config, clients, requests, image: shown, image_bytes };
+        Ok((setup, ways, Arc::<[u8]>::from(image), screen))
+    });
+    let (setup, ways, image, mut screen) = match prepared {
+        Ok(prepared) => prepared,
+        Err(mistake) => {
+            tracing::error!("{mistake}");
+            return exit::USAGE.into();
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("the system gives no thread: {error}");
+            return Ended::Failed.into();
+        }
+    };
+    let patience = Patience { deadline: flags.timeout, ..Patience::default() };
+    let asker = Asker { ways: Arc::new(ways), patience, limits: Limits::default() };
+    runtime.block_on(async {
+        let mut interrupts = Interrupts::listen();
+        tokio::select! {
+            ended = test(&setup, &asker, &image, &mut screen) => ended.into(),
+            () = interrupts.next() => {
+                tracing::warn!("Interrupted: there is no verdict");
+                Ended::Interrupted.into()
+            }
+        }
+    })
+}
+
+async fn test(setup: &Setup, asker: &Asker, image: &Arc<[u8]>, screen: &mut Screen) -> Ended {
+    let leader = match leader(asker).await {
+        Ok(leader) => leader.map_or_else(|| "none yet".to_owned(), |leader| leader.to_string()),
+        Err(gave_up) => {
+            tracing::error!("the cluster cannot be reached: {gave_up}");
+            return Ended::Unavailable;
+        }
+    };
+    screen.show(&stress::opening(setup, &leader));
+    screen.show("\nRunning...\n");
+    let mut measured = upload(setup, asker, image, screen).await;
+    check(asker, &mut measured).await;
+    screen.show("\n");
+    screen.show(&stress::closing(setup, &measured));
+    screen.show(&format!("{}\n\n", stress::checked(&measured)));
+    let verdict = stress::verdict(setup, &measured);
+    screen.show(&stress::told(&verdict));
+    screen.show(&format!("\nDetails of each request: {}\n", screen.path.display()));
+    match verdict {
+        Verdict::Pass => Ended::Sound,
+        Verdict::Fail(_) => Ended::Failed,
+    }
+}
+
+/// Who leads, as soon as anybody does.
+async fn leader(asker: &Asker) -> Result<Option<Leadership>, GaveUp> {
+    let began = clock::now();
+    let asker = Asker { patience: Patience { deadline: READY_MAX, ..asker.patience }, ..asker.clone() };
+    loop {
+        match asker.ask(Request::Discover, Body::none()).await? {
+            Reply::Discovered { leader: None, .. } if clock::now().since(began) < READY_MAX => {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            Reply::Discovered { leader, .. } => return Ok(leader),
+            _ => return Ok(None),
+        }
+    }
+}
+
+/// One upload as its client saw it.
+struct Done {
+    client: u32,
+    number: u32,
+    id: RequestId,
+    took: Duration,
+    tries: u64,
+    outcome: Result<(NodeId, Stored), String>,
+}
+
+async fn upload(setup: &Setup, asker: &Asker, image: &Arc<[u8]>, screen: &mut Screen) -> Measured {
+    let user = User::try_from("stress-test".to_owned()).expect("the name is sound");
+    let (began, mut clients) = (clock::now(), JoinSet::new());
+    let (to_us, mut all) = tokio::sync::mpsc::unbounded_channel();
+    for client in 1..=setup.clients {
+        let (asker, image, user, to_us, requests) =
+            (asker.clone(), image.clone(), user.clone(), to_us.clone(), setup.requests);
+        clients.spawn(async move {
+            for number in 1..=requests {
+                let done = one(&asker, &image, &user, client, number).await;
+                if to_us.send(done).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    drop(to_us);
+    let mut measured = Measured {
+        took: Duration::ZERO,
+        latencies: Histogram::new(3).expect("three digits are allowed"),
+        acknowledged: BTreeMap::new(),
+        failed: Vec::new(),
+        retries: 0,
+        held: Vec::new(),
+        assigned: BTreeMap::new(),
+        missing: Default::default(),
+        explained: Vec::new(),
+    };
+    while let Some(done) = all.recv().await {
+        screen.note(&done);
+        measured.retries += done.tries.saturating_sub(1);
+        match done.outcome {
+            Ok(stored) => {
+                // It grows with what it is given; more than 584 years do not come.
+                let _ = measured.latencies.record(u64::try_from(done.took.as_nanos()).unwrap_or(u64::MAX));
+                measured.acknowledged.insert(done.id, stored);
+            }
+            Err(why) => measured.failed.push(format!("client {}, request {}: {why}", done.client, done.number)),
+        }
+        measured.took = clock::now().since(began);
+    }
+    measured
+}
+
+async fn one(asker: &Asker, image: &Arc<[u8]>, user: &User, client: u32, number: u32) -> Done {
+    let id = match random_id() {
+        Ok(id) => id,
+        Err(why) => {
+            let (id, took) = (RequestId(0), Duration::ZERO);
+            return Done { client, number, id, took, tries: 0, outcome: Err(why) };
+        }
+    };
+    let put = Put { id, user: user.clone(), bytes: image.len() as u64, again: false, excluded: Default::default() };
+    let began = clock::now();
+    let body = Body::of(image);
+    let answered = asker.ask(Request::Put(put), body.clone()).await;
+    let took = clock::now().since(began);
+    let tries = body.tries();
+    let outcome = match answered {
+        Ok(Reply::Stored { node, stored }) => Ok((node, stored)),
+        Ok(other) => Err(format!("answered by {other:?}")),
+        Err(gave_up) => Err(gave_up.to_string()),
+    };
+    Done { client, number, id, took, tries, outcome }
+}
+
+/// Asks the nodes what they hold and what they were given.
+async fn check(asker: &Asker, measured: &mut Measured) {
+    match asker.ask(Request::List, Body::none()).await {
+        Ok(Reply::Listing { uploads, missing, .. }) => {
+            measured.held =
+                uploads.into_iter().filter(|(_, stored)| measured.acknowledged.contains_key(&stored.name.id)).collect();
+            measured.missing.extend(missing);
+        }
+        Ok(other) => measured.failed.push(format!("the nodes' uploads could not be listed: {other:?}")),
+        Err(gave_up) => measured.failed.push(format!("the nodes' uploads could not be listed: {gave_up}")),
+    }
+    if let Ok(Reply::Status { nodes, missing, .. }) = asker.ask(Request::Status, Body::none()).await {
+        measured.assigned = nodes.iter().map(|node| (node.node, node.assigned)).collect();
+        measured.missing.extend(missing);
+    }
+}
+
+/// Sends requests, each with patience.
+#[derive(Clone)]
+struct Asker {
+    ways: Arc<Ways>,
+    patience: Patience,
+    limits: Limits,
+}
+
+impl Asker {
+    async fn ask(&self, request: Request, body: Body) -> Result<Reply, GaveUp> {
+        let seed = random_seed().unwrap_or(Seed(clock::now().0));
+        let (transport, addresses) = (self.ways.transport.clone(), self.ways.addresses.clone());
+        let told = |line| tracing::debug!("{line}");
+        asking::ask(transport, addresses, request, body, (self.patience, self.limits, seed), told, &Clock).await
+    }
+}
+
+/// The image, shared by all, or nothing.
+#[derive(Clone)]
+struct Body {
+    bytes: Arc<[u8]>,
+    opened: Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl Body {
+    fn of(bytes: &Arc<[u8]>) -> Self {
+        Self { bytes: bytes.clone(), opened: Arc::default() }
+    }
+
+    fn none() -> Self {
+        Self { bytes: Arc::from([]), opened: Arc::default() }
+    }
+
+    /// How often it was sent.
+    fn tries(&self) -> u64 {
+        self.opened.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+impl asking::Cargo for Body {
+    type Source = io::Cursor<Arc<[u8]>>;
+    type Sink = tokio::io::Sink;
+
+    async fn source(&self) -> io::Result<Self::Source> {
+        self.opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok(io::Cursor::new(self.bytes.clone()))
+    }
+
+    async fn sink(&self, _: &Stored) -> io::Result<tokio::io::Sink> {
+        Ok(tokio::io::sink())
+    }
+}
+
+/// How an image of ours begins: the plain PPM that every viewer opens, with a comment.
+const OURS: &[u8] = b"P6\n# omb test image\n";
+
+/// Makes the test image, of about `size` bytes, and returns it. One that is there is replaced if it was ours.
+fn make_image(size: u64) -> Result<Vec<u8>, String> {
+    let path = Path::new(IMAGE);
+    if let Ok(found) = fs::read(path)
+        && !found.starts_with(OURS)
+    {
+        return Err(format!(
+            "{IMAGE} is there and is no test image of ours: upload it by --file {IMAGE}, or remove it"
+        ));
+    }
+    let image = image(size);
+    fs::write(path, &image).map_err(|error| format!("{IMAGE}: cannot write it: {error}"))?;
+    Ok(image)
+}
+
+/// A picture of slanted colours, as near to `size` bytes as whole rows come.
+fn image(size: u64) -> Vec<u8> {
+    let pixels = size.saturating_sub(32) / 3;
+    let width = pixels.isqrt().max(1);
+    let height = (pixels / width).max(1);
+    let mut image = OURS.to_vec();
+    image.extend(format!("{width} {height}\n255\n").bytes());
+    let shade = |part: u64, whole: u64| u8::try_from(part * 255 / whole.max(1)).unwrap_or(u8::MAX);
+    for y in 0..height {
+        for x in 0..width {
+            image.extend([shade(x, width), shade(y, height), shade(x + y, width + height)]);
+        }
+    }
+    image
+}
+
+/// Stdout, and the log file beside it.
+struct Screen {
+    path: PathBuf,
+    log: File,
+    told: bool,
+}
+
+impl Screen {
+    /// In the current folder, under a name that is free.
+    fn open() -> Result<Self, String> {
+        let stem = jiff::Zoned::now().strftime("stress_test_%Y-%m-%d-%H-%M-%S").to_string();
+        for copy in 1..1_000 {
+            let path = PathBuf::from(if copy == 1 { format!("{stem}.log") } else { format!("{stem}-{copy}.log") });
+            match File::create_new(&path) {
+                Ok(log) => return Ok(Self { path, log, told: false }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(format!("{}: cannot write it: {error}", path.display())),
+            }
+        }
+        Err(format!("no free name like {stem}.log is left"))
+    }
+
+    fn show(&mut self, text: &str) {
+        // A closed pipe ends nobody's test: the log and the exit code are there.
+        let _ = io::stdout().write_all(text.as_bytes());
+        self.write(text);
+    }
+
+    fn note(&mut self, done: &Done) {
+        let Done { client, number, id, took, tries, outcome } = done;
+        let ms = took.as_secs_f64() * 1e3;
+        let end = match outcome {
+            Ok((node, stored)) => format!("stored by node {} as {}", node.0, stored.name),
+            Err(why) => format!("failed: {why}"),
+        };
+        self.write(&format!("client {client} request {number} id {id} {ms:.3} ms, sent {tries} times, {end}\n"));
+    }
+
+    fn write(&mut self, text: &str) {
+        if let Err(error) = self.log.write_all(text.as_bytes())
+            && !std::mem::replace(&mut self.told, true)
+        {
+            tracing::error!("{}: cannot write to it: {error}", self.path.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_have_about_the_size_that_was_asked_for() {
+        for size in [64, 1_000, 16 << 10, 1 << 20] {
+            let image = image(size);
+            let missing = size - image.len() as u64;
+            assert!(missing < 40 + 3 * size.isqrt(), "{size}: {missing} bytes are missing");
+            assert!(image.starts_with(OURS));
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! omb: measures messaging systems honestly, and elects leaders of clusters of peers.
+//!
+//! All of it is here, so that the programs that people know by other names are no more than names.
+
+mod arguments;
+mod command;
+mod exit;
+mod flags;
+mod logging;
+
+use std::{path::Path, process::ExitCode};
+
+use clap::Parser;
+
+use crate::flags::{Command, Flags, Verbosity};
+
+/// Messages are allocated by one thread and freed by another, in librdkafka too; this allocator halves what a
+/// consumed message costs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The program `omb`.
+#[must_use]
+pub fn omb() -> ExitCode {
+    let flags: Flags = match parse(arguments::rewrite(std::env::args_os(), Path::is_file)) {
+        Ok(flags) => flags,
+        Err(code) => return code,
+    };
+    let log_file = match &flags.command {
+        Command::Worker(worker) => worker.log_file.as_deref(),
+        Command::Node(node) => node.log_file.as_deref(),
+        _ => None,
+    };
+    if let Err(code) = start(&flags.verbosity, log_file) {
+        return code;
+    }
+    match flags.command {
+        Command::Run(run) => command::run::run(&run),
+        Command::Check(run) => command::check::check(&run),
+        Command::Worker(worker) => command::worker::worker(&worker),
+        Command::Report(report) => command::report::report(&report),
+        Command::Broker(broker) => command::broker::broker(&broker),
+        Command::Node(node) => command::node::node(&node),
+        Command::Client(client) => command::client::client(&client),
+        Command::Stress(stress) => command::stress::stress(&stress),
+    }
+}
+
+/// The program `cloud-p2p`: `omb node`.
+#[must_use]
+pub fn cloud_p2p() -> ExitCode {
+    let flags: flags::CloudP2p = match parse(std::env::args_os()) {
+        Ok(flags) => flags,
+        Err(code) => return code,
+    };
+    match start(&flags.verbosity, flags.node.log_file.as_deref()) {
+        Ok(()) => command::node::node(&flags.node),
+        Err(code) => code,
+    }
+}
+
+/// The program `client`: `omb client`.
+#[must_use]
+pub fn client() -> ExitCode {
+    let flags: flags::ClientProgram = match parse(std::env::args_os()) {
+        Ok(flags) => flags,
+        Err(code) => return code,
+    };
+    match start(&flags.verbosity, None) {
+        Ok(()) => command::client::client(&flags.client),
+        Err(code) => code,
+    }
+}
+
+fn parse<F: Parser>(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<F, ExitCode> {
+    F::try_parse_from(arguments).map_err(|error| {
+        // Help and version come this way too, and are no errors. A closed pipe is no reason to panic.
+        let _ = error.print();
+        if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS }
+    })
+}
+
+fn start(verbosity: &Verbosity, log_file: Option<&Path>) -> Result<(), ExitCode> {
+    logging::start(verbosity.quiet, verbosity.verbose, log_file).map_err(|mistake| {
+        eprintln!("{mistake}");
+        ExitCode::from(exit::USAGE)
+    })?;
+    // A file that grows beyond the limit set for this process shall be an error like that of a full disk.
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    Ok(())
+}
