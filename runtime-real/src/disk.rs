@@ -2,19 +2,21 @@
 //!
 //! ```text
 //! shared_images/                    finished uploads, and nothing else of ours; the node holds a lock on it
-//! .shared_images.node-3/            beside it: `leadership`, and `parts/`, the uploads in the making
+//! .shared_images.node-3/            beside it: `leadership` and a spare, and `parts/`, the uploads in the making
 //! ```
 //!
 //! Uploads that are renamed at the same time share one fsync of the folder: each waits for one that began after its own
 //! rename, so what is acknowledged survives a loss of power all the same.
 
 use std::{
+    ffi::CString,
     fs::{self, File, OpenOptions},
     future::Future,
     io::{self, Read as _, Write as _},
     mem,
     os::{
         fd::AsRawFd as _,
+        unix::ffi::OsStrExt as _,
         unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
@@ -161,6 +163,16 @@ fn try_lock(folder: &File) -> io::Result<()> {
     if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Two files take each other's name at once.
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    let name = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other);
+    let (one, other) = (name(one)?, name(other)?);
+    let (here, flags) = (libc::AT_FDCWD, libc::RENAME_EXCHANGE);
+    // SAFETY: both names end in NUL and live until the call returns.
+    let failed = unsafe { libc::renameat2(here, one.as_ptr(), here, other.as_ptr(), flags) };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Runs what may block where it may.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     spawn_blocking(work).await.map_err(io::Error::other)?
@@ -225,12 +237,20 @@ impl cluster::Disk for Folders {
     async fn persist(&self, leadership: Leadership) -> io::Result<()> {
         let state = self.0.state.clone();
         blocking(move || {
-            let (new, path) = (state.join("leadership.new"), state.join("leadership"));
-            let mut file = File::create(&new)?;
-            file.write_all(text_of(leadership).as_bytes())?;
+            let (spare, path) = (state.join("leadership.spare"), state.join("leadership"));
+            let text = text_of(leadership);
+            // Written over what is there, which takes no room: a node whose disk is full can still elect and be elected.
+            let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(&spare)?;
+            file.write_all(text.as_bytes())?;
+            file.set_len(text.len() as u64)?;
             // A term that was announced must not come back after a loss of power, whatever uploads survive.
             file.sync_all()?;
-            fs::rename(&new, &path)?;
+            if exchange(&spare, &path).is_err() {
+                // There is no former one, or the file system cannot.
+                fs::rename(&spare, &path)?;
+                // For the next time. Without room for it that one will have to find some.
+                let _ = fs::write(&spare, &text);
+            }
             File::open(&state)?.sync_all()
         })
         .await

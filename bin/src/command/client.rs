@@ -1,7 +1,8 @@
 //! `omb client`, also called `client`: talks to a cluster, one command at a time or at a prompt.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     pin::Pin,
     process::ExitCode,
@@ -30,6 +31,11 @@ use crate::{
     exit::{self, Ended},
     flags::{self, ClientCommand},
 };
+
+/// Prints a line. A closed pipe ends no command: what was to be done is done, and the exit code tells how.
+macro_rules! say {
+    ($($line:tt)*) => { _ = writeln!(io::stdout(), $($line)*) };
+}
 
 /// Asks a cluster.
 pub(crate) fn client(flags: &flags::Client) -> ExitCode {
@@ -78,10 +84,7 @@ fn prompt(runtime: &tokio::runtime::Runtime, session: &Session) -> ExitCode {
         // The first time there is none.
         let _ = editor.load_history(history);
     }
-    println!(
-        "A cluster of {} nodes. Commands: status, discover, put FILE.., get NAME, list, help, quit.",
-        session.size()
-    );
+    say!("A cluster of {} nodes. Commands: status, discover, put FILE.., get NAME, list, help, quit.", session.size());
     loop {
         let line = match editor.readline("omb> ") {
             Ok(line) => line,
@@ -90,7 +93,7 @@ fn prompt(runtime: &tokio::runtime::Runtime, session: &Session) -> ExitCode {
             Err(_) => break,
         };
         let Some(words) = shlex::split(&line) else {
-            eprintln!("a quote is not closed");
+            esay!("a quote is not closed");
             continue;
         };
         match words.first().map(String::as_str) {
@@ -144,27 +147,30 @@ impl Session {
         }
     }
 
-    async fn ask<C: asking::Cargo>(&self, request: Request, cargo: C) -> Result<Reply, ExitCode> {
+    /// Asks until there is an answer. What is told of a failure begins with `about`.
+    async fn ask<C: asking::Cargo>(&self, about: &str, request: Request, cargo: C) -> Result<Reply, ExitCode> {
         let seed = random_seed().map_err(|mistake| failed(&mistake))?;
         let (transport, addresses) = (self.ways.transport.clone(), self.ways.addresses.clone());
         let bounds = (self.patience, self.limits, seed);
         let told = |line| tracing::debug!("{line}");
-        asking::ask(transport, addresses, request, cargo, bounds, told, &Clock).await.map_err(|gave_up| gone(&gave_up))
+        asking::ask(transport, addresses, request, cargo, bounds, told, &Clock)
+            .await
+            .map_err(|gave_up| gone(about, &gave_up))
     }
 
     async fn status(&self) -> Result<(), ExitCode> {
-        let reply = self.ask(Request::Status, Nothing).await?;
+        let reply = self.ask("", Request::Status, Nothing).await?;
         let Reply::Status { leader, policy, nodes, missing } = reply else { return Err(unexpected(&reply)) };
         match leader {
-            Some(leader) => println!("Leader: {leader}"),
-            None => println!("Leader: none yet"),
+            Some(leader) => say!("Leader: {leader}"),
+            None => say!("Leader: none yet"),
         }
-        println!("Policy: {policy}");
+        say!("Policy: {policy}");
         for node in nodes {
-            println!("  {}: {} requests, {} stored, {} bytes", node.node, node.assigned, node.stored, node.bytes);
+            say!("  {}: {} requests, {} stored, {} bytes", node.node, node.assigned, node.stored, node.bytes);
         }
         for node in missing {
-            println!("  {node}: no answer");
+            say!("  {node}: no answer");
         }
         Ok(())
     }
@@ -196,15 +202,15 @@ impl Session {
             });
         }
         if answered {
-            let reply = self.ask(Request::Discover, Nothing).await?;
+            let reply = self.ask("", Request::Discover, Nothing).await?;
             let Reply::Discovered { leader, .. } = reply else { return Err(unexpected(&reply)) };
             match leader {
-                Some(leader) => println!("Leader: {leader}"),
-                None => println!("Leader: none yet"),
+                Some(leader) => say!("Leader: {leader}"),
+                None => say!("Leader: none yet"),
             }
         }
-        println!("Peers ({}):", self.config.peers.digest().short());
-        lines.iter().for_each(|line| println!("{line}"));
+        say!("Peers ({}):", self.config.peers.digest().short());
+        lines.iter().for_each(|line| say!("{line}"));
         if answered { Ok(()) } else { Err(Ended::Unavailable.into()) }
     }
 
@@ -225,14 +231,17 @@ impl Session {
         if !metadata.is_file() {
             return Err(usage(&format!("{shown}: not a plain file")));
         }
+        if metadata.len() == 0 {
+            return Err(usage(&format!("{shown}: the file is empty; there is nothing to store")));
+        }
         let id = random_id().map_err(|mistake| failed(&mistake))?;
         let bytes = metadata.len();
         let upload =
             Upload { path: path.to_owned(), bytes, bar: bar(&shown.to_string(), bytes), digest: Arc::default() };
         let put = message::Put { id, user: user.clone(), bytes, again: false, excluded: Default::default() };
-        let outcome = self.ask(Request::Put(put), upload.clone()).await;
+        let outcome = self.ask(&format!("{shown}: not stored: "), Request::Put(put), upload.clone()).await;
         upload.bar.finish_and_clear();
-        let reply = outcome.inspect_err(|_| tracing::error!("{shown}: not stored"))?;
+        let reply = outcome?;
         let Reply::Stored { node, stored } = reply else { return Err(unexpected(&reply)) };
         if let Some(digest) = upload.digest()
             && digest != stored.name.digest
@@ -242,7 +251,7 @@ impl Session {
                 node.0, stored.name.digest
             )));
         }
-        println!("{shown}: stored by node {} as {} ({})", node.0, stored.name, quantity::bytes(stored.bytes));
+        say!("{shown}: stored by node {} as {} ({})", node.0, stored.name, quantity::bytes(stored.bytes));
         Ok(())
     }
 
@@ -256,7 +265,7 @@ impl Session {
         // Whole or not at all: what is fetched gets its name when all of it is there.
         let part = PathBuf::from(format!("{}.part", target.display()));
         let download = Download { part: (!to_stdout).then(|| part.clone()), bar: bar(&get.name, 0) };
-        let outcome = self.ask(Request::Get { name, here: false }, download.clone()).await;
+        let outcome = self.ask("", Request::Get { name, here: false }, download.clone()).await;
         download.bar.finish_and_clear();
         let told = match outcome {
             Ok(Reply::Body(stored)) if to_stdout => Ok(stored),
@@ -270,20 +279,20 @@ impl Session {
         let _ = fs::remove_file(&part);
         let stored = told?;
         if !to_stdout {
-            println!("{}: fetched ({})", target.display(), quantity::bytes(stored.bytes));
+            say!("{}: fetched ({})", target.display(), quantity::bytes(stored.bytes));
         }
         Ok(())
     }
 
     async fn list(&self) -> Result<(), ExitCode> {
-        let reply = self.ask(Request::List, Nothing).await?;
+        let reply = self.ask("", Request::List, Nothing).await?;
         let Reply::Listing { uploads, copies, missing } = reply else { return Err(unexpected(&reply)) };
         for (node, stored) in &uploads {
-            println!("{}  node {}  {}", stored.name, node.0, quantity::bytes(stored.bytes));
+            say!("{}  node {}  {}", stored.name, node.0, quantity::bytes(stored.bytes));
         }
-        println!("{} uploads, {copies} of them on more than one node", uploads.len());
+        say!("{} uploads, {copies} of them on more than one node", uploads.len());
         for node in missing {
-            println!("node {} did not answer: what it holds is not listed", node.0);
+            say!("node {} did not answer: what it holds is not listed", node.0);
         }
         Ok(())
     }
@@ -314,8 +323,8 @@ fn failed(mistake: &str) -> ExitCode {
     Ended::Failed.into()
 }
 
-fn gone(gave_up: &GaveUp) -> ExitCode {
-    tracing::error!("{gave_up}");
+fn gone(about: &str, gave_up: &GaveUp) -> ExitCode {
+    tracing::error!("{about}{gave_up}");
     if gave_up.reached { Ended::Failed.into() } else { Ended::Unavailable.into() }
 }
 
@@ -371,8 +380,7 @@ impl asking::Cargo for Upload {
     type Sink = tokio::io::Sink;
 
     async fn source(&self) -> io::Result<Sending> {
-        let told = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display()));
-        let file = tokio::fs::File::open(&self.path).await.map_err(told)?;
+        let file = tokio::fs::File::open(&self.path).await?;
         self.bar.set_position(0);
         Ok(Sending { file, left: self.bytes, hashing: Some(Hashing::default()), upload: self.clone() })
     }
@@ -396,6 +404,10 @@ impl AsyncRead for Sending {
         let before = into.filled().len();
         ready!(Pin::new(&mut this.file).poll_read(context, into))?;
         let read = &into.filled()[before..];
+        if read.is_empty() && this.left > 0 {
+            let text = format!("it became {} bytes shorter meanwhile", this.left);
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, text)));
+        }
         this.left = this.left.saturating_sub(read.len() as u64);
         this.upload.bar.inc(read.len() as u64);
         if let Some(hashing) = &mut this.hashing {

@@ -104,7 +104,7 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Re
     });
     tracing::info!("[Node {id}] stores uploads in {}", folders.shared().display());
     let seed = random_seed().map_err(unavailable)?;
-    let identity = Identity { me, config, limits: Limits::default(), seed };
+    let identity = Identity { me, config, limits: limits(), seed };
     let mut log = Log;
     let served = tokio::select! {
         served = cluster::serve(listener, transport, folders, identity, &mut log, &Clock) => served,
@@ -128,6 +128,34 @@ fn listen_at(bind: Option<&str>, own: &str) -> Result<SocketAddr, String> {
     };
     let mut found = text.to_socket_addrs().map_err(|error| format!("{from}: `{text}` cannot be looked up: {error}"))?;
     found.next().ok_or_else(|| format!("{from}: `{text}` stands for no address"))
+}
+
+/// As many connections as there are file descriptors for. A flood of them must not keep a node from its peers, or from
+/// its disk.
+fn limits() -> Limits {
+    /// Links to peers, folders, the runtime's own.
+    const OTHERS: usize = 64;
+    /// A connection's own, one to another node or a file, and one for a sync.
+    const EACH: usize = 3;
+    let limits = Limits::default();
+    let connections = open_files().map_or(limits.connections, |files| files.saturating_sub(OTHERS) / EACH);
+    Limits { connections: connections.clamp(1, limits.connections), ..limits }
+}
+
+/// How many files this process may open, after asking for as many as it can have. `None` if the system does not tell.
+fn open_files() -> Option<usize> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place to write one to, and to read one from.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
+            return None;
+        }
+        let more = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const more) == 0 {
+            limit = more;
+        }
+    }
+    usize::try_from(limit.rlim_cur).ok()
 }
 
 fn refused(error: &io::Error, me: NodeId, address: SocketAddr) -> String {

@@ -88,7 +88,9 @@ async fn test(setup: &Setup, asker: &Asker, image: &Arc<[u8]>, screen: &mut Scre
     let leader = match leader(asker).await {
         Ok(leader) => leader.map_or_else(|| "none yet".to_owned(), |leader| leader.to_string()),
         Err(gave_up) => {
-            tracing::error!("the cluster cannot be reached: {gave_up}");
+            let why = format!("the cluster cannot be reached: {gave_up}");
+            screen.write(&format!("{why}\n"));
+            tracing::error!("{why}");
             return Ended::Unavailable;
         }
     };
@@ -111,10 +113,11 @@ async fn test(setup: &Setup, asker: &Asker, image: &Arc<[u8]>, screen: &mut Scre
 /// Who leads, as soon as anybody does.
 async fn leader(asker: &Asker) -> Result<Option<Leadership>, GaveUp> {
     let began = clock::now();
-    let asker = Asker { patience: Patience { deadline: READY_MAX, ..asker.patience }, ..asker.clone() };
+    let deadline = READY_MAX.min(asker.patience.deadline);
+    let asker = Asker { patience: Patience { deadline, ..asker.patience }, ..asker.clone() };
     loop {
         match asker.ask(Request::Discover, Body::none()).await? {
-            Reply::Discovered { leader: None, .. } if clock::now().since(began) < READY_MAX => {
+            Reply::Discovered { leader: None, .. } if clock::now().since(began) < deadline => {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
             Reply::Discovered { leader, .. } => return Ok(leader),

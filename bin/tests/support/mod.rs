@@ -3,6 +3,7 @@
 // Each test file compiles its own copy and uses a part of it; what the next one needs is `pub` here.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod cluster;
 pub mod fleet;
 pub mod kafka;
 pub mod omb;
@@ -29,6 +30,15 @@ pub fn left_out(what: &str, why: &str) {
         std::env::var_os("OMB_REQUIRE_BROKERS").is_none_or(|value| value != "1"),
         "OMB_REQUIRE_BROKERS=1, but this would be left out: {line}"
     );
+    note_left_out(what, &line);
+}
+
+/// Notes that `what` is not tried here since the system does not permit it, which no preparation can change.
+pub fn not_permitted(what: &str, why: &str) {
+    note_left_out(what, &format!("{what} ({why})"));
+}
+
+fn note_left_out(what: &str, line: &str) {
     println!("left out: {line}");
     let list = root().join("target/left-out.txt");
     // One reason is enough, and the first (of scripts/brokers.sh) is the best informed.

@@ -44,10 +44,15 @@ impl Place {
         self.spawn(command)
     }
 
-    /// Starts a shell here that is to end as `omb`; `$OMB` names the program.
+    /// Starts a shell here that is to end as `omb`; `$OMB` names the program, `$NODE` and `$CLIENT` those of a cluster.
     pub fn start_by_shell(&self, script: &str) -> Omb {
-        let mut command = Command::new("sh");
-        command.args(["-c", script]);
+        self.start_with("sh", &[], &["-c", script])
+    }
+
+    /// Starts any program here, with more in its environment.
+    pub fn start_with(&self, program: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Omb {
+        let mut command = Command::new(program);
+        command.args(arguments).envs(environment.iter().copied());
         self.spawn(command)
     }
 
@@ -61,6 +66,8 @@ impl Place {
         let mut child = command
             .current_dir(self.0.path())
             .env("OMB", env!("CARGO_BIN_EXE_omb"))
+            .env("NODE", env!("CARGO_BIN_EXE_cloud-p2p"))
+            .env("CLIENT", env!("CARGO_BIN_EXE_client"))
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -165,6 +172,12 @@ impl Omb {
         self.stderr.text()
     }
 
+    /// Waits until it has said this on stderr beyond the first `from` bytes, and returns what it said there.
+    #[track_caller]
+    pub fn wait_beyond(&mut self, from: usize, text: &str) -> String {
+        self.stderr.wait_beyond(from, text)
+    }
+
     /// Waits until it has said this on stdout, and returns all of it.
     #[track_caller]
     pub fn wait_for_output(&mut self, text: &str) -> String {
@@ -230,11 +243,18 @@ impl Heard {
         let text = Arc::<(Mutex<Stream>, Condvar)>::default();
         let heard = Arc::clone(&text);
         let reader = std::thread::spawn(move || {
-            let mut bytes = [0; 8192];
+            let (mut bytes, mut pending) = ([0; 8192], Vec::new());
             loop {
                 let count = stream.read(&mut bytes).unwrap_or(0);
+                pending.extend_from_slice(&bytes[..count]);
+                // A character may come in two pieces.
+                let whole = match std::str::from_utf8(&pending) {
+                    Err(error) if error.error_len().is_none() && count > 0 => error.valid_up_to(),
+                    _ => pending.len(),
+                };
                 let mut stream = heard.0.lock().unwrap_or_else(PoisonError::into_inner);
-                stream.text += &String::from_utf8_lossy(&bytes[..count]);
+                stream.text += &String::from_utf8_lossy(&pending[..whole]);
+                pending.drain(..whole);
                 stream.over = count == 0;
                 heard.1.notify_all();
                 if stream.over {
@@ -251,12 +271,18 @@ impl Heard {
 
     #[track_caller]
     fn wait_for(&self, wanted: &str) -> String {
+        self.wait_beyond(0, wanted)
+    }
+
+    #[track_caller]
+    fn wait_beyond(&self, from: usize, wanted: &str) -> String {
         let stream = self.text.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = |stream: &mut Stream| !stream.over && !stream.text.contains(wanted);
+        let said = |stream: &Stream| stream.text[from..].contains(wanted);
+        let open = |stream: &mut Stream| !stream.over && !said(stream);
         let (stream, _) =
             self.text.1.wait_timeout_while(stream, PATIENCE, open).unwrap_or_else(PoisonError::into_inner);
-        assert!(stream.text.contains(wanted), "{wanted:?} was not said, but\n{}", stream.text);
-        stream.text.clone()
+        assert!(said(&stream), "{wanted:?} was not said, but\n{}", &stream.text[from..]);
+        stream.text[from..].to_owned()
     }
 
     /// All of it, after the end.
