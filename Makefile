@@ -8,7 +8,7 @@ PURE = -p omb-core -p omb-runtime-sim -p sim-tests -p omb-examples
 REAL = -p omb-runtime-real -p omb
 DENY = target/tools/bin/cargo-deny
 
-.PHONY: verify fix test brokers fmt-check clippy docs deny purity sim hunt planted bench scale bench-kafka
+.PHONY: verify fix test brokers fmt-check clippy docs deny purity sim hunt planted bench scale bench-kafka bench-cluster
 
 verify: fmt-check clippy purity docs deny test
 
@@ -77,3 +77,9 @@ scale:
 bench-kafka:
 	$(CARGO) build --locked --release -p omb
 	scripts/bench-kafka.sh
+
+# A cluster of three nodes beside nginx and a bare loop of fsyncs, its failovers and its memory (PARTS="nginx fsync").
+bench-cluster:
+	$(CARGO) build --locked --release -p omb
+	$(CARGO) build --locked --release -p omb-examples --bin bare_store
+	scripts/bench-cluster.sh

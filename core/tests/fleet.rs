@@ -187,6 +187,23 @@ struct Process {
     obeyed: Option<RunId>,
 }
 
+impl Process {
+    fn new(life: u32) -> Self {
+        Self {
+            machine: Worker::new(WallTime(WALL)),
+            life,
+            alive: true,
+            frozen_until: None,
+            unreachable_until: None,
+            shut_down: false,
+            waiting: BTreeMap::new(),
+            doing: BTreeMap::new(),
+            load: Load::default(),
+            obeyed: None,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Load {
     producers: BTreeSet<ProducerId>,
@@ -474,24 +491,12 @@ fn play(schedule: &Schedule) -> Played {
     let lease = settings.lease;
     let began = Instant(1_000_000_000);
     let plan = Plan::new(RunId(1), Seed(1), workload, schedule.workers);
-    let process = |life| Process {
-        machine: Worker::new(WallTime(WALL)),
-        life,
-        alive: true,
-        frozen_until: None,
-        unreachable_until: None,
-        shut_down: false,
-        waiting: BTreeMap::new(),
-        doing: BTreeMap::new(),
-        load: Load::default(),
-        obeyed: None,
-    };
     let mut world = World {
         now: began,
         order: 0,
         queue: BinaryHeap::new(),
         happenings: BTreeMap::new(),
-        processes: (0..schedule.workers).map(|_| process(0)).collect(),
+        processes: (0..schedule.workers).map(|_| Process::new(0)).collect(),
         plan: plan.clone(),
         fates: schedule.fates.clone(),
         tame: schedule.is_tame(),
@@ -693,18 +698,7 @@ fn happen(world: &mut World, controller: &mut Option<Controller>, ended_at: &mut
         }
         Happening::Back { worker } => {
             let life = world.processes[worker].life + 1;
-            world.processes[worker] = Process {
-                machine: Worker::new(WallTime(WALL)),
-                life,
-                alive: true,
-                frozen_until: None,
-                unreachable_until: None,
-                shut_down: false,
-                waiting: BTreeMap::new(),
-                doing: BTreeMap::new(),
-                load: Load::default(),
-                obeyed: None,
-            };
+            world.processes[worker] = Process::new(life);
         }
         Happening::Stop => {
             if let Some(controller) = controller {

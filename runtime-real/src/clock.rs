@@ -21,8 +21,8 @@ impl event_loop::Clock for Clock {
         now()
     }
 
-    fn wall(&self) -> WallTime {
-        wall()
+    fn wall_zero(&self) -> WallTime {
+        wall_zero()
     }
 }
 

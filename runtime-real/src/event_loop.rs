@@ -17,8 +17,13 @@ pub trait Clock {
     /// Nanoseconds since this process's origin.
     fn now(&self) -> Instant;
 
-    /// What the process's wall clock shows, in step with [`Self::now`].
-    fn wall(&self) -> WallTime;
+    /// What the process's wall clock shows at [`Instant::ZERO`].
+    fn wall_zero(&self) -> WallTime;
+
+    /// What it shows now, in step with [`Self::now`].
+    fn wall(&self) -> WallTime {
+        WallTime(self.wall_zero().0 + self.now().0)
+    }
 
     /// How long to sleep in true time until the clock has advanced by `span`.
     fn true_span(&self, span: Duration) -> Duration {

@@ -9,7 +9,7 @@ use omb_core::{
     controller::{self, Controller, End},
     id::WorkerId,
     protocol::{self, Command, Event, Failure, Request, Response},
-    time::{Instant, WallTime},
+    time::Instant,
     worker::{self, Worker},
 };
 use tokio::sync::mpsc;
@@ -53,17 +53,16 @@ pub trait Observer {
 
 /// Plays one run to its end. A message on `stop` ends it early.
 pub async fn run(
-    mut controller: Controller,
+    controller: Controller,
     performer: &mut impl Performer,
     observer: &mut impl Observer,
     stop: &mut mpsc::UnboundedReceiver<()>,
     clock: &impl Clock,
 ) -> End {
-    let (to_controller, mut controller_inputs) = mpsc::unbounded_channel();
+    let (to_controller, controller_inputs) = mpsc::unbounded_channel();
     let (to_worker, mut worker_inputs) = mpsc::unbounded_channel();
-    let mut worker = Worker::new(WallTime(clock.wall().0 - clock.now().0));
+    let mut worker = Worker::new(clock.wall_zero());
     let observer = RefCell::new(observer);
-    let mut end = None;
 
     let answers = to_controller.clone();
     let done = to_worker.clone();
@@ -89,28 +88,42 @@ pub async fn run(
         |worker, now| observer.borrow_mut().on_worker(worker, now),
         clock,
     );
-    let controller_loop = event_loop::run(
-        &mut controller,
-        &mut controller_inputs,
-        |output| {
-            observer.borrow_mut().on_output(&output);
-            match output {
-                controller::Output::ToWorker { request, .. } => {
-                    let request: Request =
-                        protocol::decode(&protocol::encode(&request)).expect("our own encoding is readable");
-                    let _ = to_worker.send(worker::Input::Command(request));
-                }
-                controller::Output::Finished(how) => {
-                    end = Some(how);
-                    return ControlFlow::Break(());
-                }
-                _ => {}
-            }
-            ControlFlow::Continue(())
-        },
-        |controller, now| observer.borrow_mut().on_controller(controller, now),
-        clock,
-    );
+    let carry = |output| {
+        if let controller::Output::ToWorker { request, .. } = output {
+            let request: Request = protocol::decode(&protocol::encode(&request)).expect("our own encoding is readable");
+            let _ = to_worker.send(worker::Input::Command(request));
+        }
+    };
+    let controller_loop = control(controller, (to_controller, controller_inputs), carry, &observer, stop, clock);
+    tokio::select! {
+        biased;
+        end = controller_loop => end,
+        // It goes on for as long as somebody could send it something.
+        () = worker_loop => unreachable!("a worker's loop is not over before its controller's"),
+    }
+}
+
+/// Plays a controller to its end. `carry` takes what it says to its workers; a message on `stop` ends it early.
+pub(crate) async fn control(
+    mut controller: Controller,
+    (to_controller, mut inputs): (mpsc::UnboundedSender<controller::Input>, mpsc::UnboundedReceiver<controller::Input>),
+    mut carry: impl FnMut(controller::Output),
+    observer: &RefCell<&mut impl Observer>,
+    stop: &mut mpsc::UnboundedReceiver<()>,
+    clock: &impl Clock,
+) -> End {
+    let mut end = None;
+    let perform = |output| {
+        observer.borrow_mut().on_output(&output);
+        if let controller::Output::Finished(how) = output {
+            end = Some(how);
+            return ControlFlow::Break(());
+        }
+        carry(output);
+        ControlFlow::Continue(())
+    };
+    let look = |controller: &Controller, now| observer.borrow_mut().on_controller(controller, now);
+    let machine = event_loop::run(&mut controller, &mut inputs, perform, look, clock);
     let stops = async {
         while stop.recv().await.is_some() {
             let _ = to_controller.send(controller::Input::Stop);
@@ -119,8 +132,7 @@ pub async fn run(
     };
     tokio::select! {
         biased;
-        () = controller_loop => {}
-        () = worker_loop => {}
+        () = machine => {}
         () = stops => {}
     }
     end.expect("the controller's loop ends with its last output")

@@ -60,13 +60,6 @@ impl Clock {
         Self { time, skew }
     }
 
-    /// Wall time of this clock's `Instant::ZERO`.
-    #[must_use]
-    pub fn wall_zero(&self) -> WallTime {
-        let shown = i64::try_from(nanos(self.skew.offset)).unwrap_or(i64::MAX);
-        WallTime(EPOCH.wrapping_add_signed(self.skew.wall_ms * 1_000_000 - shown))
-    }
-
     /// The true time at which it shows `at`, in ns since the simulation began.
     #[must_use]
     pub fn truly(&self, at: Instant) -> i64 {
@@ -74,16 +67,10 @@ impl Clock {
         i64::try_from(shown * MILLION / (MILLION + i128::from(self.skew.gain_ppm))).unwrap_or(i64::MAX)
     }
 
-    /// What the process's wall clock shows.
-    #[must_use]
-    pub fn wall(&self) -> WallTime {
-        WallTime(self.wall_zero().0 + event_loop::Clock::now(self).0)
-    }
-
-    /// Whole milliseconds of [`Self::wall`], as brokers stamp records.
+    /// Whole milliseconds of the wall clock, as brokers stamp records.
     #[must_use]
     pub fn wall_ms(&self) -> i64 {
-        (self.wall().0 / 1_000_000).cast_signed()
+        (event_loop::Clock::wall(self).0 / 1_000_000).cast_signed()
     }
 }
 
@@ -94,8 +81,9 @@ impl event_loop::Clock for Clock {
         Instant(nanos(self.skew.offset) + u64::try_from(shown).expect("clocks do not run backwards"))
     }
 
-    fn wall(&self) -> WallTime {
-        WallTime(self.wall_zero().0 + event_loop::Clock::now(self).0)
+    fn wall_zero(&self) -> WallTime {
+        let shown = i64::try_from(nanos(self.skew.offset)).unwrap_or(i64::MAX);
+        WallTime(EPOCH.wrapping_add_signed(self.skew.wall_ms * 1_000_000 - shown))
     }
 
     fn true_span(&self, span: Duration) -> Duration {

@@ -177,11 +177,6 @@ impl Plan {
         self.producers.iter().filter(move |producer| producer.worker == worker)
     }
 
-    /// The consumers of one worker, in order of their id.
-    pub fn consumers_of(&self, worker: WorkerId) -> impl Iterator<Item = &Consumer> {
-        self.consumers.iter().filter(move |consumer| consumer.worker == worker)
-    }
-
     /// Pairs of a producer and a subscription to its topic: as many probes must arrive before all paths are open.
     #[must_use]
     pub fn paths(&self) -> u64 {

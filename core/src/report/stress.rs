@@ -196,13 +196,13 @@ pub fn verdict(setup: &Setup, measured: &Measured) -> Verdict {
     // What was uneven before is evened out by a new leader: then all that was given is what is level.
     let levelled = measured.assigned.len() == counts.len() && spread(&measured.assigned) <= most;
     if spread(&counts) > most && !levelled {
-        let count = |key: fn(&BTreeMap<NodeId, u64>) -> Option<(&NodeId, &u64)>| {
-            key(&counts).map(|(node, count)| format!("node {} got {count}", node.0)).unwrap_or_default()
+        let got = |extreme: Option<(&NodeId, &u64)>| {
+            extreme.map(|(node, count)| format!("node {} got {count}", node.0)).unwrap_or_default()
         };
         wrong.push(format!(
             "uneven distribution: {}, {}; allowed with {}: a difference of {most}",
-            count(|counts| counts.iter().max_by_key(|(_, count)| **count)),
-            count(|counts| counts.iter().min_by_key(|(_, count)| **count)),
+            got(counts.iter().max_by_key(|(_, count)| **count)),
+            got(counts.iter().min_by_key(|(_, count)| **count)),
             setup.config.policy
         ));
         wrong.extend(measured.explained.iter().cloned());

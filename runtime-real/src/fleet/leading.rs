@@ -1,6 +1,6 @@
 //! The controller's side: finds out who the workers are, then carries what its machine says to them and back.
 
-use std::{cell::RefCell, ops::ControlFlow, time::Duration};
+use std::{cell::RefCell, time::Duration};
 
 use hyper::{Method, body::Bytes};
 use omb_core::{
@@ -13,8 +13,8 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::wire::Call;
 use crate::{
-    event_loop::{self, Clock},
-    local::Observer,
+    event_loop::Clock,
+    local::{Observer, control},
 };
 
 /// Longest the answer to a question about a clock may take to be worth anything.
@@ -53,13 +53,13 @@ pub struct Links<L> {
 
 /// Plays one run to its end over these workers, in the order of the plan. A message on `stop` ends it early.
 pub async fn lead<L: Call, C: Clock + Clone + Send + Sync + 'static>(
-    mut controller: Controller,
+    controller: Controller,
     workers: Vec<Links<L>>,
     observer: &mut impl Observer,
     stop: &mut mpsc::UnboundedReceiver<()>,
     clock: &C,
 ) -> End {
-    let (inputs, mut received) = mpsc::unbounded_channel();
+    let (inputs, received) = mpsc::unbounded_channel();
     let mut tasks = Vec::new();
     let mut links = Vec::new();
     for (worker, Links { commands, clock: pings }) in (0..).map(WorkerId).zip(workers) {
@@ -70,42 +70,15 @@ pub async fn lead<L: Call, C: Clock + Clone + Send + Sync + 'static>(
         links.push((requests, ping));
     }
     let observer = RefCell::new(observer);
-    let mut end = None;
-    let machine = event_loop::run(
-        &mut controller,
-        &mut received,
-        |output| {
-            observer.borrow_mut().on_output(&output);
-            match output {
-                controller::Output::ToWorker { worker, request, within } => {
-                    // A link lives as long as this loop.
-                    let _ = links[worker.0 as usize].0.send((request, within));
-                }
-                controller::Output::Ping { worker, ping } => {
-                    let _ = links[worker.0 as usize].1.send(ping);
-                }
-                controller::Output::Finished(how) => {
-                    end = Some(how);
-                    return ControlFlow::Break(());
-                }
-                _ => {}
-            }
-            ControlFlow::Continue(())
-        },
-        |controller, now| observer.borrow_mut().on_controller(controller, now),
-        clock,
-    );
-    let stops = async {
-        while stop.recv().await.is_some() {
-            let _ = inputs.send(controller::Input::Stop);
+    // A link lives as long as this loop.
+    let carry = |output| match output {
+        controller::Output::ToWorker { worker, request, within } => {
+            let _ = links[worker.0 as usize].0.send((request, within));
         }
-        std::future::pending::<()>().await;
+        controller::Output::Ping { worker, ping } => _ = links[worker.0 as usize].1.send(ping),
+        _ => {}
     };
-    tokio::select! {
-        biased;
-        () = machine => {}
-        () = stops => {}
-    }
+    let end = control(controller, (inputs, received), carry, &observer, stop, clock).await;
     drop(links);
     // A link ends when it has carried what it was given.
     let carried = async {
@@ -115,7 +88,7 @@ pub async fn lead<L: Call, C: Clock + Clone + Send + Sync + 'static>(
     };
     let _ = timeout(LAST_WORDS_WITHIN, carried).await;
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
-    end.expect("the controller's loop ends with its last output")
+    end
 }
 
 /// Carries requests to one worker. A newer one makes the one before it, if it is not answered yet, be given up.

@@ -106,7 +106,7 @@ pub async fn serve<L, P, C>(
         waiting: Mutex::default(),
         status: Mutex::default(),
     });
-    let mut worker = Worker::new(WallTime(clock.wall().0 - clock.now().0));
+    let mut worker = Worker::new(clock.wall_zero());
     let observer = RefCell::new(observer);
     let machine = event_loop::run(
         &mut worker,

@@ -180,8 +180,14 @@ impl<T: Transport> Caller<T> {
         Ok(sender)
     }
 
-    async fn exchange(&mut self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Trouble> {
-        let mut sender = self.connection.take().expect("connected before");
+    /// One exchange over this connection, which is kept if all goes well.
+    async fn exchange(
+        &mut self,
+        mut sender: client::SendRequest<Full<Bytes>>,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Bytes, Trouble> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().expect("our own paths are URIs");
@@ -234,11 +240,11 @@ impl<T: Transport> Call for Caller<T> {
         within: Duration,
     ) -> Result<Bytes, Trouble> {
         // Connecting has a bound of its own.
-        if !self.connection.as_ref().is_some_and(client::SendRequest::is_ready) {
-            self.connection = None;
-            self.connection = Some(self.connect().await?);
-        }
-        match timeout(within, self.exchange(method, path, body)).await {
+        let sender = match self.connection.take().filter(client::SendRequest::is_ready) {
+            Some(sender) => sender,
+            None => self.connect().await?,
+        };
+        match timeout(within, self.exchange(sender, method, path, body)).await {
             Ok(result) => result,
             Err(_) => Err(Trouble { kind: TroubleKind::Broken, cause: format!("no answer within {within:?}") }),
         }

@@ -118,7 +118,7 @@ mod fleet {
                     Event::Done
                 }
                 Command::StartLoad { begin: Begin::At(wall), .. } => {
-                    self.begin = Some(Instant(wall.0 - (self.clock.wall().0 - self.clock.now().0)));
+                    self.begin = Some(Instant(wall.0 - self.clock.wall_zero().0));
                     Event::Done
                 }
                 Command::Read { .. } => {
