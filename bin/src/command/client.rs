@@ -93,7 +93,7 @@ fn prompt(runtime: &tokio::runtime::Runtime, session: &Session) -> ExitCode {
             Err(_) => break,
         };
         let Some(words) = shlex::split(&line) else {
-            esay!("a quote is not closed");
+            eprintln!("a quote is not closed");
             continue;
         };
         match words.first().map(String::as_str) {
