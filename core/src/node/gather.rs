@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    ClientId,
-    message::{Answer, NodeStatus, Put, Reply},
+    ClientId, Node, Output,
+    message::{self, Answer, Holding, Message, NodeStatus, Put, Question, Reply},
 };
 use crate::{
     peer::{NodeId, RequestId},
@@ -40,6 +40,77 @@ impl Gather {
             return self.waiting.is_empty();
         }
         false
+    }
+}
+
+impl Node {
+    /// What this node answers to a question, its own included.
+    pub(super) fn answer(&self, question: &Question) -> Answer {
+        match question {
+            Question::Who { id, asked } => Answer::Holds(match self.store.held(*id) {
+                Some(stored) => Holding::Held(stored),
+                None if self.is_passing(*id, Some(*asked)) => Holding::Perhaps,
+                // It may never find out, and a retry must not wait for that.
+                None if self.store.is_blind() => Holding::No,
+                None if self.store.is_under_way(*id) || !self.store.is_ready() => Holding::Perhaps,
+                None => Holding::No,
+            }),
+            Question::List => Answer::List(self.store.all().take(message::LIST_MAX).collect()),
+            Question::Status => Answer::Status(NodeStatus {
+                node: self.me,
+                newest: self.election.durable(),
+                assigned: self.level.max(self.store.count()),
+                stored: self.store.count(),
+                bytes: self.store.all().map(|stored| stored.bytes).sum(),
+                under_way: self.storing.len() as u64,
+            }),
+        }
+    }
+
+    /// Asks all nodes that can be reached.
+    pub(super) fn gather(&mut self, now: Instant, question: Question, purpose: Purpose) {
+        let ticket = self.ticket();
+        let others: BTreeSet<NodeId> = self.election.alive(now).into_iter().filter(|node| *node != self.me).collect();
+        for node in &others {
+            self.send(*node, Message::Ask { ticket, question: question.clone() });
+        }
+        let own = (self.me, self.answer(&question));
+        let gather = Gather { purpose, waiting: others, until: now + self.config.timing.answer, answers: [own].into() };
+        let done = gather.waiting.is_empty();
+        self.gathers.insert(ticket, gather);
+        if done {
+            self.conclude(now, ticket);
+        }
+    }
+
+    /// All have answered, or have had their time.
+    pub(super) fn conclude(&mut self, now: Instant, ticket: u64) {
+        let Some(gather) = self.gathers.remove(&ticket) else { return };
+        let missing: BTreeSet<NodeId> =
+            self.config.peers.ids().filter(|node| !gather.answers.contains_key(node)).collect();
+        match gather.purpose {
+            Purpose::List { client } => {
+                let reply = listing(gather.answers, missing);
+                self.reply(client, reply);
+            }
+            Purpose::Status { client } => {
+                let (leader, policy) = (self.election.leader(), self.config.policy.to_string());
+                let nodes = statuses(gather.answers);
+                self.reply(client, Reply::Status { leader, policy, nodes, missing });
+            }
+            Purpose::Get { client, name } => {
+                let holds = |answer: &Answer| matches!(answer, Answer::Holds(Holding::Held(s)) if s.name == name);
+                match gather.answers.iter().find(|(_, answer)| holds(answer)) {
+                    Some((node, _)) => self.outputs.push_back(Output::Fetch { client, from: *node, name }),
+                    None => self.reply(client, Reply::NotFound),
+                }
+            }
+            Purpose::Place { entry, ticket, put } => {
+                let silent: Vec<NodeId> =
+                    self.election.alive(now).into_iter().filter(|node| gather.waiting.contains(node)).collect();
+                self.place_again(now, entry, ticket, &put, &gather.answers, silent.first().copied());
+            }
+        }
     }
 }
 

@@ -3,7 +3,10 @@ use std::ops::ControlFlow;
 use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
 
-use super::{message::VERSION, *};
+use super::{
+    message::{Answer, Holding, Put, VERSION},
+    *,
+};
 use crate::{
     config::cluster::parse_peers,
     machine::settle,
