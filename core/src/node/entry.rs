@@ -28,22 +28,36 @@ pub(super) enum EnteredState {
     Placed { node: NodeId, leader: NodeId },
 }
 
+/// An upload whose body is being stored here.
+#[derive(Debug)]
+pub(super) struct Storing {
+    /// Who waits for it.
+    pub(super) client: ClientId,
+    since: Instant,
+}
+
 impl Node {
-    pub(super) fn on_put(&mut self, now: Instant, client: ClientId, put: Put) {
-        if put.bytes == 0 {
-            return self.reply(client, Reply::Refused("the file is empty; there is nothing to store".to_owned()));
+    /// Why an upload is never taken: sending it again would change nothing.
+    pub(super) fn refusal(&self, put: &Put) -> Option<Reply> {
+        let (bytes, limit) = (put.bytes, self.config.upload_limit);
+        if bytes == 0 {
+            // An empty file is a mistake of whoever sends it far more often than what they want kept.
+            return Some(Reply::Refused("the file is empty; there is nothing to store".to_owned()));
         }
-        if put.bytes > self.config.upload_limit {
-            let (bytes, limit) = (put.bytes, self.config.upload_limit);
-            let text = format!("{bytes} bytes are more than this cluster takes (upload_limit {limit})");
-            return self.reply(client, Reply::Refused(text));
+        let text = || format!("{bytes} bytes are more than this cluster takes (upload_limit {limit})");
+        (bytes > limit).then(|| Reply::Refused(text()))
+    }
+
+    pub(super) fn on_put(&mut self, now: Instant, client: ClientId, put: Put) {
+        if let Some(refusal) = self.refusal(&put) {
+            return self.reply(now, client, refusal);
         }
         if let Some(stored) = self.store.held(put.id) {
             let node = self.me;
-            return self.reply(client, Reply::Stored { node, stored });
+            return self.reply(now, client, Reply::Stored { node, stored });
         }
         let Some(leader) = self.leader() else {
-            return self.retry(client, "nobody leads yet".to_owned(), None);
+            return self.retry(now, client, self.leaderless(now), None);
         };
         let ticket = self.ticket();
         let state = EnteredState::Asked { ticket, until: now + PLACE_MAX };
@@ -113,18 +127,18 @@ impl Node {
             let leader = self.leader();
             return self.end(now, client, Reply::Retry { reason, excluded: None, leader }, End::Abandoned);
         }
-        self.storing.insert(id, client);
+        self.storing.insert(id, Storing { client, since: now });
         self.store.handle_input(now, store::Input::Put { id, bytes });
     }
 
     /// The store is done with an upload.
     pub(super) fn on_stored(&mut self, now: Instant, id: RequestId, outcome: Result<store::Stored, store::Failure>) {
-        let Some(client) = self.storing.remove(&id) else { return };
+        let Some(Storing { client, since }) = self.storing.remove(&id) else { return };
         let (me, leader) = (self.me, self.leader());
         let (reply, end) = match outcome {
             Ok(stored) => {
-                let path = self.config.shared_dir.join(stored.name.to_string());
-                self.tell(format!("[Node {}] ✓ Saved image to \"{}\"", me.0, path.display()));
+                self.counts.store.record(now.since(since));
+                self.outputs.push_back(Output::Saved { node: me, stored });
                 (Reply::Stored { node: me, stored }, End::Stored)
             }
             Err(failure) => {
@@ -164,7 +178,7 @@ impl Node {
         if let Some(Entered { put, state: EnteredState::Placed { node, leader } }) = self.entered.remove(&client) {
             self.finished(now, leader, put.id, node, end);
         }
-        self.reply(client, reply);
+        self.reply(now, client, reply);
     }
 
     pub(super) fn finished(&mut self, now: Instant, leader: NodeId, id: RequestId, node: NodeId, end: End) {

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     ClientId, Node, Output,
-    message::{self, Answer, Holding, Message, NodeStatus, Put, Question, Reply},
+    message::{Answer, Holding, LIST_MAX, Message, Put, Question, Reply},
+    metrics::Outcome,
 };
 use crate::{
     peer::{NodeId, RequestId},
-    store::Name,
+    store::{Name, Stored},
     time::Instant,
 };
 
@@ -26,7 +27,7 @@ pub(super) struct Gather {
 /// What it was asked for.
 #[derive(Debug)]
 pub(super) enum Purpose {
-    List { client: ClientId },
+    List { client: ClientId, after: Option<RequestId>, most: usize },
     Status { client: ClientId },
     Get { client: ClientId, name: Name },
     Place { entry: NodeId, ticket: u64, put: Put },
@@ -45,7 +46,7 @@ impl Gather {
 
 impl Node {
     /// What this node answers to a question, its own included.
-    pub(super) fn answer(&self, question: &Question) -> Answer {
+    pub(super) fn answer(&self, now: Instant, question: &Question) -> Answer {
         match question {
             Question::Who { id, asked } => Answer::Holds(match self.store.held(*id) {
                 Some(stored) => Holding::Held(stored),
@@ -55,16 +56,22 @@ impl Node {
                 None if self.store.is_under_way(*id) || !self.store.is_ready() => Holding::Perhaps,
                 None => Holding::No,
             }),
-            Question::List => Answer::List(self.store.all().take(message::LIST_MAX).collect()),
-            Question::Status => Answer::Status(NodeStatus {
-                node: self.me,
-                newest: self.election.durable(),
-                assigned: self.level.max(self.store.count()),
-                stored: self.store.count(),
-                bytes: self.store.all().map(|stored| stored.bytes).sum(),
-                under_way: self.storing.len() as u64,
-            }),
+            Question::List { .. } if !self.store.is_ready() => Answer::Unread,
+            Question::List { after, most } => {
+                let most = usize::try_from(*most).map_or(LIST_MAX, |most| most.min(LIST_MAX));
+                let mut held = self.store.after(*after);
+                let uploads = held.by_ref().take(most).collect();
+                Answer::List { uploads, more: held.next().is_some() }
+            }
+            Question::Status => Answer::Status(Box::new(self.account(now))),
         }
+    }
+
+    /// Asks all nodes for a page of what they hold, so much each that it is one page together.
+    pub(super) fn list(&mut self, now: Instant, client: ClientId, after: Option<RequestId>) {
+        let most = LIST_MAX / self.config.peers.ids().len();
+        let question = Question::List { after, most: u32::try_from(most).expect("below LIST_MAX") };
+        self.gather(now, question, Purpose::List { client, after, most });
     }
 
     /// Asks all nodes that can be reached.
@@ -74,7 +81,7 @@ impl Node {
         for node in &others {
             self.send(*node, Message::Ask { ticket, question: question.clone() });
         }
-        let own = (self.me, self.answer(&question));
+        let own = (self.me, self.answer(now, &question));
         let gather = Gather { purpose, waiting: others, until: now + self.config.timing.answer, answers: [own].into() };
         let done = gather.waiting.is_empty();
         self.gathers.insert(ticket, gather);
@@ -89,20 +96,22 @@ impl Node {
         let missing: BTreeSet<NodeId> =
             self.config.peers.ids().filter(|node| !gather.answers.contains_key(node)).collect();
         match gather.purpose {
-            Purpose::List { client } => {
-                let reply = listing(gather.answers, missing);
-                self.reply(client, reply);
+            Purpose::List { client, after, most } => {
+                let reply = listing(gather.answers, missing, after, most);
+                self.reply(now, client, reply);
             }
             Purpose::Status { client } => {
-                let (leader, policy) = (self.election.leader(), self.config.policy.to_string());
-                let nodes = statuses(gather.answers);
-                self.reply(client, Reply::Status { leader, policy, nodes, missing });
+                let status = Box::new(self.cluster_status(now, gather.answers));
+                self.reply(now, client, Reply::Status(status));
             }
             Purpose::Get { client, name } => {
                 let holds = |answer: &Answer| matches!(answer, Answer::Holds(Holding::Held(s)) if s.name == name);
                 match gather.answers.iter().find(|(_, answer)| holds(answer)) {
-                    Some((node, _)) => self.outputs.push_back(Output::Fetch { client, from: *node, name }),
-                    None => self.reply(client, Reply::NotFound),
+                    Some((node, _)) => {
+                        self.count(now, client, Outcome::PassedOn);
+                        self.outputs.push_back(Output::Fetch { client, from: *node, name });
+                    }
+                    None => self.reply(now, client, Reply::NotFound),
                 }
             }
             Purpose::Place { entry, ticket, put } => {
@@ -114,26 +123,34 @@ impl Node {
     }
 }
 
-/// Which node holds what, and how many uploads lie on several.
-pub(super) fn listing(answers: BTreeMap<NodeId, Answer>, missing: BTreeSet<NodeId>) -> Reply {
-    let mut uploads = Vec::new();
+/// A page: which node holds what, and how many uploads lie on several.
+fn listing(
+    answers: BTreeMap<NodeId, Answer>,
+    mut missing: BTreeSet<NodeId>,
+    after: Option<RequestId>,
+    most: usize,
+) -> Reply {
+    let mut uploads: Vec<(NodeId, Stored)> = Vec::new();
+    let mut next: Option<RequestId> = None;
     for (node, answer) in answers {
-        if let Answer::List(stored) = answer {
-            uploads.extend(stored.into_iter().map(|stored| (node, stored)));
+        let Answer::List { uploads: mut told, more } = answer else {
+            missing.insert(node);
+            continue;
+        };
+        // Whatever a node tells, a page is one frame, and the next one begins further on.
+        told.retain(|stored| Some(stored.name.id) > after);
+        told.sort_by_key(|stored| stored.name.id);
+        let more = more || told.len() > most;
+        told.truncate(most);
+        if let Some(last) = told.last().filter(|_| more) {
+            next = Some(next.map_or(last.name.id, |next| next.min(last.name.id)));
         }
+        uploads.extend(told.into_iter().map(|stored| (node, stored)));
     }
-    // A reply is one frame; what is beyond the limit is seen when a node is asked alone.
-    uploads.truncate(super::message::LIST_MAX);
-    let mut holders: BTreeMap<RequestId, u64> = BTreeMap::new();
-    for (_, stored) in &uploads {
-        *holders.entry(stored.name.id).or_default() += 1;
-    }
-    let copies = holders.values().filter(|count| **count > 1).count() as u64;
-    Reply::Listing { uploads, copies, missing }
-}
-
-/// The statuses, by id.
-pub(super) fn statuses(answers: BTreeMap<NodeId, Answer>) -> Vec<NodeStatus> {
-    let status = |answer| if let Answer::Status(status) = answer { Some(status) } else { None };
-    answers.into_values().filter_map(status).collect()
+    // Beyond what a node has told of, nobody knows all holders.
+    uploads.retain(|(_, stored)| next.is_none_or(|next| stored.name.id <= next));
+    uploads.sort_by_key(|(node, stored)| (stored.name.id, *node));
+    let copies = uploads.chunk_by(|(_, one), (_, other)| one.name.id == other.name.id);
+    let copies = copies.filter(|holders| holders.len() > 1).count() as u64;
+    Reply::Listing { uploads, copies, next, missing }
 }

@@ -1,16 +1,18 @@
 //! What a leader does: its books of who was given what, and to whom it gives the next upload.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{
-    config::cluster::Policy,
     peer::{Leadership, NodeId, RequestId},
     routing::{End, Router},
     time::Instant,
 };
 
 use super::{
-    Node,
+    Node, Output,
     gather::Purpose,
     message::{Answer, Holding, Message, Put, Question, Reply},
 };
@@ -69,14 +71,13 @@ impl Node {
             let reply = Reply::Retry { reason: reason.to_owned(), excluded: None, leader };
             node.placed(now, entry, ticket, id, Err(reply));
         };
+        if let Some(hindrance) = self.hindrance(now) {
+            return refuse(self, &format!("{} places no uploads: {hindrance}", self.me));
+        }
         let serves = self.election.serves(now);
         let Some(leading) = self.leading.as_ref().filter(|_| serves) else {
-            let here = self.me.0;
-            return refuse(self, &format!("node {here} does not lead, or hears no majority"));
+            return refuse(self, &format!("{} does not lead", self.me));
         };
-        if leading.census.is_some() {
-            return refuse(self, "the leader is new and still asks who holds how much");
-        }
         if put.again {
             let question = Question::Who { id, asked: Some((entry, ticket)) };
             return self.gather(now, question, Purpose::Place { entry, ticket, put });
@@ -88,20 +89,21 @@ impl Node {
     }
 
     pub(super) fn assign(&mut self, now: Instant, entry: NodeId, ticket: u64, put: &Put) {
-        let policy = match self.config.policy {
-            Policy::LeastLoad => "LeastLoad".to_owned(),
-            other => other.to_string(),
-        };
         let Some(leading) = &mut self.leading else { return };
-        let outcome = match leading.router.assign(now, &put.excluded) {
+        // Where all have failed, they are tried again, for a disk may have room again; and if not, the client hears why
+        // instead of hearing that nobody is left.
+        let router = &mut leading.router;
+        let outcome = match router.assign(now, &put.excluded).or_else(|| router.assign(now, &BTreeSet::new())) {
             Some(node) => {
                 leading.placements.insert(put.id, Placement { node, entry, begun: now });
                 let total = leading.router.loads().find(|load| load.node == node).map_or(0, |load| load.assigned);
-                self.tell(format!("[{policy}] RECORDED: Node {} now has {total} total requests", node.0));
+                *self.counts.assigned.entry(node).or_default() += 1;
+                let policy = self.config.policy;
+                self.outputs.push_back(Output::Recorded { policy, node, total });
                 Ok(node)
             }
             None => {
-                let reason = "no node that can be reached is able to take it".to_owned();
+                let reason = "no node can be reached that could take it".to_owned();
                 Err(Reply::Retry { reason, excluded: None, leader: Some(self.me) })
             }
         };
@@ -220,7 +222,7 @@ impl Node {
             (Some((node, stored)), ..) => Reply::Stored { node, stored },
             (None, Some((node, _)), _) => wait(format!("node {} may be storing this upload right now", node.0)),
             (None, None, Some(node)) => wait(format!("node {} did not say whether it holds this upload", node.0)),
-            (None, None, None) if self.leading.is_none() || !self.election.serves(now) => {
+            (None, None, None) if self.router().is_none() || !self.election.serves(now) => {
                 wait("the leader changed meanwhile".to_owned())
             }
             (None, None, None) => {

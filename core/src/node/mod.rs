@@ -14,14 +14,18 @@ mod entry;
 mod gather;
 mod leading;
 pub mod message;
+pub mod metrics;
+pub mod status;
+mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    path::Path,
     time::Duration,
 };
 
 use crate::{
-    config::cluster::ClusterConfig,
+    config::cluster::{ClusterConfig, Policy},
     election::{self, Ballot, Election},
     machine::{Machine, Wake},
     peer::{Digest, Leadership, NodeId, RequestId},
@@ -30,10 +34,12 @@ use crate::{
     store::{self, Name, Step, Store},
     time::Instant,
 };
-use entry::{Entered, EnteredState};
+use entry::{Entered, EnteredState, Storing};
 use gather::{Gather, Purpose};
 use leading::Leading;
 use message::{Envelope, Message, Question, Reply, Request};
+use metrics::{Counts, Open, Outcome};
+use watch::Watch;
 
 /// A request's connection, numbered by the runtime. A number is not used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -141,8 +147,43 @@ pub enum Output {
     Persist(Leadership),
     /// Whom this node obeys from here on.
     LeaderChanged(Option<Leadership>),
+    /// As the leader it has given an upload to a node. For the log, and written only if somebody wants to read it.
+    Recorded {
+        /// By which policy.
+        policy: Policy,
+        /// The node.
+        node: NodeId,
+        /// Uploads given to it so far.
+        total: u64,
+    },
+    /// It has stored an upload, which survives what the durability says. For the log, as the one before.
+    Saved {
+        /// This node.
+        node: NodeId,
+        /// The upload.
+        stored: store::Stored,
+    },
     /// A line for the log.
     Told(String),
+}
+
+impl Output {
+    /// The line for the log, if it is one. `shared_dir` is the folder of uploads as the configuration has it.
+    #[must_use]
+    pub fn line(&self, shared_dir: &Path) -> Option<String> {
+        match self {
+            Self::Told(line) => Some(line.clone()),
+            // A policy's own name is how people know it from the log: LeastLoad, RoundRobin.
+            Self::Recorded { policy, node, total } => {
+                Some(format!("[{policy:?}] RECORDED: Node {} now has {total} total requests", node.0))
+            }
+            Self::Saved { node, stored } => {
+                let path = shared_dir.join(stored.name.to_string());
+                Some(format!("[Node {}] ✓ Saved image to \"{}\"", node.0, path.display()))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// How long a leader has for saying who takes an upload: it may have to ask all nodes first.
@@ -160,16 +201,31 @@ pub struct Node {
     /// Uploads that clients are making through this node.
     entered: BTreeMap<ClientId, Entered>,
     /// Who waits for what is being stored here.
-    storing: BTreeMap<RequestId, ClientId>,
+    storing: BTreeMap<RequestId, Storing>,
     gathers: BTreeMap<u64, Gather>,
     leading: Option<Leading>,
     /// Uploads given to this node, by the highest that a leader has said.
     level: u64,
-    /// Peers that were told off, and with which digest.
-    refused: BTreeMap<NodeId, Digest>,
+    /// Peers that are not listened to, why, and when they last tried.
+    refused: BTreeMap<NodeId, (Refusal, Instant)>,
+    watch: Watch,
+    /// Requests that are not answered yet.
+    open: BTreeMap<ClientId, Open>,
+    counts: Counts,
+    /// What the disk failed in last, and when.
+    trouble: Option<(Instant, String)>,
     tickets: u64,
     ticked: Instant,
     outputs: VecDeque<Output>,
+}
+
+/// Why a peer is not listened to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// It was given the list of peers that has this digest.
+    Peers(Digest),
+    /// It speaks this version of the protocol.
+    Version(u16),
 }
 
 impl Node {
@@ -193,6 +249,10 @@ impl Node {
             leading: None,
             level: 0,
             refused: BTreeMap::new(),
+            watch: Watch::new(now, peers.into_iter().filter(|peer| *peer != me)),
+            open: BTreeMap::new(),
+            counts: Counts::default(),
+            trouble: None,
             tickets: 0,
             ticked: now,
             outputs: VecDeque::new(),
@@ -228,7 +288,7 @@ impl Node {
             return;
         }
         if peers != self.digest {
-            if self.refused.insert(from, peers) != Some(peers) {
+            if self.refuses_anew(now, from, Refusal::Peers(peers)) {
                 self.tell(format!(
                     "[Node {}] refuses node {}: it was given another list of peers (digest {}, here {}); \
                      config.json must name the same peers everywhere",
@@ -260,7 +320,7 @@ impl Node {
             }
             Message::Finished { id, node, end } => self.on_finished(now, from, id, node, end),
             Message::Ask { ticket, question } => {
-                let answer = self.answer(&question);
+                let answer = self.answer(now, &question);
                 self.send(from, Message::Tell { ticket, answer });
             }
             Message::Tell { ticket, answer } => {
@@ -272,33 +332,62 @@ impl Node {
         }
     }
 
+    /// Notes that a peer is not listened to; whether that is news.
+    fn refuses_anew(&mut self, now: Instant, peer: NodeId, refusal: Refusal) -> bool {
+        self.refused.insert(peer, (refusal, now)).map(|(before, _)| before) != Some(refusal)
+    }
+
+    fn on_other_version(&mut self, now: Instant, peer: NodeId, version: u16) {
+        if self.config.peers.address(peer).is_some() && self.refuses_anew(now, peer, Refusal::Version(version)) {
+            self.tell(format!(
+                "[Node {}] refuses node {}: it speaks version {version} of the protocol, this node {}",
+                self.me.0,
+                peer.0,
+                message::VERSION
+            ));
+        }
+    }
+
     fn on_request(&mut self, now: Instant, client: ClientId, request: Request) {
+        self.opened(now, client, &request);
         match request {
             Request::Put(put) => self.on_put(now, client, put),
             Request::Store { put, leadership } => {
+                if let Some(refusal) = self.refusal(&put) {
+                    return self.reply(now, client, refusal);
+                }
                 if leadership < self.election.newest() {
                     let newest = self.election.newest();
-                    return self.retry(client, format!("the order of {leadership} is void: {newest} came after"), None);
+                    return self.retry(
+                        now,
+                        client,
+                        format!("the order of {leadership} is void: {newest} came after"),
+                        None,
+                    );
                 }
                 self.store_here(now, client, put.id, put.bytes);
             }
             Request::Get { name, here } => match self.store.held(name.id).filter(|stored| stored.name == name) {
-                Some(file) => self.outputs.push_back(Output::SendFile { client, file }),
-                None if here => self.reply(client, Reply::NotFound),
+                Some(file) => {
+                    self.count(now, client, Outcome::Done);
+                    self.outputs.push_back(Output::SendFile { client, file });
+                }
+                None if here => self.reply(now, client, Reply::NotFound),
                 None => self.gather(now, Question::Who { id: name.id, asked: None }, Purpose::Get { client, name }),
             },
-            Request::List => self.gather(now, Question::List, Purpose::List { client }),
+            Request::List { after } => self.list(now, client, after),
             Request::Status => self.gather(now, Question::Status, Purpose::Status { client }),
             Request::Discover => {
-                let peers = self.config.peers.iter().map(|(id, address)| (id, address.to_owned())).collect();
-                let leader = self.election.leader();
-                self.reply(client, Reply::Discovered { leader, peers });
+                let for_ms = watch::ms(now.since(self.watch.since));
+                let (node, leader, peers) = (self.me, self.election.leader(), self.peers(now));
+                self.reply(now, client, Reply::Discovered { node, leader, for_ms, peers });
             }
         }
     }
 
     fn on_leader(&mut self, now: Instant, leader: Option<Leadership>) {
         self.outputs.push_back(Output::LeaderChanged(leader));
+        self.watch.on_leader(now, leader);
         self.abandon_asked(now, leader.and_then(|leadership| leadership.leader));
         self.leading = None;
         if let Some(of) = leader.filter(|of| of.leader == Some(self.me)) {
@@ -311,13 +400,15 @@ impl Node {
         self.tickets
     }
 
-    fn retry(&mut self, client: ClientId, reason: String, excluded: Option<NodeId>) {
+    fn retry(&mut self, now: Instant, client: ClientId, reason: String, excluded: Option<NodeId>) {
         let leader = self.leader();
-        self.reply(client, Reply::Retry { reason, excluded, leader });
+        self.reply(now, client, Reply::Retry { reason, excluded, leader });
     }
 
-    fn reply(&mut self, client: ClientId, reply: Reply) {
-        self.outputs.push_back(Output::Answer { client, reply });
+    /// Notes what a disk has failed in.
+    fn on_trouble(&mut self, now: Instant, text: String) {
+        self.counts.disk_failures += 1;
+        self.trouble = Some((now, text));
     }
 
     fn tell(&mut self, line: String) {
@@ -353,7 +444,7 @@ impl Node {
             } else if let Some(output) = self.store.poll_output() {
                 match output {
                     store::Output::Do(Step::Write(id)) => {
-                        let client = self.storing[&id];
+                        let client = self.storing[&id].client;
                         self.outputs.push_back(Output::Store { client, id });
                     }
                     store::Output::Do(step) => self.outputs.push_back(Output::Disk(step)),
@@ -386,17 +477,20 @@ impl Machine for Node {
         match input {
             Input::Connected(peer) => self.send(peer, Message::Hello),
             Input::Received(envelope) => self.on_envelope(now, envelope),
-            Input::OtherVersion { peer, version } => self.tell(format!(
-                "[Node {}] refuses node {}: it speaks version {version} of the protocol, this node {}",
-                self.me.0,
-                peer.0,
-                message::VERSION
-            )),
+            Input::OtherVersion { peer, version } => self.on_other_version(now, peer, version),
             Input::Request { client, request } => self.on_request(now, client, request),
             Input::Relayed { client, outcome } => self.on_relayed(now, client, outcome),
             Input::Persisted(leadership) => self.elect(now, election::Input::Persisted(leadership)),
-            Input::PersistFailed(leadership) => self.elect(now, election::Input::PersistFailed(leadership)),
-            Input::Disk(input) => self.store.handle_input(now, input),
+            Input::PersistFailed(leadership) => {
+                self.on_trouble(now, format!("{leadership} could not be stored"));
+                self.elect(now, election::Input::PersistFailed(leadership));
+            }
+            Input::Disk(input) => {
+                if let store::Input::Failed { failure: store::Failure::Disk(text), .. } = &input {
+                    self.on_trouble(now, text.clone());
+                }
+                self.store.handle_input(now, input);
+            }
         }
         self.drain(now);
     }
@@ -419,6 +513,7 @@ impl Machine for Node {
         }
         if now.since(self.ticked) >= self.config.timing.heartbeat {
             self.ticked = now;
+            self.watch.look(now, &self.election.alive(now), self.config.timing.suspicion);
             self.open_books(now);
             self.watch_members(now);
         }

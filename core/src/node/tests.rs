@@ -349,7 +349,9 @@ impl Net {
                 self.nodes[node].leadership = leadership;
                 self.push(after, here(Input::Persisted(leadership)));
             }
-            Output::Told(line) => self.lines.push(line),
+            output @ (Output::Told(_) | Output::Recorded { .. } | Output::Saved { .. }) => {
+                self.lines.extend(output.line(&self.config.shared_dir));
+            }
             Output::LeaderChanged(_) | Output::SendFile { .. } | Output::Fetch { .. } => {}
         }
     }
@@ -466,7 +468,7 @@ fn an_upload_on_its_way_is_no_clear_no() {
         EnteredState::Placed { .. } => None,
     });
     let ticket = asked.expect("the leader's answer is lost");
-    let who = |asked| entry.answer(&Question::Who { id: RequestId(9), asked });
+    let who = |asked| entry.answer(net.now, &Question::Who { id: RequestId(9), asked });
     assert_eq!(who(Some((NodeId(1), ticket))), Answer::Holds(Holding::No));
     for other in [None, Some((NodeId(1), ticket + 1)), Some((NodeId(2), ticket))] {
         assert_eq!(who(other), Answer::Holds(Holding::Perhaps), "{other:?}");
