@@ -48,7 +48,9 @@ impl Node {
         (bytes > limit).then(|| Reply::Refused(text()))
     }
 
-    pub(super) fn on_put(&mut self, now: Instant, client: ClientId, put: Put) {
+    pub(super) fn on_put(&mut self, now: Instant, client: ClientId, mut put: Put) {
+        // It is kept until the upload ends, and a client may name as many as fit a frame.
+        put.excluded.retain(|node| self.config.peers.address(*node).is_some());
         if let Some(refusal) = self.refusal(&put) {
             return self.reply(now, client, refusal);
         }

@@ -154,3 +154,67 @@ fn listing(
     let copies = copies.filter(|holders| holders.len() > 1).count() as u64;
     Reply::Listing { uploads, copies, next, missing }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        client::listing::Listing,
+        node::message::Request,
+        peer::Digest,
+        store::{Kind, Name},
+    };
+
+    fn stored(id: u128) -> Stored {
+        Stored { name: Name { id: RequestId(id), digest: Digest([0; 32]), kind: Kind::Bin }, bytes: 7 }
+    }
+
+    proptest! {
+        /// Page by page, everything is listed once, and what lies on several nodes is known as such.
+        #[test]
+        fn pages_are_the_whole(
+            held in prop::collection::vec(prop::collection::btree_set(0..300_u128, 0..100), 1..5),
+            most in 1..20_usize,
+        ) {
+            let (mut listing, mut pages) = (Listing::default(), 0);
+            loop {
+                let Request::List { after } = listing.request() else { unreachable!("it lists") };
+                let answer = |ids: &BTreeSet<u128>| {
+                    let mut ids = ids.iter().copied().filter(|id| Some(RequestId(*id)) > after);
+                    let uploads = ids.by_ref().take(most).map(stored).collect();
+                    Answer::List { uploads, more: ids.next().is_some() }
+                };
+                let answers = (1..).map(NodeId).zip(held.iter().map(answer)).collect();
+                pages += 1;
+                if !listing.take(&listing_of(answers, after, most)).expect("the next page") {
+                    break;
+                }
+            }
+            let all: BTreeSet<u128> = held.iter().flatten().copied().collect();
+            let several = |id: &&u128| held.iter().filter(|ids| ids.contains(*id)).count() > 1;
+            let doubled: BTreeSet<RequestId> = all.iter().filter(several).copied().map(RequestId).collect();
+            prop_assert_eq!(listing.uploads, all.len() as u64);
+            prop_assert_eq!(listing.doubled, doubled);
+            for (node, ids) in (1..).map(NodeId).zip(&held) {
+                prop_assert_eq!(listing.nodes.get(&node).map_or(0, |held| held.uploads), ids.len() as u64);
+            }
+            prop_assert!(pages <= all.len() / most + held.len() * all.len() / most + 1, "each page leads on");
+        }
+    }
+
+    fn listing_of(answers: BTreeMap<NodeId, Answer>, after: Option<RequestId>, most: usize) -> Reply {
+        listing(answers, BTreeSet::new(), after, most)
+    }
+
+    /// A node that tells more than it was asked for, in disorder, or again, neither breaks a page nor its bound.
+    #[test]
+    fn whatever_a_node_tells_a_page_is_bounded() {
+        let told = Answer::List { uploads: [9, 4, 5, 1, 7].map(stored).to_vec(), more: false };
+        let reply = listing_of([(NodeId(1), told), (NodeId(2), Answer::Unread)].into(), Some(RequestId(4)), 2);
+        let Reply::Listing { uploads, copies, next, missing } = reply else { panic!("a listing") };
+        let ids: Vec<u128> = uploads.iter().map(|(_, stored)| stored.name.id.0).collect();
+        assert_eq!((ids, copies, next, missing), (vec![5, 7], 0, Some(RequestId(7)), [NodeId(2)].into()));
+    }
+}

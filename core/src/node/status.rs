@@ -22,8 +22,11 @@ pub const OUTAGES_MAX: usize = 16;
 /// Outages that a node tells of, so that its answer stays one frame however many peers there are.
 pub const OUTAGES_TOLD_MAX: usize = 64;
 
-/// Characters of a disk's failure that are told.
-const FAILURE_CHARS_MAX: usize = 200;
+/// Outages in one [`ClusterStatus`], which is one frame for the most peers that there may be.
+const OUTAGES_ALL_MAX: usize = 1_000;
+
+/// Bytes of a disk's failure that are told.
+const FAILURE_BYTES_MAX: usize = 200;
 
 /// The whole cluster, as the node sees it that was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +49,7 @@ pub struct ClusterStatus {
     pub nodes: Vec<NodeStatus>,
     /// The leader's books, by node; none if it did not answer, or has not opened them.
     pub books: Vec<Book>,
-    /// Who was out of reach of somebody, the latest last; at most [`OUTAGES_MAX`] of each node.
+    /// Who was out of reach of somebody, the latest last; at most [`OUTAGES_MAX`] of each node, and 1,000 in all.
     pub outages: Vec<Outage>,
 }
 
@@ -142,8 +145,21 @@ pub struct DiskStatus {
 pub struct LastFailure {
     /// How long ago, in ms.
     pub ms: u64,
-    /// In the words of the system; at most 200 characters, on one line.
+    /// In the words of the system; at most 200 bytes, on one line.
     pub text: String,
+}
+
+impl LastFailure {
+    fn new(ms: u64, text: &str) -> Self {
+        let mut short = String::new();
+        for character in text.chars().filter(|character| !character.is_control()) {
+            if short.len() + character.len_utf8() > FAILURE_BYTES_MAX {
+                break;
+            }
+            short.push(character);
+        }
+        Self { ms, text: short }
+    }
 }
 
 /// Why a node that is asked to place an upload does not.
@@ -230,10 +246,7 @@ impl Node {
             disk: DiskStatus {
                 blind: self.store.is_blind(),
                 failures: self.counts.disk_failures,
-                last: self.trouble.as_ref().map(|(at, text)| LastFailure {
-                    ms: ms(now.since(*at)),
-                    text: text.chars().filter(|c| !c.is_control()).take(FAILURE_CHARS_MAX).collect(),
-                }),
+                last: self.trouble.as_ref().map(|(at, text)| LastFailure::new(ms(now.since(*at)), text)),
             },
         };
         let loads = self.router().into_iter().flat_map(crate::routing::Router::loads);
@@ -312,7 +325,8 @@ impl Node {
         let (mut nodes, mut books, mut outages) = (Vec::new(), Vec::new(), Vec::new());
         for (node, answer) in answers {
             let Answer::Status(account) = answer else { continue };
-            let Account { status, books: own, outages: seen } = *account;
+            let Account { mut status, books: own, outages: seen } = *account;
+            status.disk.last = status.disk.last.map(|last| LastFailure::new(last.ms, &last.text));
             if leader.is_some_and(|leader| leader.leader == Some(node)) {
                 books = own;
             }
@@ -366,7 +380,7 @@ fn united(mut outages: Vec<(NodeId, Outage)>) -> Vec<Outage> {
         })
         .collect();
     latest.sort_by_key(|outage| (std::cmp::Reverse(outage.from_ms), outage.node));
-    latest
+    latest.split_off(latest.len().saturating_sub(OUTAGES_ALL_MAX))
 }
 
 #[cfg(test)]

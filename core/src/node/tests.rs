@@ -5,6 +5,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{
     message::{Answer, Holding, Put, VERSION},
+    metrics::Kind as Asked,
+    status::{ClusterStatus, Hindrance, Outage, PeerState},
     *,
 };
 use crate::{
@@ -42,6 +44,8 @@ struct Net {
     /// Connections: the node they lead to, and who waits at the other end.
     connections: BTreeMap<ClientId, (usize, Waits)>,
     uploads: Vec<Upload>,
+    /// What was answered to [`Waits::Asker`].
+    replies: Vec<Reply>,
     lines: Vec<String>,
 }
 
@@ -68,6 +72,7 @@ enum Waits {
         life: u64,
         client: ClientId,
     },
+    Asker,
     Nobody,
 }
 
@@ -110,6 +115,7 @@ impl Net {
             number: 0,
             connections: BTreeMap::new(),
             uploads: Vec::new(),
+            replies: Vec::new(),
             lines: Vec::new(),
         };
         (0..count).for_each(|node| net.start(node));
@@ -254,6 +260,7 @@ impl Net {
                 let input = Box::new(Input::Relayed { client, outcome: Ok(reply) });
                 self.happen(Event::Input { node: from, life: Some(life), from: None, input });
             }
+            Event::Reply { waits: Waits::Asker, reply } => self.replies.push(reply),
             Event::Reply { waits: Waits::Nobody, .. } => {}
         }
     }
@@ -273,6 +280,24 @@ impl Net {
         }
         let input = Box::new(Input::Request { client, request });
         self.push(after, Event::Input { node, life: None, from: None, input });
+    }
+
+    /// Asks a node, and waits for the answer.
+    fn ask(&mut self, node: usize, request: Request) -> Reply {
+        self.connect(node, Waits::Asker, request);
+        self.run(ms(500));
+        self.replies.pop().expect("an answer")
+    }
+
+    fn status(&mut self, node: usize) -> ClusterStatus {
+        match self.ask(node, Request::Status) {
+            Reply::Status(status) => *status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn node(&self, node: usize) -> &Node {
+        self.nodes[node].node.as_ref().expect("it runs")
     }
 
     fn settle(&mut self, node: usize) {
@@ -460,9 +485,11 @@ fn an_upload_on_its_way_is_no_clear_no() {
     let mut net = Net::new(5, 3);
     net.run(ms(2_000));
     net.cut[2][0] = true;
-    net.connect(0, Waits::Nobody, Request::Put(put(9, false)));
+    let excluded = [NodeId(2), NodeId(77)].into();
+    net.connect(0, Waits::Nobody, Request::Put(Put { excluded, ..put(9, false) }));
     net.run(ms(200));
     let entry = net.nodes[0].node.as_ref().expect("it runs");
+    assert!(entry.entered.values().all(|entered| entered.put.excluded == [NodeId(2)].into()), "of nodes only");
     let asked = entry.entered.values().find_map(|entered| match entered.state {
         EnteredState::Asked { ticket, .. } => Some(ticket),
         EnteredState::Placed { .. } => None,
@@ -476,6 +503,223 @@ fn an_upload_on_its_way_is_no_clear_no() {
     net.run(ms(3_000));
     let entry = net.nodes[0].node.as_ref().expect("it runs");
     assert!(entry.entered.is_empty(), "whoever is not answered is not waited for");
+}
+
+/// What the log says of an upload, word for word.
+#[test]
+fn each_policy_goes_by_its_name_in_the_log() {
+    let line = |policy| {
+        let recorded = Output::Recorded { policy, node: NodeId(2), total: 33 };
+        recorded.line(Path::new("./shared_images")).expect("it is a line")
+    };
+    let names = [
+        (Policy::LeastLoad, "LeastLoad"),
+        (Policy::LeastOutstanding, "LeastOutstanding"),
+        (Policy::PowerOfTwo, "PowerOfTwo"),
+        (Policy::PeakEwma, "PeakEwma"),
+        (Policy::RoundRobin, "RoundRobin"),
+    ];
+    for (policy, name) in names {
+        assert_eq!(line(policy), format!("[{name}] RECORDED: Node 2 now has 33 total requests"));
+    }
+    let name = store::Name { id: RequestId(7), digest: Digest([0xab; 32]), kind: Kind::Png };
+    let saved = Output::Saved { node: NodeId(2), stored: Stored { name, bytes: 16 } };
+    let want = format!("[Node 2] ✓ Saved image to \"./shared_images/{name}\"");
+    assert_eq!(saved.line(Path::new("./shared_images")), Some(want));
+    assert_eq!(Output::Persist(Leadership::default()).line(Path::new(".")), None);
+}
+
+#[test]
+fn what_can_never_be_stored_is_refused_in_one_line() {
+    let mut net = Net::new(6, 3);
+    net.config.upload_limit = 100;
+    (0..3).for_each(|node| net.crash(node));
+    (0..3).for_each(|node| net.start(node));
+    net.run(ms(2_000));
+    let leadership = net.node(0).election().newest();
+    for (bytes, want) in [
+        (0, "the file is empty; there is nothing to store"),
+        (101, "101 bytes are more than this cluster takes (upload_limit 100)"),
+    ] {
+        let put = Put { bytes, ..put(9, false) };
+        let refused = Reply::Refused(want.to_owned());
+        assert_eq!(net.ask(0, Request::Put(put.clone())), refused);
+        assert_eq!(net.ask(0, Request::Store { put, leadership }), refused, "whoever says so");
+    }
+}
+
+/// Where every node has failed once, they are asked again, for a disk may have room again.
+#[test]
+fn excluded_everywhere_is_excluded_nowhere() {
+    let mut net = Net::new(7, 3);
+    net.run(ms(2_000));
+    let excluded: BTreeSet<NodeId> = (1..=3).map(NodeId).collect();
+    let everywhere = |id| Request::Put(Put { excluded: excluded.clone(), ..put(id, true) });
+    assert!(matches!(net.ask(0, everywhere(1)), Reply::Stored { .. }));
+    (0..3).for_each(|node| net.step(Happening::Full(node, true)));
+    let Reply::Retry { reason, excluded: Some(_), .. } = net.ask(0, everywhere(2)) else { panic!("all are full") };
+    assert!(reason.ends_with("cannot store it: no space left on device"), "{reason}");
+}
+
+/// Who was gone, from when until when, as those saw it that stayed; and what it means meanwhile.
+#[test]
+fn a_status_tells_who_is_silent_and_who_was() {
+    let mut net = Net::new(8, 3);
+    net.run(ms(3_000));
+    let status = net.status(0);
+    let leader = status.leader.expect("one leads");
+    assert_eq!(leader.leader, Some(NodeId(3)));
+    assert_eq!((status.nodes.len(), status.books.len(), status.outages), (3, 3, Vec::new()));
+    assert!(status.peers.iter().all(|peer| matches!(peer.state, PeerState::Own | PeerState::Here { .. })));
+
+    net.step(Happening::Crash(1));
+    net.run(ms(4_000));
+    let status = net.status(0);
+    let PeerState::Silent { ms: silent } = status.peers[1].state else { panic!("{:?}", status.peers) };
+    assert!((3_400..=4_600).contains(&silent), "{silent}");
+    assert!(matches!(status.outages[..], [Outage { node: NodeId(2), until_ms: None, seen_by: 2, .. }]), "{status:?}");
+
+    net.step(Happening::Start(1));
+    net.run(ms(4_000));
+    let status = net.status(0);
+    let [Outage { node: NodeId(2), from_ms, until_ms: Some(until_ms), seen_by: 2 }] = status.outages[..] else {
+        panic!("{:?}", status.outages)
+    };
+    assert!((3_800..5_000).contains(&(from_ms - until_ms)), "{from_ms} {until_ms}");
+    assert!(status.nodes[1].up_ms < status.nodes[0].up_ms);
+}
+
+/// With `quorum: majority` a leader that is alone says so; who finds no leader says who is missing.
+#[test]
+fn why_nothing_is_served_is_told() {
+    let mut net = Net::new(9, 3);
+    net.config.quorum = crate::config::cluster::Quorum::Majority;
+    (0..3).for_each(|node| net.crash(node));
+    net.start(2);
+    net.run(ms(3_000));
+    let status = net.status(2);
+    assert_eq!(status.nodes[0].hindrance, Some(Hindrance::NoMajority { heard: 1, of: 3 }));
+    assert!(matches!(status.peers[0].state, PeerState::Never { .. }));
+    let Reply::Retry { reason, .. } = net.ask(2, Request::Put(put(1, false))) else { panic!("a minority serves") };
+    assert_eq!(
+        reason,
+        "node 3 places no uploads: it is heard by 1 of 3 nodes, itself included, and quorum: majority asks for more than half"
+    );
+    net.start(0);
+    let Reply::Retry { reason, .. } = net.ask(0, Request::Put(put(1, false))) else { panic!("nobody leads") };
+    assert!(reason.starts_with("nobody leads, for "), "{reason}");
+    assert!(reason.ends_with(" ms: node 2 was never heard, node 3 was never heard"), "{reason}");
+    let Reply::Discovered { node, leader, peers, .. } = net.ask(0, Request::Discover) else { panic!("no answer") };
+    assert_eq!((node, leader.and_then(|leader| leader.leader), peers.len()), (NodeId(1), Some(NodeId(3)), 3));
+    assert!(matches!(peers[1].state, PeerState::Never { .. }) && matches!(peers[2].state, PeerState::Here { .. }));
+}
+
+/// A peer of another version tries again and again; it is told off once, and a status knows of it.
+#[test]
+fn another_version_is_noted_once() {
+    let mut node = Node::new(Instant::ZERO, NodeId(1), config(2), Leadership::default(), Seed(1));
+    while node.poll_output().is_some() {}
+    for peer in [NodeId(2), NodeId(2), NodeId(9)] {
+        node.handle_input(Instant::ZERO, Input::OtherVersion { peer, version: 7 });
+    }
+    let want = "[Node 1] refuses node 2: it speaks version 7 of the protocol, this node 1";
+    let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
+    assert_eq!(outputs, [Output::Told(want.to_owned())]);
+    let state = node.peers(Instant::ZERO)[1].state;
+    assert_eq!(state, PeerState::OtherVersion { theirs: 7, ours: VERSION, ms: 0 });
+}
+
+#[test]
+fn what_a_node_does_is_counted() {
+    let mut net = Net::new(10, 3);
+    net.run(ms(2_000));
+    (0..30).for_each(|_| net.step(Happening::Upload));
+    net.run(ms(1_000));
+    net.status(2);
+    let metrics: Vec<metrics::Metrics> = (0..3).map(|node| net.node(node).metrics(net.now)).collect();
+    let sum = |of: fn(&metrics::Metrics) -> u64| metrics.iter().map(of).sum::<u64>();
+    assert_eq!(sum(|metrics| metrics.counts.answers(Asked::Put, Outcome::Done)), 30);
+    assert_eq!((sum(|metrics| metrics.counts.upload.count()), sum(|metrics| metrics.counts.store.count())), (30, 30));
+    assert_eq!((sum(|metrics| metrics.stored), sum(|metrics| metrics.stored_bytes)), (30, 30 * 16));
+    assert_eq!((sum(|metrics| metrics.in_flight), sum(|metrics| metrics.under_way)), (0, 0));
+    assert_eq!(metrics[2].counts.assigned.values().copied().collect::<Vec<_>>(), [10, 10, 10]);
+    assert_eq!(metrics[2].counts.answers(Asked::Status, Outcome::Done), 1);
+    assert!(metrics.iter().all(|metrics| metrics.peers_heard == 2 && metrics.leader_changes >= 1));
+    assert!(metrics[2].serves && !metrics[0].serves && metrics[2].elections_won == 1);
+}
+
+/// 12,000 uploads, some on two nodes: more than one page holds.
+#[test]
+fn a_listing_has_as_many_pages_as_it_takes() {
+    let mut net = Net::new(11, 3);
+    for node in 0..3 {
+        net.crash(node);
+        net.nodes[node].shared = (0..4_100_u128)
+            .map(|n| {
+                // The last 100 of each are the first of the next.
+                let id = (node as u128 * 4_000 + n) % 12_000 * 0x1_0000_0001_0000_0001;
+                let name = store::Name { id: RequestId(id), digest: Digest::of(&id.to_le_bytes()), kind: Kind::Bin };
+                (name.to_string(), 16)
+            })
+            .collect();
+        net.start(node);
+    }
+    net.run(ms(2_000));
+    let (mut listing, mut pages) = (crate::client::listing::Listing::default(), 1);
+    loop {
+        let reply = net.ask(pages % 3, listing.request());
+        assert!(message::encode(&reply).len() < message::FRAME_MAX);
+        if !listing.take(&reply).expect("the next page") {
+            break;
+        }
+        pages += 1;
+    }
+    assert_eq!((listing.uploads, listing.doubled.len(), listing.missing.len()), (12_000, 300, 0));
+    assert!(listing.nodes.values().all(|held| held.uploads == 4_100 && held.bytes == 4_100 * 16));
+    assert!((2..=6).contains(&pages), "{pages}");
+}
+
+/// The longest replies that there can be are frames.
+#[test]
+fn the_longest_replies_fit() {
+    use status::{Book, DiskStatus, LastFailure, NodeStatus, PeerStatus};
+    let far = Leadership { term: Term(u64::MAX), leader: Some(NodeId(u32::MAX)) };
+    let name = store::Name { id: RequestId(u128::MAX), digest: Digest([255; 32]), kind: Kind::Bin };
+    let upload = (NodeId(u32::MAX), Stored { name, bytes: u64::MAX });
+    let missing = (0..1_000).map(|n| NodeId(u32::MAX - n)).collect();
+    let uploads = vec![upload; message::LIST_MAX];
+    let listing = Reply::Listing { uploads, copies: u64::MAX, next: Some(name.id), missing };
+    assert!(message::encode(&listing).len() < message::FRAME_MAX);
+    let (node, ms) = (upload.0, u64::MAX);
+    let last = Some(LastFailure { ms, text: "x".repeat(200) });
+    let own = NodeStatus {
+        node,
+        newest: far,
+        obeys: Some(far),
+        hindrance: Some(Hindrance::NoMajority { heard: u32::MAX, of: u32::MAX }),
+        up_ms: ms,
+        assigned: ms,
+        stored: ms,
+        bytes: ms,
+        under_way: ms,
+        disk: DiskStatus { blind: true, failures: ms, last },
+    };
+    let digest = name.digest;
+    let state = PeerState::OtherPeers { theirs: digest, ours: digest, ms };
+    let peer = PeerStatus { node, address: "x".repeat(260), state };
+    let status = ClusterStatus {
+        node,
+        leader: Some(far),
+        for_ms: ms,
+        policy: Policy::RoundRobin,
+        durability: crate::config::cluster::Durability::None,
+        quorum: crate::config::cluster::Quorum::Majority,
+        peers: vec![peer; 1_000],
+        nodes: vec![own; 1_000],
+        books: vec![Book { node, assigned: ms, in_flight: ms, penalty_ms: ms }; 1_000],
+        outages: vec![Outage { node, from_ms: ms, until_ms: Some(ms), seen_by: u32::MAX }; 1_000],
+    };
+    assert!(message::encode(&Reply::Status(Box::new(status))).len() < message::FRAME_MAX);
 }
 
 #[test]

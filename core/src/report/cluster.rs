@@ -32,13 +32,13 @@ pub fn lines(status: &ClusterStatus) -> Vec<String> {
         lines.push(String::new());
         lines.extend(notes);
     }
-    lines
+    plain(lines)
 }
 
 /// The lines of [`PeerStatus`]es, for who asked only who leads: whom the node that was asked does not hear, and why.
 #[must_use]
 pub fn missing(asked: NodeId, peers: &[PeerStatus]) -> Vec<String> {
-    peers.iter().filter_map(|peer| silence(asked, peer)).collect()
+    plain(peers.iter().filter_map(|peer| silence(asked, peer)).collect())
 }
 
 /// Why uploads of the last `window` are spread unevenly, as `counts` by node shows: a line for each node that has at least
@@ -69,7 +69,12 @@ pub fn uneven(counts: &BTreeMap<NodeId, u64>, window: Duration, status: &Cluster
         let since = lasting(status.for_ms);
         lines.push(format!("{leader} leads only for {since}: until then another placed uploads, or nobody"));
     }
-    lines
+    plain(lines)
+}
+
+/// Lines that no terminal obeys: parts of them are another machine's words.
+fn plain(lines: Vec<String>) -> Vec<String> {
+    lines.into_iter().map(|line| line.replace(char::is_control, "")).collect()
 }
 
 fn table(status: &ClusterStatus) -> Vec<String> {
@@ -333,6 +338,8 @@ node 2 was never heard in the 30 s that node 1 has run. Check that it was starte
 node 3 was given another list of peers (digest abababababab, at node 1 cdcdcdcdcdcd), so neither listens to the other. config.json must name the same peers everywhere.";
         assert_eq!(lines(&status).join("\n"), want);
         assert_eq!(missing(NodeId(1), &status.peers).len(), 2);
+        status.peers[1].address = "\u{1b}[2Jhost\n:7".to_owned();
+        assert!(lines(&status).iter().all(|line| !line.contains(char::is_control)), "whatever a node says");
     }
 
     #[test]
