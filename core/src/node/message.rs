@@ -23,7 +23,7 @@ pub const VERSION: u16 = 1;
 /// Largest frame that is read, checked before anything is allocated: 1 MiB. The longest is a [`Reply::Listing`].
 pub const FRAME_MAX: usize = 1 << 20;
 
-/// Uploads in one [`Reply::Listing`], which take 64 bytes each at most. Asked for them are all nodes, the same share each.
+/// Uploads in one [`Reply::Listing`]; each takes 64 bytes at most. All nodes are asked, for the same share each.
 pub const LIST_MAX: usize = 10_000;
 
 /// What one node sends to another.
@@ -223,7 +223,7 @@ pub enum Reply {
     Listing {
         /// Which node holds what, by id. Of each upload that is named here, all holders are.
         uploads: Vec<(NodeId, Stored)>,
-        /// Uploads of this page that lie on more than one node, since a holder could not be reached when they were retried.
+        /// Uploads of this page that lie on several nodes, since a holder could not be reached when they were retried.
         copies: u64,
         /// After which id the next page begins; `None` after the last.
         next: Option<RequestId>,

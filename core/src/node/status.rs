@@ -76,7 +76,7 @@ pub enum PeerState {
     },
     /// It was there, and is not heard any more.
     Silent {
-        /// For how long.
+        /// For how long; up to the suspicion time longer.
         ms: u64,
     },
     /// It was not heard for as long as the asked node has run.
@@ -211,7 +211,7 @@ pub struct Book {
 pub struct Outage {
     /// The node.
     pub node: NodeId,
-    /// How long ago it was there last, in ms.
+    /// How long ago it was there last, in ms; up to the suspicion time longer.
     pub from_ms: u64,
     /// How long ago it was there again, in ms; `None` if it is not yet.
     pub until_ms: Option<u64>,
@@ -352,7 +352,7 @@ impl Node {
     }
 }
 
-/// Outages of one node that overlap are one; of each node the latest [`OUTAGES_MAX`] remain. Takes them with their witnesses.
+/// Outages, each told by a node. Those of one node that overlap are one; the latest [`OUTAGES_MAX`] of each node remain.
 fn united(mut outages: Vec<(NodeId, Outage)>) -> Vec<Outage> {
     outages.sort_by_key(|(witness, outage)| (outage.node, std::cmp::Reverse(outage.from_ms), *witness));
     let mut united: Vec<Outage> = Vec::new();

@@ -41,10 +41,13 @@ pub fn missing(asked: NodeId, peers: &[PeerStatus]) -> Vec<String> {
     plain(peers.iter().filter_map(|peer| silence(asked, peer)).collect())
 }
 
-/// Why uploads of the last `window` are spread unevenly, as `counts` by node shows: a line for each node that has at least
-/// two fewer than the one that has most, and what the policy and the leader have to do with it. Nothing if they are even.
+/// Why uploads of the last `window` are spread unevenly, where `counts` are those of the test by node: a line for each node
+/// that has at least two fewer than the fullest, then what the policy and the leader have to do with it. None if all are
+/// even. A peer that is not in `counts` has none.
 #[must_use]
 pub fn uneven(counts: &BTreeMap<NodeId, u64>, window: Duration, status: &ClusterStatus) -> Vec<String> {
+    let none = status.peers.iter().map(|peer| (peer.node, 0));
+    let counts: BTreeMap<NodeId, u64> = none.chain(counts.iter().map(|(node, count)| (*node, *count))).collect();
     let most = counts.iter().max_by_key(|(node, count)| (**count, std::cmp::Reverse(**node)));
     let Some((full, most)) = most.map(|(node, count)| (*node, *count)) else { return Vec::new() };
     let mut lines = Vec::new();
@@ -406,6 +409,9 @@ node 3 was given another list of peers (digest abababababab, at node 1 cdcdcdcdc
     #[test]
     fn an_uneven_spread_has_causes() {
         let mut status = calm();
+        let counts = [(NodeId(1), 50), (NodeId(3), 50)].into();
+        let without = uneven(&counts, Duration::from_secs(20), &status);
+        assert_eq!(without, ["node 2 has 0, 50 fewer than node 1: nothing is known that kept it"]);
         explains([20, 40, 40], &status, &["node 1 has 20, 20 fewer than node 2: nothing is known that kept it"]);
         let outage = |node, from_ms, until_ms| Outage { node: NodeId(node), from_ms, until_ms, seen_by: 1 };
         status.outages = vec![outage(2, 90_000, Some(80_000)), outage(2, 12_000, Some(8_000)), outage(1, 5_000, None)];
