@@ -4,6 +4,8 @@
 //! over all tries, and says so when it may have been stored already; so trying again is safe. How long it waits between
 //! rounds doubles each time, with a seeded jitter, so that many clients do not come back all at once.
 
+pub mod listing;
+
 use std::{collections::VecDeque, fmt, time::Duration};
 
 use rand::Rng as _;

@@ -180,6 +180,6 @@ fn begin<T, D>(
             });
         }
         // For those who look on.
-        Output::LeaderChanged(_) | Output::Told(_) => {}
+        Output::LeaderChanged(_) | Output::Recorded { .. } | Output::Saved { .. } | Output::Told(_) => {}
     }
 }

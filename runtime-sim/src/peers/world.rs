@@ -271,6 +271,8 @@ impl Observer for Onlooker {
                     Output::Persist(_) => "does: persist a leadership",
                     Output::LeaderChanged(Some(_)) => "does: obey a leader",
                     Output::LeaderChanged(None) => "does: obey nobody",
+                    Output::Recorded { .. } => "does: give an upload to a node",
+                    Output::Saved { .. } => "does: say what it saved",
                     _ => "does: a step to the disk",
                 });
             }
@@ -530,7 +532,7 @@ async fn look_around(process: task::NodeId, cast: &Cast) -> Outcome {
         }
     }
     if let Ok(Reply::Listing { uploads, copies, .. }) =
-        ask(process, cast, Request::List, Vec::new(), seed(99), healthy.iter().copied()).await
+        ask(process, cast, Request::List { after: None }, Vec::new(), seed(99), healthy.iter().copied()).await
     {
         outcome.listed = Some((uploads, copies));
     }
