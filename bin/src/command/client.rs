@@ -7,16 +7,17 @@ use std::{
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use omb_core::{
-    client::{GaveUp, Patience},
+    client::{GaveUp, Patience, listing::Listing},
     config::cluster::ClusterConfig,
     node::message::{self, Reply, Request},
     peer::{Digest, Hashing, User},
-    report::quantity,
+    report::{cluster, quantity},
     store::{Name, Stored},
 };
 use omb_runtime_real::{
@@ -154,18 +155,8 @@ impl Session {
 
     async fn status(&self) -> Result<(), ExitCode> {
         let reply = self.ask(Request::Status, Nothing).await?;
-        let Reply::Status { leader, policy, nodes, missing } = reply else { return Err(unexpected(&reply)) };
-        match leader {
-            Some(leader) => println!("Leader: {leader}"),
-            None => println!("Leader: none yet"),
-        }
-        println!("Policy: {policy}");
-        for node in nodes {
-            println!("  {}: {} requests, {} stored, {} bytes", node.node, node.assigned, node.stored, node.bytes);
-        }
-        for node in missing {
-            println!("  {node}: no answer");
-        }
+        let Reply::Status(status) = reply else { return Err(unexpected(&reply)) };
+        cluster::lines(&status).iter().for_each(|line| println!("{line}"));
         Ok(())
     }
 
@@ -183,7 +174,7 @@ impl Session {
             tries.push((node, attempt));
         }
         let mut answered = false;
-        let mut lines = Vec::new();
+        let (mut lines, mut notes) = (Vec::new(), Vec::new());
         for (node, attempt) in tries {
             let address = self.config.peers.address(node).unwrap_or_default();
             let (opened, took) = attempt.await.map_err(|error| failed(&error.to_string()))?;
@@ -197,14 +188,16 @@ impl Session {
         }
         if answered {
             let reply = self.ask(Request::Discover, Nothing).await?;
-            let Reply::Discovered { leader, .. } = reply else { return Err(unexpected(&reply)) };
+            let Reply::Discovered { node, leader, for_ms, peers } = reply else { return Err(unexpected(&reply)) };
+            let since = quantity::span(Duration::from_secs(for_ms / 1_000));
             match leader {
-                Some(leader) => println!("Leader: {leader}"),
-                None => println!("Leader: none yet"),
+                Some(leader) => println!("Leader: {leader}, for {since}"),
+                None => println!("Leader: none, for {since}"),
             }
+            notes = cluster::missing(node, &peers);
         }
         println!("Peers ({}):", self.config.peers.digest().short());
-        lines.iter().for_each(|line| println!("{line}"));
+        lines.iter().chain(&notes).for_each(|line| println!("{line}"));
         if answered { Ok(()) } else { Err(Ended::Unavailable.into()) }
     }
 
@@ -276,13 +269,29 @@ impl Session {
     }
 
     async fn list(&self) -> Result<(), ExitCode> {
-        let reply = self.ask(Request::List, Nothing).await?;
-        let Reply::Listing { uploads, copies, missing } = reply else { return Err(unexpected(&reply)) };
-        for (node, stored) in &uploads {
-            println!("{}  node {}  {}", stored.name, node.0, quantity::bytes(stored.bytes));
+        let mut listing = Listing::default();
+        loop {
+            let reply = self.ask(listing.request(), Nothing).await?;
+            let more = listing.take(&reply).map_err(|error| failed(&error.to_string()))?;
+            if let Reply::Listing { uploads, .. } = &reply {
+                for (node, stored) in uploads {
+                    println!("{}  node {}  {}", stored.name, node.0, quantity::bytes(stored.bytes));
+                }
+            }
+            if !more {
+                break;
+            }
         }
-        println!("{} uploads, {copies} of them on more than one node", uploads.len());
-        for node in missing {
+        for (node, held) in &listing.nodes {
+            println!("node {}: {}, {}", node.0, quantity::counted(held.uploads, "upload"), quantity::bytes(held.bytes));
+        }
+        let doubled = listing.doubled.len() as u64;
+        println!(
+            "{} in all, {} of them on more than one node",
+            quantity::counted(listing.uploads, "upload"),
+            quantity::grouped(doubled)
+        );
+        for node in &listing.missing {
             println!("node {} did not answer: what it holds is not listed", node.0);
         }
         Ok(())

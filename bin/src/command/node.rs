@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr, ToSocketAddrs as _},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -104,8 +105,9 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Re
     });
     tracing::info!("[Node {id}] stores uploads in {}", folders.shared().display());
     let seed = random_seed().map_err(unavailable)?;
+    let shared_dir = config.shared_dir.clone();
     let identity = Identity { me, config, limits: Limits::default(), seed };
-    let mut log = Log;
+    let mut log = Log(shared_dir);
     let served = tokio::select! {
         served = cluster::serve(listener, transport, folders, identity, &mut log, &Clock) => served,
         () = interrupts.next() => Ok(()),
@@ -146,11 +148,14 @@ fn refused(error: &io::Error, me: NodeId, address: SocketAddr) -> String {
 }
 
 /// Logs what goes on, in the guide's words.
-struct Log;
+struct Log(PathBuf);
 
 impl cluster::Observer for Log {
     fn wants(&mut self, output: &Output) {
-        if let Output::Told(line) = output {
+        // Formatted only if somebody reads it: two lines for each upload cost as much as the rest of it.
+        if tracing::enabled!(tracing::Level::INFO)
+            && let Some(line) = output.line(&self.0)
+        {
             tracing::info!("{line}");
         }
     }

@@ -12,7 +12,7 @@ use std::{
 
 use hdrhistogram::Histogram;
 use omb_core::{
-    client::{GaveUp, Patience},
+    client::{GaveUp, Patience, listing::Listing},
     node::message::{Put, Reply, Request},
     peer::{Leadership, NodeId, RequestId, User},
     report::stress::{self, Measured, Setup, Verdict},
@@ -157,9 +157,8 @@ async fn upload(setup: &Setup, asker: &Asker, image: &Arc<[u8]>, screen: &mut Sc
         failed: Vec::new(),
         retries: 0,
         held: Vec::new(),
-        assigned: BTreeMap::new(),
+        status: None,
         missing: Default::default(),
-        explained: Vec::new(),
     };
     while let Some(done) = all.recv().await {
         screen.note(&done);
@@ -201,18 +200,26 @@ async fn one(asker: &Asker, image: &Arc<[u8]>, user: &User, client: u32, number:
 
 /// Asks the nodes what they hold and what they were given.
 async fn check(asker: &Asker, measured: &mut Measured) {
-    match asker.ask(Request::List, Body::none()).await {
-        Ok(Reply::Listing { uploads, missing, .. }) => {
-            measured.held =
-                uploads.into_iter().filter(|(_, stored)| measured.acknowledged.contains_key(&stored.name.id)).collect();
-            measured.missing.extend(missing);
+    let mut listing = Listing::default();
+    loop {
+        let page = match asker.ask(listing.request(), Body::none()).await {
+            Ok(page) => page,
+            Err(gave_up) => return measured.failed.push(format!("the nodes' uploads could not be listed: {gave_up}")),
+        };
+        let more = listing.take(&page);
+        if let (Ok(_), Reply::Listing { uploads, .. }) = (&more, page) {
+            let ours = |(_, stored): &(NodeId, Stored)| measured.acknowledged.contains_key(&stored.name.id);
+            measured.held.extend(uploads.into_iter().filter(ours));
         }
-        Ok(other) => measured.failed.push(format!("the nodes' uploads could not be listed: {other:?}")),
-        Err(gave_up) => measured.failed.push(format!("the nodes' uploads could not be listed: {gave_up}")),
+        match more {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => return measured.failed.push(format!("the nodes' uploads could not be listed: {error}")),
+        }
     }
-    if let Ok(Reply::Status { nodes, missing, .. }) = asker.ask(Request::Status, Body::none()).await {
-        measured.assigned = nodes.iter().map(|node| (node.node, node.assigned)).collect();
-        measured.missing.extend(missing);
+    measured.missing.extend(listing.missing);
+    if let Ok(Reply::Status(status)) = asker.ask(Request::Status, Body::none()).await {
+        measured.status = Some(*status);
     }
 }
 
