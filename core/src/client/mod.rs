@@ -4,7 +4,11 @@
 //! over all tries, and says so when it may have been stored already; so trying again is safe. How long it waits between
 //! rounds doubles each time, with a seeded jitter, so that many clients do not come back all at once.
 
-use std::{collections::VecDeque, fmt, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    fmt,
+    time::Duration,
+};
 
 use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
@@ -63,9 +67,12 @@ pub enum Input {
 /// Why a try has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// Nothing was sent: connection refused, no route, the node refused this client.
+    /// Nothing was sent: connection refused, no route.
     #[error("{0}")]
     NotSent(String),
+    /// Nothing was sent, for the node does not speak with this client, and would not later: version, key.
+    #[error("{0}")]
+    TurnedAway(String),
     /// It may have been performed all the same.
     #[error("{0}")]
     BrokenOff(String),
@@ -133,6 +140,8 @@ pub struct Client {
     number: u64,
     state: State,
     unknown: bool,
+    /// Nodes that do not speak with this client.
+    closed: BTreeSet<NodeId>,
     last: String,
     outputs: VecDeque<Output>,
 }
@@ -167,6 +176,7 @@ impl Client {
             number: 0,
             state: State::Finished,
             unknown: false,
+            closed: BTreeSet::new(),
             last: String::new(),
             outputs: VecDeque::new(),
         };
@@ -227,6 +237,13 @@ impl Client {
         if let (Failure::BrokenOff(_), Request::Put(put)) = (failure, &mut self.request) {
             put.again = true;
             self.unknown = true;
+        }
+        if let Failure::TurnedAway(_) = failure {
+            self.closed.insert(node);
+            if self.nodes.iter().all(|node| self.closed.contains(node)) {
+                self.last = format!("{node}: {failure}");
+                return self.give_up(true);
+            }
         }
         if self.round < self.nodes.len() {
             // Another node may do at once.

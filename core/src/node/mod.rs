@@ -15,12 +15,15 @@ pub mod message;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
+    net::IpAddr,
     time::Duration,
 };
 
 use crate::{
     config::cluster::{ClusterConfig, Policy},
     election::{self, Ballot, Election},
+    handshake::Refusal,
     machine::{Machine, Wake},
     peer::{Digest, Leadership, NodeId, RequestId},
     routing::{End, Router},
@@ -42,12 +45,12 @@ pub enum Input {
     Connected(NodeId),
     /// A peer said something.
     Received(Envelope),
-    /// A peer speaks another version of the protocol.
-    OtherVersion {
-        /// The peer.
-        peer: NodeId,
-        /// Its version.
-        version: u16,
+    /// Somebody was not spoken with: version, key, id. Says so in the log, once per source and minute.
+    TurnedAway {
+        /// Who.
+        who: Stranger,
+        /// Why.
+        refusal: Refusal,
     },
     /// A client, or a node that relays for one, asks for something.
     Request {
@@ -69,6 +72,35 @@ pub enum Input {
     PersistFailed(Leadership),
     /// A step to the disk was done, or failed. [`store::Input::Put`] is the node's own.
     Disk(store::Input),
+}
+
+/// Somebody at the door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stranger {
+    /// A peer that this node has connected to.
+    Peer(NodeId),
+    /// Somebody who has connected to this node from there. What it calls itself is not proven.
+    From(IpAddr, Option<NodeId>),
+}
+
+impl Stranger {
+    /// What it cannot change from one attempt to the next.
+    fn source(self) -> Self {
+        match self {
+            Self::From(address, _) => Self::From(address, None),
+            peer @ Self::Peer(_) => peer,
+        }
+    }
+}
+
+impl fmt::Display for Stranger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(node) => node.fmt(f),
+            Self::From(address, Some(node)) => write!(f, "{address}, which calls itself {node}"),
+            Self::From(address, None) => write!(f, "{address}"),
+        }
+    }
 }
 
 /// Why a relay has no answer.
@@ -147,6 +179,12 @@ const PLACE_MAX: Duration = Duration::from_secs(2);
 /// How often a leader takes its census.
 const CENSUS_EVERY: Duration = Duration::from_secs(1);
 
+/// How often the same stranger is told of.
+const STRANGER_EVERY: Duration = Duration::from_secs(60);
+
+/// Strangers that are told of within that time; of more nothing is said.
+const STRANGERS_MAX: usize = 256;
+
 /// After this long an upload that nobody speaks of any more is off the leader's books.
 const PLACEMENT_MAX: Duration = Duration::from_secs(600);
 
@@ -169,6 +207,8 @@ pub struct Node {
     level: u64,
     /// Peers that were told off, and with which digest.
     refused: BTreeMap<NodeId, Digest>,
+    /// When strangers were last told of.
+    strangers: BTreeMap<Stranger, Instant>,
     tickets: u64,
     ticked: Instant,
     outputs: VecDeque<Output>,
@@ -234,6 +274,7 @@ impl Node {
             leading: None,
             level: 0,
             refused: BTreeMap::new(),
+            strangers: BTreeMap::new(),
             tickets: 0,
             ticked: now,
             outputs: VecDeque::new(),
@@ -310,6 +351,19 @@ impl Node {
                     self.conclude(now, ticket);
                 }
             }
+        }
+    }
+
+    /// However many come, and how often: they must not fill the log.
+    fn on_turned_away(&mut self, now: Instant, who: Stranger, refusal: Refusal) {
+        let source = who.source();
+        if self.strangers.len() >= STRANGERS_MAX {
+            self.strangers.retain(|_, told| now.since(*told) < STRANGER_EVERY);
+        }
+        let told = self.strangers.get(&source).is_some_and(|told| now.since(*told) < STRANGER_EVERY);
+        if !told && (self.strangers.len() < STRANGERS_MAX || self.strangers.contains_key(&source)) {
+            self.strangers.insert(source, now);
+            self.tell(format!("[Node {}] refuses {who}: {refusal}", self.me.0));
         }
     }
 
@@ -826,12 +880,7 @@ impl Machine for Node {
         match input {
             Input::Connected(peer) => self.send(peer, Message::Hello),
             Input::Received(envelope) => self.on_envelope(now, envelope),
-            Input::OtherVersion { peer, version } => self.tell(format!(
-                "[Node {}] refuses node {}: it speaks version {version} of the protocol, this node {}",
-                self.me.0,
-                peer.0,
-                message::VERSION
-            )),
+            Input::TurnedAway { who, refusal } => self.on_turned_away(now, who, refusal),
             Input::Request { client, request } => self.on_request(now, client, request),
             Input::Relayed { client, outcome } => self.on_relayed(now, client, outcome),
             Input::Persisted(leadership) => self.elect(now, election::Input::Persisted(leadership)),
