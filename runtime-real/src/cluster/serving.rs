@@ -33,7 +33,7 @@ use super::{
     links,
     node::House,
     nodes::word,
-    wire::{self, Line, SMALL_MAX, Word, announced},
+    wire::{self, Line, SMALL_MAX, Word, announced, sent_along},
 };
 use crate::fleet::{Listener, Transport};
 
@@ -137,21 +137,29 @@ where
 {
     let house = seat.house.clone();
     let place = node.map_or(Place::Client(from.ip()), |peer| Place::Peer(peer, from.ip()));
-    let taken = Seat::take(&house, place);
+    let Some(_taken) = Seat::take(&house, place) else {
+        match node {
+            Some(peer) => {
+                let refusal = if peer == house.me { Refusal::SameNode } else { Refusal::NoPeer };
+                turn_away(&house, from, node, refusal);
+            }
+            None => {
+                tracing::debug!("{from} is turned away: too many connections");
+                // In place of an answer to its first request, or it would not be heard.
+                let told = async {
+                    if let Some(request) = wire::read_frame(&mut line).await? {
+                        refuse_for_now(&mut line, &request, &house).await?;
+                    }
+                    io::Result::Ok(())
+                };
+                timeout(house.limits.connect, told).await??;
+            }
+        }
+        return Ok(());
+    };
     drop(seat);
     match node {
-        Some(peer) if taken.is_none() => {
-            let refusal = if peer == house.me { Refusal::SameNode } else { Refusal::NoPeer };
-            turn_away(&house, from, node, refusal);
-            Ok(())
-        }
         Some(peer) => hear(line, peer, &house).await,
-        None if taken.is_none() => {
-            tracing::debug!("{from} is turned away: too many connections");
-            say(&mut line, &busy(house.me), &house).await?;
-            _ = timeout(house.limits.connect, greeting::linger(&mut line)).await;
-            Ok(())
-        }
         None => loop {
             let next = timeout(house.limits.idle, wire::read_frame(&mut line)).await??;
             if let Some(request) = next
@@ -163,8 +171,15 @@ where
     }
 }
 
-fn busy(me: NodeId) -> Word {
-    Word::Reply(Reply::Retry { reason: format!("{me} is busy"), excluded: None, leader: None })
+/// Answers a request that there is no room for, as far as its body goes. Whether another one may follow.
+async fn refuse_for_now<S, T, D>(line: &mut Line<S>, request: &Request, house: &House<T, D>) -> io::Result<bool>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: Transport,
+{
+    let reason = format!("{} is busy", house.me);
+    say(line, &Word::Reply(Reply::Retry { reason, excluded: None, leader: None }), house).await?;
+    skip(line, sent_along(request), house).await
 }
 
 /// Hands over what a peer says, and confirms it.
@@ -205,13 +220,10 @@ where
     T: Transport + Sync,
     D: Disk,
 {
-    let bytes = announced(&request);
-    // A small body is on its way, whether somebody takes it or not.
-    let mut untaken = if bytes <= SMALL_MAX { bytes } else { 0 };
+    let (bytes, mut untaken) = (announced(&request), sent_along(&request));
     let under_way = UnderWay::begin(&house.under_way);
     if under_way.nth > house.limits.requests {
-        say(line, &busy(house.me), house).await?;
-        return skip(line, untaken, house).await;
+        return refuse_for_now(line, &request, house).await;
     }
     let client = ClientId(house.numbers.fetch_add(1, Relaxed));
     let (to_me, mut errands) = mpsc::unbounded_channel();

@@ -29,6 +29,11 @@ pub(super) fn announced(request: &Request) -> u64 {
     }
 }
 
+/// Of them, those that are on their way, whether somebody takes them or not.
+pub(super) fn sent_along(request: &Request) -> u64 {
+    Some(announced(request)).filter(|bytes| *bytes <= SMALL_MAX).unwrap_or(0)
+}
+
 /// What a node says to whoever asked something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Word {
