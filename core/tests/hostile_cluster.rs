@@ -21,7 +21,7 @@ use omb_core::{
 };
 use proptest::prelude::*;
 
-/// Small, or at an edge.
+/// Small, or at an edge. (What nests below is boxed: a tree of such types would overflow a test's stack.)
 fn numbers() -> impl Strategy<Value = u64> {
     prop_oneof![4 => 0..6_u64, 1 => Just(u64::MAX), 1 => Just(u64::MAX - 1), 1 => any::<u64>()]
 }
@@ -55,17 +55,19 @@ fn leaderships() -> impl Strategy<Value = Leadership> {
     (numbers(), prop::option::of(nodes())).prop_map(|(term, leader)| Leadership { term: Term(term), leader })
 }
 
-fn puts() -> impl Strategy<Value = Put> {
-    (ids(), numbers(), any::<bool>(), sets()).prop_map(|(id, bytes, again, excluded)| Put {
-        id,
-        user: User::try_from("ann".to_owned()).expect("a name"),
-        bytes,
-        again,
-        excluded,
-    })
+fn puts() -> BoxedStrategy<Put> {
+    (ids(), numbers(), any::<bool>(), sets())
+        .prop_map(|(id, bytes, again, excluded)| Put {
+            id,
+            user: User::try_from("ann".to_owned()).expect("a name"),
+            bytes,
+            again,
+            excluded,
+        })
+        .boxed()
 }
 
-fn replies() -> impl Strategy<Value = Reply> {
+fn replies() -> BoxedStrategy<Reply> {
     prop_oneof![
         (nodes(), stored()).prop_map(|(node, stored)| Reply::Stored { node, stored }),
         (prop::option::of(nodes()), prop::option::of(nodes())).prop_map(|(excluded, leader)| Reply::Retry {
@@ -77,18 +79,20 @@ fn replies() -> impl Strategy<Value = Reply> {
         stored().prop_map(Reply::Body),
         Just(Reply::NotFound),
     ]
+    .boxed()
 }
 
-fn ballots() -> impl Strategy<Value = Ballot> {
+fn ballots() -> BoxedStrategy<Ballot> {
     let words = prop_oneof![
         numbers().prop_map(|round| Word::Challenge { round }),
         numbers().prop_map(|round| Word::Answer { round }),
         Just(Word::Victory),
         (numbers(), sets()).prop_map(|(beat, alive)| Word::Heartbeat { beat, alive }),
         numbers().prop_map(|beat| Word::Echo { beat }),
-        Just(Word::Newer),
+        Just(Word::Outdated),
+        Just(Word::Inquiry),
     ];
-    (leaderships(), words).prop_map(|(newest, word)| Ballot { newest, word })
+    (leaderships(), words).prop_map(|(newest, word)| Ballot { newest, word }).boxed()
 }
 
 fn questions() -> impl Strategy<Value = Question> {
@@ -99,7 +103,7 @@ fn questions() -> impl Strategy<Value = Question> {
     ]
 }
 
-fn answers() -> impl Strategy<Value = Answer> {
+fn answers() -> BoxedStrategy<Answer> {
     prop_oneof![
         Just(Answer::Holds(Holding::No)),
         Just(Answer::Holds(Holding::Perhaps)),
@@ -110,9 +114,10 @@ fn answers() -> impl Strategy<Value = Answer> {
             Answer::Status(NodeStatus { node, newest, assigned, stored, bytes, under_way })
         }),
     ]
+    .boxed()
 }
 
-fn messages() -> impl Strategy<Value = Message> {
+fn messages() -> BoxedStrategy<Message> {
     let ends = prop::sample::select(vec![End::Stored, End::Failed, End::Abandoned, End::Unknown]);
     prop_oneof![
         1 => Just(Message::Hello),
@@ -127,9 +132,10 @@ fn messages() -> impl Strategy<Value = Message> {
         2 => (numbers(), questions()).prop_map(|(ticket, question)| Message::Ask { ticket, question }),
         3 => (numbers(), answers()).prop_map(|(ticket, answer)| Message::Tell { ticket, answer }),
     ]
+    .boxed()
 }
 
-fn requests() -> impl Strategy<Value = Request> {
+fn requests() -> BoxedStrategy<Request> {
     prop_oneof![
         4 => puts().prop_map(Request::Put),
         2 => (puts(), leaderships()).prop_map(|(put, leadership)| Request::Store { put, leadership }),
@@ -138,6 +144,7 @@ fn requests() -> impl Strategy<Value = Request> {
         1 => Just(Request::Status),
         1 => Just(Request::Discover),
     ]
+    .boxed()
 }
 
 #[derive(Clone, Debug)]
@@ -152,7 +159,7 @@ enum Happens {
     Passes(u64),
 }
 
-fn happenings() -> impl Strategy<Value = Happens> {
+fn happenings() -> BoxedStrategy<Happens> {
     prop_oneof![
         12 => (nodes(), prop::bool::weighted(0.9), messages()).prop_map(|(from, same, it)| Happens::Said(from, same, Box::new(it))),
         3 => (nodes(), messages(), any::<usize>(), any::<u8>())
@@ -162,6 +169,7 @@ fn happenings() -> impl Strategy<Value = Happens> {
         2 => replies().prop_map(|it| Happens::Relayed(Box::new(it))),
         5 => (0..3_000_u64).prop_map(Happens::Passes),
     ]
+    .boxed()
 }
 
 fn flip(mut frame: Vec<u8>, place: usize, bits: u8) -> Vec<u8> {
@@ -171,7 +179,7 @@ fn flip(mut frame: Vec<u8>, place: usize, bits: u8) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_node_bears_whatever_it_is_told(

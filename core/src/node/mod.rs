@@ -179,6 +179,9 @@ const PLACE_MAX: Duration = Duration::from_secs(2);
 /// How often a leader takes its census.
 const CENSUS_EVERY: Duration = Duration::from_secs(1);
 
+/// More uploads than any node was given.
+const LEVEL_MAX: u64 = 1 << 60;
+
 /// How often the same stranger is told of.
 const STRANGER_EVERY: Duration = Duration::from_secs(60);
 
@@ -330,6 +333,8 @@ impl Node {
             // What they are for is done above.
             Message::Hello | Message::Refused => {}
             Message::Ballot(ballot) => self.elect(now, election::Input::Received { from, ballot }),
+            // No cluster was ever given as much. To believe it would leave no room to count.
+            Message::Census { level: Some(LEVEL_MAX..) } | Message::Report { level: LEVEL_MAX.. } => {}
             Message::Census { level } => {
                 self.level = self.level.max(level.unwrap_or(0)).max(self.store.count());
                 let level = self.level;
