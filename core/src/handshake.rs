@@ -243,7 +243,7 @@ pub fn fits(mine: Greeting, theirs: Greeting) -> Result<(), Refusal> {
 }
 
 /// Why one side will not speak with the other, which "it" is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// No node and no client of ours says such a thing.
     #[error("what speaks there is no node of a cluster")]
@@ -251,6 +251,9 @@ pub enum Refusal {
     /// TLS at a port without, or no TLS at a port with it.
     #[error("one side speaks TLS and the other does not: tls in config.json must be the same everywhere")]
     Tls,
+    /// TLS that fails: a certificate that nobody vouches for, or no TLS where it is wanted; in words for people.
+    #[error("{0}")]
+    Unsecured(String),
     /// HTTP, as workers speak it.
     #[error("HTTP is spoken there, as by a worker: give the port of a node")]
     Http,

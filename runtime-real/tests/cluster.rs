@@ -496,8 +496,10 @@ async fn tls_where_it_is_and_where_it_is_not() {
     assert!(told_plain.contains("tls in config.json must be the same everywhere"), "{told_plain}");
     let told_secure = told(&plain).await;
     assert!(told_secure.contains("without TLS?"), "{told_secure}");
-    let lines = plain.logs[0].lines();
-    assert!(lines.iter().any(|line| line.contains("refuses 127.0.0.1: one side speaks TLS")), "{lines:?}");
+    for (cluster, said) in [(&plain, "one side speaks TLS"), (&secure, "it speaks without TLS where TLS is wanted")] {
+        let (lines, said) = (cluster.logs[0].lines(), format!("refuses 127.0.0.1: {said}"));
+        assert!(lines.iter().any(|line| line.contains(&said)), "{lines:?}");
+    }
 }
 
 #[test]

@@ -37,6 +37,16 @@ pub enum Unmet {
     Refused(#[from] Refusal),
 }
 
+impl Unmet {
+    /// Of a connection that could not be made, or taken in: TLS that fails would fail again.
+    pub(super) fn opening(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::InvalidData => Refusal::Unsecured(error.to_string()).into(),
+            _ => error.into(),
+        }
+    }
+}
+
 fn opening(node: Option<NodeId>, secret: Option<&Secret>) -> Opening {
     let nonce = secret.map(|secret| (secret.nonces)());
     Opening { greeting: Greeting { version: VERSION, node }, nonce }

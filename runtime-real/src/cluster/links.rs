@@ -79,7 +79,7 @@ impl Link {
     }
 
     async fn connect<T: Transport>(&self, transport: &T) -> Result<Line<T::Stream>, Unmet> {
-        let mut line = wire::line(transport.connect(&self.to).await?);
+        let mut line = wire::line(transport.connect(&self.to).await.map_err(Unmet::opening)?);
         greeting::meet(&mut line, Some(self.me), self.peer, self.secret.as_ref()).await?;
         Ok(line)
     }

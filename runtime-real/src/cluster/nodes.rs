@@ -83,7 +83,7 @@ impl<T: Transport> Nodes<T> {
         let Shared { transport, addresses, limits, secret, .. } = &*self.0;
         let address = addresses.get(&to).ok_or_else(|| Failure::NotSent("it has no address".to_owned()))?;
         let connected = async {
-            let mut line = wire::line(transport.connect(address).await?);
+            let mut line = wire::line(transport.connect(address).await.map_err(Unmet::opening)?);
             greeting::meet(&mut line, None, to, secret.as_ref()).await?;
             Ok(line)
         };

@@ -79,7 +79,7 @@ where
         tokio::spawn(async move {
             let house = seat.house.clone();
             let met = timeout(house.limits.connect, async {
-                let mut line = wire::line(opening.await.map_err(|error| (None, error.into()))?);
+                let mut line = wire::line(opening.await.map_err(|error| (None, Unmet::opening(error)))?);
                 let node = greeting::receive(&mut line, house.me, house.secret.as_ref()).await?;
                 Ok((line, node))
             });

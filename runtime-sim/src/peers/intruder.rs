@@ -100,20 +100,16 @@ async fn mumble(process: task::NodeId, cast: &Cast, node: NodeId, rng: &mut impl
     let mut words = vec![0; rng.random_range(1..200)];
     rng.fill_bytes(&mut words);
     let peers = cast.facts().scenario.nodes.clone();
-    let claimed = Some(peers[rng.random_range(0..peers.len())]);
+    let claimed = peers[rng.random_range(0..peers.len())];
     let nonce = Some(Nonce(std::array::from_fn(|nth| words[nth % words.len()])));
-    let opening = Opening { greeting: Greeting { version: VERSION, node: claimed }, nonce }.encode();
+    let opening = Opening { greeting: Greeting { version: VERSION, node: Some(claimed) }, nonce }.encode();
     match rng.random_range(0..4) {
         0 => {}
         // Breaks off within the greeting.
         1 => words = opening[..rng.random_range(0..opening.len())].to_vec(),
         // Proves nothing, and votes all the same.
         _ => {
-            let envelope = Envelope {
-                from: claimed.expect("it claims to be one"),
-                peers: Digest::of(b"whatever"),
-                message: Message::Hello,
-            };
+            let envelope = Envelope { from: claimed, peers: Digest::of(b"whatever"), message: Message::Hello };
             let proof = vec![1; 1 + PROOF_BYTES];
             words = [opening, proof].concat();
             let _ = wire::put_frame(&mut words, &envelope).await;
