@@ -22,11 +22,12 @@ use omb_core::{
 };
 use omb_runtime_real::{
     clock::Clock,
-    cluster::{Limits, asking},
+    cluster::{Nodes, asking},
+    net::Transport,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::cluster::{Ways, random_id, random_seed, read};
+use super::cluster::{nodes, random_id, random_seed, read};
 use crate::{
     exit::{self, Ended},
     flags::{self, ClientCommand},
@@ -117,18 +118,17 @@ fn prompt(runtime: &tokio::runtime::Runtime, session: &Session) -> ExitCode {
 /// A client of one cluster.
 struct Session {
     config: ClusterConfig,
-    ways: Ways,
+    nodes: Nodes<Transport>,
     patience: Patience,
-    limits: Limits,
 }
 
 impl Session {
     fn new(flags: &flags::Client) -> Result<Self, String> {
         let config = read(&flags.cluster)?;
-        let ways = Ways::new(&config)?;
+        let nodes = nodes(&config)?;
         // A large upload may take long; that it goes on is seen by its bytes.
         let patience = Patience { deadline: flags.timeout, try_max: flags.timeout, ..Patience::default() };
-        Ok(Self { config, ways, patience, limits: Limits::default() })
+        Ok(Self { config, nodes, patience })
     }
 
     fn size(&self) -> usize {
@@ -147,10 +147,9 @@ impl Session {
 
     async fn ask<C: asking::Cargo>(&self, request: Request, cargo: C) -> Result<Reply, ExitCode> {
         let seed = random_seed().map_err(|mistake| failed(&mistake))?;
-        let (transport, addresses) = (self.ways.transport.clone(), self.ways.addresses.clone());
-        let bounds = (self.patience, self.limits, seed);
         let told = |line| tracing::debug!("{line}");
-        asking::ask(transport, addresses, request, cargo, bounds, told, &Clock).await.map_err(|gave_up| gone(&gave_up))
+        let asked = asking::ask(&self.nodes, request, cargo, (self.patience, seed), told, &Clock);
+        asked.await.map_err(|gave_up| gone(&gave_up))
     }
 
     async fn status(&self) -> Result<(), ExitCode> {
@@ -163,13 +162,11 @@ impl Session {
     /// Tries all nodes at once, as a user would one by one with `nc`.
     async fn discover(&self) -> Result<(), ExitCode> {
         let mut tries = Vec::new();
-        for (node, address) in &self.ways.addresses {
-            let (node, address, transport) = (*node, address.clone(), self.ways.transport.clone());
-            let connect = self.limits.connect;
+        for node in self.nodes.ids() {
+            let nodes = self.nodes.clone();
             let attempt = tokio::spawn(async move {
                 let began = std::time::Instant::now();
-                let opened = tokio::time::timeout(connect, asking::open(&transport, node, &address)).await;
-                (opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())), began.elapsed())
+                (nodes.reach(node).await, began.elapsed())
             });
             tries.push((node, attempt));
         }
@@ -177,13 +174,13 @@ impl Session {
         let (mut lines, mut notes) = (Vec::new(), Vec::new());
         for (node, attempt) in tries {
             let address = self.config.peers.address(node).unwrap_or_default();
-            let (opened, took) = attempt.await.map_err(|error| failed(&error.to_string()))?;
-            lines.push(match opened {
-                Ok(_) => {
+            let (reached, took) = attempt.await.map_err(|error| failed(&error.to_string()))?;
+            lines.push(match reached {
+                Ok(()) => {
                     answered = true;
                     format!("  Node {}: {address} answers ({:.1} ms)", node.0, took.as_secs_f64() * 1e3)
                 }
-                Err(error) => format!("  Node {}: {address} does not answer: {}", node.0, in_words(&error)),
+                Err(error) => format!("  Node {}: {address} {error}", node.0),
             });
         }
         if answered {
@@ -296,21 +293,6 @@ impl Session {
         }
         Ok(())
     }
-}
-
-/// What an error of a connection means to people.
-fn in_words(error: &io::Error) -> String {
-    let cure = match error.kind() {
-        io::ErrorKind::ConnectionRefused => {
-            "connection refused: nobody listens there; is the node running, and is the address that of config.json?"
-        }
-        io::ErrorKind::TimedOut => "no answer: is the machine up, and does a firewall let the port through?",
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            "there is no way to that machine: is it on the same network?"
-        }
-        _ => return error.to_string(),
-    };
-    cure.to_owned()
 }
 
 fn usage(mistake: &str) -> ExitCode {

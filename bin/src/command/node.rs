@@ -21,7 +21,7 @@ use omb_runtime_real::{
 };
 
 use super::{
-    cluster::{Ways, random_seed, read},
+    cluster::{approach, random_seed, read},
     run::Interrupts,
 };
 use crate::{
@@ -84,7 +84,7 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Re
     if let Some(shared) = &flags.shared_dir {
         config.shared_dir.clone_from(shared);
     }
-    let Ways { transport, .. } = Ways::new(&config).map_err(usage)?;
+    let (transport, secret) = approach(&config).map_err(usage)?;
     let own = config.peers.address(me).unwrap_or_default().to_owned();
     let address = listen_at(flags.bind.as_deref(), &own).map_err(unavailable)?;
     let tls = config.tls.as_ref().map(|tls| (tls.cert.as_path(), tls.key.as_path()));
@@ -106,7 +106,7 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Re
     tracing::info!("[Node {id}] stores uploads in {}", folders.shared().display());
     let seed = random_seed().map_err(unavailable)?;
     let shared_dir = config.shared_dir.clone();
-    let identity = Identity { me, config, limits: Limits::default(), seed };
+    let identity = Identity { me, config, limits: Limits::default(), seed, secret };
     let mut log = Log(shared_dir);
     let served = tokio::select! {
         served = cluster::serve(listener, transport, folders, identity, &mut log, &Clock) => served,

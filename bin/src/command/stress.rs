@@ -21,12 +21,13 @@ use omb_core::{
 };
 use omb_runtime_real::{
     clock::{self, Clock},
-    cluster::{Limits, asking},
+    cluster::{Nodes, asking},
+    net::Transport,
 };
 use tokio::task::JoinSet;
 
 use super::{
-    cluster::{Ways, random_id, random_seed, read},
+    cluster::{nodes, random_id, random_seed, read},
     input,
     run::Interrupts,
 };
@@ -46,7 +47,7 @@ const IMAGE: &str = "test_image.bin";
 /// Tests how evenly a cluster spreads uploads.
 pub(crate) fn stress(flags: &flags::Stress) -> ExitCode {
     let prepared = read(&flags.cluster).and_then(|config| {
-        let ways = Ways::new(&config)?;
+        let nodes = nodes(&config)?;
         let (image, shown) = match &flags.file {
             Some(path) => (input::bytes_of(path, FILE_MAX)?, path.display().to_string()),
             None => (make_image(flags.size)?, IMAGE.to_owned()),
@@ -54,9 +55,9 @@ pub(crate) fn stress(flags: &flags::Stress) -> ExitCode {
         let screen = Screen::open()?;
         let (clients, requests, image_bytes) = (flags.clients, flags.requests, image.len() as u64);
         let setup = Setup { config, clients, requests, image: shown, image_bytes };
-        Ok((setup, ways, Arc::<[u8]>::from(image), screen))
+        Ok((setup, nodes, Arc::<[u8]>::from(image), screen))
     });
-    let (setup, ways, image, mut screen) = match prepared {
+    let (setup, nodes, image, mut screen) = match prepared {
         Ok(prepared) => prepared,
         Err(mistake) => {
             tracing::error!("{mistake}");
@@ -71,7 +72,7 @@ pub(crate) fn stress(flags: &flags::Stress) -> ExitCode {
         }
     };
     let patience = Patience { deadline: flags.timeout, ..Patience::default() };
-    let asker = Asker { ways: Arc::new(ways), patience, limits: Limits::default() };
+    let asker = Asker { nodes, patience };
     runtime.block_on(async {
         let mut interrupts = Interrupts::listen();
         tokio::select! {
@@ -226,17 +227,15 @@ async fn check(asker: &Asker, measured: &mut Measured) {
 /// Sends requests, each with patience.
 #[derive(Clone)]
 struct Asker {
-    ways: Arc<Ways>,
+    nodes: Nodes<Transport>,
     patience: Patience,
-    limits: Limits,
 }
 
 impl Asker {
     async fn ask(&self, request: Request, body: Body) -> Result<Reply, GaveUp> {
         let seed = random_seed().unwrap_or(Seed(clock::now().0));
-        let (transport, addresses) = (self.ways.transport.clone(), self.ways.addresses.clone());
         let told = |line| tracing::debug!("{line}");
-        asking::ask(transport, addresses, request, body, (self.patience, self.limits, seed), told, &Clock).await
+        asking::ask(&self.nodes, request, body, (self.patience, seed), told, &Clock).await
     }
 }
 

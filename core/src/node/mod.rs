@@ -20,6 +20,8 @@ mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
+    net::IpAddr,
     path::Path,
     time::Duration,
 };
@@ -27,6 +29,7 @@ use std::{
 use crate::{
     config::cluster::{ClusterConfig, Policy},
     election::{self, Ballot, Election},
+    handshake::Refusal,
     machine::{Machine, Wake},
     peer::{Digest, Leadership, NodeId, RequestId},
     routing::{End, Router},
@@ -52,12 +55,12 @@ pub enum Input {
     Connected(NodeId),
     /// A peer said something.
     Received(Envelope),
-    /// A peer speaks another version of the protocol.
-    OtherVersion {
-        /// The peer.
-        peer: NodeId,
-        /// Its version.
-        version: u16,
+    /// Somebody was not spoken with: version, key, id. Says so in the log, once per source and minute.
+    TurnedAway {
+        /// Who.
+        who: Stranger,
+        /// Why.
+        refusal: Refusal,
     },
     /// A client, or a node that relays for one, asks for something.
     Request {
@@ -79,6 +82,35 @@ pub enum Input {
     PersistFailed(Leadership),
     /// A step to the disk was done, or failed. [`store::Input::Put`] is the node's own.
     Disk(store::Input),
+}
+
+/// Somebody at the door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stranger {
+    /// A peer that this node has connected to.
+    Peer(NodeId),
+    /// Somebody who has connected to this node from there. What it calls itself is not proven.
+    From(IpAddr, Option<NodeId>),
+}
+
+impl Stranger {
+    /// What it cannot change from one attempt to the next.
+    fn source(self) -> Self {
+        match self {
+            Self::From(address, _) => Self::From(address, None),
+            peer @ Self::Peer(_) => peer,
+        }
+    }
+}
+
+impl fmt::Display for Stranger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(node) => node.fmt(f),
+            Self::From(address, Some(node)) => write!(f, "{address}, which calls itself {node}"),
+            Self::From(address, None) => write!(f, "{address}"),
+        }
+    }
 }
 
 /// Why a relay has no answer.
@@ -189,6 +221,15 @@ impl Output {
 /// How long a leader has for saying who takes an upload: it may have to ask all nodes first.
 const PLACE_MAX: Duration = Duration::from_secs(2);
 
+/// More uploads than any node was given.
+const LEVEL_MAX: u64 = 1 << 60;
+
+/// How often the same stranger is told of.
+const STRANGER_EVERY: Duration = Duration::from_secs(60);
+
+/// Strangers that are told of within that time; of more nothing is said.
+const STRANGERS_MAX: usize = 256;
+
 /// One node.
 #[derive(Debug)]
 pub struct Node {
@@ -207,7 +248,9 @@ pub struct Node {
     /// Uploads given to this node, by the highest that a leader has said.
     level: u64,
     /// Peers that are not listened to, why, and when they last tried.
-    refused: BTreeMap<NodeId, (Refusal, Instant)>,
+    refused: BTreeMap<NodeId, (Unheard, Instant)>,
+    /// When strangers were last told of.
+    strangers: BTreeMap<Stranger, Instant>,
     watch: Watch,
     /// Requests that are not answered yet.
     open: BTreeMap<ClientId, Open>,
@@ -221,7 +264,7 @@ pub struct Node {
 
 /// Why a peer is not listened to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refusal {
+enum Unheard {
     /// It was given the list of peers that has this digest.
     Peers(Digest),
     /// It speaks this version of the protocol.
@@ -249,6 +292,7 @@ impl Node {
             leading: None,
             level: 0,
             refused: BTreeMap::new(),
+            strangers: BTreeMap::new(),
             watch: Watch::new(now, peers.into_iter().filter(|peer| *peer != me)),
             open: BTreeMap::new(),
             counts: Counts::default(),
@@ -288,7 +332,7 @@ impl Node {
             return;
         }
         if peers != self.digest {
-            if self.refuses_anew(now, from, Refusal::Peers(peers)) {
+            if self.refuses_anew(now, from, Unheard::Peers(peers)) {
                 self.tell(format!(
                     "[Node {}] refuses node {}: it was given another list of peers (digest {}, here {}); \
                      config.json must name the same peers everywhere",
@@ -308,6 +352,8 @@ impl Node {
             // What they are for is done above.
             Message::Hello | Message::Refused => {}
             Message::Ballot(ballot) => self.elect(now, election::Input::Received { from, ballot }),
+            // No cluster was ever given as much. To believe it would leave no room to count.
+            Message::Census { level: Some(LEVEL_MAX..) } | Message::Report { level: LEVEL_MAX.. } => {}
             Message::Census { level } => {
                 self.level = self.level.max(level.unwrap_or(0)).max(self.store.count());
                 let level = self.level;
@@ -333,18 +379,24 @@ impl Node {
     }
 
     /// Notes that a peer is not listened to; whether that is news.
-    fn refuses_anew(&mut self, now: Instant, peer: NodeId, refusal: Refusal) -> bool {
-        self.refused.insert(peer, (refusal, now)).map(|(before, _)| before) != Some(refusal)
+    fn refuses_anew(&mut self, now: Instant, peer: NodeId, why: Unheard) -> bool {
+        self.refused.insert(peer, (why, now)).map(|(before, _)| before) != Some(why)
     }
 
-    fn on_other_version(&mut self, now: Instant, peer: NodeId, version: u16) {
-        if self.config.peers.address(peer).is_some() && self.refuses_anew(now, peer, Refusal::Version(version)) {
-            self.tell(format!(
-                "[Node {}] refuses node {}: it speaks version {version} of the protocol, this node {}",
-                self.me.0,
-                peer.0,
-                message::VERSION
-            ));
+    /// However many come, and how often: they must not fill the log.
+    fn on_turned_away(&mut self, now: Instant, who: Stranger, refusal: Refusal) {
+        // Who listens at a peer's address is that peer; who comes from somewhere may say what it likes.
+        if let (Stranger::Peer(peer), Refusal::Version { theirs, .. }) = (who, &refusal) {
+            self.refuses_anew(now, peer, Unheard::Version(*theirs));
+        }
+        let source = who.source();
+        if self.strangers.len() >= STRANGERS_MAX {
+            self.strangers.retain(|_, told| now.since(*told) < STRANGER_EVERY);
+        }
+        let told = self.strangers.get(&source).is_some_and(|told| now.since(*told) < STRANGER_EVERY);
+        if !told && (self.strangers.len() < STRANGERS_MAX || self.strangers.contains_key(&source)) {
+            self.strangers.insert(source, now);
+            self.tell(format!("[Node {}] refuses {who}: {refusal}", self.me.0));
         }
     }
 
@@ -477,7 +529,7 @@ impl Machine for Node {
         match input {
             Input::Connected(peer) => self.send(peer, Message::Hello),
             Input::Received(envelope) => self.on_envelope(now, envelope),
-            Input::OtherVersion { peer, version } => self.on_other_version(now, peer, version),
+            Input::TurnedAway { who, refusal } => self.on_turned_away(now, who, refusal),
             Input::Request { client, request } => self.on_request(now, client, request),
             Input::Relayed { client, outcome } => self.on_relayed(now, client, outcome),
             Input::Persisted(leadership) => self.elect(now, election::Input::Persisted(leadership)),

@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Node, Refusal, message::Answer, watch::ms};
+use super::{Node, Unheard, message::Answer, watch::ms};
 use crate::{
     config::cluster::{Durability, Policy, Quorum},
     peer::{Digest, Leadership, NodeId},
@@ -306,8 +306,8 @@ impl Node {
         if let Some((refusal, at)) = self.refused.get(&node) {
             let ms = ago(*at);
             return match *refusal {
-                Refusal::Peers(theirs) => PeerState::OtherPeers { theirs, ours: self.digest, ms },
-                Refusal::Version(theirs) => PeerState::OtherVersion { theirs, ours: super::message::VERSION, ms },
+                Unheard::Peers(theirs) => PeerState::OtherPeers { theirs, ours: self.digest, ms },
+                Unheard::Version(theirs) => PeerState::OtherVersion { theirs, ours: super::message::VERSION, ms },
             };
         }
         match self.watch.seen(node).max(self.election.heard(node)) {

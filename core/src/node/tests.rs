@@ -252,10 +252,11 @@ fn why_nothing_is_served_is_told() {
 fn another_version_is_noted_once() {
     let mut node = Node::new(Instant::ZERO, NodeId(1), config(2), Leadership::default(), Seed(1));
     while node.poll_output().is_some() {}
-    for peer in [NodeId(2), NodeId(2), NodeId(9)] {
-        node.handle_input(Instant::ZERO, Input::OtherVersion { peer, version: 7 });
+    let refusal = Refusal::Version { theirs: 7, ours: VERSION };
+    for who in [Stranger::Peer(NodeId(2)), Stranger::Peer(NodeId(2))] {
+        node.handle_input(Instant::ZERO, Input::TurnedAway { who, refusal: refusal.clone() });
     }
-    let want = "[Node 1] refuses node 2: it speaks version 7 of the protocol, this node 1";
+    let want = "[Node 1] refuses node 2: it speaks version 7 of the protocol, this is version 1";
     let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
     assert_eq!(outputs, [Output::Told(want.to_owned())]);
     let state = node.peers(Instant::ZERO)[1].state;
@@ -353,6 +354,29 @@ fn the_longest_replies_fit() {
         outages: vec![Outage { node, from_ms: ms, until_ms: Some(ms), seen_by: u32::MAX }; 1_000],
     };
     assert!(message::encode(&Reply::Status(Box::new(status))).len() < message::FRAME_MAX);
+}
+
+/// A flood of strangers writes one line per source and minute, and 256 lines a minute at most.
+#[test]
+fn strangers_do_not_fill_the_log() {
+    let mut node = Node::new(Instant::ZERO, NodeId(1), config(3), Leadership::default(), Seed(1));
+    let mut lines = |at: Instant, who| {
+        node.handle_input(at, Input::TurnedAway { who, refusal: Refusal::WrongKey });
+        let told = std::iter::from_fn(|| node.poll_output());
+        told.filter_map(|output| if let Output::Told(line) = output { Some(line) } else { None }).collect::<Vec<_>>()
+    };
+    let from = |a, b, node| Stranger::From([10, 0, a, b].into(), node);
+    let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+    let reason = "it does not know the shared key: key_file must hold the same everywhere";
+    let line = format!("[Node 1] refuses 10.0.0.1, which calls itself node 2: {reason}");
+    assert_eq!(lines(at(1), from(0, 1, Some(NodeId(2)))), [line]);
+    assert!(lines(at(60), from(0, 1, None)).is_empty(), "whatever it calls itself");
+    assert_eq!(lines(at(61), Stranger::Peer(NodeId(2))), [format!("[Node 1] refuses node 2: {reason}")]);
+    assert_eq!(lines(at(61), from(0, 1, None)).len(), 1, "a minute later");
+    let flood = (0..=255).flat_map(|a| (0..=255).map(move |b| (a, b)));
+    let told: usize = flood.map(|(a, b)| lines(at(62), from(a, b, None)).len()).sum();
+    assert_eq!(told, STRANGERS_MAX - 2);
+    assert_eq!(lines(at(122), from(9, 9, None)).len(), 1);
 }
 
 #[test]
