@@ -280,6 +280,7 @@ async fn uploads_of_all_sizes_go_everywhere_over_few_connections() {
     let cluster = cluster(&[Some(OURS); 3], Limits::default(), None).await;
     let (nodes, connections) = cluster.nodes(Some(secret(OURS)), Limits::default(), &[1]);
     let before = cluster.connections.load(Relaxed);
+    nodes.reach(NodeId(1)).await.expect("it is there");
     let mut holders = std::collections::BTreeSet::new();
     // Twice each of: small, the largest that goes unasked, the smallest that does not, large.
     for (id, bytes) in

@@ -52,6 +52,16 @@ impl<T: Transport> Nodes<T> {
         self.0.addresses.keys().copied()
     }
 
+    /// Whether a node can be reached and speaks with this side; within [`Limits::connect`]. The connection is kept.
+    ///
+    /// # Errors
+    /// [`Failure::NotSent`] if nobody answers there, [`Failure::TurnedAway`] if the two do not speak with each other.
+    pub async fn reach(&self, node: NodeId) -> Result<(), Failure> {
+        let line = self.connect(node).await?;
+        self.keep(node, line);
+        Ok(())
+    }
+
     pub(super) fn limits(&self) -> &Limits {
         &self.0.limits
     }
