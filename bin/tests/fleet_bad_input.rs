@@ -158,7 +158,7 @@ fn tls_where_it_is_not_expected_and_the_other_way_round() {
     let address = secure.address().replace("https", "http");
     refused(&place, &address, &[], 3, &[&address, "https://", "--ca"]);
     let address = plain.address().replace("http", "https");
-    refused(&place, &address, &ca, 3, &[&address, "does it speak plain http?"]);
+    refused(&place, &address, &ca, 3, &[&address, "does it speak plain http"]);
     let address = secure.address();
     refused(&place, &address, &[], 3, &[&address, "--ca"]);
     refused(&place, &address, &["--ca", "other.pem"], 3, &[&address, "certificate"]);

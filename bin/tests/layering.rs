@@ -17,6 +17,7 @@ const CORE_DEPENDENCIES: &[(&str, &str)] = &[
     ("crc32c", "the checksum of message headers and of Kafka's record batches"),
     ("flate2", "the periods of a long run, packed in memory"),
     ("hdrhistogram", "latencies, in the format that the Java tools read"),
+    ("hmac", "the proof that somebody knows a cluster's shared key"),
     ("rand", "the traits of random streams; its features that ask the system for randomness are off"),
     ("rand_chacha", "random streams that are the same on every machine and in every version"),
     ("saphyr-parser", "YAML as events, each with its line and column"),

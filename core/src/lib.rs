@@ -7,11 +7,13 @@
 //! The machines in here ([`controller`], [`worker`], [`broker`]) are driven by the real network and clock in one
 //! crate and by a simulation in another; neither shows in here. A module uses only what stands above it in this list.
 
+pub mod admission;
 pub mod broker;
 pub mod client;
 pub mod config;
 pub mod controller;
 pub mod election;
+pub mod handshake;
 pub mod id;
 pub mod load;
 pub mod machine;

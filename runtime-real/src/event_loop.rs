@@ -4,7 +4,7 @@
 //! tokio. What keeps both honest: every `select!` is `biased` (a random branch would make a replayed seed another run),
 //! no map is iterated in hash order, and the only clock is the one that is handed in.
 
-use std::{ops::ControlFlow, time::Duration};
+use std::{future::Future, ops::ControlFlow, time::Duration};
 
 use omb_core::{
     machine::{Machine, settle},
@@ -31,13 +31,25 @@ pub trait Clock {
     }
 }
 
+/// Where a machine's inputs come from.
+pub trait Inputs<I> {
+    /// The next one; `None` if there will be none. May be dropped before it is there without losing one.
+    fn next(&mut self) -> impl Future<Output = Option<I>> + Send;
+}
+
+impl<I: Send> Inputs<I> for mpsc::UnboundedReceiver<I> {
+    async fn next(&mut self) -> Option<I> {
+        self.recv().await
+    }
+}
+
 /// Runs `machine` until `perform` breaks or its inputs end.
 ///
 /// `perform` starts the work that an output asks for and returns at once. What comes of it, failure included, arrives
 /// through `inputs`. `look` sees the machine after every step: the simulation's invariants live there.
 pub async fn run<M: Machine>(
     machine: &mut M,
-    inputs: &mut mpsc::UnboundedReceiver<M::Input>,
+    inputs: &mut impl Inputs<M::Input>,
     mut perform: impl FnMut(M::Output) -> ControlFlow<()>,
     mut look: impl FnMut(&M, Instant),
     clock: &impl Clock,
@@ -49,7 +61,7 @@ pub async fn run<M: Machine>(
         let nap = wake.map(|wake| clock.true_span(wake.at.since(clock.now())));
         tokio::select! {
             biased;
-            input = inputs.recv() => match input {
+            input = inputs.next() => match input {
                 Some(input) => machine.handle_input(clock.now(), input),
                 None => return,
             },

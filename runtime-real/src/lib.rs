@@ -7,6 +7,7 @@ pub mod driver;
 pub mod embedded;
 pub mod event_loop;
 pub mod fleet;
+pub mod key;
 pub mod load;
 pub mod local;
 pub mod net;

@@ -1,4 +1,5 @@
-//! Connections between controller and workers over TCP, with TLS over it where certificates are given.
+//! Connections between controller and workers, and between the nodes and clients of a cluster, over TCP, with TLS over it
+//! where certificates are given.
 
 use std::{
     fs,
@@ -37,7 +38,7 @@ pub enum Stream {
     Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
 }
 
-/// Connects to workers.
+/// Connects to workers, or to nodes.
 #[derive(Clone)]
 pub struct Transport {
     /// For addresses that ask for TLS.
@@ -45,7 +46,8 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// `ca` is a PEM file with the certificates that vouch for workers; without it addresses with https are refused.
+    /// `ca` is a PEM file with the certificates that vouch for whom is connected to; without it addresses with TLS are
+    /// refused.
     ///
     /// # Errors
     /// If the file cannot be read or holds no certificate.
@@ -96,7 +98,7 @@ impl fleet::Transport for Transport {
             if error.kind() == io::ErrorKind::InvalidData {
                 let text = error.to_string();
                 let hint = if text.contains("corrupt message") {
-                    ": does it speak plain http?"
+                    ": does it speak plain http, or without TLS?"
                 } else if text.contains("CaUsedAsEndEntity") {
                     ": its certificate is one for authorities; make one with basicConstraints=CA:FALSE"
                 } else {
@@ -110,7 +112,7 @@ impl fleet::Transport for Transport {
     }
 }
 
-/// Takes connections of controllers.
+/// Takes connections of controllers, or of nodes and clients.
 pub struct Listener {
     tcp: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -169,10 +171,10 @@ impl fleet::Listener for Listener {
         let opening = async move {
             stream.set_nodelay(true)?;
             let Some(tls) = tls else { return Ok(Stream::Plain(stream)) };
-            // 0x16 is TLS's handshake: whoever speaks HTTP here is told, in the one language it understands.
+            // 0x16 is TLS's handshake: whoever speaks without is told, in the one language it understands.
             let mut first = [0];
             if stream.peek(&mut first).await? == 1 && first[0] != 0x16 {
-                return refuse_plain(stream).await;
+                return refuse_plain(stream, first[0]).await;
             }
             Ok(Stream::Server(Box::new(tls.accept(stream).await?)))
         };
@@ -180,14 +182,23 @@ impl fleet::Listener for Listener {
     }
 }
 
-async fn refuse_plain(mut stream: TcpStream) -> io::Result<Stream> {
+/// Two alerts of TLS, `protocol_version` and `close_notify` (RFC 8446, section 6), together as long as a node's greeting,
+/// which they are not: a peer or a client of a cluster that speaks without TLS knows from them what is wrong.
+const ALERT: [u8; 14] = [0x15, 3, 3, 0, 2, 2, 70, 0x15, 3, 3, 0, 2, 1, 0];
+
+async fn refuse_plain(mut stream: TcpStream, first: u8) -> io::Result<Stream> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let text = "this worker speaks TLS: write https:// before its address, and name its certificate by --ca\n";
-    let head = format!(
-        "HTTP/1.1 409 Conflict\r\ncontent-type: text/plain\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}",
-        text.len()
-    );
-    stream.write_all(head.as_bytes()).await?;
+    // Methods of HTTP are in capitals, and no greeting of a node begins with one.
+    if first.is_ascii_uppercase() {
+        let text = "TLS is spoken here: write https:// before a worker's address, and name its certificate by --ca\n";
+        let head = format!(
+            "HTTP/1.1 409 Conflict\r\ncontent-type: text/plain\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}",
+            text.len()
+        );
+        stream.write_all(head.as_bytes()).await?;
+    } else {
+        stream.write_all(&ALERT).await?;
+    }
     stream.shutdown().await?;
     // Unread bytes at the close would reset the connection under the answer.
     let mut rest = [0; 4_096];
@@ -196,7 +207,7 @@ async fn refuse_plain(mut stream: TcpStream) -> io::Result<Stream> {
             break;
         }
     }
-    Err(io::Error::new(io::ErrorKind::InvalidData, "plain HTTP where TLS is wanted"))
+    Err(io::Error::new(io::ErrorKind::InvalidData, "it speaks without TLS where TLS is wanted"))
 }
 
 impl AsyncRead for Stream {

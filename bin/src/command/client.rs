@@ -8,25 +8,27 @@ use std::{
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use omb_core::{
-    client::{GaveUp, Patience},
+    client::{GaveUp, Patience, listing::Listing},
     config::cluster::ClusterConfig,
     node::message::{self, Reply, Request},
     peer::{Digest, Hashing, User},
-    report::quantity,
+    report::{cluster, quantity},
     store::{Name, Stored},
 };
 use omb_runtime_real::{
     clock::Clock,
-    cluster::{Limits, asking},
+    cluster::{Nodes, asking},
+    net::Transport,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::cluster::{Ways, random_id, random_seed, read};
+use super::cluster::{nodes, random_id, random_seed, read};
 use crate::{
     exit::{self, Ended},
     flags::{self, ClientCommand},
@@ -119,18 +121,17 @@ fn prompt(runtime: &tokio::runtime::Runtime, session: &Session) -> ExitCode {
 /// A client of one cluster.
 struct Session {
     config: ClusterConfig,
-    ways: Ways,
+    nodes: Nodes<Transport>,
     patience: Patience,
-    limits: Limits,
 }
 
 impl Session {
     fn new(flags: &flags::Client) -> Result<Self, String> {
         let config = read(&flags.cluster)?;
-        let ways = Ways::new(&config)?;
+        let nodes = nodes(&config)?;
         // A large upload may take long; that it goes on is seen by its bytes.
         let patience = Patience { deadline: flags.timeout, try_max: flags.timeout, ..Patience::default() };
-        Ok(Self { config, ways, patience, limits: Limits::default() })
+        Ok(Self { config, nodes, patience })
     }
 
     fn size(&self) -> usize {
@@ -150,67 +151,54 @@ impl Session {
     /// Asks until there is an answer. What is told of a failure begins with `about`.
     async fn ask<C: asking::Cargo>(&self, about: &str, request: Request, cargo: C) -> Result<Reply, ExitCode> {
         let seed = random_seed().map_err(|mistake| failed(&mistake))?;
-        let (transport, addresses) = (self.ways.transport.clone(), self.ways.addresses.clone());
-        let bounds = (self.patience, self.limits, seed);
         let told = |line| tracing::debug!("{line}");
-        asking::ask(transport, addresses, request, cargo, bounds, told, &Clock)
-            .await
-            .map_err(|gave_up| gone(about, &gave_up))
+        let asked = asking::ask(&self.nodes, request, cargo, (self.patience, seed), told, &Clock);
+        asked.await.map_err(|gave_up| gone(about, &gave_up))
     }
 
     async fn status(&self) -> Result<(), ExitCode> {
         let reply = self.ask("", Request::Status, Nothing).await?;
-        let Reply::Status { leader, policy, nodes, missing } = reply else { return Err(unexpected(&reply)) };
-        match leader {
-            Some(leader) => say!("Leader: {leader}"),
-            None => say!("Leader: none yet"),
-        }
-        say!("Policy: {policy}");
-        for node in nodes {
-            say!("  {}: {} requests, {} stored, {} bytes", node.node, node.assigned, node.stored, node.bytes);
-        }
-        for node in missing {
-            say!("  {node}: no answer");
-        }
+        let Reply::Status(status) = reply else { return Err(unexpected(&reply)) };
+        cluster::lines(&status).iter().for_each(|line| say!("{line}"));
         Ok(())
     }
 
     /// Tries all nodes at once, as a user would one by one with `nc`.
     async fn discover(&self) -> Result<(), ExitCode> {
         let mut tries = Vec::new();
-        for (node, address) in &self.ways.addresses {
-            let (node, address, transport) = (*node, address.clone(), self.ways.transport.clone());
-            let connect = self.limits.connect;
+        for node in self.nodes.ids() {
+            let nodes = self.nodes.clone();
             let attempt = tokio::spawn(async move {
                 let began = std::time::Instant::now();
-                let opened = tokio::time::timeout(connect, asking::open(&transport, node, &address)).await;
-                (opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())), began.elapsed())
+                (nodes.reach(node).await, began.elapsed())
             });
             tries.push((node, attempt));
         }
         let mut answered = false;
-        let mut lines = Vec::new();
+        let (mut lines, mut notes) = (Vec::new(), Vec::new());
         for (node, attempt) in tries {
             let address = self.config.peers.address(node).unwrap_or_default();
-            let (opened, took) = attempt.await.map_err(|error| failed(&error.to_string()))?;
-            lines.push(match opened {
-                Ok(_) => {
+            let (reached, took) = attempt.await.map_err(|error| failed(&error.to_string()))?;
+            lines.push(match reached {
+                Ok(()) => {
                     answered = true;
                     format!("  Node {}: {address} answers ({:.1} ms)", node.0, took.as_secs_f64() * 1e3)
                 }
-                Err(error) => format!("  Node {}: {address} does not answer: {}", node.0, in_words(&error)),
+                Err(error) => format!("  Node {}: {address} {error}", node.0),
             });
         }
         if answered {
             let reply = self.ask("", Request::Discover, Nothing).await?;
-            let Reply::Discovered { leader, .. } = reply else { return Err(unexpected(&reply)) };
+            let Reply::Discovered { node, leader, for_ms, peers } = reply else { return Err(unexpected(&reply)) };
+            let since = quantity::span(Duration::from_secs(for_ms / 1_000));
             match leader {
-                Some(leader) => say!("Leader: {leader}"),
-                None => say!("Leader: none yet"),
+                Some(leader) => say!("Leader: {leader}, for {since}"),
+                None => say!("Leader: none, for {since}"),
             }
+            notes = cluster::missing(node, &peers);
         }
         say!("Peers ({}):", self.config.peers.digest().short());
-        lines.iter().for_each(|line| say!("{line}"));
+        lines.iter().chain(&notes).for_each(|line| say!("{line}"));
         if answered { Ok(()) } else { Err(Ended::Unavailable.into()) }
     }
 
@@ -285,32 +273,33 @@ impl Session {
     }
 
     async fn list(&self) -> Result<(), ExitCode> {
-        let reply = self.ask("", Request::List, Nothing).await?;
-        let Reply::Listing { uploads, copies, missing } = reply else { return Err(unexpected(&reply)) };
-        for (node, stored) in &uploads {
-            say!("{}  node {}  {}", stored.name, node.0, quantity::bytes(stored.bytes));
+        let mut listing = Listing::default();
+        loop {
+            let reply = self.ask("", listing.request(), Nothing).await?;
+            let more = listing.take(&reply).map_err(|error| failed(&error.to_string()))?;
+            if let Reply::Listing { uploads, .. } = &reply {
+                for (node, stored) in uploads {
+                    say!("{}  node {}  {}", stored.name, node.0, quantity::bytes(stored.bytes));
+                }
+            }
+            if !more {
+                break;
+            }
         }
-        say!("{} uploads, {copies} of them on more than one node", uploads.len());
-        for node in missing {
+        for (node, held) in &listing.nodes {
+            say!("node {}: {}, {}", node.0, quantity::counted(held.uploads, "upload"), quantity::bytes(held.bytes));
+        }
+        let doubled = listing.doubled.len() as u64;
+        say!(
+            "{} in all, {} of them on more than one node",
+            quantity::counted(listing.uploads, "upload"),
+            quantity::grouped(doubled)
+        );
+        for node in &listing.missing {
             say!("node {} did not answer: what it holds is not listed", node.0);
         }
         Ok(())
     }
-}
-
-/// What an error of a connection means to people.
-fn in_words(error: &io::Error) -> String {
-    let cure = match error.kind() {
-        io::ErrorKind::ConnectionRefused => {
-            "connection refused: nobody listens there; is the node running, and is the address that of config.json?"
-        }
-        io::ErrorKind::TimedOut => "no answer: is the machine up, and does a firewall let the port through?",
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            "there is no way to that machine: is it on the same network?"
-        }
-        _ => return error.to_string(),
-    };
-    cure.to_owned()
 }
 
 fn usage(mistake: &str) -> ExitCode {

@@ -1,13 +1,17 @@
 //! What node, client and stress test have in common: the cluster file, and ways to its nodes.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use omb_core::{
     config::cluster::{self, ClusterConfig},
-    peer::{NodeId, RequestId},
+    peer::RequestId,
     seed::Seed,
 };
-use omb_runtime_real::{cluster::address, fleet::Address, net::Transport};
+use omb_runtime_real::{
+    cluster::{Limits, Nodes, Secret, address},
+    key::secret,
+    net::Transport,
+};
 
 use super::input;
 use crate::flags;
@@ -38,19 +42,18 @@ fn missing(config: &Path, mistake: String) -> String {
     )
 }
 
-/// Where the nodes are, and how to get there.
-pub(super) struct Ways {
-    pub(super) addresses: BTreeMap<NodeId, Address>,
-    pub(super) transport: Transport,
+/// How to get to the nodes, and what to show them there.
+pub(super) fn approach(config: &ClusterConfig) -> Result<(Transport, Option<Secret>), String> {
+    let transport = Transport::new(config.tls.as_ref().map(|tls| tls.ca.as_path()))?;
+    Ok((transport, config.key_file.as_deref().map(secret).transpose()?))
 }
 
-impl Ways {
-    pub(super) fn new(config: &ClusterConfig) -> Result<Self, String> {
-        let tls = config.tls.as_ref();
-        let addresses =
-            config.peers.iter().filter_map(|(id, text)| Some((id, address(text, tls.is_some())?))).collect();
-        Ok(Self { addresses, transport: Transport::new(tls.map(|tls| tls.ca.as_path()))? })
-    }
+/// The nodes, for clients of all kinds.
+pub(super) fn nodes(config: &ClusterConfig) -> Result<Nodes<Transport>, String> {
+    let (transport, secret) = approach(config)?;
+    let tls = config.tls.is_some();
+    let addresses = config.peers.iter().filter_map(|(id, text)| Some((id, address(text, tls)?))).collect();
+    Ok(Nodes::new(transport, addresses, Limits::default(), secret))
 }
 
 /// A number that nobody else draws, or can guess.

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr, ToSocketAddrs as _},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -20,7 +21,7 @@ use omb_runtime_real::{
 };
 
 use super::{
-    cluster::{Ways, random_seed, read},
+    cluster::{approach, random_seed, read},
     run::Interrupts,
 };
 use crate::{
@@ -83,7 +84,7 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Re
     if let Some(shared) = &flags.shared_dir {
         config.shared_dir.clone_from(shared);
     }
-    let Ways { transport, .. } = Ways::new(&config).map_err(usage)?;
+    let (transport, secret) = approach(&config).map_err(usage)?;
     let own = config.peers.address(me).unwrap_or_default().to_owned();
     let address = listen_at(flags.bind.as_deref(), &own).map_err(unavailable)?;
     let tls = config.tls.as_ref().map(|tls| (tls.cert.as_path(), tls.key.as_path()));
@@ -104,8 +105,9 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Re
     });
     tracing::info!("[Node {id}] stores uploads in {}", folders.shared().display());
     let seed = random_seed().map_err(unavailable)?;
-    let identity = Identity { me, config, limits: limits(), seed };
-    let mut log = Log;
+    let shared_dir = config.shared_dir.clone();
+    let identity = Identity { me, config, limits: limits(), seed, secret };
+    let mut log = Log(shared_dir);
     let served = tokio::select! {
         served = cluster::serve(listener, transport, folders, identity, &mut log, &Clock) => served,
         () = interrupts.next() => Ok(()),
@@ -174,11 +176,14 @@ fn refused(error: &io::Error, me: NodeId, address: SocketAddr) -> String {
 }
 
 /// Logs what goes on, in the guide's words.
-struct Log;
+struct Log(PathBuf);
 
 impl cluster::Observer for Log {
     fn wants(&mut self, output: &Output) {
-        if let Output::Told(line) = output {
+        // Formatted only if somebody reads it: two lines for each upload cost as much as the rest of it.
+        if tracing::enabled!(tracing::Level::INFO)
+            && let Some(line) = output.line(&self.0)
+        {
             tracing::info!("{line}");
         }
     }

@@ -12,7 +12,7 @@ use std::{
 
 use hdrhistogram::Histogram;
 use omb_core::{
-    client::{GaveUp, Patience},
+    client::{GaveUp, Patience, listing::Listing},
     node::message::{Put, Reply, Request},
     peer::{Leadership, NodeId, RequestId, User},
     report::stress::{self, Measured, Setup, Verdict},
@@ -21,12 +21,13 @@ use omb_core::{
 };
 use omb_runtime_real::{
     clock::{self, Clock},
-    cluster::{Limits, asking},
+    cluster::{Nodes, asking},
+    net::Transport,
 };
 use tokio::task::JoinSet;
 
 use super::{
-    cluster::{Ways, random_id, random_seed, read},
+    cluster::{nodes, random_id, random_seed, read},
     input,
     run::Interrupts,
 };
@@ -41,12 +42,15 @@ const FILE_MAX: u64 = 1 << 30;
 /// How long a cluster that has just been started is waited for.
 const READY_MAX: Duration = Duration::from_secs(10);
 
+/// How long all nodes are waited for once somebody leads; then it goes without those that are missing.
+const SETTLED_MAX: Duration = Duration::from_secs(2);
+
 const IMAGE: &str = "test_image.bin";
 
 /// Tests how evenly a cluster spreads uploads.
 pub(crate) fn stress(flags: &flags::Stress) -> ExitCode {
     let prepared = read(&flags.cluster).and_then(|config| {
-        let ways = Ways::new(&config)?;
+        let nodes = nodes(&config)?;
         let (image, shown) = match &flags.file {
             Some(path) => (input::bytes_of(path, FILE_MAX)?, path.display().to_string()),
             None => (make_image(flags.size)?, IMAGE.to_owned()),
@@ -54,9 +58,9 @@ pub(crate) fn stress(flags: &flags::Stress) -> ExitCode {
         let screen = Screen::open()?;
         let (clients, requests, image_bytes) = (flags.clients, flags.requests, image.len() as u64);
         let setup = Setup { config, clients, requests, image: shown, image_bytes };
-        Ok((setup, ways, Arc::<[u8]>::from(image), screen))
+        Ok((setup, nodes, Arc::<[u8]>::from(image), screen))
     });
-    let (setup, ways, image, mut screen) = match prepared {
+    let (setup, nodes, image, mut screen) = match prepared {
         Ok(prepared) => prepared,
         Err(mistake) => {
             tracing::error!("{mistake}");
@@ -71,7 +75,7 @@ pub(crate) fn stress(flags: &flags::Stress) -> ExitCode {
         }
     };
     let patience = Patience { deadline: flags.timeout, ..Patience::default() };
-    let asker = Asker { ways: Arc::new(ways), patience, limits: Limits::default() };
+    let asker = Asker { nodes, patience };
     runtime.block_on(async {
         let mut interrupts = Interrupts::listen();
         tokio::select! {
@@ -94,6 +98,7 @@ async fn test(setup: &Setup, asker: &Asker, image: &Arc<[u8]>, screen: &mut Scre
             return Ended::Unavailable;
         }
     };
+    settled(asker).await;
     screen.show(&stress::opening(setup, &leader));
     screen.show("\nRunning...\n");
     let mut measured = upload(setup, asker, image, screen).await;
@@ -123,6 +128,21 @@ async fn leader(asker: &Asker) -> Result<Option<Leadership>, GaveUp> {
             Reply::Discovered { leader, .. } => return Ok(leader),
             _ => return Ok(None),
         }
+    }
+}
+
+/// Waits until the leader has every node in its books. One that was just elected gives itself everything until it has heard
+/// of the others.
+async fn settled(asker: &Asker) {
+    let began = clock::now();
+    let asker = Asker { patience: Patience { deadline: SETTLED_MAX, ..asker.patience }, ..asker.clone() };
+    while clock::now().since(began) < SETTLED_MAX {
+        if let Ok(Reply::Status(status)) = asker.ask(Request::Status, Body::none()).await
+            && status.peers.iter().all(|peer| status.books.iter().any(|book| book.node == peer.node))
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -160,9 +180,8 @@ async fn upload(setup: &Setup, asker: &Asker, image: &Arc<[u8]>, screen: &mut Sc
         failed: Vec::new(),
         retries: 0,
         held: Vec::new(),
-        assigned: BTreeMap::new(),
+        status: None,
         missing: Default::default(),
-        explained: Vec::new(),
     };
     while let Some(done) = all.recv().await {
         screen.note(&done);
@@ -204,35 +223,41 @@ async fn one(asker: &Asker, image: &Arc<[u8]>, user: &User, client: u32, number:
 
 /// Asks the nodes what they hold and what they were given.
 async fn check(asker: &Asker, measured: &mut Measured) {
-    match asker.ask(Request::List, Body::none()).await {
-        Ok(Reply::Listing { uploads, missing, .. }) => {
-            measured.held =
-                uploads.into_iter().filter(|(_, stored)| measured.acknowledged.contains_key(&stored.name.id)).collect();
-            measured.missing.extend(missing);
+    let mut listing = Listing::default();
+    loop {
+        let page = match asker.ask(listing.request(), Body::none()).await {
+            Ok(page) => page,
+            Err(gave_up) => return measured.failed.push(format!("the nodes' uploads could not be listed: {gave_up}")),
+        };
+        let more = listing.take(&page);
+        if let (Ok(_), Reply::Listing { uploads, .. }) = (&more, page) {
+            let ours = |(_, stored): &(NodeId, Stored)| measured.acknowledged.contains_key(&stored.name.id);
+            measured.held.extend(uploads.into_iter().filter(ours));
         }
-        Ok(other) => measured.failed.push(format!("the nodes' uploads could not be listed: {other:?}")),
-        Err(gave_up) => measured.failed.push(format!("the nodes' uploads could not be listed: {gave_up}")),
+        match more {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => return measured.failed.push(format!("the nodes' uploads could not be listed: {error}")),
+        }
     }
-    if let Ok(Reply::Status { nodes, missing, .. }) = asker.ask(Request::Status, Body::none()).await {
-        measured.assigned = nodes.iter().map(|node| (node.node, node.assigned)).collect();
-        measured.missing.extend(missing);
+    measured.missing.extend(listing.missing);
+    if let Ok(Reply::Status(status)) = asker.ask(Request::Status, Body::none()).await {
+        measured.status = Some(*status);
     }
 }
 
 /// Sends requests, each with patience.
 #[derive(Clone)]
 struct Asker {
-    ways: Arc<Ways>,
+    nodes: Nodes<Transport>,
     patience: Patience,
-    limits: Limits,
 }
 
 impl Asker {
     async fn ask(&self, request: Request, body: Body) -> Result<Reply, GaveUp> {
         let seed = random_seed().unwrap_or(Seed(clock::now().0));
-        let (transport, addresses) = (self.ways.transport.clone(), self.ways.addresses.clone());
         let told = |line| tracing::debug!("{line}");
-        asking::ask(transport, addresses, request, body, (self.patience, self.limits, seed), told, &Clock).await
+        asking::ask(&self.nodes, request, body, (self.patience, seed), told, &Clock).await
     }
 }
 

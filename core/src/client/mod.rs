@@ -4,7 +4,13 @@
 //! over all tries, and says so when it may have been stored already; so trying again is safe. How long it waits between
 //! rounds doubles each time, with a seeded jitter, so that many clients do not come back all at once.
 
-use std::{collections::VecDeque, fmt, time::Duration};
+pub mod listing;
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    fmt,
+    time::Duration,
+};
 
 use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
@@ -63,9 +69,12 @@ pub enum Input {
 /// Why a try has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// Nothing was sent: connection refused, no route, the node refused this client.
+    /// Nothing was sent: connection refused, no route.
     #[error("{0}")]
     NotSent(String),
+    /// Nothing was sent, for the node does not speak with this client, and would not later: version, key.
+    #[error("{0}")]
+    TurnedAway(String),
     /// It may have been performed all the same.
     #[error("{0}")]
     BrokenOff(String),
@@ -104,7 +113,7 @@ pub struct GaveUp {
     pub unknown: bool,
     /// Whether a node, or the client's own side, refused it for good; trying longer would not have helped.
     pub refused: bool,
-    /// Whether any node was reached.
+    /// Whether any node was reached that speaks with this client.
     pub reached: bool,
 }
 
@@ -140,6 +149,8 @@ pub struct Client {
     state: State,
     unknown: bool,
     reached: bool,
+    /// Nodes that do not speak with this client.
+    closed: BTreeSet<NodeId>,
     last: String,
     outputs: VecDeque<Output>,
 }
@@ -175,6 +186,7 @@ impl Client {
             state: State::Finished,
             unknown: false,
             reached: false,
+            closed: BTreeSet::new(),
             last: String::new(),
             outputs: VecDeque::new(),
         };
@@ -233,7 +245,7 @@ impl Client {
         if number != self.number {
             return;
         }
-        self.reached |= !matches!(failure, Failure::NotSent(_));
+        self.reached |= !matches!(failure, Failure::NotSent(_) | Failure::TurnedAway(_));
         match (failure, &mut self.request) {
             (Failure::Own(why), _) => {
                 self.last.clone_from(why);
@@ -244,6 +256,13 @@ impl Client {
                 self.unknown = true;
             }
             _ => {}
+        }
+        if let Failure::TurnedAway(_) = failure {
+            self.closed.insert(node);
+            if self.nodes.iter().all(|node| self.closed.contains(node)) {
+                self.last = format!("{node}: {failure}");
+                return self.give_up(true);
+            }
         }
         if self.round < self.nodes.len() {
             // Another node may do at once.

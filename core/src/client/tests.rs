@@ -140,3 +140,19 @@ proptest! {
         prop_assert!(now.since(Instant::ZERO) <= Patience::default().deadline);
     }
 }
+
+#[test]
+fn a_client_that_no_node_speaks_with_gives_up_at_once() {
+    let mut client = client(3);
+    for tries in 1..=3 {
+        let (number, node, put) = tried(&drain(&mut client));
+        assert!(!put.again, "nothing was sent");
+        let failure = Failure::TurnedAway("it asks for a shared key".to_owned());
+        client.handle_input(Instant::ZERO, Input::Failed { number, failure });
+        if tries == 3 {
+            let last = format!("{node}: it asks for a shared key");
+            let gave_up = GaveUp { tries, last, unknown: false, refused: true, reached: false };
+            assert_eq!(drain(&mut client), [Output::Finished(Err(gave_up))]);
+        }
+    }
+}

@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     ConfigErrors, Leniency, Parsed, Place, Problem,
     yaml::{self, Entry, Node, Reader, Value, nearest},
@@ -53,7 +55,7 @@ impl ClusterConfig {
 }
 
 /// Which node takes the next upload.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Policy {
     /// `least-load`: fewest uploads assigned so far.
     #[default]
@@ -75,7 +77,7 @@ impl fmt::Display for Policy {
 }
 
 /// Whether a leader needs others in order to serve.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Quorum {
     /// `none`: each side of a partition serves.
     #[default]
@@ -84,14 +86,26 @@ pub enum Quorum {
     Majority,
 }
 
+impl fmt::Display for Quorum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(name_of(&QUORUMS, *self))
+    }
+}
+
 /// What an acknowledged upload survives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Durability {
     /// `fsync`: loss of power.
     #[default]
     Fsync,
     /// `none`: the end of the process.
     None,
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(name_of(&DURABILITIES, *self))
+    }
 }
 
 /// How long what takes in an election.

@@ -108,7 +108,17 @@ pub struct Election {
     had_quorum: bool,
     /// Number of the current round of challenges, so that an answer to an earlier one is known as such.
     round: u64,
+    counts: Counts,
     outputs: VecDeque<Output>,
+}
+
+/// What happened since the process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Elections that this node began: it challenged the higher nodes, or claimed the leadership where there are none.
+    pub started: u64,
+    /// Those, and takeovers, that ended with this node as the leader.
+    pub won: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -183,6 +193,7 @@ impl Election {
             unfit_until: Instant::ZERO,
             had_quorum: false,
             round: 0,
+            counts: Counts::default(),
             outputs: VecDeque::new(),
         }
     }
@@ -213,6 +224,28 @@ impl Election {
             Role::Leading(leading) => !self.has_slept(now) && self.has_quorum(leading, now),
             _ => false,
         }
+    }
+
+    /// How many nodes have obeyed this one within the suspicion time before `now`, itself included, where that keeps it from
+    /// serving: it leads, a majority is asked for, and these are none.
+    #[must_use]
+    pub fn minority(&self, now: Instant) -> Option<usize> {
+        match &self.role {
+            Role::Leading(leading) if !self.has_quorum(leading, now) => Some(self.obeyed_by(leading, now)),
+            _ => None,
+        }
+    }
+
+    /// When `node` was last heard itself. Not before this node last slept.
+    #[must_use]
+    pub fn heard(&self, node: NodeId) -> Option<Instant> {
+        self.heard.get(&node).copied()
+    }
+
+    /// What happened since the process began.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// Who is reachable as far as this node knows at `now`, itself included: heard within the suspicion time, or, where
@@ -401,6 +434,7 @@ impl Election {
                 self.role =
                     Role::Leading(Leading { of: claim, beat: 0, sent: VecDeque::new(), echoed: BTreeMap::new() });
                 self.had_quorum = false;
+                self.counts.won += 1;
                 self.announce(Some(claim));
                 self.tell(format!("[Node {}] leads in {}", self.me.0, claim.term));
                 self.send_to_all(&Word::Victory);
@@ -438,6 +472,7 @@ impl Election {
             self.role = Role::Listening { until: self.unfit_until };
             return;
         }
+        self.counts.started += 1;
         let higher = self.challenge_higher();
         if higher.is_empty() {
             self.tell(format!("[Node {}] no higher nodes -> becoming coordinator", self.me.0));
@@ -490,6 +525,7 @@ impl Election {
         let steady_ms = self.timing.steady.as_millis();
         let Role::Following(following) = &self.role else { return };
         let lower = following.of.leader.map_or(0, |leader| leader.0);
+        self.counts.started += 1;
         if self.higher().next().is_none() {
             let me = self.me.0;
             self.tell(format!("[Node {me}] node {lower} leads, and has seen node {me} for {steady_ms} ms"));
@@ -534,14 +570,15 @@ impl Election {
     }
 
     fn has_quorum(&self, leading: &Leading, now: Instant) -> bool {
-        let recent = |at: &Instant| now.since(*at) < self.timing.suspicion;
         match self.quorum {
             Quorum::None => true,
-            Quorum::Majority => {
-                let heard = 1 + leading.echoed.values().filter(|at| recent(at)).count();
-                heard * 2 > self.peers.len()
-            }
+            Quorum::Majority => self.obeyed_by(leading, now) * 2 > self.peers.len(),
         }
+    }
+
+    /// How many nodes have obeyed this leader recently, itself included.
+    fn obeyed_by(&self, leading: &Leading, now: Instant) -> usize {
+        1 + leading.echoed.values().filter(|at| now.since(**at) < self.timing.suspicion).count()
     }
 
     /// Logs when a majority comes or goes.

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::status::{Account, ClusterStatus, PeerStatus};
 use crate::{
     election::Ballot,
     peer::{Digest, Leadership, NodeId, RequestId, User},
@@ -19,10 +20,10 @@ use crate::{
 /// Version of this protocol; both sides refuse another one.
 pub const VERSION: u16 = 1;
 
-/// Largest frame that is read, checked before anything is allocated: 1 MiB. The longest is a [`Answer::List`].
+/// Largest frame that is read, checked before anything is allocated: 1 MiB. The longest is a [`Reply::Listing`].
 pub const FRAME_MAX: usize = 1 << 20;
 
-/// Uploads in one [`Answer::List`]: each takes 68 bytes at most.
+/// Uploads in one [`Reply::Listing`]; each takes 64 bytes at most. All nodes are asked, for the same share each.
 pub const LIST_MAX: usize = 10_000;
 
 /// What one node sends to another.
@@ -109,7 +110,12 @@ pub enum Question {
         asked: Option<(NodeId, u64)>,
     },
     /// What do you hold?
-    List,
+    List {
+        /// Only uploads above this id; all of them without it.
+        after: Option<RequestId>,
+        /// At most so many.
+        most: u32,
+    },
     /// How do you fare?
     Status,
 }
@@ -119,10 +125,17 @@ pub enum Question {
 pub enum Answer {
     /// To [`Question::Who`].
     Holds(Holding),
-    /// To [`Question::List`]: at most [`LIST_MAX`], in the order of their names.
-    List(Vec<Stored>),
+    /// To [`Question::List`].
+    List {
+        /// By id.
+        uploads: Vec<Stored>,
+        /// Whether it holds others above them.
+        more: bool,
+    },
+    /// To [`Question::List`]: it has not read its folder, and does not know.
+    Unread,
     /// To [`Question::Status`].
-    Status(NodeStatus),
+    Status(Box<Account>),
 }
 
 /// Whether a node holds an upload.
@@ -134,23 +147,6 @@ pub enum Holding {
     Perhaps,
     /// It does.
     Held(Stored),
-}
-
-/// How one node fares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeStatus {
-    /// The node.
-    pub node: NodeId,
-    /// The newest leadership that it has stored.
-    pub newest: Leadership,
-    /// Uploads given to it since the cluster began, as leaders count them.
-    pub assigned: u64,
-    /// Uploads stored.
-    pub stored: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Uploads being stored.
-    pub under_way: u64,
 }
 
 /// An upload that a client wants to make. Its body follows.
@@ -187,8 +183,11 @@ pub enum Request {
         /// From a node: only if it lies here.
         here: bool,
     },
-    /// Which uploads are stored where?
-    List,
+    /// Which uploads are stored where? A page of them.
+    List {
+        /// Only uploads above this id: [`Reply::Listing`]'s `next`, and `None` for the first page.
+        after: Option<RequestId>,
+    },
     /// How do all nodes fare?
     Status,
     /// Who leads, and who are the peers?
@@ -222,30 +221,27 @@ pub enum Reply {
     NotFound,
     /// To [`Request::List`].
     Listing {
-        /// Which node holds what.
+        /// Which node holds what, by id. Of each upload that is named here, all holders are.
         uploads: Vec<(NodeId, Stored)>,
-        /// Uploads that lie on more than one node, since a holder could not be reached when they were retried.
+        /// Uploads of this page that lie on several nodes, since a holder could not be reached when they were retried.
         copies: u64,
-        /// Peers that did not answer.
+        /// After which id the next page begins; `None` after the last.
+        next: Option<RequestId>,
+        /// Peers that did not answer, or have not read their folder.
         missing: BTreeSet<NodeId>,
     },
     /// To [`Request::Status`].
-    Status {
-        /// Who leads, as the answering node sees it.
-        leader: Option<Leadership>,
-        /// The policy in use, as `config.json` spells it.
-        policy: String,
-        /// How each node that answered fares, by id.
-        nodes: Vec<NodeStatus>,
-        /// Peers that did not answer.
-        missing: BTreeSet<NodeId>,
-    },
+    Status(Box<ClusterStatus>),
     /// To [`Request::Discover`].
     Discovered {
-        /// Who leads, as the answering node sees it.
+        /// The node that answers.
+        node: NodeId,
+        /// Whom it obeys, itself included.
         leader: Option<Leadership>,
-        /// All peers, with their addresses.
-        peers: Vec<(NodeId, String)>,
+        /// For how long, or for how long it has obeyed nobody, in ms.
+        for_ms: u64,
+        /// All nodes, and what the one that answers knows of them.
+        peers: Vec<PeerStatus>,
     },
 }
 

@@ -10,17 +10,26 @@
 //! comes back as an input. A retried upload is asked for at all nodes that can be reached before it is placed anew. An
 //! order names the leadership under which it was given, and a node that has seen a newer one refuses it.
 
+mod entry;
 mod gather;
+mod leading;
 pub mod message;
+pub mod metrics;
+pub mod status;
+mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
+    net::IpAddr,
+    path::Path,
     time::Duration,
 };
 
 use crate::{
     config::cluster::{ClusterConfig, Policy},
     election::{self, Ballot, Election},
+    handshake::Refusal,
     machine::{Machine, Wake},
     peer::{Digest, Leadership, NodeId, RequestId},
     routing::{End, Router},
@@ -28,8 +37,12 @@ use crate::{
     store::{self, Name, Step, Store},
     time::Instant,
 };
+use entry::{Entered, EnteredState, Storing};
 use gather::{Gather, Purpose};
-use message::{Answer, Envelope, Holding, Message, NodeStatus, Put, Question, Reply, Request};
+use leading::Leading;
+use message::{Envelope, Message, Question, Reply, Request};
+use metrics::{Counts, Open, Outcome};
+use watch::Watch;
 
 /// A request's connection, numbered by the runtime. A number is not used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,12 +55,12 @@ pub enum Input {
     Connected(NodeId),
     /// A peer said something.
     Received(Envelope),
-    /// A peer speaks another version of the protocol.
-    OtherVersion {
-        /// The peer.
-        peer: NodeId,
-        /// Its version.
-        version: u16,
+    /// Somebody was not spoken with: version, key, id. Says so in the log, once per source and minute.
+    TurnedAway {
+        /// Who.
+        who: Stranger,
+        /// Why.
+        refusal: Refusal,
     },
     /// A client, or a node that relays for one, asks for something.
     Request {
@@ -69,6 +82,35 @@ pub enum Input {
     PersistFailed(Leadership),
     /// A step to the disk was done, or failed. [`store::Input::Put`] is the node's own.
     Disk(store::Input),
+}
+
+/// Somebody at the door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stranger {
+    /// A peer that this node has connected to.
+    Peer(NodeId),
+    /// Somebody who has connected to this node from there. What it calls itself is not proven.
+    From(IpAddr, Option<NodeId>),
+}
+
+impl Stranger {
+    /// What it cannot change from one attempt to the next.
+    fn source(self) -> Self {
+        match self {
+            Self::From(address, _) => Self::From(address, None),
+            peer @ Self::Peer(_) => peer,
+        }
+    }
+}
+
+impl fmt::Display for Stranger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(node) => node.fmt(f),
+            Self::From(address, Some(node)) => write!(f, "{address}, which calls itself {node}"),
+            Self::From(address, None) => write!(f, "{address}"),
+        }
+    }
 }
 
 /// Why a relay has no answer.
@@ -137,18 +179,56 @@ pub enum Output {
     Persist(Leadership),
     /// Whom this node obeys from here on.
     LeaderChanged(Option<Leadership>),
+    /// As the leader it has given an upload to a node. For the log, and written only if somebody wants to read it.
+    Recorded {
+        /// By which policy.
+        policy: Policy,
+        /// The node.
+        node: NodeId,
+        /// Uploads given to it so far.
+        total: u64,
+    },
+    /// It has stored an upload, which survives what the durability says. For the log, as the one before.
+    Saved {
+        /// This node.
+        node: NodeId,
+        /// The upload.
+        stored: store::Stored,
+    },
     /// A line for the log.
     Told(String),
+}
+
+impl Output {
+    /// The line for the log, if it is one. `shared_dir` is the folder of uploads as the configuration has it.
+    #[must_use]
+    pub fn line(&self, shared_dir: &Path) -> Option<String> {
+        match self {
+            Self::Told(line) => Some(line.clone()),
+            // A policy's own name is how people know it from the log: LeastLoad, RoundRobin.
+            Self::Recorded { policy, node, total } => {
+                Some(format!("[{policy:?}] RECORDED: Node {} now has {total} total requests", node.0))
+            }
+            Self::Saved { node, stored } => {
+                let path = shared_dir.join(stored.name.to_string());
+                Some(format!("[Node {}] ✓ Saved image to \"{}\"", node.0, path.display()))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// How long a leader has for saying who takes an upload: it may have to ask all nodes first.
 const PLACE_MAX: Duration = Duration::from_secs(2);
 
-/// How often a leader takes its census.
-const CENSUS_EVERY: Duration = Duration::from_secs(1);
+/// More uploads than any node was given.
+const LEVEL_MAX: u64 = 1 << 60;
 
-/// After this long an upload that nobody speaks of any more is off the leader's books.
-const PLACEMENT_MAX: Duration = Duration::from_secs(600);
+/// How often the same stranger is told of.
+const STRANGER_EVERY: Duration = Duration::from_secs(60);
+
+/// Strangers that are told of within that time; of more nothing is said.
+const STRANGERS_MAX: usize = 256;
 
 /// One node.
 #[derive(Debug)]
@@ -162,55 +242,33 @@ pub struct Node {
     /// Uploads that clients are making through this node.
     entered: BTreeMap<ClientId, Entered>,
     /// Who waits for what is being stored here.
-    storing: BTreeMap<RequestId, ClientId>,
+    storing: BTreeMap<RequestId, Storing>,
     gathers: BTreeMap<u64, Gather>,
     leading: Option<Leading>,
     /// Uploads given to this node, by the highest that a leader has said.
     level: u64,
-    /// Peers that were told off, and with which digest.
-    refused: BTreeMap<NodeId, Digest>,
+    /// Peers that are not listened to, why, and when they last tried.
+    refused: BTreeMap<NodeId, (Unheard, Instant)>,
+    /// When strangers were last told of.
+    strangers: BTreeMap<Stranger, Instant>,
+    watch: Watch,
+    /// Requests that are not answered yet.
+    open: BTreeMap<ClientId, Open>,
+    counts: Counts,
+    /// What the disk failed in last, and when.
+    trouble: Option<(Instant, String)>,
     tickets: u64,
     ticked: Instant,
     outputs: VecDeque<Output>,
 }
 
-/// An upload that a client is making through this node.
-#[derive(Debug)]
-struct Entered {
-    put: Put,
-    state: EnteredState,
-}
-
-#[derive(Debug)]
-enum EnteredState {
-    /// The leader was asked.
-    Asked { ticket: u64, until: Instant },
-    /// The leader has placed it.
-    Placed { node: NodeId, leader: NodeId },
-}
-
-/// What only a leader keeps.
-#[derive(Debug)]
-struct Leading {
-    of: Leadership,
-    router: Router,
-    /// What nodes have reported, until the books are opened.
-    census: Option<Census>,
-    placements: BTreeMap<RequestId, Placement>,
-    asked: Instant,
-}
-
-#[derive(Debug)]
-struct Census {
-    until: Instant,
-    reports: BTreeMap<NodeId, u64>,
-}
-
-#[derive(Debug)]
-struct Placement {
-    node: NodeId,
-    entry: NodeId,
-    begun: Instant,
+/// Why a peer is not listened to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unheard {
+    /// It was given the list of peers that has this digest.
+    Peers(Digest),
+    /// It speaks this version of the protocol.
+    Version(u16),
 }
 
 impl Node {
@@ -234,6 +292,11 @@ impl Node {
             leading: None,
             level: 0,
             refused: BTreeMap::new(),
+            strangers: BTreeMap::new(),
+            watch: Watch::new(now, peers.into_iter().filter(|peer| *peer != me)),
+            open: BTreeMap::new(),
+            counts: Counts::default(),
+            trouble: None,
             tickets: 0,
             ticked: now,
             outputs: VecDeque::new(),
@@ -269,7 +332,7 @@ impl Node {
             return;
         }
         if peers != self.digest {
-            if self.refused.insert(from, peers) != Some(peers) {
+            if self.refuses_anew(now, from, Unheard::Peers(peers)) {
                 self.tell(format!(
                     "[Node {}] refuses node {}: it was given another list of peers (digest {}, here {}); \
                      config.json must name the same peers everywhere",
@@ -289,6 +352,8 @@ impl Node {
             // What they are for is done above.
             Message::Hello | Message::Refused => {}
             Message::Ballot(ballot) => self.elect(now, election::Input::Received { from, ballot }),
+            // No cluster was ever given as much. To believe it would leave no room to count.
+            Message::Census { level: Some(LEVEL_MAX..) } | Message::Report { level: LEVEL_MAX.. } => {}
             Message::Census { level } => {
                 self.level = self.level.max(level.unwrap_or(0)).max(self.store.count());
                 let level = self.level;
@@ -301,7 +366,7 @@ impl Node {
             }
             Message::Finished { id, node, end } => self.on_finished(now, from, id, node, end),
             Message::Ask { ticket, question } => {
-                let answer = self.answer(&question);
+                let answer = self.answer(now, &question);
                 self.send(from, Message::Tell { ticket, answer });
             }
             Message::Tell { ticket, answer } => {
@@ -313,437 +378,73 @@ impl Node {
         }
     }
 
+    /// Notes that a peer is not listened to; whether that is news.
+    fn refuses_anew(&mut self, now: Instant, peer: NodeId, why: Unheard) -> bool {
+        self.refused.insert(peer, (why, now)).map(|(before, _)| before) != Some(why)
+    }
+
+    /// However many come, and how often: they must not fill the log.
+    fn on_turned_away(&mut self, now: Instant, who: Stranger, refusal: Refusal) {
+        // Who listens at a peer's address is that peer; who comes from somewhere may say what it likes.
+        if let (Stranger::Peer(peer), Refusal::Version { theirs, .. }) = (who, &refusal) {
+            self.refuses_anew(now, peer, Unheard::Version(*theirs));
+        }
+        let source = who.source();
+        if self.strangers.len() >= STRANGERS_MAX {
+            self.strangers.retain(|_, told| now.since(*told) < STRANGER_EVERY);
+        }
+        let told = self.strangers.get(&source).is_some_and(|told| now.since(*told) < STRANGER_EVERY);
+        if !told && (self.strangers.len() < STRANGERS_MAX || self.strangers.contains_key(&source)) {
+            self.strangers.insert(source, now);
+            self.tell(format!("[Node {}] refuses {who}: {refusal}", self.me.0));
+        }
+    }
+
     fn on_request(&mut self, now: Instant, client: ClientId, request: Request) {
+        self.opened(now, client, &request);
         match request {
             Request::Put(put) => self.on_put(now, client, put),
             Request::Store { put, leadership } => {
+                if let Some(refusal) = self.refusal(&put) {
+                    return self.reply(now, client, refusal);
+                }
                 if leadership < self.election.newest() {
                     let newest = self.election.newest();
-                    return self.retry(client, format!("the order of {leadership} is void: {newest} came after"), None);
+                    return self.retry(
+                        now,
+                        client,
+                        format!("the order of {leadership} is void: {newest} came after"),
+                        None,
+                    );
                 }
                 self.store_here(now, client, put.id, put.bytes);
             }
             Request::Get { name, here } => match self.store.held(name.id).filter(|stored| stored.name == name) {
-                Some(file) => self.outputs.push_back(Output::SendFile { client, file }),
-                None if here => self.reply(client, Reply::NotFound),
+                Some(file) => {
+                    self.count(now, client, Outcome::Done);
+                    self.outputs.push_back(Output::SendFile { client, file });
+                }
+                None if here => self.reply(now, client, Reply::NotFound),
                 None => self.gather(now, Question::Who { id: name.id, asked: None }, Purpose::Get { client, name }),
             },
-            Request::List => self.gather(now, Question::List, Purpose::List { client }),
+            Request::List { after } => self.list(now, client, after),
             Request::Status => self.gather(now, Question::Status, Purpose::Status { client }),
             Request::Discover => {
-                let peers = self.config.peers.iter().map(|(id, address)| (id, address.to_owned())).collect();
-                let leader = self.election.leader();
-                self.reply(client, Reply::Discovered { leader, peers });
+                let for_ms = watch::ms(now.since(self.watch.since));
+                let (node, leader, peers) = (self.me, self.election.leader(), self.peers(now));
+                self.reply(now, client, Reply::Discovered { node, leader, for_ms, peers });
             }
-        }
-    }
-
-    fn on_put(&mut self, now: Instant, client: ClientId, put: Put) {
-        if put.bytes == 0 {
-            return self.reply(client, Reply::Refused("the file is empty; there is nothing to store".to_owned()));
-        }
-        if put.bytes > self.config.upload_limit {
-            let (bytes, limit) = (put.bytes, self.config.upload_limit);
-            let text = format!("{bytes} bytes are more than this cluster takes (upload_limit {limit})");
-            return self.reply(client, Reply::Refused(text));
-        }
-        if let Some(stored) = self.store.held(put.id) {
-            let node = self.me;
-            return self.reply(client, Reply::Stored { node, stored });
-        }
-        let Some(leader) = self.leader() else {
-            return self.retry(client, "nobody leads yet".to_owned(), None);
-        };
-        let ticket = self.ticket();
-        let state = EnteredState::Asked { ticket, until: now + PLACE_MAX };
-        self.entered.insert(client, Entered { put: put.clone(), state });
-        if leader == self.me {
-            self.place(now, self.me, ticket, put);
-        } else {
-            self.send(leader, Message::Place { ticket, put });
-        }
-    }
-
-    /// As the leader: says who takes an upload.
-    fn place(&mut self, now: Instant, entry: NodeId, ticket: u64, put: Put) {
-        let id = put.id;
-        let refuse = |node: &mut Self, reason: &str| {
-            let leader = node.leader();
-            let reply = Reply::Retry { reason: reason.to_owned(), excluded: None, leader };
-            node.placed(now, entry, ticket, id, Err(reply));
-        };
-        let serves = self.election.serves(now);
-        let Some(leading) = self.leading.as_ref().filter(|_| serves) else {
-            let here = self.me.0;
-            return refuse(self, &format!("node {here} does not lead, or hears no majority"));
-        };
-        if leading.census.is_some() {
-            return refuse(self, "the leader is new and still asks who holds how much");
-        }
-        if put.again {
-            let question = Question::Who { id, asked: Some((entry, ticket)) };
-            return self.gather(now, question, Purpose::Place { entry, ticket, put });
-        }
-        if leading.placements.contains_key(&id) {
-            return refuse(self, "this upload is under way");
-        }
-        self.assign(now, entry, ticket, &put);
-    }
-
-    fn assign(&mut self, now: Instant, entry: NodeId, ticket: u64, put: &Put) {
-        let policy = match self.config.policy {
-            Policy::LeastLoad => "LeastLoad".to_owned(),
-            other => other.to_string(),
-        };
-        let Some(leading) = &mut self.leading else { return };
-        let outcome = match leading.router.assign(now, &put.excluded) {
-            Some(node) => {
-                leading.placements.insert(put.id, Placement { node, entry, begun: now });
-                let total = leading.router.loads().find(|load| load.node == node).map_or(0, |load| load.assigned);
-                self.tell(format!("[{policy}] RECORDED: Node {} now has {total} total requests", node.0));
-                Ok(node)
-            }
-            None => {
-                let reason = "no node that can be reached is able to take it".to_owned();
-                Err(Reply::Retry { reason, excluded: None, leader: Some(self.me) })
-            }
-        };
-        self.placed(now, entry, ticket, put.id, outcome);
-    }
-
-    /// As the leader: tells the entry what was decided.
-    fn placed(&mut self, now: Instant, entry: NodeId, ticket: u64, id: RequestId, outcome: Result<NodeId, Reply>) {
-        let leadership = self.leading.as_ref().map_or(self.election.durable(), |leading| leading.of);
-        let outcome = outcome.map_err(Box::new);
-        if entry == self.me {
-            self.on_placed(now, self.me, ticket, id, leadership, outcome);
-        } else {
-            self.send(entry, Message::Placed { ticket, id, leadership, outcome });
-        }
-    }
-
-    /// As the entry: the leader has decided.
-    fn on_placed(
-        &mut self,
-        now: Instant,
-        leader: NodeId,
-        ticket: u64,
-        id: RequestId,
-        leadership: Leadership,
-        outcome: Result<NodeId, Box<Reply>>,
-    ) {
-        let asked = |entered: &Entered| matches!(entered.state, EnteredState::Asked { ticket: t, .. } if t == ticket);
-        let client = self.entered.iter().find(|(_, entered)| asked(entered)).map(|(client, _)| *client);
-        let Some(client) = client.filter(|_| self.leader() == Some(leader)) else {
-            // Its client was told to try again, or this is a copy of an order that is being carried out.
-            if let Ok(node) = outcome
-                && !self.is_passing(id, None)
-            {
-                self.finished(now, leader, id, node, End::Abandoned);
-            }
-            return;
-        };
-        match outcome {
-            Ok(node) => {
-                let entered = self.entered.get_mut(&client).expect("it was just found");
-                entered.state = EnteredState::Placed { node, leader };
-                let put = entered.put.clone();
-                if node == self.me {
-                    self.store_here(now, client, put.id, put.bytes);
-                } else {
-                    self.outputs.push_back(Output::Relay {
-                        client,
-                        to: node,
-                        request: Request::Store { put, leadership },
-                    });
-                }
-            }
-            Err(reply) => self.end(now, client, *reply, End::Abandoned),
-        }
-    }
-
-    /// Stores a client's body here.
-    fn store_here(&mut self, now: Instant, client: ClientId, id: RequestId, bytes: u64) {
-        if self.store.is_under_way(id) || self.storing.contains_key(&id) {
-            let reason = format!("node {} is storing this upload already", self.me.0);
-            let leader = self.leader();
-            return self.end(now, client, Reply::Retry { reason, excluded: None, leader }, End::Abandoned);
-        }
-        self.storing.insert(id, client);
-        self.store.handle_input(now, store::Input::Put { id, bytes });
-    }
-
-    /// The store is done with an upload.
-    fn on_stored(&mut self, now: Instant, id: RequestId, outcome: Result<store::Stored, store::Failure>) {
-        let Some(client) = self.storing.remove(&id) else { return };
-        let (me, leader) = (self.me, self.leader());
-        let (reply, end) = match outcome {
-            Ok(stored) => {
-                let path = self.config.shared_dir.join(stored.name.to_string());
-                self.tell(format!("[Node {}] ✓ Saved image to \"{}\"", me.0, path.display()));
-                (Reply::Stored { node: me, stored }, End::Stored)
-            }
-            Err(failure) => {
-                let disk = matches!(failure, store::Failure::Disk(_));
-                let reason = format!("node {} cannot store it: {failure}", me.0);
-                let reply = Reply::Retry { reason, excluded: disk.then_some(me), leader };
-                (reply, if disk { End::Failed } else { End::Abandoned })
-            }
-        };
-        self.end(now, client, reply, end);
-    }
-
-    fn on_relayed(&mut self, now: Instant, client: ClientId, outcome: Result<Reply, RelayFailure>) {
-        let leader = self.leader();
-        let (reply, end) = match outcome {
-            Ok(reply) => {
-                let end = match &reply {
-                    Reply::Stored { .. } => End::Stored,
-                    Reply::Retry { excluded: Some(_), .. } => End::Failed,
-                    _ => End::Abandoned,
-                };
-                (reply, end)
-            }
-            Err(failure) => {
-                let end = match failure {
-                    RelayFailure::Client(_) => End::Abandoned,
-                    RelayFailure::Node(_) => End::Failed,
-                };
-                (Reply::Retry { reason: failure.to_string(), excluded: None, leader }, end)
-            }
-        };
-        self.end(now, client, reply, end);
-    }
-
-    /// Answers an upload, and tells the leader that has placed it how it ended.
-    fn end(&mut self, now: Instant, client: ClientId, reply: Reply, end: End) {
-        if let Some(Entered { put, state: EnteredState::Placed { node, leader } }) = self.entered.remove(&client) {
-            self.finished(now, leader, put.id, node, end);
-        }
-        self.reply(client, reply);
-    }
-
-    fn finished(&mut self, now: Instant, leader: NodeId, id: RequestId, node: NodeId, end: End) {
-        if leader == self.me {
-            self.on_finished(now, self.me, id, node, end);
-        } else {
-            self.send(leader, Message::Finished { id, node, end });
-        }
-    }
-
-    /// As the leader: an upload has ended.
-    fn on_finished(&mut self, now: Instant, entry: NodeId, id: RequestId, node: NodeId, end: End) {
-        let Some(leading) = &mut self.leading else { return };
-        let same = |placement: &&Placement| placement.node == node && placement.entry == entry;
-        if let Some(begun) = leading.placements.get(&id).filter(same).map(|placement| placement.begun) {
-            leading.placements.remove(&id);
-            leading.router.finish(now, node, now.since(begun), end);
-        }
-    }
-
-    /// As the leader: a node says how much it was given.
-    fn on_report(&mut self, now: Instant, from: NodeId, level: u64) {
-        let alive = self.election.alive(now);
-        let Some(leading) = &mut self.leading else { return };
-        match &mut leading.census {
-            Some(census) => {
-                census.reports.insert(from, level);
-                self.open_books(now);
-            }
-            None if alive.contains(&from) => leading.router.join(now, from, level),
-            None => {}
-        }
-    }
-
-    /// As a new leader: begins to place once all that can be reached have reported, or have had their time.
-    fn open_books(&mut self, now: Instant) {
-        let alive = self.election.alive(now);
-        let Some(leading) = &mut self.leading else { return };
-        if let Some(census) = &leading.census
-            && (census.until <= now || alive.iter().all(|node| census.reports.contains_key(node)))
-        {
-            leading.router.begin(now, &census.reports);
-            leading.census = None;
         }
     }
 
     fn on_leader(&mut self, now: Instant, leader: Option<Leadership>) {
         self.outputs.push_back(Output::LeaderChanged(leader));
-        // Whoever was asked no longer leads, or not as the one who was asked.
-        let asked = |(client, entered): (&ClientId, &Entered)| {
-            matches!(entered.state, EnteredState::Asked { .. }).then_some(*client)
-        };
-        for client in self.entered.iter().filter_map(asked).collect::<Vec<_>>() {
-            let leader = leader.and_then(|leadership| leadership.leader);
-            let reason = "the leader changed meanwhile".to_owned();
-            self.end(now, client, Reply::Retry { reason, excluded: None, leader }, End::Abandoned);
-        }
+        self.watch.on_leader(now, leader);
+        self.abandon_asked(now, leader.and_then(|leadership| leadership.leader));
         self.leading = None;
         if let Some(of) = leader.filter(|of| of.leader == Some(self.me)) {
-            let level = self.level.max(self.store.count());
-            let census = Census { until: now + self.config.timing.answer, reports: [(self.me, level)].into() };
-            self.leading = Some(Leading {
-                of,
-                router: Router::new(self.config.policy, self.seed),
-                census: Some(census),
-                placements: BTreeMap::new(),
-                asked: now,
-            });
-            self.send_to_all(&Message::Census { level: None });
-            self.open_books(now);
+            self.lead(now, of);
         }
-    }
-
-    /// As the leader: nodes that are gone get nothing, nodes that came are asked how much they hold.
-    fn watch_members(&mut self, now: Instant) {
-        let alive = self.election.alive(now);
-        let Some(leading) = &mut self.leading else { return };
-        let gone: Vec<NodeId> =
-            leading.router.loads().map(|load| load.node).filter(|node| !alive.contains(node)).collect();
-        for node in &gone {
-            leading.router.leave(*node);
-        }
-        let router = &mut leading.router;
-        leading.placements.retain(|_, placement| {
-            let Placement { node, entry, begun } = placement;
-            let stays = alive.contains(node) && alive.contains(entry) && now.since(*begun) < PLACEMENT_MAX;
-            if !stays {
-                router.finish(now, *node, now.since(*begun), End::Unknown);
-            }
-            stays
-        });
-        let known: BTreeMap<NodeId, u64> = leading.router.loads().map(|load| (load.node, load.assigned)).collect();
-        self.level = self.level.max(known.get(&self.me).copied().unwrap_or(0));
-        let all = now.since(leading.asked) >= CENSUS_EVERY;
-        if all {
-            leading.asked = now;
-        }
-        if leading.census.is_none() {
-            for node in alive {
-                let level = known.get(&node).copied();
-                if node != self.me && (all || level.is_none()) {
-                    self.send(node, Message::Census { level });
-                }
-            }
-        }
-        for node in gone {
-            self.tell(format!("[Node {}] node {} is gone; it gets no uploads", self.me.0, node.0));
-        }
-    }
-
-    /// What this node answers to a question, its own included.
-    fn answer(&self, question: &Question) -> Answer {
-        match question {
-            Question::Who { id, asked } => Answer::Holds(match self.store.held(*id) {
-                Some(stored) => Holding::Held(stored),
-                None if self.is_passing(*id, Some(*asked)) => Holding::Perhaps,
-                // It may never find out, and a retry must not wait for that.
-                None if self.store.is_blind() => Holding::No,
-                None if self.store.is_under_way(*id) || !self.store.is_ready() => Holding::Perhaps,
-                None => Holding::No,
-            }),
-            Question::List => Answer::List(self.store.all().take(message::LIST_MAX).collect()),
-            Question::Status => Answer::Status(NodeStatus {
-                node: self.me,
-                newest: self.election.durable(),
-                assigned: self.level.max(self.store.count()),
-                stored: self.store.count(),
-                bytes: self.store.all().map(|stored| stored.bytes).sum(),
-                under_way: self.storing.len() as u64,
-            }),
-        }
-    }
-
-    /// Whether an upload is being relayed through this node. With `asked` also whether it may be soon, by an order that is
-    /// on its way: of any request but the one that is being asked about.
-    fn is_passing(&self, id: RequestId, asked: Option<Option<(NodeId, u64)>>) -> bool {
-        self.entered.values().filter(|entered| entered.put.id == id).any(|entered| match entered.state {
-            EnteredState::Placed { .. } => true,
-            EnteredState::Asked { ticket, .. } => asked.is_some_and(|asked| asked != Some((self.me, ticket))),
-        })
-    }
-
-    /// Asks all nodes that can be reached.
-    fn gather(&mut self, now: Instant, question: Question, purpose: Purpose) {
-        let ticket = self.ticket();
-        let others: BTreeSet<NodeId> = self.election.alive(now).into_iter().filter(|node| *node != self.me).collect();
-        for node in &others {
-            self.send(*node, Message::Ask { ticket, question: question.clone() });
-        }
-        let own = (self.me, self.answer(&question));
-        let gather = Gather { purpose, waiting: others, until: now + self.config.timing.answer, answers: [own].into() };
-        let done = gather.waiting.is_empty();
-        self.gathers.insert(ticket, gather);
-        if done {
-            self.conclude(now, ticket);
-        }
-    }
-
-    /// All have answered, or have had their time.
-    fn conclude(&mut self, now: Instant, ticket: u64) {
-        let Some(gather) = self.gathers.remove(&ticket) else { return };
-        let missing: BTreeSet<NodeId> =
-            self.config.peers.ids().filter(|node| !gather.answers.contains_key(node)).collect();
-        match gather.purpose {
-            Purpose::List { client } => {
-                let reply = gather::listing(gather.answers, missing);
-                self.reply(client, reply);
-            }
-            Purpose::Status { client } => {
-                let (leader, policy) = (self.election.leader(), self.config.policy.to_string());
-                let nodes = gather::statuses(gather.answers);
-                self.reply(client, Reply::Status { leader, policy, nodes, missing });
-            }
-            Purpose::Get { client, name } => {
-                let holds = |answer: &Answer| matches!(answer, Answer::Holds(Holding::Held(s)) if s.name == name);
-                match gather.answers.iter().find(|(_, answer)| holds(answer)) {
-                    Some((node, _)) => self.outputs.push_back(Output::Fetch { client, from: *node, name }),
-                    None => self.reply(client, Reply::NotFound),
-                }
-            }
-            Purpose::Place { entry, ticket, put } => {
-                let silent: Vec<NodeId> =
-                    self.election.alive(now).into_iter().filter(|node| gather.waiting.contains(node)).collect();
-                self.place_again(now, entry, ticket, &put, &gather.answers, silent.first().copied());
-            }
-        }
-    }
-
-    /// As the leader: all that can be reached have said whether they hold an upload that was tried before.
-    fn place_again(
-        &mut self,
-        now: Instant,
-        entry: NodeId,
-        ticket: u64,
-        put: &Put,
-        answers: &BTreeMap<NodeId, Answer>,
-        silent: Option<NodeId>,
-    ) {
-        let held = answers.iter().find_map(|(node, answer)| match answer {
-            Answer::Holds(Holding::Held(stored)) => Some((*node, *stored)),
-            _ => None,
-        });
-        let perhaps = answers.iter().find(|(_, answer)| **answer == Answer::Holds(Holding::Perhaps));
-        let leader = Some(self.me);
-        let wait = |reason| Reply::Retry { reason, excluded: None, leader };
-        let reply = match (held, perhaps, silent) {
-            (Some((node, stored)), ..) => Reply::Stored { node, stored },
-            (None, Some((node, _)), _) => wait(format!("node {} may be storing this upload right now", node.0)),
-            (None, None, Some(node)) => wait(format!("node {} did not say whether it holds this upload", node.0)),
-            (None, None, None) if self.leading.is_none() || !self.election.serves(now) => {
-                wait("the leader changed meanwhile".to_owned())
-            }
-            (None, None, None) => {
-                // A former try is over, and word of it was lost.
-                if let Some(leading) = &mut self.leading
-                    && let Some(former) = leading.placements.remove(&put.id)
-                {
-                    leading.router.finish(now, former.node, now.since(former.begun), End::Unknown);
-                }
-                return self.assign(now, entry, ticket, put);
-            }
-        };
-        self.placed(now, entry, ticket, put.id, Err(reply));
     }
 
     fn ticket(&mut self) -> u64 {
@@ -751,13 +452,15 @@ impl Node {
         self.tickets
     }
 
-    fn retry(&mut self, client: ClientId, reason: String, excluded: Option<NodeId>) {
+    fn retry(&mut self, now: Instant, client: ClientId, reason: String, excluded: Option<NodeId>) {
         let leader = self.leader();
-        self.reply(client, Reply::Retry { reason, excluded, leader });
+        self.reply(now, client, Reply::Retry { reason, excluded, leader });
     }
 
-    fn reply(&mut self, client: ClientId, reply: Reply) {
-        self.outputs.push_back(Output::Answer { client, reply });
+    /// Notes what a disk has failed in.
+    fn on_trouble(&mut self, now: Instant, text: String) {
+        self.counts.disk_failures += 1;
+        self.trouble = Some((now, text));
     }
 
     fn tell(&mut self, line: String) {
@@ -793,7 +496,7 @@ impl Node {
             } else if let Some(output) = self.store.poll_output() {
                 match output {
                     store::Output::Do(Step::Write(id)) => {
-                        let client = self.storing[&id];
+                        let client = self.storing[&id].client;
                         self.outputs.push_back(Output::Store { client, id });
                     }
                     store::Output::Do(step) => self.outputs.push_back(Output::Disk(step)),
@@ -826,17 +529,20 @@ impl Machine for Node {
         match input {
             Input::Connected(peer) => self.send(peer, Message::Hello),
             Input::Received(envelope) => self.on_envelope(now, envelope),
-            Input::OtherVersion { peer, version } => self.tell(format!(
-                "[Node {}] refuses node {}: it speaks version {version} of the protocol, this node {}",
-                self.me.0,
-                peer.0,
-                message::VERSION
-            )),
+            Input::TurnedAway { who, refusal } => self.on_turned_away(now, who, refusal),
             Input::Request { client, request } => self.on_request(now, client, request),
             Input::Relayed { client, outcome } => self.on_relayed(now, client, outcome),
             Input::Persisted(leadership) => self.elect(now, election::Input::Persisted(leadership)),
-            Input::PersistFailed(leadership) => self.elect(now, election::Input::PersistFailed(leadership)),
-            Input::Disk(input) => self.store.handle_input(now, input),
+            Input::PersistFailed(leadership) => {
+                self.on_trouble(now, format!("{leadership} could not be stored"));
+                self.elect(now, election::Input::PersistFailed(leadership));
+            }
+            Input::Disk(input) => {
+                if let store::Input::Failed { failure: store::Failure::Disk(text), .. } = &input {
+                    self.on_trouble(now, text.clone());
+                }
+                self.store.handle_input(now, input);
+            }
         }
         self.drain(now);
     }
@@ -859,6 +565,7 @@ impl Machine for Node {
         }
         if now.since(self.ticked) >= self.config.timing.heartbeat {
             self.ticked = now;
+            self.watch.look(now, &self.election.alive(now), self.config.timing.suspicion);
             self.open_books(now);
             self.watch_members(now);
         }

@@ -1,15 +1,19 @@
-use std::ops::ControlFlow;
+mod net;
 
 use proptest::prelude::*;
-use rand_chacha::ChaCha8Rng;
 
-use super::{message::VERSION, *};
+use super::{
+    message::{Answer, Holding, Put, VERSION},
+    metrics::Kind as Asked,
+    status::{ClusterStatus, Hindrance, Outage, PeerState},
+    *,
+};
 use crate::{
     config::cluster::parse_peers,
-    machine::settle,
     peer::{Term, User},
-    store::{File, Kind, Stored},
+    store::{Kind, Stored},
 };
+use net::{Happening, Net, Waits};
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -23,347 +27,6 @@ fn config(nodes: u32) -> ClusterConfig {
 fn put(id: u128, again: bool) -> Put {
     let user = User::try_from("ann".to_owned()).expect("a name");
     Put { id: RequestId(id), user, bytes: 16, again, excluded: BTreeSet::new() }
-}
-
-/// Nodes with their disks, and clients that try again, on a network that delays, doubles, reorders and cuts.
-struct Net {
-    now: Instant,
-    rng: ChaCha8Rng,
-    config: ClusterConfig,
-    nodes: Vec<SimNode>,
-    cut: Vec<Vec<bool>>,
-    delay: Duration,
-    doubled_percent: u64,
-    events: BTreeMap<(Instant, u64), Event>,
-    number: u64,
-    /// Connections: the node they lead to, and who waits at the other end.
-    connections: BTreeMap<ClientId, (usize, Waits)>,
-    uploads: Vec<Upload>,
-    lines: Vec<String>,
-}
-
-#[derive(Default)]
-struct SimNode {
-    node: Option<Node>,
-    life: u64,
-    leadership: Leadership,
-    temporary: BTreeSet<RequestId>,
-    shared: BTreeMap<String, u64>,
-    full: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Waits {
-    /// An upload's client, in its nth try.
-    Client {
-        upload: usize,
-        attempt: u64,
-    },
-    /// A node that relays for a client of its own.
-    Relay {
-        from: usize,
-        life: u64,
-        client: ClientId,
-    },
-    Nobody,
-}
-
-struct Upload {
-    put: Put,
-    attempt: u64,
-    acknowledged: Option<(NodeId, Stored)>,
-}
-
-enum Event {
-    Input { node: usize, life: Option<u64>, from: Option<usize>, input: Box<Input> },
-    Reply { waits: Waits, reply: Reply },
-    GiveUp { upload: usize, attempt: u64 },
-    Try { upload: usize },
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Happening {
-    Upload,
-    Run(u64),
-    Isolate(usize),
-    Heal,
-    Crash(usize),
-    Start(usize),
-    Full(usize, bool),
-}
-
-impl Net {
-    fn new(seed: u64, nodes: u32) -> Self {
-        let count = nodes as usize;
-        let mut net = Self {
-            now: Instant::ZERO,
-            rng: Seed(seed).stream("net"),
-            config: config(nodes),
-            nodes: (0..count).map(|_| SimNode::default()).collect(),
-            cut: vec![vec![false; count]; count],
-            delay: ms(5),
-            doubled_percent: 0,
-            events: BTreeMap::new(),
-            number: 0,
-            connections: BTreeMap::new(),
-            uploads: Vec::new(),
-            lines: Vec::new(),
-        };
-        (0..count).for_each(|node| net.start(node));
-        net
-    }
-
-    fn push(&mut self, after: Duration, event: Event) {
-        self.number += 1;
-        self.events.insert((self.now + after, self.number), event);
-    }
-
-    fn some_delay(&mut self) -> Duration {
-        Duration::from_nanos(self.rng.next_u64() % crate::time::nanos(self.delay))
-    }
-
-    fn start(&mut self, node: usize) {
-        let id = NodeId(u32::try_from(node).expect("few") + 1);
-        let n = &mut self.nodes[node];
-        if n.node.is_none() {
-            n.life += 1;
-            n.node = Some(Node::new(self.now, id, self.config.clone(), n.leadership, Seed(id.0.into())));
-            self.settle(node);
-        }
-    }
-
-    fn crash(&mut self, node: usize) {
-        self.nodes[node].node = None;
-        // Whoever waits for an answer from it sees the connection break.
-        let broken: Vec<ClientId> =
-            self.connections.iter().filter(|(_, (to, _))| *to == node).map(|(client, _)| *client).collect();
-        for client in broken {
-            if let Some((_, Waits::Relay { from, life, client })) = self.connections.remove(&client) {
-                let outcome = Err(RelayFailure::Node("reset".to_owned()));
-                let input = Box::new(Input::Relayed { client, outcome });
-                self.push(ms(1), Event::Input { node: from, life: Some(life), from: None, input });
-            }
-        }
-    }
-
-    fn step(&mut self, happening: Happening) {
-        let count = self.nodes.len();
-        match happening {
-            Happening::Upload => {
-                let upload = self.uploads.len();
-                let put = put(upload as u128 + 1, false);
-                self.uploads.push(Upload { put, attempt: 0, acknowledged: None });
-                self.push(Duration::ZERO, Event::Try { upload });
-            }
-            Happening::Run(span) => self.run(ms(span)),
-            Happening::Isolate(node) => {
-                for other in 0..count {
-                    self.cut[node % count][other] = true;
-                    self.cut[other][node % count] = true;
-                }
-            }
-            Happening::Heal => self.cut.iter_mut().for_each(|row| row.fill(false)),
-            Happening::Crash(node) => self.crash(node % count),
-            Happening::Start(node) => self.start(node % count),
-            Happening::Full(node, full) => self.nodes[node % count].full = full,
-        }
-    }
-
-    fn run(&mut self, span: Duration) {
-        let end = self.now + span;
-        loop {
-            let wakes = self.nodes.iter().enumerate().filter_map(|(index, node)| {
-                node.node.as_ref().and_then(Machine::poll_timeout).map(|wake| (wake.at, index))
-            });
-            let wake = wakes.min().filter(|(at, _)| *at <= end);
-            let event = self.events.keys().next().copied().filter(|(at, _)| *at <= end);
-            match (event, wake) {
-                (Some(key), wake) if wake.is_none_or(|(at, _)| key.0 <= at) => {
-                    self.now = self.now.max(key.0);
-                    let event = self.events.remove(&key).expect("the first event");
-                    self.happen(event);
-                }
-                (_, Some((at, node))) => {
-                    self.now = self.now.max(at);
-                    self.settle(node);
-                }
-                _ => break,
-            }
-        }
-        self.now = end;
-    }
-
-    fn happen(&mut self, event: Event) {
-        match event {
-            Event::Input { node, life, from, input } => {
-                let cut = from.is_some_and(|from| self.cut[from][node]);
-                if cut || life.is_some_and(|life| life != self.nodes[node].life) {
-                    return;
-                }
-                if let Some(machine) = &mut self.nodes[node].node {
-                    machine.handle_input(self.now, *input);
-                    self.settle(node);
-                } else if let Input::Request { client, .. } = *input
-                    && let Some((_, Waits::Relay { from, life, client })) = self.connections.remove(&client)
-                {
-                    let outcome = Err(RelayFailure::Node("refused".to_owned()));
-                    let input = Box::new(Input::Relayed { client, outcome });
-                    self.push(ms(1), Event::Input { node: from, life: Some(life), from: None, input });
-                }
-            }
-            Event::Try { upload } => {
-                let count = self.nodes.len() as u64;
-                let node = usize::try_from(self.rng.next_u64() % count).expect("few");
-                let u = &mut self.uploads[upload];
-                u.attempt += 1;
-                let attempt = u.attempt;
-                let request = Request::Put(u.put.clone());
-                u.put.again = true;
-                self.connect(node, Waits::Client { upload, attempt }, request);
-                self.push(ms(5_000), Event::GiveUp { upload, attempt });
-            }
-            Event::GiveUp { upload, attempt } => {
-                let u = &self.uploads[upload];
-                if u.attempt == attempt && u.acknowledged.is_none() {
-                    self.push(Duration::ZERO, Event::Try { upload });
-                }
-            }
-            Event::Reply { waits: Waits::Client { upload, attempt }, reply } => {
-                let u = &mut self.uploads[upload];
-                if u.attempt != attempt {
-                    return;
-                }
-                match reply {
-                    Reply::Stored { node, stored } => {
-                        assert!(u.acknowledged.is_none(), "C4: one request, one acknowledgement");
-                        u.acknowledged = Some((node, stored));
-                    }
-                    Reply::Retry { excluded, .. } => {
-                        u.put.excluded = excluded.into_iter().collect();
-                        // Whatever comes for this try is void.
-                        u.attempt += 1;
-                        self.push(ms(100), Event::Try { upload });
-                    }
-                    other => panic!("{other:?}"),
-                }
-            }
-            Event::Reply { waits: Waits::Relay { from, life, client }, reply } => {
-                let input = Box::new(Input::Relayed { client, outcome: Ok(reply) });
-                self.happen(Event::Input { node: from, life: Some(life), from: None, input });
-            }
-            Event::Reply { waits: Waits::Nobody, .. } => {}
-        }
-    }
-
-    fn connect(&mut self, node: usize, waits: Waits, request: Request) {
-        self.number += 1;
-        let client = ClientId(self.number);
-        self.connections.insert(client, (node, waits));
-        let after = self.some_delay();
-        if let Waits::Relay { from, life, client: origin } = waits
-            && self.cut[from][node]
-        {
-            self.connections.remove(&client);
-            let outcome = Err(RelayFailure::Node("no route".to_owned()));
-            let input = Box::new(Input::Relayed { client: origin, outcome });
-            return self.push(after, Event::Input { node: from, life: Some(life), from: None, input });
-        }
-        let input = Box::new(Input::Request { client, request });
-        self.push(after, Event::Input { node, life: None, from: None, input });
-    }
-
-    fn settle(&mut self, node: usize) {
-        let Some(mut machine) = self.nodes[node].node.take() else { return };
-        let mut outputs = Vec::new();
-        let _ = settle(&mut machine, self.now, |output| {
-            outputs.push(output);
-            ControlFlow::Continue(())
-        });
-        self.nodes[node].node = Some(machine);
-        outputs.into_iter().for_each(|output| self.perform(node, output));
-        self.check();
-    }
-
-    fn perform(&mut self, node: usize, output: Output) {
-        let life = Some(self.nodes[node].life);
-        let after = self.some_delay();
-        let here = |input| Event::Input { node, life, from: None, input: Box::new(input) };
-        match output {
-            Output::Send { to, envelope } => {
-                let bytes = message::encode(&envelope);
-                let copies = 1 + u64::from(self.rng.next_u64() % 100 < self.doubled_percent);
-                for _ in 0..copies {
-                    let envelope = message::decode(&bytes).expect("our own frame");
-                    let after = self.some_delay();
-                    let input = Box::new(Input::Received(envelope));
-                    let to = to.0 as usize - 1;
-                    if !self.cut[node][to] {
-                        self.push(after, Event::Input { node: to, life: None, from: Some(node), input });
-                    }
-                }
-            }
-            Output::Answer { client, reply } => {
-                if let Some((_, waits)) = self.connections.remove(&client) {
-                    self.push(after, Event::Reply { waits, reply });
-                }
-            }
-            Output::Relay { client, to, request } => {
-                let waits = Waits::Relay { from: node, life: self.nodes[node].life, client };
-                self.connect(to.0 as usize - 1, waits, request);
-            }
-            Output::Store { id, .. } => {
-                let input = if self.nodes[node].full {
-                    let failure = store::Failure::Disk("no space left on device".to_owned());
-                    store::Input::Failed { step: Step::Write(id), failure }
-                } else {
-                    self.nodes[node].temporary.insert(id);
-                    let digest = Digest::of(&id.0.to_le_bytes());
-                    store::Input::Written { id, bytes: 16, digest, kind: Kind::Bin }
-                };
-                self.push(after, here(Input::Disk(input)));
-            }
-            Output::Disk(step) => {
-                let n = &mut self.nodes[node];
-                let input = match &step {
-                    Step::List => store::Input::Listed {
-                        temporary: n.temporary.iter().map(|id| File::Temporary(*id).to_string()).collect(),
-                        shared: n.shared.iter().map(|(name, bytes)| (name.clone(), *bytes)).collect(),
-                    },
-                    Step::Rename(name) => {
-                        assert!(n.temporary.remove(&name.id), "it was written");
-                        n.shared.insert(name.to_string(), 16);
-                        store::Input::Done(step)
-                    }
-                    Step::Remove(File::Temporary(id)) => {
-                        n.temporary.remove(id);
-                        store::Input::Done(step)
-                    }
-                    _ => store::Input::Done(step),
-                };
-                self.push(after, here(Input::Disk(input)));
-            }
-            Output::Persist(leadership) => {
-                self.nodes[node].leadership = leadership;
-                self.push(after, here(Input::Persisted(leadership)));
-            }
-            Output::Told(line) => self.lines.push(line),
-            Output::LeaderChanged(_) | Output::SendFile { .. } | Output::Fetch { .. } => {}
-        }
-    }
-
-    /// C3: what is acknowledged lies where it was said to lie. C4: one copy per node.
-    fn check(&self) {
-        for upload in &self.uploads {
-            if let Some((node, stored)) = upload.acknowledged {
-                let there = self.nodes[node.0 as usize - 1].shared.contains_key(&stored.name.to_string());
-                assert!(there, "C3: {} is not on {node}", stored.name);
-            }
-        }
-    }
-
-    fn stored(&self) -> Vec<usize> {
-        self.nodes.iter().map(|node| node.shared.len()).collect()
-    }
 }
 
 /// C5: in calm, whatever the concurrency, uploads differ by at most one between nodes, and nothing is stored twice.
@@ -455,15 +118,17 @@ fn an_upload_on_its_way_is_no_clear_no() {
     let mut net = Net::new(5, 3);
     net.run(ms(2_000));
     net.cut[2][0] = true;
-    net.connect(0, Waits::Nobody, Request::Put(put(9, false)));
+    let excluded = [NodeId(2), NodeId(77)].into();
+    net.connect(0, Waits::Nobody, Request::Put(Put { excluded, ..put(9, false) }));
     net.run(ms(200));
     let entry = net.nodes[0].node.as_ref().expect("it runs");
+    assert!(entry.entered.values().all(|entered| entered.put.excluded == [NodeId(2)].into()), "of nodes only");
     let asked = entry.entered.values().find_map(|entered| match entered.state {
         EnteredState::Asked { ticket, .. } => Some(ticket),
         EnteredState::Placed { .. } => None,
     });
     let ticket = asked.expect("the leader's answer is lost");
-    let who = |asked| entry.answer(&Question::Who { id: RequestId(9), asked });
+    let who = |asked| entry.answer(net.now, &Question::Who { id: RequestId(9), asked });
     assert_eq!(who(Some((NodeId(1), ticket))), Answer::Holds(Holding::No));
     for other in [None, Some((NodeId(1), ticket + 1)), Some((NodeId(2), ticket))] {
         assert_eq!(who(other), Answer::Holds(Holding::Perhaps), "{other:?}");
@@ -471,6 +136,247 @@ fn an_upload_on_its_way_is_no_clear_no() {
     net.run(ms(3_000));
     let entry = net.nodes[0].node.as_ref().expect("it runs");
     assert!(entry.entered.is_empty(), "whoever is not answered is not waited for");
+}
+
+/// What the log says of an upload, word for word.
+#[test]
+fn each_policy_goes_by_its_name_in_the_log() {
+    let line = |policy| {
+        let recorded = Output::Recorded { policy, node: NodeId(2), total: 33 };
+        recorded.line(Path::new("./shared_images")).expect("it is a line")
+    };
+    let names = [
+        (Policy::LeastLoad, "LeastLoad"),
+        (Policy::LeastOutstanding, "LeastOutstanding"),
+        (Policy::PowerOfTwo, "PowerOfTwo"),
+        (Policy::PeakEwma, "PeakEwma"),
+        (Policy::RoundRobin, "RoundRobin"),
+    ];
+    for (policy, name) in names {
+        assert_eq!(line(policy), format!("[{name}] RECORDED: Node 2 now has 33 total requests"));
+    }
+    let name = store::Name { id: RequestId(7), digest: Digest([0xab; 32]), kind: Kind::Png };
+    let saved = Output::Saved { node: NodeId(2), stored: Stored { name, bytes: 16 } };
+    let want = format!("[Node 2] ✓ Saved image to \"./shared_images/{name}\"");
+    assert_eq!(saved.line(Path::new("./shared_images")), Some(want));
+    assert_eq!(Output::Persist(Leadership::default()).line(Path::new(".")), None);
+}
+
+#[test]
+fn what_can_never_be_stored_is_refused_in_one_line() {
+    let mut net = Net::new(6, 3);
+    net.config.upload_limit = 100;
+    (0..3).for_each(|node| net.crash(node));
+    (0..3).for_each(|node| net.start(node));
+    net.run(ms(2_000));
+    let leadership = net.node(0).election().newest();
+    for (bytes, want) in [
+        (0, "the file is empty; there is nothing to store"),
+        (101, "101 bytes are more than this cluster takes (upload_limit 100)"),
+    ] {
+        let put = Put { bytes, ..put(9, false) };
+        let refused = Reply::Refused(want.to_owned());
+        assert_eq!(net.ask(0, Request::Put(put.clone())), refused);
+        assert_eq!(net.ask(0, Request::Store { put, leadership }), refused, "whoever says so");
+    }
+}
+
+/// Where every node has failed once, they are asked again, for a disk may have room again.
+#[test]
+fn excluded_everywhere_is_excluded_nowhere() {
+    let mut net = Net::new(7, 3);
+    net.run(ms(2_000));
+    let excluded: BTreeSet<NodeId> = (1..=3).map(NodeId).collect();
+    let everywhere = |id| Request::Put(Put { excluded: excluded.clone(), ..put(id, true) });
+    assert!(matches!(net.ask(0, everywhere(1)), Reply::Stored { .. }));
+    (0..3).for_each(|node| net.step(Happening::Full(node, true)));
+    let Reply::Retry { reason, excluded: Some(_), .. } = net.ask(0, everywhere(2)) else { panic!("all are full") };
+    assert!(reason.ends_with("cannot store it: no space left on device"), "{reason}");
+}
+
+/// Who was gone, from when until when, as those saw it that stayed; and what it means meanwhile.
+#[test]
+fn a_status_tells_who_is_silent_and_who_was() {
+    let mut net = Net::new(8, 3);
+    net.run(ms(3_000));
+    let status = net.status(0);
+    let leader = status.leader.expect("one leads");
+    assert_eq!(leader.leader, Some(NodeId(3)));
+    assert_eq!((status.nodes.len(), status.books.len(), status.outages), (3, 3, Vec::new()));
+    assert!(status.peers.iter().all(|peer| matches!(peer.state, PeerState::Own | PeerState::Here { .. })));
+
+    net.step(Happening::Crash(1));
+    net.run(ms(4_000));
+    let status = net.status(0);
+    let PeerState::Silent { ms: silent } = status.peers[1].state else { panic!("{:?}", status.peers) };
+    assert!((3_400..=4_600).contains(&silent), "{silent}");
+    assert!(matches!(status.outages[..], [Outage { node: NodeId(2), until_ms: None, seen_by: 2, .. }]), "{status:?}");
+
+    net.step(Happening::Start(1));
+    net.run(ms(4_000));
+    let status = net.status(0);
+    let [Outage { node: NodeId(2), from_ms, until_ms: Some(until_ms), seen_by: 2 }] = status.outages[..] else {
+        panic!("{:?}", status.outages)
+    };
+    assert!((3_800..5_000).contains(&(from_ms - until_ms)), "{from_ms} {until_ms}");
+    assert!(status.nodes[1].up_ms < status.nodes[0].up_ms);
+}
+
+/// With `quorum: majority` a leader that is alone says so; who finds no leader says who is missing.
+#[test]
+fn why_nothing_is_served_is_told() {
+    let mut net = Net::new(9, 3);
+    net.config.quorum = crate::config::cluster::Quorum::Majority;
+    (0..3).for_each(|node| net.crash(node));
+    net.start(2);
+    net.run(ms(3_000));
+    let status = net.status(2);
+    assert_eq!(status.nodes[0].hindrance, Some(Hindrance::NoMajority { heard: 1, of: 3 }));
+    assert!(matches!(status.peers[0].state, PeerState::Never { .. }));
+    let Reply::Retry { reason, .. } = net.ask(2, Request::Put(put(1, false))) else { panic!("a minority serves") };
+    assert_eq!(
+        reason,
+        "node 3 places no uploads: it is heard by 1 of 3 nodes, itself included, and quorum: majority asks for more than half"
+    );
+    net.start(0);
+    let Reply::Retry { reason, .. } = net.ask(0, Request::Put(put(1, false))) else { panic!("nobody leads") };
+    assert!(reason.starts_with("nobody leads, for "), "{reason}");
+    assert!(reason.ends_with(" ms: node 2 was never heard, node 3 was never heard"), "{reason}");
+    let Reply::Discovered { node, leader, peers, .. } = net.ask(0, Request::Discover) else { panic!("no answer") };
+    assert_eq!((node, leader.and_then(|leader| leader.leader), peers.len()), (NodeId(1), Some(NodeId(3)), 3));
+    assert!(matches!(peers[1].state, PeerState::Never { .. }) && matches!(peers[2].state, PeerState::Here { .. }));
+}
+
+/// A peer of another version tries again and again; it is told off once, and a status knows of it.
+#[test]
+fn another_version_is_noted_once() {
+    let mut node = Node::new(Instant::ZERO, NodeId(1), config(2), Leadership::default(), Seed(1));
+    while node.poll_output().is_some() {}
+    let refusal = Refusal::Version { theirs: 7, ours: VERSION };
+    for who in [Stranger::Peer(NodeId(2)), Stranger::Peer(NodeId(2))] {
+        node.handle_input(Instant::ZERO, Input::TurnedAway { who, refusal: refusal.clone() });
+    }
+    let want = "[Node 1] refuses node 2: it speaks version 7 of the protocol, this is version 1";
+    let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
+    assert_eq!(outputs, [Output::Told(want.to_owned())]);
+    let state = node.peers(Instant::ZERO)[1].state;
+    assert_eq!(state, PeerState::OtherVersion { theirs: 7, ours: VERSION, ms: 0 });
+}
+
+#[test]
+fn what_a_node_does_is_counted() {
+    let mut net = Net::new(10, 3);
+    net.run(ms(2_000));
+    (0..30).for_each(|_| net.step(Happening::Upload));
+    net.run(ms(1_000));
+    net.status(2);
+    let metrics: Vec<metrics::Metrics> = (0..3).map(|node| net.node(node).metrics(net.now)).collect();
+    let sum = |of: fn(&metrics::Metrics) -> u64| metrics.iter().map(of).sum::<u64>();
+    assert_eq!(sum(|metrics| metrics.counts.answers(Asked::Put, Outcome::Done)), 30);
+    assert_eq!((sum(|metrics| metrics.counts.upload.count()), sum(|metrics| metrics.counts.store.count())), (30, 30));
+    assert_eq!((sum(|metrics| metrics.stored), sum(|metrics| metrics.stored_bytes)), (30, 30 * 16));
+    assert_eq!((sum(|metrics| metrics.in_flight), sum(|metrics| metrics.under_way)), (0, 0));
+    assert_eq!(metrics[2].counts.assigned.values().copied().collect::<Vec<_>>(), [10, 10, 10]);
+    assert_eq!(metrics[2].counts.answers(Asked::Status, Outcome::Done), 1);
+    assert!(metrics.iter().all(|metrics| metrics.peers_heard == 2 && metrics.leader_changes >= 1));
+    assert!(metrics[2].serves && !metrics[0].serves && metrics[2].elections_won == 1);
+}
+
+/// 12,000 uploads, some on two nodes: more than one page holds.
+#[test]
+fn a_listing_has_as_many_pages_as_it_takes() {
+    let mut net = Net::new(11, 3);
+    for node in 0..3 {
+        net.crash(node);
+        net.nodes[node].shared = (0..4_100_u128)
+            .map(|n| {
+                // The last 100 of each are the first of the next.
+                let id = (node as u128 * 4_000 + n) % 12_000 * 0x1_0000_0001_0000_0001;
+                let name = store::Name { id: RequestId(id), digest: Digest::of(&id.to_le_bytes()), kind: Kind::Bin };
+                (name.to_string(), 16)
+            })
+            .collect();
+        net.start(node);
+    }
+    net.run(ms(2_000));
+    let (mut listing, mut pages) = (crate::client::listing::Listing::default(), 1);
+    loop {
+        let reply = net.ask(pages % 3, listing.request());
+        assert!(message::encode(&reply).len() < message::FRAME_MAX);
+        if !listing.take(&reply).expect("the next page") {
+            break;
+        }
+        pages += 1;
+    }
+    assert_eq!((listing.uploads, listing.doubled.len(), listing.missing.len()), (12_000, 300, 0));
+    assert!(listing.nodes.values().all(|held| held.uploads == 4_100 && held.bytes == 4_100 * 16));
+    assert!((2..=6).contains(&pages), "{pages}");
+}
+
+/// The longest replies that there can be are frames.
+#[test]
+fn the_longest_replies_fit() {
+    use status::{Book, DiskStatus, LastFailure, NodeStatus, PeerStatus};
+    let far = Leadership { term: Term(u64::MAX), leader: Some(NodeId(u32::MAX)) };
+    let name = store::Name { id: RequestId(u128::MAX), digest: Digest([255; 32]), kind: Kind::Bin };
+    let upload = (NodeId(u32::MAX), Stored { name, bytes: u64::MAX });
+    let missing = (0..1_000).map(|n| NodeId(u32::MAX - n)).collect();
+    let uploads = vec![upload; message::LIST_MAX];
+    let listing = Reply::Listing { uploads, copies: u64::MAX, next: Some(name.id), missing };
+    assert!(message::encode(&listing).len() < message::FRAME_MAX);
+    let (node, ms) = (upload.0, u64::MAX);
+    let last = Some(LastFailure { ms, text: "x".repeat(200) });
+    let own = NodeStatus {
+        node,
+        newest: far,
+        obeys: Some(far),
+        hindrance: Some(Hindrance::NoMajority { heard: u32::MAX, of: u32::MAX }),
+        up_ms: ms,
+        assigned: ms,
+        stored: ms,
+        bytes: ms,
+        under_way: ms,
+        disk: DiskStatus { blind: true, failures: ms, last },
+    };
+    let digest = name.digest;
+    let state = PeerState::OtherPeers { theirs: digest, ours: digest, ms };
+    let peer = PeerStatus { node, address: "x".repeat(260), state };
+    let status = ClusterStatus {
+        node,
+        leader: Some(far),
+        for_ms: ms,
+        policy: Policy::RoundRobin,
+        durability: crate::config::cluster::Durability::None,
+        quorum: crate::config::cluster::Quorum::Majority,
+        peers: vec![peer; 1_000],
+        nodes: vec![own; 1_000],
+        books: vec![Book { node, assigned: ms, in_flight: ms, penalty_ms: ms }; 1_000],
+        outages: vec![Outage { node, from_ms: ms, until_ms: Some(ms), seen_by: u32::MAX }; 1_000],
+    };
+    assert!(message::encode(&Reply::Status(Box::new(status))).len() < message::FRAME_MAX);
+}
+
+/// A flood of strangers writes one line per source and minute, and 256 lines a minute at most.
+#[test]
+fn strangers_do_not_fill_the_log() {
+    let mut node = Node::new(Instant::ZERO, NodeId(1), config(3), Leadership::default(), Seed(1));
+    let mut lines = |at: Instant, who| {
+        node.handle_input(at, Input::TurnedAway { who, refusal: Refusal::WrongKey });
+        let told = std::iter::from_fn(|| node.poll_output());
+        told.filter_map(|output| if let Output::Told(line) = output { Some(line) } else { None }).collect::<Vec<_>>()
+    };
+    let from = |a, b, node| Stranger::From([10, 0, a, b].into(), node);
+    let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+    let reason = "it does not know the shared key: key_file must hold the same everywhere";
+    let line = format!("[Node 1] refuses 10.0.0.1, which calls itself node 2: {reason}");
+    assert_eq!(lines(at(1), from(0, 1, Some(NodeId(2)))), [line]);
+    assert!(lines(at(60), from(0, 1, None)).is_empty(), "whatever it calls itself");
+    assert_eq!(lines(at(61), Stranger::Peer(NodeId(2))), [format!("[Node 1] refuses node 2: {reason}")]);
+    assert_eq!(lines(at(61), from(0, 1, None)).len(), 1, "a minute later");
+    let flood = (0..=255).flat_map(|a| (0..=255).map(move |b| (a, b)));
+    let told: usize = flood.map(|(a, b)| lines(at(62), from(a, b, None)).len()).sum();
+    assert_eq!(told, STRANGERS_MAX - 2);
+    assert_eq!(lines(at(122), from(9, 9, None)).len(), 1);
 }
 
 #[test]

@@ -115,7 +115,7 @@ pub struct Rates {
 /// bucket. Where upstream has a rolling minute, its summaries here are over the whole run.
 #[must_use]
 pub fn prometheus(metrics: &Metrics<'_>) -> String {
-    let mut text = Text(String::new());
+    let mut text = Text::default();
     own(&mut text, metrics);
     upstream(&mut text, metrics.totals);
     text.0
@@ -319,15 +319,16 @@ fn upstream(text: &mut Text, totals: &Totals) {
 }
 
 /// Text in the exposition format, as it grows.
-struct Text(String);
+#[derive(Default)]
+pub(super) struct Text(pub(super) String);
 
 impl Text {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub(super) fn family(&mut self, name: &str, kind: &str, help: &str) {
         self.line(format_args!("# HELP {name} {help}"));
         self.line(format_args!("# TYPE {name} {kind}"));
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+    pub(super) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         let labels: Vec<String> =
             labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escaped_label(value))).collect();
         if labels.is_empty() {
@@ -338,7 +339,7 @@ impl Text {
     }
 
     /// A family of one sample.
-    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+    pub(super) fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
         self.family(name, kind, help);
         self.sample(name, &[], value);
     }
@@ -415,7 +416,7 @@ fn escaped_html(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
@@ -472,10 +473,10 @@ mod tests {
         }
     }
 
-    type Samples = BTreeMap<(String, Vec<(String, String)>), f64>;
+    pub(in crate::report) type Samples = BTreeMap<(String, Vec<(String, String)>), f64>;
 
     /// Reads the whole text: every line has its place, every family its help and type before its samples.
-    fn parsed(text: &str) -> Samples {
+    pub(in crate::report) fn parsed(text: &str) -> Samples {
         assert!(text.ends_with('\n'), "the last line ends too");
         let (mut samples, mut families) = (Samples::new(), BTreeMap::new());
         let mut open = (String::new(), String::new());
@@ -512,7 +513,7 @@ mod tests {
         samples
     }
 
-    fn value(samples: &Samples, name: &str, labels: &[(&str, &str)]) -> f64 {
+    pub(in crate::report) fn value(samples: &Samples, name: &str, labels: &[(&str, &str)]) -> f64 {
         let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         *samples.get(&(name.to_owned(), labels)).unwrap_or_else(|| panic!("no {name}"))
     }

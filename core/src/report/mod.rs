@@ -13,6 +13,7 @@
 //! Both say the same in words, which come from [`verdict`]; what only the runtime knows comes in as a
 //! [`context::Context`].
 
+pub mod cluster;
 pub mod context;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -21,6 +22,7 @@ pub mod histogram;
 pub mod json;
 pub mod limit;
 pub mod metrics;
+pub mod node_metrics;
 pub mod periods;
 mod phase;
 pub mod quantity;

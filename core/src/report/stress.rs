@@ -8,9 +8,10 @@ use std::{
 
 use hdrhistogram::Histogram;
 
-use super::quantity;
+use super::{cluster, quantity};
 use crate::{
     config::cluster::{ClusterConfig, Policy},
+    node::status::ClusterStatus,
     peer::{NodeId, RequestId},
     store::{Name, Stored},
 };
@@ -53,12 +54,18 @@ pub struct Measured {
     pub retries: u64,
     /// Of all uploads that the nodes say they hold, those of this test.
     pub held: Vec<(NodeId, Stored)>,
-    /// What each node was given in all, by the leader's count, after the test. Empty if nobody told.
-    pub assigned: BTreeMap<NodeId, u64>,
+    /// How the cluster fared after the test; `None` if nobody told.
+    pub status: Option<ClusterStatus>,
     /// Nodes that did not answer after the test.
     pub missing: BTreeSet<NodeId>,
-    /// Why nodes may have got unequal shares, in words: outages as the nodes saw them.
-    pub explained: Vec<String>,
+}
+
+impl Measured {
+    /// What each node was given in all, by the leader's count; empty if nobody told.
+    fn assigned(&self) -> BTreeMap<NodeId, u64> {
+        let nodes = self.status.iter().flat_map(|status| &status.nodes);
+        nodes.map(|node| (node.node, node.assigned)).collect()
+    }
 }
 
 /// Whether the cluster did as it should.
@@ -194,7 +201,8 @@ pub fn verdict(setup: &Setup, measured: &Measured) -> Verdict {
     let counts = counts(setup, measured);
     let most = spread_max(setup);
     // What was uneven before is evened out by a new leader: then all that was given is what is level.
-    let levelled = measured.assigned.len() == counts.len() && spread(&measured.assigned) <= most;
+    let assigned = measured.assigned();
+    let levelled = assigned.len() == counts.len() && spread(&assigned) <= most;
     if spread(&counts) > most && !levelled {
         let got = |extreme: Option<(&NodeId, &u64)>| {
             extreme.map(|(node, count)| format!("node {} got {count}", node.0)).unwrap_or_default()
@@ -205,10 +213,7 @@ pub fn verdict(setup: &Setup, measured: &Measured) -> Verdict {
             got(counts.iter().min_by_key(|(_, count)| **count)),
             setup.config.policy
         ));
-        wrong.extend(measured.explained.iter().cloned());
-        if measured.explained.is_empty() && measured.missing.is_empty() {
-            wrong.push("no node was seen to be down; other clients may have uploaded meanwhile".to_owned());
-        }
+        wrong.extend(measured.status.iter().flat_map(|status| cluster::uneven(&counts, measured.took, status)));
     }
     for node in &measured.missing {
         let address = setup.config.peers.address(*node).unwrap_or_default();
@@ -281,7 +286,9 @@ pub fn told(verdict: &Verdict) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::cluster::parse_peers, peer::Digest, store::Kind};
+    use crate::{
+        config::cluster::parse_peers, node::status::PeerState, peer::Digest, report::cluster::tests::calm, store::Kind,
+    };
 
     fn setup() -> Setup {
         let peers = "1=192.168.1.100:7001,2=192.168.1.101:7002,3=192.168.1.102:7003";
@@ -307,9 +314,8 @@ mod tests {
             acknowledged,
             failed: Vec::new(),
             retries: 0,
-            assigned: (1..).zip(shares).map(|(node, share)| (NodeId(node), share)).collect(),
+            status: None,
             missing: BTreeSet::new(),
-            explained: Vec::new(),
         }
     }
 
@@ -349,12 +355,15 @@ mod tests {
     fn an_uneven_distribution_fails_and_says_why() {
         let mut uneven = measured([50, 0, 50]);
         uneven.missing = [NodeId(2)].into();
-        uneven.explained = vec!["node 2 was down for 20 s, until now".to_owned()];
+        let mut status = calm();
+        status.nodes.remove(1);
+        status.peers[1].state = PeerState::Silent { ms: 20_000 };
+        uneven.status = Some(status);
         fails(
             &uneven,
             &[
                 "uneven distribution: node 3 got 50, node 2 got 0; allowed with least-load: a difference of 1",
-                "node 2 was down for 20 s, until now",
+                "node 2 has 0, 50 fewer than node 1: it is silent for 20 s",
                 "node 2 (192.168.1.101:7002) does not answer: what it holds could not be checked",
             ],
         );
@@ -366,9 +375,9 @@ mod tests {
     #[test]
     fn what_evens_out_passes() {
         let mut evening = measured([25, 50, 25]);
-        evening.assigned = [(NodeId(1), 150), (NodeId(2), 150), (NodeId(3), 149)].into();
+        evening.status = Some(calm());
         assert_eq!(verdict(&setup(), &evening), Verdict::Pass);
-        evening.assigned.remove(&NodeId(3));
+        evening.status.iter_mut().for_each(|status| drop(status.nodes.remove(2)));
         assert!(matches!(verdict(&setup(), &evening), Verdict::Fail(_)), "what is not known is not level");
     }
 

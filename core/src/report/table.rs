@@ -72,7 +72,7 @@ pub fn result(report: &Report, context: &Context, written: &[&str], width: usize
 }
 
 /// Cells in rows; the first row is the heading, the first column names the rows and stands to the left.
-struct Grid {
+pub(super) struct Grid {
     rows: Vec<Vec<String>>,
     /// Other columns that stand to the left: texts, not numbers.
     texts: Vec<usize>,
@@ -81,6 +81,11 @@ struct Grid {
 impl Grid {
     fn new(rows: Vec<Vec<String>>) -> Self {
         Self { rows, texts: Vec::new() }
+    }
+
+    /// With these columns to the left too.
+    pub(super) fn with_texts(rows: Vec<Vec<String>>, texts: Vec<usize>) -> Self {
+        Self { rows, texts }
     }
 
     fn widths(&self) -> Vec<usize> {
@@ -96,7 +101,7 @@ impl Grid {
         INDENT.len() + widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1)
     }
 
-    fn lines(&self) -> Vec<String> {
+    pub(super) fn lines(&self) -> Vec<String> {
         self.lines_of(&(0..self.widths().len()).collect::<Vec<_>>())
     }
 

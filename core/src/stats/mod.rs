@@ -1,5 +1,6 @@
 //! How numbers add up: latencies, sequences, periods, totals. Knows no machine.
 
+pub mod buckets;
 pub mod latency;
 pub mod sequence;
 pub mod sparse;

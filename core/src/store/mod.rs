@@ -18,6 +18,7 @@ mod name;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    ops::Bound,
     time::Duration,
 };
 
@@ -136,6 +137,8 @@ pub struct Store {
     durability: Durability,
     state: State,
     held: BTreeMap<RequestId, Stored>,
+    /// Bytes of all that is held.
+    bytes: u64,
     under_way: BTreeMap<RequestId, UnderWay>,
     /// Uploads that failed and could not be removed from the shared folder. Not acknowledged, and not stored again
     /// before it is removed: another body would make a second copy.
@@ -179,6 +182,7 @@ impl Store {
             durability,
             state: State::Listing,
             held: BTreeMap::new(),
+            bytes: 0,
             under_way: BTreeMap::new(),
             stuck: BTreeMap::new(),
             again: None,
@@ -217,6 +221,18 @@ impl Store {
         self.held.len() as u64
     }
 
+    /// Their bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The stored uploads above this id, by id; all of them without one.
+    pub fn after(&self, id: Option<RequestId>) -> impl Iterator<Item = Stored> {
+        let from = id.map_or(Bound::Unbounded, Bound::Excluded);
+        self.held.range((from, Bound::Unbounded)).map(|(_, stored)| *stored)
+    }
+
     /// Whether an upload of this id is being stored, or may lie there unacknowledged.
     #[must_use]
     pub fn is_under_way(&self, id: RequestId) -> bool {
@@ -245,6 +261,7 @@ impl Store {
             return;
         }
         self.held.clear();
+        self.bytes = 0;
         for (file, bytes) in shared {
             // Others may put files there too; only what has a name of ours is ours.
             let Ok(name) = file.parse::<Name>() else { continue };
@@ -252,6 +269,9 @@ impl Store {
             if let Some(first) = self.held.insert(name.id, stored) {
                 self.held.insert(name.id, first);
                 self.tell(format!("found {name} beside {}, which is the same upload; it is not counted", first.name));
+            } else {
+                // Sizes come from a disk, and a sum must not break a node.
+                self.bytes = self.bytes.saturating_add(stored.bytes);
             }
         }
         let leftovers: Vec<File> = temporary.iter().filter_map(|file| File::temporary(file)).collect();
@@ -383,6 +403,7 @@ impl Store {
         let stored = upload.written.expect("what is renamed was written");
         self.under_way.remove(&id);
         self.held.insert(id, stored);
+        self.bytes = self.bytes.saturating_add(stored.bytes);
         self.outputs.push_back(Output::Ended { id, outcome: Ok(stored) });
     }
 

@@ -6,21 +6,19 @@
 use std::{io, pin::pin, time::Duration};
 
 use omb_core::{
-    node::{
-        Input,
-        message::{Envelope, VERSION},
-    },
+    node::{Input, Stranger, message::Envelope},
     peer::NodeId,
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::mpsc,
     time::{sleep, timeout},
 };
 
 use super::{
     Limits,
-    wire::{self, Greeting},
+    greeting::{self, Secret, Unmet},
+    wire::{self, Line},
 };
 use crate::fleet::{Address, Transport};
 
@@ -28,75 +26,71 @@ use crate::fleet::{Address, Transport};
 pub(super) const QUEUE: usize = 256;
 /// Messages that may be unconfirmed.
 const WINDOW: usize = 256;
+/// Of them, those that whoever hears confirms at the latest.
+pub(super) const CONFIRM: usize = WINDOW / 4;
 
-/// Holds a connection to `peer` for as long as `queue` lasts.
-pub(super) async fn hold<T: Transport>(
-    me: NodeId,
-    peer: NodeId,
-    to: Address,
-    transport: T,
-    limits: Limits,
-    mut queue: mpsc::Receiver<Envelope>,
-    inputs: mpsc::UnboundedSender<Input>,
-) {
-    let mut pause = limits.pause.0;
-    loop {
-        match timeout(limits.connect, connect(me, peer, &to, &transport)).await {
-            Ok(Ok(Connected::Ready(stream))) => {
-                // What was said while nobody heard it is no news any more.
-                while queue.try_recv().is_ok() {}
-                if inputs.send(Input::Connected(peer)).is_err() {
-                    return;
-                }
-                if matches!(speak(stream, &mut queue, limits).await, Ok(())) {
-                    return;
-                }
-                pause = limits.pause.0;
-            }
-            Ok(Ok(Connected::OtherVersion(version))) => {
-                if inputs.send(Input::OtherVersion { peer, version }).is_err() {
-                    return;
-                }
-            }
-            Ok(Err(_)) | Err(_) => {}
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(limits.pause.1);
-        if inputs.is_closed() {
-            return;
-        }
-    }
+/// One end of a connection to a peer.
+pub(super) struct Link {
+    pub(super) me: NodeId,
+    pub(super) peer: NodeId,
+    pub(super) to: Address,
+    pub(super) limits: Limits,
+    pub(super) secret: Option<Secret>,
 }
 
-enum Connected<S> {
-    Ready(S),
-    OtherVersion(u16),
-}
+impl Link {
+    /// Holds a connection for as long as `queue` lasts.
+    pub(super) async fn hold<T: Transport>(
+        self,
+        transport: T,
+        mut queue: mpsc::Receiver<Envelope>,
+        inputs: mpsc::UnboundedSender<Input>,
+    ) {
+        let Self { peer, limits, .. } = self;
+        let mut pause = limits.pause.0;
+        loop {
+            match timeout(limits.connect, self.connect(&transport)).await {
+                Ok(Ok(line)) => {
+                    // What was said while nobody heard it is no news any more.
+                    while queue.try_recv().is_ok() {}
+                    if inputs.send(Input::Connected(peer)).is_err() {
+                        return;
+                    }
+                    if matches!(speak(line, &mut queue, limits).await, Ok(())) {
+                        return;
+                    }
+                    pause = limits.pause.0;
+                }
+                Ok(Err(Unmet::Refused(refusal))) => {
+                    let who = Stranger::Peer(peer);
+                    if inputs.send(Input::TurnedAway { who, refusal }).is_err() {
+                        return;
+                    }
+                }
+                Ok(Err(Unmet::Broken(error))) => tracing::debug!("{peer} cannot be connected to: {error}"),
+                Err(_) => tracing::debug!("{peer} cannot be connected to in time"),
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(limits.pause.1);
+            if inputs.is_closed() {
+                return;
+            }
+        }
+    }
 
-async fn connect<T: Transport>(
-    me: NodeId,
-    peer: NodeId,
-    to: &Address,
-    transport: &T,
-) -> io::Result<Connected<T::Stream>> {
-    let mut stream = transport.connect(to).await?;
-    wire::greet(&mut stream, Greeting::of(Some(me))).await?;
-    let greeting = wire::read_greeting(&mut stream).await?;
-    if greeting.node != Some(peer) {
-        return Err(wire::invalid("another node listens there"));
+    async fn connect<T: Transport>(&self, transport: &T) -> Result<Line<T::Stream>, Unmet> {
+        let mut line = wire::line(transport.connect(&self.to).await.map_err(Unmet::opening)?);
+        greeting::meet(&mut line, Some(self.me), self.peer, self.secret.as_ref()).await?;
+        Ok(line)
     }
-    if greeting.version != VERSION {
-        return Ok(Connected::OtherVersion(greeting.version));
-    }
-    Ok(Connected::Ready(stream))
 }
 
 /// Sends what comes until the connection fails, or (`Ok`) nothing will come any more.
-async fn speak<S>(stream: S, queue: &mut mpsc::Receiver<Envelope>, limits: Limits) -> io::Result<()>
+async fn speak<S>(line: Line<S>, queue: &mut mpsc::Receiver<Envelope>, limits: Limits) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut reader, mut writer) = tokio::io::split(stream);
+    let (mut reader, mut writer) = tokio::io::split(line);
     let mut unconfirmed = 0_usize;
     let mut confirmations = [0; WINDOW];
     let mut nap = pin!(sleep(limits.keep_alive));
@@ -124,11 +118,20 @@ where
             }
             envelope = queue.recv(), if unconfirmed < WINDOW => {
                 let Some(envelope) = envelope else { return Ok(()) };
-                timeout(limits.silent, wire::write_frame(&mut writer, &envelope)).await.map_err(|_| silent())??;
                 if unconfirmed == 0 {
                     nap.set(sleep(limits.silent));
                 }
-                unconfirmed += 1;
+                // All that waits goes out at once.
+                let write = async {
+                    let mut next = Some(envelope);
+                    while let Some(envelope) = next {
+                        wire::put_frame(&mut writer, &envelope).await?;
+                        unconfirmed += 1;
+                        next = if unconfirmed < WINDOW { queue.try_recv().ok() } else { None };
+                    }
+                    writer.flush().await
+                };
+                timeout(limits.silent, write).await.map_err(|_| silent())??;
             }
         }
     }

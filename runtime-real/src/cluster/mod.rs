@@ -1,47 +1,74 @@
 //! One node of the peer cluster over sockets and a disk, and the client's side of it.
 //!
 //! ```text
+//!  both sides ─▶ greeting, proofs of the shared key
 //!  links ─▶ one connection to each peer, frames one way, a byte back for each       serving ─▶ Input::Received
-//!  asking ─▶ one connection per request ─ Request ─▶ ◀─ Go ─ body ═▶ ◀─ Reply ─      serving ─▶ Input::Request
+//!  asking ─▶ nodes ─ Request ─▶ ◀─ Go ─ body ═▶ ◀─ Reply ─, and the next            serving ─▶ Input::Request
 //!                                                      node: the loop around core::node::Node
 //! ```
 //!
 //! **These files are compiled twice**, like `event_loop.rs`: what differs comes in as a `Transport`, a
-//! `Listener` and a `Disk`.
-//!
-//! `Transport`: crate::fleet::Transport
+//! `Listener`, a `Disk` and a source of nonces.
 
 pub mod asking;
+mod body;
 pub mod disk;
+pub mod greeting;
+mod lanes;
 mod links;
 pub mod node;
+pub mod nodes;
 mod serving;
 pub mod wire;
 
 use std::time::Duration;
 
 pub use disk::Disk;
+pub use greeting::Secret;
 pub use node::{Observer, serve};
+pub use nodes::Nodes;
 
 use crate::fleet::Address;
 
 /// Bounds on everything that others can make last, or grow.
+///
+/// What a node holds in memory for others is bounded by them: some 20 kB for each connection, and a further 64 kB for
+/// each request under way.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Longest until a connection is made and both sides have greeted.
+    /// Longest until a connection is made and both sides have greeted and proven what they must. Default 2 s.
     pub connect: Duration,
-    /// Longest until a peer has confirmed a message; then its connection is made anew.
+    /// Longest until a peer has confirmed a message; then its connection is made anew. Default 1 s.
     pub silent: Duration,
-    /// After this long without a message a peer is sent an empty one.
+    /// After this long without a message a peer is sent an empty one. Default 1 s.
     pub keep_alive: Duration,
-    /// First and longest pause between attempts to connect to a peer; doubled in between.
+    /// First and longest pause between attempts to connect to a peer; doubled in between. Default 50 ms and 500 ms.
     pub pause: (Duration, Duration),
-    /// Longest that a request, or the next bytes of a body, may be waited for.
+    /// Longest that a request, or the next bytes of a body, may be waited for, and that 64 KiB may take to be taken. An
+    /// idle connection is closed after it. Default 15 s.
     pub idle: Duration,
-    /// Longest that a node may take to answer a request which it was sent, once the body is there.
+    /// Longest that a node may take to answer a request which it was sent, once the body is there. Default 25 s.
     pub reply: Duration,
-    /// Connections that are served at once; more are turned away.
+    /// Slowest pace of a body, in bytes per second, after [`Self::idle`]: whoever is slower is cut off. Default 4,096,
+    /// below any modem; a trickle of single bytes could else hold its place for years.
+    pub pace_min: u64,
+    /// Connections that may be greeting at once; half of them from one source, an eighth for hosts of peers alone. Default
+    /// 512.
+    pub strangers: usize,
+    /// Connections of clients at once, those over which nodes pass requests on included; more are told that the node is
+    /// busy. Connections over which peers speak do not count. Default 4,096.
     pub connections: usize,
+    /// Of them, from one source: an IPv4 address, or an IPv6 network of 64 bits. Default 2,048.
+    pub connections_per_source: usize,
+    /// Of them, kept for hosts of peers. Default 256.
+    pub connections_reserve: usize,
+    /// Requests that are under way at once; more are answered with "node N is busy", and tried again by their clients.
+    /// Default 1,024.
+    pub requests: usize,
+    /// Idle connections to one node that are kept for the next request. Default 64.
+    pub kept: usize,
+    /// How long they are kept: shorter than [`Self::idle`], after which the other side closes them. Default 10 s.
+    pub kept_for: Duration,
 }
 
 impl Default for Limits {
@@ -54,13 +81,17 @@ impl Default for Limits {
             pause: (ms(50), ms(500)),
             idle: ms(15_000),
             reply: ms(25_000),
+            pace_min: 4_096,
+            strangers: 512,
             connections: 4_096,
+            connections_per_source: 2_048,
+            connections_reserve: 256,
+            requests: 1_024,
+            kept: 64,
+            kept_for: ms(10_000),
         }
     }
 }
-
-/// Bytes of a body that are held at once.
-const CHUNK: usize = 64 << 10;
 
 /// The address of a peer, `host:port`; brackets around the host are taken off.
 #[must_use]

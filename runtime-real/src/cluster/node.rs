@@ -4,10 +4,14 @@ use std::{
     collections::BTreeMap,
     io,
     ops::ControlFlow,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize},
+    },
 };
 
 use omb_core::{
+    admission::{Door, Room},
     config::cluster::ClusterConfig,
     node::{ClientId, Input, Node, Output, RelayFailure},
     peer::NodeId,
@@ -18,7 +22,9 @@ use omb_core::{
 use tokio::sync::mpsc;
 
 use super::{
-    Disk, Limits, address, disk, links,
+    Disk, Limits, Nodes, Secret, address, disk,
+    lanes::{Entrances, lanes},
+    links::{self, Link},
     serving::{self, Errand},
 };
 use crate::{
@@ -45,21 +51,30 @@ pub struct Identity {
     pub limits: Limits,
     /// Where its random choices come from.
     pub seed: Seed,
+    /// What `key_file` holds, if it is given.
+    pub secret: Option<Secret>,
 }
 
 /// What all connections of a node share.
-pub(super) struct House<T, D> {
+pub(super) struct House<T: Transport, D> {
     pub(super) me: NodeId,
-    pub(super) addresses: BTreeMap<NodeId, Address>,
     pub(super) limits: Limits,
-    pub(super) transport: T,
+    pub(super) secret: Option<Secret>,
+    pub(super) nodes: Nodes<T>,
     pub(super) disk: D,
-    pub(super) inputs: mpsc::UnboundedSender<Input>,
+    pub(super) inputs: Entrances,
+    pub(super) door: Mutex<Door>,
     pub(super) clients: Mutex<BTreeMap<ClientId, mpsc::UnboundedSender<Errand>>>,
     pub(super) numbers: AtomicU64,
+    /// Requests.
+    pub(super) under_way: AtomicUsize,
 }
 
-impl<T, D> House<T, D> {
+impl<T: Transport, D> House<T, D> {
+    pub(super) fn door(&self) -> MutexGuard<'_, Door> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn clients(&self) -> MutexGuard<'_, BTreeMap<ClientId, mpsc::UnboundedSender<Errand>>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -92,9 +107,9 @@ where
     T: Transport + Sync,
     D: Disk,
 {
-    let Identity { me, config, limits, seed } = identity;
+    let Identity { me, config, limits, seed, secret } = identity;
     let restored = disk.restore().await?;
-    let (to_machine, mut inputs) = mpsc::unbounded_channel();
+    let (entrances, mut inputs) = lanes();
     let tls = config.tls.is_some();
     let addresses: BTreeMap<NodeId, Address> =
         config.peers.iter().filter_map(|(id, text)| Some((id, address(text, tls)?))).collect();
@@ -102,18 +117,28 @@ where
     for (peer, to) in addresses.iter().filter(|(peer, _)| **peer != me) {
         let (link, queue) = mpsc::channel(links::QUEUE);
         links.insert(*peer, link);
-        let hold = links::hold(me, *peer, to.clone(), transport.clone(), limits, queue, to_machine.clone());
-        tokio::spawn(hold);
+        let link = Link { me, peer: *peer, to: to.clone(), limits, secret: secret.clone() };
+        tokio::spawn(link.hold(transport.clone(), queue, entrances.own.clone()));
     }
+    let listed =
+        addresses.iter().map(|(peer, to)| (*peer, to.host.parse().ok())).filter(|(peer, _)| *peer != me).collect();
+    let strangers = Room { most: limits.strangers, per_source: limits.strangers / 2, reserve: limits.strangers / 8 };
+    let clients = Room {
+        most: limits.connections,
+        per_source: limits.connections_per_source,
+        reserve: limits.connections_reserve,
+    };
     let house = Arc::new(House {
         me,
-        addresses,
         limits,
-        transport,
+        secret: secret.clone(),
+        nodes: Nodes::new(transport, addresses, limits, secret),
         disk,
-        inputs: to_machine,
+        inputs: entrances,
+        door: Mutex::new(Door::new(strangers, clients, listed)),
         clients: Mutex::default(),
         numbers: AtomicU64::new(1),
+        under_way: AtomicUsize::new(0),
     });
     let accepting = tokio::spawn(serving::accept(listener, house.clone()));
     let mut machine = Node::new(clock.now(), me, config, restored, seed);
@@ -140,7 +165,7 @@ fn begin<T, D>(
     D: Disk,
 {
     // The loop that would read it has ended, if it is not read.
-    let report = |input| _ = house.inputs.send(input);
+    let report = |input| _ = house.inputs.own.send(input);
     match output {
         Output::Send { to, envelope } => {
             if let Some(link) = links.get(&to) {
@@ -166,7 +191,7 @@ fn begin<T, D>(
             let house = house.clone();
             tokio::spawn(async move {
                 let input = disk::perform(&house.disk, step).await;
-                let _ = house.inputs.send(Input::Disk(input));
+                let _ = house.inputs.own.send(Input::Disk(input));
             });
         }
         Output::Persist(leadership) => {
@@ -176,10 +201,10 @@ fn begin<T, D>(
                     Ok(()) => Input::Persisted(leadership),
                     Err(_) => Input::PersistFailed(leadership),
                 };
-                let _ = house.inputs.send(input);
+                let _ = house.inputs.own.send(input);
             });
         }
         // For those who look on.
-        Output::LeaderChanged(_) | Output::Told(_) => {}
+        Output::LeaderChanged(_) | Output::Recorded { .. } | Output::Saved { .. } | Output::Told(_) => {}
     }
 }

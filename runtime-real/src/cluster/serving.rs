@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -9,24 +10,30 @@ use std::{
 };
 
 use omb_core::{
+    admission::Place,
+    handshake::Refusal,
     node::{
-        ClientId, Input, RelayFailure,
-        message::{Envelope, Reply, Request, VERSION},
+        ClientId, Input, RelayFailure, Stranger,
+        message::{Envelope, Reply, Request},
     },
     peer::{Hashing, NodeId, RequestId},
     store::{self, Failure, Kind, Name, Step, Stored},
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     sync::mpsc,
     time::timeout,
 };
 
 use super::{
-    CHUNK, Disk, asking,
+    Disk,
+    body::Body,
     disk::failed,
+    greeting::{self, Unmet},
+    links,
     node::House,
-    wire::{self, Greeting, Word},
+    nodes::word,
+    wire::{self, Line, SMALL_MAX, Word, announced, sent_along},
 };
 use crate::fleet::{Listener, Transport};
 
@@ -59,160 +66,245 @@ where
     T: Transport + Sync,
     D: Disk,
 {
-    let open = Arc::new(AtomicUsize::new(0));
     // One that fails to come in (out of descriptors) is no reason to turn away the next.
     loop {
-        let Ok((opening, _)) = listener.accept().await else {
+        let Ok((opening, from)) = listener.accept().await else {
             tokio::time::sleep(house.limits.pause.0).await;
             continue;
         };
-        if open.fetch_add(1, Relaxed) >= house.limits.connections {
-            open.fetch_sub(1, Relaxed);
+        let Some(seat) = Seat::take(&house, Place::Stranger(from.ip())) else {
+            tracing::debug!("{from} is turned away: too many connections are greeting");
             continue;
-        }
-        let (house, open) = (house.clone(), Seat(open.clone()));
+        };
         tokio::spawn(async move {
-            let _open = open;
-            if let Ok(Ok(stream)) = timeout(house.limits.connect, opening).await {
-                // Who broke it knows.
-                let _ = connection(stream, &house).await;
+            let house = seat.house.clone();
+            let met = timeout(house.limits.connect, async {
+                let mut line = wire::line(opening.await.map_err(|error| (None, Unmet::opening(error)))?);
+                let node = greeting::receive(&mut line, house.me, house.secret.as_ref()).await?;
+                Ok((line, node))
+            });
+            match met.await {
+                // Who broke it later knows.
+                Ok(Ok((line, node))) => _ = admitted(line, node, from, seat).await,
+                Ok(Err((node, Unmet::Refused(refusal)))) => turn_away(&house, from, node, refusal),
+                Ok(Err((_, Unmet::Broken(error)))) => {
+                    tracing::debug!("{from} breaks off before it has greeted: {error}")
+                }
+                Err(_) => tracing::debug!("{from} does not greet in time"),
             }
         });
     }
 }
 
-/// A place among the connections, free again when it is dropped.
-struct Seat(Arc<AtomicUsize>);
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+/// Says so in the log, unless there is more important work: strangers wait behind clients.
+fn turn_away<T: Transport, D>(house: &House<T, D>, from: SocketAddr, node: Option<NodeId>, refusal: Refusal) {
+    tracing::debug!("{from} is refused: {refusal}");
+    if refusal != Refusal::Stranger {
+        let who = Stranger::From(from.ip(), node);
+        let _ = house.inputs.requests.try_send(Input::TurnedAway { who, refusal });
     }
 }
 
-async fn connection<S, T, D>(mut stream: S, house: &House<T, D>) -> io::Result<()>
+/// A place at the door, free again when it is dropped.
+struct Seat<T: Transport, D> {
+    house: Arc<House<T, D>>,
+    place: Place,
+}
+
+impl<T: Transport, D> Seat<T, D> {
+    fn take(house: &Arc<House<T, D>>, place: Place) -> Option<Self> {
+        house.door().enter(place).then(|| Self { house: house.clone(), place })
+    }
+}
+
+impl<T: Transport, D> Drop for Seat<T, D> {
+    fn drop(&mut self) {
+        self.house.door().leave(self.place);
+    }
+}
+
+/// Somebody who has proven what is to be proven.
+async fn admitted<S, T, D>(
+    mut line: Line<S>,
+    node: Option<NodeId>,
+    from: SocketAddr,
+    seat: Seat<T, D>,
+) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     T: Transport + Sync,
     D: Disk,
 {
-    let greeting = timeout(house.limits.connect, async {
-        let greeting = wire::read_greeting(&mut stream).await?;
-        wire::greet(&mut stream, Greeting::of(Some(house.me))).await?;
-        io::Result::Ok(greeting)
-    });
-    let greeting = greeting.await??;
-    match greeting.node {
-        Some(peer) if greeting.version != VERSION => {
-            let _ = house.inputs.send(Input::OtherVersion { peer, version: greeting.version });
-            Ok(())
+    let house = seat.house.clone();
+    let place = node.map_or(Place::Client(from.ip()), |peer| Place::Peer(peer, from.ip()));
+    let Some(_taken) = Seat::take(&house, place) else {
+        match node {
+            Some(peer) => {
+                let refusal = if peer == house.me { Refusal::SameNode } else { Refusal::NoPeer };
+                turn_away(&house, from, node, refusal);
+            }
+            None => {
+                tracing::debug!("{from} is turned away: too many connections");
+                // In place of an answer to its first request, or it would not be heard.
+                let told = async {
+                    if let Some(request) = wire::read_frame(&mut line).await? {
+                        refuse_for_now(&mut line, &request, &house).await?;
+                    }
+                    io::Result::Ok(())
+                };
+                timeout(house.limits.connect, told).await??;
+            }
         }
-        None if greeting.version != VERSION => Ok(()),
-        Some(peer) => hear(stream, peer, house).await,
+        return Ok(());
+    };
+    drop(seat);
+    match node {
+        Some(peer) => hear(line, peer, &house).await,
         None => loop {
-            let next = timeout(house.limits.idle, wire::read_frame(&mut stream)).await??;
-            if let Some(request) = next {
-                answer(&mut stream, request, house).await?;
+            let next = timeout(house.limits.idle, wire::read_frame(&mut line)).await??;
+            if let Some(request) = next
+                && !answer(&mut line, request, &house).await?
+            {
+                return Ok(());
             }
         },
     }
 }
 
-/// Hands over what a peer says, and confirms it.
-async fn hear<S, T, D>(mut stream: S, peer: NodeId, house: &House<T, D>) -> io::Result<()>
+/// Answers a request that there is no room for, as far as its body goes. Whether another one may follow.
+async fn refuse_for_now<S, T, D>(line: &mut Line<S>, request: &Request, house: &House<T, D>) -> io::Result<bool>
 where
     S: AsyncRead + AsyncWrite + Unpin,
+    T: Transport,
 {
+    let reason = format!("{} is busy", house.me);
+    say(line, &Word::Reply(Reply::Retry { reason, excluded: None, leader: None }), house).await?;
+    skip(line, sent_along(request), house).await
+}
+
+/// Hands over what a peer says, and confirms it.
+async fn hear<S, T, D>(mut line: Line<S>, peer: NodeId, house: &House<T, D>) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: Transport,
+{
+    let mut heard = 0;
     loop {
-        let next = timeout(house.limits.idle, wire::read_frame::<Envelope>(&mut stream)).await??;
+        let next = timeout(house.limits.idle, wire::read_frame::<Envelope>(&mut line)).await??;
+        heard += 1;
         if let Some(envelope) = next {
             if envelope.from != peer {
                 return Err(wire::invalid("it speaks for another node"));
             }
-            if house.inputs.send(Input::Received(envelope)).is_err() {
+            // Where the machine does not keep up this waits, and so does the peer for its confirmation.
+            if house.inputs.peers.send(Input::Received(envelope)).await.is_err() {
                 return Ok(());
             }
         }
-        let confirm = async {
-            stream.write_all(&[1]).await?;
-            stream.flush().await
-        };
-        timeout(house.limits.idle, confirm).await??;
+        // What came at once is confirmed at once.
+        if line.buffer().is_empty() || heard == links::CONFIRM {
+            let confirm = async {
+                line.write_all(&[1; links::CONFIRM][..heard]).await?;
+                line.flush().await
+            };
+            timeout(house.limits.idle, confirm).await??;
+            heard = 0;
+        }
     }
 }
 
-/// One request from its arrival to its answer.
-async fn answer<S, T, D>(stream: &mut S, request: Request, house: &House<T, D>) -> io::Result<()>
+/// One request from its arrival to its answer. Whether another one may follow.
+async fn answer<S, T, D>(line: &mut Line<S>, request: Request, house: &House<T, D>) -> io::Result<bool>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     T: Transport + Sync,
     D: Disk,
 {
+    let (bytes, mut untaken) = (announced(&request), sent_along(&request));
+    let under_way = UnderWay::begin(&house.under_way);
+    if under_way.nth > house.limits.requests {
+        return refuse_for_now(line, &request, house).await;
+    }
     let client = ClientId(house.numbers.fetch_add(1, Relaxed));
-    let announced = match &request {
-        Request::Put(put) | Request::Store { put, .. } => put.bytes,
-        _ => 0,
-    };
     let (to_me, mut errands) = mpsc::unbounded_channel();
     house.clients().insert(client, to_me);
-    if house.inputs.send(Input::Request { client, request }).is_err() {
-        return Ok(());
+    if house.inputs.requests.send(Input::Request { client, request }).await.is_err() {
+        return Ok(false);
     }
     while let Some(errand) = errands.recv().await {
         match errand {
-            Errand::Answer(reply) => return say(stream, &Word::Reply(reply), house).await,
+            Errand::Answer(reply) => say(line, &Word::Reply(reply), house).await?,
             Errand::Relay { to, request } => {
-                let outcome = relay(stream, to, &request, announced, house).await;
+                untaken = 0;
+                let outcome = relay(line, to, &request, bytes, house).await;
                 let broken = matches!(outcome, Err(RelayFailure::Client(_)));
-                let _ = house.inputs.send(Input::Relayed { client, outcome });
+                let _ = house.inputs.own.send(Input::Relayed { client, outcome });
                 if broken {
-                    return Ok(());
+                    return Ok(false);
                 }
+                continue;
             }
             Errand::Store { id } => {
-                let input = store(stream, id, announced, house).await;
+                let input = store(line, id, bytes, &mut untaken, house).await;
                 let broken = matches!(&input, store::Input::Failed { failure: Failure::Body(_), .. });
-                let _ = house.inputs.send(Input::Disk(input));
+                let _ = house.inputs.own.send(Input::Disk(input));
                 if broken {
-                    return Ok(());
+                    return Ok(false);
                 }
+                continue;
             }
-            Errand::SendFile(file) => return send_file(stream, file, house).await,
-            Errand::Fetch { from, name } => return fetch(stream, from, name, house).await,
+            Errand::SendFile(file) => send_file(line, file, house).await?,
+            Errand::Fetch { from, name } => fetch(line, from, name, house).await?,
         }
+        return skip(line, untaken, house).await;
     }
-    Ok(())
+    Ok(false)
 }
 
-async fn say<T, D>(stream: &mut (impl AsyncWrite + Unpin), word: &Word, house: &House<T, D>) -> io::Result<()> {
-    timeout(house.limits.idle, wire::write_frame(stream, word)).await?
+/// A request that is counted.
+struct UnderWay<'a> {
+    count: &'a AtomicUsize,
+    nth: usize,
 }
 
-/// The next bytes of a body, `left` of which are still to come.
-async fn chunk<'a, T, D>(
-    stream: &mut (impl AsyncRead + Unpin),
-    buffer: &'a mut [u8],
-    left: u64,
-    house: &House<T, D>,
-) -> io::Result<&'a [u8]> {
-    let most = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
-    let count = timeout(house.limits.idle, stream.read(&mut buffer[..most])).await??;
-    if count == 0 {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{left} bytes are missing")));
+impl<'a> UnderWay<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        Self { count, nth: count.fetch_add(1, Relaxed) + 1 }
     }
-    Ok(&buffer[..count])
 }
 
-/// A buffer for a body of this size.
-fn buffer(bytes: u64) -> Vec<u8> {
-    vec![0; usize::try_from(bytes).map_or(CHUNK, |bytes| bytes.min(CHUNK))]
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Reads past a body that nobody has taken, so that the next request is found behind it.
+async fn skip<S, T: Transport, D>(line: &mut Line<S>, untaken: u64, house: &House<T, D>) -> io::Result<bool>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut body = Body::new(untaken);
+    while body.next(line, &house.limits).await?.is_some() {}
+    Ok(true)
+}
+
+async fn say<T: Transport, D>(to: &mut (impl AsyncWrite + Unpin), word: &Word, house: &House<T, D>) -> io::Result<()> {
+    timeout(house.limits.idle, wire::write_frame(to, word)).await?
 }
 
 /// Streams a body into its temporary file. Where the disk fails the rest of the body is read all the same, so that the
 /// answer is heard.
-async fn store<S, T, D>(stream: &mut S, id: RequestId, announced: u64, house: &House<T, D>) -> store::Input
+async fn store<S, T, D>(
+    line: &mut Line<S>,
+    id: RequestId,
+    bytes: u64,
+    untaken: &mut u64,
+    house: &House<T, D>,
+) -> store::Input
 where
     S: AsyncRead + AsyncWrite + Unpin,
+    T: Transport,
     D: Disk,
 {
     let step = Step::Write(id);
@@ -220,19 +312,21 @@ where
         Ok(file) => file,
         Err(error) => return failed(step, &error),
     };
+    *untaken = 0;
     let broken =
         |error: io::Error| store::Input::Failed { step: Step::Write(id), failure: Failure::Body(error.to_string()) };
-    if let Err(error) = say(stream, &Word::Go, house).await {
+    if bytes > SMALL_MAX
+        && let Err(error) = say(line, &Word::Go, house).await
+    {
         return broken(error);
     }
-    let (mut buffer, mut left, mut hashing, mut head) = (buffer(announced), announced, Hashing::default(), Vec::new());
-    let mut trouble = None;
-    while left > 0 {
-        let bytes = match chunk(stream, &mut buffer, left, house).await {
-            Ok(bytes) => bytes,
+    let (mut body, mut hashing, mut head, mut trouble) = (Body::new(bytes), Hashing::default(), Vec::new(), None);
+    loop {
+        let bytes = match body.next(line, &house.limits).await {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => break,
             Err(error) => return broken(error),
         };
-        left -= bytes.len() as u64;
         head.extend(bytes.iter().take(Kind::HEAD_BYTES - head.len().min(Kind::HEAD_BYTES)));
         hashing.update(bytes);
         if trouble.is_none() {
@@ -244,112 +338,88 @@ where
     }
     match trouble {
         Some(error) => failed(step, &error),
-        None => store::Input::Written { id, bytes: announced, digest: hashing.finish(), kind: Kind::of(&head) },
+        None => store::Input::Written { id, bytes, digest: hashing.finish(), kind: Kind::of(&head) },
     }
 }
 
-/// Streams a body to the node that is to store it.
+/// Streams a body to the node that is to store it. Small ones are read first, and then sent with the request.
 async fn relay<S, T, D>(
-    stream: &mut S,
+    line: &mut Line<S>,
     to: NodeId,
     request: &Request,
-    announced: u64,
+    bytes: u64,
     house: &House<T, D>,
 ) -> Result<Reply, RelayFailure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     T: Transport + Sync,
 {
+    let limits = &house.limits;
     let node = |error: io::Error| RelayFailure::Node(error.to_string());
     let client = |error: io::Error| RelayFailure::Client(error.to_string());
-    let mut other = open(to, house).await.map_err(node)?;
-    let asked = async {
-        wire::write_frame(&mut other, request).await?;
-        asking::word(&mut other).await
-    };
-    match timeout(house.limits.reply, asked).await.map_err(|error| node(error.into()))?.map_err(node)? {
-        Word::Reply(reply) => return Ok(reply),
-        Word::Go => {}
-    }
-    say(stream, &Word::Go, house).await.map_err(client)?;
-    let (mut buffer, mut left, mut trouble) = (buffer(announced), announced, None);
-    while left > 0 {
-        let bytes = chunk(stream, &mut buffer, left, house).await.map_err(client)?;
-        left -= bytes.len() as u64;
-        if trouble.is_none() {
-            trouble = match timeout(house.limits.idle, other.write_all(bytes)).await {
-                Ok(written) => written.err(),
-                Err(error) => Some(error.into()),
-            };
+    let is_small = bytes <= SMALL_MAX;
+    let small = Body::new(if is_small { bytes } else { 0 }).whole(line, limits).await.map_err(client)?;
+    let sent = house.nodes.send(to, request, &small).await;
+    let mut other = sent.map_err(|failure| RelayFailure::Node(failure.to_string()))?;
+    let mut answer = word::<T>(&mut other, limits).await.map_err(node)?;
+    if answer == Word::Go && !is_small {
+        say(line, &Word::Go, house).await.map_err(client)?;
+        let (mut body, mut trouble) = (Body::new(bytes), None);
+        while let Some(bytes) = body.next(line, limits).await.map_err(client)? {
+            if trouble.is_none() {
+                trouble = match timeout(limits.idle, other.write_all(bytes)).await {
+                    Ok(written) => written.err(),
+                    Err(error) => Some(error.into()),
+                };
+            }
         }
+        if let Some(error) = trouble {
+            return Err(node(error));
+        }
+        timeout(limits.idle, other.flush()).await.map_err(|error| node(error.into()))?.map_err(node)?;
+        answer = word::<T>(&mut other, limits).await.map_err(node)?;
     }
-    if let Some(error) = trouble {
-        return Err(node(error));
-    }
-    let answered = async {
-        other.flush().await?;
-        asking::word(&mut other).await
+    let Word::Reply(reply) = answer else {
+        return Err(node(wire::invalid("it asks for a body that it was sent")));
     };
-    match timeout(house.limits.reply, answered).await.map_err(|error| node(error.into()))?.map_err(node)? {
-        Word::Reply(reply) => Ok(reply),
-        Word::Go => Err(node(wire::invalid("it asks for the body twice"))),
-    }
+    house.nodes.keep(to, other);
+    Ok(reply)
 }
 
-async fn open<T: Transport, D>(to: NodeId, house: &House<T, D>) -> io::Result<T::Stream> {
-    let address = house.addresses.get(&to).ok_or_else(|| io::Error::other("it has no address"))?;
-    timeout(house.limits.connect, asking::open(&house.transport, to, address)).await?
-}
-
-async fn send_file<S, T, D>(stream: &mut S, file: Stored, house: &House<T, D>) -> io::Result<()>
+async fn send_file<S, T, D>(line: &mut Line<S>, file: Stored, house: &House<T, D>) -> io::Result<()>
 where
-    S: AsyncWrite + Unpin,
+    S: AsyncWrite + AsyncRead + Unpin,
+    T: Transport,
     D: Disk,
 {
     let Ok(mut reading) = house.disk.open(file.name).await else {
-        return say(stream, &Word::Reply(Reply::NotFound), house).await;
+        return say(line, &Word::Reply(Reply::NotFound), house).await;
     };
-    say(stream, &Word::Reply(Reply::Body(file)), house).await?;
-    pass_on(&mut reading, stream, file.bytes, house).await
+    wire::put_frame(line, &Word::Reply(Reply::Body(file))).await?;
+    Ok(Body::new(file.bytes).copy(&mut reading, line, &house.limits, |_| {}).await?)
 }
 
-async fn fetch<S, T, D>(stream: &mut S, from: NodeId, name: Name, house: &House<T, D>) -> io::Result<()>
+async fn fetch<S, T, D>(line: &mut Line<S>, from: NodeId, name: Name, house: &House<T, D>) -> io::Result<()>
 where
-    S: AsyncWrite + Unpin + Send,
+    S: AsyncWrite + AsyncRead + Unpin + Send,
     T: Transport + Sync,
 {
-    let asked = async {
-        let mut other = open(from, house).await?;
-        wire::write_frame(&mut other, &Request::Get { name, here: true }).await?;
-        let word = asking::word(&mut other).await?;
-        io::Result::Ok((word, other))
-    };
-    let failure = match timeout(house.limits.reply, asked).await {
-        Ok(Ok((Word::Reply(Reply::Body(file)), mut other))) => {
-            say(stream, &Word::Reply(Reply::Body(file)), house).await?;
-            return pass_on(&mut other, stream, file.bytes, house).await;
-        }
-        Ok(Ok((Word::Reply(reply), _))) => return say(stream, &Word::Reply(reply), house).await,
-        Ok(Ok((Word::Go, _))) => "it asks for a body".to_owned(),
-        Ok(Err(error)) => error.to_string(),
-        Err(error) => error.to_string(),
+    let limits = &house.limits;
+    let request = Request::Get { name, here: true };
+    let failure = match house.nodes.send(from, &request, &[]).await {
+        Ok(mut other) => match word::<T>(&mut other, limits).await {
+            Ok(Word::Reply(reply)) => {
+                wire::put_frame(line, &Word::Reply(reply.clone())).await?;
+                let bytes = if let Reply::Body(file) = reply { file.bytes } else { 0 };
+                Body::new(bytes).copy(&mut other, line, limits, |_| {}).await?;
+                house.nodes.keep(from, other);
+                return Ok(());
+            }
+            Ok(Word::Go) => "it asks for a body".to_owned(),
+            Err(error) => error.to_string(),
+        },
+        Err(failure) => failure.to_string(),
     };
     let reason = format!("{from} holds it and did not send it: {failure}");
-    say(stream, &Word::Reply(Reply::Retry { reason, excluded: None, leader: None }), house).await
-}
-
-/// Copies a body, as fast as it is taken.
-async fn pass_on<T, D>(
-    from: &mut (impl AsyncRead + Unpin),
-    to: &mut (impl AsyncWrite + Unpin),
-    bytes: u64,
-    house: &House<T, D>,
-) -> io::Result<()> {
-    let (mut buffer, mut left) = (buffer(bytes), bytes);
-    while left > 0 {
-        let bytes = chunk(from, &mut buffer, left, house).await?;
-        left -= bytes.len() as u64;
-        timeout(house.limits.idle, to.write_all(bytes)).await??;
-    }
-    timeout(house.limits.idle, to.flush()).await?
+    say(line, &Word::Reply(Reply::Retry { reason, excluded: None, leader: None }), house).await
 }

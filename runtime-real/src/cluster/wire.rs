@@ -1,90 +1,70 @@
-//! What passes over a connection: a greeting from each side, then frames.
+//! What passes over a connection after the greeting: frames, and bodies behind them.
 //!
-//! The greeting keeps its layout in all versions, so that two versions can tell each other what they are. A frame is
-//! its length (u32, little-endian) and what [`message::encode`] writes; an empty one only says that somebody is there.
+//! A frame is its length (u32, little-endian) and what [`message::encode`] writes; an empty one only says that somebody
+//! is there. A body of up to [`SMALL_MAX`] bytes follows its frame at once; before a larger one the node is asked, for
+//! it may be the wrong one.
 
 use std::io;
 
-use omb_core::{
-    node::message::{self, FRAME_MAX, Reply, VERSION},
-    peer::NodeId,
-};
+use omb_core::node::message::{self, FRAME_MAX, Reply, Request};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 
-const MAGIC: [u8; 4] = *b"omb:";
+/// A connection, buffered both ways, so that a small exchange is one call to the system on each side.
+pub type Line<S> = BufReader<BufWriter<S>>;
 
-/// Who speaks, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Greeting {
-    /// Version of the protocol.
-    pub version: u16,
-    /// The node; `None` from a client.
-    pub node: Option<NodeId>,
+/// A fresh one.
+pub fn line<S: AsyncRead + AsyncWrite>(stream: S) -> Line<S> {
+    BufReader::new(BufWriter::new(stream))
 }
 
-impl Greeting {
-    /// Of this version.
-    #[must_use]
-    pub fn of(node: Option<NodeId>) -> Self {
-        Self { version: VERSION, node }
+/// Largest body that follows without being asked for: 64 KiB. Sending it in vain costs less than asking first.
+pub const SMALL_MAX: u64 = 64 << 10;
+
+/// Bytes of the body that follows a request, from who asks.
+pub(super) fn announced(request: &Request) -> u64 {
+    match request {
+        Request::Put(put) | Request::Store { put, .. } => put.bytes,
+        _ => 0,
     }
+}
+
+/// Of them, those that are on their way, whether somebody takes them or not.
+pub(super) fn sent_along(request: &Request) -> u64 {
+    Some(announced(request)).filter(|bytes| *bytes <= SMALL_MAX).unwrap_or(0)
 }
 
 /// What a node says to whoever asked something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Word {
-    /// "Send the body."
+    /// "Send the body", which is larger than [`SMALL_MAX`].
     Go,
     /// The answer, the last word on this request. After [`Reply::Body`] the body follows.
     Reply(Reply),
 }
 
-/// Writes a greeting.
-///
-/// # Errors
-/// If the connection broke.
-pub async fn greet(to: &mut (impl AsyncWrite + Unpin), greeting: Greeting) -> io::Result<()> {
-    let mut bytes = MAGIC.to_vec();
-    bytes.extend(greeting.version.to_le_bytes());
-    bytes.extend(greeting.node.map_or(0, |node| node.0).to_le_bytes());
-    to.write_all(&bytes).await?;
-    to.flush().await
-}
-
-/// Reads a greeting, of whatever version.
-///
-/// # Errors
-/// If the connection broke, or somebody who is no node of ours speaks.
-pub async fn read_greeting(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Greeting> {
-    let mut magic = [0; 4];
-    from.read_exact(&mut magic).await?;
-    if magic != MAGIC {
-        return Err(invalid("what speaks there is no node of a cluster"));
-    }
-    let mut version = [0; 2];
-    from.read_exact(&mut version).await?;
-    let mut node = [0; 4];
-    from.read_exact(&mut node).await?;
-    let node = Some(NodeId(u32::from_le_bytes(node))).filter(|node| node.0 > 0);
-    Ok(Greeting { version: u16::from_le_bytes(version), node })
-}
-
-/// Writes one frame.
+/// Writes one frame into the buffer; a flush sends it.
 ///
 /// # Errors
 /// If the connection broke, or the message is longer than anybody would read.
-pub async fn write_frame<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), message: &T) -> io::Result<()> {
+pub async fn put_frame<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), message: &T) -> io::Result<()> {
     let frame = message::encode(message);
     let length = u32::try_from(frame.len()).ok().filter(|_| frame.len() <= FRAME_MAX);
     let length = length.ok_or_else(|| invalid("the message is longer than a frame may be"))?;
-    let mut bytes = length.to_le_bytes().to_vec();
-    bytes.extend(frame);
-    to.write_all(&bytes).await?;
+    to.write_all(&length.to_le_bytes()).await?;
+    to.write_all(&frame).await
+}
+
+/// Sends one frame.
+///
+/// # Errors
+/// As of [`put_frame`].
+pub async fn write_frame<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), message: &T) -> io::Result<()> {
+    put_frame(to, message).await?;
     to.flush().await
 }
 
-/// Writes the frame that only says that somebody is there.
+/// Sends the frame that only says that somebody is there.
 ///
 /// # Errors
 /// If the connection broke.

@@ -7,6 +7,7 @@
 
 pub mod disk;
 pub mod fault;
+mod intruder;
 pub mod scenario;
 pub mod world;
 
@@ -46,6 +47,8 @@ pub struct Facts {
     pub healed: Option<Duration>,
     /// Changes with each crash, and with each file that leaves a disk.
     pub losses: u64,
+    /// What somebody was given who lacks the key, or who had proven nothing in time.
+    pub leaked: Vec<String>,
 }
 
 /// What is true of one node.
@@ -61,7 +64,7 @@ pub struct NodeFacts {
     pub paused_until: Duration,
     /// Since when it runs.
     pub born: Duration,
-    /// Whether it was given another list of peers.
+    /// Whether it was given another list of peers, or lacks the key.
     pub stranger: bool,
 }
 

@@ -25,6 +25,10 @@ pub struct Scenario {
     pub clocks: Vec<Skew>,
     /// The node that was given another list of peers.
     pub stranger: Option<NodeId>,
+    /// Whether the cluster has a shared key.
+    pub keyed: bool,
+    /// The node that lacks it, and whether it has another one.
+    pub locked_out: Option<(NodeId, bool)>,
     /// `quorum`.
     pub quorum: Quorum,
     /// `policy`.
@@ -56,8 +60,12 @@ impl Scenario {
         let step = rng.random_range(1..=3);
         let nodes: Vec<NodeId> = (0..count).map(|nth| NodeId(1 + nth * step)).collect();
         let stranger = seed.stream("stranger").random_bool(0.12).then(|| nodes[rng.random_range(0..nodes.len())]);
+        let mut keys = seed.stream("keys");
+        let keyed = keys.random_bool(0.4);
+        let locked_out = (keyed && stranger.is_none() && keys.random_bool(0.4))
+            .then(|| (nodes[keys.random_range(0..nodes.len())], keys.random_bool(0.6)));
         let troubles = troubles(seed, &nodes);
-        let calm = troubles.is_empty() && stranger.is_none();
+        let calm = troubles.is_empty() && stranger.is_none() && locked_out.is_none();
         let spread = Duration::from_millis(rng.random_range(1..2_000));
         let starts = nodes.iter().map(|_| rng.random_range(Duration::ZERO..spread)).collect();
         let mut skews = seed.stream("clocks of the nodes");
@@ -80,6 +88,8 @@ impl Scenario {
             starts,
             clocks,
             stranger,
+            keyed,
+            locked_out,
             quorum: if rng.random_bool(0.4) { Quorum::Majority } else { Quorum::None },
             policy: if rng.random_bool(0.8) { least } else { others[rng.random_range(0..4)] },
             durability: if rng.random_bool(0.85) { Durability::Fsync } else { Durability::None },
@@ -92,7 +102,7 @@ impl Scenario {
     /// Whether nothing goes wrong.
     #[must_use]
     pub fn is_calm(&self) -> bool {
-        self.troubles.is_empty() && self.stranger.is_none()
+        self.troubles.is_empty() && self.stranger.is_none() && self.locked_out.is_none()
     }
 
     /// When the last trouble is over and the last node runs.
@@ -120,6 +130,8 @@ impl Scenario {
             }
         };
         with(&|it| it.stranger = None);
+        with(&|it| it.locked_out = None);
+        with(&|it| (it.keyed, it.locked_out) = (false, None));
         with(&|it| it.clocks.fill(Skew::NONE));
         with(&|it| it.clients.truncate(1));
         with(&|it| it.clients.iter_mut().for_each(|(_, sizes)| sizes.truncate(sizes.len().div_ceil(2))));
@@ -232,6 +244,12 @@ impl fmt::Display for Scenario {
         }
         if let Some(stranger) = self.stranger {
             writeln!(f, "  {stranger} was given another list of peers")?;
+        }
+        match self.locked_out {
+            Some((node, true)) => writeln!(f, "  a shared key; {node} has another one")?,
+            Some((node, false)) => writeln!(f, "  a shared key; {node} has none")?,
+            None if self.keyed => writeln!(f, "  a shared key")?,
+            None => {}
         }
         for planned in &self.troubles {
             writeln!(f, "  {planned}")?;

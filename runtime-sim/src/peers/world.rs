@@ -1,7 +1,6 @@
 //! One simulated cluster from beginning to end.
 
 use std::{
-    collections::BTreeMap,
     io,
     io::Cursor,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -33,10 +32,11 @@ use super::{
     Facts, NodeFacts, Outcome, Scenario, Upload, Watcher,
     disk::SimDisk,
     fault::{Planned, Trouble},
+    intruder,
 };
 use crate::{
     clock::{Clock, Skew},
-    cluster::{self, Limits, Observer, asking, node::Identity},
+    cluster::{self, Limits, Nodes, Observer, asking, node::Identity},
     connection::{SimListener, SimTransport},
     fault::Weather,
     fleet::Address,
@@ -61,8 +61,10 @@ fn socket(node: NodeId) -> SocketAddr {
 }
 
 /// The bounds of simulated nodes: as the product's, but shorter where only waiting is bounded.
-fn limits() -> Limits {
-    Limits { idle: Duration::from_secs(4), reply: Duration::from_secs(4), ..Limits::default() }
+pub(super) fn limits() -> Limits {
+    let (idle, kept_for) = (Duration::from_secs(4), Duration::from_secs(6));
+    // Some that are kept are closed by the other side before they are used again.
+    Limits { idle, reply: idle, kept_for, ..Limits::default() }
 }
 
 fn patience() -> Patience {
@@ -71,17 +73,17 @@ fn patience() -> Patience {
 
 /// What all parts of the world hold.
 #[derive(Clone)]
-struct Cast {
-    time: TimeHandle,
+pub(super) struct Cast {
+    pub(super) time: TimeHandle,
     weather: Weather,
     nodes: Arc<Mutex<Vec<(NodeId, task::NodeId)>>>,
     facts: Arc<Mutex<Facts>>,
     watcher: Arc<Mutex<dyn Watcher>>,
-    witness: Witness,
+    pub(super) witness: Witness,
 }
 
 impl Cast {
-    fn facts(&self) -> MutexGuard<'_, Facts> {
+    pub(super) fn facts(&self) -> MutexGuard<'_, Facts> {
         let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
         facts.at = self.time.elapsed();
         facts
@@ -96,7 +98,7 @@ impl Cast {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn transport(&self, from: task::NodeId) -> SimTransport {
+    pub(super) fn transport(&self, from: task::NodeId) -> SimTransport {
         let nodes = self.nodes().into_iter().map(|(node, task)| (socket(node), task)).collect();
         SimTransport { from, nodes, weather: self.weather.clone() }
     }
@@ -136,6 +138,12 @@ pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness:
     for planned in scenario.troubles.clone() {
         spawn(befall(planned, cast.clone()));
     }
+    if scenario.keyed {
+        cast.witness.hit("cluster: a shared key");
+    }
+    let process = client(101);
+    let (own, moved) = (process.id(), cast.clone());
+    process.spawn(async move { intruder::intrude(own, moved).await });
     let clients: Vec<_> = (0..scenario.clients.len())
         .map(|nth| {
             let process = client(u8::try_from(nth + 1).expect("few clients"));
@@ -166,7 +174,7 @@ fn born(scenario: &Scenario, node: NodeId) -> NodeFacts {
         paused_since: None,
         paused_until: Duration::ZERO,
         born: Duration::ZERO,
-        stranger: scenario.stranger == Some(node),
+        stranger: scenario.stranger == Some(node) || scenario.locked_out.is_some_and(|(out, _)| out == node),
     }
 }
 
@@ -207,7 +215,12 @@ async fn live(nth: usize, cast: Cast) {
         ..ClusterConfig::new(peers)
     };
     let seed = Seed(scenario.seed.0 ^ u64::from(node.0) << 32);
-    let identity = Identity { me: node, config, limits: limits(), seed };
+    let lives = cast.facts().at.as_nanos();
+    let secret = match scenario.locked_out {
+        Some((out, other)) if out == node => other.then(|| intruder::secret(seed, "another", lives)),
+        _ => scenario.keyed.then(|| intruder::secret(seed, "shared", lives)),
+    };
+    let identity = Identity { me: node, config, limits: limits(), seed, secret };
     let mut observer = Onlooker { cast: cast.clone(), node };
     let ended = cluster::serve(listener, transport, disk, identity, &mut observer, &clock).await;
     cast.witness.note("node", format_args!("{} ended: {ended:?}", node.0));
@@ -271,6 +284,8 @@ impl Observer for Onlooker {
                     Output::Persist(_) => "does: persist a leadership",
                     Output::LeaderChanged(Some(_)) => "does: obey a leader",
                     Output::LeaderChanged(None) => "does: obey nobody",
+                    Output::Recorded { .. } => "does: give an upload to a node",
+                    Output::Saved { .. } => "does: say what it saved",
                     _ => "does: a step to the disk",
                 });
             }
@@ -284,7 +299,10 @@ impl Observer for Onlooker {
 }
 
 /// What nodes say that is worth counting.
-const TOLD: [(&str, &str); 5] = [
+const TOLD: [(&str, &str); 8] = [
+    ("it asks for a shared key", "effect: a key is asked for"),
+    ("it has no shared key", "effect: a key is missing"),
+    ("it does not know the shared key", "effect: a key is wrong"),
     ("stepping down", "effect: a leader stepped down"),
     ("becoming coordinator", "effect: became coordinator"),
     ("is gone; it gets no uploads", "effect: a node left the books"),
@@ -420,40 +438,41 @@ impl asking::Cargo for Cargo {
     }
 }
 
-async fn ask(
+/// The way of a client to some of the nodes.
+fn reach(
     process: task::NodeId,
+    cast: &Cast,
+    seed: Seed,
+    nodes: impl IntoIterator<Item = NodeId>,
+) -> Nodes<SimTransport> {
+    let keyed = cast.facts().scenario.keyed;
+    let secret = keyed.then(|| intruder::secret(seed, "shared", 0));
+    Nodes::new(cast.transport(process), nodes.into_iter().map(|node| (node, address(node))).collect(), limits(), secret)
+}
+
+pub(super) fn address(node: NodeId) -> Address {
+    let (name, at) = (node.to_string(), socket(node));
+    Address { name, host: at.ip().to_string(), port: at.port(), tls: false }
+}
+
+pub(super) async fn ask(
+    nodes: &Nodes<SimTransport>,
     cast: &Cast,
     request: Request,
     body: Vec<u8>,
     seed: Seed,
-    nodes: impl IntoIterator<Item = NodeId>,
 ) -> Result<Reply, GaveUp> {
-    let address = |node: NodeId| Address {
-        name: node.to_string(),
-        host: socket(node).ip().to_string(),
-        port: socket(node).port(),
-        tls: false,
-    };
-    let addresses: BTreeMap<NodeId, Address> = nodes.into_iter().map(|node| (node, address(node))).collect();
     let witness = cast.witness.clone();
     let told = move |line: String| {
         witness.note("client", format_args!("{line}"));
         witness.hit("client: tries again");
     };
     let clock = Clock::new(cast.time.clone(), Skew::NONE);
-    let cargo = Cargo(Arc::new(body));
-    let transport = cast.transport(process);
-    asking::ask(transport, addresses, request, cargo, (patience(), limits(), seed), told, &clock).await
+    asking::ask(nodes, request, Cargo(Arc::new(body)), (patience(), seed), told, &clock).await
 }
 
 /// Uploads one body under a fresh id; whether it was acknowledged.
-async fn upload(
-    process: task::NodeId,
-    cast: &Cast,
-    seed: Seed,
-    bytes: u64,
-    nodes: impl IntoIterator<Item = NodeId>,
-) -> Result<RequestId, GaveUp> {
+async fn upload(nodes: &Nodes<SimTransport>, cast: &Cast, seed: Seed, bytes: u64) -> Result<RequestId, GaveUp> {
     let mut rng = seed.stream("body");
     let mut body = vec![0; usize::try_from(bytes).expect("small")];
     rng.fill_bytes(&mut body);
@@ -468,7 +487,7 @@ async fn upload(
     cast.witness.note("client", format_args!("uploads {id}, {bytes} bytes"));
     let user = User::try_from("ann".to_owned()).expect("a sound name");
     let put = Put { id, user, bytes, again: false, excluded: [].into() };
-    let reply = ask(process, cast, Request::Put(put), body, seed, nodes).await?;
+    let reply = ask(nodes, cast, Request::Put(put), body, seed).await?;
     let Reply::Stored { node, stored } = reply else {
         let last = format!("answered by {reply:?}");
         return Err(GaveUp { tries: 0, last, unknown: false, refused: true, reached: false });
@@ -488,9 +507,10 @@ async fn upload_all(nth: usize, process: task::NodeId, cast: Cast) {
     let scenario = cast.facts().scenario.clone();
     let (begins, sizes) = scenario.clients[nth].clone();
     sleep(begins).await;
+    let nodes = reach(process, &cast, Seed(scenario.seed.0 ^ (nth as u64 + 1) << 40), scenario.nodes.iter().copied());
     for (number, bytes) in sizes.into_iter().enumerate() {
         let seed = Seed(scenario.seed.0 ^ (nth as u64 + 1) << 48 ^ (number as u64 + 1) << 32);
-        match upload(process, &cast, seed, bytes, scenario.nodes.iter().copied()).await {
+        match upload(&nodes, &cast, seed, bytes).await {
             Ok(_) => cast.witness.hit("client: acknowledged"),
             Err(gave_up) => {
                 cast.witness.note("client", format_args!("{gave_up}"));
@@ -508,8 +528,9 @@ async fn look_around(process: task::NodeId, cast: &Cast) -> Outcome {
         (facts.scenario.clone(), facts.healthy())
     };
     let seed = |number: u64| Seed(scenario.seed.0 ^ 0xaf7e << 48 ^ number << 32);
+    let nodes = reach(process, cast, seed(98), healthy.iter().copied());
     for number in 0..3 {
-        if let Err(gave_up) = upload(process, cast, seed(number), 100 + number, healthy.iter().copied()).await {
+        if let Err(gave_up) = upload(&nodes, cast, seed(number), 100 + number).await {
             outcome.failed_after.push(gave_up.to_string());
         }
     }
@@ -524,14 +545,13 @@ async fn look_around(process: task::NodeId, cast: &Cast) -> Outcome {
         }
         outcome.fetched.0 += 1;
         let request = Request::Get { name, here: false };
-        match ask(process, cast, request, Vec::new(), seed(100 + number as u64), healthy.iter().copied()).await {
+        match ask(&nodes, cast, request, Vec::new(), seed(100 + number as u64)).await {
             Ok(Reply::Body(_)) => outcome.fetched.1 += 1,
             other => outcome.unfetched.push(format!("{name}: {other:?}")),
         }
     }
-    if let Ok(Reply::Listing { uploads, copies, .. }) =
-        ask(process, cast, Request::List, Vec::new(), seed(99), healthy.iter().copied()).await
-    {
+    let request = Request::List { after: None };
+    if let Ok(Reply::Listing { uploads, copies, .. }) = ask(&nodes, cast, request, Vec::new(), seed(99)).await {
         outcome.listed = Some((uploads, copies));
     }
     outcome

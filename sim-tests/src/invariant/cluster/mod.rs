@@ -8,11 +8,13 @@
 //! | [`once`] | C4: one id, one acknowledgement, at most one copy per node, several only where a holder was out of reach |
 //! | [`level`] | C5: in calm, the fullest and the emptiest node differ by one upload at most |
 //! | [`dead`] | C6: a dead node is given nothing after detection |
+//! | [`key`] | who lacks the shared key gets nothing: no vote, no byte of an upload, no list |
 //! | [`minority`] | C7: with `quorum: majority` a minority never serves |
 
 pub mod agreement;
 pub mod dead;
 pub mod durable;
+pub mod key;
 pub mod level;
 pub mod minority;
 pub mod once;
@@ -61,6 +63,7 @@ impl Default for Cluster {
             Box::<level::Level>::default(),
             Box::<dead::Dead>::default(),
             Box::<minority::Minority>::default(),
+            Box::<key::Key>::default(),
         ];
         Self { promises, broken: Broken::default() }
     }

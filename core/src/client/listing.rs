@@ -1,0 +1,127 @@
+//! A listing of any length, page by page.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    node::message::{Reply, Request},
+    peer::{NodeId, RequestId},
+};
+
+/// What all pages so far add up to.
+///
+/// Each page may come from another node, for what it begins after means the same everywhere. An upload that is stored
+/// while the pages come is in it if its id lies ahead.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// What each node holds, by id; a node that holds nothing is left out.
+    pub nodes: BTreeMap<NodeId, Held>,
+    /// Uploads that lie on several nodes.
+    pub doubled: BTreeSet<RequestId>,
+    /// Different uploads.
+    pub uploads: u64,
+    /// Nodes that did not answer for every page, or have not read their folder: they may hold more.
+    pub missing: BTreeSet<NodeId>,
+    after: Option<RequestId>,
+}
+
+/// What one node holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Uploads.
+    pub uploads: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// A reply that is no page, or not the next one. A node that is sound never gives it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a page of the listing was asked for, something else came")]
+pub struct NotNext;
+
+impl Listing {
+    /// Asks for the first page, or after [`Self::take`] for the next.
+    #[must_use]
+    pub fn request(&self) -> Request {
+        Request::List { after: self.after }
+    }
+
+    /// Takes the reply to [`Self::request`]; whether there is another page.
+    ///
+    /// # Errors
+    /// If it is no page, or it would not lead on; nothing is taken of it then.
+    pub fn take(&mut self, reply: &Reply) -> Result<bool, NotNext> {
+        let Reply::Listing { uploads, next, missing, .. } = reply else { return Err(NotNext) };
+        let ids = || uploads.iter().map(|(_, stored)| stored.name.id);
+        // So that it ends, and counts nothing twice, whoever answers.
+        let onward = ids().all(|id| Some(id) > self.after && next.is_none_or(|next| id <= next)) && ids().is_sorted();
+        if !onward || next.is_some_and(|next| Some(next) <= self.after) {
+            return Err(NotNext);
+        }
+        for holders in uploads.chunk_by(|(_, one), (_, other)| one.name.id == other.name.id) {
+            self.uploads += 1;
+            if holders.len() > 1 {
+                self.doubled.insert(holders[0].1.name.id);
+            }
+        }
+        for (node, stored) in uploads {
+            let held = self.nodes.entry(*node).or_default();
+            held.uploads += 1;
+            held.bytes = held.bytes.saturating_add(stored.bytes);
+        }
+        self.missing.extend(missing);
+        self.after = *next;
+        Ok(next.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        peer::Digest,
+        store::{Kind, Name, Stored},
+    };
+
+    fn page(uploads: &[(u32, u128)], next: Option<u128>, missing: &[u32]) -> Reply {
+        let stored =
+            |id| Stored { name: Name { id: RequestId(id), digest: Digest([0; 32]), kind: Kind::Bin }, bytes: 10 };
+        Reply::Listing {
+            uploads: uploads.iter().map(|(node, id)| (NodeId(*node), stored(*id))).collect(),
+            copies: 0,
+            next: next.map(RequestId),
+            missing: missing.iter().copied().map(NodeId).collect(),
+        }
+    }
+
+    #[test]
+    fn pages_add_up() {
+        let mut listing = Listing::default();
+        assert_eq!(listing.request(), Request::List { after: None });
+        assert_eq!(listing.take(&page(&[(1, 3), (2, 3), (2, 5)], Some(5), &[])), Ok(true));
+        assert_eq!(listing.request(), Request::List { after: Some(RequestId(5)) });
+        assert_eq!(listing.take(&page(&[(1, 6)], None, &[3])), Ok(false));
+        assert_eq!(listing.uploads, 3);
+        assert_eq!(listing.doubled, [RequestId(3)].into());
+        assert_eq!(listing.missing, [NodeId(3)].into());
+        let two = Held { uploads: 2, bytes: 20 };
+        assert_eq!(listing.nodes, [(NodeId(1), two), (NodeId(2), two)].into());
+    }
+
+    /// Whatever a node says, a listing gets on or stops.
+    #[test]
+    fn what_does_not_lead_on_is_refused() {
+        let mut listing = Listing::default();
+        assert_eq!(listing.take(&page(&[(1, 5)], Some(5), &[])), Ok(true));
+        let before = listing.clone();
+        for other in [
+            page(&[(1, 5)], None, &[]),
+            page(&[(1, 8), (1, 7)], None, &[]),
+            page(&[(1, 8)], Some(7), &[]),
+            page(&[], Some(5), &[]),
+            Reply::NotFound,
+        ] {
+            assert_eq!(listing.take(&other), Err(NotNext), "{other:?}");
+        }
+        assert_eq!(listing, before);
+    }
+}

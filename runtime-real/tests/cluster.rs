@@ -1,0 +1,543 @@
+//! Nodes of a cluster over real sockets, against whoever is at the other end. Their disks are in memory.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Cursor},
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use omb_core::{
+    client::{GaveUp, Patience},
+    config::cluster::{ClusterConfig, Peers, Tls, parse_peers},
+    handshake::{Greeting, Key, Nonce, Opening},
+    node::{
+        Node, Output,
+        message::{Put, Reply, Request, VERSION},
+    },
+    peer::{Digest, Leadership, NodeId, RequestId, User},
+    seed::Seed,
+    store::{File, Kind, Name, Stored},
+};
+use omb_runtime_real::{
+    clock::Clock,
+    cluster::{
+        self, Disk, Limits, Nodes, Observer, Secret, address,
+        asking::{Cargo, ask},
+        disk::Listed,
+        node::Identity,
+        wire,
+    },
+    fleet::{self, Address},
+    key, net,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+
+/// A folder that forgets.
+#[derive(Clone, Default)]
+struct Memory(Arc<Mutex<BTreeMap<String, Arc<Vec<u8>>>>>);
+
+impl Memory {
+    fn files(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Vec<u8>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Writing(Memory, String, Vec<u8>);
+
+impl AsyncWrite for Writing {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.2.extend(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (name, bytes) = (self.1.clone(), std::mem::take(&mut self.2));
+        self.0.files().insert(name, Arc::new(bytes));
+        Poll::Ready(Ok(()))
+    }
+}
+
+struct Reading(Cursor<Arc<Vec<u8>>>);
+
+impl tokio::io::AsyncRead for Reading {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        into: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let at = usize::try_from(self.0.position()).expect("it fits into memory");
+        let rest = &self.0.get_ref()[at..];
+        let count = rest.len().min(into.remaining());
+        into.put_slice(&rest[..count]);
+        self.0.set_position((at + count) as u64);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Disk for Memory {
+    type Writing = Writing;
+    type Reading = Reading;
+
+    async fn restore(&self) -> io::Result<Leadership> {
+        Ok(Leadership::default())
+    }
+    async fn persist(&self, _: Leadership) -> io::Result<()> {
+        Ok(())
+    }
+    async fn list(&self) -> io::Result<Listed> {
+        Ok(Listed::default())
+    }
+    async fn create(&self, id: RequestId) -> io::Result<Writing> {
+        Ok(Writing(self.clone(), id.to_string(), Vec::new()))
+    }
+    async fn sync(&self, _: RequestId) -> io::Result<()> {
+        Ok(())
+    }
+    async fn rename(&self, name: Name) -> io::Result<()> {
+        let bytes = self.files().remove(&name.id.to_string()).expect("it was written");
+        self.files().insert(name.to_string(), bytes);
+        Ok(())
+    }
+    async fn sync_folder(&self) -> io::Result<()> {
+        Ok(())
+    }
+    async fn remove(&self, _: File) -> io::Result<()> {
+        Ok(())
+    }
+    async fn open(&self, name: Name) -> io::Result<Reading> {
+        self.files()
+            .get(&name.to_string())
+            .map(|bytes| Reading(Cursor::new(bytes.clone())))
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+/// What a node has said, and who leads as it sees it.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<(Vec<String>, Option<Leadership>)>>);
+
+impl Log {
+    fn lock(&self) -> MutexGuard<'_, (Vec<String>, Option<Leadership>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn lines(&self) -> Vec<String> {
+        self.lock().0.clone()
+    }
+    fn leader(&self) -> Option<Leadership> {
+        self.lock().1
+    }
+}
+
+impl Observer for Log {
+    fn wants(&mut self, output: &Output) {
+        match output {
+            Output::Told(line) => self.lock().0.push(line.clone()),
+            Output::LeaderChanged(leader) => self.lock().1 = *leader,
+            _ => {}
+        }
+    }
+    fn look(&mut self, _: &Node, _: omb_core::time::Instant) {}
+}
+
+/// Counts connections.
+#[derive(Clone)]
+struct Counting(net::Transport, Arc<AtomicUsize>);
+
+impl fleet::Transport for Counting {
+    type Stream = net::Stream;
+    async fn connect(&self, to: &Address) -> io::Result<net::Stream> {
+        self.1.fetch_add(1, Relaxed);
+        self.0.connect(to).await
+    }
+}
+
+/// What is uploaded, and what was fetched.
+#[derive(Clone, Default)]
+struct Bytes(Arc<Vec<u8>>);
+
+impl Cargo for Bytes {
+    type Source = Reading;
+    type Sink = Cursor<Vec<u8>>;
+    async fn source(&self) -> io::Result<Reading> {
+        Ok(Reading(Cursor::new(self.0.clone())))
+    }
+    async fn sink(&self, _: &Stored) -> io::Result<Self::Sink> {
+        Ok(Cursor::default())
+    }
+}
+
+fn secret(bytes: &[u8]) -> Secret {
+    let next = AtomicU64::new(0);
+    let nonces = move || {
+        let mut nonce = [0; 32];
+        nonce[..8].copy_from_slice(&next.fetch_add(1, Relaxed).to_le_bytes());
+        Nonce(nonce)
+    };
+    Secret { key: Key::new(bytes).expect("long enough"), nonces: Arc::new(nonces) }
+}
+
+const OURS: &[u8] = b"the key of this cluster";
+
+struct Cluster {
+    config: ClusterConfig,
+    logs: Vec<Log>,
+    connections: Arc<AtomicUsize>,
+    tasks: Vec<tokio::task::JoinHandle<io::Result<()>>>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+fn free_ports(count: usize) -> Vec<u16> {
+    let listeners: Vec<_> =
+        (0..count).map(|_| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port")).collect();
+    listeners.iter().map(|listener| listener.local_addr().expect("it is bound").port()).collect()
+}
+
+fn peers(ports: &[u16]) -> Peers {
+    let list: Vec<String> = ports.iter().zip(1..).map(|(port, id)| format!("{id}=127.0.0.1:{port}")).collect();
+    parse_peers(&list.join(",")).expect("sound")
+}
+
+/// Starts nodes 1, 2, .., each with its key, and waits until those that have the first one's agree.
+async fn cluster(keys: &[Option<&[u8]>], limits: Limits, tls: Option<Tls>) -> Cluster {
+    let config = ClusterConfig { tls, ..ClusterConfig::new(peers(&free_ports(keys.len()))) };
+    let mut cluster =
+        Cluster { config: config.clone(), logs: Vec::new(), connections: Arc::default(), tasks: Vec::new() };
+    for (me, own) in config.peers.ids().zip(keys) {
+        let (log, config, secret) = (Log::default(), config.clone(), own.map(secret));
+        cluster.logs.push(log.clone());
+        let at: SocketAddr = config.peers.address(me).expect("a peer").parse().expect("an address");
+        let tls = config.tls.as_ref();
+        let listener = net::Listener::bind(at, tls.map(|tls| (tls.cert.as_path(), tls.key.as_path()))).await;
+        let listener = listener.unwrap_or_else(|error| panic!("{error:?}"));
+        let transport = net::Transport::new(tls.map(|tls| tls.ca.as_path())).expect("a certificate");
+        let transport = Counting(transport, cluster.connections.clone());
+        cluster.tasks.push(tokio::spawn(async move {
+            let mut log = log;
+            let identity = Identity { me, config, limits, seed: Seed(me.0.into()), secret };
+            cluster::serve(listener, transport, Memory::default(), identity, &mut log, &Clock).await
+        }));
+    }
+    let alike: Vec<usize> = (0..keys.len()).filter(|nth| keys[*nth] == keys[0]).collect();
+    let highest = u32::try_from(alike.last().expect("the first one") + 1).expect("few");
+    let agreed = async {
+        let leads = |nth: &usize| cluster.logs[*nth].leader().and_then(|it| it.leader) == Some(NodeId(highest));
+        while !alike.iter().all(leads) {
+            sleep(Duration::from_millis(20)).await;
+        }
+        // And has counted its books.
+        sleep(Duration::from_millis(500)).await;
+    };
+    timeout(Duration::from_secs(10), agreed).await.expect("they agree");
+    cluster
+}
+
+impl Cluster {
+    fn nodes(&self, secret: Option<Secret>, limits: Limits, only: &[u32]) -> (Nodes<Counting>, Arc<AtomicUsize>) {
+        let ca = self.config.tls.as_ref().map(|tls| tls.ca.as_path());
+        let transport = Counting(net::Transport::new(ca).expect("a certificate"), Arc::default());
+        let connections = transport.1.clone();
+        let of = |(id, text): (NodeId, &str)| (id, address(text, self.config.tls.is_some()).expect("sound"));
+        let addresses = self.config.peers.iter().map(of).filter(|(id, _)| only.contains(&id.0)).collect();
+        (Nodes::new(transport, addresses, limits, secret), connections)
+    }
+
+    fn socket(&self, id: u32) -> SocketAddr {
+        self.config.peers.address(NodeId(id)).expect("a peer").parse().expect("an address")
+    }
+}
+
+fn put(id: u128, bytes: u64) -> Request {
+    let user = User::try_from("ann".to_owned()).expect("a name");
+    Request::Put(Put { id: RequestId(id), user, bytes, again: false, excluded: [].into() })
+}
+
+async fn asked(nodes: &Nodes<Counting>, request: Request, body: Vec<u8>) -> Result<Reply, GaveUp> {
+    let patience = Patience { deadline: Duration::from_secs(8), ..Patience::default() };
+    ask(nodes, request, Bytes(Arc::new(body)), (patience, Seed(7)), |_| {}, &Clock).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uploads_of_all_sizes_go_everywhere_over_few_connections() {
+    let cluster = cluster(&[Some(OURS); 3], Limits::default(), None).await;
+    let (nodes, connections) = cluster.nodes(Some(secret(OURS)), Limits::default(), &[1]);
+    let before = cluster.connections.load(Relaxed);
+    nodes.reach(NodeId(1)).await.expect("it is there");
+    let mut holders = std::collections::BTreeSet::new();
+    // Twice each of: small, the largest that goes unasked, the smallest that does not, large.
+    for (id, bytes) in
+        (0_u128..).zip([1, 1, 1, 65_536, 65_536, 65_536, 65_537, 65_537, 65_537, 3 << 20, 3 << 20, 3 << 20])
+    {
+        let body: Vec<u8> = (0..bytes).map(|nth| u8::try_from((nth * 7 + id as usize) % 251).expect("small")).collect();
+        let reply = asked(&nodes, put(id, bytes as u64), body.clone()).await.expect("it is stored");
+        let Reply::Stored { node, stored } = reply else { panic!("{reply:?}") };
+        holders.insert(node.0);
+        assert_eq!((stored.name.digest, stored.bytes), (Digest::of(&body), bytes as u64));
+        let reply =
+            asked(&nodes, Request::Get { name: stored.name, here: false }, Vec::new()).await.expect("it is there");
+        assert_eq!(reply, Reply::Body(stored));
+    }
+    assert_eq!(holders.len(), 3, "{holders:?}");
+    assert_eq!(connections.load(Relaxed), 1, "24 requests over one connection");
+    assert!(cluster.connections.load(Relaxed) - before <= 2, "and one from the entry to each of the others");
+    let name = Name { id: RequestId(99), digest: Digest::of(b""), kind: Kind::Bin };
+    assert_eq!(asked(&nodes, Request::Get { name, here: false }, Vec::new()).await, Ok(Reply::NotFound));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_lacks_the_key_gets_nothing_and_is_told_why() {
+    let cluster =
+        cluster(&[Some(OURS), Some(OURS), Some(b"another key altogether"), None], Limits::default(), None).await;
+    let told = async |secret: Option<Secret>, only: &[u32]| {
+        let (nodes, _) = cluster.nodes(secret, Limits::default(), only);
+        asked(&nodes, Request::List, Vec::new()).await.expect_err("nothing").to_string()
+    };
+    assert_eq!(told(None, &[1]).await, "node 1: it asks for a shared key: give key_file in config.json");
+    assert!(told(Some(secret(&[5; 16])), &[1]).await.starts_with("node 1: it does not know the shared key"));
+    assert!(told(Some(secret(OURS)), &[4]).await.starts_with("node 4: it has no shared key, this side has one"));
+    let (nodes, _) = cluster.nodes(Some(secret(OURS)), Limits::default(), &[1, 2, 3, 4]);
+    assert!(
+        matches!(asked(&nodes, put(1, 3), b"abc".to_vec()).await, Ok(Reply::Stored { .. })),
+        "who has it is served"
+    );
+    let said = |nth: usize, what: &str| cluster.logs[nth].lines().iter().filter(|line| line.contains(what)).count();
+    assert_eq!(said(0, "refuses node 3: it does not know the shared key"), 1, "{:?}", cluster.logs[0].lines());
+    assert_eq!(said(0, "refuses node 4: it has no shared key"), 1);
+    assert_eq!(said(3, "refuses node 1: it asks for a shared key"), 1);
+    // All of them come from 127.0.0.1: one line for all.
+    assert_eq!(said(0, "refuses 127.0.0.1"), 1, "{:?}", cluster.logs[0].lines());
+    assert_eq!(cluster.logs[0].leader(), cluster.logs[1].leader());
+}
+
+/// A connection that was used before and was closed meanwhile is replaced, and nobody notices.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stale_connection_is_replaced() {
+    let limits = Limits { idle: Duration::from_millis(300), ..Limits::default() };
+    let cluster = cluster(&[None], limits, None).await;
+    let (nodes, connections) = cluster.nodes(None, Limits::default(), &[1]);
+    for round in 1..=3 {
+        let patience = Patience::default();
+        let told = |line: String| panic!("{line}");
+        let reply = ask(&nodes, Request::Discover, Bytes::default(), (patience, Seed(1)), told, &Clock).await;
+        assert!(matches!(reply, Ok(Reply::Discovered { .. })), "{reply:?}");
+        assert_eq!(connections.load(Relaxed), round);
+        sleep(Duration::from_millis(600)).await;
+    }
+}
+
+/// Random bytes, silence, and words that break off: closed within the bound, and the cluster goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn noise_is_closed_upon() {
+    let limits = Limits { connect: Duration::from_millis(700), ..Limits::default() };
+    let cluster = cluster(&[Some(OURS); 2], limits, None).await;
+    let leader = cluster.logs[0].leader();
+    let opening =
+        Opening { greeting: Greeting { version: VERSION, node: Some(NodeId(2)) }, nonce: Some(Nonce([3; 32])) };
+    let other = Opening { greeting: Greeting { version: 9, node: Some(NodeId(2)) }, nonce: None };
+    let mut noise = vec![0; 100_000];
+    (0_usize..).zip(&mut noise).for_each(|(nth, byte)| *byte = u8::try_from(nth * nth % 251).expect("small"));
+    let words = [
+        Vec::new(),
+        noise,
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        opening.encode(),
+        opening.encode()[..20].to_vec(),
+        [opening.encode(), vec![1; 33], vec![255; 64]].concat(),
+        other.encode(),
+    ];
+    for words in words {
+        let began = Instant::now();
+        let mut stream = TcpStream::connect(cluster.socket(1)).await.expect("somebody listens");
+        let _ = stream.write_all(&words).await;
+        let mut said = Vec::new();
+        let closed = timeout(Duration::from_secs(3), stream.read_to_end(&mut said)).await;
+        assert!(closed.is_ok(), "{} bytes are listened to for {:?}", words.len(), began.elapsed());
+        assert!(said.len() <= 43 + 32, "it says {} bytes to who has proven nothing", said.len());
+    }
+    assert_eq!(cluster.logs[0].leader(), leader);
+    let (nodes, _) = cluster.nodes(Some(secret(OURS)), Limits::default(), &[1]);
+    assert!(matches!(asked(&nodes, put(1, 3), b"abc".to_vec()).await, Ok(Reply::Stored { .. })));
+}
+
+/// One host that takes all connections it can get, and says nothing, keeps neither peers nor other clients out for long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_connections_does_not_end_a_leadership() {
+    let limits = Limits {
+        connect: Duration::from_millis(500),
+        strangers: 16,
+        connections: 8,
+        connections_per_source: 4,
+        connections_reserve: 2,
+        ..Limits::default()
+    };
+    let cluster = cluster(&[Some(OURS); 3], limits, None).await;
+    let leader = cluster.logs[0].leader();
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(TcpStream::connect(cluster.socket(3)).await.expect("somebody listens"));
+    }
+    let clients: Vec<_> = (0..8).map(|_| cluster.nodes(Some(secret(OURS)), limits, &[3]).0).collect();
+    sleep(Duration::from_millis(1_500)).await;
+    let mut served = 0;
+    for nodes in &clients {
+        let patience = Patience { deadline: Duration::from_millis(400), ..Patience::default() };
+        match ask(nodes, Request::Discover, Bytes::default(), (patience, Seed(7)), |_| {}, &Clock).await {
+            Ok(_) => served += 1,
+            Err(gave_up) => assert!(gave_up.last.contains("node 3 is busy"), "{gave_up}"),
+        }
+    }
+    assert_eq!(served, 4, "as many as one source may have");
+    assert_eq!(cluster.logs.iter().map(Log::leader).collect::<Vec<_>>(), [leader; 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_beyond_the_cap_and_bodies_that_trickle_are_cut_off() {
+    let limits = Limits { requests: 1, idle: Duration::from_millis(400), pace_min: 1_000_000, ..Limits::default() };
+    let cluster = cluster(&[None], limits, None).await;
+    let greeting = Opening { greeting: Greeting { version: VERSION, node: None }, nonce: None };
+    let connect = async || {
+        let mut line = wire::line(TcpStream::connect(cluster.socket(1)).await.expect("somebody listens"));
+        line.write_all(&greeting.encode()).await.expect("it listens");
+        line.flush().await.expect("it listens");
+        line.read_exact(&mut [0; 43]).await.expect("it greets");
+        line
+    };
+    let mut trickling = connect().await;
+    wire::write_frame(&mut trickling, &put(1, 60_000)).await.expect("it listens");
+    let began = Instant::now();
+    let mut other = connect().await;
+    wire::write_frame(&mut other, &Request::Discover).await.expect("it listens");
+    let word = wire::read_frame::<wire::Word>(&mut other).await.expect("it answers");
+    let Some(wire::Word::Reply(Reply::Retry { reason, .. })) = word else { panic!("{word:?}") };
+    assert_eq!(reason, "node 1 is busy");
+    // A byte now and then, each in time.
+    let mut cut_off = false;
+    while began.elapsed() < Duration::from_secs(3) && !cut_off {
+        cut_off = trickling.write_all(&[1]).await.is_err() || trickling.flush().await.is_err();
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(cut_off && began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    wire::write_frame(&mut connect().await, &Request::Discover).await.expect("there is room again");
+}
+
+/// Many who ask for much at once delay no ballot: nobody takes the leader for dead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_requests_does_not_end_a_leadership() {
+    let cluster = cluster(&[None; 3], Limits::default(), None).await;
+    let leader = cluster.logs[0].leader();
+    let until = Instant::now() + Duration::from_secs(3);
+    let flooding: Vec<_> = (0..100)
+        .map(|_| {
+            let (nodes, _) = cluster.nodes(None, Limits::default(), &[3]);
+            tokio::spawn(async move {
+                let mut asked_for = 0_u64;
+                while Instant::now() < until {
+                    asked_for += u64::from(asked(&nodes, Request::Status, Vec::new()).await.is_ok());
+                }
+                asked_for
+            })
+        })
+        .collect();
+    let mut answered = 0;
+    for flood in flooding {
+        answered += flood.await.expect("it ends");
+    }
+    assert!(answered > 1_000, "{answered} answers");
+    assert_eq!(cluster.logs.iter().map(Log::leader).collect::<Vec<_>>(), [leader; 3]);
+}
+
+fn certificate(folder: &Path) -> Tls {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate can be made");
+    let write = |name: &str, text: String| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).expect("it can be written");
+        path
+    };
+    let cert = write("node.pem", made.cert.pem());
+    Tls { key: write("node.key", made.key_pair.serialize_pem()), ca: cert.clone(), cert }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_where_it_is_and_where_it_is_not() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let tls = certificate(folder.path());
+    let mut secure = cluster(&[Some(OURS); 2], Limits::default(), Some(tls.clone())).await;
+    let (nodes, _) = secure.nodes(Some(secret(OURS)), Limits::default(), &[1]);
+    for id in 0..4 {
+        assert!(matches!(asked(&nodes, put(id, 70_000), vec![1; 70_000]).await, Ok(Reply::Stored { .. })));
+    }
+    let mut plain = cluster(&[None; 2], Limits::default(), None).await;
+    // Each asked by who expects the other.
+    (secure.config.tls, plain.config.tls) = (None, Some(tls));
+    let told = async |cluster: &Cluster| {
+        let (nodes, _) = cluster.nodes(None, Limits::default(), &[1]);
+        let patience = Patience { deadline: Duration::from_millis(600), ..Patience::default() };
+        let outcome = ask(&nodes, Request::List, Bytes::default(), (patience, Seed(7)), |_| {}, &Clock).await;
+        outcome.expect_err("nothing").last
+    };
+    let told_plain = told(&secure).await;
+    assert!(told_plain.contains("tls in config.json must be the same everywhere"), "{told_plain}");
+    let told_secure = told(&plain).await;
+    assert!(told_secure.contains("without TLS?"), "{told_secure}");
+    for (cluster, said) in [(&plain, "one side speaks TLS"), (&secure, "it speaks without TLS where TLS is wanted")] {
+        let (lines, said) = (cluster.logs[0].lines(), format!("refuses 127.0.0.1: {said}"));
+        assert!(lines.iter().any(|line| line.contains(&said)), "{lines:?}");
+    }
+}
+
+#[test]
+fn a_key_s_file_is_read() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("cluster.key");
+    std::fs::write(&path, OURS).expect("it can be written");
+    let secret = key::secret(&path).expect("a key");
+    assert_ne!((secret.nonces)(), (secret.nonces)());
+}
+
+/// How many small uploads a second: `cargo test --release -p omb-runtime-real --test cluster -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures"]
+async fn rate_of_small_uploads() {
+    for count in [1, 3] {
+        let cluster = cluster(&vec![Some(OURS); count], Limits::default(), None).await;
+        let (clients, each) = (10_u128, 2_000_u128);
+        let began = Instant::now();
+        let all: Vec<_> = (0..clients)
+            .map(|client| {
+                let (nodes, _) = cluster.nodes(Some(secret(OURS)), Limits::default(), &[1]);
+                tokio::spawn(async move {
+                    for number in 0..each {
+                        let id = client << 64 | number;
+                        assert!(matches!(
+                            asked(&nodes, put(id, 1_000), vec![1; 1_000]).await,
+                            Ok(Reply::Stored { .. })
+                        ));
+                    }
+                })
+            })
+            .collect();
+        for client in all {
+            client.await.expect("all are stored");
+        }
+        let rate = (clients * each) as f64 / began.elapsed().as_secs_f64();
+        println!("{count} nodes, {clients} clients: {rate:.0} uploads/s");
+    }
+}
