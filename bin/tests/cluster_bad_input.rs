@@ -62,7 +62,7 @@ fn a_cluster_file_that_is_none() {
     let files = [
         ("hello", "found `hello`; allowed: {\"peers\""),
         ("", "the file is empty"),
-        ("{\"peers\": [", "broken.json:1:12: not valid JSON"),
+        ("{\"peers\": [", "broken.json:2:1: not valid YAML"),
         ("{\"peers\": []}", "a list of 1 to 1000 peers"),
         ("{\"shared_dir\": \"a\"}", "give every node of the cluster"),
         (&two(&first, &peer("1", "127.0.0.1:7002")), "broken.json:1:57: peers.id: found 1; allowed: a whole number"),
@@ -234,7 +234,7 @@ fn a_file_that_does_not_stay() {
     // Nobody is there yet, so both wait, with the length they have seen.
     let mut clients = [put("gone"), put("shorter")];
     for (client, _) in &mut clients {
-        client.wait_for("Connection refused");
+        client.wait_for("connection refused");
     }
     fs::remove_file(place.path("gone")).expect("it was written");
     place.write("shorter", [7; 70_000]);

@@ -106,7 +106,8 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Re
     tracing::info!("[Node {id}] stores uploads in {}", folders.shared().display());
     let seed = random_seed().map_err(unavailable)?;
     let shared_dir = config.shared_dir.clone();
-    let identity = Identity { me, config, limits: limits(), seed, secret };
+    let limits = limits(config.peers.ids().len());
+    let identity = Identity { me, config, limits, seed, secret };
     let mut log = Log(shared_dir);
     let served = tokio::select! {
         served = cluster::serve(listener, transport, folders, identity, &mut log, &Clock) => served,
@@ -132,16 +133,29 @@ fn listen_at(bind: Option<&str>, own: &str) -> Result<SocketAddr, String> {
     found.next().ok_or_else(|| format!("{from}: `{text}` stands for no address"))
 }
 
-/// As many connections as there are file descriptors for. A flood of them must not keep a node from its peers, or from
-/// its disk.
-fn limits() -> Limits {
-    /// Links to peers, folders, the runtime's own.
+/// Limits that leave file descriptors for peers and the disk, whoever else connects: where this process may have fewer than
+/// the defaults want, each gets its part of what there is.
+fn limits(peers: usize) -> Limits {
+    /// Folders, the runtime's own, and two links to each peer beside them.
     const OTHERS: usize = 64;
-    /// A connection's own, one to another node or a file, and one for a sync.
-    const EACH: usize = 3;
-    let limits = Limits::default();
-    let connections = open_files().map_or(limits.connections, |files| files.saturating_sub(OTHERS) / EACH);
-    Limits { connections: connections.clamp(1, limits.connections), ..limits }
+    let all = Limits::default();
+    // A request has a file or a connection to another node, and at its end a folder.
+    let wanted = all.strangers + all.connections + all.requests * 2 + all.kept * peers;
+    let room = open_files().map_or(wanted, |files| files.saturating_sub(OTHERS + peers * 2));
+    if room >= wanted {
+        return all;
+    }
+    let part = |count: usize| (count * room / wanted).max(1);
+    Limits {
+        // Of which an eighth is kept for peers.
+        strangers: part(all.strangers).max(8),
+        connections: part(all.connections),
+        connections_per_source: part(all.connections_per_source),
+        connections_reserve: part(all.connections_reserve),
+        requests: part(all.requests),
+        kept: part(all.kept),
+        ..all
+    }
 }
 
 /// How many files this process may open, after asking for as many as it can have. `None` if the system does not tell.

@@ -104,8 +104,8 @@ impl Cluster {
     pub fn leader_of(&self, node: u32) -> Option<(u32, u64)> {
         let ended = self.client_of(node, &["discover"]);
         let line = ended.stdout.lines().find_map(|line| line.strip_prefix("Leader: node "))?;
-        let (leader, term) = line.split_once(" in term ")?;
-        Some((leader.parse().ok()?, term.parse().ok()?))
+        let (leader, rest) = line.split_once(" in term ")?;
+        Some((leader.parse().ok()?, rest.split_once(',')?.0.parse().ok()?))
     }
 
     /// Waits until every running node obeys this one, all in one term, and returns it.
@@ -232,7 +232,7 @@ impl Cluster {
         assert!(strange.is_empty(), "stored and never acknowledged: {strange:?}");
         let copies = holders.values().filter(|nodes| nodes.len() > 1).count();
         let listed = self.client(&["list"]).with(0).stdout;
-        let last = format!("{files} uploads, {copies} of them on more than one node\n");
+        let last = format!("{files} uploads in all, {copies} of them on more than one node\n");
         assert!(listed.ends_with(&last), "{last}is not the end of\n{listed}");
         copies
     }
