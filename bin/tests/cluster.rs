@@ -255,7 +255,7 @@ fn what_a_client_can_do() {
         let stored = cluster.stored_by(node);
         let (id, address, count) =
             (node.to_string(), format!("127.0.0.1:{}", cluster.ports[&node]), stored.len().to_string());
-        let row = [&id, &address, if node == 3 { "leads" } else { "up" }, &count, &count];
+        let row = [id.as_str(), &address, if node == 3 { "leads" } else { "up" }, &count, &count];
         let rows = status.lines().map(|line| line.split_whitespace().take(5).collect::<Vec<_>>());
         assert_eq!(rows.filter(|found| *found == row).count(), 1, "{row:?} is to be a row of\n{status}");
     }
