@@ -66,16 +66,6 @@ impl<T: Transport> Nodes<T> {
         &self.0.limits
     }
 
-    /// Connects to a node and greets it, to see whether it speaks with this client.
-    ///
-    /// # Errors
-    /// Why not, in words for people.
-    pub async fn reach(&self, node: NodeId) -> Result<(), Failure> {
-        let line = self.connect(node).await?;
-        self.keep(node, line);
-        Ok(())
-    }
-
     /// Sends a request, and its body if that is small, over an idle connection or a fresh one.
     pub(super) async fn send(&self, to: NodeId, request: &Request, body: &[u8]) -> Result<Line<T::Stream>, Failure> {
         let limits = &self.0.limits;
