@@ -308,7 +308,7 @@ async fn who_lacks_the_key_gets_nothing_and_is_told_why() {
         cluster(&[Some(OURS), Some(OURS), Some(b"another key altogether"), None], Limits::default(), None).await;
     let told = async |secret: Option<Secret>, only: &[u32]| {
         let (nodes, _) = cluster.nodes(secret, Limits::default(), only);
-        asked(&nodes, Request::List, Vec::new()).await.expect_err("nothing").to_string()
+        asked(&nodes, Request::List { after: None }, Vec::new()).await.expect_err("nothing").to_string()
     };
     assert_eq!(told(None, &[1]).await, "node 1: it asks for a shared key: give key_file in config.json");
     assert!(told(Some(secret(&[5; 16])), &[1]).await.starts_with("node 1: it does not know the shared key"));
@@ -490,7 +490,8 @@ async fn tls_where_it_is_and_where_it_is_not() {
     let told = async |cluster: &Cluster| {
         let (nodes, _) = cluster.nodes(None, Limits::default(), &[1]);
         let patience = Patience { deadline: Duration::from_millis(600), ..Patience::default() };
-        let outcome = ask(&nodes, Request::List, Bytes::default(), (patience, Seed(7)), |_| {}, &Clock).await;
+        let outcome =
+            ask(&nodes, Request::List { after: None }, Bytes::default(), (patience, Seed(7)), |_| {}, &Clock).await;
         outcome.expect_err("nothing").last
     };
     let told_plain = told(&secure).await;
