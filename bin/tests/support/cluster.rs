@@ -12,6 +12,7 @@ use std::{
 
 use omb_core::{
     peer::{Digest, RequestId},
+    report::quantity::{counted, grouped},
     store::Name,
 };
 
@@ -232,8 +233,14 @@ impl Cluster {
         assert!(strange.is_empty(), "stored and never acknowledged: {strange:?}");
         let copies = holders.values().filter(|nodes| nodes.len() > 1).count();
         let listed = self.client(&["list"]).with(0).stdout;
-        let last = format!("{files} uploads in all, {copies} of them on more than one node\n");
-        assert!(listed.ends_with(&last), "{last}is not the end of\n{listed}");
+        let rows = listed.lines().filter(|line| line.contains("  node ")).count();
+        assert_eq!(rows, files, "every file is listed:\n{listed}");
+        let last = format!(
+            "{} in all, {} of them on more than one node",
+            counted(holders.len() as u64, "upload"),
+            grouped(copies as u64)
+        );
+        assert_eq!(listed.lines().last(), Some(last.as_str()), "{listed}");
         copies
     }
 

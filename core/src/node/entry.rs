@@ -145,6 +145,9 @@ impl Node {
             }
             Err(failure) => {
                 let disk = matches!(failure, store::Failure::Disk(_));
+                if disk {
+                    self.tell(format!("[Node {}] cannot store {id}: {failure}", me.0));
+                }
                 let reason = format!("node {} cannot store it: {failure}", me.0);
                 let reply = Reply::Retry { reason, excluded: disk.then_some(me), leader };
                 (reply, if disk { End::Failed } else { End::Abandoned })
