@@ -32,21 +32,38 @@ pub enum Trouble {
 
 /// A trouble, when it comes and how long it stays.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Planned {
-    /// Since the run began, in true time.
+pub struct Planned<T = Trouble> {
+    /// Since the simulation began, in true time.
     pub at: Duration,
     /// How long, in true time.
     pub lasts: Duration,
     /// What.
-    pub trouble: Trouble,
+    pub trouble: T,
 }
 
-impl Planned {
+impl<T> Planned<T> {
     /// When it is over, in true time.
     #[must_use]
     pub fn until(&self) -> Duration {
         self.at + self.lasts
     }
+}
+
+/// `scenario` with less going wrong, one step in each possible direction: without one of its troubles, or after one of
+/// the changes. To find out what a failure really needs.
+pub fn simpler<S: Clone + PartialEq, T>(
+    scenario: &S,
+    troubles: impl Fn(&mut S) -> &mut Vec<Planned<T>>,
+    changes: &[&dyn Fn(&mut S)],
+) -> Vec<S> {
+    let after = |change: &dyn Fn(&mut S)| {
+        let mut less = scenario.clone();
+        change(&mut less);
+        less
+    };
+    let count = troubles(&mut scenario.clone()).len();
+    let without = (0..count).map(|nth| after(&|it| _ = troubles(it).remove(nth)));
+    without.chain(changes.iter().map(|change| after(change)).filter(|less| less != scenario)).collect()
 }
 
 impl Trouble {

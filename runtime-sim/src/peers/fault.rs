@@ -31,24 +31,8 @@ pub enum Trouble {
     DiskSlow(NodeId, Duration),
 }
 
-/// A trouble, when it comes and how long it stays, in true time.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Planned {
-    /// Since the simulation began.
-    pub at: Duration,
-    /// How long.
-    pub lasts: Duration,
-    /// What.
-    pub trouble: Trouble,
-}
-
-impl Planned {
-    /// When it is over.
-    #[must_use]
-    pub fn until(&self) -> Duration {
-        self.at + self.lasts
-    }
-}
+/// A trouble of a cluster, when it comes and how long it stays.
+pub type Planned = crate::fault::Planned<Trouble>;
 
 impl Trouble {
     /// Its name in the coverage table.

@@ -10,7 +10,7 @@ use omb_core::{
 use rand::{Rng, RngExt as _};
 
 use super::fault::{Planned, Trouble};
-use crate::clock::Skew;
+use crate::{clock::Skew, fault::simpler};
 
 /// One cluster's life.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,25 +105,11 @@ impl Scenario {
     /// The same with less going wrong, one step in each possible direction.
     #[must_use]
     pub fn simpler(&self) -> Vec<Self> {
-        let mut simpler: Vec<Self> = (0..self.troubles.len())
-            .map(|nth| {
-                let mut less = self.clone();
-                less.troubles.remove(nth);
-                less
-            })
-            .collect();
-        let mut with = |change: &dyn Fn(&mut Self)| {
-            let mut less = self.clone();
-            change(&mut less);
-            if less != *self {
-                simpler.push(less);
-            }
-        };
-        with(&|it| it.stranger = None);
-        with(&|it| it.clocks.fill(Skew::NONE));
-        with(&|it| it.clients.truncate(1));
-        with(&|it| it.clients.iter_mut().for_each(|(_, sizes)| sizes.truncate(sizes.len().div_ceil(2))));
-        simpler
+        let changes: [&dyn Fn(&mut Self); 4] =
+            [&|it| it.stranger = None, &|it| it.clocks.fill(Skew::NONE), &|it| it.clients.truncate(1), &|it| {
+                it.clients.iter_mut().for_each(|(_, sizes)| sizes.truncate(sizes.len().div_ceil(2)))
+            }];
+        simpler(self, |it| &mut it.troubles, &changes)
     }
 }
 
