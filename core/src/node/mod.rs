@@ -663,10 +663,15 @@ impl Node {
         })
     }
 
-    /// Asks all nodes that can be reached.
+    /// Asks all nodes that can be reached; where the answer decides about a copy, all that perhaps can.
     fn gather(&mut self, now: Instant, question: Question, purpose: Purpose) {
         let ticket = self.ticket();
-        let others: BTreeSet<NodeId> = self.election.alive(now).into_iter().filter(|node| *node != self.me).collect();
+        let asked: BTreeSet<NodeId> = match purpose {
+            // A leader that is new has not heard of all that it can reach, and a holder that it does not ask makes a copy.
+            Purpose::Place { .. } => self.config.peers.ids().collect(),
+            _ => self.election.alive(now),
+        };
+        let others: BTreeSet<NodeId> = asked.into_iter().filter(|node| *node != self.me).collect();
         for node in &others {
             self.send(*node, Message::Ask { ticket, question: question.clone() });
         }

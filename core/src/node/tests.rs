@@ -473,6 +473,37 @@ fn an_upload_on_its_way_is_no_clear_no() {
     assert!(entry.entered.is_empty(), "whoever is not answered is not waited for");
 }
 
+/// Found by the cluster's simulation, seed 182: a leader that had just taken office asked only whom it had heard by then,
+/// and placed an upload anew that a node held which was still storing the new term.
+#[test]
+fn a_new_leader_asks_whom_it_has_not_heard_yet() {
+    let ready = |node: &mut Node| {
+        let listed = store::Input::Listed { temporary: Vec::new(), shared: Vec::new() };
+        node.handle_input(Instant::ZERO, Input::Disk(listed));
+        while node.poll_output().is_some() {}
+    };
+    let mut node = Node::new(Instant::ZERO, NodeId(3), config(3), Leadership::default(), Seed(1));
+    ready(&mut node);
+    // Nobody speaks to it, so it leads.
+    let mut now = Instant::ZERO;
+    for tick in 1..=5 {
+        now = Instant::ZERO + ms(100 * tick);
+        node.handle_timeout(now);
+    }
+    let leadership = Leadership { term: Term(2), leader: Some(NodeId(3)) };
+    node.handle_input(now, Input::Persisted(leadership));
+    assert_eq!(node.election().leader(), Some(leadership));
+    while node.poll_output().is_some() {}
+    node.handle_input(now, Input::Request { client: ClientId(1), request: Request::Put(put(9, true)) });
+    let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
+    let asks = |output: &Output| match output {
+        Output::Send { to, envelope } => matches!(envelope.message, Message::Ask { .. }).then_some(*to),
+        _ => None,
+    };
+    assert_eq!(outputs.iter().filter_map(asks).collect::<Vec<_>>(), [NodeId(1), NodeId(2)], "{outputs:?}");
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Store { .. })), "{outputs:?}");
+}
+
 #[test]
 fn frames_are_checked_before_they_are_read() {
     use message::FrameError;
