@@ -14,6 +14,8 @@ use std::{
 };
 
 use madsim::{runtime::Handle, task::NodeId, time};
+use rand::RngExt as _;
+use rand_chacha::ChaCha8Rng;
 
 use crate::witness::Witness;
 
@@ -109,6 +111,28 @@ pub struct Now {
     pub exchanges: Vec<exchange::Now>,
     /// Links that are cut, from whom to whom, and by how many troubles.
     pub cut: BTreeMap<(NodeId, NodeId), u32>,
+    /// Of connections that are made now, or were.
+    pub resets: Resets,
+}
+
+/// Connections that break half-way.
+#[derive(Clone, Debug, Default)]
+pub struct Resets {
+    /// Of what is written or read at the end that connected, the share that breaks the connection instead.
+    pub share: f64,
+    /// Whose chance that is; `None` where nothing breaks.
+    pub rng: Option<ChaCha8Rng>,
+    /// How often it came to that.
+    pub count: u64,
+}
+
+impl Resets {
+    /// Whether the next one breaks.
+    pub fn strikes(&mut self) -> bool {
+        let strikes = self.share > 0.0 && self.rng.as_mut().is_some_and(|rng| rng.random_bool(self.share));
+        self.count += u64::from(strikes);
+        strikes
+    }
 }
 
 impl Now {

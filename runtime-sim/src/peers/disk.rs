@@ -53,6 +53,8 @@ struct Platter {
     losses: u64,
     /// Operations that failed.
     failed: u64,
+    /// Removals among them.
+    unremoved: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,6 +98,7 @@ impl SimDisk {
             durable: BTreeMap::new(),
             losses: 0,
             failed: 0,
+            unremoved: 0,
         })))
     }
 
@@ -124,6 +127,12 @@ impl SimDisk {
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.platter().failed
+    }
+
+    /// How many files could not be removed.
+    #[must_use]
+    pub fn unremoved(&self) -> u64 {
+        self.platter().unremoved
     }
 
     /// All uploads in the shared folder.
@@ -290,8 +299,10 @@ impl Disk for SimDisk {
     }
 
     async fn remove(&self, file: File) -> io::Result<()> {
-        self.turn().await?;
+        let outcome = self.turn().await;
         let name = file.to_string();
+        self.platter().unremoved += u64::from(outcome.is_err());
+        outcome?;
         self.platter().remove(&match file {
             File::Temporary(_) => Place::Temporary(name),
             File::Shared(_) => Place::Shared(name),

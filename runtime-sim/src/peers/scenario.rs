@@ -9,7 +9,7 @@ use omb_core::{
 };
 use rand::{Rng, RngExt as _};
 
-use super::fault::{Planned, Trouble};
+use super::fault::{Mishap, Planned, Trouble, Way};
 use crate::{clock::Skew, fault::simpler};
 
 /// One cluster's life.
@@ -25,6 +25,8 @@ pub struct Scenario {
     pub clocks: Vec<Skew>,
     /// The node that was given another list of peers.
     pub stranger: Option<NodeId>,
+    /// The node that speaks another version of the protocol.
+    pub foreigner: Option<NodeId>,
     /// `quorum`.
     pub quorum: Quorum,
     /// `policy`.
@@ -33,6 +35,8 @@ pub struct Scenario {
     pub durability: Durability,
     /// Each client: when it begins, and its uploads' sizes in bytes.
     pub clients: Vec<(Duration, Vec<u64>)>,
+    /// How long clients wait for one answer.
+    pub try_max: Duration,
     /// What goes wrong.
     pub troubles: Vec<Planned>,
 }
@@ -56,10 +60,19 @@ impl Scenario {
         let step = rng.random_range(1..=3);
         let nodes: Vec<NodeId> = (0..count).map(|nth| NodeId(1 + nth * step)).collect();
         let stranger = seed.stream("stranger").random_bool(0.12).then(|| nodes[rng.random_range(0..nodes.len())]);
+        let mut foreign = seed.stream("foreigner");
+        // Two nodes of three are a majority, one is none.
+        let foreigner = foreign.random_bool(0.08) && stranger.is_none();
+        let foreigner = foreigner.then(|| nodes[foreign.random_range(0..nodes.len())]);
         let troubles = troubles(seed, &nodes);
-        let calm = troubles.is_empty() && stranger.is_none();
+        let calm = troubles.is_empty() && stranger.is_none() && foreigner.is_none();
         let spread = Duration::from_millis(rng.random_range(1..2_000));
-        let starts = nodes.iter().map(|_| rng.random_range(Duration::ZERO..spread)).collect();
+        let mut starts: Vec<Duration> = nodes.iter().map(|_| rng.random_range(Duration::ZERO..spread)).collect();
+        let mut late = seed.stream("late starts");
+        if !calm && late.random_bool(0.25) {
+            let nth = late.random_range(0..nodes.len());
+            starts[nth] += late.random_range(Duration::from_secs(2)..TROUBLED);
+        }
         let mut skews = seed.stream("clocks of the nodes");
         let skewed = skews.random_bool(0.6);
         let clocks = nodes.iter().map(|_| if skewed { skew(&mut skews) } else { Skew::NONE }).collect();
@@ -80,10 +93,13 @@ impl Scenario {
             starts,
             clocks,
             stranger,
+            foreigner,
             quorum: if rng.random_bool(0.4) { Quorum::Majority } else { Quorum::None },
             policy: if rng.random_bool(0.8) { least } else { others[rng.random_range(0..4)] },
             durability: if rng.random_bool(0.85) { Durability::Fsync } else { Durability::None },
             clients,
+            // The hasty ones come again while their upload is being stored.
+            try_max: Duration::from_millis([300, 1_000, 2_500, 7_000][seed.stream("haste").random_range(0..4)]),
             troubles,
             nodes,
         }
@@ -92,7 +108,13 @@ impl Scenario {
     /// Whether nothing goes wrong.
     #[must_use]
     pub fn is_calm(&self) -> bool {
-        self.troubles.is_empty() && self.stranger.is_none()
+        self.troubles.is_empty() && self.stranger.is_none() && self.foreigner.is_none()
+    }
+
+    /// Whether a node is first started when others have worked for some time.
+    #[must_use]
+    pub fn starts_late(&self) -> bool {
+        self.starts.iter().any(|start| *start > Duration::from_secs(2))
     }
 
     /// When the last trouble is over and the last node runs.
@@ -105,10 +127,17 @@ impl Scenario {
     /// The same with less going wrong, one step in each possible direction.
     #[must_use]
     pub fn simpler(&self) -> Vec<Self> {
-        let changes: [&dyn Fn(&mut Self); 4] =
-            [&|it| it.stranger = None, &|it| it.clocks.fill(Skew::NONE), &|it| it.clients.truncate(1), &|it| {
-                it.clients.iter_mut().for_each(|(_, sizes)| sizes.truncate(sizes.len().div_ceil(2)))
-            }];
+        let halve = |it: &mut Self| {
+            it.clients.iter_mut().for_each(|(_, sizes)| sizes.truncate(sizes.len().div_ceil(2)));
+        };
+        let changes: [&dyn Fn(&mut Self); 6] = [
+            &|it| it.stranger = None,
+            &|it| it.foreigner = None,
+            &|it| it.starts.iter_mut().for_each(|start| *start = (*start).min(Duration::from_secs(1))),
+            &|it| it.clocks.fill(Skew::NONE),
+            &|it| it.clients.truncate(1),
+            &halve,
+        ];
         simpler(self, |it| &mut it.troubles, &changes)
     }
 }
@@ -131,7 +160,9 @@ fn skew(rng: &mut impl Rng) -> Skew {
 }
 
 /// Kinds of trouble, by family, and how likely each is where its family is on.
-const FAMILIES: [(&str, &[(&str, f64)]); 4] = [
+const FAMILIES: [(&str, &[(&str, f64)]); 6] = [
+    ("clients", &[("clients cut off", 0.5), ("nodes deaf", 0.3), ("clients deaf", 0.5)]),
+    ("messages", &[("doubled", 0.5), ("late", 0.4), ("lost", 0.4), ("resets", 0.5)]),
     ("reach", &[("partition", 0.6), ("one way", 0.5), ("link", 0.4)]),
     ("network", &[("loss", 0.5), ("delay", 0.5)]),
     ("process", &[("power", 0.7), ("killed", 0.4), ("paused", 0.5), ("blackout", 0.15)]),
@@ -183,6 +214,13 @@ fn trouble(kind: &str, rng: &mut impl Rng, nodes: &[NodeId]) -> Planned {
         "one way" => Trouble::OneWay(these),
         "link" if other != node => Trouble::Link(node, other),
         "link" => Trouble::Partition(BTreeSet::from([node])),
+        "clients cut off" => Trouble::Clients(these, Way::Neither),
+        "nodes deaf" => Trouble::Clients(these, Way::ToNodes),
+        "clients deaf" => Trouble::Clients(these, Way::ToClients),
+        "doubled" => Trouble::Messages(Mishap::Doubled, share),
+        "late" => Trouble::Messages(Mishap::Late, share),
+        "lost" => Trouble::Messages(Mishap::Lost, share),
+        "resets" => Trouble::Resets(share / 8.0),
         "loss" => Trouble::Loss(share),
         "delay" => Trouble::Slow(span),
         "power" => Trouble::Crash(node, true),
@@ -219,6 +257,10 @@ impl fmt::Display for Scenario {
         if let Some(stranger) = self.stranger {
             writeln!(f, "  {stranger} was given another list of peers")?;
         }
+        if let Some(foreigner) = self.foreigner {
+            writeln!(f, "  {foreigner} speaks another version of the protocol")?;
+        }
+        writeln!(f, "  clients wait for an answer for {:.1} s", self.try_max.as_secs_f64())?;
         for planned in &self.troubles {
             writeln!(f, "  {planned}")?;
         }

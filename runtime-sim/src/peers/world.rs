@@ -20,7 +20,7 @@ use omb_core::{
     config::cluster::{ClusterConfig, Durability, parse_peers},
     node::{
         Node, Output,
-        message::{Message, Put, Reply, Request},
+        message::{Envelope, Message, Put, Reply, Request},
     },
     peer::{Digest, NodeId, RequestId, User},
     seed::Seed,
@@ -28,11 +28,13 @@ use omb_core::{
     time::Instant,
 };
 use rand::{Rng as _, RngExt as _};
+use rand_chacha::ChaCha8Rng;
+use tokio::sync::mpsc;
 
 use super::{
-    Facts, NodeFacts, Outcome, Scenario, Upload, Watcher,
+    Facts, Kin, NodeFacts, Outcome, Scenario, Upload, Watcher,
     disk::SimDisk,
-    fault::{Planned, Trouble},
+    fault::{LATE_MAX, Mishap, Planned, Trouble, Way},
 };
 use crate::{
     clock::{Clock, Skew},
@@ -65,8 +67,8 @@ fn limits() -> Limits {
     Limits { idle: Duration::from_secs(4), reply: Duration::from_secs(4), ..Limits::default() }
 }
 
-fn patience() -> Patience {
-    Patience { deadline: Duration::from_secs(25), try_max: Duration::from_secs(7), ..Patience::default() }
+fn patience(scenario: &Scenario) -> Patience {
+    Patience { deadline: Duration::from_secs(25), try_max: scenario.try_max, ..Patience::default() }
 }
 
 /// What all parts of the world hold.
@@ -75,6 +77,9 @@ struct Cast {
     time: TimeHandle,
     weather: Weather,
     nodes: Arc<Mutex<Vec<(NodeId, task::NodeId)>>>,
+    clients: Arc<Mutex<Vec<task::NodeId>>>,
+    /// What happens to messages between nodes: shares, and whose chance it is.
+    mishaps: Arc<Mutex<(BTreeMap<Mishap, f64>, ChaCha8Rng)>>,
     facts: Arc<Mutex<Facts>>,
     watcher: Arc<Mutex<dyn Watcher>>,
     witness: Witness,
@@ -98,7 +103,14 @@ impl Cast {
 
     fn transport(&self, from: task::NodeId) -> SimTransport {
         let nodes = self.nodes().into_iter().map(|(node, task)| (socket(node), task)).collect();
-        SimTransport { from, nodes, weather: self.weather.clone() }
+        SimTransport { from, nodes, weather: self.weather.clone(), foreign: false }
+    }
+
+    /// What happens to the next message between nodes.
+    fn mishap(&self) -> Option<(Mishap, Duration)> {
+        let (shares, rng) = &mut *self.mishaps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mishap = shares.iter().find(|(_, share)| rng.random_bool(**share)).map(|(mishap, _)| *mishap)?;
+        Some((mishap, rng.random_range(Duration::ZERO..LATE_MAX)))
     }
 }
 
@@ -113,6 +125,8 @@ pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness:
         time: TimeHandle::current(),
         weather: Weather::new(0),
         nodes: Arc::default(),
+        clients: Arc::default(),
+        mishaps: Arc::new(Mutex::new((BTreeMap::new(), scenario.seed.stream("mishaps")))),
         facts: Arc::new(Mutex::new(facts)),
         watcher,
         witness,
@@ -126,6 +140,16 @@ pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness:
     if scenario.stranger.is_some() {
         cast.witness.hit("cluster: a node was given another list of peers");
     }
+    if scenario.foreigner.is_some() {
+        cast.witness.hit("cluster: a node speaks another version");
+    }
+    if scenario.starts_late() {
+        cast.witness.hit("cluster: a node starts late");
+    }
+    if scenario.clocks.iter().any(|skew| *skew != Skew::NONE) {
+        cast.witness.hit("cluster: clocks are wrong and drift");
+    }
+    cast.weather.now().resets.rng = Some(scenario.seed.stream("resets"));
     for nth in 0..scenario.nodes.len() {
         let (node, moved) = (scenario.nodes[nth], cast.clone());
         let handle = Handle::current();
@@ -141,6 +165,7 @@ pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness:
             let process = client(u8::try_from(nth + 1).expect("few clients"));
             let cast = cast.clone();
             let own = process.id();
+            cast.clients.lock().unwrap_or_else(PoisonError::into_inner).push(own);
             process.spawn(async move { upload_all(nth, own, cast).await })
         })
         .collect();
@@ -166,7 +191,11 @@ fn born(scenario: &Scenario, node: NodeId) -> NodeFacts {
         paused_since: None,
         paused_until: Duration::ZERO,
         born: Duration::ZERO,
-        stranger: scenario.stranger == Some(node),
+        kin: match node {
+            _ if scenario.stranger == Some(node) => Kin::OtherList,
+            _ if scenario.foreigner == Some(node) => Kin::OtherVersion,
+            _ => Kin::Common,
+        },
     }
 }
 
@@ -192,9 +221,10 @@ async fn live(nth: usize, cast: Cast) {
     };
     cast.witness.note("node", format_args!("{} begins with {}", node.0, disk.leadership()));
     cast.watch(|watcher, facts| watcher.on_birth(node, disk.leadership(), facts));
-    let listener = SimListener::bind(socket(node)).await;
+    let foreign = scenario.foreigner == Some(node);
+    let listener = SimListener::bind(socket(node)).await.foreign(foreign);
     let process = cast.nodes().into_iter().find(|(it, _)| *it == node).map(|(_, process)| process);
-    let transport = cast.transport(process.expect("it is one of the nodes"));
+    let transport = SimTransport { foreign, ..cast.transport(process.expect("it is one of the nodes")) };
     let mut peers: Vec<String> = scenario.nodes.iter().map(|it| format!("{}={}", it.0, socket(*it))).collect();
     if scenario.stranger == Some(node) {
         peers.push(format!("{NOBODY}={}", socket(NodeId(NOBODY))));
@@ -219,6 +249,24 @@ struct Onlooker {
 }
 
 impl Observer for Onlooker {
+    fn hand_over(&mut self, link: &mpsc::Sender<Envelope>, envelope: Envelope) {
+        let late = |late: Duration, link: mpsc::Sender<Envelope>, envelope| {
+            spawn(async move {
+                sleep(late).await;
+                let _ = link.try_send(envelope);
+            });
+        };
+        match self.cast.mishap() {
+            None => _ = link.try_send(envelope),
+            Some((Mishap::Lost, _)) => {}
+            Some((Mishap::Late, by)) => late(by, link.clone(), envelope),
+            Some((Mishap::Doubled, by)) => {
+                late(by, link.clone(), envelope.clone());
+                let _ = link.try_send(envelope);
+            }
+        }
+    }
+
     fn wants(&mut self, output: &Output) {
         let (witness, me) = (&self.cast.witness, self.node.0);
         match output {
@@ -254,6 +302,13 @@ impl Observer for Onlooker {
                     Reply::Retry { reason, .. } if reason.contains("void") => "answer: retry, the order is void",
                     Reply::Retry { reason, .. } if reason.contains("majority") => "answer: retry, no majority",
                     Reply::Retry { reason, .. } if reason.contains("broke off") => "answer: retry, a relay broke off",
+                    Reply::Retry { reason, .. } if reason.contains("are missing") => "answer: retry, a body broke off",
+                    Reply::Retry { reason, .. } if reason.contains("may be storing") => {
+                        "answer: retry, somebody may hold it"
+                    }
+                    Reply::Retry { reason, .. } if reason.contains("did not say") => {
+                        "answer: retry, somebody did not say"
+                    }
                     Reply::Retry { reason, .. } if reason.contains("nobody leads") => "answer: retry, nobody leads",
                     Reply::Retry { .. } => "answer: retry",
                     Reply::Listing { .. } => "answer: listing",
@@ -284,12 +339,13 @@ impl Observer for Onlooker {
 }
 
 /// What nodes say that is worth counting.
-const TOLD: [(&str, &str); 5] = [
+const TOLD: [(&str, &str); 6] = [
+    ("of the protocol, this node", "effect: another version of the protocol noticed"),
     ("stepping down", "effect: a leader stepped down"),
     ("becoming coordinator", "effect: became coordinator"),
     ("is gone; it gets no uploads", "effect: a node left the books"),
     ("cannot be read", "effect: the folder of uploads cannot be read"),
-    ("refuses node", "effect: another list of peers noticed"),
+    ("another list of peers", "effect: another list of peers noticed"),
 ];
 
 /// Brings what is true of pairs up to date.
@@ -299,14 +355,13 @@ fn survey(facts: &mut Facts, cast: &Cast) {
     let away = |facts: &Facts, node: &NodeId| {
         facts.nodes.get(node).is_none_or(|it| it.dead_since.is_some() || it.paused_since.is_some())
     };
-    for (nth, (one, one_process)) in nodes.iter().enumerate() {
-        for (other, other_process) in &nodes[nth + 1..] {
-            let cut = cast.weather.now().are_apart(*one_process, *other_process);
-            let pair = Facts::pair(*one, *other);
-            if cut || away(facts, one) || away(facts, other) {
-                facts.apart.entry(pair).or_insert(at);
-            } else if facts.apart.remove(&pair).is_some() {
-                facts.apart_until.insert(pair, at);
+    for (from, from_process) in &nodes {
+        for (to, to_process) in nodes.iter().filter(|(to, _)| to != from) {
+            let cut = cast.weather.now().cut.contains_key(&(*from_process, *to_process));
+            if cut || away(facts, from) || away(facts, to) {
+                facts.unheard.entry((*from, *to)).or_insert(at);
+            } else if facts.unheard.remove(&(*from, *to)).is_some() {
+                facts.unheard_until.insert((*from, *to), at);
             }
         }
     }
@@ -328,10 +383,18 @@ fn turn(planned: &Planned, on: bool, cast: &Cast) {
     let ids: Vec<NodeId> = nodes.iter().map(|(node, _)| *node).collect();
     let process = |node: NodeId| nodes.iter().find(|(it, _)| *it == node).expect("it is one of the nodes").1;
     let net = NetSim::current();
+    let mut cuts: Vec<_> =
+        planned.trouble.cuts(&ids).into_iter().map(|(from, to)| (process(from), process(to))).collect();
+    if let Trouble::Clients(these, way) = &planned.trouble {
+        let clients = cast.clients.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (client, node) in clients.iter().flat_map(|client| these.iter().map(|node| (*client, process(*node)))) {
+            cuts.extend((*way != Way::ToClients).then_some((client, node)));
+            cuts.extend((*way != Way::ToNodes).then_some((node, client)));
+        }
+    }
     {
         let mut weather = cast.weather.now();
-        for (from, to) in planned.trouble.cuts(&ids) {
-            let (from, to) = (process(from), process(to));
+        for (from, to) in cuts {
             // Of two troubles that cut one link the second one's end heals it.
             let troubles = weather.cut.entry((from, to)).or_default();
             *troubles = if on { *troubles + 1 } else { *troubles - 1 };
@@ -345,17 +408,36 @@ fn turn(planned: &Planned, on: bool, cast: &Cast) {
     }
     let mut facts = cast.facts();
     let at = facts.at;
-    let rough = if on { Duration::MAX } else { at };
     match &planned.trouble {
-        Trouble::Partition(_) | Trouble::OneWay(_) | Trouble::Link(..) => {}
+        Trouble::Partition(_) | Trouble::OneWay(_) | Trouble::Link(..) | Trouble::Clients(..) => {}
+        Trouble::Messages(mishap, share) => {
+            let shares = &mut cast.mishaps.lock().unwrap_or_else(PoisonError::into_inner).0;
+            if on {
+                shares.insert(*mishap, *share);
+            } else {
+                shares.remove(mishap);
+            }
+            // What is doubled comes in time, too.
+            if *mishap != Mishap::Doubled {
+                facts.roughen(on, LATE_MAX);
+            }
+        }
+        Trouble::Resets(share) => {
+            let resets = &mut cast.weather.now().resets;
+            resets.share = if on { *share } else { 0.0 };
+            if !on && resets.count > 0 {
+                cast.witness.hit("effect: a connection broke half-way");
+            }
+            facts.roughen(on, Duration::ZERO);
+        }
         Trouble::Loss(share) => {
             net.update_config(|config| config.packet_loss_rate = if on { *share } else { 0.0 });
-            facts.rough_until = rough;
+            facts.roughen(on, Duration::ZERO);
         }
         Trouble::Slow(most) => {
             let most = if on { *most } else { Duration::from_millis(10) };
             net.update_config(|config| config.send_latency = Duration::from_millis(1)..most);
-            facts.rough_until = rough;
+            facts.roughen(on, Duration::ZERO);
         }
         Trouble::Crash(node, power) => power_cycle(&mut facts, *node, process(*node), *power, on),
         Trouble::Blackout => ids.iter().for_each(|node| power_cycle(&mut facts, *node, process(*node), true, on)),
@@ -372,11 +454,9 @@ fn turn(planned: &Planned, on: bool, cast: &Cast) {
         Trouble::DiskFull(node) => facts.nodes[node].disk.trouble(|it| it.full = on),
         Trouble::DiskFailing(node, share) => {
             facts.nodes[node].disk.trouble(|it| it.failing = if on { *share } else { 0.0 });
-            facts.rough_until = rough;
         }
         Trouble::DiskSlow(node, most) => {
             facts.nodes[node].disk.trouble(|it| it.slow = if on { *most } else { Duration::ZERO });
-            facts.rough_until = rough;
         }
     }
     survey(&mut facts, cast);
@@ -441,9 +521,10 @@ async fn ask(
         witness.hit("client: tries again");
     };
     let clock = Clock::new(cast.time.clone(), Skew::NONE);
+    let patience = patience(&cast.facts().scenario);
     let cargo = Cargo(Arc::new(body));
     let transport = cast.transport(process);
-    asking::ask(transport, addresses, request, cargo, (patience(), limits(), seed), told, &clock).await
+    asking::ask(transport, addresses, request, cargo, (patience, limits(), seed), told, &clock).await
 }
 
 /// Uploads one body under a fresh id; whether it was acknowledged.
@@ -529,10 +610,13 @@ async fn look_around(process: task::NodeId, cast: &Cast) -> Outcome {
             other => outcome.unfetched.push(format!("{name}: {other:?}")),
         }
     }
-    if let Ok(Reply::Listing { uploads, copies, .. }) =
+    if let Ok(Reply::Listing { uploads, copies, missing }) =
         ask(process, cast, Request::List, Vec::new(), seed(99), healthy.iter().copied()).await
     {
-        outcome.listed = Some((uploads, copies));
+        if copies > 0 {
+            cast.witness.hit("effect: an upload lies on several nodes");
+        }
+        outcome.listed = Some((uploads, copies, missing));
     }
     outcome
 }
