@@ -18,6 +18,8 @@ use std::{
     time::Duration,
 };
 
+use rand::Rng as _;
+
 use crate::{
     config::cluster::{ClusterConfig, Policy},
     election::{self, Ballot, Election},
@@ -169,6 +171,8 @@ pub struct Node {
     level: u64,
     /// Peers that were told off, and with which digest.
     refused: BTreeMap<NodeId, Digest>,
+    /// Peers of another version, and which.
+    foreign: BTreeMap<NodeId, u16>,
     tickets: u64,
     ticked: Instant,
     outputs: VecDeque<Output>,
@@ -234,7 +238,9 @@ impl Node {
             leading: None,
             level: 0,
             refused: BTreeMap::new(),
-            tickets: 0,
+            foreign: BTreeMap::new(),
+            // What was asked in a former life may be answered now.
+            tickets: seed.stream("tickets").next_u64() >> 1,
             ticked: now,
             outputs: VecDeque::new(),
         };
@@ -285,6 +291,7 @@ impl Node {
             return;
         }
         self.refused.remove(&from);
+        self.foreign.remove(&from);
         match message {
             // What they are for is done above.
             Message::Hello | Message::Refused => {}
@@ -292,7 +299,10 @@ impl Node {
             Message::Census { level } => {
                 self.level = self.level.max(level.unwrap_or(0)).max(self.store.count());
                 let level = self.level;
-                self.send(from, Message::Report { level });
+                // Who has not read its folder can take nothing yet, and would report too little.
+                if self.store.is_ready() {
+                    self.send(from, Message::Report { level });
+                }
             }
             Message::Report { level } => self.on_report(now, from, level),
             Message::Place { ticket, put } => self.place(now, from, ticket, put),
@@ -301,8 +311,10 @@ impl Node {
             }
             Message::Finished { id, node, end } => self.on_finished(now, from, id, node, end),
             Message::Ask { ticket, question } => {
-                let answer = self.answer(&question);
-                self.send(from, Message::Tell { ticket, answer });
+                if self.can_answer(&question) {
+                    let answer = self.answer(&question);
+                    self.send(from, Message::Tell { ticket, answer });
+                }
             }
             Message::Tell { ticket, answer } => {
                 let done = self.gathers.get_mut(&ticket).is_some_and(|gather| gather.take(from, answer));
@@ -310,6 +322,16 @@ impl Node {
                     self.conclude(now, ticket);
                 }
             }
+        }
+    }
+
+    fn on_other_version(&mut self, peer: NodeId, version: u16) {
+        // It tries again and again; once is enough for the log.
+        if self.foreign.insert(peer, version) != Some(version) {
+            let (me, peer, own) = (self.me.0, peer.0, message::VERSION);
+            self.tell(format!(
+                "[Node {me}] refuses node {peer}: it speaks version {version} of the protocol, this node {own}"
+            ));
         }
     }
 
@@ -432,7 +454,9 @@ impl Node {
         leadership: Leadership,
         outcome: Result<NodeId, Box<Reply>>,
     ) {
-        let asked = |entered: &Entered| matches!(entered.state, EnteredState::Asked { ticket: t, .. } if t == ticket);
+        let asked = |entered: &Entered| {
+            entered.put.id == id && matches!(entered.state, EnteredState::Asked { ticket: t, .. } if t == ticket)
+        };
         let client = self.entered.iter().find(|(_, entered)| asked(entered)).map(|(client, _)| *client);
         let Some(client) = client.filter(|_| self.leader() == Some(leader)) else {
             // Its client was told to try again, or this is a copy of an order that is being carried out.
@@ -631,13 +655,19 @@ impl Node {
         }
     }
 
+    /// Whether it can: a node that has not read its folder is missing in a list, and does not seem to hold nothing.
+    fn can_answer(&self, question: &Question) -> bool {
+        *question != Question::List || self.store.is_ready()
+    }
+
     /// What this node answers to a question, its own included.
     fn answer(&self, question: &Question) -> Answer {
         match question {
             Question::Who { id, asked } => Answer::Holds(match self.store.held(*id) {
                 Some(stored) => Holding::Held(stored),
                 None if self.is_passing(*id, Some(*asked)) => Holding::Perhaps,
-                // It may never find out, and a retry must not wait for that.
+                // It may never find out, and what it holds can be had as little as that of a dead node. One such disk
+                // must not keep every retry in the cluster from being placed.
                 None if self.store.is_blind() => Holding::No,
                 None if self.store.is_under_way(*id) || !self.store.is_ready() => Holding::Perhaps,
                 None => Holding::No,
@@ -675,8 +705,9 @@ impl Node {
         for node in &others {
             self.send(*node, Message::Ask { ticket, question: question.clone() });
         }
-        let own = (self.me, self.answer(&question));
-        let gather = Gather { purpose, waiting: others, until: now + self.config.timing.answer, answers: [own].into() };
+        let own = self.can_answer(&question).then(|| (self.me, self.answer(&question)));
+        let answers = own.into_iter().collect();
+        let gather = Gather { purpose, waiting: others, until: now + self.config.timing.answer, answers };
         let done = gather.waiting.is_empty();
         self.gathers.insert(ticket, gather);
         if done {
@@ -831,12 +862,7 @@ impl Machine for Node {
         match input {
             Input::Connected(peer) => self.send(peer, Message::Hello),
             Input::Received(envelope) => self.on_envelope(now, envelope),
-            Input::OtherVersion { peer, version } => self.tell(format!(
-                "[Node {}] refuses node {}: it speaks version {version} of the protocol, this node {}",
-                self.me.0,
-                peer.0,
-                message::VERSION
-            )),
+            Input::OtherVersion { peer, version } => self.on_other_version(peer, version),
             Input::Request { client, request } => self.on_request(now, client, request),
             Input::Relayed { client, outcome } => self.on_relayed(now, client, outcome),
             Input::Persisted(leadership) => self.elect(now, election::Input::Persisted(leadership)),

@@ -236,7 +236,9 @@ async fn live(nth: usize, cast: Cast) {
         durability: scenario.durability,
         ..ClusterConfig::new(peers)
     };
-    let seed = Seed(scenario.seed.0 ^ u64::from(node.0) << 32);
+    // Each life draws anew.
+    let life = omb_core::time::nanos(cast.time.elapsed());
+    let seed = Seed(scenario.seed.0 ^ u64::from(node.0) << 32 ^ life);
     let identity = Identity { me: node, config, limits: limits(), seed };
     let mut observer = Onlooker { cast: cast.clone(), node };
     let ended = cluster::serve(listener, transport, disk, identity, &mut observer, &clock).await;
