@@ -450,7 +450,7 @@ const REACHED: [&str; 90] = [
 ];
 
 /// The same for clusters.
-const CLUSTER_REACHED: [&str; 68] = [
+const CLUSTER_REACHED: [&str; 69] = [
     "answer: listing",
     "answer: retry",
     "answer: retry, a body broke off",
@@ -501,6 +501,7 @@ const CLUSTER_REACHED: [&str; 68] = [
     "effect: became coordinator",
     "effect: the folder of uploads cannot be read",
     "fault: all die",
+    "fault: ambush",
     "fault: clients cut off",
     "fault: clients do not hear nodes",
     "fault: connections reset",

@@ -39,6 +39,19 @@ pub struct Scenario {
     pub try_max: Duration,
     /// What goes wrong.
     pub troubles: Vec<Planned>,
+    /// What goes wrong besides, at the worst of moments.
+    pub ambush: Option<Ambush>,
+}
+
+/// A trouble that befalls a node just as it says that an upload is stored, so that its client does not hear it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ambush {
+    /// At which upload that is stored, from 0.
+    pub nth: u64,
+    /// How long.
+    pub lasts: Duration,
+    /// Whether it dies, and its power fails too; or else is cut off.
+    pub dies: bool,
 }
 
 impl Default for Scenario {
@@ -48,7 +61,10 @@ impl Default for Scenario {
 }
 
 /// Troubles begin within this time.
-const TROUBLED: Duration = Duration::from_secs(10);
+pub(super) const TROUBLED: Duration = Duration::from_secs(10);
+
+/// Longest that an ambush lasts.
+const AMBUSH_MAX: Duration = Duration::from_secs(4);
 
 impl Scenario {
     /// The scenario that `seed` stands for.
@@ -65,7 +81,14 @@ impl Scenario {
         let foreigner = foreign.random_bool(0.08) && stranger.is_none();
         let foreigner = foreigner.then(|| nodes[foreign.random_range(0..nodes.len())]);
         let troubles = troubles(seed, &nodes);
+        let mut hidden = seed.stream("ambush");
+        let ambush = hidden.random_bool(0.3).then(|| Ambush {
+            nth: hidden.random_range(0..6),
+            lasts: hidden.random_range(Duration::from_millis(500)..AMBUSH_MAX),
+            dies: hidden.random_bool(0.5),
+        });
         let calm = troubles.is_empty() && stranger.is_none() && foreigner.is_none();
+        let ambush = ambush.filter(|_| !calm);
         let spread = Duration::from_millis(rng.random_range(1..2_000));
         let mut starts: Vec<Duration> = nodes.iter().map(|_| rng.random_range(Duration::ZERO..spread)).collect();
         let mut late = seed.stream("late starts");
@@ -101,6 +124,7 @@ impl Scenario {
             // The hasty ones come again while their upload is being stored.
             try_max: Duration::from_millis([300, 1_000, 2_500, 7_000][seed.stream("haste").random_range(0..4)]),
             troubles,
+            ambush,
             nodes,
         }
     }
@@ -108,7 +132,7 @@ impl Scenario {
     /// Whether nothing goes wrong.
     #[must_use]
     pub fn is_calm(&self) -> bool {
-        self.troubles.is_empty() && self.stranger.is_none() && self.foreigner.is_none()
+        self.troubles.is_empty() && self.stranger.is_none() && self.foreigner.is_none() && self.ambush.is_none()
     }
 
     /// Whether a node is first started when others have worked for some time.
@@ -121,7 +145,8 @@ impl Scenario {
     #[must_use]
     pub fn healed(&self) -> Duration {
         let over = self.troubles.iter().map(Planned::until);
-        over.chain(self.starts.iter().copied()).max().unwrap_or_default() + Duration::from_millis(1)
+        let ambushed = self.ambush.map(|_| TROUBLED + AMBUSH_MAX);
+        over.chain(self.starts.iter().copied()).chain(ambushed).max().unwrap_or_default() + Duration::from_millis(1)
     }
 
     /// The same with less going wrong, one step in each possible direction.
@@ -130,7 +155,8 @@ impl Scenario {
         let halve = |it: &mut Self| {
             it.clients.iter_mut().for_each(|(_, sizes)| sizes.truncate(sizes.len().div_ceil(2)));
         };
-        let changes: [&dyn Fn(&mut Self); 6] = [
+        let changes: [&dyn Fn(&mut Self); 7] = [
+            &|it| it.ambush = None,
             &|it| it.stranger = None,
             &|it| it.foreigner = None,
             &|it| it.starts.iter_mut().for_each(|start| *start = (*start).min(Duration::from_secs(1))),
@@ -263,6 +289,11 @@ impl fmt::Display for Scenario {
         writeln!(f, "  clients wait for an answer for {:.1} s", self.try_max.as_secs_f64())?;
         for planned in &self.troubles {
             writeln!(f, "  {planned}")?;
+        }
+        if let Some(Ambush { nth, lasts, dies }) = self.ambush {
+            let how = if dies { "without power" } else { "cut off" };
+            let secs = lasts.as_secs_f64();
+            writeln!(f, "  who stores upload number {nth} is {how} for {secs:.1} s as it says so")?;
         }
         if self.is_calm() { writeln!(f, "  nothing goes wrong") } else { Ok(()) }
     }

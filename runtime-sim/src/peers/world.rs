@@ -5,7 +5,10 @@ use std::{
     io,
     io::Cursor,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -35,6 +38,7 @@ use super::{
     Facts, Kin, NodeFacts, Outcome, Scenario, Upload, Watcher,
     disk::SimDisk,
     fault::{LATE_MAX, Mishap, Planned, Trouble, Way},
+    scenario::{Ambush, TROUBLED},
 };
 use crate::{
     clock::{Clock, Skew},
@@ -80,6 +84,9 @@ struct Cast {
     clients: Arc<Mutex<Vec<task::NodeId>>>,
     /// What happens to messages between nodes: shares, and whose chance it is.
     mishaps: Arc<Mutex<(BTreeMap<Mishap, f64>, ChaCha8Rng)>>,
+    /// Uploads that were stored, and where to say whom to ambush.
+    stored: Arc<AtomicU64>,
+    ambushes: mpsc::UnboundedSender<Planned>,
     facts: Arc<Mutex<Facts>>,
     watcher: Arc<Mutex<dyn Watcher>>,
     witness: Witness,
@@ -121,11 +128,14 @@ pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness:
         scenario: scenario.clone(),
         ..Facts::default()
     };
+    let (ambushes, mut ambushed) = mpsc::unbounded_channel();
     let cast = Cast {
         time: TimeHandle::current(),
         weather: Weather::new(0),
         nodes: Arc::default(),
         clients: Arc::default(),
+        stored: Arc::default(),
+        ambushes,
         mishaps: Arc::new(Mutex::new((BTreeMap::new(), scenario.seed.stream("mishaps")))),
         facts: Arc::new(Mutex::new(facts)),
         watcher,
@@ -160,6 +170,12 @@ pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness:
     for planned in scenario.troubles.clone() {
         spawn(befall(planned, cast.clone()));
     }
+    let moved = cast.clone();
+    let ambushing = spawn(async move {
+        while let Some(planned) = ambushed.recv().await {
+            pass(planned, moved.clone()).await;
+        }
+    });
     let clients: Vec<_> = (0..scenario.clients.len())
         .map(|nth| {
             let process = client(u8::try_from(nth + 1).expect("few clients"));
@@ -181,6 +197,7 @@ pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness:
     let (own, moved) = (process.id(), cast.clone());
     let outcome = process.spawn(async move { look_around(own, &moved).await }).await.unwrap_or_default();
     sleep(STAYS).await;
+    ambushing.abort();
     cast.watch(|watcher, facts| watcher.at_end(&outcome, facts));
 }
 
@@ -250,6 +267,26 @@ struct Onlooker {
     node: NodeId,
 }
 
+impl Onlooker {
+    /// This node has stored an upload, and is about to say so.
+    fn ambush(&self) {
+        let at = self.cast.time.elapsed();
+        let Some(Ambush { nth, lasts, dies }) = self.cast.facts().scenario.ambush.filter(|_| at < TROUBLED) else {
+            return;
+        };
+        if self.cast.stored.fetch_add(1, Relaxed) == nth {
+            self.cast.witness.hit("fault: ambush");
+            let node = self.node;
+            let trouble = if dies { Trouble::Crash(node, true) } else { Trouble::Partition([node].into()) };
+            let planned = Planned { at, lasts, trouble };
+            // At once, or the answer would be on its way.
+            strike(&planned, &self.cast);
+            // The world has ended, if nobody hears it.
+            let _ = self.cast.ambushes.send(planned);
+        }
+    }
+}
+
 impl Observer for Onlooker {
     fn hand_over(&mut self, link: &mpsc::Sender<Envelope>, envelope: Envelope) {
         let late = |late: Duration, link: mpsc::Sender<Envelope>, envelope| {
@@ -298,6 +335,9 @@ impl Observer for Onlooker {
             }
             Output::Answer { reply, .. } => {
                 witness.note("node", format_args!("{me} answers {reply:?}"));
+                if matches!(reply, Reply::Stored { node, .. } if *node == self.node) {
+                    self.ambush();
+                }
                 witness.hit(match reply {
                     Reply::Stored { .. } => "answer: stored",
                     Reply::Retry { excluded: Some(_), .. } => "answer: retry, without this node",
@@ -372,9 +412,17 @@ fn survey(facts: &mut Facts, cast: &Cast) {
 /// Lets a trouble come and go.
 async fn befall(planned: Planned, cast: Cast) {
     sleep(planned.at).await;
+    strike(&planned, &cast);
+    pass(planned, cast).await;
+}
+
+fn strike(planned: &Planned, cast: &Cast) {
     cast.witness.hit(format!("fault: {}", planned.trouble.name()));
     cast.witness.note("world", format_args!("{planned}"));
-    turn(&planned, true, &cast);
+    turn(planned, true, cast);
+}
+
+async fn pass(planned: Planned, cast: Cast) {
     sleep(planned.lasts).await;
     cast.witness.note("world", format_args!("over: {planned}"));
     turn(&planned, false, &cast);
