@@ -168,18 +168,16 @@ pub fn check(seed: u64) {
 /// What broke, where, and how to play it again.
 #[must_use]
 pub fn story(played: &Played) -> String {
-    let mut text = told(played, "cargo test -p sim-tests");
-    let _ = write!(text, "find out what it needs:  cargo run -p sim-tests --bin hunt -- shrink {}", played.seed);
-    text
+    told(played, "cargo test -p sim-tests", "shrink")
 }
 
 /// What broke in a cluster, where, and how to play it again.
 #[must_use]
 pub fn story_of_cluster(played: &Played<peers::Scenario>) -> String {
-    told(played, "cargo test -p sim-tests --test cluster")
+    told(played, "cargo test -p sim-tests --test cluster", "shrink-cluster")
 }
 
-fn told<S: fmt::Display>(played: &Played<S>, again: &str) -> String {
+fn told<S: fmt::Display>(played: &Played<S>, again: &str, shrink: &str) -> String {
     let mut text = String::new();
     let Played { seed, scenario, hash, records, broken, tail, .. } = played;
     let _ = writeln!(text, "seed {seed} broke a promise\n{scenario}");
@@ -188,6 +186,7 @@ fn told<S: fmt::Display>(played: &Played<S>, again: &str) -> String {
     let _ = writeln!(text, "broken:");
     broken.iter().for_each(|broken| _ = writeln!(text, "  {broken}"));
     let _ = writeln!(text, "play it again:  MADSIM_TEST_SEED={seed} {again}");
+    let _ = write!(text, "find out what it needs:  cargo run -p sim-tests --bin hunt -- {shrink} {seed}");
     text
 }
 

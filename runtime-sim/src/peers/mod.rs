@@ -141,12 +141,22 @@ pub trait Watcher: Send {
     fn at_end(&mut self, outcome: &Outcome, facts: &Facts);
 }
 
+/// An answer to "which uploads are stored where?"
+#[derive(Debug)]
+pub struct Listed {
+    /// Which node holds what.
+    pub uploads: Vec<(NodeId, Stored)>,
+    /// How many uploads lie on several.
+    pub copies: u64,
+    /// Who did not say what it holds.
+    pub missing: BTreeSet<NodeId>,
+}
+
 /// How everything went, as the clients saw it.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// What a healthy node listed at the very end: which node holds what, how many uploads lie on several, and who did not
-    /// say.
-    pub listed: Option<(Vec<(NodeId, Stored)>, u64, BTreeSet<NodeId>)>,
+    /// What a healthy node listed at the very end.
+    pub listed: Option<Listed>,
     /// Uploads that were begun after the cluster had healed and had time to agree, and were not acknowledged; why.
     pub failed_after: Vec<String>,
     /// Uploads that were fetched after the cluster had healed, and how many of them came whole.

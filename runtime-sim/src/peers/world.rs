@@ -35,7 +35,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::sync::mpsc;
 
 use super::{
-    Facts, Kin, NodeFacts, Outcome, Scenario, Upload, Watcher,
+    Facts, Kin, Listed, NodeFacts, Outcome, Scenario, Upload, Watcher,
     disk::SimDisk,
     fault::{LATE_MAX, Mishap, Planned, Trouble, Way},
     scenario::{Ambush, TROUBLED},
@@ -666,7 +666,7 @@ async fn look_around(process: task::NodeId, cast: &Cast) -> Outcome {
         if copies > 0 {
             cast.witness.hit("effect: an upload lies on several nodes");
         }
-        outcome.listed = Some((uploads, copies, missing));
+        outcome.listed = Some(Listed { uploads, copies, missing });
     }
     outcome
 }

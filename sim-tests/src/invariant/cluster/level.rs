@@ -38,6 +38,8 @@ struct Leader {
     held: BTreeMap<NodeId, u64>,
     /// What it has given to each node, by its books, where they are open, and whether it passes the node over.
     books: Option<BTreeMap<NodeId, (u64, bool)>>,
+    /// Uploads that it has given to a node since that joined.
+    placed: BTreeMap<RequestId, NodeId>,
     /// When it was told that a node had failed.
     failed: BTreeMap<NodeId, Duration>,
 }
@@ -66,7 +68,9 @@ impl Leader {
                 }
             }
         }
+        // Who has been away begins anew.
         self.failed.retain(|node, _| books.contains_key(node));
+        self.placed.retain(|_, node| books.contains_key(node));
         self.books = Some(books);
     }
 }
@@ -105,10 +109,17 @@ impl Promise for Level {
         match output {
             Output::Send { to, envelope } => match &envelope.message {
                 Message::Place { put, .. } => _ = self.excluded.insert(put.id, put.excluded.clone()),
-                Message::Placed { id, outcome: Ok(given), .. } => self.prefers(node, *id, *given, facts, broken),
-                Message::Finished { node: failed, end: End::Failed, .. } => {
+                Message::Placed { id, outcome: Ok(given), .. } => {
+                    self.prefers(node, *id, *given, facts, broken);
+                    if let Some(leader) = self.leaders.get_mut(&node) {
+                        leader.placed.insert(*id, *given);
+                    }
+                }
+                Message::Finished { id, node: failed, end: End::Failed } => {
                     let heard = facts.apart_at(node, *to, facts.at.saturating_sub(SLACK)).is_none();
-                    if let Some(leader) = self.leaders.get_mut(to).filter(|_| heard) {
+                    if let Some(leader) = self.leaders.get_mut(to).filter(|_| heard)
+                        && leader.placed.get(id) == Some(failed)
+                    {
                         leader.failed.insert(*failed, facts.at);
                     }
                 }
@@ -133,8 +144,8 @@ impl Promise for Level {
             return;
         };
         if self.leaders.get(&node).is_none_or(|leader| leader.of != of) {
-            let (held, books, failed) = (self.held.clone(), None, BTreeMap::new());
-            self.leaders.insert(node, Leader { of, held, books, failed });
+            let (held, placed, failed) = (self.held.clone(), BTreeMap::new(), BTreeMap::new());
+            self.leaders.insert(node, Leader { of, held, books: None, placed, failed });
         }
         if let (Some(router), Some(leader)) = (machine.router(), self.leaders.get_mut(&node)) {
             let load = |load: &omb_core::routing::Load| (load.node, (load.assigned, load.penalty_until.is_some()));

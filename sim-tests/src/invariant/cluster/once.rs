@@ -15,7 +15,10 @@ use omb_core::{
     store::Step,
     time::Instant,
 };
-use omb_runtime_sim::{cluster::Limits, peers::Facts, peers::Outcome};
+use omb_runtime_sim::{
+    cluster::Limits,
+    peers::{Facts, Listed, Outcome},
+};
 
 use super::{Broken, Promise, orders::Orders};
 
@@ -146,10 +149,10 @@ impl Promise for Once {
                     broken.note(format_args!("{node} acknowledges {id} as {digest}, before it was {before}"));
                 }
             }
-            Output::Disk(Step::Rename(name)) => {
-                if facts.nodes[&node].disk.copies().iter().any(|copy| copy.name.id == name.id) {
-                    broken.note(format_args!("{node} stores {} again", name.id));
-                }
+            Output::Disk(Step::Rename(name))
+                if facts.nodes[&node].disk.copies().iter().any(|copy| copy.name.id == name.id) =>
+            {
+                broken.note(format_args!("{node} stores {} again", name.id));
             }
             Output::Disk(Step::SyncFolder(_) | Step::Remove(_)) => self.renamed = true,
             _ => {}
@@ -172,7 +175,7 @@ impl Promise for Once {
                 broken.note(format_args!("{} temporary files are left over on {node}", own.disk.temporaries()));
             }
         }
-        let Some((listed, copies, missing)) = &outcome.listed else {
+        let Some(Listed { uploads: listed, copies, missing }) = &outcome.listed else {
             return broken.note("nobody lists what is stored, although all has healed");
         };
         // What a node of another kin holds nobody else can list.
