@@ -296,15 +296,15 @@ impl Node {
             // What they are for is done above.
             Message::Hello | Message::Refused => {}
             Message::Ballot(ballot) => self.elect(now, election::Input::Received { from, ballot }),
-            Message::Census { level } => {
+            Message::Census { of, level } => {
                 self.level = self.level.max(level.unwrap_or(0)).max(self.store.count());
                 let level = self.level;
                 // Who has not read its folder can take nothing yet, and would report too little.
                 if self.store.is_ready() {
-                    self.send(from, Message::Report { level });
+                    self.send(from, Message::Report { of, level });
                 }
             }
-            Message::Report { level } => self.on_report(now, from, level),
+            Message::Report { of, level } => self.on_report(now, from, of, level),
             Message::Place { ticket, put } => self.place(now, from, ticket, put),
             Message::Placed { ticket, id, leadership, outcome } => {
                 self.on_placed(now, from, ticket, id, leadership, outcome);
@@ -566,9 +566,9 @@ impl Node {
     }
 
     /// As the leader: a node says how much it was given.
-    fn on_report(&mut self, now: Instant, from: NodeId, level: u64) {
+    fn on_report(&mut self, now: Instant, from: NodeId, of: Leadership, level: u64) {
         let alive = self.election.alive(now);
-        let Some(leading) = &mut self.leading else { return };
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.of == of) else { return };
         match &mut leading.census {
             Some(census) => {
                 census.reports.insert(from, level);
@@ -613,7 +613,7 @@ impl Node {
                 placements: BTreeMap::new(),
                 asked: now,
             });
-            self.send_to_all(&Message::Census { level: None });
+            self.send_to_all(&Message::Census { of, level: None });
             self.open_books(now);
         }
     }
@@ -642,11 +642,12 @@ impl Node {
         if all {
             leading.asked = now;
         }
+        let of = leading.of;
         if leading.census.is_none() {
             for node in alive {
                 let level = known.get(&node).copied();
                 if node != self.me && (all || level.is_none()) {
-                    self.send(node, Message::Census { level });
+                    self.send(node, Message::Census { of, level });
                 }
             }
         }

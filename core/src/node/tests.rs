@@ -504,6 +504,29 @@ fn a_new_leader_asks_whom_it_has_not_heard_yet() {
     assert!(!outputs.iter().any(|output| matches!(output, Output::Store { .. })), "{outputs:?}");
 }
 
+/// Found by the cluster's simulation, seed 3462: a report to an earlier leadership came late, and counted for the next.
+#[test]
+fn a_report_to_an_earlier_leadership_is_no_news() {
+    let mut node = Node::new(Instant::ZERO, NodeId(3), config(3), Leadership::default(), Seed(1));
+    let term = |term| Leadership { term: Term(term), leader: Some(NodeId(3)) };
+    (1..=5).for_each(|tick| node.handle_timeout(Instant::ZERO + ms(100 * tick)));
+    let now = Instant::ZERO + ms(500);
+    node.handle_input(now, Input::Persisted(term(2)));
+    let known = |node: &Node| node.router().map(|router| router.loads().map(|load| load.assigned).collect::<Vec<_>>());
+    let report = |of, level| {
+        let message = Message::Report { of, level };
+        Input::Received(Envelope { from: NodeId(1), peers: config(3).peers.digest(), message })
+    };
+    let echo = Ballot { newest: term(2), word: election::Word::Echo { beat: 1 } };
+    let peers = config(3).peers.digest();
+    node.handle_input(now, Input::Received(Envelope { from: NodeId(1), peers, message: Message::Ballot(echo) }));
+    assert_eq!(known(&node), Some(vec![0]), "it heard nobody when it began");
+    node.handle_input(now, report(term(0), 5));
+    assert_eq!(known(&node), Some(vec![0]));
+    node.handle_input(now, report(term(2), 7));
+    assert_eq!(known(&node), Some(vec![7, 0]));
+}
+
 #[test]
 fn frames_are_checked_before_they_are_read() {
     use message::FrameError;
