@@ -449,7 +449,7 @@ const REACHED: [&str; 90] = [
 ];
 
 /// The same for clusters.
-const CLUSTER_REACHED: [&str; 69] = [
+const CLUSTER_REACHED: [&str; 70] = [
     "answer: listing",
     "answer: retry",
     "answer: retry, a body broke off",
@@ -504,6 +504,7 @@ const CLUSTER_REACHED: [&str; 69] = [
     "fault: clients cut off",
     "fault: clients do not hear nodes",
     "fault: connections reset",
+    "fault: disk does not sync",
     "fault: disk failing",
     "fault: disk full",
     "fault: disk slow",

@@ -33,6 +33,8 @@ pub enum Trouble {
     DiskFull(NodeId),
     /// This share of the disk's operations fails.
     DiskFailing(NodeId, f64),
+    /// This share of its fsyncs fails, and nothing else does.
+    DiskUnsyncing(NodeId, f64),
     /// Operations take this long at most.
     DiskSlow(NodeId, Duration),
 }
@@ -88,6 +90,7 @@ impl Trouble {
             Self::Pause(_) => "node paused",
             Self::DiskFull(_) => "disk full",
             Self::DiskFailing(..) => "disk failing",
+            Self::DiskUnsyncing(..) => "disk does not sync",
             Self::DiskSlow(..) => "disk slow",
         }
     }
@@ -135,6 +138,7 @@ impl fmt::Display for Planned {
             Trouble::Pause(node) => write!(f, "{node} stands still"),
             Trouble::DiskFull(node) => write!(f, "the disk of {node} is full"),
             Trouble::DiskFailing(node, share) => write!(f, "the disk of {node} fails {:.0} %", share * 100.0),
+            Trouble::DiskUnsyncing(node, share) => write!(f, "fsyncs of {node} fail {:.0} %", share * 100.0),
             Trouble::DiskSlow(node, most) => write!(f, "the disk of {node} late by up to {} ms", most.as_millis()),
         }?;
         write!(f, " from {:.1} s to {:.1} s", self.at.as_secs_f64(), self.until().as_secs_f64())

@@ -192,7 +192,7 @@ const FAMILIES: [(&str, &[(&str, f64)]); 6] = [
     ("reach", &[("partition", 0.6), ("one way", 0.5), ("link", 0.4)]),
     ("network", &[("loss", 0.5), ("delay", 0.5)]),
     ("process", &[("power", 0.7), ("killed", 0.4), ("paused", 0.5), ("blackout", 0.15)]),
-    ("disk", &[("full", 0.5), ("failing", 0.5), ("slow disk", 0.4)]),
+    ("disk", &[("full", 0.5), ("failing", 0.5), ("unsyncing", 0.6), ("slow disk", 0.4)]),
 ];
 
 /// Swarm testing: each family is off altogether in half of the runs, so that none hides another.
@@ -255,6 +255,7 @@ fn trouble(kind: &str, rng: &mut impl Rng, nodes: &[NodeId]) -> Planned {
         "paused" => Trouble::Pause(node),
         "full" => Trouble::DiskFull(node),
         "failing" => Trouble::DiskFailing(node, share),
+        "unsyncing" => Trouble::DiskUnsyncing(node, share * 2.0),
         "slow disk" => Trouble::DiskSlow(node, span),
         other => unreachable!("no kind of trouble is called {other}"),
     };

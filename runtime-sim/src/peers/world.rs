@@ -505,6 +505,9 @@ fn turn(planned: &Planned, on: bool, cast: &Cast) {
         Trouble::DiskFailing(node, share) => {
             facts.nodes[node].disk.trouble(|it| it.failing = if on { *share } else { 0.0 });
         }
+        Trouble::DiskUnsyncing(node, share) => {
+            facts.nodes[node].disk.trouble(|it| it.unsyncing = if on { *share } else { 0.0 });
+        }
         Trouble::DiskSlow(node, most) => {
             facts.nodes[node].disk.trouble(|it| it.slow = if on { *most } else { Duration::ZERO });
         }
