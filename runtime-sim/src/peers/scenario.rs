@@ -43,10 +43,12 @@ pub struct Scenario {
     pub ambush: Option<Ambush>,
 }
 
-/// A trouble that befalls a node just as it says that an upload is stored, so that its client does not hear it.
+/// A trouble that befalls a node at the worst of moments.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ambush {
-    /// At which upload that is stored, from 0.
+    /// Which moment.
+    pub moment: Moment,
+    /// Of which upload that comes so far, from 0.
     pub nth: u64,
     /// How long.
     pub lasts: Duration,
@@ -82,7 +84,8 @@ impl Scenario {
         let foreigner = foreigner.then(|| nodes[foreign.random_range(0..nodes.len())]);
         let troubles = troubles(seed, &nodes);
         let mut hidden = seed.stream("ambush");
-        let ambush = hidden.random_bool(0.3).then(|| Ambush {
+        let ambush = hidden.random_bool(0.4).then(|| Ambush {
+            moment: [Moment::Written, Moment::Renamed, Moment::Stored, Moment::Stored][hidden.random_range(0..4)],
             nth: hidden.random_range(0..6),
             lasts: hidden.random_range(Duration::from_millis(500)..AMBUSH_MAX),
             dies: hidden.random_bool(0.5),
@@ -166,6 +169,17 @@ impl Scenario {
         ];
         simpler(self, |it| &mut it.troubles, &changes)
     }
+}
+
+/// How far an upload has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Its temporary file is there, and is to be renamed.
+    Written,
+    /// It is renamed, and the folder is to be synced.
+    Renamed,
+    /// It is stored, and nobody was told.
+    Stored,
 }
 
 fn size(rng: &mut impl Rng) -> u64 {
@@ -256,7 +270,7 @@ fn trouble(kind: &str, rng: &mut impl Rng, nodes: &[NodeId]) -> Planned {
         "full" => Trouble::DiskFull(node),
         "failing" => Trouble::DiskFailing(node, share),
         "unsyncing" => Trouble::DiskUnsyncing(node, share * 2.0),
-        "slow disk" => Trouble::DiskSlow(node, span),
+        "slow disk" => Trouble::DiskSlow(node, span * 3),
         other => unreachable!("no kind of trouble is called {other}"),
     };
     Planned { at, lasts, trouble }
@@ -291,10 +305,10 @@ impl fmt::Display for Scenario {
         for planned in &self.troubles {
             writeln!(f, "  {planned}")?;
         }
-        if let Some(Ambush { nth, lasts, dies }) = self.ambush {
+        if let Some(Ambush { moment, nth, lasts, dies }) = self.ambush {
             let how = if dies { "without power" } else { "cut off" };
             let secs = lasts.as_secs_f64();
-            writeln!(f, "  who stores upload number {nth} is {how} for {secs:.1} s as it says so")?;
+            writeln!(f, "  who stores an upload is {how} for {secs:.1} s when number {nth} is {moment:?}")?;
         }
         if self.is_calm() { writeln!(f, "  nothing goes wrong") } else { Ok(()) }
     }

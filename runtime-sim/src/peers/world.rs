@@ -27,7 +27,7 @@ use omb_core::{
     },
     peer::{Digest, NodeId, RequestId, User},
     seed::Seed,
-    store::{Name, Stored},
+    store::{Name, Step, Stored},
     time::Instant,
 };
 use rand::{Rng as _, RngExt as _};
@@ -38,7 +38,7 @@ use super::{
     Facts, Kin, Listed, NodeFacts, Outcome, Scenario, Upload, Watcher,
     disk::SimDisk,
     fault::{LATE_MAX, Mishap, Planned, Trouble, Way},
-    scenario::{Ambush, TROUBLED},
+    scenario::{Ambush, Moment, TROUBLED},
 };
 use crate::{
     clock::{Clock, Skew},
@@ -84,8 +84,8 @@ struct Cast {
     clients: Arc<Mutex<Vec<task::NodeId>>>,
     /// What happens to messages between nodes: shares, and whose chance it is.
     mishaps: Arc<Mutex<(BTreeMap<Mishap, f64>, ChaCha8Rng)>>,
-    /// Uploads that were stored, and where to say whom to ambush.
-    stored: Arc<AtomicU64>,
+    /// Uploads that came to the moment of the ambush, and where to say whom it befell.
+    came: Arc<AtomicU64>,
     ambushes: mpsc::UnboundedSender<Planned>,
     facts: Arc<Mutex<Facts>>,
     watcher: Arc<Mutex<dyn Watcher>>,
@@ -134,7 +134,7 @@ pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness:
         weather: Weather::new(0),
         nodes: Arc::default(),
         clients: Arc::default(),
-        stored: Arc::default(),
+        came: Arc::default(),
         ambushes,
         mishaps: Arc::new(Mutex::new((BTreeMap::new(), scenario.seed.stream("mishaps")))),
         facts: Arc::new(Mutex::new(facts)),
@@ -268,13 +268,14 @@ struct Onlooker {
 }
 
 impl Onlooker {
-    /// This node has stored an upload, and is about to say so.
-    fn ambush(&self) {
+    /// An upload has come this far on this node.
+    fn ambush(&self, came: Moment) {
         let at = self.cast.time.elapsed();
-        let Some(Ambush { nth, lasts, dies }) = self.cast.facts().scenario.ambush.filter(|_| at < TROUBLED) else {
+        let ambush = self.cast.facts().scenario.ambush;
+        let Some(Ambush { nth, lasts, dies, .. }) = ambush.filter(|it| it.moment == came && at < TROUBLED) else {
             return;
         };
-        if self.cast.stored.fetch_add(1, Relaxed) == nth {
+        if self.cast.came.fetch_add(1, Relaxed) == nth {
             self.cast.witness.hit("fault: ambush");
             let node = self.node;
             let trouble = if dies { Trouble::Crash(node, true) } else { Trouble::Partition([node].into()) };
@@ -336,7 +337,7 @@ impl Observer for Onlooker {
             Output::Answer { reply, .. } => {
                 witness.note("node", format_args!("{me} answers {reply:?}"));
                 if matches!(reply, Reply::Stored { node, .. } if *node == self.node) {
-                    self.ambush();
+                    self.ambush(Moment::Stored);
                 }
                 witness.hit(match reply {
                     Reply::Stored { .. } => "answer: stored",
@@ -360,6 +361,11 @@ impl Observer for Onlooker {
             }
             output => {
                 witness.note("node", format_args!("{me} {output:?}"));
+                match output {
+                    Output::Disk(Step::Rename(_)) => self.ambush(Moment::Written),
+                    Output::Disk(Step::SyncFolder(Some(_))) => self.ambush(Moment::Renamed),
+                    _ => {}
+                }
                 witness.hit(match output {
                     Output::Relay { .. } => "does: relay",
                     Output::Store { .. } => "does: store",
