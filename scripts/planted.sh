@@ -1,9 +1,11 @@
 #!/bin/sh
 # Plays the simulation against planted bugs: each patch in sim-tests/planted breaks one promise of the product, and the
-# sweep must notice. The product carries no switch for them; they are applied to a copy of the tree.
+# sweep must notice: that of clusters if the patch is called cluster-*, else that of runs. The product carries no switch
+# for them; they are applied to a copy of the tree.
 #
 #   scripts/planted.sh                 all of them
 #   scripts/planted.sh close pace      those whose names contain one of the words
+#   scripts/planted.sh cluster         those of the cluster
 #
 # PLANTED_SEEDS (200) bounds the seeds played against each. PLANTED_DIR (planted) is where it works below target/, so
 # that two can play at once.
@@ -48,8 +50,9 @@ for patch in sim-tests/planted/*.patch; do
         [ $wanted = yes ] || continue
     fi
     played=$((played + 1))
+    case $name in cluster-*) test=cluster ;; *) test=run ;; esac
     (cd "$copy" && patch -p1 --quiet --no-backup-if-mismatch <"$root/$patch")
-    if ! (cd "$copy" && $cargo test --quiet --locked -p sim-tests --test run --no-run) >"$log" 2>&1; then
+    if ! (cd "$copy" && $cargo test --quiet --locked -p sim-tests --test $test --no-run) >"$log" 2>&1; then
         cat "$log"
         missed=$((missed + 1))
         printf '%-46s %-12s\n' "$name" "DOES NOT BUILD" | tee -a "$report"
@@ -58,7 +61,7 @@ for patch in sim-tests/planted/*.patch; do
     fi
     began=$(date +%s)
     (cd "$copy" && MADSIM_TEST_SEED=0 MADSIM_TEST_NUM=$seeds RUST_BACKTRACE=0 \
-        timeout 240 $cargo test --quiet --locked -p sim-tests --test run) >"$log" 2>&1 || true
+        timeout 240 $cargo test --quiet --locked -p sim-tests --test $test promises_hold) >"$log" 2>&1 || true
     seconds=$(($(date +%s) - began))
     seed=$(sed -n 's/^seed \([0-9]*\) broke a promise$/\1/p' "$log" | head -n 1)
     if [ -n "$seed" ]; then

@@ -138,8 +138,8 @@ fn messages() -> BoxedStrategy<Message> {
         1 => Just(Message::Hello),
         1 => Just(Message::Refused),
         8 => ballots().prop_map(Message::Ballot),
-        2 => prop::option::of(numbers()).prop_map(|level| Message::Census { level }),
-        3 => numbers().prop_map(|level| Message::Report { level }),
+        2 => (leaderships(), prop::option::of(numbers())).prop_map(|(of, level)| Message::Census { of, level }),
+        3 => (leaderships(), numbers()).prop_map(|(of, level)| Message::Report { of, level }),
         3 => (numbers(), puts()).prop_map(|(ticket, put)| Message::Place { ticket, put }),
         3 => (numbers(), ids(), leaderships(), prop_oneof![nodes().prop_map(Ok), replies().prop_map(|it| Err(Box::new(it)))])
             .prop_map(|(ticket, id, leadership, outcome)| Message::Placed { ticket, id, leadership, outcome }),

@@ -33,21 +33,95 @@ pub struct Stream {
     inner: TcpStream,
     /// Something was written since the last flush.
     dirty: bool,
+    /// Who says when it breaks; the end that connected asks.
+    weather: Option<Weather>,
+    broken: bool,
+    accent: Option<Accent>,
+}
+
+/// Bytes written and read by a node that speaks another version: it and its peer see each other's as one higher.
+#[derive(Clone, Copy, Debug, Default)]
+struct Accent {
+    written: usize,
+    read: usize,
+}
+
+/// Where the low byte of the version stands in a greeting, after the magic.
+const VERSION_AT: usize = 4;
+
+fn shift(passed: &mut usize, bytes: &mut [u8]) {
+    if let Some(byte) = VERSION_AT.checked_sub(*passed).and_then(|at| bytes.get_mut(at)) {
+        *byte = byte.wrapping_add(1);
+    }
+    *passed += bytes.len();
+}
+
+impl Stream {
+    fn new(inner: TcpStream, weather: Option<Weather>, foreign: bool) -> Self {
+        Self { inner, dirty: false, weather, broken: false, accent: foreign.then(Accent::default) }
+    }
+
+    /// Whether it is broken, or breaks now.
+    fn breaks(&mut self) -> bool {
+        self.broken |= self.weather.as_ref().is_some_and(|weather| weather.now().resets.strikes());
+        self.broken
+    }
+}
+
+fn reset<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, "connection reset by the peer")))
 }
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        if self.broken {
+            return reset();
+        }
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        let read = &mut buf.filled_mut()[before..];
+        if let Some(accent) = &mut self.accent {
+            shift(&mut accent.read, read);
+        }
+        // What came is lost with it.
+        if !read.is_empty() && self.breaks() {
+            buf.set_filled(before);
+            return reset();
+        }
+        polled
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.broken {
+            return reset();
+        }
+        if self.breaks() {
+            // Half of it is on its way.
+            let _ = Pin::new(&mut self.inner).poll_write(cx, &bytes[..bytes.len() / 2]);
+            let _ = Pin::new(&mut self.inner).poll_flush(cx);
+            return reset();
+        }
         self.dirty = true;
+        if let Some(mut accent) = self.accent {
+            let mut bytes = bytes.to_vec();
+            let before = accent.written;
+            shift(&mut accent.written, &mut bytes);
+            let polled = Pin::new(&mut self.inner).poll_write(cx, &bytes);
+            if let Poll::Ready(Ok(count)) = polled {
+                accent.written = before + count;
+                self.accent = Some(accent);
+            }
+            return polled;
+        }
         Pin::new(&mut self.inner).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.broken {
+            return reset();
+        }
         // An empty flush would be an empty packet.
         if !std::mem::take(&mut self.dirty) {
             return Poll::Ready(Ok(()));
@@ -69,13 +143,15 @@ pub struct SimTransport {
     pub nodes: Vec<(SocketAddr, NodeId)>,
     /// Who is out of whose reach.
     pub weather: Weather,
+    /// Whether it speaks another version of the protocol.
+    pub foreign: bool,
 }
 
 impl SimTransport {
     /// Connects from the node `from`; everybody is in reach.
     #[must_use]
     pub fn plain(from: NodeId) -> Self {
-        Self { from, nodes: Vec::new(), weather: Weather::new(0) }
+        Self { from, nodes: Vec::new(), weather: Weather::new(0), foreign: false }
     }
 }
 
@@ -90,7 +166,7 @@ impl Transport for SimTransport {
         let address = SocketAddr::new(host, to.port);
         loop {
             let error = match TcpStream::connect(address).await {
-                Ok(inner) => return Ok(Stream { inner, dirty: false }),
+                Ok(inner) => return Ok(Stream::new(inner, Some(self.weather.clone()), self.foreign)),
                 Err(error) => error,
             };
             let node = self.nodes.iter().find(|(known, _)| *known == address).map(|(_, node)| *node);
@@ -104,12 +180,21 @@ impl Transport for SimTransport {
 
 /// Takes connections in.
 #[derive(Debug)]
-pub struct SimListener(TcpListener);
+pub struct SimListener {
+    inner: TcpListener,
+    foreign: bool,
+}
 
 impl SimListener {
     /// Listens at `address`, which is the node's own.
     pub async fn bind(address: SocketAddr) -> Self {
-        Self(TcpListener::bind(address).await.expect("the address is the node's own"))
+        Self { inner: TcpListener::bind(address).await.expect("the address is the node's own"), foreign: false }
+    }
+
+    /// The same, of a node that speaks another version of the protocol if `foreign`.
+    #[must_use]
+    pub fn foreign(self, foreign: bool) -> Self {
+        Self { foreign, ..self }
     }
 }
 
@@ -118,7 +203,7 @@ impl Listener for SimListener {
     type Opening = Ready<io::Result<Stream>>;
 
     async fn accept(&mut self) -> io::Result<(Self::Opening, SocketAddr)> {
-        let (inner, from) = self.0.accept().await?;
-        Ok((ready(Ok(Stream { inner, dirty: false })), from))
+        let (inner, from) = self.inner.accept().await?;
+        Ok((ready(Ok(Stream::new(inner, None, self.foreign))), from))
     }
 }

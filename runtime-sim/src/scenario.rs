@@ -11,7 +11,7 @@ use rand::{Rng, RngExt};
 
 use crate::{
     clock::Skew,
-    fault::{Planned, Trouble, Who, broker, clock, exchange, network, process},
+    fault::{Planned, Trouble, Who, broker, clock, exchange, network, process, simpler},
     load::Knobs,
 };
 
@@ -156,41 +156,29 @@ impl Scenario {
     /// The same with less going wrong, one step in each possible direction: to find out what a failure really needs.
     #[must_use]
     pub fn simpler(&self) -> Vec<Self> {
-        let mut simpler: Vec<Self> = (0..self.troubles.len())
-            .map(|nth| {
-                let mut less = self.clone();
-                less.troubles.remove(nth);
-                less
-            })
-            .collect();
-        let mut with = |change: &dyn Fn(&mut Self)| {
-            let mut less = self.clone();
-            change(&mut less);
-            if less != *self {
-                simpler.push(less);
-            }
-        };
-        with(&|it| it.second = None);
-        with(&|it| it.stop_at = None);
-        with(&|it| it.topology = Topology::Shared);
-        with(&|it| it.capacity = ROOMY);
-        with(&|it| {
-            it.worker_clocks.fill(Skew::NONE);
-            (it.controller_clock, it.broker_clock) = (Skew::NONE, Skew::NONE);
-        });
-        with(&|it| it.workload.consumers_per_subscription = 1);
-        with(&|it| it.workload.subscriptions_per_topic = it.workload.subscriptions_per_topic.min(1));
-        with(&|it| it.workload.producers_per_topic = 1);
-        with(&|it| it.workload.topics = 1);
-        with(&|it| it.workload.partitions_per_topic = 1);
         let needed =
             self.troubles.iter().flat_map(|planned| workers_of(&planned.trouble)).max().map_or(1, |most| most + 1);
         let least = needed.max(if self.topology == Topology::Shared { 1 } else { 2 });
-        with(&|it| {
-            it.workers = (it.workers - 1).max(least.min(it.workers));
-            it.worker_clocks.truncate(it.workers as usize);
-        });
-        simpler
+        let changes: [&dyn Fn(&mut Self); 11] = [
+            &|it| it.second = None,
+            &|it| it.stop_at = None,
+            &|it| it.topology = Topology::Shared,
+            &|it| it.capacity = ROOMY,
+            &|it| {
+                it.worker_clocks.fill(Skew::NONE);
+                (it.controller_clock, it.broker_clock) = (Skew::NONE, Skew::NONE);
+            },
+            &|it| it.workload.consumers_per_subscription = 1,
+            &|it| it.workload.subscriptions_per_topic = it.workload.subscriptions_per_topic.min(1),
+            &|it| it.workload.producers_per_topic = 1,
+            &|it| it.workload.topics = 1,
+            &|it| it.workload.partitions_per_topic = 1,
+            &|it| {
+                it.workers = (it.workers - 1).max(least.min(it.workers));
+                it.worker_clocks.truncate(it.workers as usize);
+            },
+        ];
+        simpler(self, |it| &mut it.troubles, &changes)
     }
 }
 

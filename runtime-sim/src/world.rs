@@ -302,6 +302,7 @@ fn begin(cast: &Cast, nodes: &Nodes, run: usize, plan: Plan) -> Running {
         from: nodes.controllers[run],
         nodes: (0..).map(worker_address).zip(nodes.workers.iter().copied()).collect(),
         weather: cast.weather.clone(),
+        foreign: false,
     };
     let (moved, told, own) = (cast.clone(), settings.clone(), clock.clone());
     let running = plan.clone();

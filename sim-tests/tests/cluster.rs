@@ -33,11 +33,12 @@ fn one_seed_gives_one_trace() {
     }
 }
 
-/// One node could not read its folder when it began, and said "perhaps" whenever it was asked who holds an upload: whatever
-/// had been tried before was never placed again.
+/// Seeds beyond the default ones that found a bug, as scenarios were drawn then. Their stories are told by tests of the
+/// machines: a node that could not read its folder kept every retry from being stored; a report to an earlier leadership
+/// counted for the next.
 #[test]
-fn a_node_that_cannot_read_its_folder_keeps_no_upload_from_being_stored() {
-    for seed in [59, 335, 637] {
+fn seeds_that_found_a_bug_stay_sound() {
+    for seed in [637, 3462] {
         let played = play_cluster(seed);
         assert!(played.broken.is_empty(), "{}", story_of_cluster(&played));
     }

@@ -81,7 +81,9 @@ impl Node {
         leadership: Leadership,
         outcome: Result<NodeId, Box<Reply>>,
     ) {
-        let asked = |entered: &Entered| matches!(entered.state, EnteredState::Asked { ticket: t, .. } if t == ticket);
+        let asked = |entered: &Entered| {
+            entered.put.id == id && matches!(entered.state, EnteredState::Asked { ticket: t, .. } if t == ticket)
+        };
         let client = self.entered.iter().find(|(_, entered)| asked(entered)).map(|(client, _)| *client);
         let Some(client) = client.filter(|_| self.leader() == Some(leader)) else {
             // Its client was told to try again, or this is a copy of an order that is being carried out.

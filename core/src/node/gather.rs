@@ -51,7 +51,8 @@ impl Node {
             Question::Who { id, asked } => Answer::Holds(match self.store.held(*id) {
                 Some(stored) => Holding::Held(stored),
                 None if self.is_passing(*id, Some(*asked)) => Holding::Perhaps,
-                // It may never find out, and a retry must not wait for that.
+                // It may never find out, and what it holds can be had as little as that of a dead node. One such disk
+                // must not keep every retry in the cluster from being placed.
                 None if self.store.is_blind() => Holding::No,
                 None if self.store.is_under_way(*id) || !self.store.is_ready() => Holding::Perhaps,
                 None => Holding::No,
@@ -77,7 +78,12 @@ impl Node {
     /// Asks all nodes that can be reached.
     pub(super) fn gather(&mut self, now: Instant, question: Question, purpose: Purpose) {
         let ticket = self.ticket();
-        let others: BTreeSet<NodeId> = self.election.alive(now).into_iter().filter(|node| *node != self.me).collect();
+        let asked: BTreeSet<NodeId> = match purpose {
+            // A leader that is new has not heard of all that it can reach, and a holder that it does not ask makes a copy.
+            Purpose::Place { .. } => self.config.peers.ids().collect(),
+            _ => self.election.alive(now),
+        };
+        let others: BTreeSet<NodeId> = asked.into_iter().filter(|node| *node != self.me).collect();
         for node in &others {
             self.send(*node, Message::Ask { ticket, question: question.clone() });
         }

@@ -59,7 +59,7 @@ impl Node {
             placements: BTreeMap::new(),
             asked: now,
         });
-        self.send_to_all(&Message::Census { level: None });
+        self.send_to_all(&Message::Census { of, level: None });
         self.open_books(now);
     }
 
@@ -139,9 +139,9 @@ impl Node {
     }
 
     /// As the leader: a node says how much it was given.
-    pub(super) fn on_report(&mut self, now: Instant, from: NodeId, level: u64) {
+    pub(super) fn on_report(&mut self, now: Instant, from: NodeId, of: Leadership, level: u64) {
         let alive = self.election.alive(now);
-        let Some(leading) = &mut self.leading else { return };
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.of == of) else { return };
         match &mut leading.census {
             Some(census) => {
                 census.reports.insert(from, level);
@@ -152,12 +152,15 @@ impl Node {
         }
     }
 
-    /// As a new leader: begins to place once all that can be reached have reported, or have had their time.
+    /// As a new leader: begins to place once all that may be there have reported, or have had their time. Lower nodes are
+    /// waited for although they were not heard yet, or it would give the first uploads to itself alone; higher ones have
+    /// let it lead, so they are not there.
     pub(super) fn open_books(&mut self, now: Instant) {
-        let alive = self.election.alive(now);
+        let mut awaited = self.election.alive(now);
+        awaited.extend(self.config.peers.ids().filter(|node| *node < self.me));
         let Some(leading) = &mut self.leading else { return };
         if let Some(census) = &leading.census
-            && (census.until <= now || alive.iter().all(|node| census.reports.contains_key(node)))
+            && (census.until <= now || awaited.iter().all(|node| census.reports.contains_key(node)))
         {
             leading.router.begin(now, &census.reports);
             leading.census = None;
@@ -188,11 +191,12 @@ impl Node {
         if all {
             leading.asked = now;
         }
+        let of = leading.of;
         if leading.census.is_none() {
             for node in alive {
                 let level = known.get(&node).copied();
                 if node != self.me && (all || level.is_none()) {
-                    self.send(node, Message::Census { level });
+                    self.send(node, Message::Census { of, level });
                 }
             }
         }

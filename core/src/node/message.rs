@@ -48,11 +48,15 @@ pub enum Message {
     Ballot(Ballot),
     /// From the leader: "how much were you given?", and how much that was by its own books.
     Census {
+        /// As whom it asks.
+        of: Leadership,
         /// Uploads; `None` if the leader does not know yet.
         level: Option<u64>,
     },
     /// To the leader, in answer.
     Report {
+        /// As whom the leader has asked: what was reported to an earlier one is no longer true.
+        of: Leadership,
         /// The greater of what leaders have said and what is stored.
         level: u64,
     },

@@ -26,6 +26,8 @@ use std::{
     time::Duration,
 };
 
+use rand::Rng as _;
+
 use crate::{
     config::cluster::{ClusterConfig, Policy},
     election::{self, Ballot, Election},
@@ -297,7 +299,8 @@ impl Node {
             open: BTreeMap::new(),
             counts: Counts::default(),
             trouble: None,
-            tickets: 0,
+            // What was asked in a former life may be answered now.
+            tickets: seed.stream("tickets").next_u64() >> 1,
             ticked: now,
             outputs: VecDeque::new(),
         };
@@ -353,13 +356,16 @@ impl Node {
             Message::Hello | Message::Refused => {}
             Message::Ballot(ballot) => self.elect(now, election::Input::Received { from, ballot }),
             // No cluster was ever given as much. To believe it would leave no room to count.
-            Message::Census { level: Some(LEVEL_MAX..) } | Message::Report { level: LEVEL_MAX.. } => {}
-            Message::Census { level } => {
+            Message::Census { level: Some(LEVEL_MAX..), .. } | Message::Report { level: LEVEL_MAX.., .. } => {}
+            Message::Census { of, level } => {
                 self.level = self.level.max(level.unwrap_or(0)).max(self.store.count());
                 let level = self.level;
-                self.send(from, Message::Report { level });
+                // Who has not read its folder can take nothing yet, and would report too little.
+                if self.store.is_ready() {
+                    self.send(from, Message::Report { of, level });
+                }
             }
-            Message::Report { level } => self.on_report(now, from, level),
+            Message::Report { of, level } => self.on_report(now, from, of, level),
             Message::Place { ticket, put } => self.place(now, from, ticket, put),
             Message::Placed { ticket, id, leadership, outcome } => {
                 self.on_placed(now, from, ticket, id, leadership, outcome);

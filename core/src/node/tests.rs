@@ -379,6 +379,66 @@ fn strangers_do_not_fill_the_log() {
     assert_eq!(lines(at(122), from(9, 9, None)).len(), 1);
 }
 
+/// Found by the cluster's simulation, seed 182: a leader that had just taken office asked only whom it had heard by then,
+/// and placed an upload anew that a node held which was still storing the new term.
+#[test]
+fn a_new_leader_asks_whom_it_has_not_heard_yet() {
+    let ready = |node: &mut Node| {
+        let listed = store::Input::Listed { temporary: Vec::new(), shared: Vec::new() };
+        node.handle_input(Instant::ZERO, Input::Disk(listed));
+        while node.poll_output().is_some() {}
+    };
+    let mut node = Node::new(Instant::ZERO, NodeId(3), config(3), Leadership::default(), Seed(1));
+    ready(&mut node);
+    // Nobody speaks to it, so it leads.
+    let mut now = Instant::ZERO;
+    for tick in 1..=5 {
+        now = Instant::ZERO + ms(100 * tick);
+        node.handle_timeout(now);
+    }
+    let leadership = Leadership { term: Term(2), leader: Some(NodeId(3)) };
+    node.handle_input(now, Input::Persisted(leadership));
+    assert_eq!(node.election().leader(), Some(leadership));
+    // Nobody reports how much it holds.
+    now = now + config(3).timing.answer;
+    node.handle_timeout(now);
+    while node.poll_output().is_some() {}
+    node.handle_input(now, Input::Request { client: ClientId(1), request: Request::Put(put(9, true)) });
+    let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
+    let asks = |output: &Output| match output {
+        Output::Send { to, envelope } => matches!(envelope.message, Message::Ask { .. }).then_some(*to),
+        _ => None,
+    };
+    assert_eq!(outputs.iter().filter_map(asks).collect::<Vec<_>>(), [NodeId(1), NodeId(2)], "{outputs:?}");
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Store { .. })), "{outputs:?}");
+}
+
+/// Found by the cluster's simulation, seed 3462: a report to an earlier leadership came late, and counted for the next.
+#[test]
+fn a_report_to_an_earlier_leadership_is_no_news() {
+    let mut node = Node::new(Instant::ZERO, NodeId(3), config(3), Leadership::default(), Seed(1));
+    let term = |term| Leadership { term: Term(term), leader: Some(NodeId(3)) };
+    (1..=5).for_each(|tick| node.handle_timeout(Instant::ZERO + ms(100 * tick)));
+    let now = Instant::ZERO + ms(500);
+    node.handle_input(now, Input::Persisted(term(2)));
+    let known = |node: &Node| node.router().map(|router| router.loads().map(|load| load.assigned).collect::<Vec<_>>());
+    let report = |of, level| {
+        let message = Message::Report { of, level };
+        Input::Received(Envelope { from: NodeId(1), peers: config(3).peers.digest(), message })
+    };
+    let echo = Ballot { newest: term(2), word: election::Word::Echo { beat: 1 } };
+    let peers = config(3).peers.digest();
+    node.handle_input(now, Input::Received(Envelope { from: NodeId(1), peers, message: Message::Ballot(echo) }));
+    assert_eq!(known(&node), None, "who may be there is waited for");
+    let now = now + config(3).timing.answer;
+    node.handle_timeout(now);
+    assert_eq!(known(&node), Some(vec![0]), "nobody reported when it began");
+    node.handle_input(now, report(term(0), 5));
+    assert_eq!(known(&node), Some(vec![0]));
+    node.handle_input(now, report(term(2), 7));
+    assert_eq!(known(&node), Some(vec![7, 0]));
+}
+
 #[test]
 fn frames_are_checked_before_they_are_read() {
     use message::FrameError;

@@ -6,6 +6,8 @@
 //!          └────────┴────────┴───────────┴─▶ Remove ─▶ Ended(Err)  nothing half-written remains
 //! ```
 //!
+//! What was renamed already and is removed again is synced once more, or a loss of power might bring it back.
+//!
 //! A step goes out as [`Output::Do`] and comes back as an input, so a crash between any two is a machine that is thrown
 //! away. Bodies do not pass: [`Step::Write`] asks the runtime to stream one into a temporary file, and
 //! [`Input::Written`] says what it was. Temporary files lie beside the shared folder, on the same file system, so that
@@ -140,7 +142,7 @@ pub struct Store {
     /// Bytes of all that is held.
     bytes: u64,
     under_way: BTreeMap<RequestId, UnderWay>,
-    /// Uploads that failed and could not be removed from the shared folder. Not acknowledged, and not stored again
+    /// Uploads that failed and could not be removed from the shared folder, surely. Not acknowledged, and not stored again
     /// before it is removed: another body would make a second copy.
     stuck: BTreeMap<RequestId, File>,
     /// When to try again what failed: to read the folder, or to remove what is stuck.
@@ -327,7 +329,13 @@ impl Store {
                 Durability::Fsync => self.perform(Step::SyncFolder(Some(id))),
                 Durability::None => self.finish(id),
             },
-            Step::SyncFolder(Some(id)) => self.finish(id),
+            Step::SyncFolder(Some(id)) => {
+                self.stuck.remove(&id);
+                match self.under_way.get(&id).and_then(|upload| upload.failure.clone()) {
+                    Some(failure) => self.fail(id, failure),
+                    None => self.finish(id),
+                }
+            }
             Step::SyncFolder(None) => {
                 if let State::Cleaning { sync, .. } = &mut self.state {
                     *sync = false;
@@ -355,8 +363,15 @@ impl Store {
             // Whether the name survives is unknown now. It is taken away again: an fsync that is repeated after a
             // failure may succeed without having written anything.
             Step::SyncFolder(Some(id)) => {
-                if let Some(Stored { name, .. }) = self.under_way.get(&id).and_then(|upload| upload.written) {
-                    self.clean_up(id, File::Shared(name), failure);
+                if self.stuck.contains_key(&id) {
+                    self.again = Some(now + AGAIN);
+                } else if let Some(upload) = self.under_way.get(&id)
+                    && let Some(Stored { name, .. }) = upload.written
+                {
+                    match upload.failure.clone() {
+                        Some(first) => self.stick(now, File::Shared(name), first),
+                        None => self.clean_up(id, File::Shared(name), failure),
+                    }
                 }
             }
             Step::Remove(file) => self.on_removed(now, &file, Some(&failure)),
@@ -375,7 +390,7 @@ impl Store {
         if self.stuck.contains_key(&file.id()) {
             match failed {
                 Some(_) => self.again = Some(now + AGAIN),
-                None => _ = self.stuck.remove(&file.id()),
+                None => self.perform(Step::SyncFolder(Some(file.id()))),
             }
             return;
         }
@@ -389,13 +404,24 @@ impl Store {
         }
         let id = file.id();
         if let Some(failure) = self.under_way.get(&id).and_then(|upload| upload.failure.clone()) {
-            self.under_way.remove(&id);
-            if failed.is_some() && matches!(file, File::Shared(_)) {
-                self.stuck.insert(id, *file);
-                self.again = Some(now + AGAIN);
+            match (file, failed) {
+                (File::Temporary(_), _) => self.fail(id, failure),
+                (File::Shared(_), None) => self.perform(Step::SyncFolder(Some(id))),
+                (File::Shared(_), Some(_)) => self.stick(now, *file, failure),
             }
-            self.outputs.push_back(Output::Ended { id, outcome: Err(failure) });
         }
+    }
+
+    /// It has failed, and its file may stay for now.
+    fn stick(&mut self, now: Instant, file: File, failure: Failure) {
+        self.stuck.insert(file.id(), file);
+        self.again = Some(now + AGAIN);
+        self.fail(file.id(), failure);
+    }
+
+    fn fail(&mut self, id: RequestId, failure: Failure) {
+        self.under_way.remove(&id);
+        self.outputs.push_back(Output::Ended { id, outcome: Err(failure) });
     }
 
     fn finish(&mut self, id: RequestId) {

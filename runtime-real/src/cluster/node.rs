@@ -13,7 +13,7 @@ use std::{
 use omb_core::{
     admission::{Door, Room},
     config::cluster::ClusterConfig,
-    node::{ClientId, Input, Node, Output, RelayFailure},
+    node::{ClientId, Input, Node, Output, RelayFailure, message::Envelope},
     peer::NodeId,
     seed::Seed,
     store::{self, Failure, Step},
@@ -34,6 +34,11 @@ use crate::{
 
 /// Looks on: for logs and metrics, or for a simulation's promises.
 pub trait Observer: Send {
+    /// Hands a message to the connection that carries it. A simulation's comes late, twice, or never.
+    fn hand_over(&mut self, link: &mpsc::Sender<Envelope>, envelope: Envelope) {
+        // To a peer that does not hear it may be lost, as on the way.
+        let _ = link.try_send(envelope);
+    }
     /// The machine wants this done.
     fn wants(&mut self, output: &Output);
     /// The machine after a step.
@@ -147,7 +152,14 @@ where
     let observing = || observer.lock().unwrap_or_else(PoisonError::into_inner);
     let perform = |output: Output| {
         observing().wants(&output);
-        begin(output, &house, &links);
+        match output {
+            Output::Send { to, envelope } => {
+                if let Some(link) = links.get(&to) {
+                    observing().hand_over(link, envelope);
+                }
+            }
+            output => begin(output, &house),
+        }
         ControlFlow::Continue(())
     };
     event_loop::run(&mut machine, &mut inputs, perform, |node, now| observing().look(node, now), clock).await;
@@ -156,23 +168,14 @@ where
 }
 
 /// Begins what the machine wants done.
-fn begin<T, D>(
-    output: Output,
-    house: &Arc<House<T, D>>,
-    links: &BTreeMap<NodeId, mpsc::Sender<omb_core::node::message::Envelope>>,
-) where
+fn begin<T, D>(output: Output, house: &Arc<House<T, D>>)
+where
     T: Transport + Sync,
     D: Disk,
 {
     // The loop that would read it has ended, if it is not read.
     let report = |input| _ = house.inputs.own.send(input);
     match output {
-        Output::Send { to, envelope } => {
-            if let Some(link) = links.get(&to) {
-                // To a peer that does not hear it may be lost, as on the way.
-                let _ = link.try_send(envelope);
-            }
-        }
         Output::Answer { client, reply } => _ = house.pass(client, Errand::Answer(reply)),
         Output::Relay { client, to, request } => {
             if !house.pass(client, Errand::Relay { to, request }) {
@@ -204,7 +207,11 @@ fn begin<T, D>(
                 let _ = house.inputs.own.send(input);
             });
         }
-        // For those who look on.
-        Output::LeaderChanged(_) | Output::Recorded { .. } | Output::Saved { .. } | Output::Told(_) => {}
+        // Handed over above; for those who look on.
+        Output::Send { .. }
+        | Output::LeaderChanged(_)
+        | Output::Recorded { .. }
+        | Output::Saved { .. }
+        | Output::Told(_) => {}
     }
 }

@@ -14,6 +14,8 @@ use std::{
 };
 
 use madsim::{runtime::Handle, task::NodeId, time};
+use rand::RngExt as _;
+use rand_chacha::ChaCha8Rng;
 
 use crate::witness::Witness;
 
@@ -32,21 +34,38 @@ pub enum Trouble {
 
 /// A trouble, when it comes and how long it stays.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Planned {
-    /// Since the run began, in true time.
+pub struct Planned<T = Trouble> {
+    /// Since the simulation began, in true time.
     pub at: Duration,
     /// How long, in true time.
     pub lasts: Duration,
     /// What.
-    pub trouble: Trouble,
+    pub trouble: T,
 }
 
-impl Planned {
+impl<T> Planned<T> {
     /// When it is over, in true time.
     #[must_use]
     pub fn until(&self) -> Duration {
         self.at + self.lasts
     }
+}
+
+/// `scenario` with less going wrong, one step in each possible direction: without one of its troubles, or after one of
+/// the changes. To find out what a failure really needs.
+pub fn simpler<S: Clone + PartialEq, T>(
+    scenario: &S,
+    troubles: impl Fn(&mut S) -> &mut Vec<Planned<T>>,
+    changes: &[&dyn Fn(&mut S)],
+) -> Vec<S> {
+    let after = |change: &dyn Fn(&mut S)| {
+        let mut less = scenario.clone();
+        change(&mut less);
+        less
+    };
+    let count = troubles(&mut scenario.clone()).len();
+    let without = (0..count).map(|nth| after(&|it| _ = troubles(it).remove(nth)));
+    without.chain(changes.iter().map(|change| after(change)).filter(|less| less != scenario)).collect()
 }
 
 impl Trouble {
@@ -92,6 +111,28 @@ pub struct Now {
     pub exchanges: Vec<exchange::Now>,
     /// Links that are cut, from whom to whom, and by how many troubles.
     pub cut: BTreeMap<(NodeId, NodeId), u32>,
+    /// Of connections that are made now, or were.
+    pub resets: Resets,
+}
+
+/// Connections that break half-way.
+#[derive(Clone, Debug, Default)]
+pub struct Resets {
+    /// Of what is written or read at the end that connected, the share that breaks the connection instead.
+    pub share: f64,
+    /// Whose chance that is; `None` where nothing breaks.
+    pub rng: Option<ChaCha8Rng>,
+    /// How often it came to that.
+    pub count: u64,
+}
+
+impl Resets {
+    /// Whether the next one breaks.
+    pub fn strikes(&mut self) -> bool {
+        let strikes = self.share > 0.0 && self.rng.as_mut().is_some_and(|rng| rng.random_bool(self.share));
+        self.count += u64::from(strikes);
+        strikes
+    }
 }
 
 impl Now {

@@ -34,6 +34,8 @@ pub struct Trouble {
     pub full: bool,
     /// The share of operations that fail.
     pub failing: f64,
+    /// The share of fsyncs that fail besides.
+    pub unsyncing: f64,
     /// The longest that an operation takes beyond the usual.
     pub slow: Duration,
 }
@@ -53,6 +55,8 @@ struct Platter {
     losses: u64,
     /// Operations that failed.
     failed: u64,
+    /// Removals among them.
+    unremoved: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,6 +100,7 @@ impl SimDisk {
             durable: BTreeMap::new(),
             losses: 0,
             failed: 0,
+            unremoved: 0,
         })))
     }
 
@@ -124,6 +129,12 @@ impl SimDisk {
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.platter().failed
+    }
+
+    /// How many files could not be removed.
+    #[must_use]
+    pub fn unremoved(&self) -> u64 {
+        self.platter().unremoved
     }
 
     /// All uploads in the shared folder.
@@ -178,14 +189,24 @@ impl SimDisk {
 
     /// Lets an operation take its time, and fail.
     async fn turn(&self) -> io::Result<()> {
+        self.turn_or(0.0).await
+    }
+
+    /// The same for an fsync.
+    async fn sync_turn(&self) -> io::Result<()> {
+        let share = self.platter().trouble.unsyncing;
+        self.turn_or(share).await
+    }
+
+    async fn turn_or(&self, more: f64) -> io::Result<()> {
         let (span, fails) = {
             let platter = &mut *self.platter();
             let slow = platter.trouble.slow;
             let usual = Duration::from_micros(platter.rng.random_range(1_000..4_000));
-            let more = if slow.is_zero() { slow } else { platter.rng.random_range(Duration::ZERO..slow) };
-            let fails = platter.rng.random_bool(platter.trouble.failing);
+            let late = if slow.is_zero() { slow } else { platter.rng.random_range(Duration::ZERO..slow) };
+            let fails = platter.rng.random_bool(platter.trouble.failing) || platter.rng.random_bool(more);
             platter.failed += u64::from(fails);
-            (usual + more, fails)
+            (usual + late, fails)
         };
         sleep(span).await;
         if fails { Err(io::Error::other("input/output error")) } else { Ok(()) }
@@ -261,7 +282,7 @@ impl Disk for SimDisk {
     }
 
     async fn sync(&self, id: RequestId) -> io::Result<()> {
-        self.turn().await?;
+        self.sync_turn().await?;
         let platter = &mut *self.platter();
         let inode = platter.visible.get(&temporary(id)).ok_or_else(missing)?;
         let inode = platter.inodes.get_mut(inode).ok_or_else(missing)?;
@@ -279,7 +300,7 @@ impl Disk for SimDisk {
 
     async fn sync_folder(&self) -> io::Result<()> {
         // One that fails may have written something.
-        let outcome = self.turn().await;
+        let outcome = self.sync_turn().await;
         let platter = &mut *self.platter();
         if outcome.is_ok() || platter.rng.random_bool(0.5) {
             platter.durable.retain(|place, _| matches!(place, Place::Temporary(_)));
@@ -290,8 +311,10 @@ impl Disk for SimDisk {
     }
 
     async fn remove(&self, file: File) -> io::Result<()> {
-        self.turn().await?;
+        let outcome = self.turn().await;
         let name = file.to_string();
+        self.platter().unremoved += u64::from(outcome.is_err());
+        outcome?;
         self.platter().remove(&match file {
             File::Temporary(_) => Place::Temporary(name),
             File::Shared(_) => Place::Shared(name),

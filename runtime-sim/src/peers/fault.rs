@@ -13,6 +13,12 @@ pub enum Trouble {
     OneWay(BTreeSet<NodeId>),
     /// Nothing passes between these two.
     Link(NodeId, NodeId),
+    /// Clients and these nodes are cut apart.
+    Clients(BTreeSet<NodeId>, Way),
+    /// This happens to a share of the messages between nodes.
+    Messages(Mishap, f64),
+    /// This share of what is written or read on a connection breaks it instead.
+    Resets(f64),
     /// This share of the packets is lost, and sent again.
     Loss(f64),
     /// Every packet takes this long at most, instead of 10 ms.
@@ -27,28 +33,39 @@ pub enum Trouble {
     DiskFull(NodeId),
     /// This share of the disk's operations fails.
     DiskFailing(NodeId, f64),
+    /// This share of its fsyncs fails, and nothing else does.
+    DiskUnsyncing(NodeId, f64),
     /// Operations take this long at most.
     DiskSlow(NodeId, Duration),
 }
 
-/// A trouble, when it comes and how long it stays, in true time.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Planned {
-    /// Since the simulation began.
-    pub at: Duration,
-    /// How long.
-    pub lasts: Duration,
-    /// What.
-    pub trouble: Trouble,
+/// What passes no more between clients and nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Nothing does.
+    Neither,
+    /// What clients send.
+    ToNodes,
+    /// What nodes answer.
+    ToClients,
 }
 
-impl Planned {
-    /// When it is over.
-    #[must_use]
-    pub fn until(&self) -> Duration {
-        self.at + self.lasts
-    }
+/// What happens to a message where it is handed over; madsim's TCP carries bytes in order or not at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mishap {
+    /// A copy of it comes too, behind later ones perhaps.
+    Doubled,
+    /// It comes late, and out of order.
+    Late,
+    /// It never comes.
+    Lost,
 }
+
+/// The most by which a copy of a message, or a message, is late.
+pub const LATE_MAX: Duration = Duration::from_millis(1_500);
+
+/// A trouble of a cluster, when it comes and how long it stays.
+pub type Planned = crate::fault::Planned<Trouble>;
 
 impl Trouble {
     /// Its name in the coverage table.
@@ -58,6 +75,13 @@ impl Trouble {
             Self::Partition(_) => "partition",
             Self::OneWay(_) => "partition one way",
             Self::Link(..) => "two nodes apart",
+            Self::Clients(_, Way::Neither) => "clients cut off",
+            Self::Clients(_, Way::ToNodes) => "nodes do not hear clients",
+            Self::Clients(_, Way::ToClients) => "clients do not hear nodes",
+            Self::Messages(Mishap::Doubled, _) => "messages doubled",
+            Self::Messages(Mishap::Late, _) => "messages late",
+            Self::Messages(Mishap::Lost, _) => "messages lost",
+            Self::Resets(_) => "connections reset",
             Self::Loss(_) => "packet loss",
             Self::Slow(_) => "packet delay",
             Self::Crash(_, true) => "power fails",
@@ -66,6 +90,7 @@ impl Trouble {
             Self::Pause(_) => "node paused",
             Self::DiskFull(_) => "disk full",
             Self::DiskFailing(..) => "disk failing",
+            Self::DiskUnsyncing(..) => "disk does not sync",
             Self::DiskSlow(..) => "disk slow",
         }
     }
@@ -100,6 +125,11 @@ impl fmt::Display for Planned {
             Trouble::Partition(these) => write!(f, "nodes {} cut off from the others", ids(these)),
             Trouble::OneWay(these) => write!(f, "nothing passes from nodes {} to the others", ids(these)),
             Trouble::Link(one, other) => write!(f, "{one} and {other} cut apart"),
+            Trouble::Clients(these, _) => write!(f, "{} (nodes {})", self.trouble.name(), ids(these)),
+            Trouble::Messages(_, share) => write!(f, "{:.0} % of the {}", share * 100.0, self.trouble.name()),
+            Trouble::Resets(share) => {
+                write!(f, "connections break with {:.1} % of what is written or read", share * 100.0)
+            }
             Trouble::Loss(share) => write!(f, "{:.0} % packet loss", share * 100.0),
             Trouble::Slow(most) => write!(f, "packets late by up to {} ms", most.as_millis()),
             Trouble::Crash(node, true) => write!(f, "{node} without power"),
@@ -108,6 +138,7 @@ impl fmt::Display for Planned {
             Trouble::Pause(node) => write!(f, "{node} stands still"),
             Trouble::DiskFull(node) => write!(f, "the disk of {node} is full"),
             Trouble::DiskFailing(node, share) => write!(f, "the disk of {node} fails {:.0} %", share * 100.0),
+            Trouble::DiskUnsyncing(node, share) => write!(f, "fsyncs of {node} fail {:.0} %", share * 100.0),
             Trouble::DiskSlow(node, most) => write!(f, "the disk of {node} late by up to {} ms", most.as_millis()),
         }?;
         write!(f, " from {:.1} s to {:.1} s", self.at.as_secs_f64(), self.until().as_secs_f64())

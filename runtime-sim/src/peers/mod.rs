@@ -34,13 +34,14 @@ pub struct Facts {
     pub at: Duration,
     /// Each node, by id.
     pub nodes: BTreeMap<NodeId, NodeFacts>,
-    /// Pairs between which something does not pass in at least one direction, since when; the lower id first. One that
-    /// is dead or stands still is apart from all.
-    pub apart: BTreeMap<(NodeId, NodeId), Duration>,
-    /// Until when a pair was last apart.
-    pub apart_until: BTreeMap<(NodeId, NodeId), Duration>,
-    /// Until when the network was last slow or lossy, a disk slow, or is (`Duration::MAX`).
+    /// From whom to whom nothing passes, since when. To one that is dead or stands still, and from it, nothing does.
+    pub unheard: BTreeMap<(NodeId, NodeId), Duration>,
+    /// Until when that last was so.
+    pub unheard_until: BTreeMap<(NodeId, NodeId), Duration>,
+    /// Until when messages between nodes last came late or not at all, or do (`Duration::MAX`).
     pub rough_until: Duration,
+    /// How many troubles see to that.
+    pub roughs: u32,
     /// Each upload.
     pub uploads: BTreeMap<RequestId, Upload>,
     /// When all troubles were over and everybody ran; `None` before.
@@ -64,8 +65,21 @@ pub struct NodeFacts {
     pub paused_until: Duration,
     /// Since when it runs.
     pub born: Duration,
-    /// Whether it was given another list of peers, or lacks the key.
-    pub stranger: bool,
+    /// Whom it can be in one cluster with.
+    pub kin: Kin,
+}
+
+/// Nodes of different kin do not listen to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kin {
+    /// The cluster's nodes.
+    Common,
+    /// One that was given another list of peers, with one more.
+    OtherList,
+    /// One that speaks another version of the protocol.
+    OtherVersion,
+    /// One that has another key, or none.
+    LockedOut,
 }
 
 /// What is true of one upload.
@@ -82,32 +96,35 @@ pub struct Upload {
 }
 
 impl Facts {
-    /// The pair of two nodes, the lower one first.
-    #[must_use]
-    pub fn pair(one: NodeId, other: NodeId) -> (NodeId, NodeId) {
-        (one.min(other), one.max(other))
+    /// A trouble comes, or goes, that lets messages between nodes be late or lost; what it delayed comes within `after`.
+    pub fn roughen(&mut self, on: bool, after: Duration) {
+        self.roughs = if on { self.roughs + 1 } else { self.roughs - 1 };
+        self.rough_until = if self.roughs > 0 { Duration::MAX } else { self.at + after };
     }
 
-    /// Whether the two could speak with each other at some instant since `since`.
+    /// Whether the two are of one kin and could speak with each other at some instant since `since`.
     #[must_use]
     pub fn could_meet(&self, one: NodeId, other: NodeId, since: Duration) -> bool {
-        self.apart.get(&Self::pair(one, other)).is_none_or(|apart| *apart >= since)
+        let passed = |way| self.unheard.get(&way).is_none_or(|unheard| *unheard >= since);
+        self.nodes[&one].kin == self.nodes[&other].kin && passed((one, other)) && passed((other, one))
     }
 
-    /// Whether something kept the two from speaking in good time at some instant since `since`.
+    /// The last instant since `since` at which something kept the two from speaking with each other in good time.
     #[must_use]
-    pub fn were_apart(&self, one: NodeId, other: NodeId, since: Duration) -> bool {
-        let pair = Self::pair(one, other);
-        self.apart.contains_key(&pair)
-            || self.apart_until.get(&pair).is_some_and(|until| *until >= since)
-            || self.rough_until >= since
+    pub fn apart_at(&self, one: NodeId, other: NodeId, since: Duration) -> Option<Duration> {
+        let ways = [(one, other), (other, one)];
+        let now =
+            ways.iter().any(|way| self.unheard.contains_key(way)) || self.nodes[&one].kin != self.nodes[&other].kin;
+        let until = ways.iter().filter_map(|way| self.unheard_until.get(way)).copied();
+        let last = until.chain([self.rough_until]).chain(now.then_some(self.at)).max()?;
+        (last >= since).then_some(last.min(self.at))
     }
 
-    /// Nodes that run and have the common list of peers.
+    /// Nodes that run and are of the common kin.
     #[must_use]
     pub fn healthy(&self) -> BTreeSet<NodeId> {
         let healthy = |(_, facts): &(&NodeId, &NodeFacts)| {
-            facts.dead_since.is_none() && facts.paused_since.is_none() && !facts.stranger
+            facts.dead_since.is_none() && facts.paused_since.is_none() && facts.kin == Kin::Common
         };
         self.nodes.iter().filter(healthy).map(|(node, _)| *node).collect()
     }
@@ -129,11 +146,22 @@ pub trait Watcher: Send {
     fn at_end(&mut self, outcome: &Outcome, facts: &Facts);
 }
 
+/// An answer to "which uploads are stored where?"
+#[derive(Debug)]
+pub struct Listed {
+    /// Which node holds what.
+    pub uploads: Vec<(NodeId, Stored)>,
+    /// How many uploads lie on several.
+    pub copies: u64,
+    /// Who did not say what it holds.
+    pub missing: BTreeSet<NodeId>,
+}
+
 /// How everything went, as the clients saw it.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// What a healthy node listed at the very end: which node holds what, and how many uploads lie on several.
-    pub listed: Option<(Vec<(NodeId, Stored)>, u64)>,
+    /// What a healthy node listed at the very end.
+    pub listed: Option<Listed>,
     /// Uploads that were begun after the cluster had healed and had time to agree, and were not acknowledged; why.
     pub failed_after: Vec<String>,
     /// Uploads that were fetched after the cluster had healed, and how many of them came whole.

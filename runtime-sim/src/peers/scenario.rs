@@ -9,8 +9,8 @@ use omb_core::{
 };
 use rand::{Rng, RngExt as _};
 
-use super::fault::{Planned, Trouble};
-use crate::clock::Skew;
+use super::fault::{Mishap, Planned, Trouble, Way};
+use crate::{clock::Skew, fault::simpler};
 
 /// One cluster's life.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +29,8 @@ pub struct Scenario {
     pub keyed: bool,
     /// The node that lacks it, and whether it has another one.
     pub locked_out: Option<(NodeId, bool)>,
+    /// The node that speaks another version of the protocol.
+    pub foreigner: Option<NodeId>,
     /// `quorum`.
     pub quorum: Quorum,
     /// `policy`.
@@ -37,8 +39,25 @@ pub struct Scenario {
     pub durability: Durability,
     /// Each client: when it begins, and its uploads' sizes in bytes.
     pub clients: Vec<(Duration, Vec<u64>)>,
+    /// How long clients wait for one answer.
+    pub try_max: Duration,
     /// What goes wrong.
     pub troubles: Vec<Planned>,
+    /// What goes wrong besides, at the worst of moments.
+    pub ambush: Option<Ambush>,
+}
+
+/// A trouble that befalls a node at the worst of moments.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ambush {
+    /// Which moment.
+    pub moment: Moment,
+    /// Of which upload that comes so far, from 0.
+    pub nth: u64,
+    /// How long.
+    pub lasts: Duration,
+    /// Whether it dies, and its power fails too; or else is cut off.
+    pub dies: bool,
 }
 
 impl Default for Scenario {
@@ -48,7 +67,10 @@ impl Default for Scenario {
 }
 
 /// Troubles begin within this time.
-const TROUBLED: Duration = Duration::from_secs(10);
+pub(super) const TROUBLED: Duration = Duration::from_secs(10);
+
+/// Longest that an ambush lasts.
+const AMBUSH_MAX: Duration = Duration::from_secs(4);
 
 impl Scenario {
     /// The scenario that `seed` stands for.
@@ -60,14 +82,31 @@ impl Scenario {
         let step = rng.random_range(1..=3);
         let nodes: Vec<NodeId> = (0..count).map(|nth| NodeId(1 + nth * step)).collect();
         let stranger = seed.stream("stranger").random_bool(0.12).then(|| nodes[rng.random_range(0..nodes.len())]);
+        let mut foreign = seed.stream("foreigner");
+        // Two nodes of three are a majority, one is none.
+        let foreigner = foreign.random_bool(0.08) && stranger.is_none();
+        let foreigner = foreigner.then(|| nodes[foreign.random_range(0..nodes.len())]);
         let mut keys = seed.stream("keys");
         let keyed = keys.random_bool(0.4);
-        let locked_out = (keyed && stranger.is_none() && keys.random_bool(0.4))
+        let locked_out = (keyed && stranger.is_none() && foreigner.is_none() && keys.random_bool(0.4))
             .then(|| (nodes[keys.random_range(0..nodes.len())], keys.random_bool(0.6)));
         let troubles = troubles(seed, &nodes);
-        let calm = troubles.is_empty() && stranger.is_none() && locked_out.is_none();
+        let mut hidden = seed.stream("ambush");
+        let ambush = hidden.random_bool(0.4).then(|| Ambush {
+            moment: [Moment::Written, Moment::Renamed, Moment::Stored, Moment::Stored][hidden.random_range(0..4)],
+            nth: hidden.random_range(0..6),
+            lasts: hidden.random_range(Duration::from_millis(500)..AMBUSH_MAX),
+            dies: hidden.random_bool(0.5),
+        });
+        let calm = troubles.is_empty() && stranger.is_none() && foreigner.is_none() && locked_out.is_none();
+        let ambush = ambush.filter(|_| !calm);
         let spread = Duration::from_millis(rng.random_range(1..2_000));
-        let starts = nodes.iter().map(|_| rng.random_range(Duration::ZERO..spread)).collect();
+        let mut starts: Vec<Duration> = nodes.iter().map(|_| rng.random_range(Duration::ZERO..spread)).collect();
+        let mut late = seed.stream("late starts");
+        if !calm && late.random_bool(0.25) {
+            let nth = late.random_range(0..nodes.len());
+            starts[nth] += late.random_range(Duration::from_secs(2)..TROUBLED);
+        }
         let mut skews = seed.stream("clocks of the nodes");
         let skewed = skews.random_bool(0.6);
         let clocks = nodes.iter().map(|_| if skewed { skew(&mut skews) } else { Skew::NONE }).collect();
@@ -90,11 +129,15 @@ impl Scenario {
             stranger,
             keyed,
             locked_out,
+            foreigner,
             quorum: if rng.random_bool(0.4) { Quorum::Majority } else { Quorum::None },
             policy: if rng.random_bool(0.8) { least } else { others[rng.random_range(0..4)] },
             durability: if rng.random_bool(0.85) { Durability::Fsync } else { Durability::None },
             clients,
+            // The hasty ones come again while their upload is being stored.
+            try_max: Duration::from_millis([300, 1_000, 2_500, 7_000][seed.stream("haste").random_range(0..4)]),
             troubles,
+            ambush,
             nodes,
         }
     }
@@ -102,41 +145,57 @@ impl Scenario {
     /// Whether nothing goes wrong.
     #[must_use]
     pub fn is_calm(&self) -> bool {
-        self.troubles.is_empty() && self.stranger.is_none() && self.locked_out.is_none()
+        self.troubles.is_empty()
+            && self.stranger.is_none()
+            && self.foreigner.is_none()
+            && self.locked_out.is_none()
+            && self.ambush.is_none()
+    }
+
+    /// Whether a node is first started when others have worked for some time.
+    #[must_use]
+    pub fn starts_late(&self) -> bool {
+        self.starts.iter().any(|start| *start > Duration::from_secs(2))
     }
 
     /// When the last trouble is over and the last node runs.
     #[must_use]
     pub fn healed(&self) -> Duration {
         let over = self.troubles.iter().map(Planned::until);
-        over.chain(self.starts.iter().copied()).max().unwrap_or_default() + Duration::from_millis(1)
+        let ambushed = self.ambush.map(|_| TROUBLED + AMBUSH_MAX);
+        over.chain(self.starts.iter().copied()).chain(ambushed).max().unwrap_or_default() + Duration::from_millis(1)
     }
 
     /// The same with less going wrong, one step in each possible direction.
     #[must_use]
     pub fn simpler(&self) -> Vec<Self> {
-        let mut simpler: Vec<Self> = (0..self.troubles.len())
-            .map(|nth| {
-                let mut less = self.clone();
-                less.troubles.remove(nth);
-                less
-            })
-            .collect();
-        let mut with = |change: &dyn Fn(&mut Self)| {
-            let mut less = self.clone();
-            change(&mut less);
-            if less != *self {
-                simpler.push(less);
-            }
+        let halve = |it: &mut Self| {
+            it.clients.iter_mut().for_each(|(_, sizes)| sizes.truncate(sizes.len().div_ceil(2)));
         };
-        with(&|it| it.stranger = None);
-        with(&|it| it.locked_out = None);
-        with(&|it| (it.keyed, it.locked_out) = (false, None));
-        with(&|it| it.clocks.fill(Skew::NONE));
-        with(&|it| it.clients.truncate(1));
-        with(&|it| it.clients.iter_mut().for_each(|(_, sizes)| sizes.truncate(sizes.len().div_ceil(2))));
-        simpler
+        let changes: [&dyn Fn(&mut Self); 9] = [
+            &|it| it.ambush = None,
+            &|it| it.stranger = None,
+            &|it| it.foreigner = None,
+            &|it| it.locked_out = None,
+            &|it| (it.keyed, it.locked_out) = (false, None),
+            &|it| it.starts.iter_mut().for_each(|start| *start = (*start).min(Duration::from_secs(1))),
+            &|it| it.clocks.fill(Skew::NONE),
+            &|it| it.clients.truncate(1),
+            &halve,
+        ];
+        simpler(self, |it| &mut it.troubles, &changes)
     }
+}
+
+/// How far an upload has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Its temporary file is there, and is to be renamed.
+    Written,
+    /// It is renamed, and the folder is to be synced.
+    Renamed,
+    /// It is stored, and nobody was told.
+    Stored,
 }
 
 fn size(rng: &mut impl Rng) -> u64 {
@@ -157,11 +216,13 @@ fn skew(rng: &mut impl Rng) -> Skew {
 }
 
 /// Kinds of trouble, by family, and how likely each is where its family is on.
-const FAMILIES: [(&str, &[(&str, f64)]); 4] = [
+const FAMILIES: [(&str, &[(&str, f64)]); 6] = [
+    ("clients", &[("clients cut off", 0.5), ("nodes deaf", 0.3), ("clients deaf", 0.5)]),
+    ("messages", &[("doubled", 0.5), ("late", 0.4), ("lost", 0.4), ("resets", 0.5)]),
     ("reach", &[("partition", 0.6), ("one way", 0.5), ("link", 0.4)]),
     ("network", &[("loss", 0.5), ("delay", 0.5)]),
     ("process", &[("power", 0.7), ("killed", 0.4), ("paused", 0.5), ("blackout", 0.15)]),
-    ("disk", &[("full", 0.5), ("failing", 0.5), ("slow disk", 0.4)]),
+    ("disk", &[("full", 0.5), ("failing", 0.5), ("unsyncing", 0.6), ("slow disk", 0.4)]),
 ];
 
 /// Swarm testing: each family is off altogether in half of the runs, so that none hides another.
@@ -209,6 +270,13 @@ fn trouble(kind: &str, rng: &mut impl Rng, nodes: &[NodeId]) -> Planned {
         "one way" => Trouble::OneWay(these),
         "link" if other != node => Trouble::Link(node, other),
         "link" => Trouble::Partition(BTreeSet::from([node])),
+        "clients cut off" => Trouble::Clients(these, Way::Neither),
+        "nodes deaf" => Trouble::Clients(these, Way::ToNodes),
+        "clients deaf" => Trouble::Clients(these, Way::ToClients),
+        "doubled" => Trouble::Messages(Mishap::Doubled, share),
+        "late" => Trouble::Messages(Mishap::Late, share),
+        "lost" => Trouble::Messages(Mishap::Lost, share),
+        "resets" => Trouble::Resets(share / 8.0),
         "loss" => Trouble::Loss(share),
         "delay" => Trouble::Slow(span),
         "power" => Trouble::Crash(node, true),
@@ -217,7 +285,8 @@ fn trouble(kind: &str, rng: &mut impl Rng, nodes: &[NodeId]) -> Planned {
         "paused" => Trouble::Pause(node),
         "full" => Trouble::DiskFull(node),
         "failing" => Trouble::DiskFailing(node, share),
-        "slow disk" => Trouble::DiskSlow(node, span),
+        "unsyncing" => Trouble::DiskUnsyncing(node, share * 2.0),
+        "slow disk" => Trouble::DiskSlow(node, span * 3),
         other => unreachable!("no kind of trouble is called {other}"),
     };
     Planned { at, lasts, trouble }
@@ -251,8 +320,17 @@ impl fmt::Display for Scenario {
             None if self.keyed => writeln!(f, "  a shared key")?,
             None => {}
         }
+        if let Some(foreigner) = self.foreigner {
+            writeln!(f, "  {foreigner} speaks another version of the protocol")?;
+        }
+        writeln!(f, "  clients wait for an answer for {:.1} s", self.try_max.as_secs_f64())?;
         for planned in &self.troubles {
             writeln!(f, "  {planned}")?;
+        }
+        if let Some(Ambush { moment, nth, lasts, dies }) = self.ambush {
+            let how = if dies { "without power" } else { "cut off" };
+            let secs = lasts.as_secs_f64();
+            writeln!(f, "  who stores an upload is {how} for {secs:.1} s when number {nth} is {moment:?}")?;
         }
         if self.is_calm() { writeln!(f, "  nothing goes wrong") } else { Ok(()) }
     }

@@ -1,10 +1,14 @@
 //! One simulated cluster from beginning to end.
 
 use std::{
+    collections::BTreeMap,
     io,
     io::Cursor,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -19,20 +23,23 @@ use omb_core::{
     config::cluster::{ClusterConfig, Durability, parse_peers},
     node::{
         Node, Output,
-        message::{Message, Put, Reply, Request},
+        message::{Envelope, Message, Put, Reply, Request},
     },
     peer::{Digest, NodeId, RequestId, User},
     seed::Seed,
-    store::{Name, Stored},
+    store::{Name, Step, Stored},
     time::Instant,
 };
 use rand::{Rng as _, RngExt as _};
+use rand_chacha::ChaCha8Rng;
+use tokio::sync::mpsc;
 
 use super::{
-    Facts, NodeFacts, Outcome, Scenario, Upload, Watcher,
+    Facts, Kin, Listed, NodeFacts, Outcome, Scenario, Upload, Watcher,
     disk::SimDisk,
-    fault::{Planned, Trouble},
+    fault::{LATE_MAX, Mishap, Planned, Trouble, Way},
     intruder,
+    scenario::{Ambush, Moment, TROUBLED},
 };
 use crate::{
     clock::{Clock, Skew},
@@ -67,8 +74,8 @@ pub(super) fn limits() -> Limits {
     Limits { idle, reply: idle, kept_for, ..Limits::default() }
 }
 
-fn patience() -> Patience {
-    Patience { deadline: Duration::from_secs(25), try_max: Duration::from_secs(7), ..Patience::default() }
+fn patience(scenario: &Scenario) -> Patience {
+    Patience { deadline: Duration::from_secs(25), try_max: scenario.try_max, ..Patience::default() }
 }
 
 /// What all parts of the world hold.
@@ -77,6 +84,12 @@ pub(super) struct Cast {
     pub(super) time: TimeHandle,
     weather: Weather,
     nodes: Arc<Mutex<Vec<(NodeId, task::NodeId)>>>,
+    clients: Arc<Mutex<Vec<task::NodeId>>>,
+    /// What happens to messages between nodes: shares, and whose chance it is.
+    mishaps: Arc<Mutex<(BTreeMap<Mishap, f64>, ChaCha8Rng)>>,
+    /// Uploads that came to the moment of the ambush, and where to say whom it befell.
+    came: Arc<AtomicU64>,
+    ambushes: mpsc::UnboundedSender<Planned>,
     facts: Arc<Mutex<Facts>>,
     watcher: Arc<Mutex<dyn Watcher>>,
     pub(super) witness: Witness,
@@ -100,7 +113,14 @@ impl Cast {
 
     pub(super) fn transport(&self, from: task::NodeId) -> SimTransport {
         let nodes = self.nodes().into_iter().map(|(node, task)| (socket(node), task)).collect();
-        SimTransport { from, nodes, weather: self.weather.clone() }
+        SimTransport { from, nodes, weather: self.weather.clone(), foreign: false }
+    }
+
+    /// What happens to the next message between nodes.
+    fn mishap(&self) -> Option<(Mishap, Duration)> {
+        let (shares, rng) = &mut *self.mishaps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mishap = shares.iter().find(|(_, share)| rng.random_bool(**share)).map(|(mishap, _)| *mishap)?;
+        Some((mishap, rng.random_range(Duration::ZERO..LATE_MAX)))
     }
 }
 
@@ -111,10 +131,15 @@ pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness:
         scenario: scenario.clone(),
         ..Facts::default()
     };
+    let (ambushes, mut ambushed) = mpsc::unbounded_channel();
     let cast = Cast {
         time: TimeHandle::current(),
         weather: Weather::new(0),
         nodes: Arc::default(),
+        clients: Arc::default(),
+        came: Arc::default(),
+        ambushes,
+        mishaps: Arc::new(Mutex::new((BTreeMap::new(), scenario.seed.stream("mishaps")))),
         facts: Arc::new(Mutex::new(facts)),
         watcher,
         witness,
@@ -128,6 +153,16 @@ pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness:
     if scenario.stranger.is_some() {
         cast.witness.hit("cluster: a node was given another list of peers");
     }
+    if scenario.foreigner.is_some() {
+        cast.witness.hit("cluster: a node speaks another version");
+    }
+    if scenario.starts_late() {
+        cast.witness.hit("cluster: a node starts late");
+    }
+    if scenario.clocks.iter().any(|skew| *skew != Skew::NONE) {
+        cast.witness.hit("cluster: clocks are wrong and drift");
+    }
+    cast.weather.now().resets.rng = Some(scenario.seed.stream("resets"));
     for nth in 0..scenario.nodes.len() {
         let (node, moved) = (scenario.nodes[nth], cast.clone());
         let handle = Handle::current();
@@ -144,11 +179,18 @@ pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness:
     let process = client(101);
     let (own, moved) = (process.id(), cast.clone());
     process.spawn(async move { intruder::intrude(own, moved).await });
+    let moved = cast.clone();
+    let ambushing = spawn(async move {
+        while let Some(planned) = ambushed.recv().await {
+            pass(planned, moved.clone()).await;
+        }
+    });
     let clients: Vec<_> = (0..scenario.clients.len())
         .map(|nth| {
             let process = client(u8::try_from(nth + 1).expect("few clients"));
             let cast = cast.clone();
             let own = process.id();
+            cast.clients.lock().unwrap_or_else(PoisonError::into_inner).push(own);
             process.spawn(async move { upload_all(nth, own, cast).await })
         })
         .collect();
@@ -164,6 +206,7 @@ pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness:
     let (own, moved) = (process.id(), cast.clone());
     let outcome = process.spawn(async move { look_around(own, &moved).await }).await.unwrap_or_default();
     sleep(STAYS).await;
+    ambushing.abort();
     cast.watch(|watcher, facts| watcher.at_end(&outcome, facts));
 }
 
@@ -174,7 +217,12 @@ fn born(scenario: &Scenario, node: NodeId) -> NodeFacts {
         paused_since: None,
         paused_until: Duration::ZERO,
         born: Duration::ZERO,
-        stranger: scenario.stranger == Some(node) || scenario.locked_out.is_some_and(|(out, _)| out == node),
+        kin: match node {
+            _ if scenario.stranger == Some(node) => Kin::OtherList,
+            _ if scenario.foreigner == Some(node) => Kin::OtherVersion,
+            _ if scenario.locked_out.is_some_and(|(out, _)| out == node) => Kin::LockedOut,
+            _ => Kin::Common,
+        },
     }
 }
 
@@ -200,9 +248,10 @@ async fn live(nth: usize, cast: Cast) {
     };
     cast.witness.note("node", format_args!("{} begins with {}", node.0, disk.leadership()));
     cast.watch(|watcher, facts| watcher.on_birth(node, disk.leadership(), facts));
-    let listener = SimListener::bind(socket(node)).await;
+    let foreign = scenario.foreigner == Some(node);
+    let listener = SimListener::bind(socket(node)).await.foreign(foreign);
     let process = cast.nodes().into_iter().find(|(it, _)| *it == node).map(|(_, process)| process);
-    let transport = cast.transport(process.expect("it is one of the nodes"));
+    let transport = SimTransport { foreign, ..cast.transport(process.expect("it is one of the nodes")) };
     let mut peers: Vec<String> = scenario.nodes.iter().map(|it| format!("{}={}", it.0, socket(*it))).collect();
     if scenario.stranger == Some(node) {
         peers.push(format!("{NOBODY}={}", socket(NodeId(NOBODY))));
@@ -214,11 +263,12 @@ async fn live(nth: usize, cast: Cast) {
         durability: scenario.durability,
         ..ClusterConfig::new(peers)
     };
-    let seed = Seed(scenario.seed.0 ^ u64::from(node.0) << 32);
-    let lives = cast.facts().at.as_nanos();
+    // Each life draws anew.
+    let life = omb_core::time::nanos(cast.time.elapsed());
+    let seed = Seed(scenario.seed.0 ^ u64::from(node.0) << 32 ^ life);
     let secret = match scenario.locked_out {
-        Some((out, other)) if out == node => other.then(|| intruder::secret(seed, "another", lives)),
-        _ => scenario.keyed.then(|| intruder::secret(seed, "shared", lives)),
+        Some((out, other)) if out == node => other.then(|| intruder::secret(seed, "another", life.into())),
+        _ => scenario.keyed.then(|| intruder::secret(seed, "shared", life.into())),
     };
     let identity = Identity { me: node, config, limits: limits(), seed, secret };
     let mut observer = Onlooker { cast: cast.clone(), node };
@@ -231,7 +281,46 @@ struct Onlooker {
     node: NodeId,
 }
 
+impl Onlooker {
+    /// An upload has come this far on this node.
+    fn ambush(&self, came: Moment) {
+        let at = self.cast.time.elapsed();
+        let ambush = self.cast.facts().scenario.ambush;
+        let Some(Ambush { nth, lasts, dies, .. }) = ambush.filter(|it| it.moment == came && at < TROUBLED) else {
+            return;
+        };
+        if self.cast.came.fetch_add(1, Relaxed) == nth {
+            self.cast.witness.hit("fault: ambush");
+            let node = self.node;
+            let trouble = if dies { Trouble::Crash(node, true) } else { Trouble::Partition([node].into()) };
+            let planned = Planned { at, lasts, trouble };
+            // At once, or the answer would be on its way.
+            strike(&planned, &self.cast);
+            // The world has ended, if nobody hears it.
+            let _ = self.cast.ambushes.send(planned);
+        }
+    }
+}
+
 impl Observer for Onlooker {
+    fn hand_over(&mut self, link: &mpsc::Sender<Envelope>, envelope: Envelope) {
+        let late = |late: Duration, link: mpsc::Sender<Envelope>, envelope| {
+            spawn(async move {
+                sleep(late).await;
+                let _ = link.try_send(envelope);
+            });
+        };
+        match self.cast.mishap() {
+            None => _ = link.try_send(envelope),
+            Some((Mishap::Lost, _)) => {}
+            Some((Mishap::Late, by)) => late(by, link.clone(), envelope),
+            Some((Mishap::Doubled, by)) => {
+                late(by, link.clone(), envelope.clone());
+                let _ = link.try_send(envelope);
+            }
+        }
+    }
+
     fn wants(&mut self, output: &Output) {
         let (witness, me) = (&self.cast.witness, self.node.0);
         match output {
@@ -261,12 +350,22 @@ impl Observer for Onlooker {
             }
             Output::Answer { reply, .. } => {
                 witness.note("node", format_args!("{me} answers {reply:?}"));
+                if matches!(reply, Reply::Stored { node, .. } if *node == self.node) {
+                    self.ambush(Moment::Stored);
+                }
                 witness.hit(match reply {
                     Reply::Stored { .. } => "answer: stored",
                     Reply::Retry { excluded: Some(_), .. } => "answer: retry, without this node",
                     Reply::Retry { reason, .. } if reason.contains("void") => "answer: retry, the order is void",
                     Reply::Retry { reason, .. } if reason.contains("majority") => "answer: retry, no majority",
                     Reply::Retry { reason, .. } if reason.contains("broke off") => "answer: retry, a relay broke off",
+                    Reply::Retry { reason, .. } if reason.contains("are missing") => "answer: retry, a body broke off",
+                    Reply::Retry { reason, .. } if reason.contains("may be storing") => {
+                        "answer: retry, somebody may hold it"
+                    }
+                    Reply::Retry { reason, .. } if reason.contains("did not say") => {
+                        "answer: retry, somebody did not say"
+                    }
                     Reply::Retry { reason, .. } if reason.contains("nobody leads") => "answer: retry, nobody leads",
                     Reply::Retry { .. } => "answer: retry",
                     Reply::Listing { .. } => "answer: listing",
@@ -276,6 +375,11 @@ impl Observer for Onlooker {
             }
             output => {
                 witness.note("node", format_args!("{me} {output:?}"));
+                match output {
+                    Output::Disk(Step::Rename(_)) => self.ambush(Moment::Written),
+                    Output::Disk(Step::SyncFolder(Some(_))) => self.ambush(Moment::Renamed),
+                    _ => {}
+                }
                 witness.hit(match output {
                     Output::Relay { .. } => "does: relay",
                     Output::Store { .. } => "does: store",
@@ -299,15 +403,16 @@ impl Observer for Onlooker {
 }
 
 /// What nodes say that is worth counting.
-const TOLD: [(&str, &str); 8] = [
+const TOLD: [(&str, &str); 9] = [
     ("it asks for a shared key", "effect: a key is asked for"),
     ("it has no shared key", "effect: a key is missing"),
     ("it does not know the shared key", "effect: a key is wrong"),
+    ("of the protocol, this is version", "effect: another version of the protocol noticed"),
     ("stepping down", "effect: a leader stepped down"),
     ("becoming coordinator", "effect: became coordinator"),
     ("is gone; it gets no uploads", "effect: a node left the books"),
     ("cannot be read", "effect: the folder of uploads cannot be read"),
-    ("refuses node", "effect: another list of peers noticed"),
+    ("another list of peers", "effect: another list of peers noticed"),
 ];
 
 /// Brings what is true of pairs up to date.
@@ -317,14 +422,13 @@ fn survey(facts: &mut Facts, cast: &Cast) {
     let away = |facts: &Facts, node: &NodeId| {
         facts.nodes.get(node).is_none_or(|it| it.dead_since.is_some() || it.paused_since.is_some())
     };
-    for (nth, (one, one_process)) in nodes.iter().enumerate() {
-        for (other, other_process) in &nodes[nth + 1..] {
-            let cut = cast.weather.now().are_apart(*one_process, *other_process);
-            let pair = Facts::pair(*one, *other);
-            if cut || away(facts, one) || away(facts, other) {
-                facts.apart.entry(pair).or_insert(at);
-            } else if facts.apart.remove(&pair).is_some() {
-                facts.apart_until.insert(pair, at);
+    for (from, from_process) in &nodes {
+        for (to, to_process) in nodes.iter().filter(|(to, _)| to != from) {
+            let cut = cast.weather.now().cut.contains_key(&(*from_process, *to_process));
+            if cut || away(facts, from) || away(facts, to) {
+                facts.unheard.entry((*from, *to)).or_insert(at);
+            } else if facts.unheard.remove(&(*from, *to)).is_some() {
+                facts.unheard_until.insert((*from, *to), at);
             }
         }
     }
@@ -333,9 +437,17 @@ fn survey(facts: &mut Facts, cast: &Cast) {
 /// Lets a trouble come and go.
 async fn befall(planned: Planned, cast: Cast) {
     sleep(planned.at).await;
+    strike(&planned, &cast);
+    pass(planned, cast).await;
+}
+
+fn strike(planned: &Planned, cast: &Cast) {
     cast.witness.hit(format!("fault: {}", planned.trouble.name()));
     cast.witness.note("world", format_args!("{planned}"));
-    turn(&planned, true, &cast);
+    turn(planned, true, cast);
+}
+
+async fn pass(planned: Planned, cast: Cast) {
     sleep(planned.lasts).await;
     cast.witness.note("world", format_args!("over: {planned}"));
     turn(&planned, false, &cast);
@@ -346,10 +458,18 @@ fn turn(planned: &Planned, on: bool, cast: &Cast) {
     let ids: Vec<NodeId> = nodes.iter().map(|(node, _)| *node).collect();
     let process = |node: NodeId| nodes.iter().find(|(it, _)| *it == node).expect("it is one of the nodes").1;
     let net = NetSim::current();
+    let mut cuts: Vec<_> =
+        planned.trouble.cuts(&ids).into_iter().map(|(from, to)| (process(from), process(to))).collect();
+    if let Trouble::Clients(these, way) = &planned.trouble {
+        let clients = cast.clients.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (client, node) in clients.iter().flat_map(|client| these.iter().map(|node| (*client, process(*node)))) {
+            cuts.extend((*way != Way::ToClients).then_some((client, node)));
+            cuts.extend((*way != Way::ToNodes).then_some((node, client)));
+        }
+    }
     {
         let mut weather = cast.weather.now();
-        for (from, to) in planned.trouble.cuts(&ids) {
-            let (from, to) = (process(from), process(to));
+        for (from, to) in cuts {
             // Of two troubles that cut one link the second one's end heals it.
             let troubles = weather.cut.entry((from, to)).or_default();
             *troubles = if on { *troubles + 1 } else { *troubles - 1 };
@@ -363,17 +483,36 @@ fn turn(planned: &Planned, on: bool, cast: &Cast) {
     }
     let mut facts = cast.facts();
     let at = facts.at;
-    let rough = if on { Duration::MAX } else { at };
     match &planned.trouble {
-        Trouble::Partition(_) | Trouble::OneWay(_) | Trouble::Link(..) => {}
+        Trouble::Partition(_) | Trouble::OneWay(_) | Trouble::Link(..) | Trouble::Clients(..) => {}
+        Trouble::Messages(mishap, share) => {
+            let shares = &mut cast.mishaps.lock().unwrap_or_else(PoisonError::into_inner).0;
+            if on {
+                shares.insert(*mishap, *share);
+            } else {
+                shares.remove(mishap);
+            }
+            // What is doubled comes in time, too.
+            if *mishap != Mishap::Doubled {
+                facts.roughen(on, LATE_MAX);
+            }
+        }
+        Trouble::Resets(share) => {
+            let resets = &mut cast.weather.now().resets;
+            resets.share = if on { *share } else { 0.0 };
+            if !on && resets.count > 0 {
+                cast.witness.hit("effect: a connection broke half-way");
+            }
+            facts.roughen(on, Duration::ZERO);
+        }
         Trouble::Loss(share) => {
             net.update_config(|config| config.packet_loss_rate = if on { *share } else { 0.0 });
-            facts.rough_until = rough;
+            facts.roughen(on, Duration::ZERO);
         }
         Trouble::Slow(most) => {
             let most = if on { *most } else { Duration::from_millis(10) };
             net.update_config(|config| config.send_latency = Duration::from_millis(1)..most);
-            facts.rough_until = rough;
+            facts.roughen(on, Duration::ZERO);
         }
         Trouble::Crash(node, power) => power_cycle(&mut facts, *node, process(*node), *power, on),
         Trouble::Blackout => ids.iter().for_each(|node| power_cycle(&mut facts, *node, process(*node), true, on)),
@@ -390,11 +529,12 @@ fn turn(planned: &Planned, on: bool, cast: &Cast) {
         Trouble::DiskFull(node) => facts.nodes[node].disk.trouble(|it| it.full = on),
         Trouble::DiskFailing(node, share) => {
             facts.nodes[node].disk.trouble(|it| it.failing = if on { *share } else { 0.0 });
-            facts.rough_until = rough;
+        }
+        Trouble::DiskUnsyncing(node, share) => {
+            facts.nodes[node].disk.trouble(|it| it.unsyncing = if on { *share } else { 0.0 });
         }
         Trouble::DiskSlow(node, most) => {
             facts.nodes[node].disk.trouble(|it| it.slow = if on { *most } else { Duration::ZERO });
-            facts.rough_until = rough;
         }
     }
     survey(&mut facts, cast);
@@ -468,7 +608,8 @@ pub(super) async fn ask(
         witness.hit("client: tries again");
     };
     let clock = Clock::new(cast.time.clone(), Skew::NONE);
-    asking::ask(nodes, request, Cargo(Arc::new(body)), (patience(), seed), told, &clock).await
+    let patience = patience(&cast.facts().scenario);
+    asking::ask(nodes, request, Cargo(Arc::new(body)), (patience, seed), told, &clock).await
 }
 
 /// Uploads one body under a fresh id; whether it was acknowledged.
@@ -551,8 +692,12 @@ async fn look_around(process: task::NodeId, cast: &Cast) -> Outcome {
         }
     }
     let request = Request::List { after: None };
-    if let Ok(Reply::Listing { uploads, copies, .. }) = ask(&nodes, cast, request, Vec::new(), seed(99)).await {
-        outcome.listed = Some((uploads, copies));
+    if let Ok(Reply::Listing { uploads, copies, missing, .. }) = ask(&nodes, cast, request, Vec::new(), seed(99)).await
+    {
+        if copies > 0 {
+            cast.witness.hit("effect: an upload lies on several nodes");
+        }
+        outcome.listed = Some(Listed { uploads, copies, missing });
     }
     outcome
 }

@@ -1,13 +1,15 @@
 //! C2: once all has healed, all agree on the highest healthy id within 5 s, and stay there. And then the cluster serves.
+//! So that nothing flaps, a returning node takes over from a leader only after it was steadily reachable.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use omb_core::{
+    config::cluster::Timing,
     node::Node,
     peer::{Leadership, NodeId},
     time::Instant,
 };
-use omb_runtime_sim::peers::{Facts, Outcome, world::AGREE_WITHIN};
+use omb_runtime_sim::peers::{Facts, Kin, Outcome, world::AGREE_WITHIN};
 
 use super::{Broken, Promise};
 
@@ -18,6 +20,30 @@ pub struct Agreement {
     agreed: BTreeSet<NodeId>,
     /// What they agree on.
     on: Option<Leadership>,
+    /// Whom each node obeys, and since when by its own clock.
+    obeyed: BTreeMap<NodeId, (Leadership, Instant)>,
+}
+
+impl Agreement {
+    /// Who takes over from a leader that it obeys has obeyed it steadily.
+    fn watch_takeover(&mut self, node: NodeId, leader: Option<Leadership>, now: Instant, broken: &mut Broken) {
+        let Some(leader) = leader else {
+            self.obeyed.remove(&node);
+            return;
+        };
+        match self.obeyed.get(&node) {
+            Some((before, _)) if *before == leader => return,
+            Some((before, since)) if leader.leader == Some(node) => {
+                let waited = now.since(*since);
+                if waited < Timing::default().steady {
+                    let waited = waited.as_secs_f64();
+                    broken.note(format_args!("{node} takes over from {before} after {waited:.3} s"));
+                }
+            }
+            _ => {}
+        }
+        self.obeyed.insert(node, (leader, now));
+    }
 }
 
 impl Promise for Agreement {
@@ -25,13 +51,18 @@ impl Promise for Agreement {
         "C2 agreement"
     }
 
-    fn on_node(&mut self, node: NodeId, machine: &Node, _: Instant, facts: &Facts, broken: &mut Broken) {
+    fn on_birth(&mut self, node: NodeId, _: Leadership, _: &Facts, _: &mut Broken) {
+        self.obeyed.remove(&node);
+    }
+
+    fn on_node(&mut self, node: NodeId, machine: &Node, now: Instant, facts: &Facts, broken: &mut Broken) {
+        let leader = machine.election().leader();
+        self.watch_takeover(node, leader, now, broken);
         let Some(healed) = facts.healed else { return };
-        if facts.at < healed + AGREE_WITHIN || facts.nodes[&node].stranger {
+        if facts.at < healed + AGREE_WITHIN || facts.nodes[&node].kin != Kin::Common {
             return;
         }
         let highest = facts.healthy().last().copied();
-        let leader = machine.election().leader();
         if leader.and_then(|leadership| leadership.leader) != highest {
             let since = (facts.at - healed).as_secs_f64();
             let obeys = leader.map_or("nobody".to_owned(), |leader| leader.to_string());

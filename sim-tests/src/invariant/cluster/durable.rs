@@ -39,6 +39,11 @@ impl Promise for Durable {
 
     fn on_acknowledged(&mut self, id: RequestId, facts: &Facts, broken: &mut Broken) {
         Self::check(id, facts, broken);
+        if let Some((node, ..)) = facts.uploads[&id].acknowledged
+            && !facts.nodes[&node].disk.copies().iter().any(|copy| copy.name.id == id)
+        {
+            broken.note(format_args!("{id} was acknowledged as held by {node}, which does not hold it"));
+        }
     }
 
     fn on_node(

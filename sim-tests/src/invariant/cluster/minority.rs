@@ -8,7 +8,7 @@ use omb_core::{
     peer::NodeId,
     time::Instant,
 };
-use omb_runtime_sim::peers::Facts;
+use omb_runtime_sim::peers::{Facts, Kin};
 
 use super::{Broken, Promise};
 
@@ -29,11 +29,9 @@ impl Promise for Minority {
             return;
         }
         let since = facts.at.saturating_sub(Timing::default().suspicion + SLACK);
-        let stranger = facts.nodes[&node].stranger;
-        let heard = facts.nodes.iter().filter(|(other, own)| {
-            **other == node || (own.stranger == stranger && facts.could_meet(node, **other, since))
-        });
-        let (heard, all) = (heard.count(), facts.nodes.len() + usize::from(stranger));
+        let heard = facts.nodes.keys().filter(|other| **other == node || facts.could_meet(node, **other, since));
+        let one_more = facts.nodes[&node].kin == Kin::OtherList;
+        let (heard, all) = (heard.count(), facts.nodes.len() + usize::from(one_more));
         if heard * 2 <= all {
             broken.note(format_args!("{node} serves, and of {all} nodes at most {heard} can have obeyed it"));
         }

@@ -2,11 +2,11 @@
 //!
 //! | file | promise |
 //! | --- | --- |
-//! | [`terms`] | C1: terms never go back, no term has two leaders, and no node obeys an older leader after a newer one |
-//! | [`agreement`] | C2: once all has healed, all agree on the highest healthy id within 5 s, and stay there |
+//! | [`terms`] | C1: terms never go back, no term has two leaders, and no node obeys an older leader, or its order, after a newer one |
+//! | [`agreement`] | C2: once all has healed, all agree on the highest healthy id within 5 s, and stay there; a returning node waits |
 //! | [`durable`] | C3: an acknowledged upload is on some disk, whole, whatever crashed after |
 //! | [`once`] | C4: one id, one acknowledgement, at most one copy per node, several only where a holder was out of reach |
-//! | [`level`] | C5: in calm, the fullest and the emptiest node differ by one upload at most |
+//! | [`level`] | C5: in calm, the fullest and the emptiest node differ by one upload at most; nobody joins behind the others, or fails and is preferred |
 //! | [`dead`] | C6: a dead node is given nothing after detection |
 //! | [`key`] | who lacks the shared key gets nothing: no vote, no byte of an upload, no list |
 //! | [`minority`] | C7: with `quorum: majority` a minority never serves |
@@ -18,6 +18,7 @@ pub mod key;
 pub mod level;
 pub mod minority;
 pub mod once;
+mod orders;
 pub mod terms;
 
 use omb_core::{

@@ -1,29 +1,73 @@
 //! C4: one id, one acknowledgement, at most one copy per node, several only where a holder was out of reach, counted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use omb_core::{
-    node::{Node, Output, message::Reply},
-    peer::{Digest, NodeId, RequestId},
+    config::cluster::Timing,
+    node::{
+        Node, Output,
+        message::{Message, Reply, Request},
+    },
+    peer::{Digest, Leadership, NodeId, RequestId},
     store::Step,
     time::Instant,
 };
-use omb_runtime_sim::peers::{Facts, Outcome};
+use omb_runtime_sim::{
+    cluster::Limits,
+    peers::{Facts, Listed, Outcome},
+};
 
-use super::{Broken, Promise};
+use super::{Broken, Promise, orders::Orders};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Once {
     /// As what each upload was acknowledged.
     acknowledged: BTreeMap<RequestId, Digest>,
+    orders: Orders,
+    /// Whom each node obeys.
+    obeyed: BTreeMap<NodeId, Option<Leadership>>,
+    /// When each node was last seen not to know what it holds.
+    blind: BTreeMap<NodeId, Duration>,
+    /// Who was last told to take an upload.
+    placed: BTreeMap<(RequestId, NodeId), Placing>,
+    /// By which of these orders it was last written.
+    written: BTreeMap<(RequestId, NodeId), Placing>,
     /// Something was renamed since the disks were last looked at.
     renamed: bool,
     /// Uploads with several copies that were looked at.
     several: BTreeMap<RequestId, usize>,
 }
 
+/// A leader has said who takes an upload.
+#[derive(Clone, Debug)]
+struct Placing {
+    leader: NodeId,
+    at: Duration,
+    /// Nodes that it could not ask, and when that was so.
+    unasked: BTreeMap<NodeId, Duration>,
+}
+
 impl Once {
+    fn place(&mut self, leader: NodeId, id: RequestId, to: NodeId, facts: &Facts) {
+        // A link that heals is made anew: an attempt may have begun in vain just before, and the next one pauses.
+        let Limits { connect, pause, .. } = Limits::default();
+        let lag = connect + pause.1 + Timing::default().answer * 2;
+        let since = facts.at.saturating_sub(lag);
+        let blind = |node| self.blind.get(node).copied().filter(|at| *at >= since);
+        let others = facts.nodes.keys().filter(|node| **node != leader);
+        let unasked = others.filter_map(|node| {
+            let at = facts.apart_at(leader, *node, since).or_else(|| blind(node))?;
+            Some((*node, at))
+        });
+        let own = blind(&leader).map(|at| (leader, at));
+        let unasked = unasked.chain(own).collect();
+        self.placed.insert((id, to), Placing { leader, at: facts.at, unasked });
+    }
+
     fn check(&mut self, facts: &Facts, broken: &mut Broken) {
         let mut holders: BTreeMap<RequestId, Vec<NodeId>> = BTreeMap::new();
         for (node, own) in &facts.nodes {
@@ -39,16 +83,26 @@ impl Once {
             if self.several.insert(id, holders.len()).is_some_and(|before| before >= holders.len()) {
                 continue;
             }
-            let Some(upload) = facts.uploads.get(&id) else {
+            if !facts.uploads.contains_key(&id) {
                 broken.note(format_args!("{id} was never uploaded"));
                 continue;
-            };
-            // Out of whose reach does not matter: its leader may be the one that did not know of it.
-            let excused = facts.scenario.nodes.iter().any(|one| {
-                facts.scenario.nodes.iter().any(|other| one != other && facts.were_apart(*one, *other, upload.begun))
-            });
-            if !excused && facts.scenario.stranger.is_none() {
-                broken.note(format_args!("{id} lies on {holders:?}, although nobody was out of reach"));
+            }
+            let mut copies: Vec<(NodeId, &Placing)> = Vec::new();
+            for holder in &holders {
+                match self.written.get(&(id, *holder)) {
+                    Some(placing) => copies.push((*holder, placing)),
+                    None => broken.note(format_args!("{id} lies on {holder}, and nobody has told it to take it")),
+                }
+            }
+            copies.sort_by_key(|(_, placing)| placing.at);
+            for (nth, (node, Placing { leader, at, unasked })) in copies.iter().enumerate() {
+                for (holder, earlier) in copies[..nth].iter().filter(|(holder, _)| !unasked.contains_key(holder)) {
+                    let (at, before) = (at.as_secs_f64(), earlier.at.as_secs_f64());
+                    broken.note(format_args!(
+                        "{leader} places {id} on {node} at {at:.3} s, and could have asked {holder}, \
+                         where it was placed at {before:.3} s"
+                    ));
+                }
             }
         }
     }
@@ -59,8 +113,35 @@ impl Promise for Once {
         "C4 once"
     }
 
-    fn on_output(&mut self, node: NodeId, output: &Output, _: &Facts, broken: &mut Broken) {
+    fn on_birth(&mut self, node: NodeId, _: Leadership, _: &Facts, _: &mut Broken) {
+        self.orders.on_birth(node);
+        self.obeyed.remove(&node);
+    }
+
+    fn on_output(&mut self, node: NodeId, output: &Output, facts: &Facts, broken: &mut Broken) {
+        self.orders.on_output(node, output);
         match output {
+            Output::LeaderChanged(leader) => _ = self.obeyed.insert(node, *leader),
+            Output::Send { envelope, .. } => {
+                if let Message::Placed { id, outcome: Ok(to), .. } = envelope.message {
+                    self.place(node, id, to, facts);
+                }
+            }
+            Output::Relay { to, request: Request::Store { put, leadership }, .. }
+                if leadership.leader == Some(node) =>
+            {
+                self.place(node, put.id, *to, facts);
+            }
+            Output::Store { id, .. } => {
+                let leads = self.obeyed.get(&node).copied().flatten().and_then(|it| it.leader) == Some(node);
+                // Nobody sent it an order: its own.
+                if leads && self.orders.newest(*id, node).is_none() {
+                    self.place(node, *id, node, facts);
+                }
+                if let Some(placing) = self.placed.get(&(*id, node)) {
+                    self.written.insert((*id, node), placing.clone());
+                }
+            }
             Output::Answer { reply: Reply::Stored { stored, .. }, .. } => {
                 let (id, digest) = (stored.name.id, stored.name.digest);
                 let before = *self.acknowledged.entry(id).or_insert(digest);
@@ -68,12 +149,20 @@ impl Promise for Once {
                     broken.note(format_args!("{node} acknowledges {id} as {digest}, before it was {before}"));
                 }
             }
+            Output::Disk(Step::Rename(name))
+                if facts.nodes[&node].disk.copies().iter().any(|copy| copy.name.id == name.id) =>
+            {
+                broken.note(format_args!("{node} stores {} again", name.id));
+            }
             Output::Disk(Step::SyncFolder(_) | Step::Remove(_)) => self.renamed = true,
             _ => {}
         }
     }
 
-    fn on_node(&mut self, _: NodeId, _: &Node, _: Instant, facts: &Facts, broken: &mut Broken) {
+    fn on_node(&mut self, node: NodeId, machine: &Node, _: Instant, facts: &Facts, broken: &mut Broken) {
+        if machine.store().is_blind() {
+            self.blind.insert(node, facts.at);
+        }
         if std::mem::take(&mut self.renamed) {
             self.check(facts, broken);
         }
@@ -81,19 +170,31 @@ impl Promise for Once {
 
     fn at_end(&mut self, outcome: &Outcome, facts: &Facts, broken: &mut Broken) {
         self.check(facts, broken);
-        let Some((listed, copies)) = &outcome.listed else {
+        for (node, own) in facts.nodes.iter().filter(|(_, own)| own.disk.unremoved() == 0) {
+            if own.disk.temporaries() > 0 {
+                broken.note(format_args!("{} temporary files are left over on {node}", own.disk.temporaries()));
+            }
+        }
+        let Some(Listed { uploads: listed, copies, missing }) = &outcome.listed else {
             return broken.note("nobody lists what is stored, although all has healed");
         };
-        // What a node with another list of peers holds nobody else can list.
+        // What a node of another kin holds nobody else can list.
         let healthy = facts.healthy();
+        for node in missing.intersection(&healthy) {
+            broken.note(format_args!("{node} does not say what it holds, although all has healed"));
+        }
         let mut truth: BTreeMap<RequestId, u64> = BTreeMap::new();
+        let mut held = BTreeSet::new();
         for (node, own) in facts.nodes.iter().filter(|(node, _)| healthy.contains(node)) {
             for copy in own.disk.copies() {
                 *truth.entry(copy.name.id).or_default() += 1;
-                if !listed.iter().any(|(holder, stored)| holder == node && stored.name == copy.name) {
-                    broken.note(format_args!("{} lies on {node} and is not listed", copy.name.id));
-                }
+                held.insert((*node, copy.name));
             }
+        }
+        let listed: BTreeSet<_> = listed.iter().map(|(node, stored)| (*node, stored.name)).collect();
+        for (node, name) in held.symmetric_difference(&listed) {
+            let really = if held.contains(&(*node, *name)) { "lies there and is not" } else { "does not, and is" };
+            broken.note(format_args!("{} {really} listed as of {node}", name.id));
         }
         let counted = truth.values().filter(|count| **count > 1).count() as u64;
         if counted != *copies {

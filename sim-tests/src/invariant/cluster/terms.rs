@@ -1,25 +1,30 @@
-//! C1: terms never go back, no term has two leaders, and no node obeys an older leader after a newer one.
+//! C1: terms never go back, no term has two leaders, and no node obeys an older leader after a newer one, nor its orders.
 
 use std::collections::BTreeMap;
 
 use omb_core::{
-    node::Node,
-    peer::{Leadership, NodeId, Term},
+    node::{Node, Output, message::Message},
+    peer::{Leadership, NodeId, RequestId, Term},
     time::Instant,
 };
-use omb_runtime_sim::peers::Facts;
+use omb_runtime_sim::peers::{Facts, Kin};
 
-use super::{Broken, Promise};
+use super::{Broken, Promise, orders::Orders};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Terms {
     /// The newest leadership that each node's disk was believed to hold; over restarts.
     durable: BTreeMap<NodeId, Leadership>,
+    /// The newest that each node has seen, in its present life.
+    seen: BTreeMap<NodeId, Leadership>,
     /// The newest that each node has obeyed; over restarts.
     obeyed: BTreeMap<NodeId, Leadership>,
-    /// Who was obeyed in which term. A stranger counts terms by another list.
-    leaders: BTreeMap<(bool, Term), NodeId>,
+    /// Who was obeyed in which term. Nodes of another kin count terms for themselves.
+    leaders: BTreeMap<(Kin, Term), NodeId>,
+    orders: Orders,
+    /// The newest leadership under which an upload was placed on a node.
+    placed: BTreeMap<(RequestId, NodeId), Leadership>,
 }
 
 impl Promise for Terms {
@@ -28,15 +33,41 @@ impl Promise for Terms {
     }
 
     fn on_birth(&mut self, node: NodeId, restored: Leadership, _: &Facts, broken: &mut Broken) {
+        self.orders.on_birth(node);
+        self.seen.remove(&node);
         let before = self.durable.get(&node).copied().unwrap_or_default();
         if restored < before {
             broken.note(format_args!("{node} begins with {restored}, but had made {before} durable"));
         }
     }
 
+    fn on_output(&mut self, node: NodeId, output: &Output, _: &Facts, broken: &mut Broken) {
+        self.orders.on_output(node, output);
+        match output {
+            Output::Send { envelope, .. } => {
+                if let Message::Placed { id, leadership, outcome: Ok(to), .. } = envelope.message {
+                    let newest = self.placed.entry((id, to)).or_insert(leadership);
+                    *newest = leadership.max(*newest);
+                }
+            }
+            Output::Store { id, .. } => {
+                // Of several orders it may be the newest one that it follows; or its own, if it leads.
+                let order = self.orders.newest(*id, node).max(self.placed.get(&(*id, node)).copied());
+                if let (Some(order), Some(seen)) = (order, self.seen.get(&node))
+                    && order < *seen
+                    && seen.leader != Some(node)
+                {
+                    broken.note(format_args!("{node} stores {id} as {order} has ordered, and knows of {seen}"));
+                }
+            }
+            _ => {}
+        }
+    }
+
     fn on_node(&mut self, node: NodeId, machine: &Node, _: Instant, facts: &Facts, broken: &mut Broken) {
         let election = machine.election();
         let (durable, newest) = (election.durable(), election.newest());
+        self.seen.insert(node, newest);
         let before = self.durable.insert(node, durable).unwrap_or_default();
         if durable < before {
             broken.note(format_args!("{node} went back from {before} to {durable}"));
@@ -53,9 +84,12 @@ impl Promise for Terms {
         if leader < before {
             broken.note(format_args!("{node} obeys {leader} after {before}"));
         }
-        let stranger = facts.nodes[&node].stranger;
         let own = leader.leader.unwrap_or(node);
-        let other = *self.leaders.entry((stranger, leader.term)).or_insert(own);
+        let kin = facts.nodes[&node].kin;
+        if facts.nodes.get(&own).is_none_or(|leader| leader.kin != kin) {
+            broken.note(format_args!("{node} obeys {own}, which goes by another list or version"));
+        }
+        let other = *self.leaders.entry((kin, leader.term)).or_insert(own);
         if other != own {
             broken.note(format_args!("{} is led by {own} and by {other}", leader.term));
         }

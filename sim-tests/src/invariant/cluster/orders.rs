@@ -1,0 +1,37 @@
+//! Orders to store an upload on their way to the node that is to store it. No promise by itself; two ask it.
+
+use std::collections::BTreeMap;
+
+use omb_core::{
+    node::{ClientId, Output, message::Request},
+    peer::{Leadership, NodeId, RequestId},
+};
+
+/// Orders that were sent and are not answered.
+#[derive(Debug, Default)]
+pub(super) struct Orders(BTreeMap<(NodeId, ClientId), (RequestId, NodeId, Leadership)>);
+
+impl Orders {
+    /// A node wants something done: send an order perhaps, or answer the client whose upload it was.
+    pub(super) fn on_output(&mut self, node: NodeId, output: &Output) {
+        match output {
+            Output::Relay { client, to, request: Request::Store { put, leadership } } => {
+                self.0.insert((node, *client), (put.id, *to, *leadership));
+            }
+            Output::Answer { client, .. } => _ = self.0.remove(&(node, *client)),
+            _ => {}
+        }
+    }
+
+    /// What a node's former life had sent is forgotten: its body comes no more.
+    pub(super) fn on_birth(&mut self, node: NodeId) {
+        self.0.retain(|(entry, _), _| *entry != node);
+    }
+
+    /// As whose orders `node` is asked to store this upload, the newest one.
+    #[must_use]
+    pub(super) fn newest(&self, id: RequestId, node: NodeId) -> Option<Leadership> {
+        let here = self.0.values().filter(|(of, to, _)| (*of, *to) == (id, node));
+        here.map(|(_, _, leadership)| *leadership).max()
+    }
+}
