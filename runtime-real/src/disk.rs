@@ -7,8 +7,13 @@
 //!
 //! Uploads that are renamed at the same time share one fsync of the folder: each waits for one that began after its own
 //! rename, so what is acknowledged survives a loss of power all the same.
+//!
+//! A small body waits in memory for the step after its write, which then does both: what a thread costs to wake is more
+//! than what it does. Renames that wait at the same time share a thread, too. What fails is told by that later step, and
+//! nothing was acknowledged before it.
 
 use std::{
+    collections::BTreeMap,
     ffi::CString,
     fs::{self, File, OpenOptions},
     future::Future,
@@ -22,7 +27,7 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex as Lock, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
     task::{Context, Poll, ready},
@@ -35,7 +40,7 @@ use omb_core::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::Mutex,
+    sync::{Mutex, oneshot},
     task::{JoinHandle, spawn_blocking},
 };
 
@@ -43,6 +48,9 @@ use crate::cluster::{self, disk::Listed};
 
 /// Bytes that are written, or read, in one go.
 const CHUNK: usize = 256 << 10;
+
+/// Largest body that waits in memory: what the cluster's protocol calls small, and sends without being asked for.
+const HELD_MAX: usize = 64 << 10;
 
 /// After this many bytes a body in the making is brought to the disk, so that the fsync at its end is short and a client
 /// that is faster than the disk is slowed down.
@@ -61,6 +69,69 @@ struct Inner {
     /// The shared folder itself: what is locked, and synced.
     folder: File,
     syncs: Syncs,
+    /// Small bodies that are to be written with their next step. Each belongs to a request that is under way.
+    held: Lock<BTreeMap<RequestId, Vec<u8>>>,
+    renames: Lock<Renames>,
+}
+
+/// Uploads that wait for their names.
+#[derive(Debug, Default)]
+struct Renames {
+    waiting: Vec<(Name, oneshot::Sender<io::Result<()>>)>,
+    /// Somebody takes what waits.
+    busy: bool,
+}
+
+impl Inner {
+    fn part(&self, id: RequestId) -> PathBuf {
+        self.parts.join(store::File::Temporary(id).to_string())
+    }
+
+    fn upload(&self, name: Name) -> PathBuf {
+        self.shared.join(name.to_string())
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<RequestId, Vec<u8>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn renames(&self) -> MutexGuard<'_, Renames> {
+        self.renames.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a body that waits in memory, if there is one.
+    fn write_held(&self, id: RequestId) -> io::Result<Option<File>> {
+        let Some(body) = self.held().remove(&id) else { return Ok(None) };
+        let mut file = File::create(self.part(id))?;
+        file.write_all(&body)?;
+        Ok(Some(file))
+    }
+
+    fn rename(&self, name: Name) -> io::Result<()> {
+        self.write_held(name.id)?;
+        fs::rename(self.part(name.id), self.upload(name))
+    }
+
+    /// Renames what waits, and what comes meanwhile.
+    async fn rename_waiting(self: Arc<Self>) {
+        loop {
+            let batch = {
+                let mut renames = self.renames();
+                renames.busy = !renames.waiting.is_empty();
+                mem::take(&mut renames.waiting)
+            };
+            if batch.is_empty() {
+                return;
+            }
+            let inner = self.clone();
+            let work = move || batch.into_iter().map(|(name, tell)| (inner.rename(name), tell)).collect::<Vec<_>>();
+            // Told here, not there: each word from another thread would wake this one anew. A panic drops the batch,
+            // and those who wait hear of it by that.
+            for (outcome, tell) in spawn_blocking(work).await.unwrap_or_default() {
+                let _ = tell.send(outcome);
+            }
+        }
+    }
 }
 
 /// Why the folders cannot be used: one line that names the folder, what is wrong and what helps.
@@ -128,7 +199,16 @@ impl Folders {
                 .and_then(|()| fs::remove_file(&probe))
                 .map_err(|error| unusable(path, "this node cannot write to it", &error))?;
         }
-        Ok(Self(Arc::new(Inner { shared, parts, state, durability, folder, syncs: Syncs::default() })))
+        Ok(Self(Arc::new(Inner {
+            shared,
+            parts,
+            state,
+            durability,
+            folder,
+            syncs: Syncs::default(),
+            held: Lock::default(),
+            renames: Lock::default(),
+        })))
     }
 
     /// Where finished uploads lie.
@@ -137,12 +217,9 @@ impl Folders {
         &self.0.shared
     }
 
+    #[cfg(test)]
     fn part(&self, id: RequestId) -> PathBuf {
-        self.0.parts.join(store::File::Temporary(id).to_string())
-    }
-
-    fn upload(&self, name: Name) -> PathBuf {
-        self.0.shared.join(name.to_string())
+        self.0.part(id)
     }
 }
 
@@ -278,24 +355,34 @@ impl cluster::Disk for Folders {
     }
 
     async fn create(&self, id: RequestId) -> io::Result<Writing> {
-        // The file is made with the first bytes: what fails is told then, and a small body costs one job instead of two.
-        Ok(Writing {
-            path: self.part(id),
-            durability: self.0.durability,
-            buffer: Vec::new(),
-            unsynced: 0,
-            state: State::Idle(None),
-        })
+        self.0.held().remove(&id);
+        // The file is made with the first bytes, or with the step after them; what fails is told then.
+        Ok(Writing { folders: self.0.clone(), id, buffer: Vec::new(), unsynced: 0, state: State::Idle(None) })
     }
 
     async fn sync(&self, id: RequestId) -> io::Result<()> {
-        let path = self.part(id);
-        blocking(move || File::open(path)?.sync_all()).await
+        let inner = self.0.clone();
+        blocking(move || {
+            let file = match inner.write_held(id)? {
+                Some(file) => file,
+                None => File::open(inner.part(id))?,
+            };
+            file.sync_all()
+        })
+        .await
     }
 
     async fn rename(&self, name: Name) -> io::Result<()> {
-        let (from, to) = (self.part(name.id), self.upload(name));
-        blocking(move || fs::rename(from, to)).await
+        let (tell, told) = oneshot::channel();
+        let begin = {
+            let mut renames = self.0.renames();
+            renames.waiting.push((name, tell));
+            !mem::replace(&mut renames.busy, true)
+        };
+        if begin {
+            tokio::spawn(self.0.clone().rename_waiting());
+        }
+        told.await.map_err(io::Error::other)?
     }
 
     async fn sync_folder(&self) -> io::Result<()> {
@@ -305,8 +392,11 @@ impl cluster::Disk for Folders {
 
     async fn remove(&self, file: store::File) -> io::Result<()> {
         let path = match file {
-            store::File::Temporary(id) => self.part(id),
-            store::File::Shared(name) => self.upload(name),
+            store::File::Temporary(id) => {
+                self.0.held().remove(&id);
+                self.0.part(id)
+            }
+            store::File::Shared(name) => self.0.upload(name),
         };
         blocking(move || match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -316,7 +406,7 @@ impl cluster::Disk for Folders {
     }
 
     async fn open(&self, name: Name) -> io::Result<Reading> {
-        let path = self.upload(name);
+        let path = self.0.upload(name);
         let file = blocking(move || OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)).await?;
         Ok(Reading { state: ReadState::Idle(file, Vec::new()), at: 0 })
     }
@@ -337,8 +427,8 @@ fn leadership(text: &str) -> Option<Leadership> {
 /// An upload in the making.
 #[derive(Debug)]
 pub struct Writing {
-    path: PathBuf,
-    durability: Durability,
+    folders: Arc<Inner>,
+    id: RequestId,
     /// Bytes that are still to be written.
     buffer: Vec<u8>,
     /// Bytes written since the last sync.
@@ -359,15 +449,15 @@ impl Writing {
         let State::Idle(file) = mem::replace(&mut self.state, State::Idle(None)) else { return };
         let buffer = mem::take(&mut self.buffer);
         self.unsynced += buffer.len() as u64;
-        let sync = self.durability == Durability::Fsync && self.unsynced >= WRITE_BACK;
+        let sync = self.folders.durability == Durability::Fsync && self.unsynced >= WRITE_BACK;
         if sync {
             self.unsynced = 0;
         }
-        let path = self.path.clone();
+        let (folders, id) = (self.folders.clone(), self.id);
         self.state = State::Busy(spawn_blocking(move || {
             let mut file = match file {
                 Some(file) => file,
-                None => File::create(path)?,
+                None => File::create(folders.part(id))?,
             };
             file.write_all(&buffer)?;
             if sync {
@@ -418,7 +508,12 @@ impl AsyncWrite for Writing {
         }
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if matches!(self.state, State::Idle(None)) && self.buffer.len() <= HELD_MAX {
+            let body = mem::take(&mut self.buffer);
+            self.folders.held().insert(self.id, body);
+            return Poll::Ready(Ok(()));
+        }
         self.poll_flush(context)
     }
 }
@@ -500,8 +595,8 @@ mod tests {
             let mut writing = folders.create(id).await.expect("room");
             writing.write_all(&body).await.expect("room");
             writing.shutdown().await.expect("room");
-            assert_eq!(fs::read(folders.part(id)).expect("a part"), body);
             folders.sync(id).await.expect("synced");
+            assert_eq!(fs::read(folders.part(id)).expect("a part"), body);
             let name = Name { id, digest: Digest::of(&body), kind: Kind::Bin };
             folders.rename(name).await.expect("renamed");
             folders.sync_folder().await.expect("synced");
@@ -512,6 +607,39 @@ mod tests {
         let listed = folders.list().await.expect("readable");
         assert_eq!((listed.temporary.len(), listed.shared.len()), (0, 3));
         assert_eq!(fs::read_dir(&shared).expect("there").count(), 3, "nothing else lies there");
+    }
+
+    /// Without a sync the rename writes what waits; and what is removed, or fails, is not there later.
+    #[tokio::test]
+    async fn a_small_body_is_written_with_its_next_step() {
+        let place = tempfile::tempdir().expect("a folder");
+        let shared = place.path().join("shared");
+        let folders = Folders::open(&shared, None, NodeId(3), Durability::None).expect("usable");
+        let name = |id| Name { id: RequestId(id), digest: Digest::of(b"body"), kind: Kind::Bin };
+        let write = async |id| {
+            let mut writing = folders.create(RequestId(id)).await.expect("room");
+            writing.write_all(b"body").await.expect("room");
+            writing.shutdown().await.expect("room");
+        };
+        for id in 0..4 {
+            write(id).await;
+        }
+        folders.remove(store::File::Temporary(RequestId(3))).await.expect("removed");
+        let (a, b, c, gone) = tokio::join!(
+            folders.rename(name(0)),
+            folders.rename(name(1)),
+            folders.rename(name(2)),
+            folders.rename(name(3))
+        );
+        assert!(a.is_ok() && b.is_ok() && c.is_ok(), "they share a thread, and each is told of its own");
+        assert_eq!(gone.expect_err("it was removed").kind(), io::ErrorKind::NotFound);
+        assert_eq!(fs::read(folders.0.upload(name(1))).expect("there"), b"body");
+        assert!(folders.0.held().is_empty());
+        // A folder that is gone stands for a disk that takes nothing.
+        write(5).await;
+        fs::remove_dir_all(&folders.0.parts).expect("removed");
+        assert!(folders.rename(name(5)).await.is_err());
+        assert!(folders.0.held().is_empty() && !folders.0.upload(name(5)).exists());
     }
 
     #[tokio::test]

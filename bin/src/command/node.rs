@@ -41,7 +41,9 @@ pub(crate) fn node(flags: &flags::Node) -> ExitCode {
             return exit::USAGE.into();
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    // One thread: what an upload asks of a node is short, and waking a second thread for half of it costs more. The disk
+    // has threads of its own.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!("the system gives no thread: {error}");

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Write as _},
+    io::{self, BufWriter, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -67,7 +67,8 @@ pub(crate) fn stress(flags: &flags::Stress) -> ExitCode {
             return exit::USAGE.into();
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    // One thread, so that what is measured is more the cluster than the test, where both run on the same machine.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!("the system gives no thread: {error}");
@@ -334,7 +335,7 @@ fn image(size: u64) -> Vec<u8> {
 /// Stdout, and the log file beside it.
 struct Screen {
     path: PathBuf,
-    log: File,
+    log: BufWriter<File>,
     told: bool,
 }
 
@@ -345,7 +346,7 @@ impl Screen {
         for copy in 1..1_000 {
             let path = PathBuf::from(if copy == 1 { format!("{stem}.log") } else { format!("{stem}-{copy}.log") });
             match File::create_new(&path) {
-                Ok(log) => return Ok(Self { path, log, told: false }),
+                Ok(log) => return Ok(Self { path, log: BufWriter::new(log), told: false }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(format!("{}: cannot write it: {error}", path.display())),
             }
@@ -357,6 +358,9 @@ impl Screen {
         // A closed pipe ends nobody's test: the log and the exit code are there.
         let _ = io::stdout().write_all(text.as_bytes());
         self.write(text);
+        // What each request came to may wait for more of it; what was shown is there at once.
+        let flushed = self.log.flush();
+        self.tell(flushed);
     }
 
     fn note(&mut self, done: &Done) {
@@ -370,7 +374,13 @@ impl Screen {
     }
 
     fn write(&mut self, text: &str) {
-        if let Err(error) = self.log.write_all(text.as_bytes())
+        let written = self.log.write_all(text.as_bytes());
+        self.tell(written);
+    }
+
+    /// Says once that the log cannot be written.
+    fn tell(&mut self, written: io::Result<()>) {
+        if let Err(error) = written
             && !std::mem::replace(&mut self.told, true)
         {
             tracing::error!("{}: cannot write to it: {error}", self.path.display());

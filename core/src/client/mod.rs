@@ -169,9 +169,27 @@ impl Client {
     /// Without any node.
     #[must_use]
     pub fn new(now: Instant, nodes: Vec<NodeId>, request: Request, patience: Patience, seed: Seed) -> Self {
+        Self::beginning_at(None, now, nodes, request, patience, seed)
+    }
+
+    /// Tries at once, first at this node if it is given.
+    ///
+    /// # Panics
+    /// Without any node.
+    #[must_use]
+    pub fn beginning_at(
+        first: Option<NodeId>,
+        now: Instant,
+        nodes: Vec<NodeId>,
+        request: Request,
+        patience: Patience,
+        seed: Seed,
+    ) -> Self {
         assert!(!nodes.is_empty(), "a cluster has nodes");
         let mut rng = seed.stream("client");
-        let next = usize::try_from(rng.next_u64() % nodes.len() as u64).expect("below a usize");
+        let drawn = usize::try_from(rng.next_u64() % nodes.len() as u64).expect("below a usize");
+        // If the first one fails, the others are each tried before it is tried again.
+        let next = nodes.iter().position(|node| Some(*node) == first).map_or(drawn, |first| first + 1);
         let mut client = Self {
             nodes,
             request,
@@ -179,7 +197,7 @@ impl Client {
             deadline: now + patience.deadline,
             rng,
             next,
-            hint: None,
+            hint: first,
             round: 0,
             pause: patience.pause_min,
             number: 0,

@@ -34,6 +34,25 @@ fn tried(outputs: &[Output]) -> (u64, NodeId, Put) {
     tries[0].clone()
 }
 
+/// A node that is named goes first, and if it cannot be reached each other one is tried before it is tried again.
+#[test]
+fn begins_where_it_is_told_to() {
+    for first in 1..=3 {
+        let nodes = (1..=3).map(NodeId).collect();
+        let (named, patience) = (Some(NodeId(first)), Patience::default());
+        let mut client = Client::beginning_at(named, Instant::ZERO, nodes, put(), patience, Seed(3));
+        let mut tried_nodes = Vec::new();
+        for number in 1..=3 {
+            tried_nodes.push(tried(&drain(&mut client)).1);
+            let failure = Failure::NotSent("connection refused".to_owned());
+            client.handle_input(Instant::ZERO, Input::Failed { number, failure });
+        }
+        assert_eq!(tried_nodes[0], NodeId(first));
+        tried_nodes.sort();
+        assert_eq!(tried_nodes, [1, 2, 3].map(NodeId));
+    }
+}
+
 fn stored() -> Reply {
     let name = Name { id: RequestId(7), digest: Digest::of(b"abc"), kind: Kind::Bin };
     Reply::Stored { node: NodeId(2), stored: Stored { name, bytes: 3 } }

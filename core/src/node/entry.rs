@@ -22,8 +22,8 @@ pub(super) struct Entered {
 
 #[derive(Debug)]
 pub(super) enum EnteredState {
-    /// The leader was asked.
-    Asked { ticket: u64, until: Instant },
+    /// The leader was asked, under this number.
+    Asked { ticket: u64 },
     /// The leader has placed it.
     Placed { node: NodeId, leader: NodeId },
 }
@@ -62,8 +62,8 @@ impl Node {
             return self.retry(now, client, self.leaderless(now), None);
         };
         let ticket = self.ticket();
-        let state = EnteredState::Asked { ticket, until: now + PLACE_MAX };
-        self.entered.insert(client, Entered { put: put.clone(), state });
+        self.entered.insert(client, Entered { put: put.clone(), state: EnteredState::Asked { ticket } });
+        self.asked.insert(ticket, (client, now + PLACE_MAX));
         if leader == self.me {
             self.place(now, self.me, ticket, put);
         } else {
@@ -81,10 +81,8 @@ impl Node {
         leadership: Leadership,
         outcome: Result<NodeId, Box<Reply>>,
     ) {
-        let asked = |entered: &Entered| {
-            entered.put.id == id && matches!(entered.state, EnteredState::Asked { ticket: t, .. } if t == ticket)
-        };
-        let client = self.entered.iter().find(|(_, entered)| asked(entered)).map(|(client, _)| *client);
+        let same = |(client, _): &&(ClientId, Instant)| self.entered.get(client).is_some_and(|it| it.put.id == id);
+        let client = self.asked.get(&ticket).filter(same).map(|(client, _)| *client);
         let Some(client) = client.filter(|_| self.leader() == Some(leader)) else {
             // Its client was told to try again, or this is a copy of an order that is being carried out.
             if let Ok(node) = outcome
@@ -96,7 +94,8 @@ impl Node {
         };
         match outcome {
             Ok(node) => {
-                let entered = self.entered.get_mut(&client).expect("it was just found");
+                self.asked.remove(&ticket);
+                let entered = self.entered.get_mut(&client).expect("who is asked for has entered");
                 entered.state = EnteredState::Placed { node, leader };
                 let put = entered.put.clone();
                 if node == self.me {
@@ -115,10 +114,7 @@ impl Node {
 
     /// Whoever was asked no longer leads, or not as the one who was asked.
     pub(super) fn abandon_asked(&mut self, now: Instant, leader: Option<NodeId>) {
-        let asked = |(client, entered): (&ClientId, &Entered)| {
-            matches!(entered.state, EnteredState::Asked { .. }).then_some(*client)
-        };
-        for client in self.entered.iter().filter_map(asked).collect::<Vec<_>>() {
+        for client in self.asked.values().map(|(client, _)| *client).collect::<Vec<_>>() {
             let reason = "the leader changed meanwhile".to_owned();
             self.end(now, client, Reply::Retry { reason, excluded: None, leader }, End::Abandoned);
         }
@@ -182,8 +178,12 @@ impl Node {
 
     /// Answers an upload, and tells the leader that has placed it how it ended.
     pub(super) fn end(&mut self, now: Instant, client: ClientId, reply: Reply, end: End) {
-        if let Some(Entered { put, state: EnteredState::Placed { node, leader } }) = self.entered.remove(&client) {
-            self.finished(now, leader, put.id, node, end);
+        match self.entered.remove(&client) {
+            Some(Entered { put, state: EnteredState::Placed { node, leader } }) => {
+                self.finished(now, leader, put.id, node, end);
+            }
+            Some(Entered { state: EnteredState::Asked { ticket }, .. }) => _ = self.asked.remove(&ticket),
+            None => {}
         }
         self.reply(now, client, reply);
     }
@@ -201,7 +201,7 @@ impl Node {
     pub(super) fn is_passing(&self, id: RequestId, asked: Option<Option<(NodeId, u64)>>) -> bool {
         self.entered.values().filter(|entered| entered.put.id == id).any(|entered| match entered.state {
             EnteredState::Placed { .. } => true,
-            EnteredState::Asked { ticket, .. } => asked.is_some_and(|asked| asked != Some((self.me, ticket))),
+            EnteredState::Asked { ticket } => asked.is_some_and(|asked| asked != Some((self.me, ticket))),
         })
     }
 }

@@ -39,7 +39,7 @@ use crate::{
     store::{self, Name, Step, Store},
     time::Instant,
 };
-use entry::{Entered, EnteredState, Storing};
+use entry::{Entered, Storing};
 use gather::{Gather, Purpose};
 use leading::Leading;
 use message::{Envelope, Message, Question, Reply, Request};
@@ -243,6 +243,9 @@ pub struct Node {
     store: Store,
     /// Uploads that clients are making through this node.
     entered: BTreeMap<ClientId, Entered>,
+    /// Of them, those that the leader was asked about, by ticket, and until when. All have the same time, so the first
+    /// asked is the first due.
+    asked: BTreeMap<u64, (ClientId, Instant)>,
     /// Who waits for what is being stored here.
     storing: BTreeMap<RequestId, Storing>,
     gathers: BTreeMap<u64, Gather>,
@@ -289,6 +292,7 @@ impl Node {
             store: Store::new(config.durability),
             config,
             entered: BTreeMap::new(),
+            asked: BTreeMap::new(),
             storing: BTreeMap::new(),
             gathers: BTreeMap::new(),
             leading: None,
@@ -557,10 +561,10 @@ impl Machine for Node {
         self.election.handle_timeout(now);
         self.store.handle_timeout(now);
         self.drain(now);
-        let due = |(client, entered): (&ClientId, &Entered)| {
-            matches!(entered.state, EnteredState::Asked { until, .. } if until <= now).then_some(*client)
-        };
-        for client in self.entered.iter().filter_map(due).collect::<Vec<_>>() {
+        while let Some((client, until)) = self.asked.first_entry().map(|first| *first.get())
+            && until <= now
+        {
+            self.asked.pop_first();
             let leader = self.leader();
             let reason = format!("the leader did not answer within {} s", PLACE_MAX.as_secs());
             self.end(now, client, Reply::Retry { reason, excluded: None, leader }, End::Abandoned);
@@ -583,13 +587,11 @@ impl Machine for Node {
     }
 
     fn poll_timeout(&self) -> Option<Wake> {
-        let asked = self.entered.values().filter_map(|entered| match entered.state {
-            EnteredState::Asked { until, .. } => Some(Wake { at: until, why: "answer of the leader" }),
-            EnteredState::Placed { .. } => None,
-        });
+        let asked = self.asked.values().next().map(|(_, until)| Wake { at: *until, why: "answer of the leader" });
         let gathers = self.gathers.values().map(|gather| Wake { at: gather.until, why: "answers of the nodes" });
         let tick = Wake { at: self.ticked + self.config.timing.heartbeat, why: "who is there" };
         asked
+            .into_iter()
             .chain(gathers)
             .chain([tick])
             .chain(self.store.poll_timeout())

@@ -123,11 +123,7 @@ fn an_upload_on_its_way_is_no_clear_no() {
     net.run(ms(200));
     let entry = net.nodes[0].node.as_ref().expect("it runs");
     assert!(entry.entered.values().all(|entered| entered.put.excluded == [NodeId(2)].into()), "of nodes only");
-    let asked = entry.entered.values().find_map(|entered| match entered.state {
-        EnteredState::Asked { ticket, .. } => Some(ticket),
-        EnteredState::Placed { .. } => None,
-    });
-    let ticket = asked.expect("the leader's answer is lost");
+    let ticket = *entry.asked.keys().next().expect("the leader's answer is lost");
     let who = |asked| entry.answer(net.now, &Question::Who { id: RequestId(9), asked });
     assert_eq!(who(Some((NodeId(1), ticket))), Answer::Holds(Holding::No));
     for other in [None, Some((NodeId(1), ticket + 1)), Some((NodeId(2), ticket))] {

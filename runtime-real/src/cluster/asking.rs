@@ -55,7 +55,9 @@ where
     T: Transport + Sync,
     C: Cargo,
 {
-    let mut machine = Client::new(clock.now(), nodes.ids().collect(), request, patience, seed);
+    // Large bodies are not all led through one node: whom they enter by passes them on.
+    let first = if (1..=SMALL_MAX).contains(&announced(&request)) { nodes.leader() } else { None };
+    let mut machine = Client::beginning_at(first, clock.now(), nodes.ids().collect(), request, patience, seed);
     let (to_machine, mut inputs) = mpsc::unbounded_channel();
     let mut trying: Option<tokio::task::JoinHandle<()>> = None;
     let mut finished = None;
@@ -67,7 +69,9 @@ where
                 }
                 let (nodes, cargo, inputs) = (nodes.clone(), cargo.clone(), to_machine.clone());
                 trying = Some(tokio::spawn(async move {
-                    let input = match attempt(&nodes, node, &request, &cargo).await {
+                    let outcome = attempt(&nodes, node, &request, &cargo).await;
+                    nodes.learn(node, &outcome);
+                    let input = match outcome {
                         Ok(reply) => client::Input::Answered { number, reply },
                         Err(failure) => client::Input::Failed { number, failure },
                     };

@@ -11,7 +11,11 @@ use std::{
     task::Poll,
 };
 
-use omb_core::{client::Failure, node::message::Request, peer::NodeId};
+use omb_core::{
+    client::Failure,
+    node::message::{Reply, Request},
+    peer::NodeId,
+};
 use tokio::{
     io::{AsyncRead, AsyncWriteExt, ReadBuf},
     time::{Instant, timeout},
@@ -33,6 +37,8 @@ struct Shared<T: Transport> {
     addresses: BTreeMap<NodeId, Address>,
     limits: Limits,
     secret: Option<Secret>,
+    /// The leader, as the last node that spoke of it named it.
+    leader: Mutex<Option<NodeId>>,
     idle: Mutex<BTreeMap<NodeId, Vec<Idle<T::Stream>>>>,
 }
 
@@ -44,7 +50,8 @@ struct Idle<S> {
 impl<T: Transport> Nodes<T> {
     /// Nobody is connected to before something is asked.
     pub fn new(transport: T, addresses: BTreeMap<NodeId, Address>, limits: Limits, secret: Option<Secret>) -> Self {
-        Self(Arc::new(Shared { transport, addresses, limits, secret, idle: Mutex::default() }))
+        let (leader, idle) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Shared { transport, addresses, limits, secret, leader, idle }))
     }
 
     /// The nodes, by id.
@@ -60,6 +67,23 @@ impl<T: Transport> Nodes<T> {
         let line = self.connect(node).await?;
         self.keep(node, line);
         Ok(())
+    }
+
+    /// Who leads, as far as is known. Asked directly it need not be asked by another node first.
+    pub(super) fn leader(&self) -> Option<NodeId> {
+        *self.0.leader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Learns from what a request at this node came to.
+    pub(super) fn learn(&self, node: NodeId, outcome: &Result<Reply, Failure>) {
+        let mut leader = self.0.leader.lock().unwrap_or_else(PoisonError::into_inner);
+        match outcome {
+            Ok(Reply::Discovered { leader: named, .. }) => *leader = named.and_then(|named| named.leader),
+            Ok(Reply::Retry { leader: named, .. }) => *leader = *named,
+            // Another one may lead soon, and nobody should wait for this one meanwhile.
+            Err(_) if *leader == Some(node) => *leader = None,
+            _ => {}
+        }
     }
 
     pub(super) fn limits(&self) -> &Limits {
