@@ -5,18 +5,25 @@ use std::{
     net::{IpAddr, SocketAddr, ToSocketAddrs as _},
     path::PathBuf,
     process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use omb_core::{
     config::cluster::ClusterConfig,
-    node::{Node, Output},
+    node::{Node, Output, metrics::Metrics},
     peer::NodeId,
+    report::{metrics, node_metrics::prometheus},
     time::Instant,
 };
 use omb_runtime_real::{
     clock::Clock,
     cluster::{self, Limits, node::Identity},
     disk::{Folders, OpenError},
+    fleet::{
+        serving,
+        wire::{Answered, Asked, Method, StatusCode},
+    },
     net::{BindError, Listener},
 };
 
@@ -94,6 +101,21 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Re
         BindError::Tls(mistake) => usage(mistake),
         BindError::Address(error) => unavailable(refused(&error, me, address)),
     })?;
+    let stats = match flags.stats_port {
+        Some(port) => {
+            let address = SocketAddr::new(address.ip(), port);
+            let refused = |error: BindError| match error {
+                BindError::Tls(mistake) => mistake,
+                BindError::Address(error) => {
+                    format!("{me} cannot listen on {address} for its metrics (--stats-port): {error}")
+                }
+            };
+            let stats = Listener::bind(address, None).await.map_err(|error| unavailable(refused(error)))?;
+            tracing::info!("[Node {}] metrics on http://{}/metrics", me.0, stats.address().unwrap_or(address));
+            Some(stats)
+        }
+        None => None,
+    };
     let folders =
         Folders::open(&config.shared_dir, flags.state_dir.as_deref(), me, config.durability).map_err(|error| {
             match error {
@@ -110,9 +132,12 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Re
     let shared_dir = config.shared_dir.clone();
     let limits = limits(config.peers.ids().len());
     let identity = Identity { me, config, limits, seed, secret };
-    let mut log = Log(shared_dir);
+    let shown = Shown::default();
+    let pages = pages(stats, shown.clone());
+    let mut watch = Watch { shared_dir, shown, looked: None };
     let served = tokio::select! {
-        served = cluster::serve(listener, transport, folders, identity, &mut log, &Clock) => served,
+        served = cluster::serve(listener, transport, folders, identity, &mut watch, &Clock) => served,
+        () = pages => Ok(()),
         () = interrupts.next() => Ok(()),
     };
     served.map_err(|error| unavailable(error.to_string()))?;
@@ -191,18 +216,63 @@ fn refused(error: &io::Error, me: NodeId, address: SocketAddr) -> String {
     format!("{me} cannot listen on {address}: {error}; {cure}")
 }
 
-/// Logs what goes on, in the guide's words.
-struct Log(PathBuf);
+/// The node in numbers, as it was a moment ago.
+type Shown = Arc<Mutex<Option<Metrics>>>;
 
-impl cluster::Observer for Log {
+/// Most bytes of a request for a page.
+const ASKED_MAX: usize = 64 << 10;
+
+/// Shows pages to Prometheus and to people, for ever.
+async fn pages(stats: Option<Listener>, shown: Shown) {
+    let Some(listener) = stats else { return std::future::pending().await };
+    let answer = move |asked: Asked| {
+        let metrics = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        async move { page(&asked, metrics.as_ref()) }
+    };
+    serving::accept(listener, ASKED_MAX, answer).await;
+}
+
+fn page(asked: &Asked, metrics: Option<&Metrics>) -> Answered {
+    if ![Method::GET, Method::HEAD].contains(&asked.method) {
+        return Answered::text(StatusCode::METHOD_NOT_ALLOWED, "here one can only look");
+    }
+    match (asked.path.as_str(), metrics) {
+        ("/metrics", Some(metrics)) => Answered {
+            status: StatusCode::OK,
+            content_type: metrics::CONTENT_TYPE,
+            body: prometheus(env!("CARGO_PKG_VERSION"), metrics).into(),
+        },
+        ("/healthz", _) => Answered::text(StatusCode::OK, "ok"),
+        ("/readyz", Some(Metrics { leader: Some(_), .. })) => Answered::text(StatusCode::OK, "ready"),
+        ("/readyz" | "/metrics", _) => Answered::text(StatusCode::SERVICE_UNAVAILABLE, "nobody leads yet"),
+        _ => Answered::text(StatusCode::NOT_FOUND, "here are /metrics, /healthz and /readyz"),
+    }
+}
+
+/// How old what is shown may be.
+const SHOWN_EVERY: Duration = Duration::from_millis(100);
+
+/// Logs what goes on, in the guide's words, and keeps the numbers that are shown.
+struct Watch {
+    shared_dir: PathBuf,
+    shown: Shown,
+    looked: Option<Instant>,
+}
+
+impl cluster::Observer for Watch {
     fn wants(&mut self, output: &Output) {
         // Formatted only if somebody reads it: two lines for each upload cost as much as the rest of it.
         if tracing::enabled!(tracing::Level::INFO)
-            && let Some(line) = output.line(&self.0)
+            && let Some(line) = output.line(&self.shared_dir)
         {
             tracing::info!("{line}");
         }
     }
 
-    fn look(&mut self, _: &Node, _: Instant) {}
+    fn look(&mut self, node: &Node, now: Instant) {
+        if self.looked.is_none_or(|looked| now.since(looked) >= SHOWN_EVERY) {
+            self.looked = Some(now);
+            *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(node.metrics(now));
+        }
+    }
 }

@@ -171,8 +171,8 @@ pub async fn serve<L, P, C>(
     }
 }
 
-/// Takes connections in, for ever.
-async fn accept<L, F>(mut listener: L, limit: usize, answer: impl Fn(Asked) -> F + Clone + Send + Sync + 'static)
+/// Takes connections in, for ever, and answers what is asked over them. `limit` is the most bytes of a body.
+pub async fn accept<L, F>(mut listener: L, limit: usize, answer: impl Fn(Asked) -> F + Clone + Send + Sync + 'static)
 where
     L: Listener,
     F: Future<Output = Answered> + Send + 'static,

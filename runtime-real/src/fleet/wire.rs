@@ -13,8 +13,9 @@ use std::{
 };
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+pub use hyper::{Method, StatusCode};
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Request, Response,
     body::{Body, Bytes, Incoming},
     client::conn::http1 as client,
     header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
