@@ -65,9 +65,9 @@ hunt:
 planted:
 	scripts/planted.sh $(ONLY)
 
-# What the steps per message cost, and what the counts of a hundred workers.
+# What the steps per message cost, what the counts of a hundred workers, and what an upload.
 bench:
-	$(CARGO) bench --locked -p omb-core --bench hot_path --bench merge
+	$(CARGO) bench --locked -p omb-core --bench hot_path --bench merge --bench upload
 
 # What it costs to lead 10, 100 and 1,000 simulated workers.
 scale:
@@ -80,6 +80,6 @@ bench-kafka:
 
 # A cluster of three nodes beside nginx and a bare loop of fsyncs, its failovers and its memory (PARTS="nginx fsync").
 bench-cluster:
-	$(CARGO) build --locked --release -p omb
+	$(CARGO) build --locked --release -p omb --bin omb
 	$(CARGO) build --locked --release -p omb-examples --bin bare_store
 	scripts/bench-cluster.sh
