@@ -323,7 +323,8 @@ pub(crate) struct Node {
 pub(crate) struct Client {
     #[command(flatten)]
     pub(crate) cluster: Cluster,
-    /// Longest time for each request, retries included: 500ms, 30s, 2m; a number alone is seconds.
+    /// Longest time for each request, retries included: 500ms, 30s, 2m; a number alone is seconds. Questions (status,
+    /// discover, list) end after 5s in any case.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration, global = true)]
     pub(crate) timeout: Duration,
     #[command(subcommand)]

@@ -1,6 +1,7 @@
 //! `omb client`, also called `client`: talks to a cluster, one command at a time or at a prompt.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -22,7 +23,7 @@ use omb_core::{
     store::{Name, Stored},
 };
 use omb_runtime_real::{
-    clock::Clock,
+    clock::{self, Clock},
     cluster::{Nodes, asking},
     net::Transport,
 };
@@ -33,6 +34,15 @@ use crate::{
     exit::{self, Ended},
     flags::{self, ClientCommand},
 };
+
+/// Longest time for a question, such as who leads.
+const QUESTION_MAX: Duration = Duration::from_secs(5);
+
+/// For how long a request may be tried again without a word.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Most causes that are told why a request takes longer.
+const CAUSES_MAX: usize = 8;
 
 /// Prints a line. A closed pipe ends no command: what was to be done is done, and the exit code tells how.
 macro_rules! say {
@@ -151,8 +161,19 @@ impl Session {
     /// Asks until there is an answer. What is told of a failure begins with `about`.
     async fn ask<C: asking::Cargo>(&self, about: &str, request: Request, cargo: C) -> Result<Reply, ExitCode> {
         let seed = random_seed().map_err(|mistake| failed(&mistake))?;
-        let told = |line| tracing::debug!("{line}");
-        let asked = asking::ask(&self.nodes, request, cargo, (self.patience, seed), told, &Clock);
+        // Once somebody waits, and each cause once: why it takes longer, not how often it was tried.
+        let (began, mut causes) = (clock::now(), BTreeSet::new());
+        let told = |line: String| {
+            let waits = clock::now().since(began) >= QUIET;
+            if waits && causes.len() < CAUSES_MAX && causes.insert(line.clone()) {
+                tracing::warn!("{about}{line}; trying again");
+            }
+        };
+        // Questions have quick answers, or none; uploads may outlast an election.
+        let question = matches!(request, Request::Status | Request::Discover | Request::List { .. });
+        let deadline = if question { self.patience.deadline.min(QUESTION_MAX) } else { self.patience.deadline };
+        let patience = Patience { deadline, ..self.patience };
+        let asked = asking::ask(&self.nodes, request, cargo, (patience, seed), told, &Clock);
         asked.await.map_err(|gave_up| gone(about, &gave_up))
     }
 
@@ -251,7 +272,9 @@ impl Session {
             return Err(usage(&format!("{} exists already, and nothing is ever overwritten", target.display())));
         }
         // Whole or not at all: what is fetched gets its name when all of it is there.
-        let part = PathBuf::from(format!("{}.part", target.display()));
+        // Under a name that nobody else uses.
+        let fresh = random_id().map_err(|mistake| failed(&mistake))?;
+        let part = PathBuf::from(format!("{}.{fresh}.part", target.display()));
         let download = Download { part: (!to_stdout).then(|| part.clone()), bar: bar(&get.name, 0) };
         let outcome = self.ask("", Request::Get { name, here: false }, download.clone()).await;
         download.bar.finish_and_clear();
