@@ -56,7 +56,7 @@ impl Cluster {
             user: User::try_from("ann".to_owned()).expect("a name"),
         };
         for _ in 0..300 {
-            cluster.now = cluster.now + Duration::from_millis(10);
+            cluster.now += Duration::from_millis(10);
             [1, 2, 3].map(NodeId).into_iter().for_each(|id| cluster.rest(id));
             cluster.run();
         }

@@ -396,7 +396,7 @@ fn a_new_leader_asks_whom_it_has_not_heard_yet() {
     node.handle_input(now, Input::Persisted(leadership));
     assert_eq!(node.election().leader(), Some(leadership));
     // Nobody reports how much it holds.
-    now = now + config(3).timing.answer;
+    now += config(3).timing.answer;
     node.handle_timeout(now);
     while node.poll_output().is_some() {}
     node.handle_input(now, Input::Request { client: ClientId(1), request: Request::Put(put(9, true)) });
