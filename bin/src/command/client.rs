@@ -29,7 +29,7 @@ use omb_runtime_real::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::cluster::{nodes, random_id, random_seed, read};
+use super::cluster::{nodes, random_id, random_seed, read, runtime};
 use crate::{
     exit::{self, Ended},
     flags::{self, ClientCommand},
@@ -58,12 +58,9 @@ pub(crate) fn client(flags: &flags::Client) -> ExitCode {
             return exit::USAGE.into();
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!("the system gives no thread: {error}");
-            return Ended::Failed.into();
-        }
+        Err(code) => return code,
     };
     match &flags.command {
         Some(command) => match runtime.block_on(session.perform(command)) {

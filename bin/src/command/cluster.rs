@@ -1,6 +1,6 @@
 //! What node, client and stress test have in common: the cluster file, and ways to its nodes.
 
-use std::path::Path;
+use std::{path::Path, process::ExitCode};
 
 use omb_core::{
     config::cluster::{self, ClusterConfig},
@@ -13,8 +13,10 @@ use omb_runtime_real::{
     net::Transport,
 };
 
+use tokio::runtime::Runtime;
+
 use super::input;
-use crate::flags;
+use crate::{exit::Ended, flags};
 
 /// Reads the cluster file, and `PEERS`, which takes precedence. All mistakes are told at once.
 pub(super) fn read(flags: &flags::Cluster) -> Result<ClusterConfig, String> {
@@ -40,6 +42,15 @@ fn missing(config: &Path, mistake: String) -> String {
         "{mistake}; write the cluster file there, the same on every machine: {{\"peers\": [{{\"id\": 1, \"address\": \
          \"192.168.1.100:7001\"}}, ..]}}, or name another one by --config or CONFIG_FILE"
     )
+}
+
+/// One thread: what an upload asks of a node, or of the one that tests it, is short, and waking a second thread for half of
+/// it costs more. Disks have threads of their own.
+pub(super) fn runtime() -> Result<Runtime, ExitCode> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        tracing::error!("the system gives no thread: {error}");
+        Ended::Failed.into()
+    })
 }
 
 /// How to get to the nodes, and what to show them there.

@@ -28,7 +28,7 @@ use omb_runtime_real::{
 };
 
 use super::{
-    cluster::{approach, random_seed, read},
+    cluster::{approach, random_seed, read, runtime},
     run::Interrupts,
 };
 use crate::{
@@ -48,14 +48,9 @@ pub(crate) fn node(flags: &flags::Node) -> ExitCode {
             return exit::USAGE.into();
         }
     };
-    // One thread: what an upload asks of a node is short, and waking a second thread for half of it costs more. The disk
-    // has threads of its own.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!("the system gives no thread: {error}");
-            return Ended::Failed.into();
-        }
+        Err(code) => return code,
     };
     match runtime.block_on(serve(flags, me, config)) {
         Ok(()) => {

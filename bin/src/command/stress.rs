@@ -27,7 +27,7 @@ use omb_runtime_real::{
 use tokio::task::JoinSet;
 
 use super::{
-    cluster::{nodes, random_id, random_seed, read},
+    cluster::{nodes, random_id, random_seed, read, runtime},
     input,
     run::Interrupts,
 };
@@ -67,13 +67,9 @@ pub(crate) fn stress(flags: &flags::Stress) -> ExitCode {
             return exit::USAGE.into();
         }
     };
-    // One thread, so that what is measured is more the cluster than the test, where both run on the same machine.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!("the system gives no thread: {error}");
-            return Ended::Failed.into();
-        }
+        Err(code) => return code,
     };
     let patience = Patience { deadline: flags.timeout, ..Patience::default() };
     let asker = Asker { nodes, patience };
@@ -132,8 +128,7 @@ async fn leader(asker: &Asker) -> Result<Option<Leadership>, GaveUp> {
     }
 }
 
-/// Waits until the leader has every node in its books. One that was just elected gives itself everything until it has heard
-/// of the others.
+/// Waits until the leader has every node in its books: one that has just been started gets nothing before.
 async fn settled(asker: &Asker) {
     let began = clock::now();
     let asker = Asker { patience: Patience { deadline: SETTLED_MAX, ..asker.patience }, ..asker.clone() };
