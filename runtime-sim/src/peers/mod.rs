@@ -42,6 +42,8 @@ pub struct Facts {
     pub rough_until: Duration,
     /// How many troubles see to that.
     pub roughs: u32,
+    /// Until when copies of earlier messages came, or may come: signs of life of who is dead since.
+    pub copies_until: Duration,
     /// Each upload.
     pub uploads: BTreeMap<RequestId, Upload>,
     /// When all troubles were over and everybody ran; `None` before.

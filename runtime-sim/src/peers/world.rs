@@ -492,8 +492,10 @@ fn turn(planned: &Planned, on: bool, cast: &Cast) {
             } else {
                 shares.remove(mishap);
             }
-            // What is doubled comes in time, too.
-            if *mishap != Mishap::Doubled {
+            if *mishap == Mishap::Doubled {
+                // What is doubled comes in time, too.
+                facts.copies_until = facts.copies_until.max(planned.until() + LATE_MAX);
+            } else {
                 facts.roughen(on, LATE_MAX);
             }
         }

@@ -42,9 +42,10 @@ impl Promise for Dead {
             return;
         };
         let detected = Timing::default().suspicion + SLACK;
-        // What the network delays is heard late, and a leader that stood still has not looked since.
+        // What the network delays, or doubles, is heard late, and a leader that stood still has not looked since.
         let since = facts.at.saturating_sub(detected);
-        let late = facts.rough_until > since || facts.nodes[&leader].paused_until > since;
+        let rough = facts.rough_until.max(facts.copies_until);
+        let late = rough > since || facts.nodes[&leader].paused_until > since;
         if *unheard < since && !late {
             let silent = (facts.at - *unheard).as_secs_f64();
             broken.note(format_args!("{leader} gives an upload to {node}, which it cannot hear for {silent:.3} s"));
