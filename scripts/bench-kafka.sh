@@ -46,16 +46,7 @@ trap 'exit 143' TERM
 
 # ---- the broker -----------------------------------------------------------------------------------------------
 
-free_port() {
-    local port
-    while :; do
-        port=$((20000 + RANDOM % 12000))
-        if ! (exec 3<> "/dev/tcp/127.0.0.1/$port") 2> /dev/null; then
-            echo "$port"
-            return
-        fi
-    done
-}
+source scripts/ports.sh
 
 kafka_java() {
     java -Dlog4j2.configurationFile="$work/log4j2.properties" -cp "$lib/*" "$@"

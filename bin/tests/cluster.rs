@@ -141,7 +141,7 @@ fn everything_is_there(cluster: &Cluster, load: support::omb::Omb, uploads: usiz
 /// with none.
 #[test]
 fn the_stress_test_of_the_guide() {
-    let mut cluster = Cluster::start();
+    let mut cluster = Cluster::start_calm();
     let script = root().join("stress_test_multi_machine.sh");
     let target = Path::new(env!("CARGO_BIN_EXE_omb")).ancestors().nth(2).expect("target/release/omb");
     let environment = [("CARGO_TARGET_DIR", target.to_str().expect("UTF-8"))];
@@ -217,7 +217,7 @@ fn the_stress_test_of_the_guide() {
 
 #[test]
 fn what_a_client_can_do() {
-    let mut cluster = Cluster::start();
+    let mut cluster = Cluster::start_calm();
     let images: [(&str, &[u8], &str); 4] = [
         ("a.png", b"\x89PNG\r\n\x1a\n and more", ".png"),
         // By content, not by name.

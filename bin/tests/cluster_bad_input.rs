@@ -254,7 +254,7 @@ fn a_file_that_does_not_stay() {
 /// Bytes that nobody of ours sends, to every node; then the cluster is asked whether it minded.
 #[test]
 fn neighbours_that_speak_nonsense() {
-    let mut cluster = Cluster::start();
+    let mut cluster = Cluster::start_calm();
     let term = cluster.agree_on(3);
     let load = cluster.load(2, 100);
     let mut seed = 1;

@@ -29,7 +29,7 @@ use omb_runtime_real::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::cluster::{nodes, random_id, random_seed, read, runtime};
+use super::cluster::{Nothing, begin, nodes, random_id, random_seed, read, told};
 use crate::{
     exit::{self, Ended},
     flags::{self, ClientCommand},
@@ -51,15 +51,8 @@ macro_rules! say {
 
 /// Asks a cluster.
 pub(crate) fn client(flags: &flags::Client) -> ExitCode {
-    let session = match Session::new(flags) {
-        Ok(session) => session,
-        Err(mistake) => {
-            tracing::error!("{mistake}");
-            return exit::USAGE.into();
-        }
-    };
-    let runtime = match runtime() {
-        Ok(runtime) => runtime,
+    let (session, runtime) = match begin(Session::new(flags)) {
+        Ok(begun) => begun,
         Err(code) => return code,
     };
     match &flags.command {
@@ -268,8 +261,8 @@ impl Session {
         if !to_stdout && target.exists() {
             return Err(usage(&format!("{} exists already, and nothing is ever overwritten", target.display())));
         }
-        // Whole or not at all: what is fetched gets its name when all of it is there.
-        // Under a name that nobody else uses.
+        // Whole or not at all: what is fetched gets its name when all of it is there, and until then one that nobody else
+        // uses.
         let fresh = random_id().map_err(|mistake| failed(&mistake))?;
         let part = PathBuf::from(format!("{}.{fresh}.part", target.display()));
         let download = Download { part: (!to_stdout).then(|| part.clone()), bar: bar(&get.name, 0) };
@@ -323,18 +316,16 @@ impl Session {
 }
 
 fn usage(mistake: &str) -> ExitCode {
-    tracing::error!("{mistake}");
-    exit::USAGE.into()
+    told(mistake, exit::USAGE)
 }
 
 fn failed(mistake: &str) -> ExitCode {
-    tracing::error!("{mistake}");
-    Ended::Failed.into()
+    told(mistake, Ended::Failed)
 }
 
 fn gone(about: &str, gave_up: &GaveUp) -> ExitCode {
-    tracing::error!("{about}{gave_up}");
-    if gave_up.reached { Ended::Failed.into() } else { Ended::Unavailable.into() }
+    let code = if gave_up.reached { Ended::Failed } else { Ended::Unavailable };
+    told(format_args!("{about}{gave_up}"), code)
 }
 
 fn unexpected(reply: &Reply) -> ExitCode {
@@ -349,23 +340,6 @@ fn bar(name: &str, bytes: u64) -> ProgressBar {
     let tail: String = name.chars().rev().take(24).collect::<Vec<_>>().into_iter().rev().collect();
     bar.set_prefix(tail);
     bar
-}
-
-/// No body, either way.
-#[derive(Clone, Copy)]
-struct Nothing;
-
-impl asking::Cargo for Nothing {
-    type Source = tokio::io::Empty;
-    type Sink = tokio::io::Sink;
-
-    async fn source(&self) -> io::Result<tokio::io::Empty> {
-        Ok(tokio::io::empty())
-    }
-
-    async fn sink(&self, _: &Stored) -> io::Result<tokio::io::Sink> {
-        Ok(tokio::io::sink())
-    }
 }
 
 /// A file that is uploaded.

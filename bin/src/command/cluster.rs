@@ -1,14 +1,15 @@
 //! What node, client and stress test have in common: the cluster file, and ways to its nodes.
 
-use std::{path::Path, process::ExitCode};
+use std::{fmt, io, path::Path, process::ExitCode};
 
 use omb_core::{
     config::cluster::{self, ClusterConfig},
     peer::RequestId,
     seed::Seed,
+    store::Stored,
 };
 use omb_runtime_real::{
-    cluster::{Limits, Nodes, Secret, address},
+    cluster::{Limits, Nodes, Secret, address, asking},
     key::secret,
     net::Transport,
 };
@@ -16,7 +17,10 @@ use omb_runtime_real::{
 use tokio::runtime::Runtime;
 
 use super::input;
-use crate::{exit::Ended, flags};
+use crate::{
+    exit::{self, Ended},
+    flags,
+};
 
 /// Reads the cluster file, and `PEERS`, which takes precedence. All mistakes are told at once.
 pub(super) fn read(flags: &flags::Cluster) -> Result<ClusterConfig, String> {
@@ -44,13 +48,23 @@ fn missing(config: &Path, mistake: String) -> String {
     )
 }
 
+/// Tells a mistake; the exit code that goes with it.
+pub(super) fn told(mistake: impl fmt::Display, code: impl Into<ExitCode>) -> ExitCode {
+    tracing::error!("{mistake}");
+    code.into()
+}
+
+/// Goes on with what was prepared, on a runtime of its own; mistakes in preparing it are those of usage.
+pub(super) fn begin<T>(prepared: Result<T, String>) -> Result<(T, Runtime), ExitCode> {
+    let prepared = prepared.map_err(|mistake| told(mistake, exit::USAGE))?;
+    Ok((prepared, runtime()?))
+}
+
 /// One thread: what an upload asks of a node, or of the one that tests it, is short, and waking a second thread for half of
 /// it costs more. Disks have threads of their own.
-pub(super) fn runtime() -> Result<Runtime, ExitCode> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-        tracing::error!("the system gives no thread: {error}");
-        Ended::Failed.into()
-    })
+fn runtime() -> Result<Runtime, ExitCode> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(|error| told(format_args!("the system gives no thread: {error}"), Ended::Failed))
 }
 
 /// How to get to the nodes, and what to show them there.
@@ -80,4 +94,21 @@ pub(super) fn random_id() -> Result<RequestId, String> {
 
 pub(super) fn random_seed() -> Result<Seed, String> {
     random().map(u64::from_le_bytes).map(Seed)
+}
+
+/// No body, either way: that of a question.
+#[derive(Clone, Copy)]
+pub(super) struct Nothing;
+
+impl asking::Cargo for Nothing {
+    type Source = tokio::io::Empty;
+    type Sink = tokio::io::Sink;
+
+    async fn source(&self) -> io::Result<tokio::io::Empty> {
+        Ok(tokio::io::empty())
+    }
+
+    async fn sink(&self, _: &Stored) -> io::Result<tokio::io::Sink> {
+        Ok(tokio::io::sink())
+    }
 }

@@ -28,7 +28,7 @@ use omb_runtime_real::{
 };
 
 use super::{
-    cluster::{approach, random_seed, read, runtime},
+    cluster::{approach, begin, random_seed, read, told},
     run::Interrupts,
 };
 use crate::{
@@ -38,18 +38,12 @@ use crate::{
 
 /// Is one peer of a cluster until it is interrupted.
 pub(crate) fn node(flags: &flags::Node) -> ExitCode {
-    let (config, me) = match read(&flags.cluster).and_then(|config| {
+    let prepared = read(&flags.cluster).and_then(|config| {
         let me = identify(flags.id.as_deref(), &config, &flags.cluster)?;
         Ok((config, me))
-    }) {
-        Ok(read) => read,
-        Err(mistake) => {
-            tracing::error!("{mistake}");
-            return exit::USAGE.into();
-        }
-    };
-    let runtime = match runtime() {
-        Ok(runtime) => runtime,
+    });
+    let ((config, me), runtime) = match begin(prepared) {
+        Ok(begun) => begun,
         Err(code) => return code,
     };
     match runtime.block_on(serve(flags, me, config)) {
@@ -77,14 +71,8 @@ fn identify(id: Option<&str>, config: &ClusterConfig, cluster: &flags::Cluster) 
 }
 
 async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Result<(), ExitCode> {
-    let usage = |mistake: String| {
-        tracing::error!("{mistake}");
-        ExitCode::from(exit::USAGE)
-    };
-    let unavailable = |mistake: String| {
-        tracing::error!("{mistake}");
-        ExitCode::from(Ended::Unavailable)
-    };
+    let usage = |mistake: String| told(mistake, exit::USAGE);
+    let unavailable = |mistake: String| told(mistake, Ended::Unavailable);
     if let Some(shared) = &flags.shared_dir {
         config.shared_dir.clone_from(shared);
     }

@@ -27,14 +27,11 @@ use omb_runtime_real::{
 use tokio::task::JoinSet;
 
 use super::{
-    cluster::{nodes, random_id, random_seed, read, runtime},
+    cluster::{Nothing, begin, nodes, random_id, random_seed, read},
     input,
     run::Interrupts,
 };
-use crate::{
-    exit::{self, Ended},
-    flags,
-};
+use crate::{exit::Ended, flags};
 
 /// Largest file that is uploaded: it is held in memory, once for all clients.
 const FILE_MAX: u64 = 1 << 30;
@@ -60,15 +57,8 @@ pub(crate) fn stress(flags: &flags::Stress) -> ExitCode {
         let setup = Setup { config, clients, requests, image: shown, image_bytes };
         Ok((setup, nodes, Arc::<[u8]>::from(image), screen))
     });
-    let (setup, nodes, image, mut screen) = match prepared {
-        Ok(prepared) => prepared,
-        Err(mistake) => {
-            tracing::error!("{mistake}");
-            return exit::USAGE.into();
-        }
-    };
-    let runtime = match runtime() {
-        Ok(runtime) => runtime,
+    let ((setup, nodes, image, mut screen), runtime) = match begin(prepared) {
+        Ok(begun) => begun,
         Err(code) => return code,
     };
     let patience = Patience { deadline: flags.timeout, ..Patience::default() };
@@ -118,7 +108,7 @@ async fn leader(asker: &Asker) -> Result<Option<Leadership>, GaveUp> {
     let deadline = READY_MAX.min(asker.patience.deadline);
     let asker = Asker { patience: Patience { deadline, ..asker.patience }, ..asker.clone() };
     loop {
-        match asker.ask(Request::Discover, Body::none()).await? {
+        match asker.ask(Request::Discover, Nothing).await? {
             Reply::Discovered { leader: None, .. } if clock::now().since(began) < deadline => {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
@@ -133,7 +123,7 @@ async fn settled(asker: &Asker) {
     let began = clock::now();
     let asker = Asker { patience: Patience { deadline: SETTLED_MAX, ..asker.patience }, ..asker.clone() };
     while clock::now().since(began) < SETTLED_MAX {
-        if let Ok(Reply::Status(status)) = asker.ask(Request::Status, Body::none()).await
+        if let Ok(Reply::Status(status)) = asker.ask(Request::Status, Nothing).await
             && status.peers.iter().all(|peer| status.books.iter().any(|book| book.node == peer.node))
         {
             return;
@@ -221,7 +211,7 @@ async fn one(asker: &Asker, image: &Arc<[u8]>, user: &User, client: u32, number:
 async fn check(asker: &Asker, measured: &mut Measured) {
     let mut listing = Listing::default();
     loop {
-        let page = match asker.ask(listing.request(), Body::none()).await {
+        let page = match asker.ask(listing.request(), Nothing).await {
             Ok(page) => page,
             Err(gave_up) => return measured.failed.push(format!("the nodes' uploads could not be listed: {gave_up}")),
         };
@@ -237,7 +227,7 @@ async fn check(asker: &Asker, measured: &mut Measured) {
         }
     }
     measured.missing.extend(listing.missing);
-    if let Ok(Reply::Status(status)) = asker.ask(Request::Status, Body::none()).await {
+    if let Ok(Reply::Status(status)) = asker.ask(Request::Status, Nothing).await {
         measured.status = Some(*status);
     }
 }
@@ -250,14 +240,14 @@ struct Asker {
 }
 
 impl Asker {
-    async fn ask(&self, request: Request, body: Body) -> Result<Reply, GaveUp> {
+    async fn ask(&self, request: Request, body: impl asking::Cargo) -> Result<Reply, GaveUp> {
         let seed = random_seed().unwrap_or(Seed(clock::now().0));
         let told = |line| tracing::debug!("{line}");
         asking::ask(&self.nodes, request, body, (self.patience, seed), told, &Clock).await
     }
 }
 
-/// The image, shared by all, or nothing.
+/// The image, shared by all.
 #[derive(Clone)]
 struct Body {
     bytes: Arc<[u8]>,
@@ -267,10 +257,6 @@ struct Body {
 impl Body {
     fn of(bytes: &Arc<[u8]>) -> Self {
         Self { bytes: bytes.clone(), opened: Arc::default() }
-    }
-
-    fn none() -> Self {
-        Self { bytes: Arc::from([]), opened: Arc::default() }
     }
 
     /// How often it was sent.

@@ -53,10 +53,24 @@ impl Cluster {
     /// Nodes 1 to 3, and the third leads.
     #[track_caller]
     pub fn start() -> Self {
-        let mut cluster = Self::prepare(3);
-        (1..=3).for_each(|node| cluster.launch(node));
-        cluster.agree_on(3);
-        cluster
+        Self::prepare(3).started()
+    }
+
+    /// As [`Self::start`], but a leader that gets no processor for a while stays the leader: for tests of what a cluster
+    /// does between two elections, which count what is assigned.
+    #[track_caller]
+    pub fn start_calm() -> Self {
+        let cluster = Self::prepare(3);
+        let config = config(&cluster.ports).replacen('{', "{\"suspicion_ms\": 3000, ", 1);
+        cluster.place.write("config.json", config);
+        cluster.started()
+    }
+
+    #[track_caller]
+    fn started(mut self) -> Self {
+        (1..=3).for_each(|node| self.launch(node));
+        self.agree_on(3);
+        self
     }
 
     /// Starts a node as the guide does, with uploads in `sID`.

@@ -163,21 +163,12 @@ enum State {
 }
 
 impl Client {
-    /// Tries at once, first at the node that `seed` picks.
+    /// Tries at once: at `first` if it is given, else at the node that `seed` picks.
     ///
     /// # Panics
     /// Without any node.
     #[must_use]
-    pub fn new(now: Instant, nodes: Vec<NodeId>, request: Request, patience: Patience, seed: Seed) -> Self {
-        Self::beginning_at(None, now, nodes, request, patience, seed)
-    }
-
-    /// Tries at once, first at this node if it is given.
-    ///
-    /// # Panics
-    /// Without any node.
-    #[must_use]
-    pub fn beginning_at(
+    pub fn new(
         first: Option<NodeId>,
         now: Instant,
         nodes: Vec<NodeId>,

@@ -16,7 +16,7 @@ fn put() -> Request {
 
 fn client(nodes: u32) -> Client {
     let nodes = (1..=nodes).map(NodeId).collect();
-    Client::new(Instant::ZERO, nodes, put(), Patience::default(), Seed(3))
+    Client::new(None, Instant::ZERO, nodes, put(), Patience::default(), Seed(3))
 }
 
 fn drain(client: &mut Client) -> Vec<Output> {
@@ -40,7 +40,7 @@ fn begins_where_it_is_told_to() {
     for first in 1..=3 {
         let nodes = (1..=3).map(NodeId).collect();
         let (named, patience) = (Some(NodeId(first)), Patience::default());
-        let mut client = Client::beginning_at(named, Instant::ZERO, nodes, put(), patience, Seed(3));
+        let mut client = Client::new(named, Instant::ZERO, nodes, put(), patience, Seed(3));
         let mut tried_nodes = Vec::new();
         for number in 1..=3 {
             tried_nodes.push(tried(&drain(&mut client)).1);

@@ -30,7 +30,7 @@ use rand::Rng as _;
 
 use crate::{
     config::cluster::{ClusterConfig, Policy},
-    election::{self, Ballot, Election},
+    election::{self, Election},
     handshake::Refusal,
     machine::{Machine, Wake},
     peer::{Digest, Leadership, NodeId, RequestId},
@@ -498,7 +498,7 @@ impl Node {
         loop {
             if let Some(output) = self.election.poll_output() {
                 match output {
-                    election::Output::Send { to, ballot } => self.send_ballot(to, ballot),
+                    election::Output::Send { to, ballot } => self.send(to, Message::Ballot(ballot)),
                     election::Output::Persist(leadership) => self.outputs.push_back(Output::Persist(leadership)),
                     election::Output::LeaderChanged(leader) => self.on_leader(now, leader),
                     election::Output::Told(line) => self.tell(line),
@@ -524,10 +524,6 @@ impl Node {
                 return;
             }
         }
-    }
-
-    fn send_ballot(&mut self, to: NodeId, ballot: Ballot) {
-        self.send(to, Message::Ballot(ballot));
     }
 }
 

@@ -94,7 +94,7 @@ fn peers_with_another_list_are_refused() {
     assert!(line.contains(&other.short()) && line.contains(&config(3).peers.digest().short()), "{line}");
     assert_eq!(envelope.message, Message::Refused);
     let newest = Leadership { term: Term(5), leader: Some(NodeId(3)) };
-    let ballot = Message::Ballot(Ballot { newest, word: election::Word::Victory });
+    let ballot = Message::Ballot(election::Ballot { newest, word: election::Word::Victory });
     node.handle_input(Instant::ZERO, Input::Received(Envelope { from: NodeId(3), peers: other, message: ballot }));
     assert_eq!(node.poll_output(), None);
     assert_eq!(node.election().newest(), Leadership::default());
@@ -422,7 +422,7 @@ fn a_report_to_an_earlier_leadership_is_no_news() {
         let message = Message::Report { of, level };
         Input::Received(Envelope { from: NodeId(1), peers: config(3).peers.digest(), message })
     };
-    let echo = Ballot { newest: term(2), word: election::Word::Echo { beat: 1 } };
+    let echo = election::Ballot { newest: term(2), word: election::Word::Echo { beat: 1 } };
     let peers = config(3).peers.digest();
     node.handle_input(now, Input::Received(Envelope { from: NodeId(1), peers, message: Message::Ballot(echo) }));
     assert_eq!(known(&node), None, "who may be there is waited for");

@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     body::{Body, Side},
     nodes::{self, Nodes, word},
-    wire::{self, SMALL_MAX, Word, announced},
+    wire::{self, SMALL_MAX, Word, announced, sent_along},
 };
 use crate::{
     event_loop::{self, Clock},
@@ -56,8 +56,8 @@ where
     C: Cargo,
 {
     // Large bodies are not all led through one node: whom they enter by passes them on.
-    let first = if (1..=SMALL_MAX).contains(&announced(&request)) { nodes.leader() } else { None };
-    let mut machine = Client::beginning_at(first, clock.now(), nodes.ids().collect(), request, patience, seed);
+    let first = nodes.leader().filter(|_| sent_along(&request) > 0);
+    let mut machine = Client::new(first, clock.now(), nodes.ids().collect(), request, patience, seed);
     let (to_machine, mut inputs) = mpsc::unbounded_channel();
     let mut trying: Option<tokio::task::JoinHandle<()>> = None;
     let mut finished = None;
@@ -103,15 +103,16 @@ async fn attempt<T: Transport, C: Cargo>(
     let limits = nodes.limits();
     let broken = |error: io::Error| Failure::BrokenOff(error.to_string());
     let own = |error: io::Error| Failure::Own(error.to_string());
-    let bytes = announced(request);
-    let small = if (1..=SMALL_MAX).contains(&bytes) {
-        let mut source = cargo.source().await.map_err(own)?;
-        Body::new(bytes).whole(&mut source, limits).await.map_err(own)?
-    } else {
-        Vec::new()
+    let small = match sent_along(request) {
+        0 => Vec::new(),
+        bytes => {
+            let mut source = cargo.source().await.map_err(own)?;
+            Body::new(bytes).whole(&mut source, limits).await.map_err(own)?
+        }
     };
     let mut line = nodes.send(node, request, &small).await?;
     let mut word = word::<T>(&mut line, limits).await.map_err(broken)?;
+    let bytes = announced(request);
     if word == Word::Go && bytes > SMALL_MAX {
         let mut source = cargo.source().await.map_err(own)?;
         Body::new(bytes).copy(&mut source, &mut line, limits, |_| {}).await.map_err(|side| match side {
