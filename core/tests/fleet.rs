@@ -335,6 +335,10 @@ impl World {
                 if matches!(command, Command::StopLoad { .. } | Command::Close) {
                     process.load.stop(self.now);
                 }
+                // It cuts short what is under way, as the real performer does: a load that was about to start stays unstarted.
+                if command == Command::Close {
+                    process.doing.clear();
+                }
                 process.doing.insert(ticket, command);
                 self.at(takes, Happening::Performed { worker, life, ticket });
             }
