@@ -101,7 +101,7 @@ fn what_is_no_workload_is_refused() {
         ("missing.yaml", "missing.yaml: cannot read it: No such file"),
         ("folder.yaml", "folder.yaml: a folder"),
         ("list.yaml", "list.yaml"),
-        ("torn.yaml", "not valid YAML"),
+        ("torn.yaml", "neither valid YAML nor JSON"),
         ("empty.yaml", "the file is empty"),
         ("bytes.yaml", "not a text file"),
         ("good.yaml/more.yaml", "Not a directory"),

@@ -62,7 +62,7 @@ fn a_cluster_file_that_is_none() {
     let files = [
         ("hello", "found `hello`; allowed: {\"peers\""),
         ("", "the file is empty"),
-        ("{\"peers\": [", "broken.json:2:1: not valid YAML"),
+        ("{\"peers\": [", "broken.json:2:1: neither valid YAML nor JSON"),
         ("{\"peers\": []}", "a list of 1 to 1000 peers"),
         ("{\"shared_dir\": \"a\"}", "give every node of the cluster"),
         (&two(&first, &peer("1", "127.0.0.1:7002")), "broken.json:1:59: peers.id: found 1; allowed: a whole number"),

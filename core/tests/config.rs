@@ -248,7 +248,10 @@ fn files_that_are_no_workload() {
         ("- a\n", format!("w.yaml:1:1: found a list; {allowed}")),
         ("hello", format!("w.yaml:1:1: found `hello`; {allowed}")),
         ("a: 1\n---\nb: 2\n", "w.yaml:2:1: a second document begins here; allowed: one per file".to_owned()),
-        ("a: b: c", "w.yaml:1:5: not valid YAML: mapping values are not allowed in this context".to_owned()),
+        (
+            "a: b: c",
+            "w.yaml:1:5: neither valid YAML nor JSON: mapping values are not allowed in this context".to_owned(),
+        ),
         ("\u{7f}ELF\0", "w.yaml:1:1: found the control character U+007F; this is not a text file".to_owned()),
         (
             "a: &x 1\nb: *x",
@@ -256,7 +259,7 @@ fn files_that_are_no_workload() {
         ),
         ("a: !foo 1", "w.yaml:1:4: the tag `!foo` is not supported; write the value without it".to_owned()),
         ("? [a]\n: 1", "w.yaml:1:3: found a list as a key; allowed: a name".to_owned()),
-        (&"[".repeat(100_000), "w.yaml:1:256: not valid YAML: recursion limit exceeded".to_owned()),
+        (&"[".repeat(100_000), "w.yaml:1:256: neither valid YAML nor JSON: recursion limit exceeded".to_owned()),
         (&"- ".repeat(100_000), "w.yaml:1:33: nested more than 16 levels deep".to_owned()),
     ] {
         assert_eq!(said(workload::parse("w.yaml", text, Leniency::Strict)), want);

@@ -9,7 +9,7 @@ pub enum Problem {
     #[error("found the control character U+{0:04X}; this is not a text file")]
     NotText(u32),
     /// The parser's own words.
-    #[error("not valid YAML: {0}")]
+    #[error("neither valid YAML nor JSON: {0}")]
     Syntax(String),
     /// Nothing but blanks and comments.
     #[error("the file is empty; allowed: {0}")]
