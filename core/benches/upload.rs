@@ -84,10 +84,10 @@ impl Cluster {
                     let written = store::Input::Written { id, bytes: 1_024, digest: *digest, kind: Kind::Bin };
                     inputs.push_back((me, Input::Disk(written)));
                 }
-                Output::Disk(step) => {
-                    let done = match step {
+                Output::Disk(mut steps) => {
+                    let done = match steps.pop().expect("there is a step") {
                         Step::List => store::Input::Listed { temporary: Vec::new(), shared: Vec::new() },
-                        step => store::Input::Done(step),
+                        last => store::Input::Done(last),
                     };
                     inputs.push_back((me, Input::Disk(done)));
                 }

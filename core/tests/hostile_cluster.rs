@@ -243,11 +243,12 @@ proptest! {
                 let _ = settle(&mut node, now, |output| {
                     match output {
                         Output::Persist(leadership) => inputs.push(Input::Persisted(leadership)),
-                        Output::Disk(Step::List) => {
-                            let listed = store::Input::Listed { temporary: Vec::new(), shared: Vec::new() };
-                            inputs.push(Input::Disk(listed));
+                        Output::Disk(mut steps) => {
+                            inputs.push(Input::Disk(match steps.pop().expect("there is a step") {
+                                Step::List => store::Input::Listed { temporary: Vec::new(), shared: Vec::new() },
+                                last => store::Input::Done(last),
+                            }));
                         }
-                        Output::Disk(step) => inputs.push(Input::Disk(store::Input::Done(step))),
                         Output::Store { id, .. } => {
                             let (digest, kind) = (Digest::of(b"same"), Kind::Bin);
                             inputs.push(Input::Disk(store::Input::Written { id, bytes: 3, digest, kind }));

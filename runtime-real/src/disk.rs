@@ -5,18 +5,15 @@
 //! .shared_images.node-3/            beside it: `leadership` and a spare, and `parts/`, the uploads in the making
 //! ```
 //!
-//! Uploads that are renamed at the same time share one fsync of the folder: each waits for one that began after its own
-//! rename, so what is acknowledged survives a loss of power all the same.
-//!
-//! A small body waits in memory for the step after its write, which then does both: what a thread costs to wake is more
-//! than what it does. Renames that wait at the same time share a thread, too. What fails is told by that later step, and
-//! nothing was acknowledged before it.
+//! What a thread costs to wake is more than what it does: a small body waits in memory for the step after its write, which
+//! then does both, and steps that belong together are one turn of a thread. Uploads that sync have a thread each, for the
+//! file system brings to the disk in one go what is synced at the same time; those that do not share one. What fails is told
+//! by the later step, and nothing was acknowledged before it.
 
 use std::{
     collections::BTreeMap,
     ffi::CString,
     fs::{self, File, OpenOptions},
-    future::Future,
     io::{self, Read as _, Write as _},
     mem,
     os::{
@@ -26,21 +23,18 @@ use std::{
     },
     path::{Path, PathBuf},
     pin::Pin,
-    sync::{
-        Arc, Mutex as Lock, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::SeqCst},
-    },
+    sync::{Arc, Mutex as Lock, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
 };
 
 use omb_core::{
     config::cluster::Durability,
     peer::{Leadership, NodeId, RequestId, Term},
-    store::{self, Name},
+    store::{self, Name, Step},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{Mutex, oneshot},
+    sync::oneshot,
     task::{JoinHandle, spawn_blocking},
 };
 
@@ -66,18 +60,20 @@ struct Inner {
     parts: PathBuf,
     state: PathBuf,
     durability: Durability,
-    /// The shared folder itself: what is locked, and synced.
-    folder: File,
-    syncs: Syncs,
+    /// The shared folder itself, locked.
+    _lock: File,
     /// Small bodies that are to be written with their next step. Each belongs to a request that is under way.
     held: Lock<BTreeMap<RequestId, Vec<u8>>>,
-    renames: Lock<Renames>,
+    short: Lock<Short>,
 }
 
-/// Uploads that wait for their names.
+/// What came of steps: which one failed, and why.
+type Performed = Result<(), (Step, io::Error)>;
+
+/// Steps without a sync, which share a thread.
 #[derive(Debug, Default)]
-struct Renames {
-    waiting: Vec<(Name, oneshot::Sender<io::Result<()>>)>,
+struct Short {
+    waiting: Vec<(Vec<Step>, oneshot::Sender<Performed>)>,
     /// Somebody takes what waits.
     busy: bool,
 }
@@ -95,8 +91,8 @@ impl Inner {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn renames(&self) -> MutexGuard<'_, Renames> {
-        self.renames.lock().unwrap_or_else(PoisonError::into_inner)
+    fn short(&self) -> MutexGuard<'_, Short> {
+        self.short.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes a body that waits in memory, if there is one.
@@ -107,24 +103,62 @@ impl Inner {
         Ok(Some(file))
     }
 
-    fn rename(&self, name: Name) -> io::Result<()> {
-        self.write_held(name.id)?;
-        fs::rename(self.part(name.id), self.upload(name))
+    /// Blocks.
+    fn perform(&self, steps: Vec<Step>) -> Performed {
+        // Opened before anything is done, and for these steps alone: the kernel tells of a failure once to each who has a
+        // file open, and who shares one with others may not be told.
+        let syncs = steps.iter().any(|step| matches!(step, Step::SyncFolder(_)));
+        let folder = syncs.then(|| File::open(&self.shared)).transpose().map_err(|error| (steps[0].clone(), error))?;
+        for step in steps {
+            let done = match &step {
+                Step::List | Step::Write(_) => Err(io::Error::other("this is done elsewhere")),
+                Step::Sync(id) => self.sync(*id),
+                Step::Rename(name) => {
+                    self.write_held(name.id).and_then(|_| fs::rename(self.part(name.id), self.upload(*name)))
+                }
+                Step::SyncFolder(_) => folder.as_ref().expect("it was opened").sync_all(),
+                Step::Remove(file) => self.remove(*file),
+            };
+            done.map_err(|error| (step, error))?;
+        }
+        Ok(())
     }
 
-    /// Renames what waits, and what comes meanwhile.
-    async fn rename_waiting(self: Arc<Self>) {
+    fn sync(&self, id: RequestId) -> io::Result<()> {
+        let file = match self.write_held(id)? {
+            Some(file) => file,
+            None => File::open(self.part(id))?,
+        };
+        file.sync_all()
+    }
+
+    fn remove(&self, file: store::File) -> io::Result<()> {
+        let path = match file {
+            store::File::Temporary(id) => {
+                self.held().remove(&id);
+                self.part(id)
+            }
+            store::File::Shared(name) => self.upload(name),
+        };
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Performs what waits, and what comes meanwhile.
+    async fn perform_waiting(self: Arc<Self>) {
         loop {
             let batch = {
-                let mut renames = self.renames();
-                renames.busy = !renames.waiting.is_empty();
-                mem::take(&mut renames.waiting)
+                let mut short = self.short();
+                short.busy = !short.waiting.is_empty();
+                mem::take(&mut short.waiting)
             };
             if batch.is_empty() {
                 return;
             }
             let inner = self.clone();
-            let work = move || batch.into_iter().map(|(name, tell)| (inner.rename(name), tell)).collect::<Vec<_>>();
+            let work = move || batch.into_iter().map(|(steps, tell)| (inner.perform(steps), tell)).collect::<Vec<_>>();
             // Told here, not there: each word from another thread would wake this one anew. A panic drops the batch,
             // and those who wait hear of it by that.
             for (outcome, tell) in spawn_blocking(work).await.unwrap_or_default() {
@@ -204,10 +238,9 @@ impl Folders {
             parts,
             state,
             durability,
-            folder,
-            syncs: Syncs::default(),
+            _lock: folder,
             held: Lock::default(),
-            renames: Lock::default(),
+            short: Lock::default(),
         })))
     }
 
@@ -253,40 +286,6 @@ fn exchange(one: &Path, other: &Path) -> io::Result<()> {
 /// Runs what may block where it may.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     spawn_blocking(work).await.map_err(io::Error::other)?
-}
-
-/// Syncs of one folder, shared by all who wait for one.
-#[derive(Debug, Default)]
-struct Syncs {
-    /// Held while one is under way.
-    turn: Mutex<()>,
-    /// How many have begun; the number of the last that did, that succeeded, that failed.
-    begun: AtomicU64,
-    done: AtomicU64,
-    failed: AtomicU64,
-}
-
-impl Syncs {
-    /// Returns once a sync has succeeded that began after this call.
-    ///
-    /// # Errors
-    /// If a sync that would have done failed: the kernel tells of a failure once, and the next sync may succeed without
-    /// having written what this caller did.
-    async fn after_now(&self, sync: impl Future<Output = io::Result<()>>) -> io::Result<()> {
-        // One that has begun may have missed what this caller did; the next one cannot.
-        let wanted = self.begun.load(SeqCst) + 1;
-        let _turn = self.turn.lock().await;
-        if self.failed.load(SeqCst) >= wanted {
-            return Err(io::Error::other("the folder could not be synced"));
-        }
-        if self.done.load(SeqCst) >= wanted {
-            return Ok(());
-        }
-        let number = self.begun.fetch_add(1, SeqCst) + 1;
-        let outcome = sync.await;
-        if outcome.is_ok() { &self.done } else { &self.failed }.store(number, SeqCst);
-        outcome
-    }
 }
 
 impl cluster::Disk for Folders {
@@ -360,49 +359,23 @@ impl cluster::Disk for Folders {
         Ok(Writing { folders: self.0.clone(), id, buffer: Vec::new(), unsynced: 0, state: State::Idle(None) })
     }
 
-    async fn sync(&self, id: RequestId) -> io::Result<()> {
-        let inner = self.0.clone();
-        blocking(move || {
-            let file = match inner.write_held(id)? {
-                Some(file) => file,
-                None => File::open(inner.part(id))?,
-            };
-            file.sync_all()
-        })
-        .await
-    }
-
-    async fn rename(&self, name: Name) -> io::Result<()> {
+    async fn perform(&self, steps: Vec<Step>) -> Performed {
+        let (inner, first) = (self.0.clone(), steps[0].clone());
+        if steps.iter().any(|step| matches!(step, Step::Sync(_) | Step::SyncFolder(_))) {
+            return spawn_blocking(move || inner.perform(steps))
+                .await
+                .map_err(|error| (first, io::Error::other(error)))?;
+        }
         let (tell, told) = oneshot::channel();
         let begin = {
-            let mut renames = self.0.renames();
-            renames.waiting.push((name, tell));
-            !mem::replace(&mut renames.busy, true)
+            let mut short = inner.short();
+            short.waiting.push((steps, tell));
+            !mem::replace(&mut short.busy, true)
         };
         if begin {
-            tokio::spawn(self.0.clone().rename_waiting());
+            tokio::spawn(inner.perform_waiting());
         }
-        told.await.map_err(io::Error::other)?
-    }
-
-    async fn sync_folder(&self) -> io::Result<()> {
-        let inner = self.0.clone();
-        self.0.syncs.after_now(blocking(move || inner.folder.sync_all())).await
-    }
-
-    async fn remove(&self, file: store::File) -> io::Result<()> {
-        let path = match file {
-            store::File::Temporary(id) => {
-                self.0.held().remove(&id);
-                self.0.part(id)
-            }
-            store::File::Shared(name) => self.0.upload(name),
-        };
-        blocking(move || match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        })
-        .await
+        told.await.map_err(|error| (first, io::Error::other(error)))?
     }
 
     async fn open(&self, name: Name) -> io::Result<Reading> {
@@ -595,11 +568,10 @@ mod tests {
             let mut writing = folders.create(id).await.expect("room");
             writing.write_all(&body).await.expect("room");
             writing.shutdown().await.expect("room");
-            folders.sync(id).await.expect("synced");
+            folders.perform(vec![Step::Sync(id)]).await.expect("synced");
             assert_eq!(fs::read(folders.part(id)).expect("a part"), body);
             let name = Name { id, digest: Digest::of(&body), kind: Kind::Bin };
-            folders.rename(name).await.expect("renamed");
-            folders.sync_folder().await.expect("synced");
+            folders.perform(vec![Step::Rename(name), Step::SyncFolder(Some(id))]).await.expect("renamed and synced");
             let mut read = Vec::new();
             folders.open(name).await.expect("there").read_to_end(&mut read).await.expect("readable");
             assert!(read == body);
@@ -624,21 +596,17 @@ mod tests {
         for id in 0..4 {
             write(id).await;
         }
-        folders.remove(store::File::Temporary(RequestId(3))).await.expect("removed");
-        let (a, b, c, gone) = tokio::join!(
-            folders.rename(name(0)),
-            folders.rename(name(1)),
-            folders.rename(name(2)),
-            folders.rename(name(3))
-        );
+        folders.perform(vec![Step::Remove(store::File::Temporary(RequestId(3)))]).await.expect("removed");
+        let rename = |id| folders.perform(vec![Step::Rename(name(id))]);
+        let (a, b, c, gone) = tokio::join!(rename(0), rename(1), rename(2), rename(3));
         assert!(a.is_ok() && b.is_ok() && c.is_ok(), "they share a thread, and each is told of its own");
-        assert_eq!(gone.expect_err("it was removed").kind(), io::ErrorKind::NotFound);
+        assert_eq!(gone.expect_err("it was removed").1.kind(), io::ErrorKind::NotFound);
         assert_eq!(fs::read(folders.0.upload(name(1))).expect("there"), b"body");
         assert!(folders.0.held().is_empty());
         // A folder that is gone stands for a disk that takes nothing.
         write(5).await;
         fs::remove_dir_all(&folders.0.parts).expect("removed");
-        assert!(folders.rename(name(5)).await.is_err());
+        assert!(rename(5).await.is_err());
         assert!(folders.0.held().is_empty() && !folders.0.upload(name(5)).exists());
     }
 
@@ -670,45 +638,5 @@ mod tests {
         let shared = place.path().join("shared");
         let _first = open(&shared).expect("free");
         assert!(matches!(open(&shared), Err(OpenError::Taken(_))));
-    }
-
-    /// Who waits for a sync gets one that began after it asked.
-    #[tokio::test]
-    async fn syncs_are_shared_but_never_too_early() {
-        let syncs = Arc::new(Syncs::default());
-        let (release, gate) = tokio::sync::oneshot::channel::<()>();
-        let first = tokio::spawn({
-            let syncs = syncs.clone();
-            async move {
-                let slow = async move {
-                    let _ = gate.await;
-                    Ok(())
-                };
-                syncs.after_now(slow).await
-            }
-        });
-        tokio::task::yield_now().await;
-        // These came while the first was under way, which may have missed what they did: one of them syncs again.
-        let more = Arc::new(AtomicU64::new(0));
-        let later: Vec<_> = (0..10)
-            .map(|_| {
-                let (syncs, more) = (syncs.clone(), more.clone());
-                tokio::spawn(async move {
-                    syncs
-                        .after_now(async {
-                            more.fetch_add(1, SeqCst);
-                            Ok(())
-                        })
-                        .await
-                })
-            })
-            .collect();
-        tokio::task::yield_now().await;
-        release.send(()).expect("awaited");
-        first.await.expect("no panic").expect("synced");
-        for task in later {
-            task.await.expect("no panic").expect("synced");
-        }
-        assert_eq!(more.load(SeqCst), 1);
     }
 }

@@ -24,7 +24,7 @@ use omb_core::{
     },
     peer::{Digest, Leadership, NodeId, RequestId, User},
     seed::Seed,
-    store::{File, Kind, Name, Stored},
+    store::{Kind, Name, Step, Stored},
 };
 use omb_runtime_real::{
     clock::Clock,
@@ -104,18 +104,13 @@ impl Disk for Memory {
     async fn create(&self, id: RequestId) -> io::Result<Writing> {
         Ok(Writing(self.clone(), id.to_string(), Vec::new()))
     }
-    async fn sync(&self, _: RequestId) -> io::Result<()> {
-        Ok(())
-    }
-    async fn rename(&self, name: Name) -> io::Result<()> {
-        let bytes = self.files().remove(&name.id.to_string()).expect("it was written");
-        self.files().insert(name.to_string(), bytes);
-        Ok(())
-    }
-    async fn sync_folder(&self) -> io::Result<()> {
-        Ok(())
-    }
-    async fn remove(&self, _: File) -> io::Result<()> {
+    async fn perform(&self, steps: Vec<Step>) -> Result<(), (Step, io::Error)> {
+        for step in steps {
+            if let Step::Rename(name) = step {
+                let bytes = self.files().remove(&name.id.to_string()).expect("it was written");
+                self.files().insert(name.to_string(), bytes);
+            }
+        }
         Ok(())
     }
     async fn open(&self, name: Name) -> io::Result<Reading> {
@@ -136,6 +131,16 @@ impl Log {
     }
     fn lines(&self) -> Vec<String> {
         self.lock().0.clone()
+    }
+    async fn wait_for(&self, what: &str) {
+        let said = async {
+            while !self.lines().iter().any(|line| line.contains(what)) {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), said)
+            .await
+            .unwrap_or_else(|_| panic!("`{what}` is to be in {:?}", self.lines()));
     }
     fn leader(&self) -> Option<Leadership> {
         self.lock().1
@@ -319,6 +324,8 @@ async fn who_lacks_the_key_gets_nothing_and_is_told_why() {
         "who has it is served"
     );
     let said = |nth: usize, what: &str| cluster.logs[nth].lines().iter().filter(|line| line.contains(what)).count();
+    // Who is refused knows it before it is in the log.
+    cluster.logs[0].wait_for("refuses 127.0.0.1").await;
     assert_eq!(said(0, "refuses node 3: it does not know the shared key"), 1, "{:?}", cluster.logs[0].lines());
     assert_eq!(said(0, "refuses node 4: it has no shared key"), 1);
     assert_eq!(said(3, "refuses node 1: it asks for a shared key"), 1);
@@ -499,8 +506,7 @@ async fn tls_where_it_is_and_where_it_is_not() {
     let told_secure = told(&plain).await;
     assert!(told_secure.contains("without TLS?"), "{told_secure}");
     for (cluster, said) in [(&plain, "one side speaks TLS"), (&secure, "it speaks without TLS where TLS is wanted")] {
-        let (lines, said) = (cluster.logs[0].lines(), format!("refuses 127.0.0.1: {said}"));
-        assert!(lines.iter().any(|line| line.contains(&said)), "{lines:?}");
+        cluster.logs[0].wait_for(&format!("refuses 127.0.0.1: {said}")).await;
     }
 }
 

@@ -80,9 +80,9 @@ pub enum Input {
     },
     /// [`Output::Persist`] was done.
     Persisted(Leadership),
-    /// [`Output::Persist`] failed.
-    PersistFailed(Leadership),
-    /// A step to the disk was done, or failed. [`store::Input::Put`] is the node's own.
+    /// [`Output::Persist`] failed, and why.
+    PersistFailed(Leadership, String),
+    /// Steps to the disk were done, or one failed. [`store::Input::Put`] is the node's own.
     Disk(store::Input),
 }
 
@@ -159,8 +159,8 @@ pub enum Output {
         /// The upload.
         id: RequestId,
     },
-    /// Perform any other step, and answer.
-    Disk(Step),
+    /// Perform other steps, one after the other and none after one that fails, and answer as [`store::Output::Do`] says.
+    Disk(Vec<Step>),
     /// Answer a request with [`Reply::Body`] and this file of the shared folder.
     SendFile {
         /// Its connection.
@@ -505,11 +505,13 @@ impl Node {
                 }
             } else if let Some(output) = self.store.poll_output() {
                 match output {
-                    store::Output::Do(Step::Write(id)) => {
-                        let client = self.storing[&id].client;
-                        self.outputs.push_back(Output::Store { client, id });
+                    store::Output::Do(steps) => {
+                        let output = match steps[..] {
+                            [Step::Write(id)] => Output::Store { client: self.storing[&id].client, id },
+                            _ => Output::Disk(steps),
+                        };
+                        self.outputs.push_back(output);
                     }
-                    store::Output::Do(step) => self.outputs.push_back(Output::Disk(step)),
                     store::Output::Ready => {
                         let (me, count) = (self.me.0, self.store.count());
                         self.tell(format!("[Node {me}] holds {count} uploads"));
@@ -539,8 +541,8 @@ impl Machine for Node {
             Input::Request { client, request } => self.on_request(now, client, request),
             Input::Relayed { client, outcome } => self.on_relayed(now, client, outcome),
             Input::Persisted(leadership) => self.elect(now, election::Input::Persisted(leadership)),
-            Input::PersistFailed(leadership) => {
-                self.on_trouble(now, format!("{leadership} could not be stored"));
+            Input::PersistFailed(leadership, why) => {
+                self.on_trouble(now, format!("{leadership} could not be stored: {why}"));
                 self.elect(now, election::Input::PersistFailed(leadership));
             }
             Input::Disk(input) => {

@@ -1,15 +1,15 @@
 //! The order of steps that makes one upload durable.
 //!
 //! ```text
-//! Put ─▶ Write ─▶ Sync ─▶ Rename ─▶ SyncFolder ─▶ Ended(Ok)      only now it may be acknowledged
-//!          │        │        │           │
-//!          └────────┴────────┴───────────┴─▶ Remove ─▶ Ended(Err)  nothing half-written remains
+//! Put ─▶ Write ─▶ Sync ─ Rename ─ SyncFolder ─▶ Ended(Ok)      only now it may be acknowledged
+//!          │        │       │          │
+//!          └────────┴───────┴──────────┴─▶ Remove ─▶ Ended(Err)  nothing half-written remains
 //! ```
 //!
 //! What was renamed already and is removed again is synced once more, or a loss of power might bring it back.
 //!
-//! A step goes out as [`Output::Do`] and comes back as an input, so a crash between any two is a machine that is thrown
-//! away. Bodies do not pass: [`Step::Write`] asks the runtime to stream one into a temporary file, and
+//! Steps go out as [`Output::Do`] and come back as an input. Those that need no decision in between go out together, so that
+//! a disk's thread is woken once for them; a crash between any two is a machine that is thrown away. Bodies do not pass: [`Step::Write`] asks the runtime to stream one into a temporary file, and
 //! [`Input::Written`] says what it was. Temporary files lie beside the shared folder, on the same file system, so that
 //! people who look into the shared folder see finished uploads and nothing else.
 //!
@@ -32,8 +32,7 @@ use crate::{
 };
 pub use name::{File, Kind, Name};
 
-/// One thing to do to the disk. Each is answered by [`Input::Done`] or [`Input::Failed`], but the first two, if they
-/// succeed, by inputs of their own.
+/// One thing to do to the disk. The first two come alone, and are answered by inputs of their own if they succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// List the folder of temporaries and the shared one; they are created where they are missing. Answered by [`Input::Listed`].
@@ -78,9 +77,9 @@ pub enum Input {
         /// What they begin like.
         kind: Kind,
     },
-    /// A step is done.
+    /// Steps are done: the last of them, and all before it.
     Done(Step),
-    /// A step failed.
+    /// A step failed, and those behind it were left undone.
     Failed {
         /// The step.
         step: Step,
@@ -118,8 +117,9 @@ pub struct Stored {
 /// What a store wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Do this, and answer.
-    Do(Step),
+    /// Do these, one after the other and none after one that fails, and answer: by [`Input::Done`] with the last or by
+    /// [`Input::Failed`].
+    Do(Vec<Step>),
     /// The folder was read; uploads are taken from here on.
     Ready,
     /// An upload that was put is stored, and survives what [`Durability`] says; or it is not, and nothing of it remains.
@@ -189,7 +189,7 @@ impl Store {
             stuck: BTreeMap::new(),
             again: None,
             blind: false,
-            outputs: [Output::Do(Step::List)].into(),
+            outputs: [Output::Do(vec![Step::List])].into(),
         }
     }
 
@@ -310,25 +310,21 @@ impl Store {
             let text = format!("{} bytes were announced, {bytes} came", upload.announced);
             return self.clean_up(id, File::Temporary(id), Failure::Body(text));
         }
-        self.perform(match self.durability {
-            Durability::Fsync => Step::Sync(id),
-            Durability::None => Step::Rename(name),
-        });
+        self.outputs.push_back(Output::Do(match self.durability {
+            Durability::Fsync => vec![Step::Sync(id), Step::Rename(name), Step::SyncFolder(Some(id))],
+            Durability::None => vec![Step::Rename(name)],
+        }));
     }
 
     fn on_done(&mut self, now: Instant, step: Step) {
         match step {
-            // Answered by inputs of their own.
-            Step::List | Step::Write(_) => {}
-            Step::Sync(id) => {
-                if let Some(Stored { name, .. }) = self.under_way.get(&id).and_then(|upload| upload.written) {
-                    self.perform(Step::Rename(name));
+            // Answered by inputs of their own, or never the last.
+            Step::List | Step::Write(_) | Step::Sync(_) => {}
+            Step::Rename(Name { id, .. }) => {
+                if self.durability == Durability::None {
+                    self.finish(id);
                 }
             }
-            Step::Rename(Name { id, .. }) => match self.durability {
-                Durability::Fsync => self.perform(Step::SyncFolder(Some(id))),
-                Durability::None => self.finish(id),
-            },
             Step::SyncFolder(Some(id)) => {
                 self.stuck.remove(&id);
                 match self.under_way.get(&id).and_then(|upload| upload.failure.clone()) {
@@ -434,7 +430,7 @@ impl Store {
     }
 
     fn perform(&mut self, step: Step) {
-        self.outputs.push_back(Output::Do(step));
+        self.outputs.push_back(Output::Do(vec![step]));
     }
 
     fn tell(&mut self, line: String) {

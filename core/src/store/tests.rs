@@ -17,7 +17,7 @@ fn done(store: &mut Store, step: Step) -> Vec<Output> {
 
 fn ready(durability: Durability) -> Store {
     let mut store = Store::new(durability);
-    assert_eq!(drain(&mut store), [Output::Do(Step::List)]);
+    assert_eq!(drain(&mut store), [one(Step::List)]);
     assert_eq!(give(&mut store, Input::Listed { temporary: vec![], shared: vec![] }), [Output::Ready]);
     store
 }
@@ -38,16 +38,17 @@ fn full() -> Failure {
     Failure::Disk("no space left on device".to_owned())
 }
 
-/// Brings an upload to just after `step`, which is not answered yet.
+fn one(step: Step) -> Output {
+    Output::Do(vec![step])
+}
+
+/// Brings an upload to where `step` is under way.
 fn upload_until(store: &mut Store, upload: Stored, step: &Step) {
-    let all = [Step::Write(ID), Step::Sync(ID), Step::Rename(upload.name), Step::SyncFolder(Some(ID))];
-    let mut outputs = give(store, Input::Put { id: ID, bytes: upload.bytes });
-    for next in all {
-        assert_eq!(outputs, [Output::Do(next.clone())]);
-        if next == *step {
-            return;
-        }
-        outputs = if next == Step::Write(ID) { give(store, written(upload)) } else { done(store, next) };
+    assert_eq!(give(store, Input::Put { id: ID, bytes: upload.bytes }), [one(Step::Write(ID))]);
+    if *step != Step::Write(ID) {
+        let together = vec![Step::Sync(ID), Step::Rename(upload.name), Step::SyncFolder(Some(ID))];
+        assert!(together.contains(step));
+        assert_eq!(give(store, written(upload)), [Output::Do(together)]);
     }
 }
 
@@ -70,7 +71,7 @@ fn without_durability_nothing_is_synced() {
     let mut store = ready(Durability::None);
     let upload = stored(b"abc");
     give(&mut store, Input::Put { id: ID, bytes: 3 });
-    assert_eq!(give(&mut store, written(upload)), [Output::Do(Step::Rename(upload.name))]);
+    assert_eq!(give(&mut store, written(upload)), [one(Step::Rename(upload.name))]);
     assert_eq!(done(&mut store, Step::Rename(upload.name)), [Output::Ended { id: ID, outcome: Ok(upload) }]);
 }
 
@@ -87,18 +88,18 @@ fn whichever_step_fails_nothing_remains() {
         let mut store = ready(Durability::Fsync);
         upload_until(&mut store, upload, &step);
         let outputs = give(&mut store, Input::Failed { step, failure: full() });
-        assert_eq!(outputs, [Output::Do(Step::Remove(file))]);
+        assert_eq!(outputs, [one(Step::Remove(file))]);
         let busy = give(&mut store, Input::Put { id: ID, bytes: 3 });
         assert_eq!(busy, [Output::Ended { id: ID, outcome: Err(Failure::UnderWay) }]);
         let mut outputs = done(&mut store, Step::Remove(file));
         if let File::Shared(_) = file {
             // Or a loss of power might bring it back.
             let sync = Step::SyncFolder(Some(ID));
-            assert_eq!(outputs, [Output::Do(sync.clone())]);
+            assert_eq!(outputs, [one(sync.clone())]);
             outputs = done(&mut store, sync);
         }
         assert_eq!(outputs, [Output::Ended { id: ID, outcome: Err(full()) }]);
-        assert_eq!(give(&mut store, Input::Put { id: ID, bytes: 3 }), [Output::Do(Step::Write(ID))], "and again");
+        assert_eq!(give(&mut store, Input::Put { id: ID, bytes: 3 }), [one(Step::Write(ID))], "and again");
     }
 }
 
@@ -107,7 +108,7 @@ fn a_body_of_another_length_is_refused() {
     let mut store = ready(Durability::Fsync);
     give(&mut store, Input::Put { id: ID, bytes: 5 });
     let outputs = give(&mut store, written(stored(b"abc")));
-    assert_eq!(outputs, [Output::Do(Step::Remove(File::Temporary(ID)))]);
+    assert_eq!(outputs, [one(Step::Remove(File::Temporary(ID)))]);
     let outcome = Err(Failure::Body("5 bytes were announced, 3 came".to_owned()));
     assert_eq!(done(&mut store, Step::Remove(File::Temporary(ID))), [Output::Ended { id: ID, outcome }]);
 }
@@ -123,7 +124,7 @@ fn the_start_cleans_up_and_reads_the_index_from_names() {
     let temporary = vec![left.to_string(), "../../etc/passwd.part".to_owned(), "notes.txt".to_owned()];
     let shared = vec![(upload.name.to_string(), 3), ("holiday.png".to_owned(), 9), ("a/../b".to_owned(), 1)];
     let outputs = give(&mut store, Input::Listed { temporary, shared });
-    assert_eq!(outputs, [Output::Do(Step::SyncFolder(None)), Output::Do(Step::Remove(left))]);
+    assert_eq!(outputs, [one(Step::SyncFolder(None)), one(Step::Remove(left))]);
     assert_eq!(done(&mut store, Step::Remove(left)), []);
     assert_eq!(store.held(ID), None, "its name may not be on the disk yet");
     assert_eq!(done(&mut store, Step::SyncFolder(None)), [Output::Ready]);
@@ -143,7 +144,7 @@ fn a_folder_that_cannot_be_read_is_read_again() {
     assert!(store.is_blind());
     assert_eq!(store.poll_timeout().map(|wake| wake.at), Some(second));
     store.handle_timeout(second);
-    assert_eq!(drain(&mut store), [Output::Do(Step::List)]);
+    assert_eq!(drain(&mut store), [one(Step::List)]);
     let upload = stored(b"abc");
     let listed = Input::Listed { temporary: vec![left.to_string()], shared: vec![(upload.name.to_string(), 3)] };
     give(&mut store, listed.clone());
@@ -154,7 +155,7 @@ fn a_folder_that_cannot_be_read_is_read_again() {
     assert_eq!(store.poll_timeout(), None, "what is being removed is waited for");
     done(&mut store, Step::Remove(left));
     store.handle_timeout(second);
-    assert_eq!(drain(&mut store), [Output::Do(Step::List)]);
+    assert_eq!(drain(&mut store), [one(Step::List)]);
     give(&mut store, listed);
     done(&mut store, Step::Remove(left));
     assert_eq!(done(&mut store, Step::SyncFolder(None)), [Output::Ready]);
@@ -174,16 +175,16 @@ fn what_is_stuck_is_removed_later() {
     for _ in 0..2 {
         let wake = store.poll_timeout().expect("it is tried again");
         store.handle_timeout(wake.at);
-        assert_eq!(drain(&mut store), [Output::Do(remove.clone())]);
+        assert_eq!(drain(&mut store), [one(remove.clone())]);
         give(&mut store, Input::Failed { step: remove.clone(), failure: full() });
     }
     let sync = Step::SyncFolder(Some(ID));
-    assert_eq!(done(&mut store, remove.clone()), [Output::Do(sync.clone())]);
+    assert_eq!(done(&mut store, remove.clone()), [one(sync.clone())]);
     give(&mut store, Input::Failed { step: sync.clone(), failure: full() });
     assert!(store.is_under_way(ID), "a loss of power might bring it back");
     let wake = store.poll_timeout().expect("it is tried again");
     store.handle_timeout(wake.at);
-    assert_eq!(drain(&mut store), [Output::Do(remove.clone())]);
+    assert_eq!(drain(&mut store), [one(remove.clone())]);
     done(&mut store, remove);
     assert_eq!(done(&mut store, sync), []);
     assert!(!store.is_under_way(ID));
@@ -299,24 +300,30 @@ proptest! {
     ], 0..80)) {
         let mut disk = SimDisk::default();
         let mut store = Store::new(Durability::Fsync);
-        let mut open: Vec<Step> = Vec::new();
+        let mut open: Vec<Vec<Step>> = Vec::new();
         let mut acknowledged: BTreeMap<RequestId, Stored> = BTreeMap::new();
         // Each attempt brings another body, so that a second copy could be told from the first.
         let mut attempts = 0_u32;
         let body = |attempt: u32| format!("body of attempt {attempt:010}").into_bytes();
         let bytes = body(0).len() as u64;
         for happening in happenings {
-            let pick = |which: u8, open: &mut Vec<Step>| {
+            let pick = |which: u8, open: &mut Vec<Vec<Step>>| {
                 (!open.is_empty()).then(|| open.remove(usize::from(which) % open.len()))
             };
             match happening {
                 Happening::Put(id) => store.handle_input(Instant::ZERO, Input::Put { id: RequestId(id.into()), bytes }),
-                Happening::Answer(which) => if let Some(step) = pick(which, &mut open) {
+                // One step of those that were wanted together, so that a crash may come between any two.
+                Happening::Answer(which) => if let Some(mut steps) = pick(which, &mut open) {
                     attempts += 1;
-                    let answer = disk.perform(&step, &body(attempts));
-                    store.handle_input(Instant::ZERO, answer);
+                    let answer = disk.perform(&steps.remove(0), &body(attempts));
+                    if steps.is_empty() {
+                        store.handle_input(Instant::ZERO, answer);
+                    } else {
+                        open.push(steps);
+                    }
                 },
-                Happening::Fail { which, after } => if let Some(step) = pick(which, &mut open) {
+                Happening::Fail { which, after } => if let Some(mut steps) = pick(which, &mut open) {
+                    let step = steps.remove(0);
                     if after && !matches!(step, Step::List | Step::Write(_) | Step::Rename(_)) {
                         disk.perform(&step, &[]);
                     }
@@ -332,7 +339,7 @@ proptest! {
             }
             for output in drain(&mut store) {
                 match output {
-                    Output::Do(step) => open.push(step),
+                    Output::Do(steps) => open.push(steps),
                     Output::Ended { id, outcome: Ok(stored) } => {
                         let first = *acknowledged.entry(id).or_insert(stored);
                         prop_assert_eq!(first, stored, "one id is acknowledged as one content");

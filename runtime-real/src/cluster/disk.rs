@@ -4,7 +4,7 @@ use std::{future::Future, io};
 
 use omb_core::{
     peer::{Leadership, RequestId},
-    store::{self, Failure, File, Name, Step},
+    store::{self, Failure, Name, Step},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -32,36 +32,26 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn list(&self) -> impl Future<Output = io::Result<Listed>> + Send;
     /// Creates, or empties, the temporary file of an upload.
     fn create(&self, id: RequestId) -> impl Future<Output = io::Result<Self::Writing>> + Send;
-    /// fsync of that file.
-    fn sync(&self, id: RequestId) -> impl Future<Output = io::Result<()>> + Send;
-    /// Renames it into the shared folder.
-    fn rename(&self, name: Name) -> impl Future<Output = io::Result<()>> + Send;
-    /// fsync of the shared folder.
-    fn sync_folder(&self) -> impl Future<Output = io::Result<()>> + Send;
-    /// Removes a file; one that does not exist is removed.
-    fn remove(&self, file: File) -> impl Future<Output = io::Result<()>> + Send;
+    /// Performs steps one after the other: fsync of an upload's temporary file, its renaming into the shared folder, fsync
+    /// of that folder, removal of a file (one that does not exist is removed). Of one that fails it says which and why, and
+    /// those behind it are left undone. [`Step::List`] and [`Step::Write`] are not among them.
+    fn perform(&self, steps: Vec<Step>) -> impl Future<Output = Result<(), (Step, io::Error)>> + Send;
     /// Opens a stored upload.
     fn open(&self, name: Name) -> impl Future<Output = io::Result<Self::Reading>> + Send;
 }
 
-/// Performs any step but [`Step::Write`], which needs a body.
-pub(super) async fn perform(disk: &impl Disk, step: Step) -> store::Input {
-    let done = match step {
-        Step::List => {
-            return match disk.list().await {
-                Ok(Listed { temporary, shared }) => store::Input::Listed { temporary, shared },
-                Err(error) => failed(step, &error),
-            };
-        }
-        Step::Write(_) => Err(io::Error::other("a body is written as it comes")),
-        Step::Sync(id) => disk.sync(id).await,
-        Step::Rename(name) => disk.rename(name).await,
-        Step::SyncFolder(_) => disk.sync_folder().await,
-        Step::Remove(file) => disk.remove(file).await,
-    };
-    match done {
-        Ok(()) => store::Input::Done(step),
-        Err(error) => failed(step, &error),
+/// Performs any steps but [`Step::Write`], which needs a body.
+pub(super) async fn perform(disk: &impl Disk, steps: Vec<Step>) -> store::Input {
+    if let [list @ Step::List] = &steps[..] {
+        return match disk.list().await {
+            Ok(Listed { temporary, shared }) => store::Input::Listed { temporary, shared },
+            Err(error) => failed(list.clone(), &error),
+        };
+    }
+    let last = steps.last().cloned().expect("there is a step");
+    match disk.perform(steps).await {
+        Ok(()) => store::Input::Done(last),
+        Err((step, error)) => failed(step, &error),
     }
 }
 

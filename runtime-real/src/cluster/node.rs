@@ -190,10 +190,10 @@ where
         }
         Output::SendFile { client, file } => _ = house.pass(client, Errand::SendFile(file)),
         Output::Fetch { client, from, name } => _ = house.pass(client, Errand::Fetch { from, name }),
-        Output::Disk(step) => {
+        Output::Disk(steps) => {
             let house = house.clone();
             tokio::spawn(async move {
-                let input = disk::perform(&house.disk, step).await;
+                let input = disk::perform(&house.disk, steps).await;
                 let _ = house.inputs.own.send(Input::Disk(input));
             });
         }
@@ -202,7 +202,7 @@ where
             tokio::spawn(async move {
                 let input = match house.disk.persist(leadership).await {
                     Ok(()) => Input::Persisted(leadership),
-                    Err(_) => Input::PersistFailed(leadership),
+                    Err(error) => Input::PersistFailed(leadership, error.to_string()),
                 };
                 let _ = house.inputs.own.send(input);
             });

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     io::{self, Cursor},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,7 +16,7 @@ use std::{
 use omb_core::{
     peer::{Digest, Leadership, RequestId},
     seed::Seed,
-    store::{File, Name},
+    store::{File, Name, Step},
 };
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
@@ -24,8 +25,11 @@ use tokio::{io::AsyncWrite, time::sleep};
 use crate::cluster::{Disk, disk::Listed};
 
 /// One node's disk. Clones are the same disk.
-#[derive(Clone, Debug)]
-pub struct SimDisk(Arc<Mutex<Platter>>);
+#[derive(Clone)]
+pub struct SimDisk {
+    platter: Arc<Mutex<Platter>>,
+    on_renamed: Option<Arc<dyn Fn() + Send + Sync>>,
+}
 
 /// What troubles a disk right now.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -90,7 +94,7 @@ impl SimDisk {
     /// An empty one.
     #[must_use]
     pub fn new(seed: Seed, node: u32) -> Self {
-        Self(Arc::new(Mutex::new(Platter {
+        let platter = Platter {
             rng: seed.numbered_stream("disk", node.into()),
             trouble: Trouble::default(),
             leadership: Leadership::default(),
@@ -101,11 +105,18 @@ impl SimDisk {
             losses: 0,
             failed: 0,
             unremoved: 0,
-        })))
+        };
+        Self { platter: Arc::new(Mutex::new(platter)), on_renamed: None }
+    }
+
+    /// The same disk, by which `look` is called after each renaming, before anything else happens.
+    #[must_use]
+    pub fn watched(&self, look: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { platter: self.platter.clone(), on_renamed: Some(Arc::new(look)) }
     }
 
     fn platter(&self) -> MutexGuard<'_, Platter> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.platter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes what troubles it.
@@ -211,6 +222,53 @@ impl SimDisk {
         sleep(span).await;
         if fails { Err(io::Error::other("input/output error")) } else { Ok(()) }
     }
+
+    async fn sync(&self, id: RequestId) -> io::Result<()> {
+        self.sync_turn().await?;
+        let platter = &mut *self.platter();
+        let inode = platter.visible.get(&temporary(id)).ok_or_else(missing)?;
+        let inode = platter.inodes.get_mut(inode).ok_or_else(missing)?;
+        inode.synced = inode.content.len();
+        Ok(())
+    }
+
+    async fn rename(&self, name: Name) -> io::Result<()> {
+        self.turn().await?;
+        let platter = &mut *self.platter();
+        let inode = platter.visible.remove(&temporary(name.id)).ok_or_else(missing)?;
+        platter.visible.insert(Place::Shared(name.to_string()), inode);
+        Ok(())
+    }
+
+    async fn sync_folder(&self) -> io::Result<()> {
+        // One that fails may have written something.
+        let outcome = self.sync_turn().await;
+        let platter = &mut *self.platter();
+        if outcome.is_ok() || platter.rng.random_bool(0.5) {
+            platter.durable.retain(|place, _| matches!(place, Place::Temporary(_)));
+            let shared = platter.visible.iter().filter(|(place, _)| matches!(place, Place::Shared(_)));
+            platter.durable.extend(shared.map(|(place, inode)| (place.clone(), *inode)));
+        }
+        outcome
+    }
+
+    async fn remove(&self, file: File) -> io::Result<()> {
+        let outcome = self.turn().await;
+        let name = file.to_string();
+        self.platter().unremoved += u64::from(outcome.is_err());
+        outcome?;
+        self.platter().remove(&match file {
+            File::Temporary(_) => Place::Temporary(name),
+            File::Shared(_) => Place::Shared(name),
+        });
+        Ok(())
+    }
+}
+
+impl fmt::Debug for SimDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimDisk").field("platter", &self.platter).finish_non_exhaustive()
+    }
 }
 
 impl Platter {
@@ -281,44 +339,24 @@ impl Disk for SimDisk {
         Ok(Writing { disk: self.clone(), inode })
     }
 
-    async fn sync(&self, id: RequestId) -> io::Result<()> {
-        self.sync_turn().await?;
-        let platter = &mut *self.platter();
-        let inode = platter.visible.get(&temporary(id)).ok_or_else(missing)?;
-        let inode = platter.inodes.get_mut(inode).ok_or_else(missing)?;
-        inode.synced = inode.content.len();
-        Ok(())
-    }
-
-    async fn rename(&self, name: Name) -> io::Result<()> {
-        self.turn().await?;
-        let platter = &mut *self.platter();
-        let inode = platter.visible.remove(&temporary(name.id)).ok_or_else(missing)?;
-        platter.visible.insert(Place::Shared(name.to_string()), inode);
-        Ok(())
-    }
-
-    async fn sync_folder(&self) -> io::Result<()> {
-        // One that fails may have written something.
-        let outcome = self.sync_turn().await;
-        let platter = &mut *self.platter();
-        if outcome.is_ok() || platter.rng.random_bool(0.5) {
-            platter.durable.retain(|place, _| matches!(place, Place::Temporary(_)));
-            let shared = platter.visible.iter().filter(|(place, _)| matches!(place, Place::Shared(_)));
-            platter.durable.extend(shared.map(|(place, inode)| (place.clone(), *inode)));
+    async fn perform(&self, steps: Vec<Step>) -> Result<(), (Step, io::Error)> {
+        // Each takes its time, so that a crash may come between any two.
+        for step in steps {
+            let done = match &step {
+                Step::List | Step::Write(_) => Err(io::Error::other("this is done elsewhere")),
+                Step::Sync(id) => self.sync(*id).await,
+                Step::Rename(name) => {
+                    let renamed = self.rename(*name).await;
+                    if let (Ok(()), Some(look)) = (&renamed, &self.on_renamed) {
+                        look();
+                    }
+                    renamed
+                }
+                Step::SyncFolder(_) => self.sync_folder().await,
+                Step::Remove(file) => self.remove(*file).await,
+            };
+            done.map_err(|error| (step, error))?;
         }
-        outcome
-    }
-
-    async fn remove(&self, file: File) -> io::Result<()> {
-        let outcome = self.turn().await;
-        let name = file.to_string();
-        self.platter().unremoved += u64::from(outcome.is_err());
-        outcome?;
-        self.platter().remove(&match file {
-            File::Temporary(_) => Place::Temporary(name),
-            File::Shared(_) => Place::Shared(name),
-        });
         Ok(())
     }
 

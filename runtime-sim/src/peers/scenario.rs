@@ -190,7 +190,7 @@ impl Scenario {
 /// How far an upload has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// Its temporary file is there, and is to be renamed.
+    /// Its temporary file is there, and is to be synced and renamed.
     Written,
     /// It is renamed, and the folder is to be synced.
     Renamed,

@@ -272,10 +272,15 @@ async fn live(nth: usize, cast: Cast) {
     };
     let identity = Identity { me: node, config, limits: limits(), seed, secret };
     let mut observer = Onlooker { cast: cast.clone(), node };
+    let disk = disk.watched({
+        let onlooker = observer.clone();
+        move || onlooker.ambush(Moment::Renamed)
+    });
     let ended = cluster::serve(listener, transport, disk, identity, &mut observer, &clock).await;
     cast.witness.note("node", format_args!("{} ended: {ended:?}", node.0));
 }
 
+#[derive(Clone)]
 struct Onlooker {
     cast: Cast,
     node: NodeId,
@@ -375,10 +380,10 @@ impl Observer for Onlooker {
             }
             output => {
                 witness.note("node", format_args!("{me} {output:?}"));
-                match output {
-                    Output::Disk(Step::Rename(_)) => self.ambush(Moment::Written),
-                    Output::Disk(Step::SyncFolder(Some(_))) => self.ambush(Moment::Renamed),
-                    _ => {}
+                if let Output::Disk(steps) = output
+                    && steps.iter().any(|step| matches!(step, Step::Rename(_)))
+                {
+                    self.ambush(Moment::Written);
                 }
                 witness.hit(match output {
                     Output::Relay { .. } => "does: relay",

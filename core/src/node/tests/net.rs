@@ -330,25 +330,28 @@ impl Net {
                 };
                 self.push(after, here(Input::Disk(input)));
             }
-            Output::Disk(step) => {
+            Output::Disk(steps) => {
                 let n = &mut self.nodes[node];
-                let input = match &step {
-                    Step::List => store::Input::Listed {
-                        temporary: n.temporary.iter().map(|id| File::Temporary(*id).to_string()).collect(),
-                        shared: n.shared.iter().map(|(name, bytes)| (name.clone(), *bytes)).collect(),
-                    },
-                    Step::Rename(name) => {
-                        assert!(n.temporary.remove(&name.id), "it was written");
-                        n.shared.insert(name.to_string(), 16);
-                        store::Input::Done(step)
-                    }
-                    Step::Remove(File::Temporary(id)) => {
-                        n.temporary.remove(id);
-                        store::Input::Done(step)
-                    }
-                    _ => store::Input::Done(step),
-                };
-                self.push(after, here(Input::Disk(input)));
+                let mut answer = None;
+                for step in steps {
+                    answer = Some(match &step {
+                        Step::List => store::Input::Listed {
+                            temporary: n.temporary.iter().map(|id| File::Temporary(*id).to_string()).collect(),
+                            shared: n.shared.iter().map(|(name, bytes)| (name.clone(), *bytes)).collect(),
+                        },
+                        Step::Rename(name) => {
+                            assert!(n.temporary.remove(&name.id), "it was written");
+                            n.shared.insert(name.to_string(), 16);
+                            store::Input::Done(step)
+                        }
+                        Step::Remove(File::Temporary(id)) => {
+                            n.temporary.remove(id);
+                            store::Input::Done(step)
+                        }
+                        _ => store::Input::Done(step),
+                    });
+                }
+                self.push(after, here(Input::Disk(answer.expect("there is a step"))));
             }
             Output::Persist(leadership) => {
                 self.nodes[node].leadership = leadership;

@@ -12,7 +12,7 @@ use omb_core::{
         message::{Message, Reply, Request},
     },
     peer::{Digest, Leadership, NodeId, RequestId},
-    store::Step,
+    store::{Name, Step},
     time::Instant,
 };
 use omb_runtime_sim::{
@@ -149,12 +149,17 @@ impl Promise for Once {
                     broken.note(format_args!("{node} acknowledges {id} as {digest}, before it was {before}"));
                 }
             }
-            Output::Disk(Step::Rename(name))
-                if facts.nodes[&node].disk.copies().iter().any(|copy| copy.name.id == name.id) =>
-            {
-                broken.note(format_args!("{node} stores {} again", name.id));
+            Output::Saved { .. } => self.renamed = true,
+            Output::Disk(steps) => {
+                self.renamed |= steps.iter().any(|step| matches!(step, Step::Remove(_)));
+                for step in steps {
+                    if let Step::Rename(Name { id, .. }) = step
+                        && facts.nodes[&node].disk.copies().iter().any(|copy| copy.name.id == *id)
+                    {
+                        broken.note(format_args!("{node} stores {id} again"));
+                    }
+                }
             }
-            Output::Disk(Step::SyncFolder(_) | Step::Remove(_)) => self.renamed = true,
             _ => {}
         }
     }
