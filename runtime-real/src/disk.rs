@@ -581,6 +581,33 @@ mod tests {
         assert_eq!(fs::read_dir(&shared).expect("there").count(), 3, "nothing else lies there");
     }
 
+    /// It is said which step failed, and what comes behind it is left undone.
+    #[tokio::test]
+    async fn steps_end_at_the_one_that_fails() {
+        let place = tempfile::tempdir().expect("a folder");
+        let shared = place.path().join("shared");
+        let folders = open(&shared).expect("usable");
+        let id = RequestId(1);
+        let name = Name { id, digest: Digest::of(b"body"), kind: Kind::Bin };
+        let steps = || vec![Step::Sync(id), Step::Rename(name), Step::SyncFolder(Some(id))];
+        let write = async || {
+            let mut writing = folders.create(id).await.expect("room");
+            writing.write_all(b"body").await.expect("room");
+            writing.shutdown().await.expect("room");
+        };
+        let failed = async || folders.perform(steps()).await.map_err(|(step, error)| (step, error.kind()));
+        assert_eq!(failed().await, Err((Step::Sync(id), io::ErrorKind::NotFound)), "nothing was written");
+        // What stands in the way of the new name.
+        fs::create_dir(folders.0.upload(name)).expect("made");
+        write().await;
+        assert_eq!(failed().await, Err((Step::Rename(name), io::ErrorKind::IsADirectory)));
+        assert_eq!(fs::read(folders.part(id)).expect("it is not renamed"), b"body");
+        // The folder itself is missing: that shows before anything is renamed.
+        fs::remove_dir_all(&shared).expect("removed");
+        assert_eq!(failed().await, Err((Step::Sync(id), io::ErrorKind::NotFound)));
+        assert!(folders.part(id).exists());
+    }
+
     /// Without a sync the rename writes what waits; and what is removed, or fails, is not there later.
     #[tokio::test]
     async fn a_small_body_is_written_with_its_next_step() {
@@ -600,7 +627,8 @@ mod tests {
         let rename = |id| folders.perform(vec![Step::Rename(name(id))]);
         let (a, b, c, gone) = tokio::join!(rename(0), rename(1), rename(2), rename(3));
         assert!(a.is_ok() && b.is_ok() && c.is_ok(), "they share a thread, and each is told of its own");
-        assert_eq!(gone.expect_err("it was removed").1.kind(), io::ErrorKind::NotFound);
+        let gone = gone.map_err(|(step, error)| (step, error.kind()));
+        assert_eq!(gone, Err((Step::Rename(name(3)), io::ErrorKind::NotFound)));
         assert_eq!(fs::read(folders.0.upload(name(1))).expect("there"), b"body");
         assert!(folders.0.held().is_empty());
         // A folder that is gone stands for a disk that takes nothing.
