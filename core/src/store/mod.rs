@@ -8,10 +8,11 @@
 //!
 //! What was renamed already and is removed again is synced once more, or a loss of power might bring it back.
 //!
-//! Steps go out as [`Output::Do`] and come back as an input. Those that need no decision in between go out together, so that
-//! a disk's thread is woken once for them; a crash between any two is a machine that is thrown away. Bodies do not pass: [`Step::Write`] asks the runtime to stream one into a temporary file, and
-//! [`Input::Written`] says what it was. Temporary files lie beside the shared folder, on the same file system, so that
-//! people who look into the shared folder see finished uploads and nothing else.
+//! Steps go out as [`Output::Do`] and come back as an input. Those that need no decision in between go out together, so
+//! that a disk's thread is woken once for them; a crash between any two is a machine that is thrown away. Bodies do not
+//! pass: [`Step::Write`] asks the runtime to stream one into a temporary file, and [`Input::Written`] says what it was.
+//! Temporary files lie beside the shared folder, on the same file system, so that people who look into the shared folder
+//! see finished uploads and nothing else.
 //!
 //! On start the folder is listed: leftovers are removed, and the index of who holds what is read from the names. What is
 //! found is made durable before it counts, for the process that renamed it may have died before it could.
