@@ -68,10 +68,7 @@ fn started_without_a_file() {
 
 #[test]
 fn a_killed_leader_loses_nothing() {
-    let mut cluster = Cluster::start();
-    let load = cluster.load(8, 300);
-    cluster.wait_for_acknowledged(200);
-    assert!(cluster.acknowledged().len() < 2_400, "it is killed under load");
+    let (mut cluster, load) = under_load(300);
     let before = cluster.mark();
     let killed = Instant::now();
     cluster.kill(3);
@@ -87,10 +84,7 @@ fn a_killed_leader_loses_nothing() {
 /// The others take over meanwhile; the one that was frozen does not serve a single request by what it knew.
 #[test]
 fn a_frozen_leader_loses_nothing() {
-    let mut cluster = Cluster::start();
-    let load = cluster.load(8, 300);
-    cluster.wait_for_acknowledged(200);
-    assert!(cluster.acknowledged().len() < 2_400, "it is frozen under load");
+    let (mut cluster, load) = under_load(300);
     let before = cluster.mark();
     cluster.node(3).signal("STOP");
     let frozen = Instant::now();
@@ -107,9 +101,7 @@ fn a_frozen_leader_loses_nothing() {
 
 #[test]
 fn all_killed_and_restarted() {
-    let mut cluster = Cluster::start();
-    let load = cluster.load(8, 200);
-    cluster.wait_for_acknowledged(200);
+    let (mut cluster, load) = under_load(200);
     for node in 1..=3 {
         cluster.kill(node);
     }
@@ -123,6 +115,16 @@ fn all_killed_and_restarted() {
         assert!(cluster.durable_term(node) >= former && term > former, "node {node}: term {former} before {term}");
     }
     everything_is_there(&cluster, load, 1_600);
+}
+
+/// A cluster that eight clients upload to, each so many files; some 200 of them are there.
+#[track_caller]
+fn under_load(each: u32) -> (Cluster, support::omb::Omb) {
+    let cluster = Cluster::start();
+    let load = cluster.load(8, each);
+    cluster.wait_for_acknowledged(200);
+    assert!(cluster.acknowledged().len() < 8 * each as usize, "the load goes on");
+    (cluster, load)
 }
 
 /// Waits for the end of a load of so many uploads, and holds the folders to what it was told.

@@ -518,33 +518,3 @@ fn a_key_s_file_is_read() {
     let secret = key::secret(&path).expect("a key");
     assert_ne!((secret.nonces)(), (secret.nonces)());
 }
-
-/// How many small uploads a second: `cargo test --release -p omb-runtime-real --test cluster -- --ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures"]
-async fn rate_of_small_uploads() {
-    for count in [1, 3] {
-        let cluster = cluster(&vec![Some(OURS); count], Limits::default(), None).await;
-        let (clients, each) = (10_u128, 2_000_u128);
-        let began = Instant::now();
-        let all: Vec<_> = (0..clients)
-            .map(|client| {
-                let (nodes, _) = cluster.nodes(Some(secret(OURS)), Limits::default(), &[1]);
-                tokio::spawn(async move {
-                    for number in 0..each {
-                        let id = client << 64 | number;
-                        assert!(matches!(
-                            asked(&nodes, put(id, 1_000), vec![1; 1_000]).await,
-                            Ok(Reply::Stored { .. })
-                        ));
-                    }
-                })
-            })
-            .collect();
-        for client in all {
-            client.await.expect("all are stored");
-        }
-        let rate = (clients * each) as f64 / began.elapsed().as_secs_f64();
-        println!("{count} nodes, {clients} clients: {rate:.0} uploads/s");
-    }
-}

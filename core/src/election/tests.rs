@@ -681,17 +681,3 @@ fn calm_needs_no_election() {
     net.run(Duration::from_secs(600));
     assert_eq!((net.changes, net.leaders.len()), (changes, 1));
 }
-
-/// How many schedules a second one core plays; printed by
-/// `cargo test --release -p omb-core election::tests::rate -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn rate() {
-    use proptest::{strategy::ValueTree as _, test_runner::TestRunner};
-    let mut runner = TestRunner::deterministic();
-    let strategy = schedule();
-    let schedules: Vec<Schedule> =
-        (0..20_000).map(|_| strategy.new_tree(&mut runner).expect("drawn").current()).collect();
-    schedules.iter().for_each(play);
-    // Divide by the time that the test took: the core has no clock.
-}
