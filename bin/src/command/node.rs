@@ -116,8 +116,8 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Re
     let limits = limits(config.peers.ids().len());
     let identity = Identity { me, config, limits, seed, secret };
     let shown = Shown::default();
-    let pages = pages(stats, shown.clone());
-    let mut watch = Watch { shared_dir, shown, looked: None };
+    let mut watch = Watch { shared_dir, shown: stats.as_ref().map(|_| shown.clone()), looked: None };
+    let pages = pages(stats, shown);
     let served = tokio::select! {
         served = cluster::serve(listener, transport, folders, identity, &mut watch, &Clock) => served,
         () = pages => Ok(()),
@@ -238,7 +238,8 @@ const SHOWN_EVERY: Duration = Duration::from_millis(100);
 /// Logs what goes on, in the guide's words, and keeps the numbers that are shown.
 struct Watch {
     shared_dir: PathBuf,
-    shown: Shown,
+    /// Nobody looks without `--stats-port`.
+    shown: Option<Shown>,
     looked: Option<Instant>,
 }
 
@@ -253,9 +254,11 @@ impl cluster::Observer for Watch {
     }
 
     fn look(&mut self, node: &Node, now: Instant) {
-        if self.looked.is_none_or(|looked| now.since(looked) >= SHOWN_EVERY) {
+        if let Some(shown) = &self.shown
+            && self.looked.is_none_or(|looked| now.since(looked) >= SHOWN_EVERY)
+        {
             self.looked = Some(now);
-            *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(node.metrics(now));
+            *shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(node.metrics(now));
         }
     }
 }
