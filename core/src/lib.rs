@@ -21,6 +21,7 @@ pub mod node;
 pub mod offset;
 pub mod peer;
 pub mod plan;
+pub mod printable;
 pub mod protocol;
 pub mod report;
 pub mod routing;
