@@ -139,6 +139,11 @@ fn a_folder_for_two() {
     cluster.node(1).wait_for("[Node 1] leads in term");
     let environment = [("NODE_ID", "2"), ("SHARED_DIR", "./s1")];
     refused(&cluster.place, &environment, 3, &["s1: another node uses this folder", "SHARED_DIR"]);
+    // The state, too, is for one.
+    let environment = [("NODE_ID", "2"), ("SHARED_DIR", "./s2")];
+    let ended = cluster.place.start_with(NODE, &environment, &["--state-dir", ".s1.node-1"]).end();
+    let holder = format!("node 1, process {} keeps its state in this folder", cluster.node(1).id());
+    one_line(ended, 3, &[".s1.node-1: ", &holder, "--state-dir"]);
     // And one node twice: its port tells.
     let environment = [("NODE_ID", "1"), ("SHARED_DIR", "./s2")];
     refused(&cluster.place, &environment, 3, &["is this node running already"]);

@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! shared_images/                    finished uploads, and nothing else of ours; the node holds a lock on it
-//! .shared_images.node-3/            beside it: `leadership` and a spare, and `parts/`, the uploads in the making
+//! .shared_images.node-3/            beside it: `lock`, `leadership` and a spare, and `parts/`, the uploads in the making
 //! ```
+//!
+//! Others may be able to write into these folders: what is opened there is checked to be a plain file, a symbolic link is
+//! never followed, and a pipe never waited for (see [`crate::files`]).
 //!
 //! What a thread costs to wake is more than what it does: a small body waits in memory for the step after its write, which
 //! then does both, and steps that belong together are one turn of a thread. Uploads that sync have a thread each, for the
@@ -13,13 +16,12 @@
 use std::{
     collections::BTreeMap,
     ffi::CString,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, TryLockError},
     io::{self, Read as _, Write as _},
     mem,
-    os::{
-        fd::AsRawFd as _,
-        unix::ffi::OsStrExt as _,
-        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{MetadataExt as _, PermissionsExt as _},
     },
     path::{Path, PathBuf},
     pin::Pin,
@@ -28,8 +30,9 @@ use std::{
 };
 
 use omb_core::{
-    config::cluster::Durability,
+    config::cluster::{Durability, FileMode},
     peer::{Leadership, NodeId, RequestId, Term},
+    printable::printable_within,
     store::{self, Name, Step},
 };
 use tokio::{
@@ -38,7 +41,10 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
 };
 
-use crate::cluster::{self, disk::Listed};
+use crate::{
+    cluster::{self, disk::Listed},
+    files::{self, Links},
+};
 
 /// Bytes that are written, or read, in one go.
 const CHUNK: usize = 256 << 10;
@@ -50,6 +56,15 @@ const HELD_MAX: usize = 64 << 10;
 /// that is faster than the disk is slowed down.
 const WRITE_BACK: u64 = 32 << 20;
 
+/// The state is its owner's alone.
+const STATE_MODE: u32 = 0o700;
+
+/// Bytes of `lock` that are read.
+const HOLDER_MAX: u64 = 256;
+
+/// Bytes of `leadership` that are read: it is one short line.
+const LEADERSHIP_MAX: u64 = 256;
+
 /// The folders of one node. Clones are the same.
 #[derive(Clone, Debug)]
 pub struct Folders(Arc<Inner>);
@@ -59,9 +74,12 @@ struct Inner {
     shared: PathBuf,
     parts: PathBuf,
     state: PathBuf,
+    node: NodeId,
     durability: Durability,
-    /// The shared folder itself, locked.
-    _lock: File,
+    /// Of files in the shared folder.
+    mode: FileMode,
+    /// The shared folder itself, and `lock` in the one of the state: both locked.
+    _locks: [File; 2],
     /// Small bodies that are to be written with their next step. Each belongs to a request that is under way.
     held: Lock<BTreeMap<RequestId, Vec<u8>>>,
     short: Lock<Short>,
@@ -79,8 +97,22 @@ struct Short {
 }
 
 impl Inner {
+    /// Its name has the node's in it, so that on a file system without locks nobody takes it for a leftover of its own.
     fn part(&self, id: RequestId) -> PathBuf {
-        self.parts.join(store::File::Temporary(id).to_string())
+        self.parts.join(format!("{}{}", self.part_prefix(), store::File::Temporary(id)))
+    }
+
+    fn part_prefix(&self) -> String {
+        format!("node-{}-", self.node.0)
+    }
+
+    fn create_part(&self, id: RequestId) -> io::Result<File> {
+        let file = files::create(&self.part(id))?;
+        if self.mode != FileMode::default() {
+            // Not left to the umask: who asks for a mode gets it.
+            file.set_permissions(fs::Permissions::from_mode(self.mode.file()))?;
+        }
+        Ok(file)
     }
 
     fn upload(&self, name: Name) -> PathBuf {
@@ -98,7 +130,7 @@ impl Inner {
     /// Writes a body that waits in memory, if there is one.
     fn write_held(&self, id: RequestId) -> io::Result<Option<File>> {
         let Some(body) = self.held().remove(&id) else { return Ok(None) };
-        let mut file = File::create(self.part(id))?;
+        let mut file = self.create_part(id)?;
         file.write_all(&body)?;
         Ok(Some(file))
     }
@@ -127,7 +159,7 @@ impl Inner {
     fn sync(&self, id: RequestId) -> io::Result<()> {
         let file = match self.write_held(id)? {
             Some(file) => file,
-            None => File::open(self.part(id))?,
+            None => files::open(&self.part(id), Links::Refused)?,
         };
         file.sync_all()
     }
@@ -182,36 +214,55 @@ pub enum OpenError {
 impl Folders {
     /// Opens the folders of `node`, makes those that are missing, and locks them for this process. `state` is where the
     /// newest leadership and uploads in the making lie; `None` puts it beside `shared`. It must be on the same file
-    /// system, since a rename is what makes an upload appear whole.
+    /// system, since a rename is what makes an upload appear whole. Uploads get `mode`, and the folder for them, where it is
+    /// made, the one that belongs to it; the state is its owner's alone. Folders that are there keep theirs.
     ///
     /// # Errors
     /// If a folder cannot be made or written to, or another node uses it.
-    pub fn open(shared: &Path, state: Option<&Path>, node: NodeId, durability: Durability) -> Result<Self, OpenError> {
+    pub fn open(
+        shared: &Path,
+        state: Option<&Path>,
+        node: NodeId,
+        durability: Durability,
+        mode: FileMode,
+    ) -> Result<Self, OpenError> {
         let unusable = |path: &Path, what: &str, error: &io::Error| {
             OpenError::Unusable(format!("{}: {what}: {error}", path.display()))
         };
-        fs::create_dir_all(shared)
+        files::make_folder(shared, mode.folder())
             .map_err(|error| unusable(shared, "the folder for uploads (shared_dir) cannot be made", &error))?;
         let shared = fs::canonicalize(shared).map_err(|error| unusable(shared, "cannot be found", &error))?;
         let folder = File::open(&shared).map_err(|error| unusable(&shared, "cannot be read", &error))?;
-        let lock = |folder: &File, path: &Path| match try_lock(folder) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(OpenError::Taken(format!(
+        if let Err(TryLockError::WouldBlock) = folder.try_lock() {
+            return Err(OpenError::Taken(format!(
                 "{}: another node uses this folder; give each node a folder of its own (SHARED_DIR, or --shared-dir)",
-                path.display()
-            ))),
-            // A file system without locks.
-            Err(_) => Ok(()),
+                shared.display()
+            )));
+        }
+        let no_state = |path: &Path, error: &io::Error| {
+            unusable(path, "the folder of this node's state cannot be made (--state-dir names another place)", error)
         };
-        lock(&folder, &shared)?;
         let state = match state {
-            Some(state) => state.to_path_buf(),
-            None => beside(&shared, node)?,
+            Some(state) => {
+                files::make_folder(state, STATE_MODE).map_err(|error| no_state(state, &error))?;
+                fs::canonicalize(state).map_err(|error| unusable(state, "cannot be found", &error))?
+            }
+            None => {
+                // Its name can be foreseen by whoever may write beside the shared folder.
+                let state = beside(&shared, node)?;
+                files::make_folder(&state, STATE_MODE).map_err(|error| no_state(&state, &error))?;
+                if fs::symlink_metadata(&state).is_ok_and(|metadata| metadata.is_symlink()) {
+                    return Err(OpenError::Unusable(format!(
+                        "{}: it is a symbolic link, and may lead anywhere: name where it leads by --state-dir, or remove it",
+                        state.display()
+                    )));
+                }
+                state
+            }
         };
+        let lock = lock_state(&state, node)?;
         let parts = state.join("parts");
-        fs::create_dir_all(&parts).map_err(|error| {
-            unusable(&parts, "the folder of this node's state cannot be made (--state-dir names another place)", &error)
-        })?;
+        files::make_folder(&parts, STATE_MODE).map_err(|error| no_state(&parts, &error))?;
         let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev());
         match (device(&shared), device(&parts)) {
             (Ok(one), Ok(other)) if one == other => {}
@@ -228,17 +279,16 @@ impl Folders {
         }
         // A folder that is there may still not be ours to write in.
         for path in [&shared, &parts] {
-            let probe = path.join(".probe");
-            fs::write(&probe, b"")
-                .and_then(|()| fs::remove_file(&probe))
-                .map_err(|error| unusable(path, "this node cannot write to it", &error))?;
+            files::probe(path).map_err(|error| unusable(path, "this node cannot write to it", &error))?;
         }
         Ok(Self(Arc::new(Inner {
             shared,
             parts,
             state,
+            node,
             durability,
-            _lock: folder,
+            mode,
+            _locks: [folder, lock],
             held: Lock::default(),
             short: Lock::default(),
         })))
@@ -267,10 +317,31 @@ fn beside(shared: &Path, node: NodeId) -> Result<PathBuf, OpenError> {
     }
 }
 
-fn try_lock(folder: &File) -> io::Result<()> {
-    // SAFETY: the descriptor is open for as long as `folder` lives.
-    let failed = unsafe { libc::flock(folder.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
-    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+/// Takes the state folder for this process. Says who has it, if another one does.
+fn lock_state(state: &Path, node: NodeId) -> Result<File, OpenError> {
+    let path = state.join("lock");
+    let unusable = |error: &io::Error| OpenError::Unusable(format!("{}: cannot be locked: {error}", path.display()));
+    let mut file = files::open_or_create(&path).map_err(|error| unusable(&error))?;
+    match file.try_lock() {
+        Ok(()) => {
+            let text = format!("{node}, process {}\n", std::process::id());
+            // For whoever finds it locked, and for nothing else: without room for it the lock holds all the same.
+            let _ = file.set_len(0).and_then(|()| file.write_all(text.as_bytes()));
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = Vec::new();
+            let _ = (&file).take(HOLDER_MAX).read_to_end(&mut holder);
+            let holder = printable_within(String::from_utf8_lossy(&holder).trim(), 60);
+            let holder = if holder.is_empty() { "another node".to_owned() } else { holder };
+            Err(OpenError::Taken(format!(
+                "{}: {holder} keeps its state in this folder; give each node a folder of its own (--state-dir)",
+                state.display()
+            )))
+        }
+        // A file system without locks.
+        Err(TryLockError::Error(_)) => Ok(file),
+    }
 }
 
 /// Two files take each other's name at once.
@@ -294,9 +365,9 @@ impl cluster::Disk for Folders {
 
     async fn restore(&self) -> io::Result<Leadership> {
         let path = self.0.state.join("leadership");
-        blocking(move || match fs::read_to_string(&path) {
+        blocking(move || match files::read_text(&path, LEADERSHIP_MAX) {
             Ok(text) => leadership(&text).ok_or_else(|| {
-                let found: String = text.chars().filter(|c| !c.is_control()).take(60).collect();
+                let found = printable_within(&text, 60);
                 let text = format!(
                     "{}: found `{found}`; allowed: `term T leader N`, as this program writes it. A node that forgot its \
                      term could obey an older leader: restore the file, or remove it if this node is new to the cluster",
@@ -316,7 +387,8 @@ impl cluster::Disk for Folders {
             let (spare, path) = (state.join("leadership.spare"), state.join("leadership"));
             let text = text_of(leadership);
             // Written over what is there, which takes no room: a node whose disk is full can still elect and be elected.
-            let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(&spare)?;
+            // Where a link or a pipe stands in its place, that is replaced.
+            let mut file = files::open_or_create(&spare).or_else(|_| files::create(&spare))?;
             file.write_all(text.as_bytes())?;
             file.set_len(text.len() as u64)?;
             // A term that was announced must not come back after a loss of power, whatever uploads survive.
@@ -325,7 +397,7 @@ impl cluster::Disk for Folders {
                 // There is no former one, or the file system cannot.
                 fs::rename(&spare, &path)?;
                 // For the next time. Without room for it that one will have to find some.
-                let _ = fs::write(&spare, &text);
+                let _ = files::create(&spare).and_then(|mut file| file.write_all(text.as_bytes()));
             }
             File::open(&state)?.sync_all()
         })
@@ -335,14 +407,17 @@ impl cluster::Disk for Folders {
     async fn list(&self) -> io::Result<Listed> {
         let inner = self.0.clone();
         blocking(move || {
-            fs::create_dir_all(&inner.shared)?;
-            fs::create_dir_all(&inner.parts)?;
+            files::make_folder(&inner.shared, inner.mode.folder())?;
+            files::make_folder(&inner.parts, STATE_MODE)?;
             let mut listed = Listed::default();
+            let prefix = inner.part_prefix();
             for entry in fs::read_dir(&inner.parts)? {
-                listed.temporary.extend(entry?.file_name().into_string());
+                let name = entry?.file_name();
+                listed.temporary.extend(name.to_str().and_then(|name| name.strip_prefix(&prefix)).map(str::to_owned));
             }
             for entry in fs::read_dir(&inner.shared)? {
                 let entry = entry?;
+                // Of a link itself, not of what it leads to.
                 let metadata = entry.metadata()?;
                 if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
                     listed.shared.push((name, metadata.len()));
@@ -380,7 +455,7 @@ impl cluster::Disk for Folders {
 
     async fn open(&self, name: Name) -> io::Result<Reading> {
         let path = self.0.upload(name);
-        let file = blocking(move || OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)).await?;
+        let file = blocking(move || files::open(&path, Links::Refused)).await?;
         Ok(Reading { state: ReadState::Idle(file, Vec::new()), at: 0 })
     }
 }
@@ -430,7 +505,7 @@ impl Writing {
         self.state = State::Busy(spawn_blocking(move || {
             let mut file = match file {
                 Some(file) => file,
-                None => File::create(folders.part(id))?,
+                None => folders.create_part(id)?,
             };
             file.write_all(&buffer)?;
             if sync {
@@ -555,7 +630,7 @@ mod tests {
     use crate::cluster::Disk as _;
 
     fn open(shared: &Path) -> Result<Folders, OpenError> {
-        Folders::open(shared, None, NodeId(3), Durability::Fsync)
+        Folders::open(shared, None, NodeId(3), Durability::Fsync, FileMode::default())
     }
 
     #[tokio::test]
@@ -613,7 +688,7 @@ mod tests {
     async fn a_small_body_is_written_with_its_next_step() {
         let place = tempfile::tempdir().expect("a folder");
         let shared = place.path().join("shared");
-        let folders = Folders::open(&shared, None, NodeId(3), Durability::None).expect("usable");
+        let folders = Folders::open(&shared, None, NodeId(3), Durability::None, FileMode::default()).expect("usable");
         let name = |id| Name { id: RequestId(id), digest: Digest::of(b"body"), kind: Kind::Bin };
         let write = async |id| {
             let mut writing = folders.create(RequestId(id)).await.expect("room");
@@ -666,5 +741,98 @@ mod tests {
         let shared = place.path().join("shared");
         let _first = open(&shared).expect("free");
         assert!(matches!(open(&shared), Err(OpenError::Taken(_))));
+    }
+
+    /// Also that of the state, whose holder is named.
+    #[test]
+    fn a_state_folder_has_one_node() {
+        let place = tempfile::tempdir().expect("a folder");
+        let state = place.path().join("state");
+        let open = |node| {
+            let shared = place.path().join(format!("shared{node}"));
+            Folders::open(&shared, Some(&state), NodeId(node), Durability::Fsync, FileMode::default())
+        };
+        let first = open(1).expect("free");
+        let Err(OpenError::Taken(line)) = open(2) else { panic!("two nodes have one state") };
+        let holder = format!("node 1, process {} keeps its state in this folder", std::process::id());
+        assert!(line.contains(&holder) && line.contains("--state-dir"), "{line}");
+        drop(first);
+        open(2).expect("free again");
+    }
+
+    /// What others put into the folders is neither followed nor written to nor waited for.
+    #[tokio::test]
+    async fn links_and_pipes_are_left_alone() {
+        let place = tempfile::tempdir().expect("a folder");
+        let shared = place.path().join("shared");
+        let treasure = place.path().join("treasure");
+        fs::write(&treasure, b"precious").expect("written");
+        let link = |from: &Path| {
+            let _ = fs::remove_file(from);
+            std::os::unix::fs::symlink(&treasure, from).expect("linked");
+        };
+        fs::create_dir(&shared).expect("made");
+        for probe in [".probe", ".lock"] {
+            link(&shared.join(probe));
+        }
+        let folders = open(&shared).expect("usable");
+        let unharmed = || assert_eq!(fs::read(&treasure).expect("it is there"), b"precious");
+        unharmed();
+        let (id, body) = (RequestId(1), b"body");
+        let name = Name { id, digest: Digest::of(body), kind: Kind::Bin };
+        // In the place of the temporary file, of the spare of the leadership, and of the upload.
+        link(&folders.part(id));
+        link(&folders.0.state.join("leadership.spare"));
+        link(&folders.0.upload(name));
+        let mut writing = folders.create(id).await.expect("room");
+        writing.write_all(body).await.expect("room");
+        writing.shutdown().await.expect("room");
+        let newest = Leadership { term: Term(7), leader: Some(NodeId(2)) };
+        folders.persist(newest).await.expect("what is there is replaced");
+        assert_eq!(folders.restore().await.expect("there"), newest);
+        assert!(folders.open(name).await.is_err(), "it is not read through the link");
+        let steps = vec![Step::Sync(id), Step::Rename(name), Step::SyncFolder(Some(id))];
+        folders.perform(steps).await.expect("what was there is replaced");
+        unharmed();
+        assert_eq!(fs::read(folders.0.upload(name)).expect("there"), body);
+        assert!(fs::symlink_metadata(folders.0.upload(name)).expect("there").is_file());
+        // An upload that became a pipe: nobody writes into it, so a plain open would wait for ever.
+        fs::remove_file(folders.0.upload(name)).expect("removed");
+        let path = CString::new(folders.0.upload(name).as_os_str().as_bytes()).expect("no NUL");
+        // SAFETY: the name ends in NUL and lives until the call returns.
+        assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+        let opened = tokio::time::timeout(std::time::Duration::from_secs(20), folders.open(name)).await;
+        assert_eq!(opened.expect("at once").map(drop).map_err(|error| error.kind()), Err(io::ErrorKind::InvalidInput));
+        assert_eq!(folders.list().await.expect("readable").shared, []);
+    }
+
+    /// Whatever the umask says: the owner's alone, or as it was asked for. What is there keeps its mode.
+    #[tokio::test]
+    async fn modes_are_those_asked_for() {
+        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o7777;
+        for (asked, file, folder) in [("0600", 0o600, 0o700), ("0644", 0o644, 0o755), ("0660", 0o660, 0o770)] {
+            let place = tempfile::tempdir().expect("a folder");
+            let shared = place.path().join("a/shared");
+            let asked: FileMode = asked.parse().expect("a mode");
+            let open = || Folders::open(&shared, None, NodeId(3), Durability::Fsync, asked);
+            let folders = open().expect("usable");
+            let (id, large) = (RequestId(1), RequestId(2));
+            for (id, body) in [(id, vec![1; 10]), (large, vec![1; 3 * CHUNK])] {
+                let mut writing = folders.create(id).await.expect("room");
+                writing.write_all(&body).await.expect("room");
+                writing.shutdown().await.expect("room");
+                let name = Name { id, digest: Digest::of(&body), kind: Kind::Bin };
+                folders.perform(vec![Step::Sync(id), Step::Rename(name)]).await.expect("stored");
+                assert_eq!(mode(&folders.0.upload(name)), file);
+            }
+            folders.persist(Leadership::default()).await.expect("written");
+            assert_eq!(mode(&folders.0.state.join("leadership")), 0o600);
+            let state = folders.0.state.clone();
+            assert_eq!([&shared, &state, &state.join("parts")].map(|path| mode(path)), [folder, 0o700, 0o700]);
+            fs::set_permissions(&shared, fs::Permissions::from_mode(0o751)).expect("changed");
+            drop(folders);
+            open().expect("usable");
+            assert_eq!(mode(&shared), 0o751, "a folder that is there keeps its mode");
+        }
     }
 }

@@ -6,6 +6,7 @@ pub mod disk;
 pub mod driver;
 pub mod embedded;
 pub mod event_loop;
+pub mod files;
 pub mod fleet;
 pub mod key;
 pub mod load;

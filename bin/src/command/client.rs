@@ -25,6 +25,7 @@ use omb_core::{
 use omb_runtime_real::{
     clock::{self, Clock},
     cluster::{Nodes, asking},
+    files::{self, Links},
     net::Transport,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -258,7 +259,8 @@ impl Session {
         let name: Name = get.name.parse().map_err(|error| usage(&format!("{error}")))?;
         let target = get.output.clone().unwrap_or_else(|| PathBuf::from(name.to_string()));
         let to_stdout = target.as_os_str() == "-";
-        if !to_stdout && target.exists() {
+        // Also a link that leads nowhere stands there.
+        if !to_stdout && target.symlink_metadata().is_ok() {
             return Err(usage(&format!("{} exists already, and nothing is ever overwritten", target.display())));
         }
         // Whole or not at all: what is fetched gets its name when all of it is there, and until then one that nobody else
@@ -363,7 +365,10 @@ impl asking::Cargo for Upload {
     type Sink = tokio::io::Sink;
 
     async fn source(&self) -> io::Result<Sending> {
-        let file = tokio::fs::File::open(&self.path).await?;
+        // It may have become something else since it was looked at.
+        let path = self.path.clone();
+        let opened = tokio::task::spawn_blocking(move || files::open(&path, Links::Followed)).await;
+        let file = tokio::fs::File::from_std(opened.map_err(io::Error::other)??);
         self.bar.set_position(0);
         Ok(Sending { file, left: self.bytes, hashing: Some(Hashing::default()), upload: self.clone() })
     }
@@ -425,8 +430,12 @@ impl asking::Cargo for Download {
         self.bar.set_position(0);
         let to = match &self.part {
             Some(part) => {
-                let file = tokio::fs::File::create(part).await;
-                Sink::File(file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", part.display())))?)
+                // Made anew for each try. Others may be able to write where it lies, so it is never one of theirs.
+                let _ = fs::remove_file(part);
+                let file = fs::File::create_new(part);
+                let file =
+                    file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", part.display())))?;
+                Sink::File(tokio::fs::File::from_std(file))
             }
             None => Sink::Stdout(tokio::io::stdout()),
         };

@@ -100,11 +100,10 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Re
         None => None,
     };
     let folders =
-        Folders::open(&config.shared_dir, flags.state_dir.as_deref(), me, config.durability).map_err(|error| {
-            match error {
+        Folders::open(&config.shared_dir, flags.state_dir.as_deref(), me, config.durability, config.file_mode)
+            .map_err(|error| match error {
                 OpenError::Unusable(mistake) | OpenError::Taken(mistake) => unavailable(mistake),
-            }
-        })?;
+            })?;
     let mut interrupts = Interrupts::listen();
     let id = me.0;
     tracing::info!("[Node {id}] listening on {address}, one of {} peers ({})", config.peers.ids().len(), {

@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{self, BufWriter, Write as _},
+    fs::File,
+    io::{self, BufWriter, Read as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -22,6 +22,7 @@ use omb_core::{
 use omb_runtime_real::{
     clock::{self, Clock},
     cluster::{Nodes, asking},
+    files::{self, Links},
     net::Transport,
 };
 use tokio::task::JoinSet;
@@ -280,20 +281,24 @@ impl asking::Cargo for Body {
 }
 
 /// How an image of ours begins: the plain PPM that every viewer opens, with a comment.
-const OURS: &[u8] = b"P6\n# omb test image\n";
+const OURS: [u8; 20] = *b"P6\n# omb test image\n";
 
 /// Makes the test image, of about `size` bytes, and returns it. One that is there is replaced if it was ours.
 fn make_image(size: u64) -> Result<Vec<u8>, String> {
     let path = Path::new(IMAGE);
-    if let Ok(found) = fs::read(path)
-        && !found.starts_with(OURS)
-    {
-        return Err(format!(
-            "{IMAGE} is there and is no test image of ours: upload it by --file {IMAGE}, or remove it"
-        ));
+    if path.symlink_metadata().is_ok() {
+        let mut head = [0; OURS.len()];
+        let read = files::open(path, Links::Refused).and_then(|mut file| file.read_exact(&mut head));
+        if read.is_err() || head != OURS {
+            return Err(format!(
+                "{IMAGE} is there and is no test image of ours: upload it by --file {IMAGE}, or remove it"
+            ));
+        }
     }
     let image = image(size);
-    fs::write(path, &image).map_err(|error| format!("{IMAGE}: cannot write it: {error}"))?;
+    // Made anew: what stands there may lead somewhere else by now.
+    let made = files::create(path).and_then(|mut file| file.write_all(&image));
+    made.map_err(|error| format!("{IMAGE}: cannot write it: {error}"))?;
     Ok(image)
 }
 
@@ -379,7 +384,7 @@ mod tests {
             let image = image(size);
             let missing = size - image.len() as u64;
             assert!(missing < 40 + 3 * size.isqrt(), "{size}: {missing} bytes are missing");
-            assert!(image.starts_with(OURS));
+            assert!(image.starts_with(&OURS));
         }
     }
 }

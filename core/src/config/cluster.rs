@@ -26,6 +26,8 @@ pub struct ClusterConfig {
     pub quorum: Quorum,
     /// `durability`. Default `fsync`.
     pub durability: Durability,
+    /// `file_mode`: who may read stored uploads. Default `0600`, their owner alone.
+    pub file_mode: FileMode,
     /// `heartbeat_ms`, `suspicion_ms`, `answer_ms`, `steady_ms`.
     pub timing: Timing,
     /// `upload_limit`: bytes of the largest upload. Default 4 GiB.
@@ -46,6 +48,7 @@ impl ClusterConfig {
             policy: Policy::default(),
             quorum: Quorum::default(),
             durability: Durability::default(),
+            file_mode: FileMode::default(),
             timing: Timing::default(),
             upload_limit: UPLOAD_LIMIT_DEFAULT,
             key_file: None,
@@ -105,6 +108,46 @@ pub enum Durability {
 impl fmt::Display for Durability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(name_of(&DURABILITIES, *self))
+    }
+}
+
+/// Permissions of stored uploads, whatever the umask: those that others get besides the owner, who reads and writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileMode(u32);
+
+impl FileMode {
+    /// Of files.
+    #[must_use]
+    pub fn file(self) -> u32 {
+        self.0
+    }
+
+    /// Of the folder that they lie in: who may read a file may enter it.
+    #[must_use]
+    pub fn folder(self) -> u32 {
+        self.0 | (self.0 & 0o444) >> 2
+    }
+}
+
+impl Default for FileMode {
+    fn default() -> Self {
+        Self(0o600)
+    }
+}
+
+/// A text that is no [`FileMode`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no mode of files is meant: {FILE_MODE}")]
+pub struct FileModeError;
+
+impl std::str::FromStr for FileMode {
+    type Err = FileModeError;
+
+    fn from_str(text: &str) -> Result<Self, FileModeError> {
+        let digits = (3..=4).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+        let mode = digits.then(|| u32::from_str_radix(text, 8).ok()).flatten();
+        // The owner reads and writes; nothing is executed, and nothing special.
+        mode.filter(|mode| mode & 0o600 == 0o600 && mode & !0o666 == 0).map(Self).ok_or(FileModeError)
     }
 }
 
@@ -191,6 +234,7 @@ const KEYS: &[&str] = &[
     "policy",
     "quorum",
     "durability",
+    "file_mode",
     "heartbeat_ms",
     "suspicion_ms",
     "answer_ms",
@@ -202,6 +246,8 @@ const KEYS: &[&str] = &[
 
 const PEER: &str = r#"a peer such as {"id": 1, "address": "192.168.1.100:7001"}"#;
 const ADDRESS: &str = "an address such as 192.168.1.100:7001, each once";
+const FILE_MODE: &str =
+    "an octal mode in quotes that its owner can read and write and nobody execute, such as \"0600\" or \"0644\"";
 const ID: &str = "a whole number from 1 to 4294967295, each once";
 
 /// Reads the cluster file `file`, whose content is `text`.
@@ -255,6 +301,7 @@ fn config(reader: &mut Reader<'_>) -> Option<ClusterConfig> {
     let policy = one_of(reader, "policy", &POLICIES);
     let quorum = one_of(reader, "quorum", &QUORUMS);
     let durability = one_of(reader, "durability", &DURABILITIES);
+    let file_mode = file_mode(reader);
     let timing = timing(reader);
     let upload_limit = if reader.has("upload_limit") {
         reader.whole("upload_limit", 1, i64::MAX.into()).and_then(|limit| u64::try_from(limit).ok())
@@ -269,6 +316,7 @@ fn config(reader: &mut Reader<'_>) -> Option<ClusterConfig> {
         policy: policy?,
         quorum: quorum?,
         durability: durability?,
+        file_mode: file_mode?,
         timing: timing?,
         upload_limit: upload_limit?,
         key_file: key_file?,
@@ -403,6 +451,18 @@ fn name_of<T: PartialEq>(all: &[(&'static str, T)], value: T) -> &'static str {
     all.iter().find(|(_, other)| *other == value).expect("every value has its name").0
 }
 
+fn file_mode(reader: &mut Reader<'_>) -> Option<FileMode> {
+    let Some(node) = reader.get("file_mode").cloned() else { return Some(FileMode::default()) };
+    let mode = match &node.value {
+        Value::Scalar { text, .. } => text.parse().ok(),
+        _ => None,
+    };
+    if mode.is_none() {
+        reader.not_allowed("file_mode", &node, FILE_MODE, None);
+    }
+    mode
+}
+
 fn timing(reader: &mut Reader<'_>) -> Option<Timing> {
     let default = Timing::default();
     let mut read = |key, default: Duration| {
@@ -488,7 +548,7 @@ mod tests {
     fn every_key_is_read() {
         let config = read(
             r#"{"peers": [{"id": 7, "address": "Host-a:1"}], "shared_dir": "/srv/up", "policy": "peak-ewma",
-                "quorum": "majority", "durability": "none", "heartbeat_ms": 10, "suspicion_ms": 50, "answer_ms": 30,
+                "quorum": "majority", "durability": "none", "file_mode": "0640", "heartbeat_ms": 10, "suspicion_ms": 50, "answer_ms": 30,
                 "steady_ms": 200, "upload_limit": 1048576, "key_file": "k", "tls": {"cert": "c", "key": "d", "ca": "e"}}"#,
         );
         let ms = Duration::from_millis;
@@ -498,6 +558,7 @@ mod tests {
             policy: Policy::PeakEwma,
             quorum: Quorum::Majority,
             durability: Durability::None,
+            file_mode: FileMode(0o640),
             timing: Timing { heartbeat: ms(10), suspicion: ms(50), answer: ms(30), steady: ms(200) },
             upload_limit: 1 << 20,
             key_file: Some("k".into()),
@@ -551,6 +612,24 @@ mod tests {
             &[
                 "config.json:1:58: suspicion_ms: suspicion_ms is 500, heartbeat_ms is 300: one late heartbeat would cost \
                the leader its office; allowed: a suspicion of at least two heartbeats",
+            ],
+        );
+    }
+
+    #[test]
+    fn modes_are_those_of_plain_files_that_their_owner_can_use() {
+        for (text, file, folder) in [("0600", 0o600, 0o700), ("644", 0o644, 0o755), ("0660", 0o660, 0o770)] {
+            let mode: FileMode = text.parse().expect("sound");
+            assert_eq!((mode.file(), mode.folder()), (file, folder), "{text}");
+        }
+        for text in ["", "0", "0400", "0755", "4644", "00644", "0x1a", "rw-r--r--", "-644", "0648"] {
+            assert_eq!(text.parse::<FileMode>(), Err(FileModeError), "{text}");
+        }
+        refuses(
+            r#"{"peers": [{"id": 1, "address": "a:1"}], "file_mode": "0755"}"#,
+            &[
+                "config.json:1:55: file_mode: found the quoted text \"0755\"; allowed: an octal mode in quotes that its owner \
+               can read and write and nobody execute, such as \"0600\" or \"0644\"",
             ],
         );
     }
