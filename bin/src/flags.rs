@@ -3,7 +3,13 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
-use omb_core::report::context;
+use omb_core::{
+    config::{
+        address::{Origin, WebAddress},
+        terms::Terms,
+    },
+    report::context,
+};
 
 /// Measures messaging systems honestly.
 #[derive(Debug, Parser)]
@@ -74,7 +80,8 @@ pub(crate) struct Run {
     #[arg(value_name = "WORKLOAD.yaml", required = true)]
     pub(crate) workloads: Vec<PathBuf>,
     /// Driver files: which messaging system, and how to speak to it. May be repeated, or separated by commas. None
-    /// means the embedded broker: in memory, in this process, for trying and not for quoting.
+    /// means the embedded broker: in memory, in this process, for trying and not for quoting. A driver file is as
+    /// powerful as a program (plugin.library.paths loads code): run only those you trust.
     #[arg(short, long = "drivers", value_name = "DRIVER.yaml", value_delimiter = ',')]
     pub(crate) drivers: Vec<PathBuf>,
     /// Result file. Default: NAME-DRIVER-YYYY-MM-DD-HH-MM-SS.json in the current folder. Nothing is ever overwritten;
@@ -94,6 +101,9 @@ pub(crate) struct Run {
     /// Bytes the embedded broker may hold: 512MiB, 4GiB. Default: 2 GiB, or a quarter of the memory if that is less.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) embedded_capacity: Option<u64>,
+    /// Zone of this machine, which takes the place of {zone.id} in driver files. Workers have their own --zone.
+    #[arg(long, value_name = "NAME", value_parser = zone, conflicts_with = "fleet")]
+    pub(crate) zone: Option<String>,
 
     /// Workers that do the run instead of this process: HOST:PORT or http://HOST:PORT, with https where they have a
     /// certificate; port 8080 if none is given. Several follow one another, or are separated by commas; the list ends at
@@ -238,9 +248,28 @@ pub(crate) struct Worker {
     /// Private key of the certificate (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
+    /// Zone of this machine, which takes the place of {zone.id} in driver files.
+    #[arg(long, value_name = "NAME", value_parser = zone)]
+    pub(crate) zone: Option<String>,
+    /// Where controllers may let this worker fetch tokens (sasl.oauthbearer.token.endpoint.url): scheme, host and port
+    /// of https://HOST[:PORT]. May be repeated. None: nowhere.
+    #[arg(long, value_name = "URL", value_parser = origin)]
+    pub(crate) allow_token_url: Vec<Origin>,
+    /// Let controllers use the AWS credentials of this worker's environment to log in (AWS_MSK_IAM).
+    #[arg(long)]
+    pub(crate) allow_aws_login: bool,
 }
 
 impl Worker {
+    /// Which settings the worker takes from its controllers.
+    pub(crate) fn terms(&self) -> Terms {
+        let mut terms = Terms::foreign();
+        terms.zone.clone_from(&self.zone);
+        terms.token_origins.clone_from(&self.allow_token_url);
+        terms.aws_login = self.allow_aws_login;
+        terms
+    }
+
     /// Above `--port`, where the metrics are by default.
     const STATS_PORT_ABOVE: u16 = 1_000;
 
@@ -400,6 +429,21 @@ fn body_limit(text: &str) -> Result<usize, String> {
     let most = omb_core::protocol::BODY_MAX;
     let bytes = usize::try_from(size(text)?).unwrap_or(usize::MAX);
     if bytes <= most { Ok(bytes) } else { Err(format!("at most {}MiB, the most that a controller sends", most >> 20)) }
+}
+
+/// A name that can stand in a client's settings: 1 to 255 characters that can be seen, no blanks.
+fn zone(text: &str) -> Result<String, String> {
+    let sound = (1..=255).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic() && !"{}$,".contains(c));
+    sound
+        .then(|| text.to_owned())
+        .ok_or_else(|| "a name such as eu-central-1a is wanted: ASCII, without blanks".to_owned())
+}
+
+/// Scheme, host and port of an address.
+fn origin(text: &str) -> Result<Origin, String> {
+    WebAddress::parse(text)
+        .map(|address| address.origin)
+        .ok_or_else(|| "an address is wanted: https://HOST[:PORT], in ASCII, without a user".to_owned())
 }
 
 /// `512MiB`, `4GiB`, `1000000`: bytes, with an optional binary unit.

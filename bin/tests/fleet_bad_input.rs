@@ -3,10 +3,22 @@
 mod support;
 
 use std::{
-    net::{Ipv4Addr, TcpListener},
+    collections::BTreeMap,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, TcpListener, TcpStream},
     time::Duration,
 };
 
+use omb_core::{
+    config::{
+        driver::{DriverConfig, DriverKind, KafkaConfig},
+        workload::{CatchUp, KeyDistributor, Verify},
+    },
+    id::RunId,
+    load::payload::PayloadRecipe,
+    protocol::{self, Event, Failure, FailureKind, Request, Response, command::Preparation},
+    seed::Seed,
+};
 use support::{
     fleet::{Fleet, Pretender, Worker, ask, certificate, free_pair, get},
     omb::{Broker, Ended, Place, kafka_driver, workload},
@@ -256,4 +268,128 @@ fn a_worker_without_a_token_says_that_it_is_open() {
     place.write("token", "secret\n");
     let mut worker = place.start(&[&base[..], &["--token-file", "token"]].concat());
     assert!(!worker.wait_for("/metrics").contains("WHOEVER"));
+}
+
+/// A library that says when it was loaded: it writes a file.
+fn library(place: &Place) -> bool {
+    place.write(
+        "loads.c",
+        "#include <stdio.h>\n__attribute__((constructor)) static void loaded(void) { fclose(fopen(\"loaded\", \"w\")); }\n",
+    );
+    let made = std::process::Command::new("cc")
+        .args(["-shared", "-fPIC", "-o", "loads.so", "loads.c"])
+        .current_dir(place.path("."))
+        .status();
+    made.is_ok_and(|status| status.success())
+}
+
+/// Sends a worker the first command of a run, as any program could that reaches its port; its answer.
+fn prepare(port: u16, driver: DriverConfig) -> Result<Event, Failure> {
+    let preparation = Preparation {
+        driver,
+        seed: Seed(1),
+        payload: PayloadRecipe::Given(vec![0; 40]),
+        keys: KeyDistributor::NoKey,
+        catch_up: CatchUp::All,
+        verify: Verify::Header,
+        producers_per_topic: 1,
+        lease: Duration::from_secs(5),
+        setup_within: Duration::from_secs(5),
+        controller: "mallory".to_owned(),
+        take_over: true,
+    };
+    let command = protocol::Command::Prepare(Box::new(preparation));
+    let body = protocol::encode(&Request { version: protocol::VERSION, run: RunId(7), number: 1, sent: None, command });
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the worker listens");
+    stream.set_read_timeout(Some(SOON)).expect("a bound can be set");
+    let head = "POST /v1/command HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length:";
+    stream.write_all(format!("{head} {}\r\n\r\n", body.len()).as_bytes()).expect("it takes the request");
+    stream.write_all(&body).expect("it takes the body");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer");
+    let at = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("a head and a body");
+    protocol::decode::<Response>(&answer[at + 4..]).expect("an answer of the protocol").outcome
+}
+
+/// A controller cannot run code on a worker, nor have it open a file: neither one that bypasses our own checks, nor ours.
+#[test]
+fn a_driver_file_runs_nothing_on_a_worker() {
+    let (place, broker) = with_broker();
+    let made = library(&place);
+    let worker = Worker::start(&place, &["--allow-token-url", "https://idp.example"]);
+    for (name, value, telling) in [
+        ("plugin.library.paths", "./loads.so", "it loads code into the worker's process"),
+        ("ssl.engine.location", "./loads.so", "it loads code into the worker's process"),
+        ("ssl.providers", "./loads", "it loads code into the worker's process"),
+        ("sasl.kerberos.kinit.cmd", "touch loaded", "not on the list of those that may travel"),
+        ("ssl.key.location", "/etc/shadow", "a worker opens no path that a controller names"),
+        (
+            "sasl.oauthbearer.token.endpoint.url",
+            "http://169.254.169.254/latest",
+            "--allow-token-url http://169.254.169.254:80",
+        ),
+        ("sasl.oauthbearer.method", "aws_msk_iam", "--allow-aws-login"),
+        ("client.rack", "{zone.id}", "start it with --zone NAME"),
+    ] {
+        let common = BTreeMap::from([
+            ("bootstrap.servers".to_owned(), broker.address.as_str().into()),
+            (name.to_owned(), value.into()),
+        ]);
+        let kafka = KafkaConfig { common, ..KafkaConfig::default() };
+        let driver = DriverConfig { name: "evil".to_owned(), kind: DriverKind::Kafka(kafka) };
+        let failure = prepare(worker.port, driver).expect_err("a refusal");
+        assert_eq!(failure.kind, FailureKind::Configuration, "{failure}");
+        assert!(failure.message.contains(name) && failure.message.contains(telling), "{failure}");
+    }
+    worker.is_free_within(Duration::ZERO);
+    // Our own controller says so before it asks anybody, with the file's owner in mind.
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let with = |line: &str| {
+        let driver = kafka_driver(&broker.address, "");
+        place.write("k.yaml", driver.replace("commonConfig: |", &format!("commonConfig: |\n  {line}")));
+    };
+    with("plugin.library.paths=./loads.so");
+    let telling = ["K: commonConfig: plugin.library.paths: no worker takes this setting", "it loads code"];
+    refused(&place, &nobody, &[], 2, &telling);
+    with("ssl.ca.location=missing.pem");
+    refused(&place, &nobody, &[], 2, &["K: commonConfig: ssl.ca.location: missing.pem: cannot read it"]);
+    assert!(!place.path("loaded").exists(), "the library was loaded");
+    // The same library is loaded where its owner runs the file: what was looked for above would have been seen.
+    if made {
+        with("plugin.library.paths=./loads.so");
+        place.run(&["check", "-d", "k.yaml", "w.yaml"]);
+        assert!(place.path("loaded").exists(), "who runs their own driver file may load what they like");
+    } else {
+        support::left_out("a_driver_file_runs_nothing_on_a_worker", "no C compiler to make a library with");
+    }
+}
+
+/// Each worker puts its own zone in place of `{zone.id}`, and a secret comes from the controller's environment.
+#[test]
+fn zones_and_secrets_are_filled_in_where_they_belong() {
+    let (place, broker) = with_broker();
+    let driver = kafka_driver(&broker.address, "\nskipCreateTopic: true\n")
+        .replace("commonConfig: |", "commonConfig: |\n  client.rack={zone.id}\n  sasl.username=${BENCH_USER}");
+    place.write("k.yaml", &driver);
+    let (here, nowhere) = (Worker::start(&place, &["--zone", "eu-1a"]), Worker::start(&place, &[]));
+    let base = ["run", "-d", "k.yaml", "-o", "out.json", "w.yaml"];
+    place.run(&base).with(2).saying("sasl.username: no environment variable BENCH_USER is set").within(SOON);
+    let run = |more: &[&str]| {
+        place.start_with(env!("CARGO_BIN_EXE_omb"), &[("BENCH_USER", "hunter2")], &[&base[..], more].concat())
+    };
+    run(&[])
+        .end()
+        .with(2)
+        .saying("client.rack: {zone.id} stands for the zone of whoever connects")
+        .saying("--zone NAME");
+    run(&["-w", &nowhere.address()]).end().with(2).saying("client.rack: {zone.id} stands for the zone");
+    let ended = run(&["-w", &here.address()]).end().with(0);
+    let (result, record) =
+        (place.result("out.json"), std::fs::read_to_string(place.path("out.jsonl")).expect("a record"));
+    let all = format!("{}{}{result}{record}{}", ended.stdout, ended.stderr, here.process.log());
+    assert!(!all.contains("hunter2"), "a secret is shown in\n{all}");
+    let common = &result["omb"]["driver"]["commonConfig"];
+    assert_eq!((&common["sasl.username"], &common["client.rack"]), (&"(hidden)".into(), &"{zone.id}".into()));
+    let ignored = &result["omb"]["ignored"];
+    assert_eq!((&ignored[0]["file"], &ignored[0]["key"]), (&"k.yaml".into(), &"skipCreateTopic".into()), "{ignored}");
 }

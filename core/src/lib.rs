@@ -29,4 +29,5 @@ pub mod seed;
 pub mod stats;
 pub mod store;
 pub mod time;
+pub mod token;
 pub mod worker;

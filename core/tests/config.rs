@@ -5,6 +5,7 @@ use std::{fmt::Write as _, path::PathBuf, time::Duration};
 use omb_core::config::{
     ConfigErrors, Leniency, Parsed,
     driver::{self, DriverConfig, DriverKind, KafkaConfig},
+    setting::Setting,
     workers,
     workload::{self, Backlog, CatchUp, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
 };
@@ -467,7 +468,7 @@ fn our_defaults() {
     assert_eq!(kafka.producer["queue.buffering.max.messages"], "100000");
     assert_eq!(kafka.consumer["enable.auto.commit"], "false");
     for client in [&kafka.common, &kafka.producer, &kafka.consumer] {
-        assert_eq!((client["security.protocol"].as_str(), client["ssl.ca.location"].as_str()), ("ssl", "probe"));
+        assert_eq!((client["security.protocol"].shown(), client["ssl.ca.location"].shown()), ("ssl", "probe"));
     }
 }
 
@@ -495,7 +496,7 @@ fn java_names_are_translated() {
     assert_eq!(consumer["partition.assignment.strategy"], "cooperative-sticky");
     let both = kafka("commonConfig", "request.timeout.ms: 20000\nacks: 1\nfetch.min.bytes: 5", &[]);
     assert_eq!(
-        (both.producer["request.timeout.ms"].as_str(), both.producer["socket.timeout.ms"].as_str()),
+        (both.producer["request.timeout.ms"].shown(), both.producer["socket.timeout.ms"].shown()),
         ("20000", "20000")
     );
     assert_eq!(both.consumer["socket.timeout.ms"], "20000");
@@ -510,12 +511,12 @@ fn security_is_translated() {
     let jaas = r#"'org.apache.kafka.common.security.scram.ScramLoginModule required username="al\"ice" password=''s3 cret;'';'"#;
     let lines = format!("security.protocol: SASL_SSL\nsasl.mechanism: SCRAM-SHA-256\nsasl.jaas.config: {jaas}");
     let scram = kafka("commonConfig", &lines, &[]).common;
-    assert_eq!((scram["sasl.username"].as_str(), scram["sasl.password"].as_str()), ("al\"ice", "s3 cret;"));
+    assert_eq!((scram["sasl.username"].text(), scram["sasl.password"].text()), (Some("al\"ice"), Some("s3 cret;")));
     let pem = "security.protocol: SSL\nssl.truststore.type: PEM\nssl.truststore.location: ca.pem\nssl.keystore.type: PEM\n\
                ssl.keystore.location: me.pem\nssl.endpoint.identification.algorithm: ''";
     let pem = kafka("commonConfig", pem, &[]).common;
     assert_eq!(pem["ssl.ca.location"], "ca.pem");
-    assert_eq!((pem["ssl.key.location"].as_str(), pem["ssl.certificate.location"].as_str()), ("me.pem", "me.pem"));
+    assert_eq!((pem["ssl.key.location"].shown(), pem["ssl.certificate.location"].shown()), ("me.pem", "me.pem"));
     assert_eq!(pem["ssl.endpoint.identification.algorithm"], "none");
     kafka_refuses(
         "commonConfig",
@@ -526,7 +527,8 @@ fn security_is_translated() {
     kafka_refuses(
         "commonConfig",
         "security.protocol: SASL_SSL",
-        "d.yaml:4:3: security.protocol: sasl_ssl needs a sasl.mechanism: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER",
+        "d.yaml:4:3: security.protocol: sasl_ssl needs a sasl.mechanism: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER, \
+         AWS_MSK_IAM",
     );
     kafka_refuses(
         "commonConfig",
@@ -648,6 +650,228 @@ fn any_workload() -> impl Strategy<Value = Workload> {
             }
         },
     )
+}
+
+fn environment(name: &str) -> Option<String> {
+    match name {
+        "KAFKA_PASSWORD" => Some("s3cr\"et".to_owned()),
+        "SERVERS" => Some("hidden-host:9092".to_owned()),
+        "DISTINCT" => Some("hunter2value".to_owned()),
+        _ => None,
+    }
+}
+
+#[track_caller]
+fn filled(text: &str) -> Parsed<DriverConfig> {
+    driver::parse_within("d.yaml", text, Leniency::Strict, &environment).expect("well-formed")
+}
+
+/// A secret that is to be filled in comes from the environment of whoever reads the file, and is never shown.
+#[test]
+fn placeholders_come_from_the_environment_and_are_secret() {
+    let text = r#"
+name: Placeholder
+driverClass: kafka
+commonConfig: |
+  bootstrap.servers=${SERVERS}
+  security.protocol=SASL_PLAINTEXT
+  sasl.mechanism=PLAIN
+  sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required username="bench" password="${KAFKA_PASSWORD}";
+  client.id=a$${b}
+"#;
+    let parsed = filled(text);
+    let DriverKind::Kafka(kafka) = &parsed.value.kind else { panic!("asked for Kafka") };
+    // The value has a quote in it, which would end the text in the line.
+    assert_eq!(kafka.producer["sasl.password"], "s3cr\"et");
+    assert_eq!(kafka.common["bootstrap.servers"], "hidden-host:9092");
+    assert_eq!(kafka.common["client.id"], "a${b}");
+    let shown = format!("{:?} {} {}", parsed, parsed.value.resolved(), kafka.brokers());
+    assert!(!shown.contains("s3cr") && !shown.contains("hidden-host"), "{shown}");
+    let debug = format!("{:?}", omb_core::protocol::Command::Prepare(Box::new(preparation(parsed.value.clone()))));
+    assert!(debug.contains("Secret(..)") && !debug.contains("s3cr"), "{debug}");
+    assert_eq!(omb_core::protocol::decode(&omb_core::protocol::encode(&parsed.value)), Ok(parsed.value), "it travels");
+}
+
+fn preparation(driver: DriverConfig) -> omb_core::protocol::command::Preparation {
+    omb_core::protocol::command::Preparation {
+        driver,
+        seed: omb_core::seed::Seed(1),
+        payload: omb_core::load::payload::PayloadRecipe::Given(vec![0; 40]),
+        keys: workload::KeyDistributor::NoKey,
+        catch_up: workload::CatchUp::All,
+        verify: workload::Verify::Header,
+        producers_per_topic: 1,
+        lease: Duration::from_secs(30),
+        setup_within: Duration::from_secs(60),
+        controller: String::new(),
+        take_over: false,
+    }
+}
+
+#[test]
+fn placeholders_that_cannot_be_filled_in_are_errors() {
+    kafka_refuses(
+        "commonConfig",
+        "sasl.password: ${KAFKA_PASSWORD}",
+        "d.yaml:4:3: sasl.password: no environment variable KAFKA_PASSWORD is set; `${KAFKA_PASSWORD}` is filled in from the \
+         environment of the process that reads this file (`$${` stands for `${` itself)",
+    );
+    kafka_refuses(
+        "commonConfig",
+        "sasl.password: hunter${2",
+        "d.yaml:4:3: sasl.password: `${` begins a placeholder `${NAME}`, filled in from the environment; write `$${` for \
+         these characters themselves",
+    );
+    driver_refuses(
+        "driverClass: kafka\ncommonConfig:\n  bootstrap.servers: b:1\ntopicConfig:\n  a.b: '{zone.id}'",
+        "d.yaml:5:3: a.b: not supported: {zone.id} is filled in by each worker, and a topic is the same for all of them",
+    );
+    let zone = kafka("commonConfig", "client.id: load-{zone.id}\nclient.rack: '{zone.id}'", &[]);
+    assert_eq!(zone.producer["client.rack"], "{zone.id}", "each worker fills it in");
+}
+
+/// Whatever property a value from the environment is given to, and whatever is wrong with it there, it is not shown.
+#[test]
+fn no_message_shows_what_came_from_the_environment() {
+    let names = [
+        "acks",
+        "linger.ms",
+        "batch.size",
+        "buffer.memory",
+        "request.timeout.ms",
+        "partitioner.class",
+        "partitioner.ignore.keys",
+        "partition.assignment.strategy",
+        "compression.type",
+        "sasl.mechanism",
+        "sasl.jaas.config",
+        "sasl.username",
+        "sasl.oauthbearer.method",
+        "sasl.oauthbearer.grant.type",
+        "sasl.oauthbearer.token.endpoint.url",
+        "sasl.login.callback.handler.class",
+        "ssl.truststore.type",
+        "ssl.keystore.type",
+        "ssl.truststore.location",
+        "security.protocol",
+        "bootstrap.servers",
+        "group.protocol",
+        "auto.offset.reset",
+        "no.such.property",
+        "client.id",
+        "isolation.level",
+        "fetch.max.bytes",
+        "ssl.endpoint.identification.algorithm",
+        "enable.idempotence",
+        "debug",
+    ];
+    for name in names {
+        for value in ["${DISTINCT}", "x ${DISTINCT}; y", "${SERVERS},${DISTINCT}"] {
+            for block in ["commonConfig", "producerConfig", "consumerConfig", "topicConfig"] {
+                let text =
+                    format!("driverClass: kafka\n{block}:\n  security.protocol: SASL_SSL\n  {name}: \"{value}\"\n");
+                let shown = match driver::parse_within("d.yaml", &text, Leniency::Lenient, &environment) {
+                    Ok(parsed) => format!("{parsed:?} {}", parsed.value.resolved()),
+                    Err(errors) => errors.to_string(),
+                };
+                assert!(!shown.contains("hunter2") && !shown.contains("hidden-host"), "{name}: {shown}");
+            }
+        }
+    }
+}
+
+#[test]
+fn lists_of_brokers() {
+    let servers = |list: &str| format!("driverClass: kafka\ncommonConfig:\n  bootstrap.servers: \"{list}\"\n");
+    for list in ["a:1,b:2,", ",a:1", "a:1,,b:2", " a:1 , b:2 ", "SASL_SSL://a:1", "[::1]:9092"] {
+        let parsed = driver::parse("d.yaml", &servers(list), Leniency::Strict);
+        assert!(parsed.is_ok(), "{list}: {}", said(parsed));
+    }
+    for (list, what) in [
+        (
+            "a:1 b:2",
+            "found `a:1 b:2`; allowed: host:port, several separated by commas; a blank stands where a comma is wanted",
+        ),
+        (
+            "a:1;b:2",
+            "found `a:1;b:2`; allowed: host:port, several separated by commas; `;` stands where a comma is wanted",
+        ),
+        (
+            "c:3,a:1\tb:2",
+            "found `a:1\\tb:2`; allowed: host:port, several separated by commas; a blank stands where a comma is wanted",
+        ),
+        ("a", "found `a`; allowed: host:port, several separated by commas"),
+        (",", "found nothing; allowed: host:port, several separated by commas"),
+        ("", "found nothing; allowed: host:port, several separated by commas"),
+    ] {
+        driver_refuses(&servers(list), &format!("d.yaml:3:3: bootstrap.servers: {what}"));
+    }
+}
+
+/// Driver files of forks are read; what they ask for beyond upstream is said to be left out, and listed in the result.
+#[test]
+fn keys_of_forks_are_known() {
+    let text = "driverClass: kafka\nreplicationFactor: 1\nskipCreateTopic: true\nresetToLatest: true\ncommonConfig: |\n  \
+                bootstrap.servers=b:9092\nconsumerConfig: |\n  enable.auto.commit=false\n  offsetCommitLingerMs=5000\n";
+    let parsed = driver::parse("d.yaml", text, Leniency::Strict).expect("well-formed");
+    let ignored: Vec<_> = parsed.warnings.iter().filter(|warning| warning.ignored).map(|w| w.key.as_str()).collect();
+    assert_eq!(ignored, ["skipCreateTopic", "resetToLatest", "offsetCommitLingerMs"]);
+    assert_eq!(parsed.warnings.len(), 3, "{:?}", parsed.warnings);
+}
+
+#[test]
+fn logins_of_hosted_brokers() {
+    let oidc = "security.protocol: SASL_SSL\nsasl.mechanism: OAUTHBEARER\nsasl.oauthbearer.method: OIDC\n\
+                sasl.oauthbearer.client.id: me\nsasl.oauthbearer.client.secret: hunter2\nsasl.oauthbearer.scope: a b\n\
+                sasl.oauthbearer.token.endpoint.url: https://idp.example/token";
+    let own = kafka("commonConfig", oidc, &[]).producer;
+    let java = "security.protocol: SASL_SSL\nsasl.mechanism: OAUTHBEARER\n\
+                sasl.login.callback.handler.class: org.apache.kafka.common.security.oauthbearer.secured.OAuthBearerLoginCallbackHandler\n\
+                sasl.oauthbearer.token.endpoint.url: https://idp.example/token\n\
+                sasl.jaas.config: 'org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required clientId=\"me\" \
+                clientSecret=\"hunter2\" scope=\"a b\";'";
+    assert_eq!(kafka("commonConfig", java, &[]).producer, own, "Java's words mean the same");
+    assert_eq!(own["sasl.oauthbearer.method"], "oidc");
+    assert!(matches!(own["sasl.oauthbearer.client.credentials.client.secret"], Setting::Secret(_)));
+
+    let msk = "security.protocol: SASL_SSL\nsasl.mechanism: AWS_MSK_IAM\n\
+               sasl.jaas.config: software.amazon.msk.auth.iam.IAMLoginModule required;\n\
+               sasl.client.callback.handler.class: software.amazon.msk.auth.iam.IAMClientCallbackHandler";
+    let msk = kafka("commonConfig", msk, &[]).consumer;
+    assert_eq!((msk["sasl.mechanism"].shown(), msk["sasl.oauthbearer.method"].shown()), ("OAUTHBEARER", "aws_msk_iam"));
+
+    let unsigned = "security.protocol: SASL_PLAINTEXT\nsasl.mechanism: OAUTHBEARER\n\
+                    sasl.jaas.config: 'OAuthBearerLoginModule required unsecuredLoginStringClaim_sub=\"alice\";'";
+    let unsigned = kafka("commonConfig", unsigned, &[]).common;
+    assert_eq!(unsigned["sasl.oauthbearer.config"], "principal=alice");
+}
+
+#[test]
+fn logins_that_lead_nowhere_are_refused_with_what_is_missing() {
+    let common = |lines: &str| said(driver::parse("d.yaml", &kafka_with("commonConfig", lines), Leniency::Strict));
+    let alone = common("security.protocol: SASL_SSL\nsasl.mechanism: OAUTHBEARER");
+    assert!(
+        alone.starts_with("d.yaml:5:3: sasl.mechanism: OAUTHBEARER does not say where the token comes from: give"),
+        "{alone}"
+    );
+    let half = common(
+        "security.protocol: SASL_SSL\nsasl.mechanism: OAUTHBEARER\nsasl.oauthbearer.method: oidc\nsasl.oauthbearer.client.id: me",
+    );
+    assert!(
+        half.ends_with("OpenID Connect lacks sasl.oauthbearer.token.endpoint.url, sasl.oauthbearer.client.credentials.client.secret"),
+        "{half}"
+    );
+    let url = common(
+        "security.protocol: SASL_SSL\nsasl.mechanism: OAUTHBEARER\nsasl.oauthbearer.client.id: me\n\
+         sasl.oauthbearer.client.secret: x\nsasl.oauthbearer.token.endpoint.url: https://user@idp/",
+    );
+    assert!(url.contains("sasl.oauthbearer.token.endpoint.url: not an address at which a token is fetched"), "{url}");
+    let open = common("security.protocol: SASL_PLAINTEXT\nsasl.mechanism: AWS_MSK_IAM");
+    assert!(open.contains("AWS_MSK_IAM needs security.protocol=SASL_SSL"), "{open}");
+    let other = common("security.protocol: SASL_SSL\nsasl.mechanism: AWS_IAM");
+    assert!(other.contains("allowed: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER, AWS_MSK_IAM"), "{other}");
+    let grant = common("sasl.oauthbearer.grant.type: urn:ietf:params:oauth:grant-type:jwt-bearer");
+    assert!(grant.contains("the grant jwt-bearer is not built in"), "{grant}");
 }
 
 proptest! {

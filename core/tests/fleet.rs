@@ -13,6 +13,7 @@ use std::{
 use omb_core::{
     config::{
         driver::{DriverConfig, DriverKind},
+        terms::Terms,
         workload::{CatchUp, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
     },
     controller::{self, Clocks, Controller, End, OnLoss, Settings, Trouble, TroubleKind},
@@ -190,7 +191,7 @@ struct Process {
 impl Process {
     fn new(life: u32) -> Self {
         Self {
-            machine: Worker::new(WallTime(WALL)),
+            machine: Worker::new(WallTime(WALL), Terms::foreign()),
             life,
             alive: true,
             frozen_until: None,

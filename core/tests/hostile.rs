@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, ops::ControlFlow, time::Duration};
 use omb_core::{
     config::{
         driver::{DriverConfig, DriverKind},
+        terms::Terms,
         workload::{CatchUp, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
     },
     controller::{self, Clocks, Controller, OnLoss, Settings, Trouble, TroubleKind},
@@ -416,7 +417,7 @@ proptest! {
 
     #[test]
     fn a_worker_bears_whatever_it_is_told(happenings in prop::collection::vec(happenings(), 0..STEPS)) {
-        let (mut worker, mut now) = (Worker::new(WallTime(WALL_ZERO)), Instant(1_000));
+        let (mut worker, mut now) = (Worker::new(WallTime(WALL_ZERO), Terms::foreign()), Instant(1_000));
         let mut under_way: Vec<u64> = Vec::new();
         let mut numbers: BTreeMap<u64, u64> = BTreeMap::new();
         for happens in happenings {

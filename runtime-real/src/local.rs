@@ -6,6 +6,7 @@
 use std::{cell::RefCell, ops::ControlFlow};
 
 use omb_core::{
+    config::terms::Terms,
     controller::{self, Controller, End},
     id::WorkerId,
     protocol::{self, Command, Event, Failure, Request, Response},
@@ -61,7 +62,7 @@ pub async fn run(
 ) -> End {
     let (to_controller, controller_inputs) = mpsc::unbounded_channel();
     let (to_worker, mut worker_inputs) = mpsc::unbounded_channel();
-    let mut worker = Worker::new(clock.wall_zero());
+    let mut worker = Worker::new(clock.wall_zero(), Terms::own());
     let observer = RefCell::new(observer);
 
     let answers = to_controller.clone();

@@ -18,6 +18,7 @@ use std::{
 use omb_core::{
     config::{
         driver::{DriverKind, KafkaConfig},
+        setting::Setting,
         workload::{POOL_BYTES_MAX, Verify},
     },
     id::{ProducerId, SubscriptionId, TopicIndex},
@@ -323,8 +324,8 @@ pub fn connect(
 #[must_use]
 pub fn embedded_settings(addr: SocketAddr) -> KafkaConfig {
     let map = |pairs: &[(&str, &str)]| {
-        let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        pairs.chain([("bootstrap.servers".to_owned(), addr.to_string())]).collect::<BTreeMap<_, _>>()
+        let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), Setting::from(*value)));
+        pairs.chain([("bootstrap.servers".to_owned(), addr.to_string().into())]).collect::<BTreeMap<_, _>>()
     };
     let producer = [("acks", "all"), ("linger.ms", "1"), ("batch.size", "1048576"), ("partitioner", "murmur2_random")];
     let consumer = [
@@ -377,7 +378,9 @@ impl Run {
         lock(&self.counting).arrivals.clone_from(&arrivals);
         // Upstream commits by hand unless the client does it by itself.
         let commits = match &self.preparation.driver.kind {
-            DriverKind::Kafka(config) => config.consumer.get("enable.auto.commit").is_none_or(|value| value == "false"),
+            DriverKind::Kafka(config) => {
+                config.consumer.get("enable.auto.commit").is_none_or(|value| *value == "false")
+            }
             DriverKind::Embedded => true,
         };
         for (index, spec) in consumers.into_iter().enumerate() {

@@ -9,6 +9,7 @@ use std::{
 use omb_core::{
     config::{
         driver::{DriverConfig, DriverKind, KafkaConfig},
+        setting::Setting,
         workload::{CatchUp, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
     },
     controller::{self, Controller, End, Settings},
@@ -108,10 +109,10 @@ impl local::Observer for Watch<'_> {
 #[track_caller]
 fn play(workload: Workload, producer: &[(&str, &str)], stall: bool, settings: impl FnOnce(&mut Settings)) -> Seen {
     let server = Server::start(Options::default()).expect("a free port on loopback");
-    let map = |more: &[(&str, &str)]| -> BTreeMap<String, String> {
+    let map = |more: &[(&str, &str)]| -> BTreeMap<String, Setting> {
         let address = server.addr().to_string();
         let pairs = more.iter().copied().chain([("bootstrap.servers", address.as_str())]);
-        pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+        pairs.map(|(key, value)| (key.to_owned(), value.into())).collect()
     };
     let kafka = KafkaConfig {
         replication_factor: 1,

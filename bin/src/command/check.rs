@@ -12,7 +12,7 @@ use crate::{
 
 /// Checks what `run` would do with the same arguments.
 pub(crate) fn check(flags: &flags::Run) -> ExitCode {
-    let Some(run::Prepared { inputs, drivers, broker, fleet }) = run::prepare(flags) else {
+    let Some(run::Prepared { inputs, drivers, broker, fleet, .. }) = run::prepare(flags) else {
         return exit::USAGE.into();
     };
     let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() else {
@@ -33,7 +33,10 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
         if let Some(bind) = flags.embedded_bind {
             broker.bind = SocketAddr::new(bind, 0);
         }
-        match omb_runtime_real::performer::connect(&driver.kind, &broker, runtime.handle().clone()) {
+        // This process is in nobody's zone, and a template is never sent as it stands.
+        let mut own = driver.clone();
+        own.fill_zone(Some("controller")).expect("a zone is given");
+        match omb_runtime_real::performer::connect(&own.kind, &broker, runtime.handle().clone()) {
             Ok((_server, system)) => reached.push((driver, system.system().to_owned())),
             Err(failure) => {
                 tracing::error!("{}: {failure}", driver.name);

@@ -2,10 +2,15 @@
 
 use std::{fs, path::Path};
 
-use omb_core::config::{
-    Leniency,
-    driver::{self, DriverConfig, DriverKind},
-    workload::{self, PayloadSource, RateGoal, Workload},
+use omb_core::{
+    config::{
+        Leniency,
+        driver::{self, DriverConfig, DriverKind},
+        setting::CONTENT_MAX,
+        terms::Refused,
+        workload::{self, PayloadSource, RateGoal, Workload},
+    },
+    report::context::Ignored,
 };
 
 use super::addresses::{self, Address};
@@ -26,10 +31,21 @@ pub(crate) struct Input {
     pub(crate) stem: String,
     /// The bytes of its payload file.
     pub(crate) payload: Option<Vec<u8>>,
+    /// Its keys that are not applied.
+    pub(crate) ignored: Vec<Ignored>,
+}
+
+/// A messaging system, and what belongs to it.
+#[derive(Debug)]
+pub(crate) struct System {
+    /// As checked.
+    pub(crate) driver: DriverConfig,
+    /// Keys of its file that are not applied.
+    pub(crate) ignored: Vec<Ignored>,
 }
 
 /// Reads every file. All mistakes of all files are told at once.
-pub(crate) fn read(flags: &flags::Run) -> Result<(Vec<Input>, Vec<DriverConfig>), Vec<String>> {
+pub(crate) fn read(flags: &flags::Run) -> Result<(Vec<Input>, Vec<System>), Vec<String>> {
     let leniency = leniency(flags);
     let (mut inputs, mut drivers, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
     for path in &flags.workloads {
@@ -40,17 +56,20 @@ pub(crate) fn read(flags: &flags::Run) -> Result<(Vec<Input>, Vec<DriverConfig>)
     }
     for path in &flags.drivers {
         match text_of(path).and_then(|text| {
-            driver::parse(&path.display().to_string(), &text, leniency).map_err(|errors| errors.to_string())
+            driver::parse_within(&path.display().to_string(), &text, leniency, &|name| std::env::var(name).ok())
+                .map_err(|errors| errors.to_string())
         }) {
             Ok(parsed) => {
                 parsed.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                drivers.push(parsed.value);
+                let ignored = Ignored::among(&parsed.warnings).collect();
+                drivers.push(System { driver: parsed.value, ignored });
             }
             Err(mistake) => mistakes.push(mistake),
         }
     }
     if flags.drivers.is_empty() {
-        drivers.push(DriverConfig { name: "Embedded".to_owned(), kind: DriverKind::Embedded });
+        let driver = DriverConfig { name: "Embedded".to_owned(), kind: DriverKind::Embedded };
+        drivers.push(System { driver, ignored: Vec::new() });
     }
     if mistakes.is_empty() { Ok((inputs, drivers)) } else { Err(mistakes) }
 }
@@ -78,6 +97,19 @@ pub(crate) fn workers(flags: &flags::Run) -> Result<Vec<Address>, Vec<String>> {
     workers.filter(|_| mistakes.is_empty()).ok_or(mistakes)
 }
 
+/// The driver as it goes to whoever connects: to workers with the content of its files, and to this process with its zone.
+/// All settings that are refused are told at once, before anybody is asked.
+pub(crate) fn settled(driver: &DriverConfig, zone: Option<&str>, fleet: bool) -> Result<DriverConfig, Vec<String>> {
+    let told = |refused: &Refused| format!("{}: {refused}", driver.name);
+    if fleet {
+        let read = |path: &str| bytes_of(Path::new(path), CONTENT_MAX as u64);
+        return driver.for_workers(read).map_err(|refused| refused.iter().map(told).collect());
+    }
+    let mut own = driver.clone();
+    own.fill_zone(zone).map_err(|refused| vec![told(&refused)])?;
+    Ok(own)
+}
+
 pub(super) fn text_of(path: &Path) -> Result<String, String> {
     let bytes = bytes_of(path, FILE_MAX)?;
     String::from_utf8(bytes).map_err(|_| format!("{}: not a text file (it is not UTF-8)", path.display()))
@@ -100,6 +132,7 @@ fn workload(path: &Path, leniency: Leniency) -> Result<Input, String> {
     let text = text_of(path)?;
     let parsed = workload::parse(&path.display().to_string(), &text, leniency).map_err(|errors| errors.to_string())?;
     parsed.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let ignored = Ignored::among(&parsed.warnings).collect();
     let workload = parsed.value;
     let payload = match &workload.payload {
         PayloadSource::Random { .. } => None,
@@ -119,7 +152,7 @@ fn workload(path: &Path, leniency: Leniency) -> Result<Input, String> {
         }
     };
     let stem = path.file_stem().map_or_else(|| "workload".to_owned(), |stem| stem.to_string_lossy().into_owned());
-    Ok(Input { workload, stem, payload })
+    Ok(Input { workload, stem, payload, ignored })
 }
 
 /// A backlog that the embedded broker could not hold is refused before anything starts.

@@ -15,7 +15,11 @@ use omb_core::{
     controller::{self, Clocks, Controller, End, OnLoss, Settings},
     id::RunId,
     plan::{Plan, Topology},
-    report::{Phase, context::Context, table},
+    report::{
+        Phase,
+        context::{Context, Ignored},
+        table,
+    },
     seed::Seed,
 };
 use omb_runtime_real::{
@@ -44,7 +48,9 @@ use crate::{
 
 /// Runs every workload on every driver, in the order given.
 pub(crate) fn run(flags: &flags::Run) -> ExitCode {
-    let Some(Prepared { inputs, drivers, broker, fleet }) = prepare(flags) else { return exit::USAGE.into() };
+    let Some(Prepared { inputs, drivers, driver_ignored, broker, fleet }) = prepare(flags) else {
+        return exit::USAGE.into();
+    };
     let several = inputs.len() * drivers.len() > 1;
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
         Ok(runtime) => runtime,
@@ -66,8 +72,9 @@ pub(crate) fn run(flags: &flags::Run) -> ExitCode {
     let mut worst = Ended::Sound;
     let mut usage = None;
     for input in &inputs {
-        for driver in &drivers {
-            let asked = Asked { flags, input, driver, broker: &broker, fleet: fleet.as_ref(), several };
+        for (driver, ignored) in drivers.iter().zip(&driver_ignored) {
+            let ignored = [&input.ignored[..], &ignored[..]].concat();
+            let asked = Asked { flags, input, driver, ignored, broker: &broker, fleet: fleet.as_ref(), several };
             let interrupted = Cell::new(false);
             match runtime.block_on(one(&asked, runtime.handle(), &mut interrupts, &interrupted)) {
                 Ok(ended) => worst = worst.max(ended),
@@ -86,6 +93,8 @@ pub(crate) fn run(flags: &flags::Run) -> ExitCode {
 pub(super) struct Prepared {
     pub(super) inputs: Vec<Input>,
     pub(super) drivers: Vec<DriverConfig>,
+    /// For each driver, keys of its file that are not applied.
+    pub(super) driver_ignored: Vec<Vec<Ignored>>,
     pub(super) broker: embedded::Options,
     /// None if this process does the run.
     pub(super) fleet: Option<Fleet>,
@@ -94,7 +103,7 @@ pub(super) struct Prepared {
 /// Reads and checks all that was given; tells what is wrong.
 pub(super) fn prepare(flags: &flags::Run) -> Option<Prepared> {
     let (read, workers) = (input::read(flags), input::workers(flags));
-    let ((inputs, drivers), workers) = match (read, workers) {
+    let ((inputs, systems), workers) = match (read, workers) {
         (Ok(read), Ok(workers)) => (read, workers),
         (read, workers) => {
             let mistakes = [read.err(), workers.err()].into_iter().flatten().flatten();
@@ -102,6 +111,18 @@ pub(super) fn prepare(flags: &flags::Run) -> Option<Prepared> {
             return None;
         }
     };
+    let (mut drivers, mut driver_ignored, mut unsettled) = (Vec::new(), Vec::new(), Vec::new());
+    for input::System { driver, ignored } in systems {
+        match input::settled(&driver, flags.zone.as_deref(), !workers.is_empty()) {
+            Ok(driver) => drivers.push(driver),
+            Err(mistakes) => unsettled.extend(mistakes),
+        }
+        driver_ignored.push(ignored);
+    }
+    if !unsettled.is_empty() {
+        unsettled.iter().for_each(|mistake| eprintln!("{mistake}"));
+        return None;
+    }
     let mut broker = embedded::Options::default();
     broker.capacity = flags.embedded_capacity.unwrap_or(broker.capacity);
     let mut misfits: Vec<String> = inputs
@@ -135,7 +156,7 @@ pub(super) fn prepare(flags: &flags::Run) -> Option<Prepared> {
             return None;
         }
     };
-    misfits.is_empty().then_some(Prepared { inputs, drivers, broker, fleet })
+    misfits.is_empty().then_some(Prepared { inputs, drivers, driver_ignored, broker, fleet })
 }
 
 /// What upstream takes for the list of workers, without being asked, where such a file lies in the current folder.
@@ -174,6 +195,8 @@ struct Asked<'a> {
     flags: &'a flags::Run,
     input: &'a Input,
     driver: &'a DriverConfig,
+    /// Keys of both files that are not applied.
+    ignored: Vec<Ignored>,
     broker: &'a embedded::Options,
     fleet: Option<&'a Fleet>,
     /// Whether it is one of several, which share the name given for the result.
@@ -186,7 +209,7 @@ async fn one(
     interrupts: &mut Interrupts,
     interrupted: &Cell<bool>,
 ) -> Result<Ended, ExitCode> {
-    let Asked { flags, input, driver, broker, fleet, several } = *asked;
+    let Asked { flags, input, driver, broker, fleet, several, .. } = *asked;
     let plan = plan(flags, input, RunId(fresh("run")), fleet);
     let mut files = match Files::reserve(flags, input, driver, several) {
         Ok(files) => files,
@@ -208,7 +231,7 @@ async fn one(
         progress: Progress::new(&plan),
         files,
         driver,
-        context: output::context(flags, driver, settings.names.clone()),
+        context: Context { ignored: asked.ignored.clone(), ..output::context(flags, driver, settings.names.clone()) },
         names: settings.names.clone(),
         plan: plan.clone(),
         began: false,

@@ -13,9 +13,13 @@ use serde_json::{Map, Value as Json, json};
 use super::{
     ConfigErrors, Leniency, Parsed, Place, Problem,
     kafka::{self, Block, Given, Role},
+    placeholder::{self, Environment, Filled, Wrong, ZONE},
     properties,
+    setting::{HIDDEN, Secret, Setting, Settings},
     yaml::{Node, Reader, Value, nearest},
 };
+
+use crate::printable::printable_within;
 
 /// A messaging system, as checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,13 +45,13 @@ pub struct KafkaConfig {
     /// `replicationFactor`; -1 means the broker's default. Default 1.
     pub replication_factor: i32,
     /// `topicConfig`: per-topic settings at creation, in the broker's words.
-    pub topic: BTreeMap<String, String>,
+    pub topic: Settings,
     /// Settings of every client: `commonConfig`.
-    pub common: BTreeMap<String, String>,
+    pub common: Settings,
     /// `commonConfig` overlaid by `producerConfig`.
-    pub producer: BTreeMap<String, String>,
+    pub producer: Settings,
     /// `commonConfig` overlaid by `consumerConfig`.
-    pub consumer: BTreeMap<String, String>,
+    pub consumer: Settings,
 }
 
 /// Every key of a Kafka driver file.
@@ -55,8 +59,14 @@ const KEYS: &[&str] =
     &["name", "driverClass", "replicationFactor", "topicConfig", "commonConfig", "producerConfig", "consumerConfig"];
 
 /// Keys of other programs that read such files.
-const ELSEWHERE: &[(&str, &str)] =
-    &[("reset", "older versions of upstream and of forks (delete all topics at the start)")];
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("reset", "older versions of upstream and of forks (delete all topics at the start)"),
+    ("skipCreateTopic", "a fork (use topics that exist already); topics are created for every run"),
+    (
+        "resetToLatest",
+        "Aiven's fork (begin at the end of each partition); topics are new, so nothing lies before the load",
+    ),
+];
 
 /// Names for Kafka: ours, upstream's, those of the Python port (documented and in its code), and Redpanda's fork, whose
 /// driver is Kafka's with the same keys.
@@ -88,13 +98,28 @@ const OTHERS: &[(&str, &str)] = &[
     ("RocketMQ5BenchmarkDriver", "Apache RocketMQ 5"),
 ];
 
-/// Reads the driver file `file`, whose content is `text`.
+/// Reads the driver file `file`, whose content is `text`, where no environment variable is set.
 ///
 /// # Errors
 /// All that keeps the system from being driven as written, in the order of the file.
 pub fn parse(file: &str, text: &str, leniency: Leniency) -> Result<Parsed<DriverConfig>, ConfigErrors> {
+    parse_within(file, text, leniency, &|_| None)
+}
+
+/// As [`parse`], and fills in `${NAME}` from `environment`: that of the process that was given the file's name, nobody
+/// else's. What was filled in is a secret from then on.
+///
+/// # Errors
+/// As [`parse`]; and every placeholder whose variable is not set.
+pub fn parse_within(
+    file: &str,
+    text: &str,
+    leniency: Leniency,
+    environment: Environment<'_>,
+) -> Result<Parsed<DriverConfig>, ConfigErrors> {
     let mut reader =
-        Reader::open(file, text, leniency, "a driver, one `key: value` per line, such as driverClass: kafka")?;
+        Reader::open(file, text, leniency, "a driver, one `key: value` per line, such as driverClass: kafka")?
+            .within(environment);
     let driver = driver(&mut reader);
     reader.finish(driver)
 }
@@ -182,9 +207,18 @@ fn kafka(reader: &mut Reader<'_>) -> Option<KafkaConfig> {
     if !malformed {
         brokers(reader, &common);
     }
+    for given in topic.values().filter(|given| given.value.contains(ZONE)) {
+        let why = format!("{ZONE} is filled in by each worker, and a topic is the same for all of them");
+        reader.error(&given.name, Some(given.place), Problem::Unsupported(why));
+    }
+    let topic_setting = |(name, given): (String, Given)| {
+        let value = given.value.trim().to_owned();
+        let hidden = given.filled || kafka::is_secret(&name);
+        (name, if hidden { Setting::Secret(Secret::new(value)) } else { Setting::Open(value) })
+    };
     Some(KafkaConfig {
         replication_factor: replication_factor?,
-        topic: topic.into_iter().map(|(name, given)| (name, given.value.trim().to_owned())).collect(),
+        topic: topic.into_iter().map(topic_setting).collect(),
         common: kafka::translate(reader, Role::Admin, &common),
         producer: kafka::translate(reader, Role::Producer, &producer),
         consumer: kafka::translate(reader, Role::Consumer, &consumer),
@@ -233,9 +267,25 @@ fn block(reader: &mut Reader<'_>, key: &str, kind: Option<Block>) -> kafka::Prop
                 format!("given twice, first in line {} as {}; the last one holds", first.place.line, first.name);
             reader.warn(&name, Some(place), message);
         }
-        properties.insert(canonical, Given { value, place, block, name });
+        let Some(Filled { text, secret }) = filled(reader, &name, place, &value) else { continue };
+        properties.insert(canonical, Given { value: text, raw: value, filled: secret, place, block, name });
     }
     properties
+}
+
+/// A value with its placeholders filled in.
+fn filled(reader: &mut Reader<'_>, name: &str, place: Place, value: &str) -> Option<Filled> {
+    match placeholder::fill(value, reader.environment()) {
+        Ok(filled) => Some(filled),
+        Err(wrong) => {
+            let problem = match wrong {
+                Wrong::Unset(variable) => Problem::Unset(variable),
+                Wrong::Malformed => Problem::Placeholder,
+            };
+            reader.error(name, Some(place), problem);
+            None
+        }
+    }
 }
 
 /// A native value of a mapping as the text that a property is: as it is written, lists joined with commas.
@@ -312,28 +362,43 @@ fn brokers(reader: &mut Reader<'_>, common: &kafka::Properties) {
         reader.error("bootstrap.servers", place, Problem::Missing(hint));
         return;
     };
-    let address = |address: &str| {
-        let bare = address.rsplit("://").next().unwrap_or_default();
-        match bare.rsplit_once(':') {
-            Some((host, port)) => !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0),
-            None => false,
+    // Java's client skips what is empty between commas, and templates leave a comma at the end.
+    let mut parts = given.value.split(',').map(str::trim).filter(|part| !part.is_empty()).peekable();
+    let wrong = if parts.peek().is_none() { Some("") } else { parts.find(|part| !is_address(part)) };
+    let Some(wrong) = wrong else { return };
+    let inner = wrong.find(|c: char| c.is_whitespace() || c == ';');
+    let (found, allowed) = match inner {
+        _ if wrong.is_empty() => ("nothing".to_owned(), "host:port, several separated by commas".to_owned()),
+        Some(at) => {
+            let what = if wrong[at..].starts_with(';') { "`;`" } else { "a blank" };
+            let found = if given.filled { "a value".to_owned() } else { format!("`{}`", printable_within(wrong, 200)) };
+            (found, format!("host:port, several separated by commas; {what} stands where a comma is wanted"))
+        }
+        None => {
+            let found = if given.filled { "a value".to_owned() } else { format!("`{}`", printable_within(wrong, 200)) };
+            (found, "host:port, several separated by commas".to_owned())
         }
     };
-    let wrong = given.value.split(',').map(str::trim).find(|part| !address(part));
-    if let Some(wrong) = wrong {
-        let (found, allowed) = (
-            if wrong.is_empty() { "nothing".to_owned() } else { format!("`{wrong}`") },
-            "host:port, several separated by commas".to_owned(),
-        );
-        reader.error(&given.name, Some(given.place), Problem::NotAllowed { found, allowed, suggestion: None });
+    reader.error(&given.name, Some(given.place), Problem::NotAllowed { found, allowed, suggestion: None });
+}
+
+/// `host:port`, with or without a protocol before it.
+fn is_address(address: &str) -> bool {
+    let bare = address.rsplit("://").next().unwrap_or_default();
+    match bare.rsplit_once(':') {
+        Some((host, port)) => {
+            let listed = host.contains(|c: char| c.is_whitespace() || matches!(c, ';' | ','));
+            !host.is_empty() && !listed && port.parse::<u16>().is_ok_and(|port| port > 0)
+        }
+        None => false,
     }
 }
 
 impl KafkaConfig {
-    /// The addresses of the brokers, `host:port`, separated by commas (`bootstrap.servers`).
+    /// The addresses of the brokers, `host:port`, separated by commas (`bootstrap.servers`), as people may see them.
     #[must_use]
     pub fn brokers(&self) -> &str {
-        self.common.get("bootstrap.servers").map_or("", String::as_str)
+        self.common.get("bootstrap.servers").map_or("", Setting::shown)
     }
 }
 
@@ -357,8 +422,8 @@ impl DriverConfig {
                     ("consumerConfig", &kafka.consumer),
                 ];
                 for (key, block) in blocks {
-                    let shown = |(name, value): (&String, &String)| {
-                        let value = if kafka::is_secret(name) { "(hidden)" } else { value };
+                    let shown = |(name, value): (&String, &Setting)| {
+                        let value = if kafka::is_secret(name) { HIDDEN } else { value.shown() };
                         (name.clone(), json!(value))
                     };
                     keys.insert(key.to_owned(), Json::Object(block.iter().map(shown).collect()));
@@ -376,7 +441,7 @@ impl DriverConfig {
         } else {
             let block = |key: &str| {
                 let properties = shown[key].as_object().into_iter().flatten();
-                properties.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
+                properties.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.into()))).collect()
             };
             DriverKind::Kafka(KafkaConfig {
                 replication_factor: shown["replicationFactor"].as_i64().and_then(|n| n.try_into().ok()).unwrap_or(1),
@@ -397,8 +462,8 @@ mod tests {
     #[test]
     fn a_shown_driver_holds_no_secret() {
         let settings = BTreeMap::from([
-            ("sasl.password".to_owned(), "hunter2".to_owned()),
-            ("bootstrap.servers".to_owned(), "b:9092".to_owned()),
+            ("sasl.password".to_owned(), "hunter2".into()),
+            ("bootstrap.servers".to_owned(), "b:9092".into()),
         ]);
         let kafka = KafkaConfig {
             topic: settings.clone(),

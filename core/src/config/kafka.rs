@@ -7,10 +7,17 @@
 //!
 //! Where librdkafka has two names for one property, the one that Kafka uses as well is the one that comes out.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use super::{
     Place, Problem,
+    address::WebAddress,
+    placeholder,
+    setting::{Secret, Setting, Settings},
+    terms::{
+        Ask,
+        Travel::{self, Consent, Content, Freely, Never},
+    },
     yaml::{Reader, nearest},
 };
 
@@ -34,7 +41,12 @@ pub(crate) enum Block {
 /// A property as the file gives it.
 #[derive(Clone, Debug)]
 pub(crate) struct Given {
+    /// With its placeholders filled in.
     pub(crate) value: String,
+    /// As it stands in the file.
+    pub(crate) raw: String,
+    /// Whether the value came from the environment, so that it must not be shown.
+    pub(crate) filled: bool,
     pub(crate) place: Place,
     pub(crate) block: Block,
     /// As spelt in the file; the key it is kept under may be another name of the same property.
@@ -44,9 +56,16 @@ pub(crate) struct Given {
 /// Properties by name: those of `commonConfig`, overlaid by those of the client's own block.
 pub(crate) type Properties = BTreeMap<String, Given>;
 
+impl Given {
+    /// The value as a message may show it.
+    fn found(&self) -> String {
+        if self.filled || is_secret(&self.name) { "a value".to_owned() } else { format!("`{}`", self.value.trim()) }
+    }
+}
+
 /// Which clients have a property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scope {
+pub(crate) enum Scope {
     Both,
     Producer,
     Consumer,
@@ -55,7 +74,7 @@ use Scope::{Both, Consumer, Producer};
 
 /// What values a property takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Shape {
+pub(crate) enum Shape {
     Text,
     Flag,
     /// From, to.
@@ -105,8 +124,25 @@ const TLS_JAVA: &str = "a setting of Java's TLS; OpenSSL has no such choice";
 const LOGIN: &str = "a setting of Java's login; librdkafka has no such choice";
 const NO_KERBEROS: &str =
     "Kerberos (GSSAPI) is not built in; use PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or a client certificate";
-const NO_OIDC: &str = "OpenID Connect is not built in; use PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or a client certificate";
+const BROKER_SIDE: &str = "a setting of a broker that checks tokens; clients have no use for it";
+const NO_ASSERTION: &str = "tokens are fetched with a client's id and secret alone (the grant client_credentials); the grant jwt-bearer is not built in";
+const NO_METADATA: &str = "tokens are not fetched from a cloud's metadata service; give sasl.oauthbearer.method=oidc with a client's id and secret";
 const JAVA_CODE: &str = "Java classes cannot be loaded here";
+/// The value of `sasl.oauthbearer.method` that stands for AWS_MSK_IAM, which librdkafka lacks: to the broker it is OAUTHBEARER
+/// with a token that is signed here.
+pub const AWS_METHOD: &str = "aws_msk_iam";
+
+/// The mechanisms that a driver file may ask for.
+const MECHANISMS: [&str; 5] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "AWS_MSK_IAM"];
+
+// Why no worker takes a setting from a controller.
+const CODE: &str = "it loads code into the worker's process";
+const WRITES: &str = "it writes files on the worker's machine";
+const STORES: &str = "it names stores of the worker's machine";
+const NOISE: &str = "it fills the worker's log";
+const PATTERN: &str =
+    "it is a pattern that can keep the worker's processor busy, and every client subscribes to one topic";
+
 const TRANSACTIONS: &str =
     "messages are not sent in transactions; for exactly-once sending set enable.idempotence=true";
 
@@ -133,7 +169,9 @@ const JAVA: &[(&str, Java)] = &[
     ("compression.zstd.level", Apart),
     ("sasl.jaas.config", Apart),
     ("sasl.mechanism", Apart),
-    ("sasl.oauthbearer.method", Apart),
+    ("sasl.oauthbearer.grant.type", Apart),
+    ("sasl.login.callback.handler.class", Apart),
+    ("sasl.client.callback.handler.class", Apart),
     ("ssl.truststore.type", Apart),
     ("ssl.truststore.location", Apart),
     ("ssl.truststore.password", Apart),
@@ -187,8 +225,6 @@ const JAVA: &[(&str, Java)] = &[
     ("ssl.trustmanager.algorithm", Nothing(TLS_JAVA)),
     ("ssl.secure.random.implementation", Nothing(TLS_JAVA)),
     ("ssl.engine.factory.class", Refused(JAVA_CODE)),
-    ("https.ca.location", Refused(NO_OIDC)),
-    ("https.ca.pem", Refused(NO_OIDC)),
     ("sasl.kerberos.service.name", Refused(NO_KERBEROS)),
     ("sasl.kerberos.principal", Refused(NO_KERBEROS)),
     ("sasl.kerberos.keytab", Refused(NO_KERBEROS)),
@@ -196,8 +232,6 @@ const JAVA: &[(&str, Java)] = &[
     ("sasl.kerberos.min.time.before.relogin", Refused(NO_KERBEROS)),
     ("sasl.kerberos.ticket.renew.jitter", Refused(NO_KERBEROS)),
     ("sasl.kerberos.ticket.renew.window.factor", Refused(NO_KERBEROS)),
-    ("sasl.client.callback.handler.class", Refused(JAVA_CODE)),
-    ("sasl.login.callback.handler.class", Refused(JAVA_CODE)),
     ("sasl.login.class", Refused(JAVA_CODE)),
     ("sasl.login.connect.timeout.ms", Nothing(LOGIN)),
     ("sasl.login.read.timeout.ms", Nothing(LOGIN)),
@@ -207,153 +241,161 @@ const JAVA: &[(&str, Java)] = &[
     ("sasl.login.refresh.window.jitter", Nothing(LOGIN)),
     ("sasl.login.retry.backoff.max.ms", Nothing(LOGIN)),
     ("sasl.login.retry.backoff.ms", Nothing(LOGIN)),
-    ("sasl.oauthbearer.jwks.endpoint.url", Refused(NO_OIDC)),
-    ("sasl.oauthbearer.clock.skew.seconds", Refused(NO_OIDC)),
-    ("sasl.oauthbearer.expected.audience", Refused(NO_OIDC)),
-    ("sasl.oauthbearer.expected.issuer", Refused(NO_OIDC)),
-    ("sasl.oauthbearer.scope.claim.name", Refused(NO_OIDC)),
-    ("sasl.oauthbearer.sub.claim.name", Refused(NO_OIDC)),
+    ("sasl.oauthbearer.jwks.endpoint.url", Nothing(BROKER_SIDE)),
+    ("sasl.oauthbearer.clock.skew.seconds", Nothing(BROKER_SIDE)),
+    ("sasl.oauthbearer.expected.audience", Nothing(BROKER_SIDE)),
+    ("sasl.oauthbearer.expected.issuer", Nothing(BROKER_SIDE)),
+    ("sasl.oauthbearer.scope.claim.name", Nothing(BROKER_SIDE)),
+    ("sasl.oauthbearer.sub.claim.name", Nothing(BROKER_SIDE)),
+    ("sasl.oauthbearer.assertion.algorithm", Refused(NO_ASSERTION)),
+    ("sasl.oauthbearer.assertion.claim.aud", Refused(NO_ASSERTION)),
+    ("sasl.oauthbearer.assertion.claim.exp.seconds", Refused(NO_ASSERTION)),
+    ("sasl.oauthbearer.assertion.claim.iss", Refused(NO_ASSERTION)),
+    ("sasl.oauthbearer.assertion.claim.jti.include", Refused(NO_ASSERTION)),
+    ("sasl.oauthbearer.assertion.claim.nbf.seconds", Refused(NO_ASSERTION)),
+    ("sasl.oauthbearer.assertion.claim.sub", Refused(NO_ASSERTION)),
+    ("sasl.oauthbearer.assertion.file", Refused(NO_ASSERTION)),
+    ("sasl.oauthbearer.assertion.jwt.template.file", Refused(NO_ASSERTION)),
+    ("sasl.oauthbearer.assertion.private.key.file", Refused(NO_ASSERTION)),
+    ("sasl.oauthbearer.assertion.private.key.passphrase", Refused(NO_ASSERTION)),
+    ("sasl.oauthbearer.assertion.private.key.pem", Refused(NO_ASSERTION)),
+    ("sasl.oauthbearer.metadata.authentication.type", Refused(NO_METADATA)),
+    // Of forks of upstream, beside the client's own properties.
+    (
+        "offsetCommitLingerMs",
+        Nothing("a key of Confluent's fork (time between commits); offsets are committed as upstream commits them"),
+    ),
 ];
 
 /// The properties of librdkafka 2.12.1 that a driver file may set, each under the name that Kafka also uses where there is one.
+/// The last column says how a property may travel to a worker: a row cannot be added without an answer to that.
 #[rustfmt::skip]
-const PROPERTIES: &[(&str, Scope, Shape)] = &[
-    ("acks", Producer, Acks),
-    ("allow.auto.create.topics", Both, Flag),
-    ("api.version.fallback.ms", Both, Whole(0, 604_800_000)),
-    ("api.version.request", Both, Flag),
-    ("api.version.request.timeout.ms", Both, Whole(1, 300_000)),
-    ("auto.commit.enable", Consumer, Flag),
-    ("auto.commit.interval.ms", Consumer, Whole(0, 86_400_000)),
-    ("auto.offset.reset", Consumer, OneOf(&["smallest", "earliest", "beginning", "largest", "latest", "end", "error"])),
-    ("batch.num.messages", Producer, Whole(1, 1_000_000)),
-    ("batch.size", Producer, Whole(1, 2_147_483_647)),
-    ("bootstrap.servers", Both, Text),
-    ("broker.address.family", Both, OneOf(&["any", "v4", "v6"])),
-    ("broker.address.ttl", Both, Whole(0, 86_400_000)),
-    ("broker.version.fallback", Both, Text),
-    ("check.crcs", Consumer, Flag),
-    ("client.dns.lookup", Both, OneOf(&["use_all_dns_ips", "resolve_canonical_bootstrap_servers_only"])),
-    ("client.id", Both, Text),
-    ("client.rack", Both, Text),
-    ("compression.level", Producer, Whole(-1, 12)),
-    ("compression.type", Producer, OneOf(&["none", "gzip", "snappy", "lz4", "zstd"])),
-    ("connections.max.idle.ms", Both, Whole(0, 2_147_483_647)),
-    ("consume.callback.max.messages", Consumer, Whole(0, 1_000_000)),
-    ("coordinator.query.interval.ms", Consumer, Whole(1, 3_600_000)),
-    ("debug", Both, Text),
-    ("delivery.timeout.ms", Producer, Whole(0, 2_147_483_647)),
-    ("enable.auto.commit", Consumer, Flag),
-    ("enable.auto.offset.store", Consumer, Flag),
-    ("enable.gapless.guarantee", Producer, Flag),
-    ("enable.idempotence", Producer, Flag),
-    ("enable.metrics.push", Both, Flag),
-    ("enable.random.seed", Both, Flag),
-    ("enable.sasl.oauthbearer.unsecure.jwt", Both, Flag),
-    ("enable.ssl.certificate.verification", Both, Flag),
-    ("fetch.error.backoff.ms", Consumer, Whole(0, 300_000)),
-    ("fetch.max.bytes", Consumer, Whole(0, 2_147_483_135)),
-    ("fetch.min.bytes", Consumer, Whole(1, 100_000_000)),
-    ("fetch.queue.backoff.ms", Consumer, Whole(0, 300_000)),
-    ("fetch.wait.max.ms", Consumer, Whole(0, 300_000)),
-    ("group.protocol", Consumer, OneOf(&["classic", "consumer"])),
-    ("group.protocol.type", Consumer, Text),
-    ("group.remote.assignor", Consumer, Text),
-    ("heartbeat.interval.ms", Consumer, Whole(1, 3_600_000)),
-    ("isolation.level", Consumer, OneOf(&["read_uncommitted", "read_committed"])),
-    ("linger.ms", Producer, Decimal(900_000.0)),
-    ("log.connection.close", Both, Flag),
-    ("log.thread.name", Both, Flag),
-    ("log_level", Both, Whole(0, 7)),
-    ("max.in.flight.requests.per.connection", Both, Whole(1, 1_000_000)),
-    ("max.partition.fetch.bytes", Consumer, Whole(1, 1_000_000_000)),
-    ("max.poll.interval.ms", Consumer, Whole(1, 86_400_000)),
-    ("message.copy.max.bytes", Both, Whole(0, 1_000_000_000)),
-    ("message.max.bytes", Both, Whole(1_000, 1_000_000_000)),
-    ("metadata.max.age.ms", Both, Whole(1, 86_400_000)),
-    ("metadata.recovery.rebootstrap.trigger.ms", Both, Whole(0, 2_147_483_647)),
-    ("metadata.recovery.strategy", Both, OneOf(&["none", "rebootstrap"])),
-    ("offset.store.method", Consumer, OneOf(&["none", "file", "broker"])),
-    ("offset.store.path", Consumer, Text),
-    ("offset.store.sync.interval.ms", Consumer, Whole(-1, 86_400_000)),
-    ("partition.assignment.strategy", Consumer, Text),
-    ("partitioner", Producer, OneOf(&["random", "consistent", "consistent_random", "murmur2", "murmur2_random", "fnv1a", "fnv1a_random"])),
-    ("plugin.library.paths", Both, Text),
-    ("produce.offset.report", Producer, Flag),
-    ("queue.buffering.backpressure.threshold", Producer, Whole(1, 1_000_000)),
-    ("queue.buffering.max.kbytes", Producer, Whole(1, 2_147_483_647)),
-    ("queue.buffering.max.messages", Producer, Whole(0, 2_147_483_647)),
-    ("queued.max.messages.kbytes", Consumer, Whole(1, 2_097_151)),
-    ("queued.min.messages", Consumer, Whole(1, 10_000_000)),
-    ("queuing.strategy", Producer, OneOf(&["fifo", "lifo"])),
-    ("receive.message.max.bytes", Both, Whole(1_000, 2_147_483_647)),
-    ("reconnect.backoff.jitter.ms", Both, Whole(0, 3_600_000)),
-    ("reconnect.backoff.max.ms", Both, Whole(0, 3_600_000)),
-    ("reconnect.backoff.ms", Both, Whole(0, 3_600_000)),
-    ("request.timeout.ms", Producer, Whole(1, 900_000)),
-    ("retries", Producer, Whole(0, 2_147_483_647)),
-    ("retry.backoff.max.ms", Both, Whole(1, 300_000)),
-    ("retry.backoff.ms", Both, Whole(1, 300_000)),
-    ("sasl.mechanism", Both, Text),
-    ("sasl.oauthbearer.assertion.algorithm", Both, OneOf(&["RS256", "ES256"])),
-    ("sasl.oauthbearer.assertion.claim.aud", Both, Text),
-    ("sasl.oauthbearer.assertion.claim.exp.seconds", Both, Whole(1, 2_147_483_647)),
-    ("sasl.oauthbearer.assertion.claim.iss", Both, Text),
-    ("sasl.oauthbearer.assertion.claim.jti.include", Both, Flag),
-    ("sasl.oauthbearer.assertion.claim.nbf.seconds", Both, Whole(0, 2_147_483_647)),
-    ("sasl.oauthbearer.assertion.claim.sub", Both, Text),
-    ("sasl.oauthbearer.assertion.file", Both, Text),
-    ("sasl.oauthbearer.assertion.jwt.template.file", Both, Text),
-    ("sasl.oauthbearer.assertion.private.key.file", Both, Text),
-    ("sasl.oauthbearer.assertion.private.key.passphrase", Both, Text),
-    ("sasl.oauthbearer.assertion.private.key.pem", Both, Text),
-    ("sasl.oauthbearer.client.credentials.client.id", Both, Text),
-    ("sasl.oauthbearer.client.credentials.client.secret", Both, Text),
-    ("sasl.oauthbearer.config", Both, Text),
-    ("sasl.oauthbearer.extensions", Both, Text),
-    ("sasl.oauthbearer.grant.type", Both, OneOf(&["client_credentials", "urn:ietf:params:oauth:grant-type:jwt-bearer"])),
-    ("sasl.oauthbearer.metadata.authentication.type", Both, OneOf(&["none", "azure_imds"])),
-    ("sasl.oauthbearer.method", Both, OneOf(&["default", "oidc"])),
-    ("sasl.oauthbearer.scope", Both, Text),
-    ("sasl.oauthbearer.token.endpoint.url", Both, Text),
-    ("sasl.password", Both, Text),
-    ("sasl.username", Both, Text),
-    ("security.protocol", Both, OneOf(&["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"])),
-    ("session.timeout.ms", Consumer, Whole(1, 3_600_000)),
-    ("socket.blocking.max.ms", Both, Whole(1, 60_000)),
-    ("socket.connection.setup.timeout.ms", Both, Whole(1_000, 2_147_483_647)),
-    ("socket.keepalive.enable", Both, Flag),
-    ("socket.max.fails", Both, Whole(0, 1_000_000)),
-    ("socket.nagle.disable", Both, Flag),
-    ("socket.receive.buffer.bytes", Both, Whole(0, 100_000_000)),
-    ("socket.send.buffer.bytes", Both, Whole(0, 100_000_000)),
-    ("socket.timeout.ms", Both, Whole(10, 300_000)),
-    ("ssl.ca.certificate.stores", Both, Text),
-    ("ssl.ca.location", Both, Text),
-    ("ssl.ca.pem", Both, Text),
-    ("ssl.certificate.location", Both, Text),
-    ("ssl.certificate.pem", Both, Text),
-    ("ssl.cipher.suites", Both, Text),
-    ("ssl.crl.location", Both, Text),
-    ("ssl.curves.list", Both, Text),
-    ("ssl.endpoint.identification.algorithm", Both, OneOf(&["none", "https"])),
-    ("ssl.engine.id", Both, Text),
-    ("ssl.engine.location", Both, Text),
-    ("ssl.key.location", Both, Text),
-    ("ssl.key.password", Both, Text),
-    ("ssl.key.pem", Both, Text),
-    ("ssl.keystore.location", Both, Text),
-    ("ssl.keystore.password", Both, Text),
-    ("ssl.providers", Both, Text),
-    ("ssl.sigalgs.list", Both, Text),
-    ("statistics.interval.ms", Both, Whole(0, 86_400_000)),
-    ("sticky.partitioning.linger.ms", Producer, Whole(0, 900_000)),
-    ("topic.blacklist", Both, Text),
-    ("topic.metadata.propagation.max.ms", Both, Whole(0, 3_600_000)),
-    ("topic.metadata.refresh.fast.cnt", Both, Whole(0, 1_000)),
-    ("topic.metadata.refresh.fast.interval.ms", Both, Whole(1, 60_000)),
-    ("topic.metadata.refresh.interval.ms", Both, Whole(-1, 3_600_000)),
-    ("topic.metadata.refresh.sparse", Both, Flag),
+const PROPERTIES: &[(&str, Scope, Shape, Travel)] = &[
+    ("acks", Producer, Acks, Freely),
+    ("allow.auto.create.topics", Both, Flag, Freely),
+    ("api.version.fallback.ms", Both, Whole(0, 604_800_000), Freely),
+    ("api.version.request", Both, Flag, Freely),
+    ("api.version.request.timeout.ms", Both, Whole(1, 300_000), Freely),
+    ("auto.commit.enable", Consumer, Flag, Freely),
+    ("auto.commit.interval.ms", Consumer, Whole(0, 86_400_000), Freely),
+    ("auto.offset.reset", Consumer, OneOf(&["smallest", "earliest", "beginning", "largest", "latest", "end", "error"]), Freely),
+    ("batch.num.messages", Producer, Whole(1, 1_000_000), Freely),
+    ("batch.size", Producer, Whole(1, 2_147_483_647), Freely),
+    ("bootstrap.servers", Both, Text, Freely),
+    ("broker.address.family", Both, OneOf(&["any", "v4", "v6"]), Freely),
+    ("broker.address.ttl", Both, Whole(0, 86_400_000), Freely),
+    ("broker.version.fallback", Both, Text, Freely),
+    ("check.crcs", Consumer, Flag, Freely),
+    ("client.dns.lookup", Both, OneOf(&["use_all_dns_ips", "resolve_canonical_bootstrap_servers_only"]), Freely),
+    ("client.id", Both, Text, Freely),
+    ("client.rack", Both, Text, Freely),
+    ("compression.level", Producer, Whole(-1, 12), Freely),
+    ("compression.type", Producer, OneOf(&["none", "gzip", "snappy", "lz4", "zstd"]), Freely),
+    ("connections.max.idle.ms", Both, Whole(0, 2_147_483_647), Freely),
+    ("consume.callback.max.messages", Consumer, Whole(0, 1_000_000), Freely),
+    ("coordinator.query.interval.ms", Consumer, Whole(1, 3_600_000), Freely),
+    ("debug", Both, Text, Never(NOISE)),
+    ("delivery.timeout.ms", Producer, Whole(0, 2_147_483_647), Freely),
+    ("enable.auto.commit", Consumer, Flag, Freely),
+    ("enable.auto.offset.store", Consumer, Flag, Freely),
+    ("enable.gapless.guarantee", Producer, Flag, Freely),
+    ("enable.idempotence", Producer, Flag, Freely),
+    ("enable.metrics.push", Both, Flag, Freely),
+    ("enable.random.seed", Both, Flag, Freely),
+    ("enable.sasl.oauthbearer.unsecure.jwt", Both, Flag, Freely),
+    ("enable.ssl.certificate.verification", Both, Flag, Freely),
+    ("fetch.error.backoff.ms", Consumer, Whole(0, 300_000), Freely),
+    ("fetch.max.bytes", Consumer, Whole(0, 2_147_483_135), Freely),
+    ("fetch.min.bytes", Consumer, Whole(1, 100_000_000), Freely),
+    ("fetch.queue.backoff.ms", Consumer, Whole(0, 300_000), Freely),
+    ("fetch.wait.max.ms", Consumer, Whole(0, 300_000), Freely),
+    ("group.protocol", Consumer, OneOf(&["classic", "consumer"]), Freely),
+    ("group.protocol.type", Consumer, Text, Freely),
+    ("group.remote.assignor", Consumer, Text, Freely),
+    ("heartbeat.interval.ms", Consumer, Whole(1, 3_600_000), Freely),
+    ("https.ca.location", Both, Text, Content),
+    ("https.ca.pem", Both, Text, Freely),
+    ("isolation.level", Consumer, OneOf(&["read_uncommitted", "read_committed"]), Freely),
+    ("linger.ms", Producer, Decimal(900_000.0), Freely),
+    ("log.connection.close", Both, Flag, Freely),
+    ("log.thread.name", Both, Flag, Freely),
+    ("log_level", Both, Whole(0, 7), Never(NOISE)),
+    ("max.in.flight.requests.per.connection", Both, Whole(1, 1_000_000), Freely),
+    ("max.partition.fetch.bytes", Consumer, Whole(1, 1_000_000_000), Freely),
+    ("max.poll.interval.ms", Consumer, Whole(1, 86_400_000), Freely),
+    ("message.copy.max.bytes", Both, Whole(0, 1_000_000_000), Freely),
+    ("message.max.bytes", Both, Whole(1_000, 1_000_000_000), Freely),
+    ("metadata.max.age.ms", Both, Whole(1, 86_400_000), Freely),
+    ("metadata.recovery.rebootstrap.trigger.ms", Both, Whole(0, 2_147_483_647), Freely),
+    ("metadata.recovery.strategy", Both, OneOf(&["none", "rebootstrap"]), Freely),
+    ("offset.store.method", Consumer, OneOf(&["none", "file", "broker"]), Never(WRITES)),
+    ("offset.store.path", Consumer, Text, Never(WRITES)),
+    ("offset.store.sync.interval.ms", Consumer, Whole(-1, 86_400_000), Never(WRITES)),
+    ("partition.assignment.strategy", Consumer, Text, Freely),
+    ("partitioner", Producer, OneOf(&["random", "consistent", "consistent_random", "murmur2", "murmur2_random", "fnv1a", "fnv1a_random"]), Freely),
+    ("plugin.library.paths", Both, Text, Never(CODE)),
+    ("produce.offset.report", Producer, Flag, Freely),
+    ("queue.buffering.backpressure.threshold", Producer, Whole(1, 1_000_000), Freely),
+    ("queue.buffering.max.kbytes", Producer, Whole(1, 2_147_483_647), Freely),
+    ("queue.buffering.max.messages", Producer, Whole(0, 2_147_483_647), Freely),
+    ("queued.max.messages.kbytes", Consumer, Whole(1, 2_097_151), Freely),
+    ("queued.min.messages", Consumer, Whole(1, 10_000_000), Freely),
+    ("queuing.strategy", Producer, OneOf(&["fifo", "lifo"]), Freely),
+    ("receive.message.max.bytes", Both, Whole(1_000, 2_147_483_647), Freely),
+    ("reconnect.backoff.jitter.ms", Both, Whole(0, 3_600_000), Freely),
+    ("reconnect.backoff.max.ms", Both, Whole(0, 3_600_000), Freely),
+    ("reconnect.backoff.ms", Both, Whole(0, 3_600_000), Freely),
+    ("request.timeout.ms", Producer, Whole(1, 900_000), Freely),
+    ("retries", Producer, Whole(0, 2_147_483_647), Freely),
+    ("retry.backoff.max.ms", Both, Whole(1, 300_000), Freely),
+    ("retry.backoff.ms", Both, Whole(1, 300_000), Freely),
+    ("sasl.mechanism", Both, Text, Freely),
+    ("sasl.oauthbearer.client.credentials.client.id", Both, Text, Freely),
+    ("sasl.oauthbearer.client.credentials.client.secret", Both, Text, Freely),
+    ("sasl.oauthbearer.config", Both, Text, Freely),
+    ("sasl.oauthbearer.extensions", Both, Text, Freely),
+    ("sasl.oauthbearer.grant.type", Both, OneOf(&["client_credentials", "urn:ietf:params:oauth:grant-type:jwt-bearer"]), Freely),
+    ("sasl.oauthbearer.method", Both, OneOf(&["default", "oidc", AWS_METHOD]), Consent(Ask::AwsLogin)),
+    ("sasl.oauthbearer.scope", Both, Text, Freely),
+    ("sasl.oauthbearer.token.endpoint.url", Both, Text, Consent(Ask::Origin)),
+    ("sasl.password", Both, Text, Freely),
+    ("sasl.username", Both, Text, Freely),
+    ("security.protocol", Both, OneOf(&["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"]), Freely),
+    ("session.timeout.ms", Consumer, Whole(1, 3_600_000), Freely),
+    ("socket.blocking.max.ms", Both, Whole(1, 60_000), Freely),
+    ("socket.connection.setup.timeout.ms", Both, Whole(1_000, 2_147_483_647), Freely),
+    ("socket.keepalive.enable", Both, Flag, Freely),
+    ("socket.max.fails", Both, Whole(0, 1_000_000), Freely),
+    ("socket.nagle.disable", Both, Flag, Freely),
+    ("socket.receive.buffer.bytes", Both, Whole(0, 100_000_000), Freely),
+    ("socket.send.buffer.bytes", Both, Whole(0, 100_000_000), Freely),
+    ("socket.timeout.ms", Both, Whole(10, 300_000), Freely),
+    ("ssl.ca.certificate.stores", Both, Text, Never(STORES)),
+    ("ssl.ca.location", Both, Text, Content),
+    ("ssl.ca.pem", Both, Text, Freely),
+    ("ssl.certificate.location", Both, Text, Content),
+    ("ssl.certificate.pem", Both, Text, Freely),
+    ("ssl.cipher.suites", Both, Text, Freely),
+    ("ssl.crl.location", Both, Text, Content),
+    ("ssl.curves.list", Both, Text, Freely),
+    ("ssl.endpoint.identification.algorithm", Both, OneOf(&["none", "https"]), Freely),
+    ("ssl.engine.id", Both, Text, Never(CODE)),
+    ("ssl.engine.location", Both, Text, Never(CODE)),
+    ("ssl.key.location", Both, Text, Content),
+    ("ssl.key.password", Both, Text, Freely),
+    ("ssl.key.pem", Both, Text, Freely),
+    ("ssl.keystore.location", Both, Text, Content),
+    ("ssl.keystore.password", Both, Text, Freely),
+    ("ssl.providers", Both, Text, Never(CODE)),
+    ("ssl.sigalgs.list", Both, Text, Freely),
+    ("statistics.interval.ms", Both, Whole(0, 86_400_000), Freely),
+    ("sticky.partitioning.linger.ms", Producer, Whole(0, 900_000), Freely),
+    ("topic.blacklist", Both, Text, Never(PATTERN)),
+    ("topic.metadata.propagation.max.ms", Both, Whole(0, 3_600_000), Freely),
+    ("topic.metadata.refresh.fast.cnt", Both, Whole(0, 1_000), Freely),
+    ("topic.metadata.refresh.fast.interval.ms", Both, Whole(1, 60_000), Freely),
+    ("topic.metadata.refresh.interval.ms", Both, Whole(-1, 3_600_000), Freely),
+    ("topic.metadata.refresh.sparse", Both, Flag, Freely),
 ];
 
 /// The name under which a property is kept: one per property.
@@ -399,30 +441,48 @@ fn java(name: &str) -> Option<Java> {
 }
 
 fn property(name: &str) -> Option<(Scope, Shape)> {
-    PROPERTIES.iter().find(|(property, ..)| *property == name).map(|(_, scope, shape)| (*scope, *shape))
+    PROPERTIES.iter().find(|(property, ..)| *property == name).map(|(_, scope, shape, _)| (*scope, *shape))
+}
+
+/// Every property and how it may travel.
+#[cfg(test)]
+pub(crate) fn rows() -> impl Iterator<Item = (&'static str, Travel)> {
+    PROPERTIES.iter().map(|(name, _, _, travel)| (*name, *travel))
+}
+
+/// How a property may travel, and which values it takes; `None` for a name that is not on the list.
+pub(crate) fn travel(name: &str) -> Option<(Travel, Shape)> {
+    PROPERTIES.iter().find(|(property, ..)| *property == name).map(|(_, _, shape, travel)| (*travel, *shape))
 }
 
 /// The properties of one client in librdkafka's words, our defaults included. What is wrong goes to `reader`.
-pub(crate) fn translate(reader: &mut Reader<'_>, role: Role, given: &Properties) -> BTreeMap<String, String> {
+pub(crate) fn translate(reader: &mut Reader<'_>, role: Role, given: &Properties) -> Settings {
     let mut translation = Translation { reader, role, given, settings: BTreeMap::new() };
     translation.all();
+    translation.token();
     translation.contradictions();
     translation.defaults();
-    translation.settings.into_iter().map(|(name, setting)| (name, setting.value)).collect()
+    let setting = |(name, Translated { value, filled, .. }): (String, Translated)| {
+        let hidden = filled || is_secret(&name);
+        (name, if hidden { Setting::Secret(Secret::new(value)) } else { Setting::Open(value) })
+    };
+    translation.settings.into_iter().map(setting).collect()
 }
 
 /// A value for librdkafka and the property of the file that it comes from.
-struct Setting {
+struct Translated {
     value: String,
     from: String,
     place: Place,
+    /// Whether the value came from the environment.
+    filled: bool,
 }
 
 struct Translation<'a, 'r> {
     reader: &'a mut Reader<'r>,
     role: Role,
     given: &'a Properties,
-    settings: BTreeMap<String, Setting>,
+    settings: BTreeMap<String, Translated>,
 }
 
 impl Translation<'_, '_> {
@@ -435,7 +495,7 @@ impl Translation<'_, '_> {
                     let value = convert(property.value.trim()).unwrap_or_else(|| property.value.trim().to_owned());
                     self.set(target, &value, property);
                 }
-                Some(Nothing(reason)) => self.warn(property, format!("not applied: {reason}")),
+                Some(Nothing(reason)) => self.ignore(property, format!("not applied: {reason}")),
                 Some(Refused(reason)) => self.refuse(property, reason),
                 Some(Apart) => self.apart(name, property),
                 None => self.set(name, property.value.trim(), property),
@@ -445,6 +505,11 @@ impl Translation<'_, '_> {
 
     fn warn(&mut self, property: &Given, message: impl Into<String>) {
         self.reader.warn(&property.name, Some(property.place), message);
+    }
+
+    /// A warning about a property that is not applied, so that the result can list it.
+    fn ignore(&mut self, property: &Given, message: impl Into<String>) {
+        self.reader.ignore(&property.name, Some(property.place), message);
     }
 
     fn error(&mut self, property: &Given, problem: Problem) {
@@ -470,21 +535,24 @@ impl Translation<'_, '_> {
             return;
         }
         let Some(value) = shape.value(value) else {
-            let found =
-                if is_secret(&property.name) { "a value".to_owned() } else { format!("`{}`", property.value.trim()) };
+            let found = property.found();
             let known = if target == property.name || canonical(&property.name) == target {
                 String::new()
             } else {
                 format!(" (as librdkafka's {target})")
             };
             let suggestion = match shape {
-                OneOf(texts) => nearest(value, texts.iter().copied()).map(str::to_owned),
+                OneOf(texts) if !property.filled => nearest(value, texts.iter().copied()).map(str::to_owned),
                 _ => None,
             };
             let problem = Problem::NotAllowed { found, allowed: format!("{}{known}", shape.allowed()), suggestion };
             self.error(property, problem);
             return;
         };
+        // The same twice is no contradiction: a Java login names its mechanism in its module, too.
+        if self.settings.get(target).is_some_and(|setting| setting.value == value) {
+            return;
+        }
         // librdkafka's own name says it more exactly than a Java name that was translated.
         let exact = self.settings.get(target).is_some_and(|setting| canonical(&setting.from) == target);
         if let Some(other) = self.settings.get(target) {
@@ -497,8 +565,8 @@ impl Translation<'_, '_> {
             self.warn(property, message);
         }
         if !exact {
-            let setting = Setting { value, from: property.name.clone(), place: property.place };
-            self.settings.insert(target.to_owned(), setting);
+            let (from, place, filled) = (property.name.clone(), property.place, property.filled);
+            self.settings.insert(target.to_owned(), Translated { value, from, place, filled });
         }
     }
 
@@ -516,7 +584,7 @@ impl Translation<'_, '_> {
             }
         };
         if !fits {
-            self.warn(property, format!("not applied: {whose}"));
+            self.ignore(property, format!("not applied: {whose}"));
         }
         false
     }
@@ -528,19 +596,13 @@ impl Translation<'_, '_> {
             "request.timeout.ms" => self.request_timeout(value, property),
             // Java: 0 switches batching off.
             "batch.size" if value == "0" => self.set("batch.num.messages", "1", property),
-            "client.id" => {
-                if value.contains("{zone.id}") {
-                    self.warn(property, "the template {zone.id} is not filled in; the text is used as it stands");
-                }
-                self.set(name, value, property);
-            }
             "partitioner.class" => self.partitioner(value, property),
             "partitioner.ignore.keys" => match value {
                 "true" => self.set("partitioner", "random", property),
                 "false" => {}
                 _ => {
                     let problem =
-                        Problem::NotAllowed { found: format!("`{value}`"), allowed: Flag.allowed(), suggestion: None };
+                        Problem::NotAllowed { found: property.found(), allowed: Flag.allowed(), suggestion: None };
                     self.error(property, problem);
                 }
             },
@@ -551,12 +613,16 @@ impl Translation<'_, '_> {
                 if chosen {
                     self.set("compression.level", value, property);
                 } else if self.role == Role::Producer {
-                    self.warn(property, format!("not applied: compression.type is not {codec}"));
+                    self.ignore(property, format!("not applied: compression.type is not {codec}"));
                 }
             }
             "sasl.jaas.config" => self.jaas(property),
             "sasl.mechanism" => self.mechanism(value, property),
-            "sasl.oauthbearer.method" if value.eq_ignore_ascii_case("oidc") => self.refuse(property, NO_OIDC),
+            "sasl.oauthbearer.grant.type" if value == "client_credentials" => {}
+            "sasl.oauthbearer.grant.type" => self.refuse(property, NO_ASSERTION),
+            "sasl.login.callback.handler.class" | "sasl.client.callback.handler.class" => {
+                self.callback_handler(value, property);
+            }
             _ if name.starts_with("ssl.truststore.") => self.truststore(name, property),
             _ if name.starts_with("ssl.keystore.") => self.keystore(name, property),
             _ => self.set(name, value, property),
@@ -568,7 +634,7 @@ impl Translation<'_, '_> {
     fn request_timeout(&mut self, value: &str, property: &Given) {
         let Ok(millis) = value.parse::<i64>() else {
             let allowed = Whole(1, 900_000).allowed();
-            let problem = Problem::NotAllowed { found: format!("`{value}`"), allowed, suggestion: None };
+            let problem = Problem::NotAllowed { found: property.found(), allowed, suggestion: None };
             self.error(property, problem);
             return;
         };
@@ -622,9 +688,10 @@ impl Translation<'_, '_> {
                 }
                 other => {
                     let known = ["RangeAssignor", "RoundRobinAssignor", "CooperativeStickyAssignor"];
-                    let suggestion = nearest(other, known).map(str::to_owned);
+                    let suggestion = nearest(other, known).filter(|_| !property.filled).map(str::to_owned);
                     let allowed = "range, roundrobin, cooperative-sticky, or their Java classes".to_owned();
-                    self.error(property, Problem::NotAllowed { found: format!("`{class}`"), allowed, suggestion });
+                    let found = if property.filled { property.found() } else { format!("`{class}`") };
+                    self.error(property, Problem::NotAllowed { found, allowed, suggestion });
                     return;
                 }
             };
@@ -650,23 +717,44 @@ impl Translation<'_, '_> {
     }
 
     fn mechanism(&mut self, value: &str, property: &Given) {
-        let known = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"];
-        match known.iter().find(|known| known.eq_ignore_ascii_case(value)) {
+        match MECHANISMS.iter().find(|known| known.eq_ignore_ascii_case(value)) {
+            Some(&"AWS_MSK_IAM") => self.aws(property),
             Some(known) => self.set("sasl.mechanism", known, property),
             None if value.eq_ignore_ascii_case("GSSAPI") => self.refuse(property, NO_KERBEROS),
             None => {
-                let suggestion = nearest(value, known).map(str::to_owned);
-                let problem =
-                    Problem::NotAllowed { found: format!("`{value}`"), allowed: known.join(", "), suggestion };
-                self.error(property, problem);
+                let suggestion = nearest(value, MECHANISMS).filter(|_| !property.filled).map(str::to_owned);
+                let (found, allowed) = (property.found(), MECHANISMS.join(", "));
+                self.error(property, Problem::NotAllowed { found, allowed, suggestion });
             }
+        }
+    }
+
+    /// To a broker of Amazon's AWS_MSK_IAM is also OAUTHBEARER, with a token that is signed with AWS's credentials.
+    fn aws(&mut self, property: &Given) {
+        self.set("sasl.mechanism", "OAUTHBEARER", property);
+        self.set("sasl.oauthbearer.method", AWS_METHOD, property);
+    }
+
+    /// Java's classes that bring the token, as far as what they do is built in.
+    fn callback_handler(&mut self, value: &str, property: &Given) {
+        match value.rsplit('.').next().unwrap_or(value) {
+            "IAMClientCallbackHandler" | "IAMOAuthBearerLoginCallbackHandler" => self.aws(property),
+            "OAuthBearerLoginCallbackHandler" => self.set("sasl.oauthbearer.method", "oidc", property),
+            _ => self.refuse(
+                property,
+                format!(
+                    "{JAVA_CODE}; of such classes OAuthBearerLoginCallbackHandler (OpenID Connect) and \
+                     IAMClientCallbackHandler (Amazon MSK) have a counterpart"
+                ),
+            ),
         }
     }
 
     fn jaas(&mut self, property: &Given) {
         let allowed =
             "`..PlainLoginModule required username=\"..\" password=\"..\";`, or the same with ScramLoginModule";
-        let Some(jaas) = Jaas::parse(&property.value) else {
+        // A placeholder may stand for a text with quotes in it, so the line is taken apart before its options are filled in.
+        let Some(mut jaas) = Jaas::parse(&property.raw) else {
             // The value holds a password and stays out of the message.
             let problem = Problem::NotAllowed {
                 found: "malformed text".to_owned(),
@@ -676,34 +764,50 @@ impl Translation<'_, '_> {
             self.error(property, problem);
             return;
         };
+        for (_, value) in &mut jaas.options {
+            // What cannot be filled in was reported where the property was read.
+            if let Ok(filled) = placeholder::fill(value, self.reader.environment()) {
+                *value = filled.text;
+            }
+        }
         let (module, mechanisms): (&str, &[&str]) = match jaas.module.rsplit('.').next().unwrap_or_default() {
             "PlainLoginModule" => ("PlainLoginModule", &["PLAIN"]),
             "ScramLoginModule" => ("ScramLoginModule", &["SCRAM-SHA-256", "SCRAM-SHA-512"]),
+            "OAuthBearerLoginModule" => ("OAuthBearerLoginModule", &["OAUTHBEARER"]),
+            "IAMLoginModule" => ("IAMLoginModule", &["AWS_MSK_IAM"]),
             "Krb5LoginModule" => return self.refuse(property, NO_KERBEROS),
-            "OAuthBearerLoginModule" => return self.refuse(property, NO_OIDC),
             _ => {
                 return self.refuse(
                     property,
-                    "of Java's login modules only PlainLoginModule and ScramLoginModule have a counterpart",
+                    "of Java's login modules PlainLoginModule, ScramLoginModule, OAuthBearerLoginModule and Amazon's \
+                     IAMLoginModule have a counterpart",
                 );
             }
         };
-        let mechanism = self.given.get("sasl.mechanism").map(|given| given.value.trim().to_uppercase());
-        match mechanism {
-            Some(mechanism) if !mechanisms.contains(&mechanism.as_str()) => {
-                let what =
-                    format!("{module} is for sasl.mechanism {}, but that is {mechanism}", mechanisms.join(" or "));
+        let mechanism = self.given.get("sasl.mechanism");
+        match mechanism.map(|given| (given.value.trim().to_uppercase(), given.filled)) {
+            Some((mechanism, filled)) if !mechanisms.contains(&mechanism.as_str()) => {
+                let is = if filled { "from the environment" } else { &mechanism };
+                let what = format!("{module} is for sasl.mechanism {}, but that is {is}", mechanisms.join(" or "));
                 self.error(property, Problem::Contradiction(what));
             }
-            // Java's default mechanism is GSSAPI, which fails with these modules: PLAIN can only be meant.
-            None if mechanisms.len() == 1 => self.set("sasl.mechanism", mechanisms[0], property),
+            // Java's default mechanism is GSSAPI, which fails with these modules: only theirs can be meant.
+            None if mechanisms.len() == 1 => self.mechanism(mechanisms[0], property),
             _ => {}
         }
+        match module {
+            "OAuthBearerLoginModule" => self.bearer_options(&jaas, property),
+            "IAMLoginModule" => self.aws_options(&jaas, property),
+            _ => self.password_options(&jaas, module, allowed, property),
+        }
+    }
+
+    fn password_options(&mut self, jaas: &Jaas, module: &str, allowed: &str, property: &Given) {
         for (option, value) in &jaas.options {
             match option.as_str() {
                 "username" => self.set("sasl.username", value, property),
                 "password" => self.set("sasl.password", value, property),
-                other => self.warn(
+                other => self.ignore(
                     property,
                     format!("the option {other} of {module} is not applied: librdkafka has no such choice"),
                 ),
@@ -716,6 +820,108 @@ impl Translation<'_, '_> {
                 suggestion: None,
             };
             self.error(property, problem);
+        }
+    }
+
+    /// The options of Java's OAUTHBEARER: those of OpenID Connect, and the one of a token that nobody signs.
+    fn bearer_options(&mut self, jaas: &Jaas, property: &Given) {
+        let mut extensions = Vec::new();
+        for (option, value) in &jaas.options {
+            match option.as_str() {
+                "clientId" => self.set("sasl.oauthbearer.client.credentials.client.id", value, property),
+                "clientSecret" => self.set("sasl.oauthbearer.client.credentials.client.secret", value, property),
+                "scope" => self.set("sasl.oauthbearer.scope", value, property),
+                "unsecuredLoginStringClaim_sub" => {
+                    self.set("enable.sasl.oauthbearer.unsecure.jwt", "true", property);
+                    self.set("sasl.oauthbearer.config", &format!("principal={value}"), property);
+                }
+                other => match other.strip_prefix("extension_") {
+                    Some(name) => extensions.push(format!("{name}={value}")),
+                    None => self.ignore(
+                        property,
+                        format!("the option {other} of OAuthBearerLoginModule is not applied: nothing here is like it"),
+                    ),
+                },
+            }
+        }
+        if !extensions.is_empty() {
+            self.set("sasl.oauthbearer.extensions", &extensions.join(","), property);
+        }
+    }
+
+    fn aws_options(&mut self, jaas: &Jaas, property: &Given) {
+        for (option, _) in &jaas.options {
+            if option == "awsDebugCreds" {
+                self.ignore(property, "the option awsDebugCreds is not applied: credentials are never logged");
+            } else {
+                let why = format!(
+                    "the option {option} of IAMLoginModule: the credentials are those of the environment \
+                     (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN) of the process that connects"
+                );
+                self.refuse(property, why);
+            }
+        }
+    }
+
+    /// Java finds out by a class how a token is had; where only the address is given, it can only be OpenID Connect.
+    fn token(&mut self) {
+        let plain = matches!(self.value("sasl.oauthbearer.method"), None | Some("default"));
+        if plain && let Some(url) = self.settings.get("sasl.oauthbearer.token.endpoint.url") {
+            let (from, place) = (url.from.clone(), url.place);
+            let method = Translated { value: "oidc".to_owned(), from, place, filled: false };
+            self.settings.insert("sasl.oauthbearer.method".to_owned(), method);
+        }
+    }
+
+    /// OAUTHBEARER is how a token is handed over; where it comes from must be said, too.
+    fn token_source(&mut self) {
+        match self.value("sasl.oauthbearer.method") {
+            Some("oidc") => {
+                let missing: Vec<&str> = [
+                    "sasl.oauthbearer.token.endpoint.url",
+                    "sasl.oauthbearer.client.credentials.client.id",
+                    "sasl.oauthbearer.client.credentials.client.secret",
+                ]
+                .into_iter()
+                .filter(|name| self.value(name).is_none_or(str::is_empty))
+                .collect();
+                if !missing.is_empty() {
+                    let what = format!("OpenID Connect lacks {}", missing.join(", "));
+                    let at = if self.settings.contains_key("sasl.mechanism") {
+                        "sasl.mechanism"
+                    } else {
+                        "sasl.oauthbearer.method"
+                    };
+                    self.contradiction(at, what);
+                    return;
+                }
+                let url = self.value("sasl.oauthbearer.token.endpoint.url").and_then(WebAddress::parse);
+                if url.is_none() {
+                    let what = "not an address at which a token is fetched: https://HOST[:PORT]/PATH, in ASCII, without \
+                                user and fragment";
+                    self.contradiction("sasl.oauthbearer.token.endpoint.url", what);
+                }
+            }
+            Some(AWS_METHOD) => {
+                if self.value("security.protocol") != Some("sasl_ssl") {
+                    let what = "AWS_MSK_IAM needs security.protocol=SASL_SSL: whoever reads the token can use it";
+                    self.contradiction("sasl.mechanism", what);
+                }
+            }
+            _ if self.value("enable.sasl.oauthbearer.unsecure.jwt") == Some("true") => {
+                if !self.value("sasl.oauthbearer.config").is_some_and(|config| config.contains("principal=")) {
+                    let what = "a token that nobody signs needs sasl.oauthbearer.config=principal=NAME";
+                    self.contradiction("sasl.mechanism", what);
+                }
+            }
+            _ => {
+                let what = "OAUTHBEARER does not say where the token comes from: give sasl.oauthbearer.method=oidc with \
+                            sasl.oauthbearer.token.endpoint.url and a client's id and secret \
+                            (sasl.oauthbearer.client.credentials.client.id, .client.secret), or sasl.mechanism=AWS_MSK_IAM \
+                            for Amazon MSK; a broker that is only tested against may take \
+                            enable.sasl.oauthbearer.unsecure.jwt=true";
+                self.contradiction("sasl.mechanism", what);
+            }
         }
     }
 
@@ -785,13 +991,22 @@ impl Translation<'_, '_> {
         self.settings.get(name).map(|setting| setting.value.as_str())
     }
 
+    /// The value as a message may show it.
+    fn told(&self, name: &str) -> Cow<'_, str> {
+        match self.settings.get(name) {
+            Some(Translated { filled: true, .. }) => "from the environment".into(),
+            Some(Translated { value, .. }) => value.as_str().into(),
+            None => "(none)".into(),
+        }
+    }
+
     fn number(&self, name: &str) -> Option<i64> {
         self.value(name)?.parse().ok()
     }
 
     /// An error about the property that became `name`.
     fn contradiction(&mut self, name: &str, what: impl Into<String>) {
-        if let Some(Setting { from, place, .. }) = self.settings.get(name) {
+        if let Some(Translated { from, place, .. }) = self.settings.get(name) {
             let (from, place) = (from.clone(), *place);
             self.reader.error(&from, Some(place), Problem::Contradiction(what.into()));
         }
@@ -822,9 +1037,11 @@ impl Translation<'_, '_> {
         }
         if !protocol.starts_with("sasl") {
             for name in ["sasl.mechanism", "sasl.username"] {
-                if let Some(Setting { from, place, .. }) = self.settings.get(name) {
+                if let Some(Translated { from, place, .. }) = self.settings.get(name) {
+                    let shown = self.told("security.protocol");
+                    let shown = if shown == "(none)" { "plaintext".into() } else { shown };
                     let message = format!(
-                        "not used: security.protocol is {protocol}, without sasl_plaintext or sasl_ssl nobody logs in"
+                        "not used: security.protocol is {shown}, without sasl_plaintext or sasl_ssl nobody logs in"
                     );
                     let (from, place) = (from.clone(), *place);
                     self.reader.warn(&from, Some(place), message);
@@ -835,8 +1052,9 @@ impl Translation<'_, '_> {
         match self.value("sasl.mechanism") {
             None if !self.given.contains_key("sasl.mechanism") => self.contradiction(
                 "security.protocol",
-                format!("{protocol} needs a sasl.mechanism: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"),
+                format!("{} needs a sasl.mechanism: {}", self.told("security.protocol"), MECHANISMS.join(", ")),
             ),
+            Some("OAUTHBEARER") => self.token_source(),
             Some("PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512") => {
                 let given = |name| self.given.contains_key(name);
                 let complete = self.value("sasl.username").is_some() && self.value("sasl.password").is_some();
@@ -857,10 +1075,12 @@ impl Translation<'_, '_> {
         if let Some(linger) = linger {
             let timeout = timeout.unwrap_or(300_000);
             if timeout != 0 && timeout as f64 <= linger {
-                self.contradiction(
-                    "linger.ms",
-                    format!("linger.ms {linger} must be below delivery.timeout.ms {timeout}"),
-                );
+                let timeout = match self.told("delivery.timeout.ms") {
+                    shown if shown == "(none)" => timeout.to_string().into(),
+                    shown => shown,
+                };
+                let what = format!("linger.ms {} must be below delivery.timeout.ms {timeout}", self.told("linger.ms"));
+                self.contradiction("linger.ms", what);
             }
         }
         if self.value("enable.idempotence") != Some("true") {
@@ -904,21 +1124,27 @@ impl Translation<'_, '_> {
         let queued = self.number("queued.max.messages.kbytes").unwrap_or(65_536) * 1024;
         let fetch = self.number("fetch.max.bytes");
         if fetch.is_some_and(|fetch| fetch < message) {
-            self.contradiction("fetch.max.bytes", format!("must not be below message.max.bytes, {message} here"));
+            let message = match self.told("message.max.bytes") {
+                shown if shown == "(none)" => message.to_string().into(),
+                shown => shown,
+            };
+            let what = format!("must not be below message.max.bytes, {message} here");
+            self.contradiction("fetch.max.bytes", what);
         }
         let fetch = fetch.unwrap_or(queued.min(52_428_800).max(message));
         if self.number("receive.message.max.bytes").is_some_and(|receive| receive < fetch + 512) {
-            self.contradiction(
-                "receive.message.max.bytes",
-                format!("must be at least {}: 512 above fetch.max.bytes", fetch + 512),
-            );
+            let hidden = ["fetch.max.bytes", "message.max.bytes", "queued.max.messages.kbytes"]
+                .iter()
+                .any(|name| self.settings.get(*name).is_some_and(|setting| setting.filled));
+            let least = if hidden { String::new() } else { format!("at least {}: ", fetch + 512) };
+            self.contradiction("receive.message.max.bytes", format!("must be {least}512 above fetch.max.bytes"));
         }
     }
 
     fn default(&mut self, name: &str, value: &str) {
         if !self.settings.contains_key(name) {
-            let setting =
-                Setting { value: value.to_owned(), from: name.to_owned(), place: Place { line: 1, column: 1 } };
+            let place = Place { line: 1, column: 1 };
+            let setting = Translated { value: value.to_owned(), from: name.to_owned(), place, filled: false };
             self.settings.insert(name.to_owned(), setting);
         }
     }
@@ -953,7 +1179,7 @@ impl Translation<'_, '_> {
 
 impl Shape {
     /// The value as librdkafka is to get it, if it is one.
-    fn value(self, text: &str) -> Option<String> {
+    pub(crate) fn value(self, text: &str) -> Option<String> {
         let whole = |min, max| {
             text.parse::<i64>().ok().filter(|whole| (min..=max).contains(whole)).map(|whole| whole.to_string())
         };
@@ -974,7 +1200,7 @@ impl Shape {
         }
     }
 
-    fn allowed(self) -> String {
+    pub(crate) fn allowed(self) -> String {
         match self {
             Text => "a text".to_owned(),
             Flag => "true, false".to_owned(),

@@ -3,6 +3,7 @@
 //! ```text
 //! text ─▶ yaml (keys with line and column) ─▶ workload, driver ─▶ Parsed { value, warnings } or ConfigErrors
 //!                                                    └─▶ kafka (Java's property names into librdkafka's)
+//!                                                           └─▶ terms (what of it a worker takes from a controller)
 //! ```
 //!
 //! No [`workload::Workload`] and no [`driver::DriverConfig`] exists that cannot run: whatever is wrong with a
@@ -10,17 +11,23 @@
 //! is wrong with one file is reported together. Nothing here opens a file: the caller passes its name and text.
 
 mod kafka;
+mod placeholder;
 mod problem;
 mod properties;
 mod yaml;
 
+pub mod address;
 pub mod cluster;
 pub mod driver;
+pub mod setting;
+pub mod terms;
 pub mod workers;
 pub mod workload;
 
 use std::fmt;
 
+pub use kafka::AWS_METHOD;
+pub use placeholder::Environment;
 pub use problem::Problem;
 
 /// How to take what is wrong with a file but has a customary reading.
@@ -114,6 +121,8 @@ pub struct ConfigWarning {
     pub key: String,
     /// What is the matter, and what became of it.
     pub message: String,
+    /// Whether the key is not applied at all.
+    pub ignored: bool,
 }
 
 impl fmt::Display for ConfigWarning {

@@ -146,6 +146,16 @@ pub enum Problem {
     /// A property whose meaning cannot be had; the text says why and what to do.
     #[error("not supported: {0}")]
     Unsupported(String),
+    /// A placeholder `${NAME}` whose variable is not set.
+    #[error(
+        "no environment variable {0} is set; `${{{0}}}` is filled in from the environment of the process that reads this file          (`$${{` stands for `${{` itself)"
+    )]
+    Unset(String),
+    /// `${` that begins no placeholder. The text is not shown, since it may be a password.
+    #[error(
+        "`${{` begins a placeholder `${{NAME}}`, filled in from the environment; write `$${{` for these characters themselves"
+    )]
+    Placeholder,
     /// Two properties that contradict each other; the client library would refuse them.
     #[error("{0}")]
     Contradiction(String),

@@ -8,7 +8,7 @@ use std::{borrow::Cow, time::Duration};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
-use super::{ConfigError, ConfigErrors, ConfigWarning, Leniency, Parsed, Place, Problem};
+use super::{ConfigError, ConfigErrors, ConfigWarning, Leniency, Parsed, Place, Problem, placeholder::Environment};
 
 /// Levels of lists and mappings in one file. Ours need three; a limit keeps hostile files off the stack.
 const DEPTH_MAX: usize = 16;
@@ -155,10 +155,14 @@ pub(crate) fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a s
         .map(|(_, candidate)| candidate)
 }
 
+/// How the description of what is done instead begins, where a key is not applied at all.
+const NOT_APPLIED: &str = "it is not applied";
+
 /// A file being read: its top-level keys, and what was found wrong so far.
 pub(crate) struct Reader<'t> {
     file: &'t str,
     leniency: Leniency,
+    environment: Environment<'t>,
     entries: Vec<Entry>,
     errors: Vec<ConfigError>,
     warnings: Vec<ConfigWarning>,
@@ -179,9 +183,27 @@ impl<'t> Reader<'t> {
         let Value::Keys(entries) = root.value else {
             return Err(refuse(Some(root.place), Problem::NotKeys { found: root.found(), allowed }));
         };
-        let mut reader = Self { file, leniency, entries: Vec::new(), errors: Vec::new(), warnings: Vec::new() };
+        let mut reader = Self {
+            file,
+            leniency,
+            environment: &|_| None,
+            entries: Vec::new(),
+            errors: Vec::new(),
+            warnings: Vec::new(),
+        };
         reader.entries = reader.unique(entries);
         Ok(reader)
+    }
+
+    /// The same reader, with an environment from which placeholders are filled in.
+    pub(crate) fn within(mut self, environment: Environment<'t>) -> Self {
+        self.environment = environment;
+        self
+    }
+
+    /// Where placeholders are filled in from; empty, unless [`Self::within`] said otherwise.
+    pub(crate) fn environment(&self) -> Environment<'t> {
+        self.environment
     }
 
     /// Reports duplicated keys. The last of them holds, as upstream reads it.
@@ -224,8 +246,16 @@ impl<'t> Reader<'t> {
     }
 
     pub(crate) fn warn(&mut self, key: &str, place: Option<Place>, message: impl Into<String>) {
-        let (file, key, message) = (self.file.to_owned(), key.to_owned(), message.into());
-        let warning = ConfigWarning { file, place, key, message };
+        self.push(key, place, message.into(), false);
+    }
+
+    /// A warning about a key that is not applied at all: the result lists it, too.
+    pub(crate) fn ignore(&mut self, key: &str, place: Option<Place>, message: impl Into<String>) {
+        self.push(key, place, message.into(), true);
+    }
+
+    fn push(&mut self, key: &str, place: Option<Place>, message: String, ignored: bool) {
+        let warning = ConfigWarning { file: self.file.to_owned(), place, key: key.to_owned(), message, ignored };
         if !self.warnings.contains(&warning) {
             self.warnings.push(warning);
         }
@@ -234,7 +264,8 @@ impl<'t> Reader<'t> {
     /// An error, or when lenient a warning that says what is done `instead`; whether to go on with that.
     pub(crate) fn soften(&mut self, key: &str, place: Option<Place>, problem: Problem, instead: &str) -> bool {
         if self.lenient() {
-            self.warn(key, place, format!("{problem} (lenient: {instead})"));
+            let ignored = instead.starts_with(NOT_APPLIED);
+            self.push(key, place, format!("{problem} (lenient: {instead})"), ignored);
         } else {
             self.error(key, place, problem);
         }
@@ -248,7 +279,7 @@ impl<'t> Reader<'t> {
                 continue;
             }
             if let Some((_, origin)) = elsewhere.iter().find(|(name, _)| *name == key) {
-                self.warn(&key, Some(place), format!("a key of {origin}; it is not applied"));
+                self.ignore(&key, Some(place), format!("a key of {origin}; it is not applied"));
                 continue;
             }
             let suggestion = nearest(&key, known.iter().copied()).map(str::to_owned);

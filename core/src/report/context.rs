@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::fleet;
 use crate::{
-    config::driver::{DriverConfig, DriverKind},
+    config::{
+        ConfigWarning,
+        driver::{DriverConfig, DriverKind},
+    },
     plan::{Plan, Topology, partition},
 };
 
@@ -31,6 +35,30 @@ pub struct Context {
     pub format: ResultFormat,
     /// Addresses of the workers, in order; empty if the one worker is this process.
     pub workers: Vec<String>,
+    /// Keys of the workload's and the driver's file that were not applied, in the order of the files.
+    pub ignored: Vec<Ignored>,
+}
+
+/// A key of a file that was not applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ignored {
+    /// The file, as it was named.
+    pub file: String,
+    /// The key, as the file spells it.
+    pub key: String,
+    /// Why it was not applied.
+    pub why: String,
+}
+
+impl Ignored {
+    /// Those of a file's warnings that say that a key was not applied.
+    pub fn among(warnings: &[ConfigWarning]) -> impl Iterator<Item = Self> {
+        warnings.iter().filter(|warning| warning.ignored).map(|warning| Self {
+            file: warning.file.clone(),
+            key: warning.key.clone(),
+            why: warning.message.clone(),
+        })
+    }
 }
 
 /// A machine.
@@ -74,6 +102,7 @@ impl Context {
             ended: None,
             format: ResultFormat::Omb,
             workers: Vec::new(),
+            ignored: Vec::new(),
         }
     }
 

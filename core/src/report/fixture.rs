@@ -52,8 +52,8 @@ pub(crate) fn plan(workload: Workload) -> Plan {
 
 pub(crate) fn context() -> Context {
     let common = BTreeMap::from([
-        ("bootstrap.servers".to_owned(), "broker:9092".to_owned()),
-        ("sasl.password".to_owned(), "hunter2".to_owned()),
+        ("bootstrap.servers".to_owned(), "broker:9092".into()),
+        ("sasl.password".to_owned(), "hunter2".into()),
     ]);
     let kafka = KafkaConfig { replication_factor: 3, common, ..KafkaConfig::default() };
     let driver = DriverConfig { name: "kafka".to_owned(), kind: DriverKind::Kafka(kafka) };

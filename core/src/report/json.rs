@@ -250,6 +250,9 @@ fn ours(report: &Report, context: &Context, series: Series) -> Value {
     put("embedded", context.embedded().into());
     put("workload", plan.workload.resolved());
     put("driver", context.driver.resolved());
+    if !context.ignored.is_empty() {
+        put("ignored", json!(context.ignored));
+    }
     put("plan", plan_json(plan));
     put("verdict", verdict_json(report, context));
     put("notes", verdict::notes(report, context).into());

@@ -229,6 +229,9 @@ pub fn header(plan: &Plan, context: &Context, system: Option<&str>) -> String {
     }
     put("workload", plan.workload.resolved());
     put("driver", context.driver.resolved());
+    if !context.ignored.is_empty() {
+        put("ignored", json!(context.ignored));
+    }
     put("plan", plan_json(plan));
     if !context.workers.is_empty() {
         put("workers", context.workers.clone().into());
@@ -505,6 +508,8 @@ impl Recording {
             memory_bytes: host["memoryBytes"].as_u64(),
         };
         context.started = text(&self.header["started"]);
+        // Absent from records of before, and of runs that applied everything.
+        context.ignored = serde_json::from_value(self.header["ignored"].clone()).unwrap_or_default();
         context.workers = self.header["workers"].as_array().into_iter().flatten().filter_map(text).collect();
         context
     }

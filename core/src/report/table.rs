@@ -14,6 +14,7 @@ use super::{
 use crate::{
     config::{
         driver::{DriverConfig, DriverKind},
+        setting::Setting,
         workload::{CatchUp, PayloadSource, RateGoal, Workload},
     },
     load::header,
@@ -449,7 +450,7 @@ pub fn plan_text(plan: &Plan, names: &[String], driver: &DriverConfig, system: O
         (DriverKind::Kafka(_), Some(system)) => format!("{}: {system}", driver.name),
         (DriverKind::Kafka(kafka), None) => {
             let servers = kafka.common.get("bootstrap.servers").or_else(|| kafka.producer.get("bootstrap.servers"));
-            format!("{}: Kafka at {}", driver.name, servers.map_or("an address of the client's own", String::as_str))
+            format!("{}: Kafka at {}", driver.name, servers.map_or("an address of the client's own", Setting::shown))
         }
     };
     let mut facts = vec![("Workload", what(plan)), ("System", broker), ("Rate", who_sends(plan))];

@@ -14,6 +14,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use crate::{
+    config::terms::Terms,
     id::RunId,
     machine::{Machine, Wake},
     protocol::{self, Command, Event, Failure, FailureKind, Ping, Request, Response},
@@ -77,6 +78,8 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 pub struct Worker {
     /// The process's wall time at its `Instant::ZERO`.
     wall_zero: WallTime,
+    /// What it takes from its controllers.
+    terms: Terms,
     obeys: Option<Obeyed>,
     /// Runs that were obeyed before, newest last: a late copy of their first command must not begin them again.
     past: VecDeque<RunId>,
@@ -123,11 +126,13 @@ impl Obeyed {
 }
 
 impl Worker {
-    /// A worker that obeys nobody yet. `wall_zero` is its process's wall time at its `Instant::ZERO`.
+    /// A worker that obeys nobody yet. `wall_zero` is its process's wall time at its `Instant::ZERO`; `terms` say which
+    /// settings it takes.
     #[must_use]
-    pub fn new(wall_zero: WallTime) -> Self {
+    pub fn new(wall_zero: WallTime, terms: Terms) -> Self {
         Self {
             wall_zero,
+            terms,
             obeys: None,
             past: VecDeque::new(),
             queued: None,
@@ -153,7 +158,7 @@ impl Worker {
         self.obeys.as_ref().filter(|obeyed| !obeyed.is_closed())
     }
 
-    fn on_command(&mut self, now: Instant, request: Request) {
+    fn on_command(&mut self, now: Instant, mut request: Request) {
         let (version, run, number) = (request.version, request.run, request.number);
         if version != protocol::VERSION {
             let text =
@@ -162,6 +167,13 @@ impl Worker {
         }
         if self.shutting_down {
             return self.refuse(run, number, FailureKind::Forgotten, "this worker is being shut down".to_owned());
+        }
+        // Before anything else: settings that are not taken neither begin a run nor end another one.
+        if let Command::Prepare(preparation) = &mut request.command
+            && let Err(refused) = self.terms.take(&mut preparation.driver)
+        {
+            let text = format!("the driver's settings are refused: {refused}");
+            return self.refuse(run, number, FailureKind::Configuration, text);
         }
         match &mut self.obeys {
             Some(obeyed) if obeyed.run == run => {

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     config::{
-        driver::{DriverConfig, DriverKind},
+        driver::{DriverConfig, DriverKind, KafkaConfig},
+        terms::Terms,
         workload::{CatchUp, KeyDistributor, Verify},
     },
     load::payload::PayloadRecipe,
@@ -51,7 +52,7 @@ fn reply(run: u64, number: u64, event: Event) -> Output {
 
 /// A worker that has performed `Prepare` of run 1.
 fn prepared() -> Worker {
-    let mut worker = Worker::new(WallTime(WALL));
+    let mut worker = Worker::new(WallTime(WALL), Terms::foreign());
     worker.handle_input(Instant::ZERO, command(1, 1, prepare()));
     let outputs = drain(&mut worker);
     assert!(matches!(
@@ -174,7 +175,7 @@ fn missing_commands_and_other_versions_are_refused() {
     let request = Request { version: 9, run: RunId(1), number: 2, sent: None, command: Command::Probe };
     worker.handle_input(Instant::ZERO, Input::Command(request));
     assert_eq!(refused(&drain(&mut worker)), "the controller speaks version 9 of the protocol, this worker 1");
-    let mut idle = Worker::new(WallTime(WALL));
+    let mut idle = Worker::new(WallTime(WALL), Terms::foreign());
     idle.handle_input(Instant::ZERO, command(3, 2, READ));
     assert!(refused(&drain(&mut idle)).starts_with("it knows nothing of run 0000000000000003, though this is its"));
 }
@@ -276,7 +277,7 @@ fn a_shutdown_drains_and_closes_first() {
     assert_eq!(drain(&mut worker), [Output::Perform { ticket: 3, command: Command::Close }]);
     worker.handle_input(Instant::ZERO, Input::Done { ticket: 3, outcome: Ok(Event::Done) });
     assert_eq!(drain(&mut worker), [Output::Freed(RunId(1)), Output::ShutDown]);
-    let mut idle = Worker::new(WallTime(WALL));
+    let mut idle = Worker::new(WallTime(WALL), Terms::foreign());
     idle.handle_input(Instant::ZERO, Input::Shutdown);
     assert_eq!(drain(&mut idle), [Output::ShutDown]);
 }
@@ -332,7 +333,7 @@ proptest! {
     /// that was closed. Whoever asks is answered once what is under way is done.
     #[test]
     fn each_command_takes_effect_once(steps in prop::collection::vec(step(), 0..80)) {
-        let mut worker = Worker::new(WallTime(WALL));
+        let mut worker = Worker::new(WallTime(WALL), Terms::foreign());
         let (mut begun, mut open, mut now) = (Vec::new(), Vec::<(u64, bool)>::new(), Instant::ZERO);
         let (mut current, mut kinds) = (None, BTreeMap::<(u64, u64), u32>::new());
         let mut closing = false;
@@ -393,4 +394,58 @@ proptest! {
             }
         }
     }
+}
+
+fn prepare_with(property: &str, value: &str, take_over: bool) -> Command {
+    let Command::Prepare(mut preparation) = prepare_by("mallory") else { unreachable!("made above") };
+    let producer = BTreeMap::from([(property.to_owned(), value.into())]);
+    preparation.driver.kind = DriverKind::Kafka(KafkaConfig { producer, ..KafkaConfig::default() });
+    preparation.take_over = take_over;
+    Command::Prepare(preparation)
+}
+
+/// Settings that could run code on the worker's machine begin no run, and end nobody else's either.
+#[test]
+fn hostile_settings_are_refused_before_anything_else() {
+    let refused = |outputs: Vec<Output>| match &outputs[..] {
+        [Output::Reply(Response { outcome: Err(failure), .. })] => failure.clone(),
+        other => panic!("refused and nothing else: {other:?}"),
+    };
+    let mut free = Worker::new(WallTime(WALL), Terms::foreign());
+    free.handle_input(Instant::ZERO, command(7, 1, prepare_with("plugin.library.paths", "./evil.so", false)));
+    let failure = refused(drain(&mut free));
+    assert_eq!(failure.kind, FailureKind::Configuration);
+    assert!(failure.message.contains("producerConfig: plugin.library.paths: no worker takes this"), "{failure}");
+    assert_eq!((free.run(), free.poll_timeout()), (None, None), "it is free, and waits for nobody");
+
+    let mut taken = prepared();
+    taken.handle_input(Instant::ZERO + SECOND, command(7, 1, prepare_with("ssl.engine.location", "./evil.so", true)));
+    assert!(refused(drain(&mut taken)).message.contains("ssl.engine.location"));
+    assert_eq!(taken.run(), Some(RunId(1)), "the run that it was at goes on");
+
+    let mut own = Worker::new(WallTime(WALL), Terms::own());
+    own.handle_input(Instant::ZERO, command(7, 1, prepare_with("plugin.library.paths", "./mine.so", false)));
+    assert!(
+        matches!(&drain(&mut own)[..], [Output::Obeys { .. }, Output::Perform { .. }]),
+        "it is the person's own file"
+    );
+}
+
+/// What is performed has the worker's own zone in it; without one nothing is.
+#[test]
+fn a_zone_is_filled_in_before_anything_is_performed() {
+    let mut worker = Worker::new(WallTime(WALL), Terms::foreign().in_zone("eu-1a"));
+    worker.handle_input(Instant::ZERO, command(7, 1, prepare_with("client.rack", "{zone.id}", false)));
+    let outputs = drain(&mut worker);
+    let [Output::Obeys { .. }, Output::Perform { command: Command::Prepare(preparation), .. }] = &outputs[..] else {
+        panic!("performed: {outputs:?}")
+    };
+    let DriverKind::Kafka(kafka) = &preparation.driver.kind else { panic!("asked for Kafka") };
+    assert_eq!(kafka.producer["client.rack"], "eu-1a");
+
+    let mut nowhere = Worker::new(WallTime(WALL), Terms::foreign());
+    nowhere.handle_input(Instant::ZERO, command(7, 1, prepare_with("client.rack", "{zone.id}", false)));
+    let outputs = drain(&mut nowhere);
+    let [Output::Reply(Response { outcome: Err(failure), .. })] = &outputs[..] else { panic!("refused: {outputs:?}") };
+    assert!(failure.message.contains("--zone NAME"), "{failure}");
 }

@@ -12,19 +12,22 @@ use std::{
 };
 
 use omb_core::{
-    config::driver::KafkaConfig,
+    config::{driver::KafkaConfig, setting::Setting},
     protocol::{Failure, FailureKind, command::TopicSpec},
     time::WallTime,
 };
 use rdkafka::{
-    ClientConfig,
     admin::{AdminClient, AdminOptions, TopicResult},
     client::DefaultClientContext,
     error::{KafkaError, RDKafkaErrorCode},
 };
 use rdkafka_sys as sys;
 
-use super::{Consumer, Driver, Incoming, Outgoing, Producer, ProducerHalves, Report, Reports, Sent};
+use super::{
+    Consumer, Driver, Incoming, Outgoing, Producer, ProducerHalves, Report, Reports, Sent,
+    login::LoggedIn,
+    settings::{Kind, Native, Secrets},
+};
 use crate::{
     clock,
     load::ring::{Ring, Ticket},
@@ -46,6 +49,10 @@ const PARTITION_UNASSIGNED: i32 = -1;
 /// A Kafka cluster, connected to.
 pub struct Kafka {
     config: KafkaConfig,
+    native: Native,
+    secrets: Secrets,
+    /// Before the client whose login it is: fields drop in order.
+    _login: Option<LoggedIn>,
     admin: AdminClient<DefaultClientContext>,
     system: String,
     runtime: tokio::runtime::Handle,
@@ -145,17 +152,21 @@ impl Kafka {
     /// # Errors
     /// If a setting is refused, no broker answers within [`REACH_WITHIN`], or one refuses us; names the host and port.
     pub fn connect(config: &KafkaConfig, runtime: tokio::runtime::Handle) -> Result<Self, Failure> {
+        let (mut native, secrets) = (Native::new(config)?, Secrets::of(config));
         // A misspelt producer or consumer setting is found now and not when topics exist already.
-        for settings in [&config.producer, &config.consumer] {
-            client_config(settings).create_native_config().map_err(|error| refused_setting(&error))?;
+        for settings in [&native.producer, &native.consumer] {
+            settings.config.create_native_config().map_err(|error| refused_setting(&error, &secrets))?;
         }
+        native.log_in(config, &runtime)?;
         let admin: AdminClient<DefaultClientContext> =
-            client_config(&config.common).create().map_err(|error| refused_setting(&error))?;
+            native.admin.config.create().map_err(|error| refused_setting(&error, &secrets))?;
+        let login = log_in(&native.admin, admin.inner().native_ptr())?;
         let metadata = admin.inner().fetch_metadata(None, REACH_WITHIN).map_err(|error| {
             let causes = causes(&admin);
             let refused = causes.iter().any(|cause| cause.contains("uthenticat") || cause.contains("SASL"));
-            let servers = config.common.get("bootstrap.servers").map_or("(none)", String::as_str);
+            let servers = config.common.get("bootstrap.servers").map_or("(none)", Setting::shown);
             let why = if causes.is_empty() { error.to_string() } else { causes.join("; ") };
+            let why = secrets.redact(&why);
             if refused {
                 return Failure::new(FailureKind::Refused, format!("Kafka at {servers} refuses us: {why}"));
             }
@@ -166,7 +177,7 @@ impl Kafka {
         let brokers = metadata.brokers().len();
         let (_, version) = rdkafka::util::get_rdkafka_version();
         let system = format!("Kafka, {brokers} broker{}, librdkafka {version}", if brokers == 1 { "" } else { "s" });
-        Ok(Self { config: config.clone(), admin, system, runtime })
+        Ok(Self { config: config.clone(), native, secrets, _login: login, admin, system, runtime })
     }
 
     /// Says of itself that it is this, instead of a Kafka cluster.
@@ -194,20 +205,19 @@ pub fn library_version() -> (u32, String) {
     (number.cast_unsigned(), text)
 }
 
-fn refused_setting(error: &KafkaError) -> Failure {
+/// Gives a client its token, where it logs in with one of ours.
+fn log_in(kind: &Kind, raw: *mut sys::rd_kafka_t) -> Result<Option<LoggedIn>, Failure> {
+    let raw = NonNull::new(raw).expect("a client that was made");
+    kind.tokens.as_ref().map(|tokens| LoggedIn::new(tokens, raw)).transpose()
+}
+
+fn refused_setting(error: &KafkaError, secrets: &Secrets) -> Failure {
     let text = match error {
         KafkaError::ClientConfig(_, description, key, value) => format!("{key}={value}: {description}"),
         other => other.to_string(),
     };
+    let text = secrets.redact(&text);
     Failure::new(FailureKind::Configuration, format!("the Kafka client refuses its settings: {text}"))
-}
-
-fn client_config(settings: &BTreeMap<String, String>) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    for (key, value) in settings {
-        config.set(key, value);
-    }
-    config
 }
 
 impl Driver for Kafka {
@@ -236,7 +246,7 @@ impl Driver for Kafka {
     }
 
     fn producer(&self, topic: &str, partitions: u32) -> Result<ProducerHalves, Failure> {
-        let client = Arc::new(Client::new(sys::rd_kafka_type_t::RD_KAFKA_PRODUCER, &self.config.producer)?);
+        let client = Arc::new(self.client(sys::rd_kafka_type_t::RD_KAFKA_PRODUCER, &self.native.producer)?);
         let name = c_string(topic)?;
         // SAFETY: the client lives in the `Arc` that both halves hold; the name is copied.
         let handle = unsafe { sys::rd_kafka_topic_new(client.raw(), name.as_ptr(), std::ptr::null_mut()) };
@@ -254,9 +264,9 @@ impl Driver for Kafka {
     }
 
     fn consumer(&self, topic: &str, group: &str) -> Result<Box<dyn Consumer>, Failure> {
-        let mut settings = self.config.consumer.clone();
-        settings.insert("group.id".to_owned(), group.to_owned());
-        let client = Client::new(sys::rd_kafka_type_t::RD_KAFKA_CONSUMER, &settings)?;
+        let mut settings = self.native.consumer.clone();
+        settings.config.set("group.id", group);
+        let client = self.client(sys::rd_kafka_type_t::RD_KAFKA_CONSUMER, &settings)?;
         let name = c_string(topic)?;
         // SAFETY: the client is alive; the list lives until it is destroyed here, and subscribing copies it.
         let (set, subscribed) = unsafe {
@@ -281,7 +291,7 @@ impl Driver for Kafka {
 
     fn in_flight_max(&self, message_bytes: usize) -> usize {
         let setting = |key: &str, default: usize| {
-            self.config.producer.get(key).and_then(|value| value.parse::<usize>().ok()).unwrap_or(default)
+            self.config.producer.get(key).and_then(|value| value.text()?.parse::<usize>().ok()).unwrap_or(default)
         };
         // One message less than the queue takes, for the probe.
         let messages = setting("queue.buffering.max.messages", 100_000).saturating_sub(1);
@@ -303,6 +313,10 @@ impl<T> Drop for Owned<T> {
 }
 
 impl Kafka {
+    fn client(&self, kind: sys::rd_kafka_type_t, settings: &Kind) -> Result<Client, Failure> {
+        Client::new(kind, settings, &self.secrets)
+    }
+
     /// By the library's own functions: their wrapper keeps the number of a refusal, but not the broker's words.
     fn create_some(&self, topics: &[TopicSpec], within: Duration) -> Result<(), Failure> {
         let raw = self.admin.inner().native_ptr();
@@ -323,7 +337,7 @@ impl Kafka {
             let made = NonNull::new(made).ok_or_else(|| configuration(&text))?;
             let made = Owned(made, sys::rd_kafka_NewTopic_destroy);
             for (key, value) in &self.config.topic {
-                let (key, value) = (c_string(key)?, c_string(value)?);
+                let (key, value) = (c_string(key)?, c_string(value.text().unwrap_or_default())?);
                 // SAFETY: the topic is alive; both texts are copied.
                 unsafe { sys::rd_kafka_NewTopic_set_config(made.0.as_ptr(), key.as_ptr(), value.as_ptr()) };
             }
@@ -468,6 +482,8 @@ struct Client {
     /// Buffers it may still read from, whoever else has let go of them: they go after the client, whose thread may be
     /// in the middle of sending.
     lent: Mutex<Vec<Arc<Ring>>>,
+    /// The token that it logs in with.
+    login: Option<LoggedIn>,
 }
 
 // SAFETY: librdkafka's handles may be used from any thread at the same time.
@@ -476,8 +492,8 @@ unsafe impl Send for Client {}
 unsafe impl Sync for Client {}
 
 impl Client {
-    fn new(kind: sys::rd_kafka_type_t, settings: &BTreeMap<String, String>) -> Result<Self, Failure> {
-        let config = client_config(settings).create_native_config().map_err(|error| refused_setting(&error))?;
+    fn new(kind: sys::rd_kafka_type_t, settings: &Kind, secrets: &Secrets) -> Result<Self, Failure> {
+        let config = settings.config.create_native_config().map_err(|error| refused_setting(&error, secrets))?;
         let mut text = [0 as c_char; 512];
         let producer = matches!(kind, sys::rd_kafka_type_t::RD_KAFKA_PRODUCER);
         // SAFETY: `rd_kafka_new` takes the copied configuration over if it succeeds, and only then; `text` is as long
@@ -497,10 +513,12 @@ impl Client {
         let Some(raw) = NonNull::new(raw) else {
             // SAFETY: the library ends its message with a zero byte within the buffer.
             let text = unsafe { CStr::from_ptr(text.as_ptr()) }.to_string_lossy().into_owned();
-            let text = format!("the Kafka client refuses its settings: {text}");
+            let text = format!("the Kafka client refuses its settings: {}", secrets.redact(&text));
             return Err(Failure::new(FailureKind::Configuration, text));
         };
-        Ok(Self { raw, lent: Mutex::default() })
+        let mut client = Self { raw, lent: Mutex::default(), login: None };
+        client.login = log_in(settings, client.raw())?;
+        Ok(client)
     }
 
     fn raw(&self) -> *mut sys::rd_kafka_t {
@@ -510,6 +528,8 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
+        // Whoever renews the token must not find a client that is gone.
+        self.login = None;
         // SAFETY: nobody else holds it any more; every queue, topic and list made from it has been destroyed before.
         unsafe { sys::rd_kafka_destroy(self.raw()) };
     }

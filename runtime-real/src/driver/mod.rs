@@ -2,6 +2,8 @@
 //! allocation per message.
 
 pub mod kafka;
+mod login;
+mod settings;
 
 use std::{sync::Arc, time::Duration};
 

@@ -14,6 +14,7 @@ use std::{
 
 use hyper::{Method, StatusCode, body::Bytes};
 use omb_core::{
+    config::terms::Terms,
     id::RunId,
     protocol::{self, Hello, Ping, Response},
     time::WallTime,
@@ -66,6 +67,8 @@ pub struct Identity {
     pub token: Option<String>,
     /// Most bytes of a body.
     pub body_max: usize,
+    /// Which settings it takes from controllers: [`Terms::foreign`], and what its owner agreed to.
+    pub terms: Terms,
 }
 
 /// Those who wait for the answer to a command: several, if it was sent again.
@@ -106,7 +109,7 @@ pub async fn serve<L, P, C>(
         waiting: Mutex::default(),
         status: Mutex::default(),
     });
-    let mut worker = Worker::new(clock.wall_zero());
+    let mut worker = Worker::new(clock.wall_zero(), desk.identity.terms.clone());
     let observer = RefCell::new(observer);
     let machine = event_loop::run(
         &mut worker,

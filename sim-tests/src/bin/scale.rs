@@ -40,6 +40,7 @@ mod fleet {
     use omb_core::{
         config::{
             driver::{DriverConfig, DriverKind},
+            terms::Terms,
             workload::{CatchUp, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
         },
         controller::{Clocks, Controller, End, Output, Settings},
@@ -214,6 +215,7 @@ mod fleet {
                     instance: worker.to_string(),
                     token: None,
                     body_max: protocol::BODY_MAX,
+                    terms: Terms::foreign(),
                 };
                 let (_stop, mut stops) = tokio::sync::mpsc::unbounded_channel();
                 serving::serve(
