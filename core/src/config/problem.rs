@@ -148,7 +148,8 @@ pub enum Problem {
     Unsupported(String),
     /// A placeholder `${NAME}` whose variable is not set.
     #[error(
-        "no environment variable {0} is set; `${{{0}}}` is filled in from the environment of the process that reads this file          (`$${{` stands for `${{` itself)"
+        "no environment variable {0} is set; `${{{0}}}` is filled in from the environment of the process that reads this file \
+         (`$${{` stands for `${{` itself)"
     )]
     Unset(String),
     /// `${` that begins no placeholder. The text is not shown, since it may be a password.

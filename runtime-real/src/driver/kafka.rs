@@ -257,9 +257,10 @@ impl Driver for Kafka {
         let queue = NonNull::new(queue).expect("a client has a main queue");
         // With one partition there is nothing to choose, and librdkafka's partitioner need not be asked per message.
         let partition = if partitions == 1 { 0 } else { PARTITION_UNASSIGNED };
+        let secrets = self.secrets.clone();
         let producer = KafkaProducer { topic, partition, raw: Vec::new(), lent: None, client: Arc::clone(&client) };
         let reports =
-            KafkaReports { queue, _client: client, messages: Vec::new(), batch: Vec::new(), troubles: Vec::new() };
+            KafkaReports { queue, _client: client, secrets, messages: Vec::new(), batch: Vec::new(), troubles: Vec::new() };
         Ok((Box::new(producer), Box::new(reports)))
     }
 
@@ -381,6 +382,7 @@ impl Kafka {
                     let words = sys::rd_kafka_topic_result_error_string(one);
                     let words =
                         if words.is_null() { error_text(code).into() } else { CStr::from_ptr(words).to_string_lossy() };
+                    let words = self.secrets.redact(&words);
                     let text = format!("the broker refuses to create topic {name}: {words}");
                     return Err(Failure::new(kind_of(code.into()), text));
                 }
@@ -634,6 +636,7 @@ struct KafkaReports {
     queue: NonNull<sys::rd_kafka_queue_t>,
     /// Keeps the client alive for as long as its queue is polled.
     _client: Arc<Client>,
+    secrets: Secrets,
     messages: Vec<*const sys::rd_kafka_message_t>,
     batch: Vec<Report>,
     troubles: Vec<String>,
@@ -682,7 +685,8 @@ impl Reports for KafkaReports {
                 sys::RD_KAFKA_EVENT_ERROR => {
                     let text = sys::rd_kafka_event_error_string(event);
                     if !text.is_null() {
-                        self.troubles.push(cause(&CStr::from_ptr(text).to_string_lossy()));
+                        let text = cause(&CStr::from_ptr(text).to_string_lossy());
+                        self.troubles.push(self.secrets.redact(&text));
                     }
                 }
                 _ => {}
