@@ -243,7 +243,6 @@ async fn lie(mut line: Line<Stream>, claimed: NodeId, part: Part, cast: &Cast, r
         Message::Ballot(Ballot { newest, word: election::Word::Victory }),
         Message::Census { of: newest, level: Some((1 << 60) - 2) },
         Message::Census { of: known, level: Some(1 << [39, 60, 63][rng.random_range(0..3)]) },
-        Message::Report { of: known, level: 1 << 39, stored: 0 },
     ];
     for message in messages {
         wire::write_frame(&mut line, &Envelope { from: claimed, peers, message }).await?;
