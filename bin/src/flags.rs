@@ -345,6 +345,11 @@ pub(crate) struct Node {
     /// File to which everything logged is appended, too.
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
+    /// Repairs this node's state and ends: a stored term that no election can have led to (above 4,294,967,296) is replaced
+    /// by one that is above all that the cluster has had. Stop all nodes before, and do it on each of them. A sound term is
+    /// left as it is.
+    #[arg(long)]
+    pub(crate) reset_term: bool,
 }
 
 /// What `client` takes.

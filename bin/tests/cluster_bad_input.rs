@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use omb_core::{peer::Digest, seed::fnv1a, store::Name};
+use omb_core::{node::message::VERSION, peer::Digest, seed::fnv1a, store::Name};
 use support::{
     cluster::{Cluster, config, free_ports, shared, within},
     fleet::Pretender,
@@ -68,6 +68,13 @@ fn a_cluster_file_that_is_none() {
         (&two(&first, &peer("1", "127.0.0.1:7002")), "broken.json:1:59: peers.id: found 1; allowed: a whole number"),
         (&two(&first, &peer("2", "127.0.0.1:7001")), "peers.address: found the quoted text \"127.0.0.1:7001\""),
         (&two(&first, &peer("2", "127.0.0.1")), "an address such as 192.168.1.100:7001, each once"),
+        (
+            &two(&first, &peer("2", "0.0.0.0:7002")),
+            "broken.json:1:70: peers.address: found the quoted text \"0.0.0.0:7002\"; allowed: the address at which the other",
+        ),
+        (&two(&first, &peer("2", "[::]:7002")), "0.0.0.0 and [::] stand for all addresses"),
+        (&two(&first, &peer("2", "224.0.0.1:7002")), "none of many (multicast, broadcast)"),
+        (&two(&first, &peer("2", "127.0.0.1:0")), "an address such as 192.168.1.100:7001, each once"),
         (&two(&first, &peer("2", "127.0.0.1:70000")), "an address such as 192.168.1.100:7001, each once"),
         (&two(&first, "{\"id\": 2, \"adress\": \"127.0.0.1:7002\"}"), "address"),
         ("{\"peers\": [{\"id\": 1, \"address\": \"127.0.0.1:7001\"}], \"quorom\": \"none\"}", "did you mean `quorum`"),
@@ -271,7 +278,7 @@ fn neighbours_that_speak_nonsense() {
         (0..count).map(draw).collect()
     };
     // A client's greeting, a node's, and none at all; behind each a frame too long, one of nothing known, and noise.
-    let greeting = |node: u32| [b"omb:\x01\x00".as_slice(), &node.to_le_bytes()].concat();
+    let greeting = |node: u32| [b"omb:".as_slice(), &VERSION.to_le_bytes(), &node.to_le_bytes()].concat();
     let heads = [Vec::new(), greeting(0), greeting(1), greeting(2), greeting(77), b"omb:\xff\xff\0\0\0\0".to_vec()];
     for port in cluster.ports.values() {
         for head in &heads {
@@ -319,7 +326,7 @@ fn a_flood_of_idle_connections() {
     let flood: Vec<TcpStream> = cluster.ports.values().flat_map(|port| (0..300).map(move |_| connect(port))).collect();
     // Those that greet are let wait for longer.
     for mut stream in &flood[..60] {
-        let _ = stream.write_all(b"omb:\x01\x00\0\0\0\0");
+        let _ = stream.write_all(&[b"omb:".as_slice(), &VERSION.to_le_bytes(), &[0; 4]].concat());
     }
     let ended = cluster.place.run(&["stress", "--clients", "2", "--requests", "30"]);
     drop(flood);

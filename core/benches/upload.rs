@@ -71,10 +71,10 @@ impl Cluster {
         let _ = settle(node, *now, |output| {
             match output {
                 Output::Send { to, envelope } => inputs.push_back((to, Input::Received(envelope))),
-                Output::Relay { client, to, request } => {
+                Output::Relay { client, to, order } => {
                     *number += 1;
                     relays.insert(ClientId(*number), (me, client));
-                    inputs.push_back((to, Input::Request { client: ClientId(*number), request }));
+                    inputs.push_back((to, Input::Order { client: ClientId(*number), from: me, order }));
                 }
                 Output::Answer { client, reply } => match relays.remove(&client) {
                     Some((entry, client)) => inputs.push_back((entry, Input::Relayed { client, outcome: Ok(reply) })),

@@ -1,4 +1,5 @@
-//! Who may take a place at a node: so many in all, so many from one source, and some kept for peers.
+//! Who may take a place at a node: so many in all, so many from one source, and some kept for peers; and from where a peer
+//! may speak ([`speaks_from`]).
 //!
 //! A connection first takes a [`Place::Stranger`], for as long as the handshake lasts, and then changes it for one as a
 //! client or as a peer. So whoever says nothing keeps out strangers at most, and only until the handshake's time is over;
@@ -9,7 +10,7 @@ use std::{
     net::{IpAddr, Ipv6Addr},
 };
 
-use crate::peer::NodeId;
+use crate::{handshake::Refusal, peer::NodeId};
 
 /// A place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -144,6 +145,23 @@ fn source(from: IpAddr) -> IpAddr {
     }
 }
 
+/// Whether a peer may speak from the address `from`, where nothing but its address tells it from somebody else. `listed` is
+/// what the list of peers says, and `stands_for` are the addresses that its host stands for now, as this machine looks it up.
+///
+/// IPv4 addresses that are written as IPv6 ones are those IPv4 addresses. All loopback addresses are one: whoever has one is
+/// on this machine, and a system may leave from 127.0.0.1 towards 127.0.1.1.
+///
+/// # Errors
+/// If it is none of its own.
+pub fn speaks_from(from: IpAddr, listed: &str, stands_for: &[IpAddr]) -> Result<(), Refusal> {
+    let from = from.to_canonical();
+    let is_own = |own: IpAddr| own == from || (own.is_loopback() && from.is_loopback());
+    if stands_for.iter().any(|own| is_own(own.to_canonical())) {
+        return Ok(());
+    }
+    Err(Refusal::Elsewhere { from, listed: listed.to_owned(), stands_for: stands_for.to_vec() })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -181,6 +199,25 @@ mod tests {
         assert!(door.enter(Place::Peer(NodeId(2), ip(2))));
         door.leave(Place::Peer(NodeId(2), ip(2)));
         assert!(door.enter(Place::Stranger(ip(2))));
+    }
+
+    #[test]
+    fn a_peer_speaks_from_its_own_addresses() {
+        let own: Vec<IpAddr> =
+            ["10.0.0.2", "::ffff:10.0.0.3", "fe80::2"].map(|text| text.parse().expect("sound")).to_vec();
+        let speaks = |from: &str, own: &[IpAddr]| speaks_from(from.parse().expect("sound"), "node-b:7001", own).is_ok();
+        for from in ["10.0.0.2", "::ffff:10.0.0.2", "10.0.0.3", "fe80::2"] {
+            assert!(speaks(from, &own), "{from}");
+        }
+        // A neighbour in the network, loopback, nobody.
+        for from in ["10.0.0.4", "fe80::3", "127.0.0.1", "::1", "::"] {
+            assert!(!speaks(from, &own), "{from}");
+        }
+        assert!(speaks("127.0.0.1", &[[127, 0, 1, 1].into()]) && speaks("::1", &[[127, 0, 0, 1].into()]));
+        assert!(!speaks("10.0.0.2", &[]), "a name that stands for nothing lets nobody in");
+        let refusal = speaks_from(ip(9), "node-b:7001", &own[..1]).expect_err("another machine").to_string();
+        let both = "it comes from 10.0.0.9, but its address in the list of peers, node-b:7001, stands for 10.0.0.2: ";
+        assert!(refusal.starts_with(both), "{refusal}");
     }
 
     #[test]

@@ -4,12 +4,14 @@ use std::{collections::BTreeSet, ops::ControlFlow, time::Duration};
 
 use omb_core::{
     config::cluster::{ClusterConfig, Policy, parse_peers},
-    election::{Ballot, Word},
-    handshake::{GREETING_BYTES, Greeting, Key, Meeting, Nonce, Opening, Refusal, Side, TERMS_BYTES},
+    election::{Ballot, TERM_JUMP_MAX, Word},
+    handshake::{GREETING_BYTES, Greeting, Key, Meeting, Nonce, Opening, Part, Refusal, Side, TERMS_BYTES},
     machine::{Machine, settle},
     node::{
         ClientId, Input, Node, Output,
-        message::{self, Answer, Envelope, FRAME_MAX, FrameError, Holding, Message, Put, Question, Reply, Request},
+        message::{
+            self, Answer, Envelope, FRAME_MAX, FrameError, Holding, Message, Order, Put, Question, Reply, Request,
+        },
         status::{Account, Book, DiskStatus, NodeStatus, Outage},
     },
     peer::{Digest, Leadership, NodeId, RequestId, Term, User},
@@ -139,7 +141,7 @@ fn messages() -> BoxedStrategy<Message> {
         1 => Just(Message::Refused),
         8 => ballots().prop_map(Message::Ballot),
         2 => (leaderships(), prop::option::of(numbers())).prop_map(|(of, level)| Message::Census { of, level }),
-        3 => (leaderships(), numbers()).prop_map(|(of, level)| Message::Report { of, level }),
+        3 => (leaderships(), numbers()).prop_map(|(of, level)| Message::Report { of, level, stored: level / 2 }),
         3 => (numbers(), puts()).prop_map(|(ticket, put)| Message::Place { ticket, put }),
         3 => (numbers(), ids(), leaderships(), prop_oneof![nodes().prop_map(Ok), replies().prop_map(|it| Err(Box::new(it)))])
             .prop_map(|(ticket, id, leadership, outcome)| Message::Placed { ticket, id, leadership, outcome }),
@@ -153,11 +155,18 @@ fn messages() -> BoxedStrategy<Message> {
 fn requests() -> BoxedStrategy<Request> {
     prop_oneof![
         4 => puts().prop_map(Request::Put),
-        2 => (puts(), leaderships()).prop_map(|(put, leadership)| Request::Store { put, leadership }),
-        1 => (names(), any::<bool>()).prop_map(|(name, here)| Request::Get { name, here }),
+        1 => names().prop_map(|name| Request::Get { name }),
         1 => prop::option::of(ids()).prop_map(|after| Request::List { after }),
         1 => Just(Request::Status),
         1 => Just(Request::Discover),
+    ]
+    .boxed()
+}
+
+fn orders() -> BoxedStrategy<Order> {
+    prop_oneof![
+        3 => (puts(), leaderships()).prop_map(|(put, leadership)| Order::Store { put, leadership }),
+        1 => names().prop_map(|name| Order::Send { name }),
     ]
     .boxed()
 }
@@ -170,6 +179,7 @@ enum Happens {
     Flipped(NodeId, Box<Message>, usize, u8),
     Asked(Box<Request>),
     AskedFlipped(Box<Request>, usize, u8),
+    Ordered(NodeId, Box<Order>),
     Relayed(Box<Reply>),
     Passes(u64),
 }
@@ -181,6 +191,7 @@ fn happenings() -> BoxedStrategy<Happens> {
             .prop_map(|(from, it, place, bits)| Happens::Flipped(from, Box::new(it), place, bits)),
         5 => requests().prop_map(|it| Happens::Asked(Box::new(it))),
         1 => (requests(), any::<usize>(), any::<u8>()).prop_map(|(it, place, bits)| Happens::AskedFlipped(Box::new(it), place, bits)),
+        2 => (nodes(), orders()).prop_map(|(from, it)| Happens::Ordered(from, Box::new(it))),
         2 => replies().prop_map(|it| Happens::Relayed(Box::new(it))),
         5 => (0..3_000_u64).prop_map(Happens::Passes),
     ]
@@ -207,6 +218,7 @@ proptest! {
         let config = ClusterConfig { policy, ..ClusterConfig::new(peers) };
         let mut now = Instant::ZERO;
         let mut node = Node::new(now, NodeId(me), config, Leadership::default(), Seed(1));
+        let highest = TERM_JUMP_MAX.saturating_mul(happenings.len() as u64 + 1);
         let mut relays = Vec::new();
         let mut clients = 0;
         for happens in happenings {
@@ -228,6 +240,10 @@ proptest! {
                     clients += 1;
                     let request = message::decode(&flip(message::encode(&*request), place, bits)).ok();
                     request.map(|request| Input::Request { client: ClientId(clients), request })
+                }
+                Happens::Ordered(from, order) => {
+                    clients += 1;
+                    Some(Input::Order { client: ClientId(clients), from, order: *order })
                 }
                 Happens::Relayed(reply) => relays.pop().map(|client| Input::Relayed { client, outcome: Ok(*reply) }),
                 Happens::Passes(ms) => {
@@ -259,6 +275,8 @@ proptest! {
                     ControlFlow::Continue(())
                 });
             }
+            // Each word takes it so far at most.
+            prop_assert!(node.election().newest().term.0 <= highest);
         }
     }
 
@@ -266,6 +284,7 @@ proptest! {
     #[test]
     fn bytes_are_refused_or_read(bytes in prop::collection::vec(any::<u8>(), 0..300), message in messages(), cut in any::<usize>()) {
         let _ = (message::decode::<Envelope>(&bytes), message::decode::<Request>(&bytes), message::decode::<Reply>(&bytes));
+        let _ = message::decode::<Order>(&bytes);
         let envelope = Envelope { from: NodeId(1), peers: Digest::of(b"any"), message };
         let frame = message::encode(&envelope);
         prop_assert!(message::decode::<Envelope>(&frame[..cut % frame.len()]).is_err(), "cut short");
@@ -280,23 +299,25 @@ proptest! {
         terms: [u8; TERMS_BYTES],
         proof in prop::collection::vec(any::<u8>(), 0..64),
         magic in any::<bool>(),
+        part in 0..4_u8,
         flag in 0..3_u8,
     ) {
         let (mut greeting, mut terms) = (greeting, terms);
         if magic {
-            greeting[..6].copy_from_slice(b"omb:\x01\0");
+            greeting[..4].copy_from_slice(b"omb:");
+            greeting[4..6].copy_from_slice(&message::VERSION.to_le_bytes());
         }
-        terms[0] = flag;
+        (terms[0], terms[1]) = (part, flag);
         let Ok(theirs) = Greeting::decode(greeting).and_then(|greeting| Opening::decode(greeting, terms)) else { return Ok(()) };
         let key = Key::new(b"the key of this cluster").expect("long enough");
-        let ours = Greeting { version: 1, node: Some(NodeId(1)) };
+        let ours = Greeting { version: message::VERSION, node: Some(NodeId(1)) };
         for nonce in [None, Some(Nonce([1; 32]))] {
-            let ours = Opening { greeting: ours, nonce };
+            let ours = Opening { greeting: ours, part: Part::Node, nonce };
             match Meeting::new(Side::Acceptor, nonce.map(|_| &key), &theirs, &ours) {
                 Ok(meeting) if nonce.is_some() => {
-                    prop_assert_eq!(meeting.check(Side::Connector, &proof), Err(Refusal::WrongKey));
+                    prop_assert_eq!(meeting.check(Side::Connector, &proof), Err(Refusal::WrongKey { peers: theirs.part.is_peer() }));
                 }
-                Ok(_) => prop_assert!(theirs.nonce.is_none() && theirs.greeting.version == 1),
+                Ok(_) => prop_assert!(theirs.nonce.is_none() && theirs.greeting.version == message::VERSION),
                 Err(refusal) => prop_assert!(!refusal.to_string().contains('\n')),
             }
         }

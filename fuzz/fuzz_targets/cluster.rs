@@ -6,8 +6,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use omb_core::{
-    handshake::{GREETING_BYTES, Greeting, Key, Meeting, Nonce, Opening, Refusal, Side, TERMS_BYTES},
-    node::message::{self, Envelope, Reply, Request},
+    handshake::{GREETING_BYTES, Greeting, Key, Meeting, Nonce, Opening, Part, Refusal, Side, TERMS_BYTES},
+    node::message::{self, Envelope, Order, Reply, Request},
     peer::NodeId,
 };
 
@@ -19,6 +19,7 @@ fn same<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt
 
 fuzz_target!(|bytes: &[u8]| {
     same::<Envelope>(bytes);
+    same::<Order>(bytes);
     same::<Request>(bytes);
     same::<Reply>(bytes);
     let Some((greeting, rest)) = bytes.split_first_chunk::<GREETING_BYTES>() else { return };
@@ -27,8 +28,8 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(theirs.encode(), bytes[..GREETING_BYTES + TERMS_BYTES]);
     let key = Key::new(b"the key of this cluster").expect("long enough");
     let greeting = Greeting { version: message::VERSION, node: Some(NodeId(1)) };
-    let ours = Opening { greeting, nonce: Some(Nonce([1; 32])) };
+    let ours = Opening { greeting, part: Part::Node, nonce: Some(Nonce([1; 32])) };
     if let Ok(meeting) = Meeting::new(Side::Acceptor, Some(&key), &theirs, &ours) {
-        assert_eq!(meeting.check(Side::Connector, proof), Err(Refusal::WrongKey));
+        assert_eq!(meeting.check(Side::Connector, proof), Err(Refusal::WrongKey { peers: theirs.part.is_peer() }));
     }
 });

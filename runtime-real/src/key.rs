@@ -1,8 +1,8 @@
-//! The shared key of a cluster, from its file.
+//! The keys of a cluster, from their files.
 
 use std::{fs, io::Read, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
-use omb_core::handshake::{Key, Nonce};
+use omb_core::handshake::{Key, Keys, Nonce};
 
 use crate::cluster::Secret;
 
@@ -17,6 +17,19 @@ const FILE_MAX: u64 = 64 << 10;
 /// If the file cannot be read, or holds fewer than 16 bytes or more than 64 KiB; names the file, what was found and what is
 /// allowed.
 pub fn key(path: &Path) -> Result<Key, String> {
+    made_of(&bytes(path)?, path)
+}
+
+fn made_of(bytes: &[u8], path: &Path) -> Result<Key, String> {
+    Key::new(bytes).map_err(|error| {
+        format!(
+            "{}: {error}, such as `head -c 32 /dev/urandom | base64` makes (a newline at the end does not count)",
+            path.display()
+        )
+    })
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>, String> {
     let name = path.display();
     let unreadable = |error| format!("{name}: cannot read the shared key: {error}");
     let file = fs::File::open(path).map_err(unreadable)?;
@@ -29,26 +42,40 @@ pub fn key(path: &Path) -> Result<Key, String> {
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
     }
-    let key = Key::new(&bytes).map_err(|error| {
-        format!(
-            "{name}: {error}, such as `head -c 32 /dev/urandom | base64` makes (a newline at the end does not count)"
-        )
-    })?;
     if mode & 0o077 != 0 {
         tracing::warn!("{name}: others may read the shared key (mode {:03o}): chmod 600 {name}", mode & 0o777);
     }
-    Ok(key)
+    Ok(bytes)
 }
 
-/// The key in the file at `path`, and nonces from the system's randomness.
+/// The keys in the files of clients and of peers, and nonces from the system's randomness; `None` without any file.
 ///
 /// # Errors
-/// As of [`key`]; or if the system has no randomness.
-pub fn secret(path: &Path) -> Result<Secret, String> {
-    let key = key(path)?;
+/// As of [`key`]; if both files hold the same, for then each client could speak as a peer; or if the system has no
+/// randomness.
+pub fn secret(clients: Option<&Path>, peers: Option<&Path>) -> Result<Option<Secret>, String> {
+    let read = |path: Option<&Path>| path.map(bytes).transpose();
+    let (of_clients, of_peers) = (read(clients)?, read(peers)?);
+    let key = |bytes: Option<&Vec<u8>>, path: Option<&Path>| {
+        bytes.zip(path).map(|(bytes, path)| made_of(bytes, path)).transpose()
+    };
+    let keys = Keys { clients: key(of_clients.as_ref(), clients)?, peers: key(of_peers.as_ref(), peers)? };
+    if let (Some(clients), Some(peers)) = (clients, peers)
+        && of_clients == of_peers
+    {
+        return Err(format!(
+            "{} (peer_key_file) holds the same key as {} (key_file): whoever has the key of clients could speak as a node; \
+             make another one, such as `head -c 32 /dev/urandom | base64` does",
+            peers.display(),
+            clients.display()
+        ));
+    }
+    if of_clients.is_none() && of_peers.is_none() {
+        return Ok(None);
+    }
     let mut probe = [0; 1];
     getrandom::fill(&mut probe).map_err(|error| format!("the system gives no random bytes: {error}"))?;
-    Ok(Secret { key, nonces: Arc::new(nonce) })
+    Ok(Some(Secret { keys, nonces: Arc::new(nonce) }))
 }
 
 /// Whoever could guess it could replay a proof, so a system that stops giving random bytes is not gone on with.
@@ -85,6 +112,26 @@ mod tests {
         fs::remove_file(&path).expect("it is there");
         found(key(&path), &["No such file"]);
         found(key(&folder.path().join("cluster.key")), &["cannot read"]);
+    }
+
+    #[test]
+    fn one_key_is_not_for_clients_and_peers() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let write = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            fs::write(&path, bytes).expect("it can be written");
+            path
+        };
+        let (one, same, other) =
+            (write("a", b"sixteen bytes ok"), write("b", b"sixteen bytes ok\n"), write("c", b"sixteen bytes, too"));
+        let error = secret(Some(&one), Some(&same)).expect_err("the same key");
+        assert!(
+            error.contains("/b (peer_key_file) holds the same key as ") && error.contains("/a (key_file)"),
+            "{error}"
+        );
+        let both = secret(Some(&one), Some(&other)).expect("two keys").expect("there are keys");
+        assert!(both.keys.clients.is_some() && both.keys.peers.is_some());
+        assert!(secret(None, None).expect("no file is no mistake").is_none());
     }
 
     #[test]

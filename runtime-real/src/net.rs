@@ -5,23 +5,29 @@ use std::{
     fs,
     future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::Path,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
+use omb_core::printable::printable_within;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream, lookup_host},
 };
 use tokio_rustls::{
     TlsAcceptor, TlsConnector,
     rustls::{
-        ClientConfig, RootCertStore, ServerConfig,
-        crypto::ring,
-        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+        self, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+        client::{danger::HandshakeSignatureValid, verify_server_cert_signed_by_trust_anchor, verify_server_name},
+        crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+        server::{
+            ParsedCertificate,
+            danger::{ClientCertVerified, ClientCertVerifier},
+        },
     },
 };
 
@@ -43,6 +49,8 @@ pub enum Stream {
 pub struct Transport {
     /// For addresses that ask for TLS.
     tls: Option<TlsConnector>,
+    /// The host whose addresses connections leave from, where they are this machine's.
+    from: Option<Arc<str>>,
 }
 
 impl Transport {
@@ -52,18 +60,79 @@ impl Transport {
     /// # Errors
     /// If the file cannot be read or holds no certificate.
     pub fn new(ca: Option<&Path>) -> Result<Self, String> {
-        let Some(ca) = ca else { return Ok(Self { tls: None }) };
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(ca)? {
-            roots.add(certificate).map_err(|error| format!("{}: {error}", ca.display()))?;
-        }
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Self { tls: Some(TlsConnector::from(Arc::new(config))) })
+        let tls = ca.map(|ca| connector(ca, None)).transpose()?;
+        Ok(Self { tls, from: None })
     }
+
+    /// For a node at `host`, as its peers know it: connections leave from there where that is an address of this machine, for
+    /// its peers may believe it only then. Of `tls`, the PEM files of its certificate and its key are shown to its peers, and
+    /// the last one vouches for them.
+    ///
+    /// # Errors
+    /// If one of the files cannot be used.
+    pub fn of_node(host: &str, tls: Option<(&Path, &Path, &Path)>) -> Result<Self, String> {
+        let tls = tls.map(|(certificate, key, ca)| connector(ca, Some((certificate, key)))).transpose()?;
+        Ok(Self { tls, from: Some(host.into()) })
+    }
+
+    /// Connects, from an address of [`Self::from`] if there is one of this machine from which there is a way.
+    async fn dial(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        let own = match &self.from {
+            Some(host) => fleet::Transport::resolve(self, host).await.unwrap_or_default(),
+            None => Vec::new(),
+        };
+        for from in own.into_iter().filter(|own| own.is_ipv4() == to.is_ipv4()) {
+            let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            // Behind a translation of addresses its own address is none of this machine's.
+            if socket.bind(SocketAddr::new(from, 0)).is_err() {
+                continue;
+            }
+            match socket.connect(to).await {
+                Err(error) if is_no_way(&error) => {}
+                connected => return connected,
+            }
+        }
+        TcpStream::connect(to).await
+    }
+}
+
+/// Whether there is no way to an address from the one that was bound, as from 127.0.0.1 to another machine.
+fn is_no_way(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidInput
+            | io::ErrorKind::AddrNotAvailable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::HostUnreachable
+    )
+}
+
+fn connector(ca: &Path, shown: Option<(&Path, &Path)>) -> Result<TlsConnector, String> {
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots(ca)?);
+    let config = match shown {
+        None => config.with_no_client_auth(),
+        Some((certificate, key)) => config
+            .with_client_auth_cert(certificates(certificate)?, private_key(key)?)
+            .map_err(|error| format!("{} and {} do not fit: {error}", certificate.display(), key.display()))?,
+    };
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+fn roots(ca: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(ca)? {
+        roots.add(certificate).map_err(|error| format!("{}: {error}", ca.display()))?;
+    }
+    Ok(roots)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let text = fs::read(path).map_err(|error| format!("{}: cannot read it: {error}", path.display()))?;
+    PrivateKeyDer::from_pem_slice(&text)
+        .map_err(|error| format!("{}: holds no private key in PEM form: {error}", path.display()))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -80,7 +149,18 @@ impl fleet::Transport for Transport {
     type Stream = Stream;
 
     async fn connect(&self, to: &Address) -> io::Result<Stream> {
-        let stream = TcpStream::connect((to.host.as_str(), to.port)).await?;
+        let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name stands for no address");
+        let mut connected = None;
+        for ip in self.resolve(&to.host).await? {
+            match self.dial(SocketAddr::new(ip, to.port)).await {
+                Ok(stream) => {
+                    connected = Some(stream);
+                    break;
+                }
+                Err(error) => failed = error,
+            }
+        }
+        let Some(stream) = connected else { return Err(failed) };
         // Small exchanges; what the clock says must not wait for more.
         stream.set_nodelay(true)?;
         if !to.tls {
@@ -96,7 +176,8 @@ impl fleet::Transport for Transport {
             .map_err(|_| wrong(format!("{} is no name that a certificate can hold", to.host)))?;
         let stream = tls.connect(name, stream).await.map_err(|error| {
             if error.kind() == io::ErrorKind::InvalidData {
-                let text = error.to_string();
+                // It may quote what stands in a certificate.
+                let text = printable_within(&error.to_string(), 300);
                 let hint = if text.contains("corrupt message") {
                     ": does it speak plain http, or without TLS?"
                 } else if text.contains("CaUsedAsEndEntity") {
@@ -104,11 +185,25 @@ impl fleet::Transport for Transport {
                 } else {
                     ""
                 };
-                return wrong(format!("TLS with it fails: {error}{hint}"));
+                return wrong(format!("TLS with it fails: {text}{hint}"));
             }
             error
         })?;
         Ok(Stream::Client(Box::new(stream)))
+    }
+
+    async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        if let Ok(ip) = host.parse() {
+            return Ok(vec![ip]);
+        }
+        let mut found: Vec<IpAddr> = Vec::new();
+        for address in lookup_host((host, 0)).await? {
+            // Each comes once for each kind of socket on some systems.
+            if !found.contains(&address.ip()) {
+                found.push(address.ip());
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -124,7 +219,19 @@ impl Listener {
     /// # Errors
     /// If the address is taken or not ours, or the files cannot be used.
     pub async fn bind(address: SocketAddr, tls: Option<(&Path, &Path)>) -> Result<Self, BindError> {
-        let tls = tls.map(|(certificate, key)| acceptor(certificate, key)).transpose().map_err(BindError::Tls)?;
+        let tls = tls.map(|(certificate, key)| acceptor(certificate, key, None)).transpose().map_err(BindError::Tls)?;
+        let tcp = TcpListener::bind(address).await.map_err(BindError::Address)?;
+        Ok(Self { tcp, tls })
+    }
+
+    /// Listens on `address` for peers, which show a certificate that the last of these PEM files vouches for, and for
+    /// clients, which need none.
+    ///
+    /// # Errors
+    /// If the address is taken or not ours, or the files cannot be used.
+    pub async fn bind_for_peers(address: SocketAddr, tls: Option<(&Path, &Path, &Path)>) -> Result<Self, BindError> {
+        let acceptor = |(certificate, key, ca)| acceptor(certificate, key, Some(ca));
+        let tls = tls.map(acceptor).transpose().map_err(BindError::Tls)?;
         let tcp = TcpListener::bind(address).await.map_err(BindError::Address)?;
         Ok(Self { tcp, tls })
     }
@@ -147,18 +254,74 @@ pub enum BindError {
     Tls(String),
 }
 
-fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, String> {
-    let chain = certificates(certificate)?;
-    let text = fs::read(key).map_err(|error| format!("{}: cannot read it: {error}", key.display()))?;
-    let secret = PrivateKeyDer::from_pem_slice(&text)
-        .map_err(|error| format!("{}: holds no private key in PEM form: {error}", key.display()))?;
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+/// `ca` vouches for those that show a certificate; without it nobody is asked for one.
+fn acceptor(certificate: &Path, key: &Path, ca: Option<&Path>) -> Result<TlsAcceptor, String> {
+    let provider = Arc::new(ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_no_client_auth()
-        .with_single_cert(chain, secret)
+        .map_err(|error| error.to_string())?;
+    let config = match ca {
+        None => config.with_no_client_auth(),
+        Some(ca) => config.with_client_cert_verifier(Arc::new(Vouchers { roots: roots(ca)?, provider })),
+    };
+    let config = config
+        .with_single_cert(certificates(certificate)?, private_key(key)?)
         .map_err(|error| format!("{} and {} do not fit: {error}", certificate.display(), key.display()))?;
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Verifies the certificates of those who connect, if they show one, as their own are verified when they are connected to: a
+/// node has one certificate for both, and authorities often allow it to servers only (`extendedKeyUsage=serverAuth`). Whose it
+/// is, [`fleet::Listener::vouches`] asks once its owner has said who it is.
+#[derive(Debug)]
+struct Vouchers {
+    roots: RootCertStore,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ClientCertVerifier for Vouchers {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // A node has one certificate, and shows it whatever it is asked for.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, algorithms)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 impl fleet::Listener for Listener {
@@ -179,6 +342,18 @@ impl fleet::Listener for Listener {
             Ok(Stream::Server(Box::new(tls.accept(stream).await?)))
         };
         Ok((Box::pin(opening), from))
+    }
+
+    fn vouches(stream: &Stream, host: &str) -> Result<(), String> {
+        let Stream::Server(tls) = stream else { return Err("it speaks without TLS".to_owned()) };
+        // Its chain was verified within the handshake.
+        let Some([certificate, ..]) = tls.get_ref().1.peer_certificates() else {
+            return Err("it shows no certificate".to_owned());
+        };
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| format!("{host} is no name that a certificate can hold"))?;
+        let certificate = ParsedCertificate::try_from(certificate).map_err(|error| error.to_string())?;
+        verify_server_name(&certificate, &name).map_err(|error| error.to_string())
     }
 }
 

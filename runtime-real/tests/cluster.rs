@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Cursor},
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     pin::Pin,
     sync::{
@@ -16,8 +16,11 @@ use std::{
 
 use omb_core::{
     client::{GaveUp, Patience},
-    config::cluster::{ClusterConfig, Peers, Tls, parse_peers},
-    handshake::{Greeting, Key, Nonce, Opening},
+    config::cluster::{ClusterConfig, PeerAddresses, Peers, Tls, parse_peers},
+    handshake::{
+        GREETING_BYTES, Greeting, Key, Keys, Nonce, Objection, Opening, PROOF_BYTES, Part, Refusal, TERMS_BYTES,
+        VERDICT_BYTES,
+    },
     node::{
         Node, Output,
         message::{Put, Reply, Request, VERSION},
@@ -32,6 +35,7 @@ use omb_runtime_real::{
         self, Disk, Limits, Nodes, Observer, Secret, address,
         asking::{Cargo, ask},
         disk::Listed,
+        greeting::{self, Unmet},
         node::Identity,
         wire,
     },
@@ -168,6 +172,9 @@ impl fleet::Transport for Counting {
         self.1.fetch_add(1, Relaxed);
         self.0.connect(to).await
     }
+    async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        self.0.resolve(host).await
+    }
 }
 
 /// What is uploaded, and what was fetched.
@@ -192,7 +199,8 @@ fn secret(bytes: &[u8]) -> Secret {
         nonce[..8].copy_from_slice(&next.fetch_add(1, Relaxed).to_le_bytes());
         Nonce(nonce)
     };
-    Secret { key: Key::new(bytes).expect("long enough"), nonces: Arc::new(nonces) }
+    let keys = Keys { clients: Some(Key::new(bytes).expect("long enough")), peers: None };
+    Secret { keys, nonces: Arc::new(nonces) }
 }
 
 const OURS: &[u8] = b"the key of this cluster";
@@ -230,10 +238,10 @@ async fn cluster(keys: &[Option<&[u8]>], limits: Limits, tls: Option<Tls>) -> Cl
         let (log, config, secret) = (Log::default(), config.clone(), own.map(secret));
         cluster.logs.push(log.clone());
         let at: SocketAddr = config.peers.address(me).expect("a peer").parse().expect("an address");
-        let tls = config.tls.as_ref();
-        let listener = net::Listener::bind(at, tls.map(|tls| (tls.cert.as_path(), tls.key.as_path()))).await;
+        let tls = config.tls.as_ref().map(|tls| (tls.cert.as_path(), tls.key.as_path(), tls.ca.as_path()));
+        let listener = net::Listener::bind_for_peers(at, tls).await;
         let listener = listener.unwrap_or_else(|error| panic!("{error:?}"));
-        let transport = net::Transport::new(tls.map(|tls| tls.ca.as_path())).expect("a certificate");
+        let transport = net::Transport::of_node("127.0.0.1", tls).expect("a certificate");
         let transport = Counting(transport, cluster.connections.clone());
         cluster.tasks.push(tokio::spawn(async move {
             let mut log = log;
@@ -296,15 +304,14 @@ async fn uploads_of_all_sizes_go_everywhere_over_few_connections() {
         let Reply::Stored { node, stored } = reply else { panic!("{reply:?}") };
         holders.insert(node.0);
         assert_eq!((stored.name.digest, stored.bytes), (Digest::of(&body), bytes as u64));
-        let reply =
-            asked(&nodes, Request::Get { name: stored.name, here: false }, Vec::new()).await.expect("it is there");
+        let reply = asked(&nodes, Request::Get { name: stored.name }, Vec::new()).await.expect("it is there");
         assert_eq!(reply, Reply::Body(stored));
     }
     assert_eq!(holders.len(), 3, "{holders:?}");
     assert_eq!(connections.load(Relaxed), 1, "24 requests over one connection");
     assert!(cluster.connections.load(Relaxed) - before <= 2, "and one from the entry to each of the others");
     let name = Name { id: RequestId(99), digest: Digest::of(b""), kind: Kind::Bin };
-    assert_eq!(asked(&nodes, Request::Get { name, here: false }, Vec::new()).await, Ok(Reply::NotFound));
+    assert_eq!(asked(&nodes, Request::Get { name }, Vec::new()).await, Ok(Reply::NotFound));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -315,9 +322,9 @@ async fn who_lacks_the_key_gets_nothing_and_is_told_why() {
         let (nodes, _) = cluster.nodes(secret, Limits::default(), only);
         asked(&nodes, Request::List { after: None }, Vec::new()).await.expect_err("nothing").to_string()
     };
-    assert_eq!(told(None, &[1]).await, "node 1: it asks for a shared key: give key_file in config.json");
+    assert_eq!(told(None, &[1]).await, "node 1: it asks for the shared key: give key_file in config.json");
     assert!(told(Some(secret(&[5; 16])), &[1]).await.starts_with("node 1: it does not know the shared key"));
-    assert!(told(Some(secret(OURS)), &[4]).await.starts_with("node 4: it has no shared key, this side has one"));
+    assert!(told(Some(secret(OURS)), &[4]).await.starts_with("node 4: it lacks the shared key, which this side has"));
     let (nodes, _) = cluster.nodes(Some(secret(OURS)), Limits::default(), &[1, 2, 3, 4]);
     assert!(
         matches!(asked(&nodes, put(1, 3), b"abc".to_vec()).await, Ok(Reply::Stored { .. })),
@@ -326,9 +333,9 @@ async fn who_lacks_the_key_gets_nothing_and_is_told_why() {
     let said = |nth: usize, what: &str| cluster.logs[nth].lines().iter().filter(|line| line.contains(what)).count();
     // Who is refused knows it before it is in the log.
     cluster.logs[0].wait_for("refuses 127.0.0.1").await;
-    assert_eq!(said(0, "refuses node 3: it does not know the shared key"), 1, "{:?}", cluster.logs[0].lines());
-    assert_eq!(said(0, "refuses node 4: it has no shared key"), 1);
-    assert_eq!(said(3, "refuses node 1: it asks for a shared key"), 1);
+    assert_eq!(said(0, "refuses node 3: it does not know the key of peers"), 1, "{:?}", cluster.logs[0].lines());
+    assert_eq!(said(0, "refuses node 4: it lacks the key of peers"), 1);
+    assert_eq!(said(3, "refuses node 1: it asks for the key of peers"), 1);
     // All of them come from 127.0.0.1: one line for all.
     assert_eq!(said(0, "refuses 127.0.0.1"), 1, "{:?}", cluster.logs[0].lines());
     assert_eq!(cluster.logs[0].leader(), cluster.logs[1].leader());
@@ -356,9 +363,9 @@ async fn noise_is_closed_upon() {
     let limits = Limits { connect: Duration::from_millis(700), ..Limits::default() };
     let cluster = cluster(&[Some(OURS); 2], limits, None).await;
     let leader = cluster.logs[0].leader();
-    let opening =
-        Opening { greeting: Greeting { version: VERSION, node: Some(NodeId(2)) }, nonce: Some(Nonce([3; 32])) };
-    let other = Opening { greeting: Greeting { version: 9, node: Some(NodeId(2)) }, nonce: None };
+    let greeting = Greeting { version: VERSION, node: Some(NodeId(2)) };
+    let opening = Opening { greeting, part: Part::Peer, nonce: Some(Nonce([3; 32])) };
+    let other = Opening { greeting: Greeting { version: 9, ..greeting }, part: Part::Peer, nonce: None };
     let mut noise = vec![0; 100_000];
     (0_usize..).zip(&mut noise).for_each(|(nth, byte)| *byte = u8::try_from(nth * nth % 251).expect("small"));
     let words = [
@@ -377,7 +384,8 @@ async fn noise_is_closed_upon() {
         let mut said = Vec::new();
         let closed = timeout(Duration::from_secs(3), stream.read_to_end(&mut said)).await;
         assert!(closed.is_ok(), "{} bytes are listened to for {:?}", words.len(), began.elapsed());
-        assert!(said.len() <= 43 + 32, "it says {} bytes to who has proven nothing", said.len());
+        let most = GREETING_BYTES + TERMS_BYTES + PROOF_BYTES + VERDICT_BYTES;
+        assert!(said.len() <= most, "it says {} bytes to who has proven nothing", said.len());
     }
     assert_eq!(cluster.logs[0].leader(), leader);
     let (nodes, _) = cluster.nodes(Some(secret(OURS)), Limits::default(), &[1]);
@@ -419,12 +427,12 @@ async fn a_flood_of_connections_does_not_end_a_leadership() {
 async fn requests_beyond_the_cap_and_bodies_that_trickle_are_cut_off() {
     let limits = Limits { requests: 1, idle: Duration::from_millis(400), pace_min: 1_000_000, ..Limits::default() };
     let cluster = cluster(&[None], limits, None).await;
-    let greeting = Opening { greeting: Greeting { version: VERSION, node: None }, nonce: None };
+    let greeting = Opening { greeting: Greeting { version: VERSION, node: None }, part: Part::Client, nonce: None };
     let connect = async || {
         let mut line = wire::line(TcpStream::connect(cluster.socket(1)).await.expect("somebody listens"));
         line.write_all(&greeting.encode()).await.expect("it listens");
         line.flush().await.expect("it listens");
-        line.read_exact(&mut [0; 43]).await.expect("it greets");
+        line.read_exact(&mut [0; GREETING_BYTES + TERMS_BYTES]).await.expect("it greets");
         line
     };
     let mut trickling = connect().await;
@@ -515,6 +523,225 @@ fn a_key_s_file_is_read() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("cluster.key");
     std::fs::write(&path, OURS).expect("it can be written");
-    let secret = key::secret(&path).expect("a key");
+    let secret = key::secret(Some(&path), None).expect("a key").expect("there is one");
     assert_ne!((secret.nonces)(), (secret.nonces)());
+}
+
+const PEERS: &[u8] = b"the key of the nodes alone";
+
+fn secrets(clients: Option<&[u8]>, peers: Option<&[u8]>) -> Option<Secret> {
+    let key = |bytes| Key::new(bytes).expect("long enough");
+    let keys = Keys { clients: clients.map(key), peers: peers.map(key) };
+    Some(Secret { keys, ..secret(OURS) }).filter(|secret| secret.keys.clients.is_some() || secret.keys.peers.is_some())
+}
+
+/// One node, the first of this list, whose others are not there.
+async fn lonely(config: &ClusterConfig, secret: Option<Secret>) -> Cluster {
+    let (log, at) = (Log::default(), config.peers.address(NodeId(1)).expect("a peer").parse().expect("an address"));
+    let tls = config.tls.as_ref().map(|tls| (tls.cert.as_path(), tls.key.as_path(), tls.ca.as_path()));
+    let listener = net::Listener::bind_for_peers(at, tls).await.unwrap_or_else(|error| panic!("{error:?}"));
+    let transport = net::Transport::of_node("127.0.0.1", tls).expect("a certificate");
+    let identity = Identity { me: NodeId(1), config: config.clone(), limits: Limits::default(), seed: Seed(1), secret };
+    let mut moved = log.clone();
+    let serving =
+        async move { cluster::serve(listener, transport, Memory::default(), identity, &mut moved, &Clock).await };
+    let tasks = vec![tokio::spawn(serving)];
+    Cluster { config: config.clone(), logs: vec![log], connections: Arc::default(), tasks }
+}
+
+/// Greets node 1 of a cluster as another one, in whatever part.
+async fn greet(
+    cluster: &Cluster,
+    transport: &net::Transport,
+    claimed: u32,
+    part: Part,
+    secret: Option<&Secret>,
+) -> Result<(), Unmet> {
+    let to = address(cluster.config.peers.address(NodeId(1)).expect("a peer"), cluster.config.tls.is_some());
+    let stream = fleet::Transport::connect(transport, &to.expect("sound")).await?;
+    let mut line = wire::line(stream);
+    let claimed = Some(NodeId(claimed)).filter(|_| part != Part::Client);
+    timeout(Duration::from_secs(5), greeting::meet(&mut line, claimed, part, NodeId(1), secret)).await.expect("in time")
+}
+
+/// Whatever it says that it is: who speaks as a peer, or orders as one, proves the key of peers, or else comes from where the
+/// list says. Node 2 is on another machine, node 3 on this one by its name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_speaks_as_a_peer_is_proven_one() {
+    let port = free_ports(1)[0];
+    let config = |peer_key: bool, peer_addresses| {
+        let peers = parse_peers(&format!("1=127.0.0.1:{port},2=192.0.2.2:{port},3=localhost:1"));
+        let peer_key_file = peer_key.then(|| "named".into());
+        ClusterConfig { peer_key_file, peer_addresses, ..ClusterConfig::new(peers.expect("sound")) }
+    };
+    let elsewhere = Refusal::Objected(Objection::Elsewhere {
+        from: Ipv4Addr::LOCALHOST.into(),
+        stands_for: vec![Ipv4Addr::new(192, 0, 2, 2).into()],
+    });
+    let wrong = Refusal::WrongKey { peers: true };
+    let (none, clients, both) = (|| None, || secrets(Some(OURS), None), || secrets(Some(OURS), Some(PEERS)));
+    let any = Some(PeerAddresses::Any);
+    let listed = Some(PeerAddresses::Listed);
+    // What the cluster has, what who greets has, and what comes of it as node 2 and as node 3.
+    let cases = [
+        (config(false, None), none(), none(), Some(&elsewhere), None),
+        (config(false, any), none(), none(), None, None),
+        (config(false, None), clients(), clients(), Some(&elsewhere), None),
+        (config(false, any), clients(), clients(), None, None),
+        (config(true, None), both(), clients(), Some(&wrong), Some(&wrong)),
+        (config(true, None), both(), both(), None, None),
+        (config(true, listed), both(), both(), Some(&elsewhere), None),
+    ];
+    for (nth, (config, has, shows, as_two, as_three)) in cases.into_iter().enumerate() {
+        let cluster = lonely(&config, has).await;
+        let transport = net::Transport::new(None).expect("no certificate");
+        for part in [Part::Peer, Part::Order] {
+            for (claimed, want) in [(2, as_two), (3, as_three)] {
+                let met = greet(&cluster, &transport, claimed, part, shows.as_ref()).await;
+                let refusal = met.err().map(|unmet| match unmet {
+                    Unmet::Refused(refusal) => refusal,
+                    Unmet::Broken(error) => panic!("case {nth}: {error}"),
+                });
+                assert_eq!(refusal.as_ref(), want, "case {nth}, as node {claimed}, {part:?}");
+            }
+            for (claimed, want) in [(1, Objection::SameNode), (9, Objection::NoPeer)] {
+                if nth < 4 || shows.as_ref().is_some_and(|shows| shows.keys.peers.is_some()) {
+                    let met = greet(&cluster, &transport, claimed, part, shows.as_ref()).await;
+                    let refused = matches!(&met, Err(Unmet::Refused(Refusal::Objected(it))) if *it == want);
+                    assert!(refused, "case {nth}: {met:?}");
+                }
+            }
+        }
+        // A client needs no key of peers.
+        let client = if nth < 2 { none() } else { clients() };
+        greet(&cluster, &transport, 0, Part::Client, client.as_ref()).await.expect("a client");
+        if nth == 0 {
+            let both = format!(
+                "[Node 1] refuses 127.0.0.1, which calls itself node 2: it comes from 127.0.0.1, but its address in the list \
+                 of peers, 192.0.2.2:{port}, stands for 192.0.2.2: "
+            );
+            cluster.logs[0].wait_for(&both).await;
+        }
+        drop(cluster);
+        // The port is taken again.
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// An authority and what it vouches for, in files.
+struct Authority {
+    folder: tempfile::TempDir,
+    certificate: rcgen::Certificate,
+    key: rcgen::KeyPair,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut wanted = rcgen::CertificateParams::default();
+        wanted.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().expect("a key can be made");
+        let certificate = wanted.self_signed(&key).expect("a certificate can be made");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join("ca.pem"), certificate.pem()).expect("it can be written");
+        Self { folder, certificate, key }
+    }
+
+    /// A certificate for this host, signed by the authority or by itself, changed by `change`.
+    fn certify(&self, name: &str, host: &str, own: bool, change: impl FnOnce(&mut rcgen::CertificateParams)) -> Tls {
+        let mut wanted = rcgen::CertificateParams::new([host.to_owned()]).expect("a name");
+        change(&mut wanted);
+        let key = rcgen::KeyPair::generate().expect("a key can be made");
+        let made = if own { wanted.self_signed(&key) } else { wanted.signed_by(&key, &self.certificate, &self.key) };
+        let write = |name: String, text: String| {
+            let path = self.folder.path().join(name);
+            std::fs::write(&path, text).expect("it can be written");
+            path
+        };
+        let cert = write(format!("{name}.pem"), made.expect("a certificate can be made").pem());
+        let key = write(format!("{name}.key"), key.serialize_pem());
+        Tls { cert, key, ca: self.folder.path().join("ca.pem") }
+    }
+}
+
+/// With TLS a node verifies who calls it as it verifies whom it calls; clients show nothing and are served.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_calls_shows_its_certificate() {
+    let authority = Authority::new();
+    let host = "127.0.0.1";
+    let good = authority.certify("good", host, false, |_| {});
+    let servers_only = authority.certify("servers", host, false, |wanted| {
+        wanted.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    });
+    let itself = authority.certify("itself", host, true, |_| {});
+    let expired = authority.certify("expired", host, false, |wanted| {
+        wanted.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    });
+    let another = authority.certify("another", "127.0.0.9", false, |_| {});
+    let list = format!("1=127.0.0.1:{},2=127.0.0.1:1", free_ports(1)[0]);
+    let config = ClusterConfig { tls: Some(good.clone()), ..ClusterConfig::new(parse_peers(&list).expect("sound")) };
+    let cluster = lonely(&config, None).await;
+    let of = |tls: &Tls| {
+        let files = Some((tls.cert.as_path(), tls.key.as_path(), tls.ca.as_path()));
+        net::Transport::of_node(host, files).expect("a certificate")
+    };
+    let bare = net::Transport::new(Some(&good.ca)).expect("a certificate");
+    for sound in [&good, &servers_only] {
+        greet(&cluster, &of(sound), 2, Part::Peer, None).await.expect("it vouches for node 2");
+    }
+    greet(&cluster, &bare, 0, Part::Client, None).await.expect("clients need no certificate");
+    for part in [Part::Peer, Part::Order] {
+        for (shown, transport) in [
+            ("self-signed", of(&itself)),
+            ("expired", of(&expired)),
+            ("for another", of(&another)),
+            ("none", bare.clone()),
+        ] {
+            let met = greet(&cluster, &transport, 2, part, None).await;
+            assert!(met.is_err(), "{shown}, {part:?}");
+        }
+    }
+    // Of one source the log tells once a minute: the first.
+    cluster.logs[0].wait_for("refuses 127.0.0.1: invalid peer certificate: ").await;
+}
+
+/// The lowest node's certificate is worth nothing: it is neither heard nor obeyed, and the others go on. (It was refused when it
+/// was called and obeyed when it called, led, and no upload could be stored.)
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_with_a_bad_certificate_leads_nobody() {
+    let authority = Authority::new();
+    let good = authority.certify("good", "127.0.0.1", false, |_| {});
+    let bad = authority.certify("bad", "127.0.0.1", true, |_| {});
+    let config = ClusterConfig { tls: Some(good.clone()), ..ClusterConfig::new(peers(&free_ports(3))) };
+    let mut cluster =
+        Cluster { config: config.clone(), logs: Vec::new(), connections: Arc::default(), tasks: Vec::new() };
+    for (me, tls) in [(1, &bad), (2, &good), (3, &good)] {
+        let (me, log) = (NodeId(me), Log::default());
+        cluster.logs.push(log.clone());
+        let at: SocketAddr = config.peers.address(me).expect("a peer").parse().expect("an address");
+        let files = Some((tls.cert.as_path(), tls.key.as_path(), tls.ca.as_path()));
+        let listener = net::Listener::bind_for_peers(at, files).await.unwrap_or_else(|error| panic!("{error:?}"));
+        let transport = net::Transport::of_node("127.0.0.1", files).expect("a certificate");
+        let config = ClusterConfig { tls: Some(tls.clone()), ..config.clone() };
+        cluster.tasks.push(tokio::spawn(async move {
+            let mut log = log;
+            let identity = Identity { me, config, limits: Limits::default(), seed: Seed(me.0.into()), secret: None };
+            cluster::serve(listener, transport, Memory::default(), identity, &mut log, &Clock).await
+        }));
+    }
+    let leader = |nth: usize| cluster.logs[nth].leader().and_then(|it| it.leader);
+    let agreed = async {
+        while [1, 2].iter().any(|nth| leader(*nth) != Some(NodeId(3))) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), agreed).await.expect("two of three agree");
+    sleep(Duration::from_millis(1_000)).await;
+    let (nodes, _) = cluster.nodes(None, Limits::default(), &[2, 3]);
+    for id in 0..4 {
+        let reply = asked(&nodes, put(id, 3), b"abc".to_vec()).await;
+        assert!(matches!(reply, Ok(Reply::Stored { node: NodeId(2 | 3), .. })), "{reply:?}");
+    }
+    assert_eq!([leader(1), leader(2)], [Some(NodeId(3)); 2]);
+    assert_ne!(leader(0), Some(NodeId(3)), "it hears nobody");
+    cluster.logs[1].wait_for("refuses ").await;
 }

@@ -449,7 +449,7 @@ const REACHED: [&str; 90] = [
 ];
 
 /// The same for clusters.
-const CLUSTER_REACHED: [&str; 70] = [
+const CLUSTER_REACHED: [&str; 79] = [
     "answer: listing",
     "answer: retry",
     "answer: retry, a body broke off",
@@ -470,6 +470,7 @@ const CLUSTER_REACHED: [&str; 70] = [
     "ballot: victory",
     "client: acknowledged",
     "client: tries again",
+    "cluster: a key of peers",
     "cluster: a node speaks another version",
     "cluster: a node starts late",
     "cluster: a node was given another list of peers",
@@ -477,6 +478,7 @@ const CLUSTER_REACHED: [&str; 70] = [
     "cluster: durability Fsync",
     "cluster: durability None",
     "cluster: nothing goes wrong",
+    "cluster: peers may come from anywhere",
     "cluster: policy least-load",
     "cluster: policy least-outstanding",
     "cluster: policy peak-ewma",
@@ -494,7 +496,9 @@ const CLUSTER_REACHED: [&str; 70] = [
     "effect: a connection broke half-way",
     "effect: a leader stepped down",
     "effect: a node left the books",
+    "effect: a peer from elsewhere is refused",
     "effect: a peer with another list is refused",
+    "effect: an absurd number is not believed",
     "effect: an upload lies on several nodes",
     "effect: another version of the protocol noticed",
     "effect: became coordinator",
@@ -520,6 +524,11 @@ const CLUSTER_REACHED: [&str; 70] = [
     "fault: power fails",
     "fault: process killed",
     "fault: two nodes apart",
+    "forger: names an absurd term",
+    "forger: orders as an absurd leader",
+    "forger: passes for a peer",
+    "forger: refused, comes from elsewhere",
+    "forger: refused, does not know the key",
 ];
 
 impl Explored<peers::Scenario> {

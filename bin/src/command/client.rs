@@ -268,7 +268,7 @@ impl Session {
         let fresh = random_id().map_err(|mistake| failed(&mistake))?;
         let part = PathBuf::from(format!("{}.{fresh}.part", target.display()));
         let download = Download { part: (!to_stdout).then(|| part.clone()), bar: bar(&get.name, 0) };
-        let outcome = self.ask("", Request::Get { name, here: false }, download.clone()).await;
+        let outcome = self.ask("", Request::Get { name }, download.clone()).await;
         download.bar.finish_and_clear();
         let told = match outcome {
             Ok(Reply::Body(stored)) if to_stdout => Ok(stored),

@@ -9,7 +9,7 @@ use omb_core::{
     store::Stored,
 };
 use omb_runtime_real::{
-    cluster::{Limits, Nodes, Secret, address, asking},
+    cluster::{Limits, Nodes, address, asking},
     key::secret,
     net::Transport,
 };
@@ -67,15 +67,10 @@ fn runtime() -> Result<Runtime, ExitCode> {
     built.map_err(|error| told(format_args!("the system gives no thread: {error}"), Ended::Failed))
 }
 
-/// How to get to the nodes, and what to show them there.
-pub(super) fn approach(config: &ClusterConfig) -> Result<(Transport, Option<Secret>), String> {
-    let transport = Transport::new(config.tls.as_ref().map(|tls| tls.ca.as_path()))?;
-    Ok((transport, config.key_file.as_deref().map(secret).transpose()?))
-}
-
-/// The nodes, for clients of all kinds.
+/// The nodes, for clients of all kinds. They need neither the key of peers nor a certificate.
 pub(super) fn nodes(config: &ClusterConfig) -> Result<Nodes<Transport>, String> {
-    let (transport, secret) = approach(config)?;
+    let transport = Transport::new(config.tls.as_ref().map(|tls| tls.ca.as_path()))?;
+    let secret = secret(config.key_file.as_deref(), None)?;
     let tls = config.tls.is_some();
     let addresses = config.peers.iter().filter_map(|(id, text)| Some((id, address(text, tls)?))).collect();
     Ok(Nodes::new(transport, addresses, Limits::default(), secret))

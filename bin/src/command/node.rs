@@ -6,11 +6,12 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use omb_core::{
     config::cluster::ClusterConfig,
+    election,
     node::{Node, Output, metrics::Metrics},
     peer::NodeId,
     report::{metrics, node_metrics::prometheus},
@@ -18,17 +19,18 @@ use omb_core::{
 };
 use omb_runtime_real::{
     clock::Clock,
-    cluster::{self, Limits, node::Identity},
+    cluster::{self, Disk as _, Limits, node::Identity},
     disk::{Folders, OpenError},
     fleet::{
         serving,
         wire::{Answered, Asked, Method, StatusCode},
     },
-    net::{BindError, Listener},
+    key::secret,
+    net::{BindError, Listener, Transport},
 };
 
 use super::{
-    cluster::{approach, begin, random_seed, read, told},
+    cluster::{begin, random_seed, read, told},
     run::Interrupts,
 };
 use crate::{
@@ -46,6 +48,12 @@ pub(crate) fn node(flags: &flags::Node) -> ExitCode {
         Ok(begun) => begun,
         Err(code) => return code,
     };
+    if flags.reset_term {
+        return match runtime.block_on(reset_term(flags, me, config)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(code) => code,
+        };
+    }
     match runtime.block_on(serve(flags, me, config)) {
         Ok(()) => {
             // Uploads that are under way are left to their clients, who try again.
@@ -54,6 +62,61 @@ pub(crate) fn node(flags: &flags::Node) -> ExitCode {
         }
         Err(code) => code,
     }
+}
+
+/// What to say aloud of a cluster in which peers, or clients, are told from strangers by little or nothing: one line for all of
+/// it.
+fn warning(config: &ClusterConfig) -> Option<&'static str> {
+    let anywhere = !config.checks_addresses();
+    // A certificate proves a peer as a key does.
+    let proven = config.peer_key_file.is_some() || config.tls.is_some();
+    Some(match (config.key_file.is_some(), proven) {
+        (true, true) => return None,
+        (true, false) if anywhere => {
+            "WHOEVER HAS THE KEY OF CLIENTS CAN SPEAK AS A NODE, from any address (peer_addresses): give all nodes, and no \
+             client, a peer_key_file in config.json"
+        }
+        (true, false) => {
+            "peers prove the key of clients (key_file), so they are believed only from their addresses in the list: give all \
+             nodes, and no client, a peer_key_file in config.json"
+        }
+        (false, true) => {
+            "NO KEY FOR CLIENTS: whoever reaches this port can upload and fetch; key_file in config.json names one for nodes and \
+             clients"
+        }
+        (false, false) if anywhere => {
+            "NO KEYS: WHOEVER REACHES THIS PORT CAN UPLOAD, FETCH AND SPEAK AS A NODE, from any address (peer_addresses); \
+             key_file in config.json names a key for nodes and clients, peer_key_file one for nodes alone"
+        }
+        (false, false) => {
+            "NO KEYS: whoever reaches this port can upload and fetch, and who has the address of a node can speak as that node; \
+             key_file in config.json names a key for nodes and clients, peer_key_file one for nodes alone"
+        }
+    })
+}
+
+/// Repairs the state of a node that does not run.
+async fn reset_term(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Result<(), ExitCode> {
+    let unavailable = |mistake: String| told(mistake, Ended::Unavailable);
+    if let Some(shared) = &flags.shared_dir {
+        config.shared_dir.clone_from(shared);
+    }
+    let opened = Folders::open(&config.shared_dir, flags.state_dir.as_deref(), me, config.durability);
+    let folders = opened.map_err(|error| unavailable(error.to_string()))?;
+    let unreadable = |error: io::Error| unavailable(error.to_string());
+    let stored = folders.restore().await.map_err(unreadable)?;
+    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let ids: Vec<NodeId> = config.peers.ids().collect();
+    let Some(repaired) = election::repaired(stored, &ids, seconds) else {
+        tracing::info!("[Node {}] {stored}: nothing to repair", me.0);
+        return Ok(());
+    };
+    folders.persist(repaired).await.map_err(unreadable)?;
+    tracing::info!(
+        "[Node {}] {stored} is replaced by {repaired}. Do the same on every node before you start one.",
+        me.0
+    );
+    Ok(())
 }
 
 /// Which of the peers this is.
@@ -76,11 +139,13 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Re
     if let Some(shared) = &flags.shared_dir {
         config.shared_dir.clone_from(shared);
     }
-    let (transport, secret) = approach(&config).map_err(usage)?;
     let own = config.peers.address(me).unwrap_or_default().to_owned();
+    let tls = config.tls.as_ref().map(|tls| (tls.cert.as_path(), tls.key.as_path(), tls.ca.as_path()));
+    let host = cluster::address(&own, tls.is_some()).map(|own| own.host).unwrap_or_default();
+    let transport = Transport::of_node(&host, tls).map_err(usage)?;
+    let secret = secret(config.key_file.as_deref(), config.peer_key_file.as_deref()).map_err(usage)?;
     let address = listen_at(flags.bind.as_deref(), &own).map_err(unavailable)?;
-    let tls = config.tls.as_ref().map(|tls| (tls.cert.as_path(), tls.key.as_path()));
-    let listener = Listener::bind(address, tls).await.map_err(|error| match error {
+    let listener = Listener::bind_for_peers(address, tls).await.map_err(|error| match error {
         BindError::Tls(mistake) => usage(mistake),
         BindError::Address(error) => unavailable(refused(&error, me, address)),
     })?;
@@ -110,6 +175,9 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Re
         config.peers.digest().short()
     });
     tracing::info!("[Node {id}] stores uploads in {}", folders.shared().display());
+    if let Some(warning) = warning(&config) {
+        tracing::warn!("[Node {id}] {warning}");
+    }
     let seed = random_seed().map_err(unavailable)?;
     let shared_dir = config.shared_dir.clone();
     let limits = limits(config.peers.ids().len());

@@ -158,6 +158,11 @@ impl Cluster {
         }
     }
 
+    /// How much all nodes have said that are gone, where [`Self::logs`] begins with it.
+    pub fn mark_of_former(&self) -> usize {
+        self.former.len()
+    }
+
     /// Everything all nodes have said.
     pub fn logs(&self) -> String {
         self.running.values().fold(self.former.clone(), |logs, node| logs + &node.log())

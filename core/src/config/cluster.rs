@@ -3,7 +3,13 @@
 //! The same file lies on every machine. What must agree is the list of peers, and [`Peers::digest`] says whether it
 //! does: it depends on ids and addresses only, not on their order or on spaces.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,8 +38,13 @@ pub struct ClusterConfig {
     pub timing: Timing,
     /// `upload_limit`: bytes of the largest upload. Default 4 GiB.
     pub upload_limit: u64,
-    /// `key_file`: a key that all nodes and clients share; who lacks it gets nothing.
+    /// `key_file`: a key that clients prove, so that all nodes and clients share it; who lacks it gets nothing.
     pub key_file: Option<PathBuf>,
+    /// `peer_key_file`: a key that peers prove; nodes share it, clients do not have it. Without it peers prove that of
+    /// clients, if there is one, and must come from their own address.
+    pub peer_key_file: Option<PathBuf>,
+    /// `peer_addresses`, if it is given. See [`Self::checks_addresses`].
+    pub peer_addresses: Option<PeerAddresses>,
     /// `tls`: encrypts what passes between nodes and clients.
     pub tls: Option<Tls>,
 }
@@ -52,9 +63,31 @@ impl ClusterConfig {
             timing: Timing::default(),
             upload_limit: UPLOAD_LIMIT_DEFAULT,
             key_file: None,
+            peer_key_file: None,
+            peer_addresses: None,
             tls: None,
         }
     }
+
+    /// Whether a peer is believed only if it comes from an address that its name in the list of peers stands for: as
+    /// `peer_addresses` says, and without it where no key of peers proves them.
+    #[must_use]
+    pub fn checks_addresses(&self) -> bool {
+        match self.peer_addresses {
+            Some(addresses) => addresses == PeerAddresses::Listed,
+            None => self.peer_key_file.is_none(),
+        }
+    }
+}
+
+/// From where peers may speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PeerAddresses {
+    /// `listed`: each from the addresses that its name in the list of peers stands for.
+    #[default]
+    Listed,
+    /// `any`: from wherever they come, as behind a translation of addresses.
+    Any,
 }
 
 /// Which node takes the next upload.
@@ -226,6 +259,7 @@ const POLICIES: [(&str, Policy); 5] = [
     ("round-robin", Policy::RoundRobin),
 ];
 const QUORUMS: [(&str, Quorum); 2] = [("none", Quorum::None), ("majority", Quorum::Majority)];
+const PEER_ADDRESSES: [(&str, PeerAddresses); 2] = [("listed", PeerAddresses::Listed), ("any", PeerAddresses::Any)];
 const DURABILITIES: [(&str, Durability); 2] = [("fsync", Durability::Fsync), ("none", Durability::None)];
 
 const KEYS: &[&str] = &[
@@ -241,6 +275,8 @@ const KEYS: &[&str] = &[
     "steady_ms",
     "upload_limit",
     "key_file",
+    "peer_key_file",
+    "peer_addresses",
     "tls",
 ];
 
@@ -248,6 +284,10 @@ const PEER: &str = r#"a peer such as {"id": 1, "address": "192.168.1.100:7001"}"
 const ADDRESS: &str = "an address such as 192.168.1.100:7001, each once";
 const FILE_MODE: &str =
     "an octal mode in quotes that its owner can read and write and nobody execute, such as \"0600\" or \"0644\"";
+const ANY_ADDRESS: &str = "the address at which the other nodes reach this one, such as 192.168.1.100:7001 (0.0.0.0 and [::] \
+                           stand for all addresses of whichever machine reads them; BIND=0.0.0.0 makes a node listen on all)";
+const ONE_ADDRESS: &str =
+    "the address of one machine, such as 192.168.1.100:7001, and none of many (multicast, broadcast)";
 const ID: &str = "a whole number from 1 to 4294967295, each once";
 
 /// Reads the cluster file `file`, whose content is `text`.
@@ -285,11 +325,12 @@ pub fn parse_peers(text: &str) -> Result<Peers, ConfigErrors> {
         if id.is_none_or(|id| gathered.ids.contains_key(&id)) {
             refuse(format!("an id before the `=`, {ID}"));
         }
-        let address = self::address(address);
-        if address.as_ref().is_none_or(|address| gathered.addresses.contains_key(address)) {
-            refuse(format!("{ADDRESS}, after the `=`"));
+        let address = self::address(address)
+            .and_then(|address| if gathered.addresses.contains_key(&address) { Err(ADDRESS) } else { Ok(address) });
+        if let Err(allowed) = address {
+            refuse(format!("{allowed}, after the `=`"));
         }
-        gathered.add(id, address);
+        gathered.add(id, address.ok());
     }
     reader.finish(Some(Peers(gathered.ids))).map(|parsed| parsed.value)
 }
@@ -309,6 +350,9 @@ fn config(reader: &mut Reader<'_>) -> Option<ClusterConfig> {
         Some(UPLOAD_LIMIT_DEFAULT)
     };
     let key_file = path(reader, "key_file", None);
+    let peer_key_file = path(reader, "peer_key_file", None);
+    let given = reader.has("peer_addresses");
+    let peer_addresses = one_of(reader, "peer_addresses", &PEER_ADDRESSES).map(|addresses| given.then_some(addresses));
     let tls = tls(reader);
     Some(ClusterConfig {
         peers: peers?,
@@ -320,6 +364,8 @@ fn config(reader: &mut Reader<'_>) -> Option<ClusterConfig> {
         timing: timing?,
         upload_limit: upload_limit?,
         key_file: key_file?,
+        peer_key_file: peer_key_file?,
+        peer_addresses: peer_addresses?,
         tls: tls?,
     })
 }
@@ -371,36 +417,67 @@ fn peers(reader: &mut Reader<'_>) -> Option<Peers> {
             }
             Some(_) => {}
         }
-        let address = get("address").and_then(|node| match &node.value {
+        let address = get("address").map(|node| match &node.value {
             Value::Scalar { text, .. } => address(text),
-            _ => None,
+            _ => Err(ADDRESS),
         });
-        match get("address") {
-            None => reader.error("peers.address", Some(item.place), Problem::Missing("give the node's host:port")),
-            Some(node) if address.as_ref().is_none_or(|address| gathered.addresses.contains_key(address)) => {
+        match (&address, get("address")) {
+            (Some(Err(allowed)), Some(node)) => reader.not_allowed("peers.address", node, *allowed, None),
+            (Some(Ok(address)), Some(node)) if gathered.addresses.contains_key(address) => {
                 reader.not_allowed("peers.address", node, ADDRESS, None);
             }
-            Some(_) => {}
+            (Some(_), _) => {}
+            (None, _) => reader.error("peers.address", Some(item.place), Problem::Missing("give the node's host:port")),
         }
-        gathered.add(id, address);
+        gathered.add(id, address.and_then(Result::ok));
     }
     (gathered.ids.len() == items.len()).then_some(Peers(gathered.ids))
 }
 
-/// `host:port`: a name, an IPv4 address or an IPv6 address in brackets, and a port of at least 1. Names have no case.
-fn address(text: &str) -> Option<String> {
-    let text = text.trim();
-    let (host, port) = text.rsplit_once(':')?;
-    let sound = match host.strip_prefix('[') {
-        Some(rest) => rest.strip_suffix(']').is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok()),
+/// `host:port`: a name, an IPv4 address or an IPv6 address in brackets, and a port of at least 1. Names have no case, and
+/// addresses one spelling, so that one node is not in the list twice.
+///
+/// # Errors
+/// What is allowed.
+fn address(text: &str) -> Result<String, &'static str> {
+    let (host, port) = text.trim().rsplit_once(':').ok_or(ADDRESS)?;
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    let port: u16 = digits.then(|| port.parse().ok()).flatten().filter(|port| *port > 0).ok_or(ADDRESS)?;
+    let ip: IpAddr = match host.strip_prefix('[') {
+        Some(rest) => {
+            let inner = rest.strip_suffix(']').ok_or(ADDRESS)?;
+            inner.parse::<Ipv6Addr>().map(IpAddr::from).map_err(|_| ADDRESS)?.to_canonical()
+        }
         None => {
             let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-            (1..=253).contains(&host.len()) && host.chars().all(allowed)
+            if !(1..=253).contains(&host.len()) || !host.chars().all(allowed) {
+                return Err(ADDRESS);
+            }
+            if !is_number(host) {
+                return Ok(format!("{}:{port}", host.to_ascii_lowercase()));
+            }
+            // `0`, `127.1` and `0x7f.1` are addresses to the C library, and to nobody else.
+            host.parse::<Ipv4Addr>().map(IpAddr::from).map_err(|_| ADDRESS)?
         }
     };
-    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
-    let port: u16 = digits.then(|| port.parse().ok()).flatten().filter(|port| *port > 0)?;
-    sound.then(|| format!("{}:{port}", host.to_ascii_lowercase()))
+    if ip.is_unspecified() {
+        return Err(ANY_ADDRESS);
+    }
+    if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        return Err(ONE_ADDRESS);
+    }
+    Ok(match ip {
+        IpAddr::V4(ip) => format!("{ip}:{port}"),
+        IpAddr::V6(ip) => format!("[{ip}]:{port}"),
+    })
+}
+
+/// Whether a host is meant as a number: its last part is one (as in WHATWG's URL standard, section 3.5).
+fn is_number(host: &str) -> bool {
+    let last = host.strip_suffix('.').unwrap_or(host).rsplit('.').next().unwrap_or_default();
+    let hex = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    last.bytes().all(|byte| byte.is_ascii_digit())
+        || hex.is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// The entries of a mapping that knows only `known` keys.
@@ -549,7 +626,8 @@ mod tests {
         let config = read(
             r#"{"peers": [{"id": 7, "address": "Host-a:1"}], "shared_dir": "/srv/up", "policy": "peak-ewma",
                 "quorum": "majority", "durability": "none", "file_mode": "0640", "heartbeat_ms": 10, "suspicion_ms": 50, "answer_ms": 30,
-                "steady_ms": 200, "upload_limit": 1048576, "key_file": "k", "tls": {"cert": "c", "key": "d", "ca": "e"}}"#,
+                "steady_ms": 200, "upload_limit": 1048576, "key_file": "k",
+                "peer_key_file": "p", "peer_addresses": "any", "tls": {"cert": "c", "key": "d", "ca": "e"}}"#,
         );
         let ms = Duration::from_millis;
         let want = ClusterConfig {
@@ -562,6 +640,8 @@ mod tests {
             timing: Timing { heartbeat: ms(10), suspicion: ms(50), answer: ms(30), steady: ms(200) },
             upload_limit: 1 << 20,
             key_file: Some("k".into()),
+            peer_key_file: Some("p".into()),
+            peer_addresses: Some(PeerAddresses::Any),
             tls: Some(Tls { cert: "c".into(), key: "d".into(), ca: "e".into() }),
         };
         assert_eq!(config, want);
@@ -651,13 +731,80 @@ mod tests {
 
     #[test]
     fn addresses() {
-        for sound in ["a:1", "127.0.0.1:65535", "[::1]:80", "my_host.example:7001"] {
-            assert!(address(sound).is_some(), "{sound}");
+        for (sound, read) in [
+            ("a:1", "a:1"),
+            ("127.0.0.1:65535", "127.0.0.1:65535"),
+            ("[::1]:80", "[::1]:80"),
+            ("[0:0:0:0:0:0:0:1]:80", "[::1]:80"),
+            ("[::FFFF:10.0.0.1]:80", "10.0.0.1:80"),
+            ("My_Host.example:7001", "my_host.example:7001"),
+            ("4pc.example.:07001", "4pc.example.:7001"),
+            ("0x.example:1", "0x.example:1"),
+        ] {
+            assert_eq!(address(sound).as_deref(), Ok(read));
         }
-        for unsound in
-            ["", "a", ":1", "a:", "a:0", "a:65536", "a:+1", "a b:1", "::1:80", "[a]:1", "a/b:1", "http://a:1"]
-        {
-            assert!(address(unsound).is_none(), "{unsound}");
+        for unsound in [
+            "",
+            "a",
+            ":1",
+            "a:",
+            "a:0",
+            "a:65536",
+            "a:+1",
+            "a b:1",
+            "::1:80",
+            "[a]:1",
+            "a/b:1",
+            "http://a:1",
+            "0:1",
+            "127.1:1",
+            "0x0:1",
+            "10.0.0.256:1",
+            "1.2.3.4.:1",
+            ".:1",
+            "[::1%1]:1",
+        ] {
+            assert_eq!(address(unsound), Err(ADDRESS), "{unsound}");
         }
+        for any in ["0.0.0.0:7001", "[::]:7001", "[0:0::0]:7001", "[::ffff:0.0.0.0]:7001"] {
+            assert_eq!(address(any), Err(ANY_ADDRESS), "{any}");
+        }
+        for many in ["255.255.255.255:7001", "224.0.0.1:7001", "[ff02::1]:7001"] {
+            assert_eq!(address(many), Err(ONE_ADDRESS), "{many}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_all_machines_is_no_peer_s() {
+        let errors = parse(
+            "config.json",
+            r#"{"peers": [{"id": 1, "address": "0.0.0.0:7001"}, {"id": 2, "address": "[::]:7002"}]}"#,
+        );
+        let errors = errors.expect_err("refused").to_string();
+        let lines: Vec<&str> = errors.lines().collect();
+        assert_eq!(lines.len(), 2, "{errors}");
+        let first = "config.json:1:33: peers.address: found the quoted text \"0.0.0.0:7001\"; allowed: the address at which the other \
+                     nodes reach this one, such as 192.168.1.100:7001 (";
+        assert!(lines[0].starts_with(first), "{errors}");
+        assert!(
+            lines[1].starts_with("config.json:1:71: peers.address: found the quoted text \"[::]:7002\"; allowed: "),
+            "{errors}"
+        );
+        let errors = parse_peers("1=0.0.0.0:7001").expect_err("refused").to_string();
+        assert!(errors.starts_with("PEERS:1:1: found `1=0.0.0.0:7001`; allowed: the address at which"), "{errors}");
+    }
+
+    #[test]
+    fn who_is_proven_by_nothing_else_is_proven_by_its_address() {
+        let with =
+            |rest: &str| read(&format!(r#"{{"peers": [{{"id": 1, "address": "a:1"}}]{rest}}}"#)).checks_addresses();
+        assert!(
+            with("") && with(r#", "key_file": "k""#) && with(r#", "peer_addresses": "listed", "peer_key_file": "p""#)
+        );
+        assert!(!with(r#", "peer_key_file": "p""#) && !with(r#", "peer_addresses": "any""#));
+        refuses(
+            r#"{"peers": [{"id": 1, "address": "a:1"}], "peer_addresses": "all"}"#,
+            &["config.json:1:60: peer_addresses: found the quoted text \"all\"; allowed: listed, any"],
+        );
     }
 }

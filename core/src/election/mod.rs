@@ -28,6 +28,7 @@ mod ballot;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fmt::Write as _,
+    time::Duration,
 };
 
 use crate::{
@@ -79,6 +80,40 @@ const VICTORY_ANSWERS: u32 = 2;
 /// Terms above this are nobody's: at one election a microsecond it takes 200,000 years to get there.
 const TERM_MAX: u64 = u64::MAX / 4;
 
+/// How far a term may be above the newest that a node has seen: at one election a second a node has then been away for 136
+/// years. A term further above is forged, or the trace of one that was believed by an earlier version; who believed it
+/// would take the whole cluster to where no node can claim the next term.
+pub const TERM_JUMP_MAX: u64 = 1 << 32;
+
+/// How far the number of a heartbeat may be above the last one: at one a millisecond a node has then heard none for 49 days.
+const BEAT_JUMP_MAX: u64 = 1 << 32;
+
+/// How often the same peer's absurd terms are told of, and how long a node waits that has no term left to claim.
+const ABSURD_EVERY: Duration = Duration::from_secs(60);
+
+/// What helps against a term that no election has led to.
+const CURE: &str = "stop all nodes, run each once with --reset-term, and start them again";
+
+/// The leadership to store in place of `stored`, if no cluster of these peers (from low to high) can have come to that by
+/// elections; `None` if it can. `seconds` are those since 1970.
+///
+/// An election takes longer than a second and raises the term by twice the number of nodes at most, so a term of as many
+/// seconds is above every sound one that a cluster of up to some hundred nodes has had in its life: terms do not go back but
+/// for the absurd ones. And it is below [`TERM_JUMP_MAX`] (until 2106), so that a node without any state believes it.
+///
+/// # Panics
+/// Without any peer.
+#[must_use]
+pub fn repaired(stored: Leadership, peers: &[NodeId], seconds: u64) -> Option<Leadership> {
+    if stored.term.0 <= TERM_JUMP_MAX {
+        return None;
+    }
+    let nodes = peers.len() as u64;
+    let term = seconds.clamp(nodes, TERM_JUMP_MAX - nodes);
+    let rank = usize::try_from(term % nodes).expect("below the number of peers");
+    Some(Leadership { term: Term(term), leader: Some(peers[rank]) })
+}
+
 /// One node's part in electing a leader.
 #[derive(Clone, Debug)]
 pub struct Election {
@@ -106,10 +141,23 @@ pub struct Election {
     unfit_until: Instant,
     /// Whether a majority was heard when last looked at; for the log.
     had_quorum: bool,
+    /// Peers that last named a term which is not believed, which, when, and when that was told.
+    disbelieved: BTreeMap<NodeId, Disbelieved>,
     /// Number of the current round of challenges, so that an answer to an earlier one is known as such.
     round: u64,
     counts: Counts,
     outputs: VecDeque<Output>,
+}
+
+/// A peer whose ballots are not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disbelieved {
+    /// The term that it named last.
+    pub term: Term,
+    /// When.
+    pub at: Instant,
+    /// When this was last logged.
+    told: Instant,
 }
 
 /// What happened since the process began.
@@ -177,6 +225,14 @@ impl Election {
         quorum: Quorum,
     ) -> Self {
         assert!(peers.contains(&me), "{me} is one of the peers");
+        let mut outputs = VecDeque::new();
+        if restored.term.0 > TERM_JUMP_MAX {
+            let line = format!(
+                "[Node {}] has {} on its disk, which no cluster comes to by elections: {CURE}",
+                me.0, restored.term
+            );
+            outputs.push_back(Output::Told(line));
+        }
         Self {
             me,
             peers: peers.iter().copied().collect(),
@@ -192,9 +248,10 @@ impl Election {
             heard: BTreeMap::new(),
             unfit_until: Instant::ZERO,
             had_quorum: false,
+            disbelieved: BTreeMap::new(),
             round: 0,
             counts: Counts::default(),
-            outputs: VecDeque::new(),
+            outputs,
         }
     }
 
@@ -242,6 +299,23 @@ impl Election {
         self.heard.get(&node).copied()
     }
 
+    /// The last ballot of `node`, if it named a term that is not believed.
+    #[must_use]
+    pub fn disbelieved(&self, node: NodeId) -> Option<Disbelieved> {
+        self.disbelieved.get(&node).copied()
+    }
+
+    /// Whether an honest node can name this leadership now: a peer leads, in a term of its own, that is not further above
+    /// the newest one seen than elections can have led.
+    #[must_use]
+    pub fn believes(&self, leadership: Leadership) -> bool {
+        self.is_sound(leadership) && leadership.term.0 <= self.highest_believed()
+    }
+
+    fn highest_believed(&self) -> u64 {
+        self.seen.term.0.saturating_add(TERM_JUMP_MAX).min(TERM_MAX)
+    }
+
     /// What happened since the process began.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -263,9 +337,16 @@ impl Election {
     }
 
     fn on_ballot(&mut self, now: Instant, from: NodeId, ballot: Ballot) {
-        if from == self.me || !self.is_sound(ballot.newest) || self.peers.binary_search(&from).is_err() {
+        if from == self.me || self.peers.binary_search(&from).is_err() {
             return;
         }
+        if ballot.newest.term.0 > self.highest_believed() {
+            return self.disbelieve(now, from, ballot.newest.term);
+        }
+        if !self.is_sound(ballot.newest) {
+            return;
+        }
+        self.disbelieved.remove(&from);
         self.heard.insert(from, now);
         self.see(now, ballot.newest);
         match ballot.word {
@@ -280,13 +361,25 @@ impl Election {
         }
     }
 
+    /// Takes no note of an absurd term but this one.
+    fn disbelieve(&mut self, now: Instant, from: NodeId, term: Term) {
+        let told = self.disbelieved.get(&from).map(|former| former.told).filter(|told| now.since(*told) < ABSURD_EVERY);
+        self.disbelieved.insert(from, Disbelieved { term, at: now, told: told.unwrap_or(now) });
+        if told.is_none() {
+            let (me, seen) = (self.me.0, self.seen.term);
+            self.tell(format!(
+                "[Node {me}] does not believe {from}: it names {term}, and the newest one known here is {seen}; if that is on \
+                 its disk: {CURE}"
+            ));
+        }
+    }
+
     /// Whether an honest node can have said it: the leader is a peer, and the term one of its own.
     fn is_sound(&self, leadership: Leadership) -> bool {
         match leadership.leader {
             None => leadership.term == Term(0),
             Some(leader) => {
-                leadership.term.0 <= TERM_MAX
-                    && leadership.term.0 > 0
+                leadership.term.0 > 0
                     && self.peers.binary_search(&leader).is_ok_and(|rank| {
                         let nodes = self.peers.len();
                         usize::try_from(leadership.term.0 % nodes as u64) == Ok(rank)
@@ -384,10 +477,11 @@ impl Election {
             self.follow(now, of);
         }
         let Role::Following(following) = &mut self.role else { return };
-        let Some(alive) = alive.filter(|_| beat > following.beat) else { return };
+        let newer = beat > following.beat && beat - following.beat <= BEAT_JUMP_MAX;
+        let Some(alive) = alive.filter(|_| newer) else { return };
         following.heard = now;
         following.beat = beat;
-        following.alive.clone_from(alive);
+        following.alive = alive.iter().copied().filter(|node| self.peers.binary_search(node).is_ok()).collect();
         if from < me && alive.contains(&me) {
             following.steady_since.get_or_insert(now);
         } else {
@@ -476,7 +570,7 @@ impl Election {
         let higher = self.challenge_higher();
         if higher.is_empty() {
             self.tell(format!("[Node {}] no higher nodes -> becoming coordinator", self.me.0));
-            self.claim();
+            self.claim(now);
         } else {
             self.tell(format!("[Node {}] nobody leads -> challenging {}", self.me.0, list(&higher)));
             self.role = Role::Challenging { until: now + self.timing.answer };
@@ -496,24 +590,31 @@ impl Election {
         self.peers.iter().copied().filter(|node| *node > self.me)
     }
 
-    fn lacks_answer(&mut self) {
+    fn lacks_answer(&mut self, now: Instant) {
         let (me, higher) = (self.me.0, self.higher().collect::<Vec<_>>());
         let ms = self.timing.answer.as_millis();
         self.tell(format!(
             "[Node {me}] no higher nodes answer ({} within {ms} ms) -> becoming coordinator",
             list(&higher)
         ));
-        self.claim();
+        self.claim(now);
     }
 
     /// Stores its own leadership in the next term that is its own; what follows waits for that.
-    fn claim(&mut self) {
+    fn claim(&mut self, now: Instant) {
         let nodes = self.peers.len() as u64;
         let rank = self.peers.iter().take_while(|node| **node < self.me).count() as u64;
         // The next multiple of the number of nodes above the newest term, plus the rank, less a whole round if that
         // is still above it.
         let base = self.seen.term.0 / nodes * nodes + rank;
         let term = if base > self.seen.term.0 { base } else { base + nodes };
+        if term > TERM_MAX {
+            // Others would not believe it, and each would lead itself.
+            self.tell(format!("[Node {}] cannot lead: no term is left above {}; {CURE}", self.me.0, self.seen.term));
+            self.unfit_until = now + ABSURD_EVERY;
+            self.role = Role::Listening { until: self.unfit_until };
+            return self.announce(None);
+        }
         let claim = Leadership { term: Term(term), leader: Some(self.me) };
         self.seen = claim;
         self.role = Role::Claiming(claim);
@@ -530,7 +631,7 @@ impl Election {
             let me = self.me.0;
             self.tell(format!("[Node {me}] node {lower} leads, and has seen node {me} for {steady_ms} ms"));
             self.tell(format!("[Node {me}] no higher nodes -> becoming coordinator"));
-            return self.claim();
+            return self.claim(now);
         }
         self.challenge_higher();
         if let Role::Following(following) = &mut self.role {
@@ -643,13 +744,13 @@ impl Election {
     fn on_due(&mut self, now: Instant) {
         match &self.role {
             Role::Listening { .. } | Role::Waiting { .. } => self.challenge(now),
-            Role::Challenging { .. } => self.lacks_answer(),
+            Role::Challenging { .. } => self.lacks_answer(now),
             Role::Following(following) if following.heard + self.timing.suspicion <= now => {
                 let (of, ms) = (following.of, now.since(following.heard).as_millis());
                 self.tell(format!("[Node {}] {of} silent for {ms} ms -> starting an election", self.me.0));
                 self.challenge(now);
             }
-            Role::Following(following) if following.takeover.is_some() => self.lacks_answer(),
+            Role::Following(following) if following.takeover.is_some() => self.lacks_answer(now),
             Role::Following(_) => self.take_over(now),
             Role::Claiming(_) | Role::Leading(_) => {}
         }

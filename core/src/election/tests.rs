@@ -193,11 +193,84 @@ fn a_leader_that_learns_of_a_newer_one_steps_down_at_once() {
 fn unsound_ballots_are_ignored() {
     let mut two = election(2, 3);
     pass(&mut two, at_ms(100));
-    for newest in [led(3, 3), led(0, 1), led(u64::MAX, 1), led(9, 9), Leadership { term: Term(4), leader: None }] {
+    for newest in [led(3, 3), led(0, 1), led(9, 9), Leadership { term: Term(4), leader: None }] {
         assert_eq!(hears(&mut two, at_ms(100), 3, newest, heartbeat(1, &[2, 3])), [], "{newest}");
     }
     assert_eq!(hears(&mut two, at_ms(100), 9, led(2, 3), heartbeat(1, &[2, 3])), [], "a stranger");
     assert_eq!(hears(&mut two, at_ms(100), 2, led(2, 3), heartbeat(1, &[2, 3])), [], "its own echo");
+}
+
+/// A term that no election can have led to is not believed, whoever names it and as whose it is; nor does it count as a sign
+/// of life. The log says so once a minute.
+#[test]
+fn absurd_terms_are_not_believed() {
+    let mut two = election(2, 3);
+    pass(&mut two, at_ms(100));
+    let just = TERM_JUMP_MAX - TERM_JUMP_MAX % 3;
+    let highest = TERM_MAX - TERM_MAX % 3;
+    for (nth, term) in (0_u64..).zip([just + 3, highest, highest + 3, u64::MAX - u64::MAX % 3]) {
+        let outputs = hears(&mut two, at_ms(100 + nth), 3, led(term, 1), heartbeat(1, &[2, 3]));
+        assert_eq!(outputs.len(), usize::from(nth == 0), "{term}: {outputs:?}");
+        assert_eq!((two.newest(), two.heard(NodeId(3))), (Leadership::default(), None));
+        assert_eq!(two.disbelieved(NodeId(3)).map(|it| (it.term, it.at)), Some((Term(term), at_ms(100 + nth))));
+    }
+    let line = format!(
+        "[Node 2] does not believe node 1: it names term {highest}, and the newest one known here is term 0; if that is on its \
+         disk: {CURE}"
+    );
+    assert_eq!(told(&hears(&mut two, at_ms(110), 1, led(highest, 1), Word::Victory)), [line.as_str()]);
+    // The furthest that is believed; from there it goes on.
+    let outputs = hears(&mut two, at_ms(120), 3, led(just, 1), Word::Outdated);
+    assert_eq!(outputs, [Output::Persist(led(just, 1))]);
+    assert_eq!(two.disbelieved(NodeId(3)), None);
+    assert!(two.believes(led(just * 2, 1)) && !two.believes(led(just * 2 + 3, 1)) && !two.believes(led(just, 2)));
+}
+
+/// Where no term is left that others would believe, none is claimed; and the state that an attack has left is told of.
+#[test]
+fn no_term_above_the_highest_is_claimed() {
+    let restored = led(TERM_MAX - TERM_MAX % 3, 1);
+    let timing = Timing::default();
+    let mut three = Election::new(Instant::ZERO, NodeId(3), &ids(3), restored, timing, Quorum::None);
+    let outputs = pass(&mut three, at_ms(59_000));
+    let lines = told(&outputs);
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(lines[0].contains("on its disk, which no cluster comes to by elections: stop all nodes"), "{lines:?}");
+    assert!(lines[2].starts_with("[Node 3] cannot lead: no term is left above term 46116860"), "{lines:?}");
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Persist(_) | Output::LeaderChanged(Some(_)))));
+    assert_eq!(three.newest(), restored);
+}
+
+/// What is repaired is believed by a node without any state, is above what the cluster had before, and belongs to who could
+/// have led then. A sound term is left as it is.
+#[test]
+fn an_absurd_state_is_repaired() {
+    let peers = [1, 2, 3].map(NodeId);
+    let now = 1_800_000_001;
+    for absurd in [TERM_JUMP_MAX + 1, TERM_MAX, u64::MAX] {
+        let repaired = repaired(led(absurd, 1), &peers, now).expect("absurd");
+        assert_eq!(repaired, led(now, 2), "1,800,000,001 = 1 modulo 3");
+        assert!(election(3, 3).believes(repaired));
+    }
+    for sound in [Leadership::default(), led(7, 2), led(TERM_JUMP_MAX, 2)] {
+        assert_eq!(repaired(sound, &peers, now), None);
+    }
+    // A clock that stands at the epoch, or far beyond.
+    for seconds in [0, u64::MAX] {
+        let repaired = repaired(led(TERM_MAX, 1), &peers, seconds).expect("absurd");
+        assert!(election(3, 3).believes(repaired), "{repaired}");
+    }
+}
+
+/// A leader that names an absurd number of its heartbeat, or nodes that are none, is not believed in that.
+#[test]
+fn absurd_beats_are_not_believed() {
+    let mut two = follower(2, 3, at_ms(100), led(2, 3));
+    assert_eq!(hears(&mut two, at_ms(200), 3, led(2, 3), heartbeat(u64::MAX, &[3])), []);
+    let echo = Ballot { newest: led(2, 3), word: Word::Echo { beat: 3 } };
+    let outputs = hears(&mut two, at_ms(200), 3, led(2, 3), heartbeat(3, &[3, 77]));
+    assert_eq!(outputs, [Output::Send { to: NodeId(3), ballot: echo }]);
+    assert_eq!(two.alive(at_ms(200)), [NodeId(2), NodeId(3)].into());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::{
 
 use super::{
     ClientId, Node, Output, PLACE_MAX, RelayFailure,
-    message::{Message, Put, Reply, Request},
+    message::{Message, Order, Put, Reply},
 };
 
 /// An upload that a client is making through this node.
@@ -101,11 +101,8 @@ impl Node {
                 if node == self.me {
                     self.store_here(now, client, put.id, put.bytes);
                 } else {
-                    self.outputs.push_back(Output::Relay {
-                        client,
-                        to: node,
-                        request: Request::Store { put, leadership },
-                    });
+                    let order = Order::Store { put, leadership };
+                    self.outputs.push_back(Output::Relay { client, to: node, order });
                 }
             }
             Err(reply) => self.end(now, client, *reply, End::Abandoned),

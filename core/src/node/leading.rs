@@ -37,7 +37,26 @@ pub(super) struct Leading {
 #[derive(Debug)]
 pub(super) struct Census {
     pub(super) until: Instant,
-    pub(super) reports: BTreeMap<NodeId, u64>,
+    pub(super) reports: BTreeMap<NodeId, Report>,
+}
+
+/// What a node says that it was given.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Report {
+    /// The greater of what leaders have said and what it stores.
+    pub(super) level: u64,
+    /// What it stores.
+    pub(super) stored: u64,
+}
+
+/// Uploads that a node may have been given beyond what any node has stored: those that failed, or are under way.
+const LEVEL_SLACK: u64 = 1_024;
+
+/// The levels to begin with. What a node stores it knows best; what it was told beyond that can be no more than some node
+/// has stored, so nobody is taken out of the books by a number that nothing stands behind.
+fn levels(reports: &BTreeMap<NodeId, Report>) -> BTreeMap<NodeId, u64> {
+    let most = reports.values().map(|report| report.stored).max().unwrap_or(0) + LEVEL_SLACK;
+    reports.iter().map(|(node, report)| (*node, report.level.min(most).max(report.stored))).collect()
 }
 
 #[derive(Debug)]
@@ -50,8 +69,8 @@ pub(super) struct Placement {
 impl Node {
     /// Leads from here on: asks who holds how much.
     pub(super) fn lead(&mut self, now: Instant, of: Leadership) {
-        let level = self.level.max(self.store.count());
-        let census = Census { until: now + self.config.timing.answer, reports: [(self.me, level)].into() };
+        let own = Report { level: self.level, stored: self.store.count() };
+        let census = Census { until: now + self.config.timing.answer, reports: [(self.me, own)].into() };
         self.leading = Some(Leading {
             of,
             router: Router::new(self.config.policy, self.seed),
@@ -139,15 +158,18 @@ impl Node {
     }
 
     /// As the leader: a node says how much it was given.
-    pub(super) fn on_report(&mut self, now: Instant, from: NodeId, of: Leadership, level: u64) {
+    pub(super) fn on_report(&mut self, now: Instant, from: NodeId, of: Leadership, report: Report) {
         let alive = self.election.alive(now);
         let Some(leading) = self.leading.as_mut().filter(|leading| leading.of == of) else { return };
         match &mut leading.census {
             Some(census) => {
-                census.reports.insert(from, level);
+                census.reports.insert(from, report);
                 self.open_books(now);
             }
-            None if alive.contains(&from) => leading.router.join(now, from, level),
+            None if alive.contains(&from) => {
+                let most = leading.router.loads().map(|load| load.assigned).max().unwrap_or(0) + LEVEL_SLACK;
+                leading.router.join(now, from, report.level.min(most).max(report.stored));
+            }
             None => {}
         }
     }
@@ -162,7 +184,7 @@ impl Node {
         if let Some(census) = &leading.census
             && (census.until <= now || awaited.iter().all(|node| census.reports.contains_key(node)))
         {
-            leading.router.begin(now, &census.reports);
+            leading.router.begin(now, &levels(&census.reports));
             leading.census = None;
         }
     }

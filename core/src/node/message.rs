@@ -2,7 +2,10 @@
 //!
 //! A frame begins with the protocol's version, so that a node of another version can be told so in its own words; the
 //! rest is encoded as everything else of ours (see [`crate::protocol`]). Bodies of uploads are no messages: they follow
-//! a [`Request::Put`], a [`Request::Store`] or a reply to [`Request::Get`] on the same connection.
+//! a [`Request::Put`], an [`Order::Store`] or a reply to [`Request::Get`] or [`Order::Send`] on the same connection.
+//!
+//! Who may utter what is a matter of types: a client's connection carries [`Request`]s and nothing else, and ballots, books
+//! ([`Envelope`]) and [`Order`]s are read only from connections whose maker was proven a peer ([`crate::handshake::Part`]).
 
 use std::collections::BTreeSet;
 
@@ -18,7 +21,7 @@ use crate::{
 };
 
 /// Version of this protocol; both sides refuse another one.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Largest frame that is read, checked before anything is allocated: 1 MiB. The longest is a [`Reply::Listing`].
 pub const FRAME_MAX: usize = 1 << 20;
@@ -29,7 +32,7 @@ pub const LIST_MAX: usize = 10_000;
 /// What one node sends to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
-    /// Who sends it. With a shared key the transport has verified it.
+    /// Who sends it, a peer that has proven so when the connection began.
     pub from: NodeId,
     /// Digest of the sender's list of peers. Whoever was given another list is not listened to.
     pub peers: Digest,
@@ -59,6 +62,8 @@ pub enum Message {
         of: Leadership,
         /// The greater of what leaders have said and what is stored.
         level: u64,
+        /// Uploads stored. What all nodes store bounds what levels can be.
+        stored: u64,
     },
     /// To the leader: "a client wants to upload this; who takes it?"
     Place {
@@ -168,24 +173,32 @@ pub struct Put {
     pub excluded: BTreeSet<NodeId>,
 }
 
-/// What a client asks, of any node.
+/// What one node asks of another that a client cannot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Request {
-    /// Store this somewhere.
-    Put(Put),
-    /// From a node: store this here, by order of a leader.
+pub enum Order {
+    /// Store this here, by order of a leader. The body follows.
     Store {
         /// The upload.
         put: Put,
         /// Whose order it is.
         leadership: Leadership,
     },
-    /// Send the body of this upload.
+    /// Send the body of this upload if it lies here.
+    Send {
+        /// Its name.
+        name: Name,
+    },
+}
+
+/// What a client asks, of any node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Store this somewhere.
+    Put(Put),
+    /// Send the body of this upload, wherever it lies.
     Get {
         /// Its name.
         name: Name,
-        /// From a node: only if it lies here.
-        here: bool,
     },
     /// Which uploads are stored where? A page of them.
     List {
@@ -198,7 +211,7 @@ pub enum Request {
     Discover,
 }
 
-/// What a node answers a client.
+/// What a node answers a client, or a peer's order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// The upload is stored.
@@ -263,7 +276,7 @@ pub enum FrameError {
     Malformed(String),
 }
 
-/// The frame of an [`Envelope`], a [`Request`] or a [`Reply`].
+/// The frame of an [`Envelope`], an [`Order`], a [`Request`] or a [`Reply`].
 #[must_use]
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
     let mut frame = VERSION.to_le_bytes().to_vec();

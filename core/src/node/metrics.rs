@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     ClientId, Node,
-    message::{Reply, Request},
+    message::{Order, Reply, Request},
 };
 use crate::{
     peer::{Leadership, NodeId},
@@ -12,14 +12,14 @@ use crate::{
     time::Instant,
 };
 
-/// What a request asks for.
+/// What a request, or an order, asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// [`Request::Put`].
     Put,
-    /// [`Request::Store`].
+    /// [`Order::Store`].
     Store,
-    /// [`Request::Get`].
+    /// [`Request::Get`] and [`Order::Send`].
     Get,
     /// [`Request::List`].
     List,
@@ -40,10 +40,16 @@ impl Kind {
         (Self::Discover, "discover"),
     ];
 
-    fn of(request: &Request) -> Self {
+    pub(super) fn of_order(order: &Order) -> Self {
+        match order {
+            Order::Store { .. } => Self::Store,
+            Order::Send { .. } => Self::Get,
+        }
+    }
+
+    pub(super) fn of(request: &Request) -> Self {
         match request {
             Request::Put(_) => Self::Put,
-            Request::Store { .. } => Self::Store,
             Request::Get { .. } => Self::Get,
             Request::List { .. } => Self::List,
             Request::Status => Self::Status,
@@ -177,8 +183,8 @@ impl Node {
         }
     }
 
-    pub(super) fn opened(&mut self, now: Instant, client: ClientId, request: &Request) {
-        self.open.insert(client, Open { kind: Kind::of(request), since: now });
+    pub(super) fn opened(&mut self, now: Instant, client: ClientId, kind: Kind) {
+        self.open.insert(client, Open { kind, since: now });
     }
 
     /// A request is over.

@@ -41,9 +41,9 @@ use crate::{
 };
 use entry::{Entered, Storing};
 use gather::{Gather, Purpose};
-use leading::Leading;
-use message::{Envelope, Message, Question, Reply, Request};
-use metrics::{Counts, Open, Outcome};
+use leading::{Leading, Report};
+use message::{Envelope, Message, Order, Question, Reply, Request};
+use metrics::{Counts, Kind, Open, Outcome};
 use watch::Watch;
 
 /// A request's connection, numbered by the runtime. A number is not used twice.
@@ -64,12 +64,21 @@ pub enum Input {
         /// Why.
         refusal: Refusal,
     },
-    /// A client, or a node that relays for one, asks for something.
+    /// A client asks for something.
     Request {
         /// Its connection.
         client: ClientId,
         /// What it asks for.
         request: Request,
+    },
+    /// A node that relays for a client of its own orders something.
+    Order {
+        /// Its connection.
+        client: ClientId,
+        /// The node, proven a peer when it connected.
+        from: NodeId,
+        /// What it orders.
+        order: Order,
     },
     /// [`Output::Relay`] came to its end.
     Relayed {
@@ -143,14 +152,14 @@ pub enum Output {
         /// What to answer.
         reply: Reply,
     },
-    /// Stream a client's body to another node, after this request, and answer with [`Input::Relayed`].
+    /// Stream a client's body to another node, after this order, and answer with [`Input::Relayed`].
     Relay {
         /// The client.
         client: ClientId,
         /// The node.
         to: NodeId,
-        /// [`Request::Store`].
-        request: Request,
+        /// [`Order::Store`].
+        order: Order,
     },
     /// Perform [`Step::Write`] with the body of this client, and answer as [`store::Step`] says.
     Store {
@@ -168,7 +177,7 @@ pub enum Output {
         /// The file.
         file: store::Stored,
     },
-    /// Answer a request with what another node answers to [`Request::Get`] with `here`, body included.
+    /// Answer a request with what another node answers to [`Order::Send`], body included.
     Fetch {
         /// Its connection.
         client: ClientId,
@@ -223,8 +232,8 @@ impl Output {
 /// How long a leader has for saying who takes an upload: it may have to ask all nodes first.
 const PLACE_MAX: Duration = Duration::from_secs(2);
 
-/// More uploads than any node was given.
-const LEVEL_MAX: u64 = 1 << 60;
+/// More uploads than any node was given: each takes some 100 bytes of a node's memory, these would take 100 TB.
+const LEVEL_MAX: u64 = 1 << 40;
 
 /// How often the same stranger is told of.
 const STRANGER_EVERY: Duration = Duration::from_secs(60);
@@ -256,6 +265,8 @@ pub struct Node {
     refused: BTreeMap<NodeId, (Unheard, Instant)>,
     /// When strangers were last told of.
     strangers: BTreeMap<Stranger, Instant>,
+    /// When peers were last told of that said what no honest node can.
+    disbelieved: BTreeMap<NodeId, Instant>,
     watch: Watch,
     /// Requests that are not answered yet.
     open: BTreeMap<ClientId, Open>,
@@ -299,6 +310,7 @@ impl Node {
             level: 0,
             refused: BTreeMap::new(),
             strangers: BTreeMap::new(),
+            disbelieved: BTreeMap::new(),
             watch: Watch::new(now, peers.into_iter().filter(|peer| *peer != me)),
             open: BTreeMap::new(),
             counts: Counts::default(),
@@ -359,17 +371,12 @@ impl Node {
             // What they are for is done above.
             Message::Hello | Message::Refused => {}
             Message::Ballot(ballot) => self.elect(now, election::Input::Received { from, ballot }),
-            // No cluster was ever given as much. To believe it would leave no room to count.
-            Message::Census { level: Some(LEVEL_MAX..), .. } | Message::Report { level: LEVEL_MAX.., .. } => {}
-            Message::Census { of, level } => {
-                self.level = self.level.max(level.unwrap_or(0)).max(self.store.count());
-                let level = self.level;
-                // Who has not read its folder can take nothing yet, and would report too little.
-                if self.store.is_ready() {
-                    self.send(from, Message::Report { of, level });
-                }
+            Message::Census { of, level } => self.on_census(now, from, of, level),
+            // No node was ever given as much. To believe it would leave no room to count.
+            Message::Report { level, stored, .. } if level.max(stored) >= LEVEL_MAX => {
+                self.disbelieve(now, from, &format!("a report of {} uploads", level.max(stored)));
             }
-            Message::Report { of, level } => self.on_report(now, from, of, level),
+            Message::Report { of, level, stored } => self.on_report(now, from, of, Report { level, stored }),
             Message::Place { ticket, put } => self.place(now, from, ticket, put),
             Message::Placed { ticket, id, leadership, outcome } => {
                 self.on_placed(now, from, ticket, id, leadership, outcome);
@@ -406,37 +413,51 @@ impl Node {
         let told = self.strangers.get(&source).is_some_and(|told| now.since(*told) < STRANGER_EVERY);
         if !told && (self.strangers.len() < STRANGERS_MAX || self.strangers.contains_key(&source)) {
             self.strangers.insert(source, now);
-            self.tell(format!("[Node {}] refuses {who}: {refusal}", self.me.0));
+            let me = self.me.0;
+            self.tell(match (who, &refusal) {
+                (Stranger::Peer(peer), Refusal::Objected(objection)) => {
+                    format!("[Node {me}] is refused by {peer}: {objection}")
+                }
+                _ => format!("[Node {me}] refuses {who}: {refusal}"),
+            });
+        }
+    }
+
+    /// A peer says what no honest node can: nothing changes, and the log says so, once per peer and minute.
+    fn disbelieve(&mut self, now: Instant, peer: NodeId, what: &str) {
+        let told = self.disbelieved.get(&peer).is_some_and(|told| now.since(*told) < STRANGER_EVERY);
+        if !told {
+            self.disbelieved.insert(peer, now);
+            self.tell(format!("[Node {}] does not believe {peer}: {what}", self.me.0));
+        }
+    }
+
+    /// The leader asks how much this node was given, and says how much that is by its books: nobody else is believed.
+    fn on_census(&mut self, now: Instant, from: NodeId, of: Leadership, level: Option<u64>) {
+        match level {
+            Some(level @ LEVEL_MAX..) => return self.disbelieve(now, from, &format!("a census of {level} uploads")),
+            Some(level) if of.leader == Some(from) && self.election.leader() == Some(of) => {
+                self.level = self.level.max(level);
+            }
+            _ => {}
+        }
+        self.level = self.level.max(self.store.count());
+        let (level, stored) = (self.level, self.store.count());
+        // Who has not read its folder can take nothing yet, and would report too little.
+        if self.store.is_ready() {
+            self.send(from, Message::Report { of, level, stored });
         }
     }
 
     fn on_request(&mut self, now: Instant, client: ClientId, request: Request) {
-        self.opened(now, client, &request);
+        self.opened(now, client, Kind::of(&request));
         match request {
             Request::Put(put) => self.on_put(now, client, put),
-            Request::Store { put, leadership } => {
-                if let Some(refusal) = self.refusal(&put) {
-                    return self.reply(now, client, refusal);
+            Request::Get { name } => {
+                if !self.sends(now, client, name) {
+                    self.gather(now, Question::Who { id: name.id, asked: None }, Purpose::Get { client, name });
                 }
-                if leadership < self.election.newest() {
-                    let newest = self.election.newest();
-                    return self.retry(
-                        now,
-                        client,
-                        format!("the order of {leadership} is void: {newest} came after"),
-                        None,
-                    );
-                }
-                self.store_here(now, client, put.id, put.bytes);
             }
-            Request::Get { name, here } => match self.store.held(name.id).filter(|stored| stored.name == name) {
-                Some(file) => {
-                    self.count(now, client, Outcome::Done);
-                    self.outputs.push_back(Output::SendFile { client, file });
-                }
-                None if here => self.reply(now, client, Reply::NotFound),
-                None => self.gather(now, Question::Who { id: name.id, asked: None }, Purpose::Get { client, name }),
-            },
             Request::List { after } => self.list(now, client, after),
             Request::Status => self.gather(now, Question::Status, Purpose::Status { client }),
             Request::Discover => {
@@ -445,6 +466,47 @@ impl Node {
                 self.reply(now, client, Reply::Discovered { node, leader, for_ms, peers });
             }
         }
+    }
+
+    fn on_order(&mut self, now: Instant, client: ClientId, from: NodeId, order: Order) {
+        self.opened(now, client, Kind::of_order(&order));
+        if from == self.me || self.config.peers.address(from).is_none() {
+            return self.reply(now, client, Reply::Refused("orders are taken from peers only".to_owned()));
+        }
+        match order {
+            Order::Store { put, leadership } => {
+                if let Some(refusal) = self.refusal(&put) {
+                    return self.reply(now, client, refusal);
+                }
+                let newest = self.election.newest();
+                if leadership < newest {
+                    let reason = format!("the order of {leadership} is void: {newest} came after");
+                    return self.retry(now, client, reason, None);
+                }
+                if !self.election.believes(leadership) {
+                    self.disbelieve(
+                        now,
+                        from,
+                        &format!("an order of {leadership}, where {newest} is the newest known"),
+                    );
+                    return self.retry(now, client, format!("the order of {leadership} is not believed"), None);
+                }
+                self.store_here(now, client, put.id, put.bytes);
+            }
+            Order::Send { name } => {
+                if !self.sends(now, client, name) {
+                    self.reply(now, client, Reply::NotFound);
+                }
+            }
+        }
+    }
+
+    /// Sends an upload if it lies here.
+    fn sends(&mut self, now: Instant, client: ClientId, name: Name) -> bool {
+        let Some(file) = self.store.held(name.id).filter(|stored| stored.name == name) else { return false };
+        self.count(now, client, Outcome::Done);
+        self.outputs.push_back(Output::SendFile { client, file });
+        true
     }
 
     fn on_leader(&mut self, now: Instant, leader: Option<Leadership>) {
@@ -539,6 +601,7 @@ impl Machine for Node {
             Input::Received(envelope) => self.on_envelope(now, envelope),
             Input::TurnedAway { who, refusal } => self.on_turned_away(now, who, refusal),
             Input::Request { client, request } => self.on_request(now, client, request),
+            Input::Order { client, from, order } => self.on_order(now, client, from, order),
             Input::Relayed { client, outcome } => self.on_relayed(now, client, outcome),
             Input::Persisted(leadership) => self.elect(now, election::Input::Persisted(leadership)),
             Input::PersistFailed(leadership, why) => {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Node, Unheard, message::Answer, watch::ms};
 use crate::{
     config::cluster::{Durability, Policy, Quorum},
-    peer::{Digest, Leadership, NodeId},
+    peer::{Digest, Leadership, NodeId, Term},
     time::Instant,
 };
 
@@ -90,6 +90,13 @@ pub enum PeerState {
         theirs: Digest,
         /// The digest of the list here.
         ours: Digest,
+        /// Since its last word.
+        ms: u64,
+    },
+    /// It names a term that no election can have led to, so that it is not listened to.
+    Disbelieved {
+        /// The term.
+        term: Term,
         /// Since its last word.
         ms: u64,
     },
@@ -290,6 +297,7 @@ impl Node {
             PeerState::Silent { ms } => Some(format!("{node} is silent for {ms} ms")),
             PeerState::Never { .. } => Some(format!("{node} was never heard")),
             PeerState::OtherPeers { .. } => Some(format!("{node} was given another list of peers")),
+            PeerState::Disbelieved { term, .. } => Some(format!("{node} names {term} and is not believed")),
             PeerState::OtherVersion { .. } => Some(format!("{node} speaks another version of the protocol")),
         });
         let missing: Vec<String> = missing.collect();
@@ -309,6 +317,9 @@ impl Node {
                 Unheard::Peers(theirs) => PeerState::OtherPeers { theirs, ours: self.digest, ms },
                 Unheard::Version(theirs) => PeerState::OtherVersion { theirs, ours: super::message::VERSION, ms },
             };
+        }
+        if let Some(disbelieved) = self.election.disbelieved(node) {
+            return PeerState::Disbelieved { term: disbelieved.term, ms: ago(disbelieved.at) };
         }
         match self.watch.seen(node).max(self.election.heard(node)) {
             Some(seen) if alive.contains(&node) => PeerState::Here { ms: ago(seen) },

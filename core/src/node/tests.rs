@@ -107,9 +107,60 @@ fn an_older_leader_s_order_is_refused() {
     net.run(ms(2_000));
     let leadership = Leadership { term: Term(1), leader: Some(NodeId(1)) };
     assert!(net.nodes[1].node.as_ref().expect("it runs").election().newest() > leadership);
-    net.connect(1, Waits::Nobody, Request::Store { put: put(9, false), leadership });
+    net.order(1, Waits::Nobody, NodeId(3), Order::Store { put: put(9, false), leadership });
     net.run(ms(500));
     assert_eq!(net.stored(), [0, 0, 0]);
+}
+
+/// Nobody but a peer gives orders, and no order is believed of a leadership that no election can have led to.
+#[test]
+fn an_order_that_no_leader_gave_is_refused() {
+    let mut net = Net::new(4, 3);
+    net.run(ms(2_000));
+    let newest = net.node(1).election().newest();
+    let far = Leadership { term: Term(1 << 62), ..newest };
+    for (from, leadership) in [(NodeId(9), newest), (NodeId(2), newest), (NodeId(1), far), (NodeId(3), far)] {
+        net.order(1, Waits::Asker, from, Order::Store { put: put(9, false), leadership });
+        net.run(ms(500));
+        let reply = net.replies.pop().expect("an answer");
+        assert!(matches!(reply, Reply::Refused(_) | Reply::Retry { .. }), "{from}, {leadership}: {reply:?}");
+    }
+    assert_eq!(net.stored(), [0, 0, 0]);
+    let told = net.lines.iter().filter(|line| line.contains("does not believe")).count();
+    assert_eq!(told, 2, "once for each peer: {:?}", net.lines);
+}
+
+/// A number of uploads that nothing stands behind takes no node out of the books: not one that a peer says which does not
+/// lead, not one that is absurd, and not one that a leader has said and that no node's disk bears out.
+#[test]
+fn a_forged_census_takes_nobody_out_of_the_books() {
+    let mut net = Net::new(12, 3);
+    net.run(ms(2_000));
+    let leadership = net.node(0).election().leader().expect("node 3 leads");
+    let forge = |net: &mut Net, from: u32, of: Leadership, level: u64| {
+        let message = Message::Census { of, level: Some(level) };
+        let input = Input::Received(Envelope { from: NodeId(from), peers: net.config.peers.digest(), message });
+        net.happen(net::Event::Input { node: 0, life: None, from: None, input: Box::new(input) });
+    };
+    forge(&mut net, 3, leadership, (1 << 60) - 2);
+    forge(&mut net, 2, Leadership { term: Term(4), leader: Some(NodeId(2)) }, 1 << 30);
+    forge(&mut net, 2, leadership, 1 << 30);
+    assert_eq!(net.node(0).level, 0);
+    assert!(
+        net.lines.iter().any(|line| line.contains("node 3: a census of 1152921504606846974 uploads")),
+        "{:?}",
+        net.lines
+    );
+    forge(&mut net, 3, leadership, 1 << 30);
+    assert_eq!(net.node(0).level, 1 << 30, "the leader is believed");
+    net.crash(2);
+    net.run(ms(3_000));
+    (0..12).for_each(|_| net.step(Happening::Upload));
+    net.run(ms(12_000));
+    let stored = net.stored();
+    assert!(stored[0] == 0 || stored[0] >= 5, "{stored:?}");
+    let books: Vec<u64> = net.node(1).router().expect("node 2 leads").loads().map(|load| load.assigned).collect();
+    assert!(books.iter().all(|level| *level < 2_000), "{books:?}");
 }
 
 /// An entry that may still be given an order to pass an upload on says so, unless it is asked about that very request.
@@ -173,7 +224,9 @@ fn what_can_never_be_stored_is_refused_in_one_line() {
         let put = Put { bytes, ..put(9, false) };
         let refused = Reply::Refused(want.to_owned());
         assert_eq!(net.ask(0, Request::Put(put.clone())), refused);
-        assert_eq!(net.ask(0, Request::Store { put, leadership }), refused, "whoever says so");
+        net.order(0, Waits::Asker, NodeId(3), Order::Store { put, leadership });
+        net.run(ms(500));
+        assert_eq!(net.replies.pop(), Some(refused), "whoever says so");
     }
 }
 
@@ -252,7 +305,7 @@ fn another_version_is_noted_once() {
     for who in [Stranger::Peer(NodeId(2)), Stranger::Peer(NodeId(2))] {
         node.handle_input(Instant::ZERO, Input::TurnedAway { who, refusal: refusal.clone() });
     }
-    let want = "[Node 1] refuses node 2: it speaks version 7 of the protocol, this is version 1";
+    let want = "[Node 1] refuses node 2: it speaks version 7 of the protocol, this is version 2";
     let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
     assert_eq!(outputs, [Output::Told(want.to_owned())]);
     let state = node.peers(Instant::ZERO)[1].state;
@@ -357,7 +410,7 @@ fn the_longest_replies_fit() {
 fn strangers_do_not_fill_the_log() {
     let mut node = Node::new(Instant::ZERO, NodeId(1), config(3), Leadership::default(), Seed(1));
     let mut lines = |at: Instant, who| {
-        node.handle_input(at, Input::TurnedAway { who, refusal: Refusal::WrongKey });
+        node.handle_input(at, Input::TurnedAway { who, refusal: Refusal::WrongKey { peers: false } });
         let told = std::iter::from_fn(|| node.poll_output());
         told.filter_map(|output| if let Output::Told(line) = output { Some(line) } else { None }).collect::<Vec<_>>()
     };
@@ -419,7 +472,7 @@ fn a_report_to_an_earlier_leadership_is_no_news() {
     node.handle_input(now, Input::Persisted(term(2)));
     let known = |node: &Node| node.router().map(|router| router.loads().map(|load| load.assigned).collect::<Vec<_>>());
     let report = |of, level| {
-        let message = Message::Report { of, level };
+        let message = Message::Report { of, level, stored: level };
         Input::Received(Envelope { from: NodeId(1), peers: config(3).peers.digest(), message })
     };
     let echo = election::Ballot { newest: term(2), word: election::Word::Echo { beat: 1 } };
@@ -444,7 +497,7 @@ fn frames_are_checked_before_they_are_read() {
     assert_eq!(frame.len(), 2 + 1 + 32 + 1);
     frame[0] = 9;
     assert_eq!(message::decode::<Envelope>(&frame), Err(FrameError::OtherVersion(9)));
-    assert_eq!(VERSION, 1);
+    assert_eq!(VERSION, 2);
     let long = vec![1; message::FRAME_MAX + 1];
     assert_eq!(message::decode::<Envelope>(&long), Err(FrameError::TooLong(long.len())));
     assert!(matches!(message::decode::<Envelope>(&[1]), Err(FrameError::Malformed(_))));

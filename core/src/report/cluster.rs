@@ -111,6 +111,7 @@ fn state(peer: &PeerStatus, own: Option<&NodeStatus>) -> String {
         PeerState::Silent { ms } => format!("silent for {}", lasting(ms)),
         PeerState::Never { .. } => "never heard".to_owned(),
         PeerState::OtherPeers { .. } => "refused: other peers".to_owned(),
+        PeerState::Disbelieved { .. } => "refused: its term".to_owned(),
         PeerState::OtherVersion { .. } => "refused: other version".to_owned(),
     }
 }
@@ -185,6 +186,10 @@ fn silence(asked: NodeId, PeerStatus { node, address, state }: &PeerStatus) -> O
             theirs.short(),
             ours.short()
         )),
+        PeerState::Disbelieved { term, .. } => Some(format!(
+            "{node} names {term}, which no election can have led to, so {asked} does not listen to it. Stop all nodes, run \
+             each once with --reset-term, and start them again."
+        )),
         PeerState::OtherVersion { theirs, ours, .. } => Some(format!(
             "{node} speaks version {theirs} of the protocol, {asked} version {ours}. Run the same omb everywhere."
         )),
@@ -202,6 +207,7 @@ fn causes(node: NodeId, window: Duration, status: &ClusterStatus) -> Vec<String>
         Some(PeerState::Silent { ms }) if causes.is_empty() => causes.push(format!("it is silent for {}", lasting(ms))),
         Some(PeerState::Never { .. }) if causes.is_empty() => causes.push("it was never heard".to_owned()),
         Some(PeerState::OtherPeers { .. }) => causes.push("it was given another list of peers".to_owned()),
+        Some(PeerState::Disbelieved { term, .. }) => causes.push(format!("it names {term} and is not believed")),
         Some(PeerState::OtherVersion { .. }) => causes.push("it speaks another version of the protocol".to_owned()),
         _ => {}
     }

@@ -147,7 +147,7 @@ pub fn closing(setup: &Setup, measured: &Measured) -> String {
     let counts = counts(setup, measured);
     let nodes = counts.len().max(1) as u64;
     let done = measured.acknowledged.len() as u64;
-    let bytes: u64 = measured.acknowledged.values().map(|(_, stored)| stored.bytes).sum();
+    let bytes: u64 = measured.acknowledged.values().fold(0, |sum, (_, stored)| sum.saturating_add(stored.bytes));
     let took = measured.took;
     let mut text = heading("PERFORMANCE");
     let ms = |nanos: f64| format!("{}ms", quantity::three_digits(nanos / 1e6));
@@ -259,7 +259,7 @@ fn held(measured: &Measured) -> Vec<String> {
 /// How many uploads of a test are where they were acknowledged, in one line.
 #[must_use]
 pub fn checked(measured: &Measured) -> String {
-    let bytes: u64 = measured.held.iter().map(|(_, stored)| stored.bytes).sum();
+    let bytes: u64 = measured.held.iter().fold(0, |sum, (_, stored)| sum.saturating_add(stored.bytes));
     format!(
         "Acknowledged: {}; held by the nodes: {} ({})",
         quantity::counted(measured.acknowledged.len() as u64, "upload"),

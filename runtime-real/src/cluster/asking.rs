@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     body::{Body, Side},
     nodes::{self, Nodes, word},
-    wire::{self, SMALL_MAX, Word, announced, sent_along},
+    wire::{self, Announces as _, SMALL_MAX, Word},
 };
 use crate::{
     event_loop::{self, Clock},
@@ -56,7 +56,7 @@ where
     C: Cargo,
 {
     // Large bodies are not all led through one node: whom they enter by passes them on.
-    let first = nodes.leader().filter(|_| sent_along(&request) > 0);
+    let first = nodes.leader().filter(|_| request.sent_along() > 0);
     let mut machine = Client::new(first, clock.now(), nodes.ids().collect(), request, patience, seed);
     let (to_machine, mut inputs) = mpsc::unbounded_channel();
     let mut trying: Option<tokio::task::JoinHandle<()>> = None;
@@ -103,7 +103,7 @@ async fn attempt<T: Transport, C: Cargo>(
     let limits = nodes.limits();
     let broken = |error: io::Error| Failure::BrokenOff(error.to_string());
     let own = |error: io::Error| Failure::Own(error.to_string());
-    let small = match sent_along(request) {
+    let small = match request.sent_along() {
         0 => Vec::new(),
         bytes => {
             let mut source = cargo.source().await.map_err(own)?;
@@ -112,7 +112,7 @@ async fn attempt<T: Transport, C: Cargo>(
     };
     let mut line = nodes.send(node, request, &small).await?;
     let mut word = word::<T>(&mut line, limits).await.map_err(broken)?;
-    let bytes = announced(request);
+    let bytes = request.announced();
     if word == Word::Go && bytes > SMALL_MAX {
         let mut source = cargo.source().await.map_err(own)?;
         Body::new(bytes).copy(&mut source, &mut line, limits, |_| {}).await.map_err(|side| match side {

@@ -1,21 +1,26 @@
 //! What both sides of a connection say before anything else: `omb_core::handshake` over bytes. The caller bounds the time.
 
-use std::{fmt, io, sync::Arc};
+use std::{fmt, io, net::IpAddr, sync::Arc};
 
 use omb_core::{
     handshake::{
-        GREETING_BYTES, Greeting, Key, Meeting, Nonce, Opening, PROOF_BYTES, Refusal, Side, TERMS_BYTES, fits,
+        GREETING_BYTES, Greeting, Keys, Meeting, Nonce, Objection, Opening, PROOF_BYTES, Part, Refusal, Side,
+        TERMS_BYTES, VERDICT_BYTES, decode_verdict, encode_verdict, fits,
     },
     node::message::VERSION,
     peer::NodeId,
+    printable::printable_within,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// What a node or a client shows, and wants to be shown, where a cluster has a shared key.
+use super::{node::House, wire::Line};
+use crate::fleet::{Listener, Transport};
+
+/// What a node or a client shows, and wants to be shown, where a cluster has keys.
 #[derive(Clone)]
 pub struct Secret {
-    /// The key.
-    pub key: Key,
+    /// The keys.
+    pub keys: Keys,
     /// Where nonces come from: the system's randomness, or a simulation's seed. Each is used once.
     pub nonces: Arc<dyn Fn() -> Nonce + Send + Sync>,
 }
@@ -41,15 +46,36 @@ impl Unmet {
     /// Of a connection that could not be made, or taken in: TLS that fails would fail again.
     pub(super) fn opening(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::InvalidData => Refusal::Unsecured(error.to_string()).into(),
+            // It may quote what stands in a certificate.
+            io::ErrorKind::InvalidData => Refusal::Unsecured(printable_within(&error.to_string(), 300)).into(),
             _ => error.into(),
+        }
+    }
+
+    /// Of a connection that was made, and broke before the other side had let this one in: over TLS, that side says only now
+    /// that it does not take this one's certificate.
+    pub(super) fn settled(self) -> Self {
+        match self {
+            Self::Broken(error) => Self::opening(error),
+            refused => refused,
         }
     }
 }
 
-fn opening(node: Option<NodeId>, secret: Option<&Secret>) -> Opening {
-    let nonce = secret.map(|secret| (secret.nonces)());
-    Opening { greeting: Greeting { version: VERSION, node }, nonce }
+/// Who has connected, and has proven what is to be proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Guest {
+    /// A client.
+    Client,
+    /// A peer, which speaks.
+    Peer(NodeId),
+    /// A peer, which orders.
+    Order(NodeId),
+}
+
+fn opening(node: Option<NodeId>, part: Part, secret: Option<&Secret>, connector: Part) -> Opening {
+    let secret = secret.filter(|secret| secret.keys.of(connector).is_some());
+    Opening { greeting: Greeting { version: VERSION, node }, part, nonce: secret.map(|secret| (secret.nonces)()) }
 }
 
 async fn read<const N: usize>(from: &mut (impl AsyncRead + Unpin)) -> io::Result<[u8; N]> {
@@ -63,15 +89,21 @@ async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<(
     to.flush().await
 }
 
-/// Meets the node `peer`, which was connected to, as the node or (`None`) the client `me`.
+/// Meets the node `peer`, which was connected to, in this part, as the node or (`None`) the client `me`.
 ///
 /// # Errors
 /// If the connection broke, or one of the two does not speak with the other.
-pub async fn meet<S>(stream: &mut S, me: Option<NodeId>, peer: NodeId, secret: Option<&Secret>) -> Result<(), Unmet>
+pub async fn meet<S>(
+    stream: &mut S,
+    me: Option<NodeId>,
+    part: Part,
+    peer: NodeId,
+    secret: Option<&Secret>,
+) -> Result<(), Unmet>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mine = opening(me, secret);
+    let mine = opening(me, part, secret, part);
     write(stream, &mine.encode()).await?;
     let greeting = Greeting::decode(read::<GREETING_BYTES>(stream).await?)?;
     fits(mine.greeting, greeting)?;
@@ -79,7 +111,8 @@ where
         return Err(Refusal::OtherNode.into());
     }
     let theirs = Opening::decode(greeting, read::<TERMS_BYTES>(stream).await?)?;
-    let meeting = Meeting::new(Side::Connector, secret.map(|secret| &secret.key), &mine, &theirs)?;
+    let key = secret.and_then(|secret| secret.keys.of(part));
+    let meeting = Meeting::new(Side::Connector, key, &mine, &theirs)?;
     if let Some(proof) = meeting.proof(Side::Connector) {
         let checked = meeting.check(Side::Acceptor, &read::<PROOF_BYTES>(stream).await?);
         let mut word = [0; 1 + PROOF_BYTES];
@@ -90,40 +123,48 @@ where
         write(stream, &word).await?;
         checked?;
     }
+    if part.is_peer() {
+        decode_verdict(&read::<VERDICT_BYTES>(stream).await?)?;
+    }
     Ok(())
 }
 
-/// Meets whoever has connected to the node `me`. Says who it is, or wants to be, also where it is refused.
-pub(super) async fn receive<S>(
-    stream: &mut S,
-    me: NodeId,
-    secret: Option<&Secret>,
-) -> Result<Option<NodeId>, (Option<NodeId>, Unmet)>
+/// Meets whoever has connected to this node from there. Says who it is, or wants to be, also where it is refused.
+pub(super) async fn receive<L, T, D>(
+    line: &mut Line<L::Stream>,
+    from: IpAddr,
+    house: &House<T, D>,
+) -> Result<Guest, (Option<NodeId>, Unmet)>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    L: Listener,
+    T: Transport + Sync,
+    D: Sync,
 {
     let mut calls_itself = None;
-    match meet_stranger(stream, me, secret, &mut calls_itself).await {
-        Ok(()) => Ok(calls_itself),
+    match meet_stranger::<L, T, D>(line, from, house, &mut calls_itself).await {
+        Ok(guest) => Ok(guest),
         Err(unmet) => {
             if matches!(unmet, Unmet::Refused(_)) {
-                linger(stream).await;
+                linger(line).await;
             }
             Err((calls_itself, unmet))
         }
     }
 }
 
-async fn meet_stranger<S>(
-    stream: &mut S,
-    me: NodeId,
-    secret: Option<&Secret>,
+async fn meet_stranger<L, T, D>(
+    stream: &mut Line<L::Stream>,
+    from: IpAddr,
+    house: &House<T, D>,
     calls_itself: &mut Option<NodeId>,
-) -> Result<(), Unmet>
+) -> Result<Guest, Unmet>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    L: Listener,
+    T: Transport + Sync,
+    D: Sync,
 {
-    let mine = opening(Some(me), secret);
+    let (me, secret) = (Some(house.me), house.secret.as_ref());
+    let mine = Opening { greeting: Greeting { version: VERSION, node: me }, part: Part::Node, nonce: None };
     let greeting = Greeting::decode(read::<GREETING_BYTES>(stream).await?);
     if let Ok(greeting) = greeting {
         *calls_itself = greeting.node;
@@ -137,20 +178,34 @@ where
         }
     };
     let theirs = Opening::decode(greeting, read::<TERMS_BYTES>(stream).await?)?;
-    let meeting = Meeting::new(Side::Acceptor, secret.map(|secret| &secret.key), &theirs, &mine);
+    let mine = opening(me, Part::Node, secret, theirs.part);
+    let key = secret.and_then(|secret| secret.keys.of(theirs.part));
+    let meeting = Meeting::new(Side::Acceptor, key, &theirs, &mine);
     let mut bytes = mine.encode();
     let proof = meeting.as_ref().ok().and_then(|meeting| meeting.proof(Side::Acceptor));
     bytes.extend(proof.iter().flatten());
     write(stream, &bytes).await?;
     let meeting = meeting?;
+    let mut proven = Ok(());
     if proof.is_some() {
-        let [proven, proof @ ..] = read::<{ 1 + PROOF_BYTES }>(stream).await?;
-        if proven != 1 {
-            return Err(Refusal::WrongKey.into());
-        }
-        meeting.check(Side::Connector, &proof)?;
+        let [own, proof @ ..] = read::<{ 1 + PROOF_BYTES }>(stream).await?;
+        let refused = Err(Refusal::WrongKey { peers: theirs.part.is_peer() });
+        proven = if own == 1 { meeting.check(Side::Connector, &proof) } else { refused };
     }
-    Ok(())
+    let (Some(peer), true) = (greeting.node, theirs.part.is_peer()) else {
+        return Ok(proven.map(|()| Guest::Client)?);
+    };
+    let known = proven.and_then(|()| house.gate.knows::<L>(house.me, peer, stream.get_ref().get_ref()));
+    let admitted = match known {
+        Ok(()) => house.gate.admits(peer, from).await,
+        refused => refused,
+    };
+    let objection = admitted.as_ref().err().and_then(Objection::of);
+    if admitted.is_ok() || objection.is_some() {
+        write(stream, &encode_verdict(objection.as_ref())).await?;
+    }
+    admitted?;
+    Ok(if theirs.part == Part::Order { Guest::Order(peer) } else { Guest::Peer(peer) })
 }
 
 /// Unread bytes at the close would reset the connection under what was just said.

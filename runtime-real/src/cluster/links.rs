@@ -6,6 +6,7 @@
 use std::{io, pin::pin, time::Duration};
 
 use omb_core::{
+    handshake::Part,
     node::{Input, Stranger, message::Envelope},
     peer::NodeId,
 };
@@ -80,7 +81,8 @@ impl Link {
 
     async fn connect<T: Transport>(&self, transport: &T) -> Result<Line<T::Stream>, Unmet> {
         let mut line = wire::line(transport.connect(&self.to).await.map_err(Unmet::opening)?);
-        greeting::meet(&mut line, Some(self.me), self.peer, self.secret.as_ref()).await?;
+        let met = greeting::meet(&mut line, Some(self.me), Part::Peer, self.peer, self.secret.as_ref()).await;
+        met.map_err(Unmet::settled)?;
         Ok(line)
     }
 }

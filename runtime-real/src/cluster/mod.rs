@@ -1,9 +1,10 @@
 //! One node of the peer cluster over sockets and a disk, and the client's side of it.
 //!
 //! ```text
-//!  both sides ─▶ greeting, proofs of the shared key
+//!  both sides ─▶ greeting, proofs of keys; peers also: gate, their certificate and their address
 //!  links ─▶ one connection to each peer, frames one way, a byte back for each       serving ─▶ Input::Received
 //!  asking ─▶ nodes ─ Request ─▶ ◀─ Go ─ body ═▶ ◀─ Reply ─, and the next            serving ─▶ Input::Request
+//!  serving ─▶ nodes ─ Order ─▶ ◀─ Go ─ body ═▶ ◀─ Reply ─, and the next             serving ─▶ Input::Order
 //!                                                      node: the loop around core::node::Node
 //! ```
 //!
@@ -13,6 +14,7 @@
 pub mod asking;
 mod body;
 pub mod disk;
+mod gate;
 pub mod greeting;
 mod lanes;
 mod links;

@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Disk, Limits, Nodes, Secret, address, disk,
+    gate::Gate,
     lanes::{Entrances, lanes},
     links::{self, Link},
     serving::{self, Errand},
@@ -56,7 +57,7 @@ pub struct Identity {
     pub limits: Limits,
     /// Where its random choices come from.
     pub seed: Seed,
-    /// What `key_file` holds, if it is given.
+    /// What `key_file` and `peer_key_file` hold, if one of them is given.
     pub secret: Option<Secret>,
 }
 
@@ -65,6 +66,7 @@ pub(super) struct House<T: Transport, D> {
     pub(super) me: NodeId,
     pub(super) limits: Limits,
     pub(super) secret: Option<Secret>,
+    pub(super) gate: Gate<T>,
     pub(super) nodes: Nodes<T>,
     pub(super) disk: D,
     pub(super) inputs: Entrances,
@@ -137,7 +139,8 @@ where
         me,
         limits,
         secret: secret.clone(),
-        nodes: Nodes::new(transport, addresses, limits, secret),
+        gate: Gate::new(transport.clone(), config.checks_addresses(), &addresses),
+        nodes: Nodes::of(Some(me), transport, addresses, limits, secret),
         disk,
         inputs: entrances,
         door: Mutex::new(Door::new(strangers, clients, listed)),
@@ -177,8 +180,8 @@ where
     let report = |input| _ = house.inputs.own.send(input);
     match output {
         Output::Answer { client, reply } => _ = house.pass(client, Errand::Answer(reply)),
-        Output::Relay { client, to, request } => {
-            if !house.pass(client, Errand::Relay { to, request }) {
+        Output::Relay { client, to, order } => {
+            if !house.pass(client, Errand::Relay { to, order }) {
                 report(Input::Relayed { client, outcome: Err(RelayFailure::Client("it is gone".to_owned())) });
             }
         }

@@ -1,4 +1,4 @@
-//! The way to the nodes of a cluster, for whoever asks something: clients, and nodes that pass on a request.
+//! The way to the nodes of a cluster, for whoever asks something: clients, and nodes that order something of each other.
 //!
 //! A connection over which a request came to its end is kept for the next one, for a while.
 
@@ -11,11 +11,8 @@ use std::{
     task::Poll,
 };
 
-use omb_core::{
-    client::Failure,
-    node::message::{Reply, Request},
-    peer::NodeId,
-};
+use omb_core::{client::Failure, handshake::Part, node::message::Reply, peer::NodeId};
+use serde::Serialize;
 use tokio::{
     io::{AsyncRead, AsyncWriteExt, ReadBuf},
     time::{Instant, timeout},
@@ -37,6 +34,8 @@ struct Shared<T: Transport> {
     addresses: BTreeMap<NodeId, Address>,
     limits: Limits,
     secret: Option<Secret>,
+    /// The node that orders; `None` for a client.
+    me: Option<NodeId>,
     /// The leader, as the last node that spoke of it named it.
     leader: Mutex<Option<NodeId>>,
     idle: Mutex<BTreeMap<NodeId, Vec<Idle<T::Stream>>>>,
@@ -48,10 +47,21 @@ struct Idle<S> {
 }
 
 impl<T: Transport> Nodes<T> {
-    /// Nobody is connected to before something is asked.
+    /// For a client. Nobody is connected to before something is asked.
     pub fn new(transport: T, addresses: BTreeMap<NodeId, Address>, limits: Limits, secret: Option<Secret>) -> Self {
+        Self::of(None, transport, addresses, limits, secret)
+    }
+
+    /// For the orders of the node `me`.
+    pub(super) fn of(
+        me: Option<NodeId>,
+        transport: T,
+        addresses: BTreeMap<NodeId, Address>,
+        limits: Limits,
+        secret: Option<Secret>,
+    ) -> Self {
         let (leader, idle) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Shared { transport, addresses, limits, secret, leader, idle }))
+        Self(Arc::new(Shared { transport, addresses, limits, secret, me, leader, idle }))
     }
 
     /// The nodes, by id.
@@ -90,8 +100,11 @@ impl<T: Transport> Nodes<T> {
         &self.0.limits
     }
 
-    /// Sends a request, and its body if that is small, over an idle connection or a fresh one.
-    pub(super) async fn send(&self, to: NodeId, request: &Request, body: &[u8]) -> Result<Line<T::Stream>, Failure> {
+    /// Sends a request or an order, and its body if that is small, over an idle connection or a fresh one.
+    pub(super) async fn send<M>(&self, to: NodeId, request: &M, body: &[u8]) -> Result<Line<T::Stream>, Failure>
+    where
+        M: Serialize + Sync,
+    {
         let limits = &self.0.limits;
         let send = async |line: &mut Line<T::Stream>| {
             let write = async {
@@ -112,13 +125,14 @@ impl<T: Transport> Nodes<T> {
         Ok(line)
     }
 
-    /// Connects to a node as a client, and greets it.
+    /// Connects to a node, and greets it.
     async fn connect(&self, to: NodeId) -> Result<Line<T::Stream>, Failure> {
-        let Shared { transport, addresses, limits, secret, .. } = &*self.0;
+        let Shared { transport, addresses, limits, secret, me, .. } = &*self.0;
+        let part = if me.is_some() { Part::Order } else { Part::Client };
         let address = addresses.get(&to).ok_or_else(|| Failure::NotSent("it has no address".to_owned()))?;
         let connected = async {
             let mut line = wire::line(transport.connect(address).await.map_err(Unmet::opening)?);
-            greeting::meet(&mut line, None, to, secret.as_ref()).await?;
+            greeting::meet(&mut line, *me, part, to, secret.as_ref()).await.map_err(Unmet::settled)?;
             Ok(line)
         };
         match timeout(limits.connect, connected).await {

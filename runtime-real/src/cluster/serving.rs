@@ -14,7 +14,7 @@ use omb_core::{
     handshake::Refusal,
     node::{
         ClientId, Input, RelayFailure, Stranger,
-        message::{Envelope, Reply, Request},
+        message::{Envelope, Order, Reply, Request},
     },
     peer::{Hashing, NodeId, RequestId},
     store::{self, Failure, Kind, Name, Step, Stored},
@@ -29,11 +29,11 @@ use super::{
     Disk,
     body::Body,
     disk::failed,
-    greeting::{self, Unmet},
+    greeting::{self, Guest, Unmet},
     links,
     node::House,
     nodes::word,
-    wire::{self, Line, SMALL_MAX, Word, announced, sent_along},
+    wire::{self, Announces as _, Line, SMALL_MAX, Word},
 };
 use crate::fleet::{Listener, Transport};
 
@@ -43,7 +43,7 @@ pub(super) enum Errand {
     /// Answer.
     Answer(Reply),
     /// Stream the body to another node.
-    Relay { to: NodeId, request: Request },
+    Relay { to: NodeId, order: Order },
     /// Stream the body into its temporary file.
     Store { id: RequestId },
     /// Answer with a stored upload.
@@ -80,12 +80,12 @@ where
             let house = seat.house.clone();
             let met = timeout(house.limits.connect, async {
                 let mut line = wire::line(opening.await.map_err(|error| (None, Unmet::opening(error)))?);
-                let node = greeting::receive(&mut line, house.me, house.secret.as_ref()).await?;
-                Ok((line, node))
+                let guest = greeting::receive::<L, T, D>(&mut line, from.ip(), &house).await?;
+                Ok((line, guest))
             });
             match met.await {
                 // Who broke it later knows.
-                Ok(Ok((line, node))) => _ = admitted(line, node, from, seat).await,
+                Ok(Ok((line, guest))) => _ = admitted(line, guest, from, seat).await,
                 Ok(Err((node, Unmet::Refused(refusal)))) => turn_away(&house, from, node, refusal),
                 Ok(Err((_, Unmet::Broken(error)))) => {
                     tracing::debug!("{from} breaks off before it has greeted: {error}")
@@ -123,63 +123,90 @@ impl<T: Transport, D> Drop for Seat<T, D> {
     }
 }
 
+/// What is asked of a node.
+#[derive(Clone, Debug)]
+enum Asked {
+    /// By a client.
+    Request(Request),
+    /// By a peer.
+    Order(NodeId, Order),
+}
+
+impl Asked {
+    /// Reads what this guest may ask; `None` is a frame that only says that somebody is there.
+    async fn read(guest: Guest, from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Self>> {
+        Ok(match guest {
+            Guest::Client => wire::read_frame(from).await?.map(Self::Request),
+            Guest::Order(peer) => wire::read_frame(from).await?.map(|order| Self::Order(peer, order)),
+            Guest::Peer(_) => return Err(wire::invalid("it speaks, and asks nothing")),
+        })
+    }
+
+    fn announced(&self) -> u64 {
+        match self {
+            Self::Request(request) => request.announced(),
+            Self::Order(_, order) => order.announced(),
+        }
+    }
+
+    fn sent_along(&self) -> u64 {
+        match self {
+            Self::Request(request) => request.sent_along(),
+            Self::Order(_, order) => order.sent_along(),
+        }
+    }
+}
+
 /// Somebody who has proven what is to be proven.
-async fn admitted<S, T, D>(
-    mut line: Line<S>,
-    node: Option<NodeId>,
-    from: SocketAddr,
-    seat: Seat<T, D>,
-) -> io::Result<()>
+async fn admitted<S, T, D>(mut line: Line<S>, guest: Guest, from: SocketAddr, seat: Seat<T, D>) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     T: Transport + Sync,
     D: Disk,
 {
     let house = seat.house.clone();
-    let place = node.map_or(Place::Client(from.ip()), |peer| Place::Peer(peer, from.ip()));
+    let place = match guest {
+        Guest::Peer(peer) => Place::Peer(peer, from.ip()),
+        // A node may have as many orders under way as it has clients.
+        Guest::Client | Guest::Order(_) => Place::Client(from.ip()),
+    };
     let Some(_taken) = Seat::take(&house, place) else {
-        match node {
-            Some(peer) => {
-                let refusal = if peer == house.me { Refusal::SameNode } else { Refusal::NoPeer };
-                turn_away(&house, from, node, refusal);
-            }
-            None => {
-                tracing::debug!("{from} is turned away: too many connections");
-                // In place of an answer to its first request, or it would not be heard.
-                let told = async {
-                    if let Some(request) = wire::read_frame(&mut line).await? {
-                        refuse_for_now(&mut line, &request, &house).await?;
-                    }
-                    io::Result::Ok(())
-                };
-                timeout(house.limits.connect, told).await??;
-            }
+        tracing::debug!("{from} is turned away: too many connections");
+        if !matches!(guest, Guest::Peer(_)) {
+            // In place of an answer to its first request, or it would not be heard.
+            let told = async {
+                if let Some(asked) = Asked::read(guest, &mut line).await? {
+                    refuse_for_now(&mut line, asked.sent_along(), &house).await?;
+                }
+                io::Result::Ok(())
+            };
+            timeout(house.limits.connect, told).await??;
         }
         return Ok(());
     };
     drop(seat);
-    match node {
-        Some(peer) => hear(line, peer, &house).await,
-        None => loop {
-            let next = timeout(house.limits.idle, wire::read_frame(&mut line)).await??;
-            if let Some(request) = next
-                && !answer(&mut line, request, &house).await?
-            {
-                return Ok(());
-            }
-        },
+    if let Guest::Peer(peer) = guest {
+        return hear(line, peer, &house).await;
+    }
+    loop {
+        let next = timeout(house.limits.idle, Asked::read(guest, &mut line)).await??;
+        if let Some(asked) = next
+            && !answer(&mut line, asked, &house).await?
+        {
+            return Ok(());
+        }
     }
 }
 
-/// Answers a request that there is no room for, as far as its body goes. Whether another one may follow.
-async fn refuse_for_now<S, T, D>(line: &mut Line<S>, request: &Request, house: &House<T, D>) -> io::Result<bool>
+/// Answers a request that there is no room for, and with which so many bytes were sent. Whether another one may follow.
+async fn refuse_for_now<S, T, D>(line: &mut Line<S>, sent_along: u64, house: &House<T, D>) -> io::Result<bool>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     T: Transport,
 {
     let reason = format!("{} is busy", house.me);
     say(line, &Word::Reply(Reply::Retry { reason, excluded: None, leader: None }), house).await?;
-    skip(line, sent_along(request), house).await
+    skip(line, sent_along, house).await
 }
 
 /// Hands over what a peer says, and confirms it.
@@ -213,30 +240,34 @@ where
     }
 }
 
-/// One request from its arrival to its answer. Whether another one may follow.
-async fn answer<S, T, D>(line: &mut Line<S>, request: Request, house: &House<T, D>) -> io::Result<bool>
+/// One request, or order, from its arrival to its answer. Whether another one may follow.
+async fn answer<S, T, D>(line: &mut Line<S>, asked: Asked, house: &House<T, D>) -> io::Result<bool>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     T: Transport + Sync,
     D: Disk,
 {
-    let (bytes, mut untaken) = (announced(&request), sent_along(&request));
+    let (bytes, mut untaken) = (asked.announced(), asked.sent_along());
     let under_way = UnderWay::begin(&house.under_way);
     if under_way.nth > house.limits.requests {
-        return refuse_for_now(line, &request, house).await;
+        return refuse_for_now(line, untaken, house).await;
     }
     let client = ClientId(house.numbers.fetch_add(1, Relaxed));
     let (to_me, mut errands) = mpsc::unbounded_channel();
     house.clients().insert(client, to_me);
-    if house.inputs.requests.send(Input::Request { client, request }).await.is_err() {
+    let input = match asked {
+        Asked::Request(request) => Input::Request { client, request },
+        Asked::Order(from, order) => Input::Order { client, from, order },
+    };
+    if house.inputs.requests.send(input).await.is_err() {
         return Ok(false);
     }
     while let Some(errand) = errands.recv().await {
         match errand {
             Errand::Answer(reply) => say(line, &Word::Reply(reply), house).await?,
-            Errand::Relay { to, request } => {
+            Errand::Relay { to, order } => {
                 untaken = 0;
-                let outcome = relay(line, to, &request, bytes, house).await;
+                let outcome = relay(line, to, &order, bytes, house).await;
                 let broken = matches!(outcome, Err(RelayFailure::Client(_)));
                 let _ = house.inputs.own.send(Input::Relayed { client, outcome });
                 if broken {
@@ -346,7 +377,7 @@ where
 async fn relay<S, T, D>(
     line: &mut Line<S>,
     to: NodeId,
-    request: &Request,
+    order: &Order,
     bytes: u64,
     house: &House<T, D>,
 ) -> Result<Reply, RelayFailure>
@@ -359,7 +390,7 @@ where
     let client = |error: io::Error| RelayFailure::Client(error.to_string());
     let is_small = bytes <= SMALL_MAX;
     let small = Body::new(if is_small { bytes } else { 0 }).whole(line, limits).await.map_err(client)?;
-    let sent = house.nodes.send(to, request, &small).await;
+    let sent = house.nodes.send(to, order, &small).await;
     let mut other = sent.map_err(|failure| RelayFailure::Node(failure.to_string()))?;
     let mut answer = word::<T>(&mut other, limits).await.map_err(node)?;
     if answer == Word::Go && !is_small {
@@ -405,8 +436,7 @@ where
     T: Transport + Sync,
 {
     let limits = &house.limits;
-    let request = Request::Get { name, here: true };
-    let failure = match house.nodes.send(from, &request, &[]).await {
+    let failure = match house.nodes.send(from, &Order::Send { name }, &[]).await {
         Ok(mut other) => match word::<T>(&mut other, limits).await {
             Ok(Word::Reply(reply)) => {
                 wire::put_frame(line, &Word::Reply(reply.clone())).await?;

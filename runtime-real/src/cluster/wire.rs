@@ -6,7 +6,7 @@
 
 use std::io;
 
-use omb_core::node::message::{self, FRAME_MAX, Reply, Request};
+use omb_core::node::message::{self, FRAME_MAX, Order, Reply, Request};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 
@@ -21,17 +21,27 @@ pub fn line<S: AsyncRead + AsyncWrite>(stream: S) -> Line<S> {
 /// Largest body that follows without being asked for: 64 KiB. Sending it in vain costs less than asking first.
 pub const SMALL_MAX: u64 = 64 << 10;
 
-/// Bytes of the body that follows a request, from who asks.
-pub(super) fn announced(request: &Request) -> u64 {
-    match request {
-        Request::Put(put) | Request::Store { put, .. } => put.bytes,
-        _ => 0,
+/// What a body may follow.
+pub(super) trait Announces {
+    /// Bytes of the body that follows, from who asks.
+    fn announced(&self) -> u64;
+
+    /// Of them, those that are on their way, whether somebody takes them or not.
+    fn sent_along(&self) -> u64 {
+        Some(self.announced()).filter(|bytes| *bytes <= SMALL_MAX).unwrap_or(0)
     }
 }
 
-/// Of them, those that are on their way, whether somebody takes them or not.
-pub(super) fn sent_along(request: &Request) -> u64 {
-    Some(announced(request)).filter(|bytes| *bytes <= SMALL_MAX).unwrap_or(0)
+impl Announces for Request {
+    fn announced(&self) -> u64 {
+        if let Self::Put(put) = self { put.bytes } else { 0 }
+    }
+}
+
+impl Announces for Order {
+    fn announced(&self) -> u64 {
+        if let Self::Store { put, .. } = self { put.bytes } else { 0 }
+    }
 }
 
 /// What a node says to whoever asked something.

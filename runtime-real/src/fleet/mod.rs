@@ -14,7 +14,11 @@ pub mod leading;
 pub mod serving;
 pub mod wire;
 
-use std::{future::Future, io, net::SocketAddr};
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -37,6 +41,8 @@ pub trait Transport: Clone + Send + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     /// Connects; the caller bounds the time.
     fn connect(&self, to: &Address) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    /// The addresses that a host's name stands for now; an address stands for itself. The caller bounds the time.
+    fn resolve(&self, host: &str) -> impl Future<Output = io::Result<Vec<IpAddr>>> + Send;
 }
 
 /// Takes connections in.
@@ -47,4 +53,12 @@ pub trait Listener: Send + 'static {
     type Opening: Future<Output = io::Result<Self::Stream>> + Send + 'static;
     /// The next connection, and from where.
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Opening, SocketAddr)>> + Send;
+    /// Whether what the other side has shown beneath this connection vouches for its being `host`; always, where nothing is
+    /// shown beneath it.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words for people.
+    fn vouches(_stream: &Self::Stream, _host: &str) -> Result<(), String> {
+        Ok(())
+    }
 }

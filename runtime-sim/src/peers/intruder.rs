@@ -1,15 +1,21 @@
-//! Somebody who knocks at every node: with another key or none, and with words that break off or are none at all.
+//! Somebody who knocks at every node: with another key or none, and with words that break off or are none at all; and
+//! somebody else who passes for a peer where that can be done, and says what no honest one does.
 
 use std::{
+    io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use madsim::{task, time::sleep};
 use omb_core::{
-    handshake::{GREETING_BYTES, Greeting, Key, Nonce, Opening, PROOF_BYTES, TERMS_BYTES},
-    node::message::{Envelope, Message, Put, Request, VERSION},
-    peer::{Digest, NodeId, RequestId, User},
+    election::{self, Ballot},
+    handshake::{
+        GREETING_BYTES, Greeting, Key, Keys, Nonce, Objection, Opening, PROOF_BYTES, Part, Refusal, TERMS_BYTES,
+        VERDICT_BYTES,
+    },
+    node::message::{Envelope, Message, Order, Put, Request, VERSION},
+    peer::{Digest, Leadership, NodeId, RequestId, Term, User},
     seed::Seed,
 };
 use rand::{Rng, RngExt as _};
@@ -18,26 +24,36 @@ use tokio::{
     time::timeout,
 };
 
-use super::world::{Cast, address, ask, limits};
+use super::{
+    Scenario,
+    world::{Cast, address, ask, limits, peers_of},
+};
 use crate::{
-    cluster::{Nodes, Secret, wire},
+    cluster::{
+        Nodes, Secret,
+        greeting::{self, Unmet},
+        wire::{self, Line, Word},
+    },
+    connection::Stream,
     fleet::Transport as _,
 };
 
-/// A key of this name, with nonces of which no life of a process draws what another one has drawn.
-pub(super) fn secret(seed: Seed, name: &str, life: u128) -> Secret {
+/// A key of this name for clients, and one for `peers` if asked for, with nonces of which no life of a process draws what
+/// another one has drawn.
+pub(super) fn secret(seed: Seed, name: &str, life: u128, peers: bool) -> Secret {
     let rng = Mutex::new(seed.stream(&format!("nonces {life}")));
     let nonces = move || {
         let mut nonce = [0; 32];
         rng.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut nonce);
         Nonce(nonce)
     };
-    let key = Key::new(format!("the key of this cluster: {name}").as_bytes()).expect("long enough");
-    Secret { key, nonces: Arc::new(nonces) }
+    let key = |whose: &str| Key::new(format!("the key of {whose}: {name}").as_bytes()).expect("long enough");
+    let keys = Keys { clients: Some(key("clients")), peers: peers.then(|| key("peers")) };
+    Secret { keys, nonces: Arc::new(nonces) }
 }
 
 /// All that a node says to who has proven nothing.
-const SAID_MOST: usize = GREETING_BYTES + TERMS_BYTES + PROOF_BYTES;
+const SAID_MOST: usize = GREETING_BYTES + TERMS_BYTES + PROOF_BYTES + VERDICT_BYTES;
 
 /// How much later than its bound a calm node may close: packets take some time.
 const SLACK: Duration = Duration::from_millis(200);
@@ -67,12 +83,12 @@ async fn demand(
     honest: impl Iterator<Item = NodeId>,
     rng: &mut impl Rng,
 ) {
-    let secret = rng.random_bool(0.5).then(|| secret(seed, "guessed", 0));
+    let secret = rng.random_bool(0.5).then(|| secret(seed, "guessed", 0, true));
     let nodes = honest.map(|node| (node, address(node))).collect();
     let nodes = Nodes::new(cast.transport(process), nodes, limits(), secret);
     let stored = cast.facts().uploads.values().find_map(|upload| upload.acknowledged);
     let request = match (rng.random_range(0..3), stored) {
-        (0, Some((_, stored, _))) => Request::Get { name: stored.name, here: false },
+        (0, Some((_, stored, _))) => Request::Get { name: stored.name },
         (1, _) => Request::List { after: None },
         _ => Request::Put(Put {
             id: RequestId(rng.next_u64().into()),
@@ -102,7 +118,8 @@ async fn mumble(process: task::NodeId, cast: &Cast, node: NodeId, rng: &mut impl
     let peers = cast.facts().scenario.nodes.clone();
     let claimed = peers[rng.random_range(0..peers.len())];
     let nonce = Some(Nonce(std::array::from_fn(|nth| words[nth % words.len()])));
-    let opening = Opening { greeting: Greeting { version: VERSION, node: Some(claimed) }, nonce }.encode();
+    let greeting = Greeting { version: VERSION, node: Some(claimed) };
+    let opening = Opening { greeting, part: Part::Peer, nonce }.encode();
     match rng.random_range(0..4) {
         0 => {}
         // Breaks off within the greeting.
@@ -143,4 +160,95 @@ async fn mumble(process: task::NodeId, cast: &Cast, node: NodeId, rng: &mut impl
     if calm && (!closed || took > limits().connect + SLACK) {
         facts.leaked.push(format!("{node} listened for {took:?} to who has proven nothing"));
     }
+}
+
+/// Greets as a peer some times, from an address that is none of a peer, and forges what it can where it is let in.
+pub(super) async fn forge(process: task::NodeId, cast: Cast) {
+    let scenario = cast.facts().scenario.clone();
+    let mut rng = scenario.seed.stream("forger");
+    for number in 0..rng.random_range(2..8_u64) {
+        sleep(rng.random_range(Duration::ZERO..Duration::from_secs(3))).await;
+        let node = scenario.nodes[rng.random_range(0..scenario.nodes.len())];
+        let claimed = scenario.nodes[rng.random_range(0..scenario.nodes.len())];
+        let part = if rng.random_bool(0.6) { Part::Peer } else { Part::Order };
+        let seed = Seed(scenario.seed.0 ^ (number + 1) << 52);
+        let secret = match rng.random_range(0..5) {
+            0 => Some(secret(seed, "guessed", 0, true)),
+            1 => None,
+            // It is a client besides.
+            _ => scenario.keyed.then(|| secret(seed, "shared", 0, false)),
+        };
+        let met = async {
+            let stream = cast.transport(process).connect(&address(node)).await?;
+            let mut line = wire::line(stream);
+            greeting::meet(&mut line, Some(claimed), part, node, secret.as_ref()).await?;
+            Ok::<_, Unmet>(line)
+        };
+        match timeout(limits().connect, met).await {
+            Ok(Ok(line)) => {
+                if !scenario.lets_forgers_in() {
+                    let leaked = format!("{node} takes somebody for {claimed} who is no peer ({part:?})");
+                    cast.facts().leaked.push(leaked);
+                }
+                cast.witness.note("forger", format_args!("passes for {claimed} at {node}"));
+                cast.witness.hit("forger: passes for a peer");
+                let said = timeout(limits().idle, lie(line, claimed, part, &cast, &mut rng)).await;
+                if let Ok(Err(error)) = said {
+                    cast.witness.note("forger", format_args!("{error}"));
+                }
+            }
+            Ok(Err(Unmet::Refused(refusal))) => {
+                cast.witness.note("forger", format_args!("{refusal}"));
+                cast.witness.hit(match refusal {
+                    Refusal::Objected(Objection::Elsewhere { .. }) => "forger: refused, comes from elsewhere",
+                    Refusal::WrongKey { .. } => "forger: refused, does not know the key",
+                    _ => "forger: refused",
+                });
+            }
+            _ => cast.witness.hit("forger: is not heard"),
+        }
+    }
+}
+
+/// A term of this node's among so many, close below the highest that there can be.
+fn absurd_term(scenario: &Scenario, node: NodeId, rng: &mut impl Rng) -> Term {
+    let (nodes, rank) =
+        (scenario.nodes.len() as u64, scenario.nodes.iter().position(|it| *it == node).unwrap_or(0) as u64);
+    let near = [u64::MAX / 4, u64::MAX / 4, 1 << 61, (1 << 33) + 64][rng.random_range(0..4)] - rng.random_range(0..40);
+    Term(near - near % nodes + rank - if near % nodes < rank { nodes } else { 0 })
+}
+
+/// Says as a peer what no honest one says.
+async fn lie(mut line: Line<Stream>, claimed: NodeId, part: Part, cast: &Cast, rng: &mut impl Rng) -> io::Result<()> {
+    let scenario = cast.facts().scenario.clone();
+    let leader = scenario.nodes[rng.random_range(0..scenario.nodes.len())];
+    let newest = Leadership { term: absurd_term(&scenario, leader, rng), leader: Some(leader) };
+    if part == Part::Order {
+        let id = RequestId(u128::from(rng.next_u64()) << 64 | 0xf0_96ed);
+        let user = User::try_from("eve".to_owned()).expect("a sound name");
+        let put = Put { id, user, bytes: 3, again: false, excluded: [].into() };
+        cast.facts().forged.insert(id);
+        wire::put_frame(&mut line, &Order::Store { put, leadership: newest }).await?;
+        line.write_all(b"eve").await?;
+        line.flush().await?;
+        let word = wire::read_frame::<Word>(&mut line).await?;
+        cast.witness.note("forger", format_args!("orders as {newest}: {word:?}"));
+        cast.witness.hit("forger: orders as an absurd leader");
+        return Ok(());
+    }
+    let peers = peers_of(&scenario).digest();
+    let known = cast.facts().nodes.values().map(|node| node.disk.leadership()).max().unwrap_or_default();
+    let messages = [
+        Message::Ballot(Ballot { newest, word: election::Word::Outdated }),
+        Message::Ballot(Ballot { newest, word: election::Word::Victory }),
+        Message::Census { of: newest, level: Some((1 << 60) - 2) },
+        Message::Census { of: known, level: Some(1 << [39, 60, 63][rng.random_range(0..3)]) },
+    ];
+    for message in messages {
+        wire::write_frame(&mut line, &Envelope { from: claimed, peers, message }).await?;
+        // It is heard once it is confirmed.
+        line.read_exact(&mut [0; 1]).await?;
+    }
+    cast.witness.hit("forger: names an absurd term");
+    Ok(())
 }

@@ -52,6 +52,8 @@ pub struct Facts {
     pub losses: u64,
     /// What somebody was given who lacks the key, or who had proven nothing in time.
     pub leaked: Vec<String>,
+    /// Uploads that somebody has ordered who is no peer, or as whose order no election can have led to.
+    pub forged: BTreeSet<RequestId>,
 }
 
 /// What is true of one node.

@@ -25,8 +25,13 @@ pub struct Scenario {
     pub clocks: Vec<Skew>,
     /// The node that was given another list of peers.
     pub stranger: Option<NodeId>,
-    /// Whether the cluster has a shared key.
+    /// Whether the cluster has a key that clients prove.
     pub keyed: bool,
+    /// Whether it has another one that peers prove.
+    pub peer_keyed: bool,
+    /// `peer_addresses`: whether peers are believed wherever they come from. Without a key of peers nobody can then tell an
+    /// intruder who knows that of clients, if there is one, from a peer.
+    pub anywhere: bool,
     /// The node that lacks it, and whether it has another one.
     pub locked_out: Option<(NodeId, bool)>,
     /// The node that speaks another version of the protocol.
@@ -90,6 +95,8 @@ impl Scenario {
         let keyed = keys.random_bool(0.4);
         let locked_out = (keyed && stranger.is_none() && foreigner.is_none() && keys.random_bool(0.4))
             .then(|| (nodes[keys.random_range(0..nodes.len())], keys.random_bool(0.6)));
+        let mut proofs = seed.stream("proofs of peers");
+        let (peer_keyed, anywhere) = (keyed && proofs.random_bool(0.5), proofs.random_bool(0.3));
         let troubles = troubles(seed, &nodes);
         let mut hidden = seed.stream("ambush");
         let ambush = hidden.random_bool(0.4).then(|| Ambush {
@@ -128,6 +135,8 @@ impl Scenario {
             clocks,
             stranger,
             keyed,
+            peer_keyed,
+            anywhere,
             locked_out,
             foreigner,
             quorum: if rng.random_bool(0.4) { Quorum::Majority } else { Quorum::None },
@@ -150,6 +159,13 @@ impl Scenario {
             && self.foreigner.is_none()
             && self.locked_out.is_none()
             && self.ambush.is_none()
+            && !self.lets_forgers_in()
+    }
+
+    /// Whether somebody else than a peer, who knows the key of clients if there is one, passes for a peer.
+    #[must_use]
+    pub fn lets_forgers_in(&self) -> bool {
+        self.anywhere && !self.peer_keyed
     }
 
     /// Whether a node is first started when others have worked for some time.
@@ -172,12 +188,13 @@ impl Scenario {
         let halve = |it: &mut Self| {
             it.clients.iter_mut().for_each(|(_, sizes)| sizes.truncate(sizes.len().div_ceil(2)));
         };
-        let changes: [&dyn Fn(&mut Self); 9] = [
+        let changes: [&dyn Fn(&mut Self); 10] = [
             &|it| it.ambush = None,
             &|it| it.stranger = None,
             &|it| it.foreigner = None,
             &|it| it.locked_out = None,
-            &|it| (it.keyed, it.locked_out) = (false, None),
+            &|it| (it.keyed, it.peer_keyed, it.locked_out) = (false, false, None),
+            &|it| it.anywhere = false,
             &|it| it.starts.iter_mut().for_each(|start| *start = (*start).min(Duration::from_secs(1))),
             &|it| it.clocks.fill(Skew::NONE),
             &|it| it.clients.truncate(1),
@@ -319,6 +336,12 @@ impl fmt::Display for Scenario {
             Some((node, false)) => writeln!(f, "  a shared key; {node} has none")?,
             None if self.keyed => writeln!(f, "  a shared key")?,
             None => {}
+        }
+        if self.peer_keyed {
+            writeln!(f, "  a key of peers")?;
+        }
+        if self.anywhere {
+            writeln!(f, "  peers may come from anywhere")?;
         }
         if let Some(foreigner) = self.foreigner {
             writeln!(f, "  {foreigner} speaks another version of the protocol")?;

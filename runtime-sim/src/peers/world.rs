@@ -5,6 +5,7 @@ use std::{
     io,
     io::Cursor,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -20,7 +21,7 @@ use madsim::{
 };
 use omb_core::{
     client::{GaveUp, Patience},
-    config::cluster::{ClusterConfig, Durability, parse_peers},
+    config::cluster::{ClusterConfig, Durability, PeerAddresses, Peers, parse_peers},
     node::{
         Node, Output,
         message::{Envelope, Message, Put, Reply, Request},
@@ -176,9 +177,18 @@ pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness:
     if scenario.keyed {
         cast.witness.hit("cluster: a shared key");
     }
+    if scenario.peer_keyed {
+        cast.witness.hit("cluster: a key of peers");
+    }
+    if scenario.anywhere {
+        cast.witness.hit("cluster: peers may come from anywhere");
+    }
     let process = client(101);
     let (own, moved) = (process.id(), cast.clone());
     process.spawn(async move { intruder::intrude(own, moved).await });
+    let process = client(102);
+    let (own, moved) = (process.id(), cast.clone());
+    process.spawn(async move { intruder::forge(own, moved).await });
     let moved = cast.clone();
     let ambushing = spawn(async move {
         while let Some(planned) = ambushed.recv().await {
@@ -230,6 +240,17 @@ fn client(nth: u8) -> NodeHandle {
     Handle::current().create_node().name(format!("client {nth}")).ip(Ipv4Addr::new(10, 0, 3, nth).into()).build()
 }
 
+/// The list of peers that all nodes but a stranger were given.
+pub(super) fn peers_of(scenario: &Scenario) -> Peers {
+    list(scenario, None)
+}
+
+fn list(scenario: &Scenario, more: Option<NodeId>) -> Peers {
+    let nodes = scenario.nodes.iter().copied().chain(more);
+    let peers: Vec<String> = nodes.map(|it| format!("{}={}", it.0, socket(it))).collect();
+    parse_peers(&peers.join(",")).expect("the list is sound")
+}
+
 /// One life of a node's process.
 async fn live(nth: usize, cast: Cast) {
     let scenario = cast.facts().scenario.clone();
@@ -252,12 +273,13 @@ async fn live(nth: usize, cast: Cast) {
     let listener = SimListener::bind(socket(node)).await.foreign(foreign);
     let process = cast.nodes().into_iter().find(|(it, _)| *it == node).map(|(_, process)| process);
     let transport = SimTransport { foreign, ..cast.transport(process.expect("it is one of the nodes")) };
-    let mut peers: Vec<String> = scenario.nodes.iter().map(|it| format!("{}={}", it.0, socket(*it))).collect();
-    if scenario.stranger == Some(node) {
-        peers.push(format!("{NOBODY}={}", socket(NodeId(NOBODY))));
-    }
-    let peers = parse_peers(&peers.join(",")).expect("the list is sound");
+    let peers =
+        if scenario.stranger == Some(node) { list(&scenario, Some(NodeId(NOBODY))) } else { peers_of(&scenario) };
+    // Where the keys lie is nothing that a simulated node reads.
     let config = ClusterConfig {
+        key_file: scenario.keyed.then(PathBuf::new),
+        peer_key_file: scenario.peer_keyed.then(PathBuf::new),
+        peer_addresses: scenario.anywhere.then_some(PeerAddresses::Any),
         quorum: scenario.quorum,
         policy: scenario.policy,
         durability: scenario.durability,
@@ -267,8 +289,10 @@ async fn live(nth: usize, cast: Cast) {
     let life = omb_core::time::nanos(cast.time.elapsed());
     let seed = Seed(scenario.seed.0 ^ u64::from(node.0) << 32 ^ life);
     let secret = match scenario.locked_out {
-        Some((out, other)) if out == node => other.then(|| intruder::secret(seed, "another", life.into())),
-        _ => scenario.keyed.then(|| intruder::secret(seed, "shared", life.into())),
+        Some((out, other)) if out == node => {
+            other.then(|| intruder::secret(seed, "another", life.into(), scenario.peer_keyed))
+        }
+        _ => scenario.keyed.then(|| intruder::secret(seed, "shared", life.into(), scenario.peer_keyed)),
     };
     let identity = Identity { me: node, config, limits: limits(), seed, secret };
     let mut observer = Onlooker { cast: cast.clone(), node };
@@ -408,10 +432,12 @@ impl Observer for Onlooker {
 }
 
 /// What nodes say that is worth counting.
-const TOLD: [(&str, &str); 9] = [
-    ("it asks for a shared key", "effect: a key is asked for"),
-    ("it has no shared key", "effect: a key is missing"),
-    ("it does not know the shared key", "effect: a key is wrong"),
+const TOLD: [(&str, &str); 11] = [
+    ("it comes from ", "effect: a peer from elsewhere is refused"),
+    ("does not believe ", "effect: an absurd number is not believed"),
+    ("it asks for the", "effect: a key is asked for"),
+    ("it lacks the", "effect: a key is missing"),
+    ("it does not know the", "effect: a key is wrong"),
     ("of the protocol, this is version", "effect: another version of the protocol noticed"),
     ("stepping down", "effect: a leader stepped down"),
     ("becoming coordinator", "effect: became coordinator"),
@@ -593,7 +619,7 @@ fn reach(
     nodes: impl IntoIterator<Item = NodeId>,
 ) -> Nodes<SimTransport> {
     let keyed = cast.facts().scenario.keyed;
-    let secret = keyed.then(|| intruder::secret(seed, "shared", 0));
+    let secret = keyed.then(|| intruder::secret(seed, "shared", 0, false));
     Nodes::new(cast.transport(process), nodes.into_iter().map(|node| (node, address(node))).collect(), limits(), secret)
 }
 
@@ -692,7 +718,7 @@ async fn look_around(process: task::NodeId, cast: &Cast) -> Outcome {
             continue;
         }
         outcome.fetched.0 += 1;
-        let request = Request::Get { name, here: false };
+        let request = Request::Get { name };
         match ask(&nodes, cast, request, Vec::new(), seed(100 + number as u64)).await {
             Ok(Reply::Body(_)) => outcome.fetched.1 += 1,
             other => outcome.unfetched.push(format!("{name}: {other:?}")),

@@ -192,7 +192,7 @@ impl Net {
                 if let Some(machine) = &mut self.nodes[node].node {
                     machine.handle_input(self.now, *input);
                     self.settle(node);
-                } else if let Input::Request { client, .. } = *input
+                } else if let Input::Request { client, .. } | Input::Order { client, .. } = *input
                     && let Some((_, Waits::Relay { from, life, client })) = self.connections.remove(&client)
                 {
                     let outcome = Err(RelayFailure::Node("refused".to_owned()));
@@ -246,6 +246,15 @@ impl Net {
     }
 
     pub(super) fn connect(&mut self, node: usize, waits: Waits, request: Request) {
+        self.open(node, waits, |client| Input::Request { client, request });
+    }
+
+    /// Orders something of a node, as a peer.
+    pub(super) fn order(&mut self, node: usize, waits: Waits, from: NodeId, order: Order) {
+        self.open(node, waits, |client| Input::Order { client, from, order });
+    }
+
+    fn open(&mut self, node: usize, waits: Waits, input: impl FnOnce(ClientId) -> Input) {
         self.number += 1;
         let client = ClientId(self.number);
         self.connections.insert(client, (node, waits));
@@ -258,7 +267,7 @@ impl Net {
             let input = Box::new(Input::Relayed { client: origin, outcome });
             return self.push(after, Event::Input { node: from, life: Some(life), from: None, input });
         }
-        let input = Box::new(Input::Request { client, request });
+        let input = Box::new(input(client));
         self.push(after, Event::Input { node, life: None, from: None, input });
     }
 
@@ -315,9 +324,10 @@ impl Net {
                     self.push(after, Event::Reply { waits, reply });
                 }
             }
-            Output::Relay { client, to, request } => {
+            Output::Relay { client, to, order } => {
                 let waits = Waits::Relay { from: node, life: self.nodes[node].life, client };
-                self.connect(to.0 as usize - 1, waits, request);
+                let from = NodeId(u32::try_from(node).expect("few") + 1);
+                self.order(to.0 as usize - 1, waits, from, order);
             }
             Output::Store { id, .. } => {
                 let input = if self.nodes[node].full {

@@ -6,7 +6,7 @@ use omb_core::{
     config::cluster::Timing,
     node::{
         Output,
-        message::{Message, Request},
+        message::{Message, Order},
     },
     peer::NodeId,
 };
@@ -33,7 +33,7 @@ impl Promise for Dead {
                 Message::Placed { outcome: Ok(node), .. } => Some(*node),
                 _ => None,
             },
-            Output::Relay { to, request: Request::Store { leadership, .. }, .. } => {
+            Output::Relay { to, order: Order::Store { leadership, .. }, .. } => {
                 Some(*to).filter(|_| leadership.leader == Some(leader))
             }
             _ => None,

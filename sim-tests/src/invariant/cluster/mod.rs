@@ -9,11 +9,13 @@
 //! | [`level`] | C5: in calm, the fullest and the emptiest node differ by one upload at most; nobody joins behind the others, or fails and is preferred |
 //! | [`dead`] | C6: a dead node is given nothing after detection |
 //! | [`key`] | who lacks the shared key gets nothing: no vote, no byte of an upload, no list |
+//! | [`forged`] | who is no peer is not heard as one, and a number that no honest node comes to changes nothing |
 //! | [`minority`] | C7: with `quorum: majority` a minority never serves |
 
 pub mod agreement;
 pub mod dead;
 pub mod durable;
+pub mod forged;
 pub mod key;
 pub mod level;
 pub mod minority;
@@ -65,6 +67,7 @@ impl Default for Cluster {
             Box::<dead::Dead>::default(),
             Box::<minority::Minority>::default(),
             Box::<key::Key>::default(),
+            Box::<forged::Forged>::default(),
         ];
         Self { promises, broken: Broken::default() }
     }

@@ -9,7 +9,7 @@ use omb_core::{
     config::cluster::Timing,
     node::{
         Node, Output,
-        message::{Message, Reply, Request},
+        message::{Message, Order, Reply},
     },
     peer::{Digest, Leadership, NodeId, RequestId},
     store::{Name, Step},
@@ -127,9 +127,7 @@ impl Promise for Once {
                     self.place(node, id, to, facts);
                 }
             }
-            Output::Relay { to, request: Request::Store { put, leadership }, .. }
-                if leadership.leader == Some(node) =>
-            {
+            Output::Relay { to, order: Order::Store { put, leadership }, .. } if leadership.leader == Some(node) => {
                 self.place(node, put.id, *to, facts);
             }
             Output::Store { id, .. } => {

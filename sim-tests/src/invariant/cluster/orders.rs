@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use omb_core::{
-    node::{ClientId, Output, message::Request},
+    node::{ClientId, Output, message::Order},
     peer::{Leadership, NodeId, RequestId},
 };
 
@@ -15,7 +15,7 @@ impl Orders {
     /// A node wants something done: send an order perhaps, or answer the client whose upload it was.
     pub(super) fn on_output(&mut self, node: NodeId, output: &Output) {
         match output {
-            Output::Relay { client, to, request: Request::Store { put, leadership } } => {
+            Output::Relay { client, to, order: Order::Store { put, leadership } } => {
                 self.0.insert((node, *client), (put.id, *to, *leadership));
             }
             Output::Answer { client, .. } => _ = self.0.remove(&(node, *client)),
