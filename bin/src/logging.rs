@@ -3,21 +3,21 @@
 use std::{
     fmt,
     fs::{File, OpenOptions},
-    io::{self, IsTerminal as _},
+    io::{self, Write},
     path::Path,
-    sync::Arc,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{
     EnvFilter,
-    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer, layer},
+    fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter, format::Writer, layer},
     layer::SubscriberExt as _,
     registry::LookupSpan,
     util::SubscriberInitExt as _,
 };
 
-use crate::command::progress;
+use crate::console::{self, Stream, errln};
 
 /// Starts logging. `RUST_LOG`, where it is set, decides instead of the flags. What is logged is also appended to `file`,
 /// line by line, without colours.
@@ -33,30 +33,59 @@ pub(crate) fn start(quiet: bool, verbose: u8, file: Option<&Path>) -> Result<(),
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     // Each line is one write without a buffer, so what was logged before a crash is there.
-    let file = file.map(open).transpose()?.map(Arc::new);
+    let file = file.map(Appended::open).transpose()?;
+    // What a layer says of its own troubles would go to stderr past the console.
+    let on_console = layer().log_internal_errors(false).with_ansi(console::styled(Stream::Err));
+    let in_file = |file: Appended| {
+        let layer = layer().log_internal_errors(false).with_ansi(false);
+        layer.with_writer(Box::leak(Box::new(file)) as &'static Appended).event_format(Line)
+    };
     tracing_subscriber::registry()
         .with(filter)
-        .with(layer().with_ansi(io::stderr().is_terminal()).with_writer(|| AboveBar).event_format(Line))
-        .with(file.map(|file| layer().with_ansi(false).with_writer(file).event_format(Line)))
+        .with(on_console.with_writer(|| console::Log).event_format(Line))
+        .with(file.map(in_file))
         .init();
     Ok(())
 }
 
-fn open(path: &Path) -> Result<File, String> {
-    let told = |error| format!("--log-file {}: cannot write to it: {error}", path.display());
-    OpenOptions::new().create(true).append(true).open(path).map_err(told)
+/// The file of `--log-file`. What it does not take is lost, and that is said once.
+struct Appended {
+    file: File,
+    shown: String,
+    troubled: AtomicBool,
 }
 
-/// Stderr, above the progress bar where there is one.
-struct AboveBar;
+impl Appended {
+    fn open(path: &Path) -> Result<Self, String> {
+        let told = |error| format!("--log-file {}: cannot write to it: {error}", path.display());
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(told)?;
+        Ok(Self { file, shown: path.display().to_string(), troubled: AtomicBool::new(false) })
+    }
+}
 
-impl io::Write for AboveBar {
+impl<'a> MakeWriter<'a> for &'static Appended {
+    type Writer = Appending;
+
+    fn make_writer(&'a self) -> Appending {
+        Appending(self)
+    }
+}
+
+struct Appending(&'static Appended);
+
+impl io::Write for Appending {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        progress::above_bar(|| io::stderr().write(bytes))
+        let written = (&self.0.file).write_all(bytes);
+        if let Err(error) = written
+            && !self.0.troubled.swap(true, Relaxed)
+        {
+            errln!("--log-file {}: cannot write to it: {error}; what is logged meanwhile is lost there", self.0.shown);
+        }
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }
 

@@ -1,13 +1,15 @@
 //! `omb check`: parse everything, reach every worker and broker, print the plan; run nothing.
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{net::SocketAddr, process::ExitCode, sync::atomic::AtomicBool};
 
 use omb_core::id::RunId;
 
 use super::{fleet, output, run};
 use crate::{
+    console::outln,
     exit::{self, Ended},
     flags,
+    signals::Interrupts,
 };
 
 /// Checks what `run` would do with the same arguments.
@@ -23,7 +25,7 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
     let mut usage = None;
     let mut reached = Vec::new();
     if let Some(fleet) = &fleet
-        && let Err(ended) = runtime.block_on(async { run::reach(fleet, &mut run::Interrupts::listen()).await })
+        && let Err(ended) = runtime.block_on(async { run::reach(fleet, &mut Interrupts::listen()).await })
     {
         worst = ended;
     }
@@ -33,7 +35,12 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
         if let Some(bind) = flags.embedded_bind {
             broker.bind = SocketAddr::new(bind, 0);
         }
-        match omb_runtime_real::performer::connect(&driver.kind, &broker, runtime.handle().clone()) {
+        match omb_runtime_real::performer::connect(
+            &driver.kind,
+            &broker,
+            runtime.handle().clone(),
+            &AtomicBool::new(false),
+        ) {
             Ok((_server, system)) => reached.push((driver, system.system().to_owned())),
             Err(failure) => {
                 tracing::error!("{}: {failure}", driver.name);
@@ -47,10 +54,10 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
     let names = fleet.as_ref().map(fleet::Fleet::names).unwrap_or_default();
     for input in &inputs {
         let plan = run::plan(flags, input, RunId(0), fleet.as_ref());
-        reached.iter().for_each(|(driver, system)| println!("{}", output::plan(&plan, &names, driver, system)));
+        reached.iter().for_each(|(driver, system)| outln!("{}", output::plan(&plan, &names, driver, system)));
     }
     if worst == Ended::Sound && usage.is_none() {
-        println!("Everything fits. Nothing was run.");
+        outln!("Everything fits. Nothing was run.");
     }
     usage.unwrap_or_else(|| worst.into())
 }

@@ -116,7 +116,7 @@ impl Fleet {
             TroubleKind::Broken => {
                 format!("{name}: {cause}; is that a worker, and not a broker's port, or one that wants https://?")
             }
-            TroubleKind::Refused => format!("{name}: {cause}"),
+            TroubleKind::Refused | TroubleKind::Leaving => format!("{name}: {cause}"),
         }
     }
 }

@@ -27,13 +27,11 @@ use omb_runtime_real::{
     net::{BindError, Listener},
 };
 
-use super::{
-    cluster::{approach, begin, random_seed, read, told},
-    run::Interrupts,
-};
+use super::cluster::{approach, begin, random_seed, read, told};
 use crate::{
     exit::{self, Ended},
     flags,
+    signals::Interrupts,
 };
 
 /// Is one peer of a cluster until it is interrupted.

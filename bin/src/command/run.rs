@@ -2,11 +2,9 @@
 
 use std::{
     cell::Cell,
-    future::poll_fn,
     net::SocketAddr,
     path::Path,
     process::ExitCode,
-    task::Poll,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -26,10 +24,7 @@ use omb_runtime_real::{
     local,
     performer::{self, Performer},
 };
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
-};
+use tokio::sync::mpsc;
 
 use super::{
     fleet::{self, Fleet},
@@ -38,8 +33,10 @@ use super::{
     progress::Progress,
 };
 use crate::{
+    console::{self, errln, outln},
     exit::{self, Ended},
     flags,
+    signals::Interrupts,
 };
 
 /// Runs every workload on every driver, in the order given.
@@ -98,7 +95,7 @@ pub(super) fn prepare(flags: &flags::Run) -> Option<Prepared> {
         (Ok(read), Ok(workers)) => (read, workers),
         (read, workers) => {
             let mistakes = [read.err(), workers.err()].into_iter().flatten().flatten();
-            mistakes.for_each(|mistake| eprintln!("{mistake}"));
+            mistakes.for_each(|mistake| errln!("{mistake}"));
             return None;
         }
     };
@@ -124,14 +121,14 @@ pub(super) fn prepare(flags: &flags::Run) -> Option<Prepared> {
             "--embedded-bind {bind}: workers are told this address; name the one at which they reach this machine"
         ));
     }
-    misfits.iter().for_each(|misfit| eprintln!("{misfit}"));
+    misfits.iter().for_each(|misfit| errln!("{misfit}"));
     if flags.workers.is_empty() && flags.workers_file.is_none() && Path::new(WORKERS_FILE).is_file() {
         tracing::info!("{WORKERS_FILE} lies here and is not used: -wf {WORKERS_FILE} runs over the workers it lists");
     }
     let fleet = match Fleet::new(flags, &workers) {
         Ok(fleet) => fleet,
         Err(mistake) => {
-            eprintln!("{mistake}");
+            errln!("{mistake}");
             return None;
         }
     };
@@ -229,11 +226,11 @@ async fn one(
     let ending = async {
         interrupts.next().await;
         interrupted.set(true);
-        eprintln!();
+        errln!();
         tracing::warn!("Interrupted: ending the measurement (once more leaves at once)");
         let _ = stop.send(());
         interrupts.next().await;
-        std::process::exit(130);
+        console::leave(Ended::Interrupted);
     };
     let end = tokio::select! {
         biased;
@@ -281,26 +278,6 @@ fn settings(asked: &Asked<'_>) -> Result<(Settings, Option<embedded::Server>), E
 
 /// From the command to start until message 0 is due: time for the command to reach every worker, once more if need be.
 const FLEET_START_AFTER: Duration = Duration::from_millis(500);
-
-/// SIGINT and SIGTERM, heard from the moment this is made.
-pub(super) struct Interrupts(Vec<Signal>);
-
-impl Interrupts {
-    /// Begins to listen; without it, such a signal ends the process. To be called within a runtime.
-    pub(super) fn listen() -> Self {
-        let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
-        Self(kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect())
-    }
-
-    /// Waits for the next one.
-    pub(super) async fn next(&mut self) {
-        poll_fn(|context| {
-            let heard = self.0.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
-            if heard { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-    }
-}
 
 /// Tells how a run ended.
 fn conclude(end: &End, observer: &Watch<'_>) -> Result<Ended, ExitCode> {
@@ -361,7 +338,7 @@ impl local::Observer for Watch<'_> {
                 self.trouble |= !whole;
                 self.reported = true;
                 let written: Vec<&str> = written.iter().map(String::as_str).collect();
-                println!("\n{}", table::result(report, &self.context, &written, output::width()).trim_end());
+                outln!("\n{}", table::result(report, &self.context, &written, output::width()).trim_end());
             }
             controller::Output::Warning(text) => tracing::warn!("{text}"),
             controller::Output::Finished(end) => {
@@ -383,7 +360,7 @@ impl local::Observer for Watch<'_> {
         if !self.began && !controller.system().is_empty() {
             self.began = true;
             self.trouble |= !self.files.begin(&self.plan, &self.context, controller.system());
-            println!("{}", output::plan(&self.plan, &self.names, self.driver, controller.system()));
+            outln!("{}", output::plan(&self.plan, &self.names, self.driver, controller.system()));
             // What was entered in the same step is told after the plan.
             self.tell(Phase::CreateTopics);
         }

@@ -29,9 +29,13 @@ use tokio::task::JoinSet;
 use super::{
     cluster::{Nothing, begin, nodes, random_id, random_seed, read},
     input,
-    run::Interrupts,
 };
-use crate::{exit::Ended, flags};
+use crate::{
+    console::{self, Stream},
+    exit::Ended,
+    flags,
+    signals::Interrupts,
+};
 
 /// Largest file that is uploaded: it is held in memory, once for all clients.
 const FILE_MAX: u64 = 1 << 30;
@@ -336,8 +340,7 @@ impl Screen {
     }
 
     fn show(&mut self, text: &str) {
-        // A closed pipe ends nobody's test: the log and the exit code are there.
-        let _ = io::stdout().write_all(text.as_bytes());
+        console::write(Stream::Out, text.as_bytes());
         self.write(text);
         // What each request came to may wait for more of it; what was shown is there at once.
         let flushed = self.log.flush();

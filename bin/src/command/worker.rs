@@ -22,14 +22,12 @@ use omb_runtime_real::{
 };
 use tokio::sync::mpsc;
 
-use super::{
-    fleet::token,
-    output,
-    run::{Interrupts, fresh},
-};
+use super::{fleet::token, output, run::fresh};
 use crate::{
+    console,
     exit::{self, Ended},
     flags,
+    signals::Interrupts,
 };
 
 /// Does what controllers ask for, until it is interrupted.
@@ -97,7 +95,7 @@ async fn serve(
         ending.store(true, Relaxed);
         let _ = stop.send(());
         interrupts.next().await;
-        std::process::exit(130);
+        console::leave(Ended::Interrupted);
     });
     serving::serve(listener, Some(stats), identity, pages, &mut performer, &mut Watch, &mut stops, &Clock).await;
     tracing::info!("Shut down");

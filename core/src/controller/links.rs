@@ -28,6 +28,8 @@ pub enum TroubleKind {
     Broken,
     /// Something answers, but not as a worker that would obey: asking again changes nothing.
     Refused,
+    /// It says that its process ends.
+    Leaving,
 }
 
 /// All links.
@@ -144,7 +146,7 @@ impl Links {
         }
         link.trouble = Some(trouble.cause.clone());
         match trouble.kind {
-            TroubleKind::Refused => return Some(trouble.cause),
+            TroubleKind::Refused | TroubleKind::Leaving => return Some(trouble.cause),
             TroubleKind::Broken => link.unconnected_since = None,
             TroubleKind::Unconnected => {
                 let since = *link.unconnected_since.get_or_insert(now);

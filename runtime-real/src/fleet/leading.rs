@@ -140,7 +140,16 @@ async fn ask_clock(
         }
         let question = Bytes::from(protocol::encode(&ping));
         let sent = clock.now();
-        let Ok(body) = link.call(Method::POST, "/v1/clock", question, CLOCK_WITHIN).await else { continue };
+        let body = match link.call(Method::POST, "/v1/clock", question, CLOCK_WITHIN).await {
+            Ok(body) => body,
+            Err(Trouble { kind: TroubleKind::Leaving, cause }) => {
+                if inputs.send(controller::Input::Leaving { worker, cause }).is_err() {
+                    return;
+                }
+                continue;
+            }
+            Err(_) => continue,
+        };
         let back = clock.now();
         let Ok(protocol::Clock { received, answered }) = protocol::decode(&body) else { continue };
         let exchange = Exchange { sent, received, answered, back };

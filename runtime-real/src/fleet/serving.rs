@@ -7,7 +7,7 @@ use std::{
     ops::ControlFlow,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -79,7 +79,12 @@ struct Desk<P, C> {
     inputs: mpsc::UnboundedSender<worker::Input>,
     waiting: Mutex<Waiting>,
     status: Mutex<Status>,
+    /// The process is to end.
+    leaving: AtomicBool,
 }
+
+/// What whoever asks is told then.
+const LEAVING: &str = "this worker is being shut down";
 
 /// Serves until the worker has shut down, which a message on `shutdown` begins. On `stats` only pages are shown.
 #[expect(clippy::too_many_arguments, reason = "the parts that a process is made of, once")]
@@ -105,6 +110,7 @@ pub async fn serve<L, P, C>(
         inputs: inputs.clone(),
         waiting: Mutex::default(),
         status: Mutex::default(),
+        leaving: AtomicBool::new(false),
     });
     let mut worker = Worker::new(clock.wall_zero());
     let observer = RefCell::new(observer);
@@ -135,6 +141,7 @@ pub async fn serve<L, P, C>(
     );
     let stops = async {
         while shutdown.recv().await.is_some() {
+            desk.leaving.store(true, Relaxed);
             let _ = inputs.send(worker::Input::Shutdown);
         }
         std::future::pending::<()>().await;
@@ -213,8 +220,14 @@ impl<P: Pages, C: Clock> Desk<P, C> {
                 };
                 // If the loop is over, so is the worker.
                 let _ = self.inputs.send(worker::Input::Heard(ping));
+                if self.leaving.load(Relaxed) {
+                    return Answered::text(StatusCode::SERVICE_UNAVAILABLE, LEAVING);
+                }
                 let clock = protocol::Clock { received, answered: self.clock.wall() };
                 Answered::binary(protocol::encode(&clock))
+            }
+            (&Method::GET, "/v1/hello") if self.leaving.load(Relaxed) => {
+                Answered::text(StatusCode::SERVICE_UNAVAILABLE, LEAVING)
             }
             (&Method::GET, "/v1/hello") => {
                 let hello = Hello {

@@ -271,7 +271,8 @@ fn refused(status: StatusCode, body: &[u8]) -> Trouble {
         text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(SHOWN_MAX).collect();
     let cause = match status {
         StatusCode::UNAUTHORIZED => format!("it wants another token: {line}"),
-        StatusCode::CONFLICT | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::SERVICE_UNAVAILABLE => line,
+        StatusCode::SERVICE_UNAVAILABLE => return Trouble { kind: TroubleKind::Leaving, cause: line },
+        StatusCode::CONFLICT | StatusCode::PAYLOAD_TOO_LARGE => line,
         StatusCode::BAD_REQUEST => format!("it does not take what it is sent: {line}"),
         _ => format!("a web server that is no omb worker listens there: it answers {status}"),
     };
