@@ -69,9 +69,15 @@ pub(crate) enum Purpose {
     Service,
 }
 
-/// Writes a line, above the progress bar where there is one.
+/// Writes a line (or several), above the progress bar where there is one.
 pub(crate) fn line(stream: Stream, line: fmt::Arguments<'_>) {
-    write(stream, format!("{line}\n").as_bytes());
+    text(stream, &format!("{line}\n"));
+}
+
+/// Writes lines. Whatever stands in them, they have no effect on a terminal.
+pub(crate) fn text(stream: Stream, text: &str) {
+    let lines: Vec<_> = text.split('\n').map(printable).collect();
+    write(stream, lines.join("\n").as_bytes());
 }
 
 /// Writes bytes, above the progress bar where there is one.

@@ -117,6 +117,8 @@ fn start(verbosity: &Verbosity, log_file: Option<&Path>, purpose: Purpose) -> Re
     // A file that grows beyond the limit set for this process shall be an error like that of a full disk.
     // SAFETY: ignoring a signal runs no code of ours.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    // The soft limit is meant for others.
+    let _ = omb_runtime_real::process::open_files_max();
     if matches!(purpose, Purpose::Measurement | Purpose::Service) {
         console::detach();
     }

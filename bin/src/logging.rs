@@ -8,6 +8,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
+use omb_core::printable::printable;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{
     EnvFilter,
@@ -17,7 +18,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use crate::console::{self, Stream, errln};
+use crate::console::{self, errln};
 
 /// Starts logging. `RUST_LOG`, where it is set, decides instead of the flags. What is logged is also appended to `file`,
 /// line by line, without colours.
@@ -35,7 +36,7 @@ pub(crate) fn start(quiet: bool, verbose: u8, file: Option<&Path>) -> Result<(),
     // Each line is one write without a buffer, so what was logged before a crash is there.
     let file = file.map(Appended::open).transpose()?;
     // What a layer says of its own troubles would go to stderr past the console.
-    let on_console = layer().log_internal_errors(false).with_ansi(console::styled(Stream::Err));
+    let on_console = layer().log_internal_errors(false).with_ansi(false);
     let in_file = |file: Appended| {
         let layer = layer().log_internal_errors(false).with_ansi(false);
         layer.with_writer(Box::leak(Box::new(file)) as &'static Appended).event_format(Line)
@@ -100,7 +101,53 @@ where
         let metadata = event.metadata();
         let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string();
         write!(writer, "{now} - {} - {} - ", metadata.target().replace("::", "."), metadata.level())?;
-        context.field_format().format_fields(writer.by_ref(), event)?;
+        let mut said = String::new();
+        context.field_format().format_fields(Writer::new(&mut said), event)?;
+        // Whatever was not made fit to be shown by who said it, is here. Further lines are no lines of their own.
+        for (index, line) in said.split('\n').enumerate() {
+            write!(writer, "{}{}", if index > 0 { "\n    " } else { "" }, printable(line))?;
+        }
         writeln!(writer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Heard(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Heard {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Whoever logs it, and whoever said it: one line of the log is one event, and has no effect on a terminal.
+    #[test]
+    fn no_text_forges_a_line_or_acts_on_a_terminal() {
+        let heard = Heard::default();
+        let writer = heard.clone();
+        let layer = layer().with_ansi(true).with_writer(move || writer.clone()).event_format(Line);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            tracing::info!(node = "n\u{1b}[2J", "stored by a\n2026-01-01 00:00:00 - omb - ERROR - forged\r\u{202e}end");
+        });
+        let bytes = heard.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let text = String::from_utf8(bytes).expect("lines are texts");
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].ends_with(" - INFO - stored by a"), "{text:?}");
+        assert_eq!(
+            lines[1..],
+            [r#"    2026-01-01 00:00:00 - omb - ERROR - forged\r\u{202e}end node="n\u{1b}[2J""#],
+            "{text:?}"
+        );
     }
 }

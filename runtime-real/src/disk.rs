@@ -30,6 +30,7 @@ use std::{
 use omb_core::{
     config::cluster::Durability,
     peer::{Leadership, NodeId, RequestId, Term},
+    printable::printable_within,
     store::{self, Name, Step},
 };
 use tokio::{
@@ -296,7 +297,7 @@ impl cluster::Disk for Folders {
         let path = self.0.state.join("leadership");
         blocking(move || match fs::read_to_string(&path) {
             Ok(text) => leadership(&text).ok_or_else(|| {
-                let found: String = text.chars().filter(|c| !c.is_control()).take(60).collect();
+                let found = printable_within(text.trim_end(), 60);
                 let text = format!(
                     "{}: found `{found}`; allowed: `term T leader N`, as this program writes it. A node that forgot its \
                      term could obey an older leader: restore the file, or remove it if this node is new to the cluster",

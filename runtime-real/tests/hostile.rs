@@ -92,8 +92,13 @@ fn with_worker<T>(visit: impl AsyncFnOnce(Caller) -> T) -> T {
     runtime.block_on(async {
         let (caller, door) = mpsc::unbounded_channel();
         let (_stop, mut stops) = mpsc::unbounded_channel();
-        let identity =
-            Identity { omb: "1.2.3".to_owned(), instance: "one".to_owned(), token: None, body_max: BODY_MAX };
+        let identity = Identity {
+            omb: "1.2.3".to_owned(),
+            instance: "one".to_owned(),
+            token: None,
+            body_max: BODY_MAX,
+            open_files_max: None,
+        };
         let (mut idle, mut nobody) = (Idle, Nobody);
         let worker = serving::serve(Door(door), None, identity, Pages, &mut idle, &mut nobody, &mut stops, &Clock);
         tokio::select! {

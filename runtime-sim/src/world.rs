@@ -244,6 +244,7 @@ async fn serve(worker: u32, cast: Cast) {
         instance: format!("{worker} {:?}", cast.time.elapsed()),
         token: None,
         body_max: omb_core::protocol::BODY_MAX,
+        open_files_max: None,
     };
     let (shutdown, mut shutdowns) = mpsc::unbounded_channel();
     cast.weather.now().processes[worker as usize].shutdown = Some(shutdown);

@@ -24,10 +24,12 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
     let mut worst = Ended::Sound;
     let mut usage = None;
     let mut reached = Vec::new();
-    if let Some(fleet) = &fleet
-        && let Err(ended) = runtime.block_on(async { run::reach(fleet, &mut Interrupts::listen()).await })
-    {
-        worst = ended;
+    let mut open_files = Vec::new();
+    if let Some(fleet) = &fleet {
+        match runtime.block_on(async { run::reach(fleet, &mut Interrupts::listen()).await }) {
+            Ok(found) => open_files = found,
+            Err(ended) => worst = ended,
+        }
     }
     for driver in &drivers {
         // Where the workers must reach it, the embedded broker listens where they are told.
@@ -54,6 +56,11 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
     let names = fleet.as_ref().map(fleet::Fleet::names).unwrap_or_default();
     for input in &inputs {
         let plan = run::plan(flags, input, RunId(0), fleet.as_ref());
+        for driver in &drivers {
+            if !run::enough_files(&plan, driver, fleet.as_ref(), &open_files) {
+                worst = worst.max(Ended::Unavailable);
+            }
+        }
         reached.iter().for_each(|(driver, system)| outln!("{}", output::plan(&plan, &names, driver, system)));
     }
     if worst == Ended::Sound && usage.is_none() {

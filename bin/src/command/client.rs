@@ -18,6 +18,7 @@ use omb_core::{
     config::cluster::ClusterConfig,
     node::message::{self, Reply, Request},
     peer::{Digest, Hashing, User},
+    printable::printable,
     report::{cluster, quantity},
     store::{Name, Stored},
 };
@@ -223,7 +224,8 @@ impl Session {
     }
 
     async fn put_one(&self, path: &Path, user: &User) -> Result<(), ExitCode> {
-        let shown = path.display();
+        let shown = path.display().to_string();
+        let shown = printable(&shown);
         let metadata = fs::metadata(path).map_err(|error| usage(&format!("{shown}: cannot read it: {error}")))?;
         if !metadata.is_file() {
             return Err(usage(&format!("{shown}: not a plain file")));
@@ -278,7 +280,7 @@ impl Session {
         let _ = fs::remove_file(&part);
         let stored = told?;
         if !to_stdout {
-            outln!("{}: fetched ({})", target.display(), quantity::bytes(stored.bytes));
+            outln!("{}: fetched ({})", printable(&target.display().to_string()), quantity::bytes(stored.bytes));
         }
         Ok(())
     }
@@ -335,7 +337,7 @@ fn bar(name: &str, bytes: u64) -> ProgressBar {
     let template = "{prefix:>24} [{bar:24}] {bytes}/{total_bytes} {bytes_per_sec}";
     let style = ProgressStyle::with_template(template).expect("the template is sound").progress_chars("=> ");
     let bar = console::bar(bytes).with_style(style);
-    let tail: String = name.chars().rev().take(24).collect::<Vec<_>>().into_iter().rev().collect();
+    let tail: String = printable(name).chars().rev().take(24).collect::<Vec<_>>().into_iter().rev().collect();
     bar.set_prefix(tail);
     bar
 }

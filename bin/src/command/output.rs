@@ -10,6 +10,7 @@ use std::{
 use omb_core::{
     config::driver::DriverConfig,
     plan::Plan,
+    printable::printable,
     report::{
         Period, Report,
         context::{Context, Host},
@@ -233,7 +234,7 @@ pub(crate) fn context(flags: &flags::Run, driver: &DriverConfig, workers: Vec<St
 /// What this machine is called.
 pub(crate) fn host_name() -> Option<String> {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+    Some(printable(name.trim()).into_owned()).filter(|name| !name.is_empty())
 }
 
 /// What this machine says of itself; Linux tells it in text files, and what is not there stays out of the result.

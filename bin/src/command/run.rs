@@ -11,8 +11,8 @@ use std::{
 use omb_core::{
     config::driver::{DriverConfig, DriverKind},
     controller::{self, Clocks, Controller, End, OnLoss, Settings},
-    id::RunId,
-    plan::{Plan, Topology},
+    id::{RunId, WorkerId},
+    plan::{Plan, Topology, files},
     report::{Phase, context::Context, table},
     seed::Seed,
 };
@@ -23,6 +23,7 @@ use omb_runtime_real::{
     fleet::leading,
     local,
     performer::{self, Performer},
+    process,
 };
 use tokio::sync::mpsc;
 
@@ -55,16 +56,22 @@ pub(crate) fn run(flags: &flags::Run) -> ExitCode {
         let _within = runtime.enter();
         Interrupts::listen()
     };
-    if let Some(fleet) = &fleet
-        && let Err(ended) = runtime.block_on(reach(fleet, &mut interrupts))
-    {
-        return ended.into();
-    }
+    let open_files = match &fleet {
+        None => Vec::new(),
+        Some(fleet) => match runtime.block_on(reach(fleet, &mut interrupts)) {
+            Ok(open_files) => open_files,
+            Err(ended) => return ended.into(),
+        },
+    };
     let mut worst = Ended::Sound;
     let mut usage = None;
     for input in &inputs {
         for driver in &drivers {
             let asked = Asked { flags, input, driver, broker: &broker, fleet: fleet.as_ref(), several };
+            if !enough_files(&plan(flags, input, RunId(0), fleet.as_ref()), driver, fleet.as_ref(), &open_files) {
+                worst = worst.max(Ended::Unavailable);
+                continue;
+            }
             let interrupted = Cell::new(false);
             match runtime.block_on(one(&asked, runtime.handle(), &mut interrupts, &interrupted)) {
                 Ok(ended) => worst = worst.max(ended),
@@ -138,8 +145,28 @@ pub(super) fn prepare(flags: &flags::Run) -> Option<Prepared> {
 /// What upstream takes for the list of workers, without being asked, where such a file lies in the current folder.
 const WORKERS_FILE: &str = "workers.yaml";
 
-/// Finds out who the workers are, unless the user loses patience.
-pub(super) async fn reach(fleet: &Fleet, interrupts: &mut Interrupts) -> Result<(), Ended> {
+/// Whether everybody may open as many files as their share of the plan needs; tells who may not. `limits` are those of the workers.
+pub(super) fn enough_files(plan: &Plan, driver: &DriverConfig, fleet: Option<&Fleet>, limits: &[Option<u64>]) -> bool {
+    let needs = files::of_plan(plan, driver, fleet.is_none());
+    let names = fleet.map(Fleet::names).unwrap_or_default();
+    let mistakes: Vec<String> = match fleet {
+        None => {
+            let (limit, needs) = (process::open_files_max(), needs.iter().sum());
+            limit.and_then(|limit| files::too_few(None, limit, needs)).into_iter().collect()
+        }
+        Some(_) => (0..)
+            .map(WorkerId)
+            .zip(&names)
+            .zip(limits.iter().zip(needs))
+            .filter_map(|((worker, name), (limit, needs))| files::too_few(Some((worker, name)), (*limit)?, needs))
+            .collect(),
+    };
+    mistakes.iter().for_each(|mistake| tracing::error!("{mistake}"));
+    mistakes.is_empty()
+}
+
+/// Finds out who the workers are, and how many files each may open, unless the user loses patience.
+pub(super) async fn reach(fleet: &Fleet, interrupts: &mut Interrupts) -> Result<Vec<Option<u64>>, Ended> {
     tokio::select! {
         reached = fleet.reach() => reached,
         () = interrupts.next() => Err(Ended::Interrupted),

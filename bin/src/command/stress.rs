@@ -15,6 +15,7 @@ use omb_core::{
     client::{GaveUp, Patience, listing::Listing},
     node::message::{Put, Reply, Request},
     peer::{Leadership, NodeId, RequestId, User},
+    printable::printable,
     report::stress::{self, Measured, Setup, Verdict},
     seed::Seed,
     store::Stored,
@@ -340,7 +341,7 @@ impl Screen {
     }
 
     fn show(&mut self, text: &str) {
-        console::write(Stream::Out, text.as_bytes());
+        console::text(Stream::Out, text);
         self.write(text);
         // What each request came to may wait for more of it; what was shown is there at once.
         let flushed = self.log.flush();
@@ -352,7 +353,7 @@ impl Screen {
         let ms = took.as_secs_f64() * 1e3;
         let end = match outcome {
             Ok((node, stored)) => format!("stored by node {} as {}", node.0, stored.name),
-            Err(why) => format!("failed: {why}"),
+            Err(why) => format!("failed: {}", printable(why)),
         };
         self.write(&format!("client {client} request {number} id {id} {ms:.3} ms, sent {tries} times, {end}\n"));
     }

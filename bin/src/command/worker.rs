@@ -19,6 +19,7 @@ use omb_runtime_real::{
     net::{BindError, Listener},
     pages::Pages,
     performer::Performer,
+    process,
 };
 use tokio::sync::mpsc;
 
@@ -86,6 +87,7 @@ async fn serve(
         instance: format!("{:016x}", fresh("instance")),
         token,
         body_max: flags.body_limit,
+        open_files_max: process::open_files_max(),
     };
     let (stop, mut stops) = mpsc::unbounded_channel();
     tokio::spawn(async move {

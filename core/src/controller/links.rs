@@ -6,6 +6,7 @@ use super::Settings;
 use crate::{
     id::{RunId, WorkerId},
     offset::Offsets,
+    printable::printable_within,
     protocol::{self, Command, Request},
     time::Instant,
 };
@@ -17,6 +18,16 @@ pub struct Trouble {
     pub kind: TroubleKind,
     /// In one line: `connection refused`.
     pub cause: String,
+}
+
+/// Most characters that are kept of a cause.
+pub(super) const CAUSE_MAX: usize = 1_000;
+
+impl Trouble {
+    /// With its cause as it may be shown: what answered may have been anybody.
+    pub(super) fn printable(self) -> Self {
+        Self { cause: printable_within(&self.cause, CAUSE_MAX), ..self }
+    }
 }
 
 /// Kinds of trouble.

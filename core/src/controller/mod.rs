@@ -34,6 +34,7 @@ use crate::{
     machine::{Machine, Wake},
     offset::Exchange,
     plan::{Plan, rate::Rate},
+    printable::printable_within,
     protocol::{
         Command, Event, Failure, FailureKind, Ping, Request, Response,
         command::{Begin, ConsumerSpec, Preparation, ProducerSpec, TopicSpec},
@@ -719,7 +720,7 @@ impl Controller {
         }
         let Some(asked) = &mut self.asked else { return };
         let loading = self.load.as_ref().is_some_and(|load| load.is_under_way()) && self.phase < Phase::Stop;
-        match response.outcome {
+        match response.outcome.map(Event::printable).map_err(Failure::printable) {
             Ok(event) => {
                 asked.answers.insert(worker, event);
                 if response.lease_ended && loading && self.cut.is_none() {
@@ -960,6 +961,7 @@ impl Machine for Controller {
         match input {
             Input::FromWorker { worker, response } => self.on_response(now, worker, response),
             Input::CallFailed { worker, number, trouble } => {
+                let trouble = trouble.printable();
                 let trouble_kind = trouble.kind;
                 if let Some(cause) = self.links.failed(now, worker, number, trouble, &self.settings) {
                     let (text, kind) = match trouble_kind {
@@ -975,7 +977,7 @@ impl Machine for Controller {
             }
             // Whom it has closed, or given up, it does not need any more.
             Input::Leaving { worker, cause } if !self.closing => {
-                let text = format!("{}: {cause}", self.name(worker));
+                let text = format!("{}: {}", self.name(worker), printable_within(&cause, links::CAUSE_MAX));
                 self.lose(now, worker, text, FailureKind::Broken);
             }
             Input::Leaving { .. } => {}

@@ -548,3 +548,66 @@ fn whoever_waits_for_the_slowest_worker_hears_of_the_controller() {
     }
     assert!(heard.windows(2).all(|pair| pair[1].since(pair[0]) < lease / 2), "{heard:?}");
 }
+
+/// What a worker, or the broker behind it, says is shown on one line, and no longer than somebody reads.
+#[test]
+fn no_word_of_a_worker_forges_a_line() {
+    let foul = format!("no\n2026-01-01 00:00:00 - omb - INFO - stored \u{1b}[2J\u{202e}{}", "x".repeat(1 << 20));
+    let plain = |text: &str| {
+        assert!(text.contains(r"no\n2026-01-01 00:00:00 - omb - INFO - stored \u{1b}[2J\u{202e}xxx"), "{text:.200}");
+        assert!(!text.contains(['\n', '\u{1b}', '\u{202e}']) && text.chars().count() < 2_000);
+    };
+    let settings = || {
+        let driver = DriverConfig { name: "d".to_owned(), kind: DriverKind::Embedded };
+        Settings { names: vec!["a".to_owned()], ..Settings::new(driver) }
+    };
+    let failed = Response {
+        run: RunId(1),
+        number: 1,
+        outcome: Err(Failure::new(FailureKind::Refused, foul.clone())),
+        lease_ended: false,
+    };
+    let trouble = Trouble { kind: TroubleKind::Refused, cause: foul.clone() };
+    for input in [
+        Input::FromWorker { worker: WorkerId(0), response: failed },
+        Input::CallFailed { worker: WorkerId(0), number: 1, trouble },
+        Input::Leaving { worker: WorkerId(0), cause: foul.clone() },
+    ] {
+        let now = Instant(5_000_000_000);
+        let mut controller = Controller::new(now, Plan::new(RunId(1), Seed(1), workload(), 1), settings());
+        let mut said = Vec::new();
+        let mut hear = |controller: &mut Controller, now| {
+            let _ = settle(controller, now, |output| {
+                match output {
+                    Output::WorkerLost { cause, .. } => said.push(cause),
+                    Output::Warning(text) => said.push(text),
+                    Output::Finished(End::Failed(failure)) => said.push(failure.message),
+                    _ => {}
+                }
+                std::ops::ControlFlow::Continue(())
+            });
+        };
+        hear(&mut controller, now);
+        controller.handle_input(now, input);
+        hear(&mut controller, now);
+        let response = Response { run: RunId(1), number: 2, outcome: Ok(Event::Done), lease_ended: false };
+        controller.handle_input(now, Input::FromWorker { worker: WorkerId(0), response });
+        hear(&mut controller, now);
+        assert!(!said.is_empty());
+        said.iter().for_each(|text| plain(text));
+    }
+    let now = Instant(5_000_000_000);
+    let mut controller = Controller::new(now, Plan::new(RunId(1), Seed(1), workload(), 1), settings());
+    let outcome = Ok(Event::Prepared { system: foul.clone() });
+    let response = Response { run: RunId(1), number: 1, outcome, lease_ended: false };
+    controller.handle_input(now, Input::FromWorker { worker: WorkerId(0), response });
+    plain(controller.system());
+    let problem = crate::protocol::event::Problem { what: foul, count: 1 };
+    let Event::Read(read) =
+        Event::Read(Box::new(Snapshot { problems: vec![problem; 1_000], ..Snapshot::default() })).printable()
+    else {
+        unreachable!("it stays a read")
+    };
+    assert!(read.problems.len() <= 100);
+    plain(&read.problems[0].what);
+}

@@ -16,6 +16,7 @@ use std::{collections::VecDeque, time::Duration};
 use crate::{
     id::RunId,
     machine::{Machine, Wake},
+    printable::printable_within,
     protocol::{self, Command, Event, Failure, FailureKind, Ping, Request, Response},
     time::{Instant, WallTime},
 };
@@ -78,6 +79,9 @@ const FAREWELL_WITHIN: Duration = Duration::from_millis(2_500);
 
 /// How long the words that its controller was sent may take to leave the process.
 const FAREWELL_LEAVES_WITHIN: Duration = Duration::from_millis(100);
+
+/// Most characters of a controller's name: `omb (process 4711 on host-a)`, and a host's name has at most 253.
+const CONTROLLER_MAX: usize = 300;
 
 /// A worker's side of the protocol.
 #[derive(Debug)]
@@ -229,7 +233,7 @@ impl Worker {
                 if self.past.len() > PAST_MAX {
                     self.past.pop_front();
                 }
-                let controller = preparation.controller.clone();
+                let controller = printable_within(&preparation.controller, CONTROLLER_MAX);
                 self.obeys = Some(Obeyed {
                     run,
                     controller: controller.clone(),
@@ -266,7 +270,8 @@ impl Worker {
         match &request.command {
             Command::Prepare(preparation) if number == 1 && !self.past.contains(&run) => {
                 // A controller leads one run at a time: if it begins another, it has given this worker up.
-                if preparation.take_over || preparation.controller == obeyed.controller {
+                let controller = printable_within(&preparation.controller, CONTROLLER_MAX);
+                if preparation.take_over || controller == obeyed.controller {
                     obeyed.state = State::Closed("another controller took this worker over");
                     self.end(Command::Close, "another controller took this worker over");
                     return self.queue(request);

@@ -376,6 +376,24 @@ fn a_controller_that_waits_keeps_its_lease() {
     assert_eq!(outputs.last(), Some(&Output::Perform { ticket: 3, command: Command::Close }));
 }
 
+/// It reaches the log, the page, the metrics, and whoever is refused because of it.
+#[test]
+fn the_name_of_a_controller_forges_no_line() {
+    let name = format!("omb\n2026-01-01 00:00:00 - omb - ERROR - \u{1b}[31m\u{202e}{}", "x".repeat(1 << 20));
+    let mut worker = Worker::new(WallTime(WALL));
+    worker.handle_input(Instant::ZERO, command(1, 1, prepare_by(&name)));
+    let outputs = drain(&mut worker);
+    let [Output::Obeys { controller, .. }, ..] = &outputs[..] else { panic!("{outputs:?}") };
+    assert!(controller.starts_with(r"omb\n2026-01-01 00:00:00 - omb - ERROR - \u{1b}[31m\u{202e}xxx"), "{controller}");
+    assert_eq!(controller.chars().count(), CONTROLLER_MAX);
+    worker.handle_input(Instant::ZERO, command(2, 1, prepare_by("another")));
+    let outputs = drain(&mut worker);
+    assert!(!refused(&outputs).contains(char::is_control) && refused(&outputs).contains(controller.as_str()));
+    // The same controller is known again, whatever it is called.
+    worker.handle_input(Instant::ZERO, command(3, 1, prepare_by(&name)));
+    assert!(drain(&mut worker).iter().any(|output| matches!(output, Output::Perform { command: Command::Close, .. })));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Ask { run: u64, number: u64, what: u8 },

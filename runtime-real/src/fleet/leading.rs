@@ -7,6 +7,7 @@ use omb_core::{
     controller::{self, Controller, End, Trouble, TroubleKind},
     id::WorkerId,
     offset::Exchange,
+    printable::printable_within,
     protocol::{self, Hello, Ping, Request},
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -34,7 +35,7 @@ pub async fn hello(link: &mut impl Call, within: Duration) -> Result<Hello, Trou
     if hello.protocol != protocol::VERSION {
         return Err(refused(format!(
             "it is omb {} and speaks version {} of the protocol; this is omb of version {}: run the same omb everywhere",
-            hello.omb,
+            printable_within(&hello.omb, 60),
             hello.protocol,
             protocol::VERSION
         )));

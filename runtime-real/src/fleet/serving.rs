@@ -66,6 +66,8 @@ pub struct Identity {
     pub token: Option<String>,
     /// Most bytes of a body.
     pub body_max: usize,
+    /// How many files its process may open.
+    pub open_files_max: Option<u64>,
 }
 
 /// Those who wait for the answer to a command: several, if it was sent again.
@@ -231,6 +233,7 @@ impl<P: Pages, C: Clock> Desk<P, C> {
             }
             (&Method::GET, "/v1/hello") => {
                 let hello = Hello {
+                    open_files_max: self.identity.open_files_max,
                     protocol: protocol::VERSION,
                     omb: self.identity.omb.clone(),
                     instance: self.identity.instance.clone(),

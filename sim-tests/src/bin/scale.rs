@@ -214,6 +214,7 @@ mod fleet {
                     instance: worker.to_string(),
                     token: None,
                     body_max: protocol::BODY_MAX,
+                    open_files_max: None,
                 };
                 let (_stop, mut stops) = tokio::sync::mpsc::unbounded_channel();
                 serving::serve(
