@@ -3,7 +3,7 @@
 use std::{
     fmt,
     fs::{File, OpenOptions},
-    io::{self, Write},
+    io,
     path::Path,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };

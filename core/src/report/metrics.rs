@@ -568,7 +568,8 @@ pub(super) mod tests {
             let samples = parsed(&prometheus(&metrics));
             prop_assert_eq!(value(&samples, "omb_build_info", &[("version", "0.1.0"), ("worker", &printable(&name))]), 1.0);
             let texts = [prometheus(&metrics), status_page(&Metrics { worker: &name, ..metrics })];
-            prop_assert!(!texts.iter().any(|text| text.contains(['\u{1b}', '\u{202e}'])));
+            let acts = texts.iter().any(|text| text.contains(['\u{1b}', '\u{202e}']));
+            prop_assert!(!acts, "{name:?} acts on a terminal");
             let counts = BOUNDS.map(|(_, le)| value(&samples, "omb_receive_from_sent_seconds_bucket", &[("le", le)]));
             prop_assert!(counts.is_sorted() && counts[BOUNDS.len() - 1] <= real(totals.arrivals.received));
             let tags = |name: &str| status_page(&Metrics { worker: name, ..metrics }).matches(['<', '>', '"']).count();
