@@ -32,13 +32,19 @@ impl Ended {
     }
 }
 
-impl From<Ended> for ExitCode {
+impl From<Ended> for u8 {
     fn from(ended: Ended) -> Self {
         match ended {
-            Ended::Sound => Self::SUCCESS,
-            Ended::Interrupted => Self::from(130),
-            Ended::Failed => Self::from(1),
-            Ended::Unavailable => Self::from(3),
+            Ended::Sound => 0,
+            Ended::Interrupted => 130,
+            Ended::Failed => 1,
+            Ended::Unavailable => 3,
         }
+    }
+}
+
+impl From<Ended> for ExitCode {
+    fn from(ended: Ended) -> Self {
+        Self::from(u8::from(ended))
     }
 }

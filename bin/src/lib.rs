@@ -2,17 +2,25 @@
 //!
 //! All of it is here, so that the programs that people know by other names are no more than names.
 
+// Only the console writes for people.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod arguments;
 mod command;
+mod console;
 mod exit;
 mod flags;
 mod logging;
+mod signals;
 
 use std::{path::Path, process::ExitCode};
 
 use clap::Parser;
 
-use crate::flags::{Command, Flags, Verbosity};
+use crate::{
+    console::{Purpose, errln},
+    flags::{ClientCommand, Command, Flags, Verbosity},
+};
 
 /// Messages are allocated by one thread and freed by another, in librdkafka too; this allocator halves what a
 /// consumed message costs.
@@ -31,10 +39,11 @@ pub fn omb() -> ExitCode {
         Command::Node(node) => node.log_file.as_deref(),
         _ => None,
     };
-    if let Err(code) = start(&flags.verbosity, log_file) {
+    let purpose = purpose(&flags.command);
+    if let Err(code) = start(&flags.verbosity, log_file, purpose) {
         return code;
     }
-    match flags.command {
+    let code = match flags.command {
         Command::Run(run) => command::run::run(&run),
         Command::Check(run) => command::check::check(&run),
         Command::Worker(worker) => command::worker::worker(&worker),
@@ -43,6 +52,24 @@ pub fn omb() -> ExitCode {
         Command::Node(node) => command::node::node(&node),
         Command::Client(client) => command::client::client(&client),
         Command::Stress(stress) => command::stress::stress(&stress),
+    };
+    console::finish(purpose, code)
+}
+
+/// What a command is for.
+fn purpose(command: &Command) -> Purpose {
+    match command {
+        Command::Run(_) | Command::Stress(_) => Purpose::Measurement,
+        Command::Check(_) | Command::Report(_) => Purpose::Output,
+        Command::Worker(_) | Command::Broker(_) | Command::Node(_) => Purpose::Service,
+        Command::Client(client) => client_purpose(client),
+    }
+}
+
+fn client_purpose(client: &flags::Client) -> Purpose {
+    match client.command {
+        Some(ClientCommand::Status | ClientCommand::Discover | ClientCommand::List) => Purpose::Output,
+        Some(ClientCommand::Put(_) | ClientCommand::Get(_)) | None => Purpose::Deed,
     }
 }
 
@@ -53,8 +80,8 @@ pub fn cloud_p2p() -> ExitCode {
         Ok(flags) => flags,
         Err(code) => return code,
     };
-    match start(&flags.verbosity, flags.node.log_file.as_deref()) {
-        Ok(()) => command::node::node(&flags.node),
+    match start(&flags.verbosity, flags.node.log_file.as_deref(), Purpose::Service) {
+        Ok(()) => console::finish(Purpose::Service, command::node::node(&flags.node)),
         Err(code) => code,
     }
 }
@@ -66,27 +93,34 @@ pub fn client() -> ExitCode {
         Ok(flags) => flags,
         Err(code) => return code,
     };
-    match start(&flags.verbosity, None) {
-        Ok(()) => command::client::client(&flags.client),
+    let purpose = client_purpose(&flags.client);
+    match start(&flags.verbosity, None, purpose) {
+        Ok(()) => console::finish(purpose, command::client::client(&flags.client)),
         Err(code) => code,
     }
 }
 
 fn parse<F: Parser>(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<F, ExitCode> {
     F::try_parse_from(arguments).map_err(|error| {
-        // Help and version come this way too, and are no errors. A closed pipe is no reason to panic.
-        let _ = error.print();
-        if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS }
+        console::show(&error);
+        // Help and version come this way too, and are no errors.
+        let code = if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };
+        console::finish(Purpose::Output, code)
     })
 }
 
-fn start(verbosity: &Verbosity, log_file: Option<&Path>) -> Result<(), ExitCode> {
+fn start(verbosity: &Verbosity, log_file: Option<&Path>, purpose: Purpose) -> Result<(), ExitCode> {
     logging::start(verbosity.quiet, verbosity.verbose, log_file).map_err(|mistake| {
-        eprintln!("{mistake}");
+        errln!("{mistake}");
         ExitCode::from(exit::USAGE)
     })?;
     // A file that grows beyond the limit set for this process shall be an error like that of a full disk.
     // SAFETY: ignoring a signal runs no code of ours.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    // The soft limit is meant for others.
+    let _ = omb_runtime_real::process::open_files_max();
+    if matches!(purpose, Purpose::Measurement | Purpose::Service) {
+        console::detach();
+    }
     Ok(())
 }

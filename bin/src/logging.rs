@@ -3,21 +3,22 @@
 use std::{
     fmt,
     fs::{File, OpenOptions},
-    io::{self, IsTerminal as _},
+    io,
     path::Path,
-    sync::Arc,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
+use omb_core::printable::printable;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{
     EnvFilter,
-    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer, layer},
+    fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter, format::Writer, layer},
     layer::SubscriberExt as _,
     registry::LookupSpan,
     util::SubscriberInitExt as _,
 };
 
-use crate::command::progress;
+use crate::console::{self, errln};
 
 /// Starts logging. `RUST_LOG`, where it is set, decides instead of the flags. What is logged is also appended to `file`,
 /// line by line, without colours.
@@ -33,30 +34,59 @@ pub(crate) fn start(quiet: bool, verbose: u8, file: Option<&Path>) -> Result<(),
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     // Each line is one write without a buffer, so what was logged before a crash is there.
-    let file = file.map(open).transpose()?.map(Arc::new);
+    let file = file.map(Appended::open).transpose()?;
+    // What a layer says of its own troubles would go to stderr past the console.
+    let on_console = layer().log_internal_errors(false).with_ansi(false);
+    let in_file = |file: Appended| {
+        let layer = layer().log_internal_errors(false).with_ansi(false);
+        layer.with_writer(Box::leak(Box::new(file)) as &'static Appended).event_format(Line)
+    };
     tracing_subscriber::registry()
         .with(filter)
-        .with(layer().with_ansi(io::stderr().is_terminal()).with_writer(|| AboveBar).event_format(Line))
-        .with(file.map(|file| layer().with_ansi(false).with_writer(file).event_format(Line)))
+        .with(on_console.with_writer(|| console::Log).event_format(Line))
+        .with(file.map(in_file))
         .init();
     Ok(())
 }
 
-fn open(path: &Path) -> Result<File, String> {
-    let told = |error| format!("--log-file {}: cannot write to it: {error}", path.display());
-    OpenOptions::new().create(true).append(true).open(path).map_err(told)
+/// The file of `--log-file`. What it does not take is lost, and that is said once.
+struct Appended {
+    file: File,
+    shown: String,
+    troubled: AtomicBool,
 }
 
-/// Stderr, above the progress bar where there is one.
-struct AboveBar;
+impl Appended {
+    fn open(path: &Path) -> Result<Self, String> {
+        let told = |error| format!("--log-file {}: cannot write to it: {error}", path.display());
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(told)?;
+        Ok(Self { file, shown: path.display().to_string(), troubled: AtomicBool::new(false) })
+    }
+}
 
-impl io::Write for AboveBar {
+impl<'a> MakeWriter<'a> for &'static Appended {
+    type Writer = Appending;
+
+    fn make_writer(&'a self) -> Appending {
+        Appending(self)
+    }
+}
+
+struct Appending(&'static Appended);
+
+impl io::Write for Appending {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        progress::above_bar(|| io::stderr().write(bytes))
+        let written = (&self.0.file).write_all(bytes);
+        if let Err(error) = written
+            && !self.0.troubled.swap(true, Relaxed)
+        {
+            errln!("--log-file {}: cannot write to it: {error}; what is logged meanwhile is lost there", self.0.shown);
+        }
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }
 
@@ -71,7 +101,53 @@ where
         let metadata = event.metadata();
         let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string();
         write!(writer, "{now} - {} - {} - ", metadata.target().replace("::", "."), metadata.level())?;
-        context.field_format().format_fields(writer.by_ref(), event)?;
+        let mut said = String::new();
+        context.field_format().format_fields(Writer::new(&mut said), event)?;
+        // Whatever was not made fit to be shown by who said it, is here. Further lines are no lines of their own.
+        for (index, line) in said.split('\n').enumerate() {
+            write!(writer, "{}{}", if index > 0 { "\n    " } else { "" }, printable(line))?;
+        }
         writeln!(writer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Heard(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Heard {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Whoever logs it, and whoever said it: one line of the log is one event, and has no effect on a terminal.
+    #[test]
+    fn no_text_forges_a_line_or_acts_on_a_terminal() {
+        let heard = Heard::default();
+        let writer = heard.clone();
+        let layer = layer().with_ansi(true).with_writer(move || writer.clone()).event_format(Line);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            tracing::info!(node = "n\u{1b}[2J", "stored by a\n2026-01-01 00:00:00 - omb - ERROR - forged\r\u{202e}end");
+        });
+        let bytes = heard.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let text = String::from_utf8(bytes).expect("lines are texts");
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].ends_with(" - INFO - stored by a"), "{text:?}");
+        assert_eq!(
+            lines[1..],
+            [r#"    2026-01-01 00:00:00 - omb - ERROR - forged\r\u{202e}end node="n\u{1b}[2J""#],
+            "{text:?}"
+        );
     }
 }

@@ -169,6 +169,31 @@ fn the_command_line_is_checked() {
     }
 }
 
+/// The soft limit is raised; where the hard one is too low, that is said before anything is created.
+#[test]
+fn open_files_are_counted_before_the_start() {
+    let place = Place::default();
+    let short = [("topics", "40"), ("warmupDuration", "0s"), ("testDuration", "200ms")];
+    place.write("w.yaml", workload("w", &short));
+    place.start_by_shell("ulimit -Sn 200; exec \"$OMB\" run -o out.json w.yaml").end().with(0);
+    for command in ["run", "check"] {
+        let ended = place.start_by_shell(&format!("ulimit -n 200; exec \"$OMB\" {command} w.yaml")).end().with(3);
+        assert!(ended.stderr.contains("open files 200, this run needs about "), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("Creating"), "{}", ended.stderr);
+    }
+    assert_eq!(place.files(".json"), ["out.json"]);
+    // A worker says how many it has.
+    let script = "ulimit -n 200; exec \"$OMB\" worker --port 0 --stats-port 0 --bind 127.0.0.1";
+    let mut worker = place.start_by_shell(script);
+    let said = worker.wait_for("/metrics");
+    let (_, address) = said.split_once("Running on ").expect("it says where it is");
+    let address = address.split_whitespace().next().expect("an address");
+    place.write("k.yaml", support::omb::kafka_driver("127.0.0.1:9", ""));
+    let ended = place.run(&["run", "-d", "k.yaml", "-w", address, "w.yaml"]).with(3);
+    let line = format!("worker 1 ({address}): open files 200, its share of this run needs about ");
+    assert!(ended.stderr.contains(&line), "{}", ended.stderr);
+}
+
 /// Workers as upstream and the guide write them; the mistake shows what was taken for a worker, and what for a workload.
 #[test]
 fn workers_are_read_as_people_write_them() {

@@ -210,6 +210,12 @@ fn a_client_that_gives_nonsense() {
     client(&["put", "."], 2, &[".: not a plain file"]);
     client(&["put", "/dev/zero"], 2, &["/dev/zero: not a plain file"]);
     client(&["put", "link"], 2, &["link: cannot read it: No such file"]);
+    let foul = "a\u{1b}[31m\n2026-01-01 00:00:00 - omb - INFO - forged";
+    client(
+        &["put", foul],
+        2,
+        &["a\\u{1b}[31m\\n2026-01-01 00:00:00 - omb - INFO - forged: cannot read it: No such file"],
+    );
     client(&["put", "a.png", "--user", "a\nb"], 2, &["--user: `a\\nb` is not a user's name"]);
     for name in ["../../etc/passwd", "/etc/passwd", "..", "", "a.png", "s1/a\u{1}b", ".s1.node-1/leadership"] {
         let shown = format!("`{}` is not the name of an upload", name.escape_debug());

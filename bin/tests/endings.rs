@@ -26,10 +26,19 @@ fn partial(result: &Value, reason: &str) {
 fn an_interrupt_ends_the_measurement_and_keeps_it() {
     let place = Place::default();
     place.write("long.yaml", long());
-    for signal in ["INT", "TERM"] {
-        let mut omb = place.start(&["run", "-o", &format!("{signal}.json"), "long.yaml"]);
+    let runs = ["INT", "TERM", "HUP", "QUIT"].map(|signal| {
+        // As `nohup` leaves them: only what asks to end is heard.
+        let ignored = if signal == "INT" { "trap '' HUP QUIT;" } else { "" };
+        (signal, place.start_by_shell(&format!("{ignored} exec \"$OMB\" run -o {signal}.json long.yaml")))
+    });
+    for (signal, mut omb) in runs {
         // The second line of the measurement.
         omb.wait_for_output("2.0s measure");
+        if signal == "INT" {
+            omb.signal("HUP");
+            omb.signal("QUIT");
+            omb.wait_for_output("3.0s measure");
+        }
         let asked = Instant::now();
         omb.signal(signal);
         let ended = omb.end().with(130).saying("Interrupted");
@@ -110,6 +119,43 @@ fn an_interrupt_during_the_setup_leaves_nothing() {
     omb.end().with(130).saying("there is no result");
     assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
     assert!(place.files(".json").is_empty() && place.files(".jsonl").is_empty(), "{:?}", place.files(""));
+}
+
+/// Each signal, while the run is set up and after: it ends soon, with a partial result where the load had begun, and leaves no topics
+/// behind.
+#[test]
+fn a_signal_in_any_phase_leaves_nothing_behind() {
+    let place = Place::default();
+    place.write("w.yaml", workload("w", &[("topics", "30"), ("testDuration", "1h")]));
+    let mut broker = Broker::start(&place);
+    place.write("k.yaml", kafka_driver(&broker.address, ""));
+    let table = [
+        ("Starting benchmark", "HUP"),
+        ("Creating 30 topics...", "QUIT"),
+        ("Creating 30 consumers...", "TERM"),
+        ("Creating 30 producers...", "HUP"),
+        ("Starting load test...", "INT"),
+        ("Starting load test...", "QUIT"),
+    ];
+    for (number, (cue, signal)) in table.into_iter().enumerate() {
+        let result = format!("{number}.json");
+        let mut omb = place.start(&["run", "-d", "k.yaml", "-o", &result, "w.yaml"]);
+        omb.wait_for(cue);
+        let asked = Instant::now();
+        omb.signal(signal);
+        let ended = omb.end().with(130).saying("Interrupted");
+        assert!(asked.elapsed() < SOON, "{signal} at {cue}: {:?}", asked.elapsed());
+        assert!(!ended.stderr.contains("while cleaning up"), "{signal} at {cue}: {}", ended.stderr);
+        if place.path(&result).exists() {
+            partial(&place.result(&result), "interrupted by the user");
+        } else {
+            assert!(ended.stderr.contains("there is no result"), "{signal} at {cue}: {}", ended.stderr);
+        }
+    }
+    broker.process.signal("HUP");
+    let said = broker.process.wait_for("in memory");
+    assert!(said.contains(" of 0 topics in memory"), "{said}");
+    broker.process.end().with(0);
 }
 
 /// What is interrupted is not followed by the next run.

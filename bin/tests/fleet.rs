@@ -347,7 +347,8 @@ fn a_worker_that_is_shut_down_drains_first() {
     assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
     in_order(&log, &["Starting load...", "Shutting down", "Stopping load...", "Closing the run...", "Shut down"]);
     assert!(!log.contains("no delivery report"), "what was sent was waited for: {log}");
-    ends_soon(omb, 1).saying(&address);
+    let ended = ends_soon(omb, 1).saying(&format!("({address}): this worker is being shut down"));
+    assert!(!ended.stderr.contains("Connection refused"), "it said why before it went: {}", ended.stderr);
     let (result, record) = measured(&place);
     partial(&result, &[&address]);
     add_up(&result, &record);

@@ -266,8 +266,12 @@ fn a_worker_without_a_token_says_that_it_is_open() {
     let file = std::fs::read_to_string(place.path("worker.log")).expect("the log is there");
     assert!(file.contains("Starting benchmark worker on port") && file.contains("Shut down"), "{file}");
     place.write("token", "secret\n");
-    let mut worker = place.start(&[&base[..], &["--token-file", "token"]].concat());
-    assert!(!worker.wait_for("/metrics").contains("WHOEVER"));
+    // A log that cannot be written is said once, and ends nothing.
+    let secured = ["--token-file", "token", "--log-file", "/dev/full"];
+    let mut worker = place.start(&[&base[..], &secured].concat());
+    let log = worker.wait_for("/metrics");
+    assert!(!log.contains("WHOEVER"), "{log}");
+    assert_eq!(log.matches("--log-file /dev/full: cannot write to it: No space left on device").count(), 1, "{log}");
 }
 
 /// A library that says when it was loaded: it writes a file.

@@ -253,7 +253,7 @@ fn answer(said: &Said, request: &Request, worker: WorkerId, now: Instant) -> Opt
             lease_ended: *lease_ended,
         },
         Said::Broken(kind) => {
-            let kinds = [TroubleKind::Unconnected, TroubleKind::Broken, TroubleKind::Refused];
+            let kinds = [TroubleKind::Unconnected, TroubleKind::Broken, TroubleKind::Refused, TroubleKind::Leaving];
             let trouble = Trouble { kind: kinds[usize::from(*kind) % kinds.len()], cause: "broken".to_owned() };
             return Some(controller::Input::CallFailed { worker, number, trouble });
         }

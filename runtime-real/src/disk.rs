@@ -367,7 +367,7 @@ impl cluster::Disk for Folders {
         let path = self.0.state.join("leadership");
         blocking(move || match files::read_text(&path, LEADERSHIP_MAX) {
             Ok(text) => leadership(&text).ok_or_else(|| {
-                let found = printable_within(&text, 60);
+                let found = printable_within(text.trim_end(), 60);
                 let text = format!(
                     "{}: found `{found}`; allowed: `term T leader N`, as this program writes it. A node that forgot its \
                      term could obey an older leader: restore the file, or remove it if this node is new to the cluster",

@@ -43,7 +43,7 @@ use omb_core::{
 
 use crate::{
     clock::{self, FleetTime},
-    driver::{Driver, kafka::Kafka},
+    driver::{Driver, go_on, kafka::Kafka},
     embedded,
     load::{
         Problems, lock, receiving, reporting,
@@ -71,7 +71,7 @@ const PURGE_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Performer {
     jobs: mpsc::Sender<(Command, local::Answer)>,
-    /// Raised when the run shall end: whatever blocks looks at it.
+    /// Raised when the run is to be cleaned up: whatever blocks looks at it.
     cut: Arc<AtomicBool>,
     counts: Counts,
 }
@@ -137,8 +137,8 @@ impl Performer {
 
 impl local::Performer for Performer {
     fn perform(&mut self, command: Command, answer: local::Answer) {
-        // A close cuts short what is under way; it then waits its turn, which comes at once.
-        self.cut.store(command == Command::Close, Relaxed);
+        // Both cut short what is in progress, and then wait their turn, which comes soon.
+        self.cut.store(matches!(command, Command::Close | Command::DeleteTopics(_)), Relaxed);
         // The control thread lives as long as this sender does.
         let _ = self.jobs.send((command, answer));
     }
@@ -238,10 +238,10 @@ impl Engine {
         };
         match command {
             Command::CreateTopics(topics) => {
-                run.driver.create_topics(&topics, run.setup_within()).map(|()| Event::Done)
+                run.driver.create_topics(&topics, run.setup_within(), &self.cut).map(|()| Event::Done)
             }
             Command::CreateConsumers(consumers) => run.create_consumers(consumers, &self.cut),
-            Command::CreateProducers(producers) => run.create_producers(producers),
+            Command::CreateProducers(producers) => run.create_producers(producers, &self.cut),
             Command::Probe => run.probe(),
             Command::StartLoad { rate, producers, begin, correction } => {
                 run.time.correct(correction);
@@ -274,7 +274,7 @@ impl Engine {
             let text = format!("a pool of {bytes} bytes is asked for, where {POOL_BYTES_MAX} are the most");
             return Err(Failure::new(FailureKind::Protocol, text));
         }
-        let (server, driver) = connect(&preparation.driver.kind, &self.broker, self.runtime.clone())?;
+        let (server, driver) = connect(&preparation.driver.kind, &self.broker, self.runtime.clone(), &self.cut)?;
         let system = driver.system().to_owned();
         let pool = Arc::new(preparation.payload.pool(preparation.seed));
         // SAFETY: takes nothing and returns a number. It runs on the broker's thread.
@@ -303,18 +303,19 @@ impl Engine {
 /// Connects to the messaging system, starting the embedded one if that is what is asked for.
 ///
 /// # Errors
-/// If it cannot be started, reached, or refuses us.
+/// If it cannot be started, reached, or refuses us; or if `cut` is raised meanwhile.
 pub fn connect(
     kind: &DriverKind,
     broker: &embedded::Options,
     runtime: tokio::runtime::Handle,
+    cut: &AtomicBool,
 ) -> Result<(Option<embedded::Server>, Arc<dyn Driver>), Failure> {
     match kind {
-        DriverKind::Kafka(config) => Ok((None, Arc::new(Kafka::connect(config, runtime)?))),
+        DriverKind::Kafka(config) => Ok((None, Arc::new(Kafka::connect(config, runtime, cut)?))),
         DriverKind::Embedded => {
             let server = embedded::Server::start(broker.clone())
                 .map_err(|error| Failure::new(FailureKind::Unreachable, error.to_string()))?;
-            let kafka = Kafka::connect(&embedded_settings(server.addr()), runtime)?.named("embedded, loopback");
+            let kafka = Kafka::connect(&embedded_settings(server.addr()), runtime, cut)?.named("embedded, loopback");
             Ok((Some(server), Arc::new(kafka)))
         }
     }
@@ -384,6 +385,7 @@ impl Run {
             DriverKind::Embedded => true,
         };
         for (index, spec) in consumers.into_iter().enumerate() {
+            go_on(cut)?;
             let producers = self.producers_of(spec.topic_index);
             let consumer = self.driver.consumer(&spec.topic, &spec.group)?;
             let mut counting = lock(&self.counting);
@@ -420,9 +422,7 @@ impl Run {
         let deadline = clock::now() + within;
         let behind = || lock(&self.counting).ledgers.values().filter(|subscription| subscription.is_behind()).count();
         while behind() > 0 {
-            if cut.load(Relaxed) {
-                return Err(Failure::new(FailureKind::Broken, "the run ended while consumers joined"));
-            }
+            go_on(cut)?;
             if clock::now() >= deadline {
                 let problems: Vec<String> = self.problems.list().into_iter().map(|problem| problem.what).collect();
                 let text = format!(
@@ -438,7 +438,7 @@ impl Run {
         Ok(Event::Done)
     }
 
-    fn create_producers(&mut self, producers: Vec<ProducerSpec>) -> Result<Event, Failure> {
+    fn create_producers(&mut self, producers: Vec<ProducerSpec>, cut: &AtomicBool) -> Result<Event, Failure> {
         if producers.is_empty() {
             return Ok(Event::Done);
         }
@@ -449,7 +449,8 @@ impl Run {
             (0..producers.len().min(cores())).map(|_| Arc::default()).collect();
         lock(&self.counting).acknowledgements.clone_from(&tallies);
         for (index, spec) in producers.into_iter().enumerate() {
-            let (producer, reports) = self.driver.producer(&spec.topic, spec.partitions)?;
+            go_on(cut)?;
+            let (producer, reports) = self.driver.producer(&spec.topic, spec.partitions, cut)?;
             let rng = self.preparation.seed.numbered_stream("payload choice", u64::from(spec.id.0));
             let (ring, supply) = Ring::new(Arc::clone(&self.pool), most, rng);
             let confirmations: Arc<Mutex<Confirmations>> = Arc::default();

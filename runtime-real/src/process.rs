@@ -27,6 +27,24 @@ pub fn usage(broker_cpu: Duration) -> Process {
     }
 }
 
+/// How many files this process may open, once it has asked for as many as it can have: the soft limit is that of programs which
+/// wait by `select`. `None` if the system does not tell.
+#[must_use]
+pub fn open_files_max() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place to write one to, and to read one from.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
+            return None;
+        }
+        let more = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+        if limit.rlim_cur < limit.rlim_max && libc::setrlimit(libc::RLIMIT_NOFILE, &raw const more) == 0 {
+            limit = more;
+        }
+    }
+    Some(limit.rlim_cur)
+}
+
 /// Bytes received and sent over all interfaces of this network namespace. What one process of it moved is not told apart.
 fn network() -> (u64, u64) {
     let text = fs::read_to_string("/proc/net/dev").unwrap_or_default();

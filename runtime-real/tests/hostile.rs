@@ -99,6 +99,7 @@ fn with_worker<T>(visit: impl AsyncFnOnce(Caller) -> T) -> T {
             token: None,
             body_max: BODY_MAX,
             terms: Terms::foreign(),
+            open_files_max: None,
         };
         let (mut idle, mut nobody) = (Idle, Nobody);
         let worker = serving::serve(Door(door), None, identity, Pages, &mut idle, &mut nobody, &mut stops, &Clock);

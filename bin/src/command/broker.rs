@@ -4,7 +4,7 @@ use std::{net::SocketAddr, process::ExitCode};
 
 use omb_runtime_real::embedded;
 
-use crate::{exit::Ended, flags};
+use crate::{console::outln, exit::Ended, flags, signals::Interrupts};
 
 /// Listens until it is interrupted.
 pub(crate) fn broker(flags: &flags::Broker) -> ExitCode {
@@ -35,8 +35,8 @@ pub(crate) fn broker(flags: &flags::Broker) -> ExitCode {
         }
     };
     runtime.block_on(async {
-        let mut interrupts = super::run::Interrupts::listen();
-        println!("Embedded broker on {}, up to {} MiB in memory. Ctrl-C ends it.", server.addr(), capacity >> 20);
+        let mut interrupts = Interrupts::listen();
+        outln!("Embedded broker on {}, up to {} MiB in memory. Ctrl-C ends it.", server.addr(), capacity >> 20);
         interrupts.next().await;
     });
     let stats = server.stats();

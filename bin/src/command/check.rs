@@ -1,13 +1,15 @@
 //! `omb check`: parse everything, reach every worker and broker, print the plan; run nothing.
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{net::SocketAddr, process::ExitCode, sync::atomic::AtomicBool};
 
 use omb_core::id::RunId;
 
 use super::{fleet, output, run};
 use crate::{
+    console::outln,
     exit::{self, Ended},
     flags,
+    signals::Interrupts,
 };
 
 /// Checks what `run` would do with the same arguments.
@@ -22,10 +24,12 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
     let mut worst = Ended::Sound;
     let mut usage = None;
     let mut reached = Vec::new();
-    if let Some(fleet) = &fleet
-        && let Err(ended) = runtime.block_on(async { run::reach(fleet, &mut run::Interrupts::listen()).await })
-    {
-        worst = ended;
+    let mut open_files = Vec::new();
+    if let Some(fleet) = &fleet {
+        match runtime.block_on(async { run::reach(fleet, &mut Interrupts::listen()).await }) {
+            Ok(found) => open_files = found,
+            Err(ended) => worst = ended,
+        }
     }
     for driver in &drivers {
         // Where the workers must reach it, the embedded broker listens where they are told.
@@ -36,7 +40,7 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
         // This process is in nobody's zone, and a template is never sent as it stands.
         let mut own = driver.clone();
         own.fill_zone(Some("controller")).expect("a zone is given");
-        match omb_runtime_real::performer::connect(&own.kind, &broker, runtime.handle().clone()) {
+        match omb_runtime_real::performer::connect(&own.kind, &broker, runtime.handle().clone(), &AtomicBool::new(false)) {
             Ok((_server, system)) => reached.push((driver, system.system().to_owned())),
             Err(failure) => {
                 tracing::error!("{}: {failure}", driver.name);
@@ -50,10 +54,15 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
     let names = fleet.as_ref().map(fleet::Fleet::names).unwrap_or_default();
     for input in &inputs {
         let plan = run::plan(flags, input, RunId(0), fleet.as_ref());
-        reached.iter().for_each(|(driver, system)| println!("{}", output::plan(&plan, &names, driver, system)));
+        for driver in &drivers {
+            if !run::enough_files(&plan, driver, fleet.as_ref(), &open_files) {
+                worst = worst.max(Ended::Unavailable);
+            }
+        }
+        reached.iter().for_each(|(driver, system)| outln!("{}", output::plan(&plan, &names, driver, system)));
     }
     if worst == Ended::Sound && usage.is_none() {
-        println!("Everything fits. Nothing was run.");
+        outln!("Everything fits. Nothing was run.");
     }
     usage.unwrap_or_else(|| worst.into())
 }

@@ -2,8 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
-    io::{self, Write as _},
+    fs, io,
     path::{Path, PathBuf},
     pin::Pin,
     process::ExitCode,
@@ -13,12 +12,13 @@ use std::{
 };
 
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use omb_core::{
     client::{GaveUp, Patience, listing::Listing},
     config::cluster::ClusterConfig,
     node::message::{self, Reply, Request},
     peer::{Digest, Hashing, User},
+    printable::printable,
     report::{cluster, quantity},
     store::{Name, Stored},
 };
@@ -32,6 +32,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::cluster::{Nothing, begin, nodes, random_id, random_seed, read, told};
 use crate::{
+    console::{self, errln, outln},
     exit::{self, Ended},
     flags::{self, ClientCommand},
 };
@@ -44,11 +45,6 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// Most causes that are told why a request takes longer.
 const CAUSES_MAX: usize = 8;
-
-/// Prints a line. A closed pipe ends no command: what was to be done is done, and the exit code tells how.
-macro_rules! say {
-    ($($line:tt)*) => { _ = writeln!(io::stdout(), $($line)*) };
-}
 
 /// Asks a cluster.
 pub(crate) fn client(flags: &flags::Client) -> ExitCode {
@@ -87,7 +83,10 @@ fn prompt(runtime: &tokio::runtime::Runtime, session: &Session) -> ExitCode {
         // The first time there is none.
         let _ = editor.load_history(history);
     }
-    say!("A cluster of {} nodes. Commands: status, discover, put FILE.., get NAME, list, help, quit.", session.size());
+    outln!(
+        "A cluster of {} nodes. Commands: status, discover, put FILE.., get NAME, list, help, quit.",
+        session.size()
+    );
     loop {
         let line = match editor.readline("omb> ") {
             Ok(line) => line,
@@ -96,7 +95,7 @@ fn prompt(runtime: &tokio::runtime::Runtime, session: &Session) -> ExitCode {
             Err(_) => break,
         };
         let Some(words) = shlex::split(&line) else {
-            eprintln!("a quote is not closed");
+            errln!("a quote is not closed");
             continue;
         };
         match words.first().map(String::as_str) {
@@ -108,7 +107,7 @@ fn prompt(runtime: &tokio::runtime::Runtime, session: &Session) -> ExitCode {
         match Typed::try_parse_from(words) {
             // Its outcome was told, and the next command may fare better.
             Ok(typed) => _ = runtime.block_on(session.perform(&typed.command)),
-            Err(error) => _ = error.print(),
+            Err(error) => console::show(&error),
         }
     }
     if let Some(history) = &history
@@ -171,7 +170,7 @@ impl Session {
     async fn status(&self) -> Result<(), ExitCode> {
         let reply = self.ask("", Request::Status, Nothing).await?;
         let Reply::Status(status) = reply else { return Err(unexpected(&reply)) };
-        cluster::lines(&status).iter().for_each(|line| say!("{line}"));
+        cluster::lines(&status).iter().for_each(|line| outln!("{line}"));
         Ok(())
     }
 
@@ -204,13 +203,13 @@ impl Session {
             let Reply::Discovered { node, leader, for_ms, peers } = reply else { return Err(unexpected(&reply)) };
             let since = quantity::span(Duration::from_secs(for_ms / 1_000));
             match leader {
-                Some(leader) => say!("Leader: {leader}, for {since}"),
-                None => say!("Leader: none, for {since}"),
+                Some(leader) => outln!("Leader: {leader}, for {since}"),
+                None => outln!("Leader: none, for {since}"),
             }
             notes = cluster::missing(node, &peers);
         }
-        say!("Peers ({}):", self.config.peers.digest().short());
-        lines.iter().chain(&notes).for_each(|line| say!("{line}"));
+        outln!("Peers ({}):", self.config.peers.digest().short());
+        lines.iter().chain(&notes).for_each(|line| outln!("{line}"));
         if answered { Ok(()) } else { Err(Ended::Unavailable.into()) }
     }
 
@@ -226,7 +225,8 @@ impl Session {
     }
 
     async fn put_one(&self, path: &Path, user: &User) -> Result<(), ExitCode> {
-        let shown = path.display();
+        let shown = path.display().to_string();
+        let shown = printable(&shown);
         let metadata = fs::metadata(path).map_err(|error| usage(&format!("{shown}: cannot read it: {error}")))?;
         if !metadata.is_file() {
             return Err(usage(&format!("{shown}: not a plain file")));
@@ -251,7 +251,7 @@ impl Session {
                 node.0, stored.name.digest
             )));
         }
-        say!("{shown}: stored by node {} as {} ({})", node.0, stored.name, quantity::bytes(stored.bytes));
+        outln!("{shown}: stored by node {} as {} ({})", node.0, stored.name, quantity::bytes(stored.bytes));
         Ok(())
     }
 
@@ -282,7 +282,7 @@ impl Session {
         let _ = fs::remove_file(&part);
         let stored = told?;
         if !to_stdout {
-            say!("{}: fetched ({})", target.display(), quantity::bytes(stored.bytes));
+            outln!("{}: fetched ({})", printable(&target.display().to_string()), quantity::bytes(stored.bytes));
         }
         Ok(())
     }
@@ -294,7 +294,7 @@ impl Session {
             let more = listing.take(&reply).map_err(|error| failed(&error.to_string()))?;
             if let Reply::Listing { uploads, .. } = &reply {
                 for (node, stored) in uploads {
-                    say!("{}  node {}  {}", stored.name, node.0, quantity::bytes(stored.bytes));
+                    outln!("{}  node {}  {}", stored.name, node.0, quantity::bytes(stored.bytes));
                 }
             }
             if !more {
@@ -302,16 +302,16 @@ impl Session {
             }
         }
         for (node, held) in &listing.nodes {
-            say!("node {}: {}, {}", node.0, quantity::counted(held.uploads, "upload"), quantity::bytes(held.bytes));
+            outln!("node {}: {}, {}", node.0, quantity::counted(held.uploads, "upload"), quantity::bytes(held.bytes));
         }
         let doubled = listing.doubled.len() as u64;
-        say!(
+        outln!(
             "{} in all, {} of them on more than one node",
             quantity::counted(listing.uploads, "upload"),
             quantity::grouped(doubled)
         );
         for node in &listing.missing {
-            say!("node {} did not answer: what it holds is not listed", node.0);
+            outln!("node {} did not answer: what it holds is not listed", node.0);
         }
         Ok(())
     }
@@ -338,8 +338,8 @@ fn unexpected(reply: &Reply) -> ExitCode {
 fn bar(name: &str, bytes: u64) -> ProgressBar {
     let template = "{prefix:>24} [{bar:24}] {bytes}/{total_bytes} {bytes_per_sec}";
     let style = ProgressStyle::with_template(template).expect("the template is sound").progress_chars("=> ");
-    let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr()).with_style(style);
-    let tail: String = name.chars().rev().take(24).collect::<Vec<_>>().into_iter().rev().collect();
+    let bar = console::bar(bytes).with_style(style);
+    let tail: String = printable(name).chars().rev().take(24).collect::<Vec<_>>().into_iter().rev().collect();
     bar.set_prefix(tail);
     bar
 }
@@ -437,7 +437,7 @@ impl asking::Cargo for Download {
                     file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", part.display())))?;
                 Sink::File(tokio::fs::File::from_std(file))
             }
-            None => Sink::Stdout(tokio::io::stdout()),
+            None => Sink::Stdout(console::body()),
         };
         Ok(Receiving { to, bar: self.bar.clone() })
     }

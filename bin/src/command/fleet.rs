@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use omb_core::controller::{Trouble, TroubleKind};
+use omb_core::{
+    controller::{Trouble, TroubleKind},
+    printable::printable_within,
+};
 use omb_runtime_real::{
     fleet::{
         Address,
@@ -14,6 +17,9 @@ use omb_runtime_real::{
 
 use super::{addresses, input};
 use crate::{exit::Ended, flags};
+
+/// Most characters that are shown of the name of another controller.
+const CONTROLLER_MAX: usize = 300;
 
 /// Largest token file: more is a mistake.
 const TOKEN_MAX: u64 = 4_096;
@@ -64,8 +70,8 @@ impl Fleet {
         self.workers.iter().map(|to| Links { commands: self.caller(to), clock: self.caller(to) }).collect()
     }
 
-    /// Asks each who it is. All that is wrong is told, a line each.
-    pub(crate) async fn reach(&self) -> Result<(), Ended> {
+    /// Asks each who it is, and returns how many files each may open. All that is wrong is told, a line each.
+    pub(crate) async fn reach(&self) -> Result<Vec<Option<u64>>, Ended> {
         let asked: Vec<_> = self
             .workers
             .iter()
@@ -76,10 +82,13 @@ impl Fleet {
             .collect();
         let mut instances: BTreeMap<String, &Address> = BTreeMap::new();
         let mut sound = true;
+        let mut open_files = Vec::new();
         for (to, answer) in asked {
             match answer.await.expect("asking does not panic") {
                 Ok(hello) => {
+                    open_files.push(hello.open_files_max);
                     if let Some(other) = hello.controller.filter(|_| !self.take_over) {
+                        let other = printable_within(&other, CONTROLLER_MAX);
                         tracing::error!("{}: it obeys {other}; --take-over ends that run", to.name);
                         sound = false;
                     }
@@ -98,7 +107,7 @@ impl Fleet {
                 }
             }
         }
-        if sound { Ok(()) } else { Err(Ended::Unavailable) }
+        if sound { Ok(open_files) } else { Err(Ended::Unavailable) }
     }
 
     fn in_words(&self, to: &Address, Trouble { kind, cause }: &Trouble) -> String {
@@ -116,7 +125,7 @@ impl Fleet {
             TroubleKind::Broken => {
                 format!("{name}: {cause}; is that a worker, and not a broker's port, or one that wants https://?")
             }
-            TroubleKind::Refused => format!("{name}: {cause}"),
+            TroubleKind::Refused | TroubleKind::Leaving => format!("{name}: {cause}"),
         }
     }
 }

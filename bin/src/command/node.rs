@@ -27,15 +27,14 @@ use omb_runtime_real::{
     },
     key::secret,
     net::{BindError, Listener, Transport},
+    process,
 };
 
-use super::{
-    cluster::{begin, random_seed, read, told},
-    run::Interrupts,
-};
+use super::cluster::{approach, begin, random_seed, read, told};
 use crate::{
     exit::{self, Ended},
     flags,
+    signals::Interrupts,
 };
 
 /// Is one peer of a cluster until it is interrupted.
@@ -218,7 +217,8 @@ fn limits(peers: usize) -> Limits {
     let all = Limits::default();
     // A request has a file or a connection to another node, and at its end a folder.
     let wanted = all.strangers + all.connections + all.requests * 2 + all.kept * peers;
-    let room = open_files().map_or(wanted, |files| files.saturating_sub(OTHERS + peers * 2));
+    let most = process::open_files_max().and_then(|files| usize::try_from(files).ok());
+    let room = most.map_or(wanted, |files| files.saturating_sub(OTHERS + peers * 2));
     if room >= wanted {
         return all;
     }
@@ -233,22 +233,6 @@ fn limits(peers: usize) -> Limits {
         kept: part(all.kept),
         ..all
     }
-}
-
-/// How many files this process may open, after asking for as many as it can have. `None` if the system does not tell.
-fn open_files() -> Option<usize> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid place to write one to, and to read one from.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
-            return None;
-        }
-        let more = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
-        if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const more) == 0 {
-            limit = more;
-        }
-    }
-    usize::try_from(limit.rlim_cur).ok()
 }
 
 fn refused(error: &io::Error, me: NodeId, address: SocketAddr) -> String {

@@ -10,6 +10,7 @@ use std::{
 use omb_core::{
     config::driver::DriverConfig,
     plan::Plan,
+    printable::printable,
     report::{
         Period, Report,
         context::{Context, Host},
@@ -18,7 +19,10 @@ use omb_core::{
 };
 
 use super::input::Input;
-use crate::flags;
+use crate::{
+    console::{self, Stream},
+    flags,
+};
 
 /// Longest file name without its ending that common file systems bear, with room for a number.
 const NAME_MAX: usize = 200;
@@ -156,7 +160,7 @@ impl Files {
             }
             Err(error) => {
                 tracing::error!("nor can it be written to {}: {error}; here it is:", elsewhere.display());
-                print!("{text}");
+                console::write(Stream::Out, text.as_bytes());
                 None
             }
         }
@@ -230,7 +234,7 @@ pub(crate) fn context(flags: &flags::Run, driver: &DriverConfig, workers: Vec<St
 /// What this machine is called.
 pub(crate) fn host_name() -> Option<String> {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+    Some(printable(name.trim()).into_owned()).filter(|name| !name.is_empty())
 }
 
 /// What this machine says of itself; Linux tells it in text files, and what is not there stays out of the result.
@@ -255,10 +259,7 @@ fn host() -> Host {
 
 /// Columns to write for: those of the terminal, or a hundred.
 pub(crate) fn width() -> usize {
-    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: this request writes one `winsize`, and fails harmlessly if stdout is no terminal.
-    let failed = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) };
-    if failed == 0 && size.ws_col > 0 { usize::from(size.ws_col).min(140) } else { 100 }
+    console::columns(Stream::Out, 100).min(140)
 }
 
 /// The plan, as it is printed before anything starts.

@@ -1,10 +1,6 @@
 //! What is shown while a run goes on: a bar on a terminal, one line per period otherwise.
 
-use std::{
-    io::IsTerminal,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use omb_core::{
@@ -12,22 +8,14 @@ use omb_core::{
     report::{Period, Phase, quantity, table},
 };
 
-/// The bar on the screen, if there is one, so that what is logged meanwhile stands above it.
-static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
-
-/// Writes something to the terminal without tearing the bar.
-pub(crate) fn above_bar<T>(write: impl FnOnce() -> T) -> T {
-    let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    match bar {
-        Some(bar) => bar.suspend(write),
-        None => write(),
-    }
-}
+use crate::console::{self, Stream, outln};
 
 /// A bar, or lines.
 #[derive(Debug)]
 pub(crate) struct Progress {
     on_terminal: bool,
+    /// While it is on the screen.
+    bar: Option<ProgressBar>,
     warm_up_ms: u64,
     total_ms: u64,
     headed: bool,
@@ -38,7 +26,8 @@ impl Progress {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let warm_up_ms = millis(plan.workload.warmup_duration);
         Self {
-            on_terminal: std::io::stdout().is_terminal() && std::io::stderr().is_terminal(),
+            on_terminal: console::is_terminal(Stream::Out) && console::is_terminal(Stream::Err),
+            bar: None,
             warm_up_ms,
             total_ms: warm_up_ms + millis(plan.workload.test_duration),
             headed: false,
@@ -50,26 +39,27 @@ impl Progress {
             // Nothing to move a bar by happens before.
             let style =
                 ProgressStyle::with_template("{prefix:>14} [{bar:24}] {wide_msg}").expect("the template is sound");
-            let bar = ProgressBar::new(self.total_ms).with_style(style.progress_chars("=> "));
-            *BAR.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar);
+            let bar = console::bar(self.total_ms).with_style(style.progress_chars("=> "));
+            console::stand_above(Some(bar.clone()));
+            self.bar = Some(bar);
         }
-        with_bar(|bar| {
+        if let Some(bar) = &self.bar {
             bar.set_prefix(phase.to_string());
             if phase >= Phase::Stop {
                 bar.set_position(self.total_ms);
             }
-        });
+        }
     }
 
     pub(crate) fn period(&mut self, period: &Period) {
         if !self.on_terminal {
             if !self.headed {
                 self.headed = true;
-                println!("{}", table::period_heading());
+                outln!("{}", table::period_heading());
             }
-            println!("{}", table::period_line(period));
+            outln!("{}", table::period_line(period));
         }
-        with_bar(|bar| {
+        if let Some(bar) = &self.bar {
             // Searches and backlogs take as long as they take; the bar moves with what has a duration.
             let at = u64::try_from(period.at.as_millis()).unwrap_or(u64::MAX);
             bar.set_position(match period.phase {
@@ -80,18 +70,14 @@ impl Progress {
             if period.target > 0.0 {
                 bar.set_message(in_short(period));
             }
-        });
+        }
     }
 
     pub(crate) fn finish(&mut self) {
-        with_bar(ProgressBar::finish_and_clear);
-        *BAR.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-}
-
-fn with_bar(change: impl FnOnce(&ProgressBar)) {
-    if let Some(bar) = &*BAR.lock().unwrap_or_else(PoisonError::into_inner) {
-        change(bar);
+        if let Some(bar) = self.bar.take() {
+            console::stand_above(None);
+            bar.finish_and_clear();
+        }
     }
 }
 

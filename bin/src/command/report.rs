@@ -17,6 +17,7 @@ use super::{
     output::{self, write_new},
 };
 use crate::{
+    console::{errln, outln},
     exit::{self, Ended},
     flags,
 };
@@ -27,7 +28,7 @@ const RECORD_MAX: u64 = 16 << 30;
 /// Makes the result of each record.
 pub(crate) fn report(flags: &flags::Report) -> ExitCode {
     if let (Some(output), 2..) = (&flags.output, flags.records.len()) {
-        eprintln!("--output {} names one file, where {} results are made", output.display(), flags.records.len());
+        errln!("--output {} names one file, where {} results are made", output.display(), flags.records.len());
         return exit::USAGE.into();
     }
     let mut worst = Ended::Sound;
@@ -64,7 +65,7 @@ fn one(flags: &flags::Report, path: &Path) -> Result<Ended, String> {
         }
     }
     let written: Vec<&str> = written.iter().map(String::as_str).collect();
-    println!("{}\n", table::result(&report, &context, &written, output::width()).trim_end());
+    outln!("{}\n", table::result(&report, &context, &written, output::width()).trim_end());
     for reason in verdict::unsound(&report) {
         tracing::error!("{}: {reason}", path.display());
         ended = Ended::Failed;

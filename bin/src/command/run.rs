@@ -2,19 +2,17 @@
 
 use std::{
     cell::Cell,
-    future::poll_fn,
     net::SocketAddr,
     path::Path,
     process::ExitCode,
-    task::Poll,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use omb_core::{
     config::driver::{DriverConfig, DriverKind},
     controller::{self, Clocks, Controller, End, OnLoss, Settings},
-    id::RunId,
-    plan::{Plan, Topology},
+    id::{RunId, WorkerId},
+    plan::{Plan, Topology, files},
     report::{
         Phase,
         context::{Context, Ignored},
@@ -29,11 +27,9 @@ use omb_runtime_real::{
     fleet::leading,
     local,
     performer::{self, Performer},
+    process,
 };
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
-};
+use tokio::sync::mpsc;
 
 use super::{
     fleet::{self, Fleet},
@@ -42,8 +38,10 @@ use super::{
     progress::Progress,
 };
 use crate::{
+    console::{self, errln, outln},
     exit::{self, Ended},
     flags,
+    signals::Interrupts,
 };
 
 /// Runs every workload on every driver, in the order given.
@@ -64,17 +62,23 @@ pub(crate) fn run(flags: &flags::Run) -> ExitCode {
         let _within = runtime.enter();
         Interrupts::listen()
     };
-    if let Some(fleet) = &fleet
-        && let Err(ended) = runtime.block_on(reach(fleet, &mut interrupts))
-    {
-        return ended.into();
-    }
+    let open_files = match &fleet {
+        None => Vec::new(),
+        Some(fleet) => match runtime.block_on(reach(fleet, &mut interrupts)) {
+            Ok(open_files) => open_files,
+            Err(ended) => return ended.into(),
+        },
+    };
     let mut worst = Ended::Sound;
     let mut usage = None;
     for input in &inputs {
         for (driver, ignored) in drivers.iter().zip(&driver_ignored) {
             let ignored = [&input.ignored[..], &ignored[..]].concat();
             let asked = Asked { flags, input, driver, ignored, broker: &broker, fleet: fleet.as_ref(), several };
+            if !enough_files(&plan(flags, input, RunId(0), fleet.as_ref()), driver, fleet.as_ref(), &open_files) {
+                worst = worst.max(Ended::Unavailable);
+                continue;
+            }
             let interrupted = Cell::new(false);
             match runtime.block_on(one(&asked, runtime.handle(), &mut interrupts, &interrupted)) {
                 Ok(ended) => worst = worst.max(ended),
@@ -107,7 +111,7 @@ pub(super) fn prepare(flags: &flags::Run) -> Option<Prepared> {
         (Ok(read), Ok(workers)) => (read, workers),
         (read, workers) => {
             let mistakes = [read.err(), workers.err()].into_iter().flatten().flatten();
-            mistakes.for_each(|mistake| eprintln!("{mistake}"));
+            mistakes.for_each(|mistake| errln!("{mistake}"));
             return None;
         }
     };
@@ -145,14 +149,14 @@ pub(super) fn prepare(flags: &flags::Run) -> Option<Prepared> {
             "--embedded-bind {bind}: workers are told this address; name the one at which they reach this machine"
         ));
     }
-    misfits.iter().for_each(|misfit| eprintln!("{misfit}"));
+    misfits.iter().for_each(|misfit| errln!("{misfit}"));
     if flags.workers.is_empty() && flags.workers_file.is_none() && Path::new(WORKERS_FILE).is_file() {
         tracing::info!("{WORKERS_FILE} lies here and is not used: -wf {WORKERS_FILE} runs over the workers it lists");
     }
     let fleet = match Fleet::new(flags, &workers) {
         Ok(fleet) => fleet,
         Err(mistake) => {
-            eprintln!("{mistake}");
+            errln!("{mistake}");
             return None;
         }
     };
@@ -162,8 +166,28 @@ pub(super) fn prepare(flags: &flags::Run) -> Option<Prepared> {
 /// What upstream takes for the list of workers, without being asked, where such a file lies in the current folder.
 const WORKERS_FILE: &str = "workers.yaml";
 
-/// Finds out who the workers are, unless the user loses patience.
-pub(super) async fn reach(fleet: &Fleet, interrupts: &mut Interrupts) -> Result<(), Ended> {
+/// Whether everybody may open as many files as their share of the plan needs; tells who may not. `limits` are those of the workers.
+pub(super) fn enough_files(plan: &Plan, driver: &DriverConfig, fleet: Option<&Fleet>, limits: &[Option<u64>]) -> bool {
+    let needs = files::of_plan(plan, driver, fleet.is_none());
+    let names = fleet.map(Fleet::names).unwrap_or_default();
+    let mistakes: Vec<String> = match fleet {
+        None => {
+            let (limit, needs) = (process::open_files_max(), needs.iter().sum());
+            limit.and_then(|limit| files::too_few(None, limit, needs)).into_iter().collect()
+        }
+        Some(_) => (0..)
+            .map(WorkerId)
+            .zip(&names)
+            .zip(limits.iter().zip(needs))
+            .filter_map(|((worker, name), (limit, needs))| files::too_few(Some((worker, name)), (*limit)?, needs))
+            .collect(),
+    };
+    mistakes.iter().for_each(|mistake| tracing::error!("{mistake}"));
+    mistakes.is_empty()
+}
+
+/// Finds out who the workers are, and how many files each may open, unless the user loses patience.
+pub(super) async fn reach(fleet: &Fleet, interrupts: &mut Interrupts) -> Result<Vec<Option<u64>>, Ended> {
     tokio::select! {
         reached = fleet.reach() => reached,
         () = interrupts.next() => Err(Ended::Interrupted),
@@ -252,11 +276,11 @@ async fn one(
     let ending = async {
         interrupts.next().await;
         interrupted.set(true);
-        eprintln!();
+        errln!();
         tracing::warn!("Interrupted: ending the measurement (once more leaves at once)");
         let _ = stop.send(());
         interrupts.next().await;
-        std::process::exit(130);
+        console::leave(Ended::Interrupted);
     };
     let end = tokio::select! {
         biased;
@@ -304,26 +328,6 @@ fn settings(asked: &Asked<'_>) -> Result<(Settings, Option<embedded::Server>), E
 
 /// From the command to start until message 0 is due: time for the command to reach every worker, once more if need be.
 const FLEET_START_AFTER: Duration = Duration::from_millis(500);
-
-/// SIGINT and SIGTERM, heard from the moment this is made.
-pub(super) struct Interrupts(Vec<Signal>);
-
-impl Interrupts {
-    /// Begins to listen; without it, such a signal ends the process. To be called within a runtime.
-    pub(super) fn listen() -> Self {
-        let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
-        Self(kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect())
-    }
-
-    /// Waits for the next one.
-    pub(super) async fn next(&mut self) {
-        poll_fn(|context| {
-            let heard = self.0.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
-            if heard { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-    }
-}
 
 /// Tells how a run ended.
 fn conclude(end: &End, observer: &Watch<'_>) -> Result<Ended, ExitCode> {
@@ -384,7 +388,7 @@ impl local::Observer for Watch<'_> {
                 self.trouble |= !whole;
                 self.reported = true;
                 let written: Vec<&str> = written.iter().map(String::as_str).collect();
-                println!("\n{}", table::result(report, &self.context, &written, output::width()).trim_end());
+                outln!("\n{}", table::result(report, &self.context, &written, output::width()).trim_end());
             }
             controller::Output::Warning(text) => tracing::warn!("{text}"),
             controller::Output::Finished(end) => {
@@ -406,7 +410,7 @@ impl local::Observer for Watch<'_> {
         if !self.began && !controller.system().is_empty() {
             self.began = true;
             self.trouble |= !self.files.begin(&self.plan, &self.context, controller.system());
-            println!("{}", output::plan(&self.plan, &self.names, self.driver, controller.system()));
+            outln!("{}", output::plan(&self.plan, &self.names, self.driver, controller.system()));
             // What was entered in the same step is told after the plan.
             self.tell(Phase::CreateTopics);
         }

@@ -15,6 +15,7 @@ use omb_core::{
     client::{GaveUp, Patience, listing::Listing},
     node::message::{Put, Reply, Request},
     peer::{Leadership, NodeId, RequestId, User},
+    printable::printable,
     report::stress::{self, Measured, Setup, Verdict},
     seed::Seed,
     store::Stored,
@@ -30,9 +31,13 @@ use tokio::task::JoinSet;
 use super::{
     cluster::{Nothing, begin, nodes, random_id, random_seed, read},
     input,
-    run::Interrupts,
 };
-use crate::{exit::Ended, flags};
+use crate::{
+    console::{self, Stream},
+    exit::Ended,
+    flags,
+    signals::Interrupts,
+};
 
 /// Largest file that is uploaded: it is held in memory, once for all clients.
 const FILE_MAX: u64 = 1 << 30;
@@ -341,8 +346,7 @@ impl Screen {
     }
 
     fn show(&mut self, text: &str) {
-        // A closed pipe ends nobody's test: the log and the exit code are there.
-        let _ = io::stdout().write_all(text.as_bytes());
+        console::text(Stream::Out, text);
         self.write(text);
         // What each request came to may wait for more of it; what was shown is there at once.
         let flushed = self.log.flush();
@@ -354,7 +358,7 @@ impl Screen {
         let ms = took.as_secs_f64() * 1e3;
         let end = match outcome {
             Ok((node, stored)) => format!("stored by node {} as {}", node.0, stored.name),
-            Err(why) => format!("failed: {why}"),
+            Err(why) => format!("failed: {}", printable(why)),
         };
         self.write(&format!("client {client} request {number} id {id} {ms:.3} ms, sent {tries} times, {end}\n"));
     }

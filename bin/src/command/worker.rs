@@ -19,17 +19,16 @@ use omb_runtime_real::{
     net::{BindError, Listener},
     pages::Pages,
     performer::Performer,
+    process,
 };
 use tokio::sync::mpsc;
 
-use super::{
-    fleet::token,
-    output,
-    run::{Interrupts, fresh},
-};
+use super::{fleet::token, output, run::fresh};
 use crate::{
+    console,
     exit::{self, Ended},
     flags,
+    signals::Interrupts,
 };
 
 /// Does what controllers ask for, until it is interrupted.
@@ -90,6 +89,7 @@ async fn serve(
         token,
         body_max: flags.body_limit,
         terms: flags.terms(),
+        open_files_max: process::open_files_max(),
     };
     let (stop, mut stops) = mpsc::unbounded_channel();
     tokio::spawn(async move {
@@ -99,7 +99,7 @@ async fn serve(
         ending.store(true, Relaxed);
         let _ = stop.send(());
         interrupts.next().await;
-        std::process::exit(130);
+        console::leave(Ended::Interrupted);
     });
     serving::serve(listener, Some(stats), identity, pages, &mut performer, &mut Watch, &mut stops, &Clock).await;
     tracing::info!("Shut down");

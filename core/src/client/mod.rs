@@ -19,6 +19,7 @@ use crate::{
     machine::{Machine, Wake},
     node::message::{Reply, Request},
     peer::NodeId,
+    printable::printable_within,
     seed::Seed,
     time::Instant,
 };
@@ -162,6 +163,9 @@ enum State {
     Finished,
 }
 
+/// Most characters that are shown of what a node says.
+const WORDS_MAX: usize = 500;
+
 impl Client {
     /// Tries at once: at `first` if it is given, else at the node that `seed` picks.
     ///
@@ -242,7 +246,7 @@ impl Client {
                 self.pause(now, node, &reason);
             }
             Reply::Refused(reason) => {
-                self.last = reason;
+                self.last = printable_within(&reason, WORDS_MAX);
                 self.give_up(true);
             }
             reply => self.finish(Ok(reply)),
@@ -257,7 +261,7 @@ impl Client {
         self.reached |= !matches!(failure, Failure::NotSent(_) | Failure::TurnedAway(_));
         match (failure, &mut self.request) {
             (Failure::Own(why), _) => {
-                self.last.clone_from(why);
+                self.last = printable_within(why, WORDS_MAX);
                 return self.give_up(true);
             }
             (Failure::BrokenOff(_), Request::Put(put)) => {
@@ -269,7 +273,7 @@ impl Client {
         if let Failure::TurnedAway(_) = failure {
             self.closed.insert(node);
             if self.nodes.iter().all(|node| self.closed.contains(node)) {
-                self.last = format!("{node}: {failure}");
+                self.last = format!("{node}: {}", printable_within(&failure.to_string(), WORDS_MAX));
                 return self.give_up(true);
             }
         }
@@ -282,7 +286,7 @@ impl Client {
     }
 
     fn note(&mut self, node: NodeId, why: &str) {
-        self.last = format!("{node}: {why}");
+        self.last = format!("{node}: {}", printable_within(why, WORDS_MAX));
         self.outputs.push_back(Output::Told(self.last.clone()));
     }
 

@@ -53,6 +53,29 @@ fn begins_where_it_is_told_to() {
     }
 }
 
+/// A node that says so would otherwise tell the user of an upload that there never was.
+#[test]
+fn a_refusal_forges_no_line() {
+    let foul = format!("no room\nphoto.png: stored by node 1 as x\u{1b}[2J{}", "x".repeat(1 << 20));
+    let mut client = client(1);
+    let (number, ..) = tried(&drain(&mut client));
+    client.handle_input(Instant::ZERO, Input::Answered { number, reply: Reply::Refused(foul.clone()) });
+    let outputs = drain(&mut client);
+    let [Output::Finished(Err(gave_up))] = &outputs[..] else { panic!("{outputs:?}") };
+    let shown = gave_up.to_string();
+    assert!(shown.starts_with(r"no room\nphoto.png: stored by node 1 as x\u{1b}[2Jxxx"), "{shown:.200}");
+    assert_eq!(shown.chars().count(), WORDS_MAX);
+    let mut client = self::client(1);
+    let (number, ..) = tried(&drain(&mut client));
+    client.handle_input(Instant::ZERO, Input::Failed { number, failure: Failure::BrokenOff(foul) });
+    let told = drain(&mut client).into_iter().find_map(|output| match output {
+        Output::Told(line) => Some(line),
+        _ => None,
+    });
+    let told = told.expect("why it takes longer");
+    assert!(!told.contains(char::is_control) && told.chars().count() < WORDS_MAX + 20, "{told:.200}");
+}
+
 fn stored() -> Reply {
     let name = Name { id: RequestId(7), digest: Digest::of(b"abc"), kind: Kind::Bin };
     Reply::Stored { node: NodeId(2), stored: Stored { name, bytes: 3 } }

@@ -17,7 +17,10 @@ use super::{
     ConfigErrors, Leniency, Parsed, Place, Problem,
     yaml::{self, Entry, Node, Reader, Value, nearest},
 };
-use crate::peer::{Digest, NodeId};
+use crate::{
+    peer::{Digest, NodeId},
+    printable::printable_within,
+};
 
 /// Everything `config.json` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -497,7 +500,7 @@ fn entries(
         if !known.contains(&entry.key.as_str()) {
             let suggestion = nearest(&entry.key, known.iter().copied()).map(str::to_owned);
             let problem = Problem::UnknownKey { suggestion, allowed: known.join(", ") };
-            let name: String = entry.key.chars().filter(|c| !c.is_control()).take(60).collect();
+            let name = printable_within(&entry.key, 60);
             reader.error(&format!("{key}.{name}"), Some(entry.place), problem);
         }
     }

@@ -9,6 +9,7 @@ use std::{borrow::Cow, time::Duration};
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
 use super::{ConfigError, ConfigErrors, ConfigWarning, Leniency, Parsed, Place, Problem, placeholder::Environment};
+use crate::printable::printable;
 
 /// Levels of lists and mappings in one file. Ours need three; a limit keeps hostile files off the stack.
 const DEPTH_MAX: usize = 16;
@@ -66,9 +67,10 @@ impl Node {
 
 /// The first line of a text, at most 60 characters of it: messages stay on one line.
 fn shortened(text: &str) -> String {
-    let mut chars = text.chars();
-    let head: String = chars.by_ref().take_while(|c| !c.is_control()).take(60).collect();
-    if head.len() == text.len() { head } else { format!("{head}..") }
+    let line = text.split(['\n', '\r']).next().unwrap_or_default();
+    let head: String = line.chars().take(60).collect();
+    let shown = printable(&head);
+    if head.len() == text.len() { shown.into_owned() } else { format!("{shown}..") }
 }
 
 /// A plain scalar as a number.

@@ -6,6 +6,7 @@ use super::Settings;
 use crate::{
     id::{RunId, WorkerId},
     offset::Offsets,
+    printable::printable_within,
     protocol::{self, Command, Request},
     time::Instant,
 };
@@ -19,6 +20,16 @@ pub struct Trouble {
     pub cause: String,
 }
 
+/// Most characters that are kept of a cause.
+pub(super) const CAUSE_MAX: usize = 1_000;
+
+impl Trouble {
+    /// With its cause as it may be shown: what answered may have been anybody.
+    pub(super) fn printable(self) -> Self {
+        Self { cause: printable_within(&self.cause, CAUSE_MAX), ..self }
+    }
+}
+
 /// Kinds of trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TroubleKind {
@@ -28,6 +39,8 @@ pub enum TroubleKind {
     Broken,
     /// Something answers, but not as a worker that would obey: asking again changes nothing.
     Refused,
+    /// It says that its process ends.
+    Leaving,
 }
 
 /// All links.
@@ -144,7 +157,7 @@ impl Links {
         }
         link.trouble = Some(trouble.cause.clone());
         match trouble.kind {
-            TroubleKind::Refused => return Some(trouble.cause),
+            TroubleKind::Refused | TroubleKind::Leaving => return Some(trouble.cause),
             TroubleKind::Broken => link.unconnected_since = None,
             TroubleKind::Unconnected => {
                 let since = *link.unconnected_since.get_or_insert(now);

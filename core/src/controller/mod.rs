@@ -34,6 +34,7 @@ use crate::{
     machine::{Machine, Wake},
     offset::Exchange,
     plan::{Plan, rate::Rate},
+    printable::printable_within,
     protocol::{
         Command, Event, Failure, FailureKind, Ping, Request, Response,
         command::{Begin, ConsumerSpec, Preparation, ProducerSpec, TopicSpec},
@@ -69,6 +70,13 @@ pub enum Input {
         worker: WorkerId,
         /// The four instants of the exchange.
         exchange: Exchange,
+    },
+    /// A worker said, unasked, that its process ends.
+    Leaving {
+        /// Which one.
+        worker: WorkerId,
+        /// In its words.
+        cause: String,
     },
     /// Somebody wants the run to end now, with what it has.
     Stop,
@@ -143,6 +151,8 @@ pub struct Controller {
     load: Option<Load>,
     system: String,
     topics_exist: bool,
+    /// Every worker was told to close its clients.
+    clients_closed: bool,
     /// The last command has been given.
     closing: bool,
     verdict: Verdict,
@@ -227,6 +237,7 @@ impl Controller {
             load: None,
             system: String::new(),
             topics_exist: false,
+            clients_closed: false,
             closing: false,
             verdict: Verdict::default(),
             probe: Probe::default(),
@@ -556,7 +567,11 @@ impl Controller {
             Drained::Completely
         } else if now.since(self.drain.progress_at) >= self.settings.quiet_after {
             Drained::Quiet
-        } else if now >= self.drain.deadline || self.stop_wanted {
+        } else if self.stop_wanted {
+            // What was measured is whole, but nobody knows what became of the rest.
+            self.cut.get_or_insert(Cut::Wanted);
+            Drained::TooLong
+        } else if now >= self.drain.deadline {
             Drained::TooLong
         } else {
             self.drain.next = Some(now + self.settings.look_again);
@@ -615,6 +630,11 @@ impl Controller {
         if self.links.alive_count() == 0 {
             return self.finish();
         }
+        if self.topics_exist && !self.clients_closed && self.links.alive_count() > 1 {
+            // Nobody may ask for a topic any more when it is deleted: many brokers create it anew for who does.
+            self.clients_closed = true;
+            return self.ask_all(now, self.settings.call_within * 2, &Command::DeleteTopics(Vec::new()));
+        }
         if self.topics_exist {
             self.topics_exist = false;
             let command = Command::DeleteTopics(self.plan.topics.iter().map(|topic| topic.name.clone()).collect());
@@ -662,10 +682,6 @@ impl Controller {
             // Nobody is there to delete them either; asking would only make the user wait once more.
             self.topics_exist = false;
         }
-        if self.stop_wanted && self.load.is_none() {
-            // Whoever wanted it to end before it began is told of the failure, but did not suffer from it.
-            self.cut.get_or_insert(Cut::Wanted);
-        }
         if self.cut.is_none() {
             self.cut = Some(Cut::Failed(failure));
         } else {
@@ -704,7 +720,7 @@ impl Controller {
         }
         let Some(asked) = &mut self.asked else { return };
         let loading = self.load.as_ref().is_some_and(|load| load.is_under_way()) && self.phase < Phase::Stop;
-        match response.outcome {
+        match response.outcome.map(Event::printable).map_err(Failure::printable) {
             Ok(event) => {
                 asked.answers.insert(worker, event);
                 if response.lease_ended && loading && self.cut.is_none() {
@@ -945,17 +961,26 @@ impl Machine for Controller {
         match input {
             Input::FromWorker { worker, response } => self.on_response(now, worker, response),
             Input::CallFailed { worker, number, trouble } => {
-                let refused = trouble.kind == TroubleKind::Refused;
+                let trouble = trouble.printable();
+                let trouble_kind = trouble.kind;
                 if let Some(cause) = self.links.failed(now, worker, number, trouble, &self.settings) {
-                    let text = if refused {
-                        format!("{}: {cause}", self.name(worker))
-                    } else {
-                        format!("Unable to connect to worker: {} is gone: {cause}", self.name(worker))
+                    let (text, kind) = match trouble_kind {
+                        TroubleKind::Refused => (format!("{}: {cause}", self.name(worker)), FailureKind::Refused),
+                        TroubleKind::Leaving => (format!("{}: {cause}", self.name(worker)), FailureKind::Broken),
+                        TroubleKind::Unconnected | TroubleKind::Broken => {
+                            let text = format!("Unable to connect to worker: {} is gone: {cause}", self.name(worker));
+                            (text, FailureKind::Unreachable)
+                        }
                     };
-                    let kind = if refused { FailureKind::Refused } else { FailureKind::Unreachable };
                     self.lose(now, worker, text, kind);
                 }
             }
+            // Whom it has closed, or given up, it does not need any more.
+            Input::Leaving { worker, cause } if !self.closing => {
+                let text = format!("{}: {}", self.name(worker), printable_within(&cause, links::CAUSE_MAX));
+                self.lose(now, worker, text, FailureKind::Broken);
+            }
+            Input::Leaving { .. } => {}
             Input::Pong { worker, exchange } => {
                 if let Some(offsets) = self.links.offsets_mut(worker) {
                     offsets.add(exchange);
@@ -966,7 +991,9 @@ impl Machine for Controller {
             }
             Input::Stop => {
                 self.stop_wanted = true;
-                if self.asked.is_none() && self.phase < Phase::Stop {
+                // Before the load begins there are no counts to wait for: the cleaning up overtakes what is in progress.
+                if (self.asked.is_none() || self.load.is_none()) && self.phase < Phase::Stop {
+                    self.asked = None;
                     self.clocks.known_by = None;
                     self.cut_as_wanted(now);
                 }

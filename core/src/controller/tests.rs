@@ -343,14 +343,105 @@ fn whoever_stops_a_run_gets_what_there_is() {
     assert!(played.took < 8 * SECOND);
 }
 
-/// A broker that never answers is why the user gave up: the run ends as interrupted, and the cause is told.
+/// Whoever gives up on a broker that never answers does not wait for it as well, and leaves no topics behind.
 #[test]
-fn a_failure_after_a_stop_before_the_load_is_no_failure() {
-    let worker = RefWorker { mute: Some("create topics"), ..RefWorker::new() };
-    let played = play(workload(), worker, Some(2 * SECOND));
-    assert_eq!(played.end, End::Interrupted(false));
-    assert_eq!(played.warnings, ["this process did not answer \"create topics\" within its deadline"]);
-    assert!(played.report.is_none());
+fn a_stop_during_the_setup_waits_for_nothing() {
+    let steps = ["prepare", "create topics", "create consumers", "create producers", "probe"];
+    for (place, step) in steps.into_iter().enumerate() {
+        let played = play(workload(), RefWorker { mute: Some(step), ..RefWorker::new() }, Some(2 * SECOND));
+        assert_eq!(played.end, End::Interrupted(false));
+        assert!(played.report.is_none() && played.warnings.is_empty(), "{:?}", played.warnings);
+        assert!(played.took < 3 * SECOND, "{step}: {:?}", played.took);
+        let expected = [&steps[..=place], if place == 0 { &[] } else { &["delete topics"] }, &["close"]].concat();
+        assert_eq!(played.asked, expected);
+    }
+}
+
+/// Whatever was measured is whole by then; that the rest was not waited for is said.
+#[test]
+fn a_stop_while_the_last_messages_are_waited_for() {
+    let played = play(workload(), RefWorker { loses: 5, ..RefWorker::new() }, Some(Duration::from_millis(12_500)));
+    assert_eq!((played.end, played.phases.last()), (End::Interrupted(true), Some(&Phase::TearDown)));
+    let report = played.report.expect("a report");
+    assert_eq!(report.partial.as_deref(), Some("interrupted by the user"));
+    assert!(report.measured.acknowledgements.acked > 9_000);
+    assert!(played.took < 14 * SECOND, "{:?}", played.took);
+}
+
+/// Two workers: the first deletes the topics when nobody has clients of them any more; one that says that it shuts down is given up
+/// at once, and named.
+#[test]
+fn a_fleet_closes_its_clients_before_its_topics_are_deleted() {
+    let names = vec!["a".to_owned(), "b".to_owned()];
+    let driver = DriverConfig { name: "d".to_owned(), kind: DriverKind::Embedded };
+    let settings = Settings { names, ..Settings::new(driver) };
+    let mut now = Instant(5_000_000_000);
+    let mut controller = Controller::new(now, Plan::new(RunId(1), Seed(1), workload(), 2), settings);
+    let (mut deletions, mut lost, mut end) = (Vec::new(), Vec::new(), None);
+    while end.is_none() {
+        let mut asked = Vec::new();
+        let _ = settle(&mut controller, now, |output| {
+            match output {
+                Output::ToWorker { worker, request, .. } => asked.push((worker, request)),
+                Output::WorkerLost { worker, cause } => lost.push((worker, cause)),
+                Output::Finished(ended) => end = Some(ended),
+                _ => {}
+            }
+            std::ops::ControlFlow::Continue(())
+        });
+        now += Duration::from_millis(1);
+        for (worker, Request { run, number, command, .. }) in asked {
+            if let Command::DeleteTopics(topics) = &command {
+                deletions.push((worker.0, topics.len()));
+            }
+            if matches!(command, Command::CreateProducers(_)) && worker == WorkerId(1) {
+                let cause = "this worker is being shut down".to_owned();
+                controller.handle_input(now, Input::Leaving { worker, cause });
+                continue;
+            }
+            let outcome = Ok(match command {
+                Command::Prepare(_) => Event::Prepared { system: "model".to_owned() },
+                _ => Event::Done,
+            });
+            let response = Response { run, number, outcome, lease_ended: false };
+            controller.handle_input(now, Input::FromWorker { worker, response });
+        }
+    }
+    let cause = "worker 2 (b): this worker is being shut down".to_owned();
+    assert_eq!(lost, [(WorkerId(1), cause.clone())]);
+    assert_eq!(end, Some(End::Failed(Failure::new(FailureKind::Broken, cause))));
+    assert_eq!(deletions, [(0, 2)], "nobody else is left");
+
+    let mut controller = Controller::new(now, Plan::new(RunId(2), Seed(1), workload(), 2), {
+        let driver = DriverConfig { name: "d".to_owned(), kind: DriverKind::Embedded };
+        Settings { names: vec!["a".to_owned(), "b".to_owned()], ..Settings::new(driver) }
+    });
+    let (mut deletions, mut ended) = (Vec::new(), false);
+    while !ended {
+        let mut asked = Vec::new();
+        let _ = settle(&mut controller, now, |output| {
+            match output {
+                Output::ToWorker { worker, request, .. } => asked.push((worker, request)),
+                Output::Entered(Phase::Probe) => asked.clear(),
+                Output::Finished(_) => ended = true,
+                _ => {}
+            }
+            std::ops::ControlFlow::Continue(())
+        });
+        now += Duration::from_millis(1);
+        if controller.phase() == Phase::Probe {
+            controller.handle_input(now, Input::Stop);
+            continue;
+        }
+        for (worker, Request { run, number, command, .. }) in asked {
+            if let Command::DeleteTopics(topics) = &command {
+                deletions.push((worker.0, topics.len()));
+            }
+            let response = Response { run, number, outcome: Ok(Event::Done), lease_ended: false };
+            controller.handle_input(now, Input::FromWorker { worker, response });
+        }
+    }
+    assert_eq!(deletions, [(0, 0), (1, 0), (0, 2), (1, 0)]);
 }
 
 #[test]
@@ -456,4 +547,67 @@ fn whoever_waits_for_the_slowest_worker_hears_of_the_controller() {
         controller.handle_timeout(now);
     }
     assert!(heard.windows(2).all(|pair| pair[1].since(pair[0]) < lease / 2), "{heard:?}");
+}
+
+/// What a worker, or the broker behind it, says is shown on one line, and no longer than somebody reads.
+#[test]
+fn no_word_of_a_worker_forges_a_line() {
+    let foul = format!("no\n2026-01-01 00:00:00 - omb - INFO - stored \u{1b}[2J\u{202e}{}", "x".repeat(1 << 20));
+    let plain = |text: &str| {
+        assert!(text.contains(r"no\n2026-01-01 00:00:00 - omb - INFO - stored \u{1b}[2J\u{202e}xxx"), "{text:.200}");
+        assert!(!text.contains(['\n', '\u{1b}', '\u{202e}']) && text.chars().count() < 2_000);
+    };
+    let settings = || {
+        let driver = DriverConfig { name: "d".to_owned(), kind: DriverKind::Embedded };
+        Settings { names: vec!["a".to_owned()], ..Settings::new(driver) }
+    };
+    let failed = Response {
+        run: RunId(1),
+        number: 1,
+        outcome: Err(Failure::new(FailureKind::Refused, foul.clone())),
+        lease_ended: false,
+    };
+    let trouble = Trouble { kind: TroubleKind::Refused, cause: foul.clone() };
+    for input in [
+        Input::FromWorker { worker: WorkerId(0), response: failed },
+        Input::CallFailed { worker: WorkerId(0), number: 1, trouble },
+        Input::Leaving { worker: WorkerId(0), cause: foul.clone() },
+    ] {
+        let now = Instant(5_000_000_000);
+        let mut controller = Controller::new(now, Plan::new(RunId(1), Seed(1), workload(), 1), settings());
+        let mut said = Vec::new();
+        let mut hear = |controller: &mut Controller, now| {
+            let _ = settle(controller, now, |output| {
+                match output {
+                    Output::WorkerLost { cause, .. } => said.push(cause),
+                    Output::Warning(text) => said.push(text),
+                    Output::Finished(End::Failed(failure)) => said.push(failure.message),
+                    _ => {}
+                }
+                std::ops::ControlFlow::Continue(())
+            });
+        };
+        hear(&mut controller, now);
+        controller.handle_input(now, input);
+        hear(&mut controller, now);
+        let response = Response { run: RunId(1), number: 2, outcome: Ok(Event::Done), lease_ended: false };
+        controller.handle_input(now, Input::FromWorker { worker: WorkerId(0), response });
+        hear(&mut controller, now);
+        assert!(!said.is_empty());
+        said.iter().for_each(|text| plain(text));
+    }
+    let now = Instant(5_000_000_000);
+    let mut controller = Controller::new(now, Plan::new(RunId(1), Seed(1), workload(), 1), settings());
+    let outcome = Ok(Event::Prepared { system: foul.clone() });
+    let response = Response { run: RunId(1), number: 1, outcome, lease_ended: false };
+    controller.handle_input(now, Input::FromWorker { worker: WorkerId(0), response });
+    plain(controller.system());
+    let problem = crate::protocol::event::Problem { what: foul, count: 1 };
+    let Event::Read(read) =
+        Event::Read(Box::new(Snapshot { problems: vec![problem; 1_000], ..Snapshot::default() })).printable()
+    else {
+        unreachable!("it stays a read")
+    };
+    assert!(read.problems.len() <= 100);
+    plain(&read.problems[0].what);
 }

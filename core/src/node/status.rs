@@ -13,6 +13,7 @@ use super::{Node, Unheard, message::Answer, watch::ms};
 use crate::{
     config::cluster::{Durability, Policy, Quorum},
     peer::{Digest, Leadership, NodeId, Term},
+    printable::printable,
     time::Instant,
 };
 
@@ -159,7 +160,7 @@ pub struct LastFailure {
 impl LastFailure {
     fn new(ms: u64, text: &str) -> Self {
         let mut short = String::new();
-        for character in text.chars().filter(|character| !character.is_control()) {
+        for character in printable(text).chars() {
             if short.len() + character.len_utf8() > FAILURE_BYTES_MAX {
                 break;
             }

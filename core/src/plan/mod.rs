@@ -1,5 +1,6 @@
 //! Who does what: pure, made once, then only read.
 
+pub mod files;
 pub mod pace;
 pub mod partition;
 pub mod rate;

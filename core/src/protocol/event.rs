@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{ProducerId, SubscriptionId},
+    printable::printable_within,
     stats::{sequence::SequenceSet, sparse::SparseTotals},
     time::{Instant, WallTime},
 };
@@ -141,6 +142,41 @@ impl Failure {
     #[must_use]
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
+    }
+}
+
+/// Most characters that are kept of what a worker says of a failure or a problem: a line that a person reads.
+const WORDS_MAX: usize = 1_000;
+
+/// Most characters of what a messaging system says of itself.
+const SYSTEM_MAX: usize = 200;
+
+/// Most different problems that are kept of one worker.
+const PROBLEMS_MAX: usize = 100;
+
+impl Failure {
+    /// As it may be shown: on one line, without effect on a terminal, and of a length that a person reads.
+    #[must_use]
+    pub fn printable(self) -> Self {
+        Self { message: printable_within(&self.message, WORDS_MAX), ..self }
+    }
+}
+
+impl Event {
+    /// With all texts in it as they may be shown: another machine's words, and those of its broker.
+    #[must_use]
+    pub fn printable(self) -> Self {
+        match self {
+            Self::Prepared { system } => Self::Prepared { system: printable_within(&system, SYSTEM_MAX) },
+            Self::Read(mut snapshot) => {
+                snapshot.problems.truncate(PROBLEMS_MAX);
+                for problem in &mut snapshot.problems {
+                    problem.what = printable_within(&problem.what, WORDS_MAX);
+                }
+                Self::Read(snapshot)
+            }
+            other => other,
+        }
     }
 }
 

@@ -59,6 +59,9 @@ pub struct Hello {
     pub instance: String,
     /// Who leads the run it obeys; `None` if it is free.
     pub controller: Option<String>,
+    /// How many files its process may open; `None` if it does not say.
+    #[serde(default)]
+    pub open_files_max: Option<u64>,
 }
 
 /// What is asked by `POST /v1/clock`. It also tells a worker that its controller is there: while one worker is slow to set

@@ -10,6 +10,7 @@ use crate::{
     config::cluster::Policy,
     node::status::{Book, ClusterStatus, Hindrance, NodeStatus, Outage, PeerState, PeerStatus},
     peer::{Leadership, NodeId},
+    printable::printable,
 };
 
 /// The lines a person reads: who leads, a row for each node, and a line for each thing that is not as it should be.
@@ -77,7 +78,7 @@ pub fn uneven(counts: &BTreeMap<NodeId, u64>, window: Duration, status: &Cluster
 
 /// Lines that no terminal obeys: parts of them are another machine's words.
 fn plain(lines: Vec<String>) -> Vec<String> {
-    lines.into_iter().map(|line| line.replace(char::is_control, "")).collect()
+    lines.into_iter().map(|line| printable(&line).into_owned()).collect()
 }
 
 fn table(status: &ClusterStatus) -> Vec<String> {

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     id::RunId,
+    printable::printable,
     stats::{latency::Latency, tally::Totals},
     time::WallTime,
 };
@@ -394,15 +395,15 @@ fn seconds(nanos: u64) -> f64 {
     real(nanos) / 1e9
 }
 
-/// A label's value, by the format: backslash, quote and line feed are escaped.
+/// A label's value as it may be shown, by the format: backslash, quote and line feed are escaped.
 fn escaped_label(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    printable(value).replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 /// A text that HTML shows as it is, also inside an attribute.
 fn escaped_html(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
+    for character in printable(text).chars() {
         match character {
             '&' => escaped.push_str("&amp;"),
             '<' => escaped.push_str("&lt;"),
@@ -561,11 +562,14 @@ pub(super) mod tests {
     proptest! {
         /// Whatever things are called, the text keeps to its grammar and the page to its tags.
         #[test]
-        fn any_name_is_escaped(name in "[a-c\"\\\\\n<>&'{}=,é]{0,20}", count in 0..50_u64, seed in any::<u64>()) {
+        fn any_name_is_escaped(name in "[a-c\"\\\\\n<>&'{}=,é\u{1b}\u{202e}]{0,20}", count in 0..50_u64, seed in any::<u64>()) {
             let totals = fixture::totals(count, seed);
             let metrics = metrics(&totals, &name);
             let samples = parsed(&prometheus(&metrics));
-            prop_assert_eq!(value(&samples, "omb_build_info", &[("version", "0.1.0"), ("worker", &name)]), 1.0);
+            prop_assert_eq!(value(&samples, "omb_build_info", &[("version", "0.1.0"), ("worker", &printable(&name))]), 1.0);
+            let texts = [prometheus(&metrics), status_page(&Metrics { worker: &name, ..metrics })];
+            let acts = texts.iter().any(|text| text.contains(['\u{1b}', '\u{202e}']));
+            prop_assert!(!acts, "{name:?} acts on a terminal");
             let counts = BOUNDS.map(|(_, le)| value(&samples, "omb_receive_from_sent_seconds_bucket", &[("le", le)]));
             prop_assert!(counts.is_sorted() && counts[BOUNDS.len() - 1] <= real(totals.arrivals.received));
             let tags = |name: &str| status_page(&Metrics { worker: name, ..metrics }).matches(['<', '>', '"']).count();

@@ -17,6 +17,7 @@ use crate::{
     config::terms::Terms,
     id::RunId,
     machine::{Machine, Wake},
+    printable::printable_within,
     protocol::{self, Command, Event, Failure, FailureKind, Ping, Request, Response},
     time::{Instant, WallTime},
 };
@@ -42,8 +43,8 @@ pub enum Input {
 /// What a worker wants done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
-    /// Perform this and answer with [`Input::Done`]. At most one is under way, except for [`Command::Close`], which
-    /// overtakes and cuts short.
+    /// Perform this and answer with [`Input::Done`]. At most one is in progress, except for [`Command::DeleteTopics`] and
+    /// [`Command::Close`], which overtake it and cut it short.
     Perform {
         /// Rises with each.
         ticket: u64,
@@ -73,6 +74,16 @@ const PAST_MAX: usize = 64;
 /// Longest the last delivery reports are waited for when nobody leads the run any more.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
+/// Longest a worker that is shut down stays, with everything closed, so that its controller learns why it goes. It asks for the
+/// clock once per period, which is a second.
+const FAREWELL_WITHIN: Duration = Duration::from_millis(2_500);
+
+/// How long the words that its controller was sent may take to leave the process.
+const FAREWELL_LEAVES_WITHIN: Duration = Duration::from_millis(100);
+
+/// Most characters of a controller's name: `omb (process 4711 on host-a)`, and a host's name has at most 253.
+const CONTROLLER_MAX: usize = 300;
+
 /// A worker's side of the protocol.
 #[derive(Debug)]
 pub struct Worker {
@@ -85,9 +96,34 @@ pub struct Worker {
     past: VecDeque<RunId>,
     /// A command that waits until what is under way has been performed.
     queued: Option<Request>,
-    shutting_down: bool,
+    shutdown: Option<Shutdown>,
     tickets: u64,
     outputs: VecDeque<Output>,
+}
+
+/// The process is to end.
+#[derive(Debug)]
+struct Shutdown {
+    /// Whose controller is to learn of it, and when it did; `None` if no run was obeyed.
+    run: Option<RunId>,
+    heard: Option<Instant>,
+    /// Since when everything is closed.
+    closed: Option<Instant>,
+    /// [`Output::ShutDown`] was given out.
+    over: bool,
+}
+
+impl Shutdown {
+    /// When the process may end; `None` as long as something is open.
+    fn leaves_at(&self) -> Option<Instant> {
+        let closed = self.closed.filter(|_| !self.over)?;
+        let waits = match (self.run, self.heard) {
+            (None, _) => return Some(closed),
+            (Some(_), Some(heard)) => heard + FAREWELL_LEAVES_WITHIN,
+            (Some(_), None) => closed + FAREWELL_WITHIN,
+        };
+        Some(waits.max(closed))
+    }
 }
 
 /// The run that is obeyed, from its `Prepare` until the next run's.
@@ -136,7 +172,7 @@ impl Worker {
             obeys: None,
             past: VecDeque::new(),
             queued: None,
-            shutting_down: false,
+            shutdown: None,
             tickets: 0,
             outputs: VecDeque::new(),
         }
@@ -165,7 +201,8 @@ impl Worker {
                 format!("the controller speaks version {version} of the protocol, this worker {}", protocol::VERSION);
             return self.refuse(run, number, FailureKind::Protocol, text);
         }
-        if self.shutting_down {
+        if self.shutdown.is_some() {
+            self.bid_farewell(now, run);
             return self.refuse(run, number, FailureKind::Forgotten, "this worker is being shut down".to_owned());
         }
         // Before anything else: settings that are not taken neither begin a run nor end another one.
@@ -208,7 +245,7 @@ impl Worker {
                 if self.past.len() > PAST_MAX {
                     self.past.pop_front();
                 }
-                let controller = preparation.controller.clone();
+                let controller = printable_within(&preparation.controller, CONTROLLER_MAX);
                 self.obeys = Some(Obeyed {
                     run,
                     controller: controller.clone(),
@@ -245,7 +282,8 @@ impl Worker {
         match &request.command {
             Command::Prepare(preparation) if number == 1 && !self.past.contains(&run) => {
                 // A controller leads one run at a time: if it begins another, it has given this worker up.
-                if preparation.take_over || preparation.controller == obeyed.controller {
+                let controller = printable_within(&preparation.controller, CONTROLLER_MAX);
+                if preparation.take_over || controller == obeyed.controller {
                     obeyed.state = State::Closed("another controller took this worker over");
                     self.end(Command::Close, "another controller took this worker over");
                     return self.queue(request);
@@ -291,7 +329,9 @@ impl Worker {
         {
             return self.refuse(run, number, FailureKind::Forgotten, format!("run {run} was closed here: {why}"));
         }
-        if !closing && number != obeyed.number + 1 {
+        // What a run began is cleaned up whatever came of its last command, which may never have arrived.
+        let deleting = matches!(request.command, Command::DeleteTopics(_));
+        if !closing && !deleting && number != obeyed.number + 1 {
             // A controller goes on when it has been answered. So somebody answered it, and was restarted since; then a
             // late copy of the first command made this process begin the run anew.
             let text = format!("command {number} came after {}: those in between were never heard here", obeyed.number);
@@ -313,18 +353,27 @@ impl Worker {
         match obeyed.under_way {
             // Nobody asked for it: what the lease began. It has a bound.
             Some((_, None)) => self.queue(request),
+            Some((_, Some(before))) if deleting => {
+                let text = format!("command {before} was cut short: the run is being cleaned up");
+                self.answer(before, Err(Failure::new(FailureKind::Forgotten, text)));
+                self.perform_own(number, request.command);
+            }
             Some((_, Some(_))) => {
-                let text = format!("command {number} came while {} is under way", obeyed.number);
+                let text = format!("command {number} came while {} is in progress", obeyed.number);
                 self.refuse(run, number, FailureKind::Protocol, text);
             }
-            None => {
-                obeyed.number = number;
-                obeyed.answer = None;
-                // A lease that ended before there was a load has stopped none.
-                obeyed.lease_ended &= !matches!(request.command, Command::StartLoad { .. });
-                self.perform(request.command, Some(number));
-            }
+            None => self.perform_own(number, request.command),
         }
+    }
+
+    /// Performs a new command of the run that is obeyed.
+    fn perform_own(&mut self, number: u64, command: Command) {
+        let obeyed = self.obeys.as_mut().expect("called for the run that is obeyed");
+        obeyed.number = number;
+        obeyed.answer = None;
+        // A lease that ended before there was a load has stopped none.
+        obeyed.lease_ended &= !matches!(command, Command::StartLoad { .. });
+        self.perform(command, Some(number));
     }
 
     fn on_done(&mut self, now: Instant, ticket: u64, outcome: Result<Event, Failure>) {
@@ -346,20 +395,27 @@ impl Worker {
         if closed {
             self.outputs.push_back(Output::Freed(run));
         }
-        if self.shutting_down {
+        if self.shutdown.is_some() {
             // The last delivery reports have been waited for.
-            return if closed { self.outputs.push_back(Output::ShutDown) } else { self.close("the worker shuts down") };
+            return if closed { self.leave(now) } else { self.close("the worker shuts down") };
         }
         if let Some(request) = self.queued.take() {
             self.on_command(now, request);
         }
     }
 
-    fn on_shutdown(&mut self) {
-        if self.shutting_down {
+    fn on_shutdown(&mut self, now: Instant) {
+        if self.shutdown.is_some() {
             return;
         }
-        self.shutting_down = true;
+        let run = self.run();
+        self.shutdown = Some(Shutdown { run, heard: None, closed: None, over: false });
+        if self.obeyed().is_some_and(|obeyed| matches!(obeyed.under_way, Some((_, Some(_)))))
+            && let Some(run) = run
+        {
+            // Whoever waits is answered below.
+            self.bid_farewell(now, run);
+        }
         if let Some(request) = self.queued.take() {
             let text = "this worker is being shut down".to_owned();
             self.refuse(request.run, request.number, FailureKind::Forgotten, text);
@@ -370,7 +426,30 @@ impl Worker {
             Some(obeyed) if !obeyed.is_closed() => {
                 self.end(Command::StopLoad { within: DRAIN_WITHIN }, "the worker shuts down");
             }
-            _ => self.outputs.push_back(Output::ShutDown),
+            _ => self.leave(now),
+        }
+    }
+
+    /// A controller is being told that this worker is shut down.
+    fn bid_farewell(&mut self, now: Instant, run: RunId) {
+        if let Some(shutdown) = self.shutdown.as_mut().filter(|shutdown| shutdown.run == Some(run)) {
+            shutdown.heard.get_or_insert(now);
+        }
+    }
+
+    /// Everything is closed: the process ends as soon as the controller knows why.
+    fn leave(&mut self, now: Instant) {
+        if let Some(shutdown) = &mut self.shutdown {
+            shutdown.closed.get_or_insert(now);
+        }
+        self.end_process(now);
+    }
+
+    /// Ends the process if it is time.
+    fn end_process(&mut self, now: Instant) {
+        if let Some(shutdown) = self.shutdown.as_mut().filter(|it| it.leaves_at().is_some_and(|at| at <= now)) {
+            shutdown.over = true;
+            self.outputs.push_back(Output::ShutDown);
         }
     }
 
@@ -440,18 +519,23 @@ impl Machine for Worker {
             Input::Command(request) => self.on_command(now, request),
             Input::Done { ticket, outcome } => self.on_done(now, ticket, outcome),
             Input::Heard(Ping { run, sent }) => {
+                // While it shuts down, that is what it is told in place of the time.
+                self.bid_farewell(now, run);
                 let sent = sent_at(self.wall_zero, now, sent);
                 if let Some(obeyed) = self.obeys.as_mut().filter(|it| it.run == run && it.state == State::Led) {
                     obeyed.heard = obeyed.heard.max(sent);
                 }
             }
-            Input::Shutdown => self.on_shutdown(),
+            Input::Shutdown => self.on_shutdown(now),
         }
     }
 
     fn handle_timeout(&mut self, now: Instant) {
         if self.poll_timeout().is_none_or(|wake| wake.at > now) {
             return;
+        }
+        if self.shutdown.is_some() {
+            return self.end_process(now);
         }
         let Some(obeyed) = &mut self.obeys else { return };
         match obeyed.state {
@@ -475,7 +559,10 @@ impl Machine for Worker {
     }
 
     fn poll_timeout(&self) -> Option<Wake> {
-        let obeyed = self.obeyed().filter(|_| !self.shutting_down)?;
+        if let Some(shutdown) = &self.shutdown {
+            return Some(Wake { at: shutdown.leaves_at()?, why: "the controller learns that this worker shuts down" });
+        }
+        let obeyed = self.obeyed()?;
         Some(match obeyed.state {
             State::Led => Wake { at: obeyed.heard + obeyed.lease + obeyed.waits, why: "lease of the controller" },
             State::Left { until } => Wake { at: until, why: "counts kept for a controller that comes back" },

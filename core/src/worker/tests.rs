@@ -276,10 +276,78 @@ fn a_shutdown_drains_and_closes_first() {
     worker.handle_input(Instant::ZERO, Input::Done { ticket: 2, outcome: Ok(Event::Done) });
     assert_eq!(drain(&mut worker), [Output::Perform { ticket: 3, command: Command::Close }]);
     worker.handle_input(Instant::ZERO, Input::Done { ticket: 3, outcome: Ok(Event::Done) });
-    assert_eq!(drain(&mut worker), [Output::Freed(RunId(1)), Output::ShutDown]);
+    assert_eq!(drain(&mut worker), [Output::Freed(RunId(1))], "the refusal is still on its way");
+    let left = Instant::ZERO + FAREWELL_LEAVES_WITHIN;
+    assert_eq!(worker.poll_timeout().map(|wake| wake.at), Some(left));
+    worker.handle_timeout(left);
+    assert_eq!(drain(&mut worker), [Output::ShutDown]);
+    assert_eq!(worker.poll_timeout(), None);
     let mut idle = Worker::new(WallTime(WALL), Terms::foreign());
     idle.handle_input(Instant::ZERO, Input::Shutdown);
     assert_eq!(drain(&mut idle), [Output::ShutDown]);
+}
+
+/// Its controller asks for nothing but the time between two reads; gone without a word, the worker would be looked for.
+#[test]
+fn a_worker_that_shuts_down_stays_until_its_controller_knows() {
+    let ended = || {
+        let mut worker = prepared();
+        worker.handle_input(Instant::ZERO, Input::Shutdown);
+        worker.handle_input(Instant::ZERO, Input::Done { ticket: 2, outcome: Ok(Event::Done) });
+        worker.handle_input(Instant::ZERO + SECOND, Input::Done { ticket: 3, outcome: Ok(Event::Done) });
+        assert_eq!(drain(&mut worker).last(), Some(&Output::Freed(RunId(1))));
+        worker
+    };
+    let ping = |run| Input::Heard(Ping { run: RunId(run), sent: None });
+    let (closed, asked) = (Instant::ZERO + SECOND, Instant::ZERO + 2 * SECOND);
+    let mut worker = ended();
+    // Somebody else's question tells its controller nothing.
+    worker.handle_input(asked, ping(9));
+    assert_eq!(worker.poll_timeout().map(|wake| wake.at), Some(closed + FAREWELL_WITHIN));
+    worker.handle_input(asked, ping(1));
+    worker.handle_timeout(asked + FAREWELL_LEAVES_WITHIN);
+    assert_eq!(drain(&mut worker), [Output::ShutDown]);
+    // A controller that is gone itself is not waited for for long.
+    let mut worker = ended();
+    worker.handle_timeout(closed + FAREWELL_WITHIN);
+    assert_eq!(drain(&mut worker), [Output::ShutDown]);
+    // Whoever waited for an answer has one.
+    let mut worker = prepared();
+    worker.handle_input(Instant::ZERO, command(1, 2, Command::Probe));
+    drain(&mut worker);
+    worker.handle_input(Instant::ZERO, Input::Shutdown);
+    assert!(matches!(
+        &drain(&mut worker)[..],
+        [Output::Reply(_), Output::Perform { ticket: 3, command: Command::Close }]
+    ));
+    worker.handle_input(closed, Input::Done { ticket: 3, outcome: Ok(Event::Done) });
+    assert_eq!(drain(&mut worker), [Output::Freed(RunId(1)), Output::ShutDown]);
+}
+
+/// A run that is stopped while it is set up: its topics are deleted without waiting for what is in progress, which may never have
+/// arrived here.
+#[test]
+fn the_deletion_of_topics_overtakes() {
+    let delete = || Command::DeleteTopics(vec!["t".to_owned()]);
+    let mut worker = prepared();
+    worker.handle_input(Instant::ZERO, command(1, 2, Command::CreateConsumers(Vec::new())));
+    drain(&mut worker);
+    worker.handle_input(Instant::ZERO, command(1, 3, delete()));
+    let outputs = drain(&mut worker);
+    assert_eq!(refused(&outputs[..1]), "command 2 was cut short: the run is being cleaned up");
+    assert_eq!(outputs[1..], [Output::Perform { ticket: 3, command: delete() }]);
+    worker.handle_input(Instant::ZERO, Input::Done { ticket: 2, outcome: Ok(Event::Done) });
+    assert_eq!(drain(&mut worker), [], "nobody waits for it any more");
+    worker.handle_input(Instant::ZERO, Input::Done { ticket: 3, outcome: Ok(Event::Done) });
+    assert_eq!(drain(&mut worker), [reply(1, 3, Event::Done)]);
+    // Command 2 was on its way when the next one took its place.
+    let mut worker = prepared();
+    worker.handle_input(Instant::ZERO, command(1, 3, delete()));
+    assert_eq!(drain(&mut worker), [Output::Perform { ticket: 2, command: delete() }]);
+    // Nothing else may skip one.
+    let mut worker = prepared();
+    worker.handle_input(Instant::ZERO, command(1, 3, Command::Probe));
+    assert!(refused(&drain(&mut worker)).contains("never heard here"));
 }
 
 /// A stop may take as long as a lease; the controller that waits for it has not fallen silent.
@@ -307,6 +375,24 @@ fn a_controller_that_waits_keeps_its_lease() {
     let outputs = drain(&mut worker);
     assert!(matches!(outputs[0], Output::LeaseExpired(RunId(1))));
     assert_eq!(outputs.last(), Some(&Output::Perform { ticket: 3, command: Command::Close }));
+}
+
+/// It reaches the log, the page, the metrics, and whoever is refused because of it.
+#[test]
+fn the_name_of_a_controller_forges_no_line() {
+    let name = format!("omb\n2026-01-01 00:00:00 - omb - ERROR - \u{1b}[31m\u{202e}{}", "x".repeat(1 << 20));
+    let mut worker = Worker::new(WallTime(WALL));
+    worker.handle_input(Instant::ZERO, command(1, 1, prepare_by(&name)));
+    let outputs = drain(&mut worker);
+    let [Output::Obeys { controller, .. }, ..] = &outputs[..] else { panic!("{outputs:?}") };
+    assert!(controller.starts_with(r"omb\n2026-01-01 00:00:00 - omb - ERROR - \u{1b}[31m\u{202e}xxx"), "{controller}");
+    assert_eq!(controller.chars().count(), CONTROLLER_MAX);
+    worker.handle_input(Instant::ZERO, command(2, 1, prepare_by("another")));
+    let outputs = drain(&mut worker);
+    assert!(!refused(&outputs).contains(char::is_control) && refused(&outputs).contains(controller.as_str()));
+    // The same controller is known again, whatever it is called.
+    worker.handle_input(Instant::ZERO, command(3, 1, prepare_by(&name)));
+    assert!(drain(&mut worker).iter().any(|output| matches!(output, Output::Perform { command: Command::Close, .. })));
 }
 
 #[derive(Clone, Debug)]

@@ -7,7 +7,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::{CStr, CString, c_char, c_int, c_void},
     ptr::NonNull,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -24,7 +27,7 @@ use rdkafka::{
 use rdkafka_sys as sys;
 
 use super::{
-    Consumer, Driver, Incoming, Outgoing, Producer, ProducerHalves, Report, Reports, Sent,
+    Consumer, Driver, Incoming, Outgoing, Producer, ProducerHalves, Report, Reports, Sent, go_on,
     login::LoggedIn,
     settings::{Kind, Native, Secrets},
 };
@@ -35,6 +38,17 @@ use crate::{
 
 /// Longest a broker may take to answer for the first time.
 pub const REACH_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often a wait looks whether somebody still wants what it waits for.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// After how long a question that has no answer yet is asked anew, so as to look whether somebody still wants it; each time twice as
+/// long, since the answer may take that long.
+const ASK_ANEW: Duration = Duration::from_secs(1);
+
+/// How long the answer to a request for topics is waited for when nobody wants them any more: they can only be deleted once the
+/// broker has created them.
+const CREATED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Topics created with one request. Brokers take a few ms for each, so larger requests would outlast a deadline.
 const TOPICS_PER_REQUEST: usize = 100;
@@ -151,7 +165,7 @@ impl Kafka {
     ///
     /// # Errors
     /// If a setting is refused, no broker answers within [`REACH_WITHIN`], or one refuses us; names the host and port.
-    pub fn connect(config: &KafkaConfig, runtime: tokio::runtime::Handle) -> Result<Self, Failure> {
+    pub fn connect(config: &KafkaConfig, runtime: tokio::runtime::Handle, cut: &AtomicBool) -> Result<Self, Failure> {
         let (mut native, secrets) = (Native::new(config)?, Secrets::of(config));
         // A misspelt producer or consumer setting is found now and not when topics exist already.
         for settings in [&native.producer, &native.consumer] {
@@ -161,7 +175,8 @@ impl Kafka {
         let admin: AdminClient<DefaultClientContext> =
             native.admin.config.create().map_err(|error| refused_setting(&error, &secrets))?;
         let login = log_in(&native.admin, admin.inner().native_ptr())?;
-        let metadata = admin.inner().fetch_metadata(None, REACH_WITHIN).map_err(|error| {
+        let fetched = in_slices(REACH_WITHIN, cut, |slice| admin.inner().fetch_metadata(None, slice))?;
+        let metadata = fetched.map_err(|error| {
             let causes = causes(&admin);
             let refused = causes.iter().any(|cause| cause.contains("uthenticat") || cause.contains("SASL"));
             let servers = config.common.get("bootstrap.servers").map_or("(none)", Setting::shown);
@@ -225,12 +240,13 @@ impl Driver for Kafka {
         &self.system
     }
 
-    fn create_topics(&self, topics: &[TopicSpec], within: Duration) -> Result<(), Failure> {
+    fn create_topics(&self, topics: &[TopicSpec], within: Duration, cut: &AtomicBool) -> Result<(), Failure> {
         let deadline = std::time::Instant::now() + within;
         for some in topics.chunks(TOPICS_PER_REQUEST) {
-            self.create_some(some, deadline.saturating_duration_since(std::time::Instant::now()))?;
+            go_on(cut)?;
+            self.create_some(some, deadline.saturating_duration_since(std::time::Instant::now()), cut)?;
         }
-        self.wait_for_leaders(topics, deadline)
+        self.wait_for_leaders(topics, deadline, cut)
     }
 
     fn delete_topics(&self, names: &[String], within: Duration) -> Result<(), Failure> {
@@ -245,13 +261,13 @@ impl Driver for Kafka {
         Ok(())
     }
 
-    fn producer(&self, topic: &str, partitions: u32) -> Result<ProducerHalves, Failure> {
+    fn producer(&self, topic: &str, partitions: u32, cut: &AtomicBool) -> Result<ProducerHalves, Failure> {
         let client = Arc::new(self.client(sys::rd_kafka_type_t::RD_KAFKA_PRODUCER, &self.native.producer)?);
         let name = c_string(topic)?;
         // SAFETY: the client lives in the `Arc` that both halves hold; the name is copied.
         let handle = unsafe { sys::rd_kafka_topic_new(client.raw(), name.as_ptr(), std::ptr::null_mut()) };
         let Some(topic) = NonNull::new(handle) else { return Err(last_error("open topic", topic)) };
-        know_leaders(&client, handle, REACH_WITHIN)?;
+        know_leaders(&client, handle, cut)?;
         // SAFETY: as above; the queue is destroyed by `KafkaReports`, before the client is.
         let queue = unsafe { sys::rd_kafka_queue_get_main(client.raw()) };
         let queue = NonNull::new(queue).expect("a client has a main queue");
@@ -319,7 +335,7 @@ impl Kafka {
     }
 
     /// By the library's own functions: their wrapper keeps the number of a refusal, but not the broker's words.
-    fn create_some(&self, topics: &[TopicSpec], within: Duration) -> Result<(), Failure> {
+    fn create_some(&self, topics: &[TopicSpec], within: Duration, cut: &AtomicBool) -> Result<(), Failure> {
         let raw = self.admin.inner().native_ptr();
         let mut text = [0 as c_char; 512];
         let configuration = |text: &[c_char; 512]| {
@@ -359,8 +375,9 @@ impl Kafka {
             let queue = Owned(queue, sys::rd_kafka_queue_destroy);
             sys::rd_kafka_CreateTopics(raw, list.as_mut_ptr(), list.len(), pointer, queue.0.as_ptr());
             // The library answers within the time-out it was given; the second more is for a busy machine.
-            let event = sys::rd_kafka_queue_poll(queue.0.as_ptr(), millis.saturating_add(1_000));
-            let Some(event) = NonNull::new(event) else {
+            let event = answer_of(&queue, within + Duration::from_secs(1), cut);
+            let Some(event) = event else {
+                go_on(cut)?;
                 let text = format!("the broker did not create the topics within {} s", within.as_secs());
                 return Err(Failure::new(FailureKind::Unreachable, text));
             };
@@ -392,10 +409,16 @@ impl Kafka {
     }
 
     /// A created topic may still lack its leaders; a producer that asks too early would wait for its next refresh.
-    fn wait_for_leaders(&self, topics: &[TopicSpec], deadline: std::time::Instant) -> Result<(), Failure> {
+    fn wait_for_leaders(
+        &self,
+        topics: &[TopicSpec],
+        deadline: std::time::Instant,
+        cut: &AtomicBool,
+    ) -> Result<(), Failure> {
         let mut wanted: BTreeMap<&str, u32> =
             topics.iter().map(|topic| (topic.name.as_str(), topic.partitions)).collect();
         while !wanted.is_empty() {
+            go_on(cut)?;
             let left = deadline.saturating_duration_since(std::time::Instant::now());
             if left.is_zero() {
                 let name = wanted.keys().next().expect("not empty");
@@ -404,10 +427,8 @@ impl Kafka {
             }
             // One topic is asked for by name, since asking for all would fetch the whole cluster's.
             let one = if wanted.len() == 1 { wanted.keys().next().copied() } else { None };
-            let metadata = self
-                .admin
-                .inner()
-                .fetch_metadata(one, left.min(REACH_WITHIN))
+            let fetch = |slice| self.admin.inner().fetch_metadata(one, slice);
+            let metadata = in_slices(left.min(REACH_WITHIN), cut, fetch)?
                 .map_err(|error| Self::failure("ask for the new topics", &error))?;
             for topic in metadata.topics() {
                 let led = topic.partitions().iter().filter(|partition| partition.leader() >= 0).count();
@@ -420,6 +441,51 @@ impl Kafka {
             }
         }
         Ok(())
+    }
+}
+
+/// Asks, and asks anew as long as somebody wants the answer, until there is one or the time is over: what it came to the last time.
+///
+/// # Errors
+/// If nobody wants it any more.
+fn in_slices<T, E>(
+    within: Duration,
+    cut: &AtomicBool,
+    mut ask: impl FnMut(Duration) -> Result<T, E>,
+) -> Result<Result<T, E>, Failure> {
+    let deadline = std::time::Instant::now() + within;
+    let mut slice = ASK_ANEW;
+    loop {
+        let began = std::time::Instant::now();
+        let left = deadline.saturating_duration_since(began);
+        let asked = ask(left.min(slice));
+        go_on(cut)?;
+        // What fails before its time will fail again.
+        if asked.is_ok() || left <= slice || began.elapsed() < slice / 2 {
+            return Ok(asked);
+        }
+        slice *= 2;
+    }
+}
+
+/// The answer to a request for topics; `None` if there is none in time.
+fn answer_of(
+    queue: &Owned<sys::rd_kafka_queue_t>,
+    within: Duration,
+    cut: &AtomicBool,
+) -> Option<NonNull<sys::rd_kafka_event_t>> {
+    let mut deadline = std::time::Instant::now() + within;
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let millis = c_int::try_from(left.min(LOOK_EVERY).as_millis()).unwrap_or(c_int::MAX);
+        // SAFETY: the queue is alive; the event is the caller's.
+        let event = NonNull::new(unsafe { sys::rd_kafka_queue_poll(queue.0.as_ptr(), millis) });
+        if event.is_some() || left.is_zero() {
+            return event;
+        }
+        if cut.load(Relaxed) {
+            deadline = deadline.min(std::time::Instant::now() + CREATED_WITHIN);
+        }
     }
 }
 
@@ -449,12 +515,15 @@ fn error_text(code: sys::rd_kafka_resp_err_t) -> &'static str {
 }
 
 /// Asks for the topic's leaders now: left to itself the library asks up to a second after the first message.
-fn know_leaders(client: &Client, topic: *mut sys::rd_kafka_topic_t, within: Duration) -> Result<(), Failure> {
+fn know_leaders(client: &Client, topic: *mut sys::rd_kafka_topic_t, cut: &AtomicBool) -> Result<(), Failure> {
     let mut metadata = std::ptr::null();
-    let within = c_int::try_from(within.as_millis()).unwrap_or(c_int::MAX);
-    // SAFETY: client and topic are alive; the metadata is ours if there is no error, and destroyed here.
-    let code = unsafe { sys::rd_kafka_metadata(client.raw(), 0, topic, &raw mut metadata, within) };
-    if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+    let asked = in_slices(REACH_WITHIN, cut, |slice| {
+        let within = c_int::try_from(slice.as_millis()).unwrap_or(c_int::MAX);
+        // SAFETY: client and topic are alive; the metadata is ours if there is no error, and destroyed below.
+        let code = unsafe { sys::rd_kafka_metadata(client.raw(), 0, topic, &raw mut metadata, within) };
+        if code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR { Ok(()) } else { Err(code) }
+    })?;
+    if let Err(code) = asked {
         let text = format!("a producer cannot learn the leaders of its topic: {}", error_text(code));
         return Err(Failure::new(FailureKind::Unreachable, text));
     }

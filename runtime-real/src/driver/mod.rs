@@ -5,17 +5,24 @@ pub mod kafka;
 mod login;
 mod settings;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use omb_core::{
     load::keys,
-    protocol::{Failure, command::TopicSpec},
+    protocol::{Failure, FailureKind, command::TopicSpec},
     time::{Instant, WallTime},
 };
 
 use crate::load::ring::{Ring, Ticket};
 
-/// A messaging system, connected to. Its calls may block, but never beyond their bound.
+/// A messaging system, connected to. Its calls may block, but never beyond their bound, and not for long once the `cut` that some
+/// of them take is raised: then nobody wants what they do any more.
 pub trait Driver: Send + Sync {
     /// What it says of itself: kind, brokers, client library.
     fn system(&self) -> &str;
@@ -24,7 +31,7 @@ pub trait Driver: Send + Sync {
     ///
     /// # Errors
     /// The broker's own words for the first topic that could not be created.
-    fn create_topics(&self, topics: &[TopicSpec], within: Duration) -> Result<(), Failure>;
+    fn create_topics(&self, topics: &[TopicSpec], within: Duration, cut: &AtomicBool) -> Result<(), Failure>;
 
     /// Deletes topics; one that does not exist is as good as deleted.
     ///
@@ -36,7 +43,7 @@ pub trait Driver: Send + Sync {
     ///
     /// # Errors
     /// If the client cannot be made from its settings.
-    fn producer(&self, topic: &str, partitions: u32) -> Result<ProducerHalves, Failure>;
+    fn producer(&self, topic: &str, partitions: u32, cut: &AtomicBool) -> Result<ProducerHalves, Failure>;
 
     /// A member of the group `group`, subscribed to one topic.
     ///
@@ -46,6 +53,14 @@ pub trait Driver: Send + Sync {
 
     /// Messages a producer may have under way, given their size: the client's own queue limits.
     fn in_flight_max(&self, message_bytes: usize) -> usize;
+}
+
+/// Refuses to go on with what nobody waits for any more.
+///
+/// # Errors
+/// If the run is being cleaned up.
+pub(crate) fn go_on(cut: &AtomicBool) -> Result<(), Failure> {
+    if cut.load(Relaxed) { Err(Failure::new(FailureKind::Broken, "the run was ended meanwhile")) } else { Ok(()) }
 }
 
 /// The two halves of a producer, each used by a thread of its own.

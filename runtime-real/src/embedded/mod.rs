@@ -39,6 +39,8 @@ use tokio::{
 };
 use tracing::{error, warn};
 
+use crate::container;
+
 /// Most that [`Options::capacity`] is by default.
 const CAPACITY_DEFAULT: u64 = 2 << 30;
 
@@ -218,7 +220,7 @@ fn default_capacity() -> u64 {
         line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
     });
     // Not a number where there is no limit.
-    let container = read("/sys/fs/cgroup/memory.max").and_then(|text| text.trim().parse::<u64>().ok());
+    let container = container::memory_limit();
     let memory = machine.into_iter().chain(container).min();
     memory.map_or(CAPACITY_DEFAULT, |memory| (memory / 4).min(CAPACITY_DEFAULT))
 }

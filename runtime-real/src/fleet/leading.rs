@@ -7,6 +7,7 @@ use omb_core::{
     controller::{self, Controller, End, Trouble, TroubleKind},
     id::WorkerId,
     offset::Exchange,
+    printable::printable_within,
     protocol::{self, Hello, Ping, Request},
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -34,7 +35,7 @@ pub async fn hello(link: &mut impl Call, within: Duration) -> Result<Hello, Trou
     if hello.protocol != protocol::VERSION {
         return Err(refused(format!(
             "it is omb {} and speaks version {} of the protocol; this is omb of version {}: run the same omb everywhere",
-            hello.omb,
+            printable_within(&hello.omb, 60),
             hello.protocol,
             protocol::VERSION
         )));
@@ -140,7 +141,16 @@ async fn ask_clock(
         }
         let question = Bytes::from(protocol::encode(&ping));
         let sent = clock.now();
-        let Ok(body) = link.call(Method::POST, "/v1/clock", question, CLOCK_WITHIN).await else { continue };
+        let body = match link.call(Method::POST, "/v1/clock", question, CLOCK_WITHIN).await {
+            Ok(body) => body,
+            Err(Trouble { kind: TroubleKind::Leaving, cause }) => {
+                if inputs.send(controller::Input::Leaving { worker, cause }).is_err() {
+                    return;
+                }
+                continue;
+            }
+            Err(_) => continue,
+        };
         let back = clock.now();
         let Ok(protocol::Clock { received, answered }) = protocol::decode(&body) else { continue };
         let exchange = Exchange { sent, received, answered, back };

@@ -7,7 +7,7 @@ use std::{
     ops::ControlFlow,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -69,6 +69,8 @@ pub struct Identity {
     pub body_max: usize,
     /// Which settings it takes from controllers: [`Terms::foreign`], and what its owner agreed to.
     pub terms: Terms,
+    /// How many files its process may open.
+    pub open_files_max: Option<u64>,
 }
 
 /// Those who wait for the answer to a command: several, if it was sent again.
@@ -82,7 +84,12 @@ struct Desk<P, C> {
     inputs: mpsc::UnboundedSender<worker::Input>,
     waiting: Mutex<Waiting>,
     status: Mutex<Status>,
+    /// The process is to end.
+    leaving: AtomicBool,
 }
+
+/// What whoever asks is told then.
+const LEAVING: &str = "this worker is being shut down";
 
 /// Serves until the worker has shut down, which a message on `shutdown` begins. On `stats` only pages are shown.
 #[expect(clippy::too_many_arguments, reason = "the parts that a process is made of, once")]
@@ -108,6 +115,7 @@ pub async fn serve<L, P, C>(
         inputs: inputs.clone(),
         waiting: Mutex::default(),
         status: Mutex::default(),
+        leaving: AtomicBool::new(false),
     });
     let mut worker = Worker::new(clock.wall_zero(), desk.identity.terms.clone());
     let observer = RefCell::new(observer);
@@ -138,6 +146,7 @@ pub async fn serve<L, P, C>(
     );
     let stops = async {
         while shutdown.recv().await.is_some() {
+            desk.leaving.store(true, Relaxed);
             let _ = inputs.send(worker::Input::Shutdown);
         }
         std::future::pending::<()>().await;
@@ -216,11 +225,18 @@ impl<P: Pages, C: Clock> Desk<P, C> {
                 };
                 // If the loop is over, so is the worker.
                 let _ = self.inputs.send(worker::Input::Heard(ping));
+                if self.leaving.load(Relaxed) {
+                    return Answered::text(StatusCode::SERVICE_UNAVAILABLE, LEAVING);
+                }
                 let clock = protocol::Clock { received, answered: self.clock.wall() };
                 Answered::binary(protocol::encode(&clock))
             }
+            (&Method::GET, "/v1/hello") if self.leaving.load(Relaxed) => {
+                Answered::text(StatusCode::SERVICE_UNAVAILABLE, LEAVING)
+            }
             (&Method::GET, "/v1/hello") => {
                 let hello = Hello {
+                    open_files_max: self.identity.open_files_max,
                     protocol: protocol::VERSION,
                     omb: self.identity.omb.clone(),
                     instance: self.identity.instance.clone(),

@@ -25,6 +25,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use omb_core::{
     controller::{Trouble, TroubleKind},
+    printable::printable_within,
     protocol::BODY_MAX,
 };
 use tokio::{
@@ -267,11 +268,11 @@ fn broken(error: &hyper::Error) -> Trouble {
 /// An answer that is not a worker's.
 fn refused(status: StatusCode, body: &[u8]) -> Trouble {
     let text = String::from_utf8_lossy(&body[..body.len().min(4 * SHOWN_MAX)]).into_owned();
-    let line: String =
-        text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(SHOWN_MAX).collect();
+    let line = printable_within(text.lines().next().unwrap_or_default(), SHOWN_MAX);
     let cause = match status {
         StatusCode::UNAUTHORIZED => format!("it wants another token: {line}"),
-        StatusCode::CONFLICT | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::SERVICE_UNAVAILABLE => line,
+        StatusCode::SERVICE_UNAVAILABLE => return Trouble { kind: TroubleKind::Leaving, cause: line },
+        StatusCode::CONFLICT | StatusCode::PAYLOAD_TOO_LARGE => line,
         StatusCode::BAD_REQUEST => format!("it does not take what it is sent: {line}"),
         _ => format!("a web server that is no omb worker listens there: it answers {status}"),
     };

@@ -255,6 +255,12 @@ impl SimLoad {
         self.note(format_args!("performs {}", command.name()));
         self.0.witness.hit(format!("command: {}", command.name()));
         self.mine(|mine| *mine.performed.entry(command.name()).or_default() += 1);
+        if matches!(command, Command::DeleteTopics(_))
+            && let Some(under_way) = self.state().under_way.take()
+        {
+            // As the real client does: what is in progress is cut short.
+            under_way.abort();
+        }
         if command == Command::Close {
             self.end();
             self.mine(|mine| {

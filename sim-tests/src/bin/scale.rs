@@ -216,6 +216,7 @@ mod fleet {
                     token: None,
                     body_max: protocol::BODY_MAX,
                     terms: Terms::foreign(),
+                    open_files_max: None,
                 };
                 let (_stop, mut stops) = tokio::sync::mpsc::unbounded_channel();
                 serving::serve(

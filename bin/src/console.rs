@@ -1,0 +1,467 @@
+//! The one place that writes for people: on stdout and stderr. The lints of this crate keep everybody else from it.
+//!
+//! ```text
+//! outln!, errln!, log lines, --help, the bar ─▶ write ─┬─▶ the stream                         (report, check, client)
+//!                                                      └─▶ a queue ─▶ a thread ─▶ the stream (run, worker, node, ..)
+//! ```
+//!
+//! What is said never ends what is done: nothing here panics, fails or, in a command that measures or serves, waits. A stream
+//! that is gone (a closed pipe, a terminal that was closed) is remembered and left alone; one that takes nothing for a while
+//! (a full disk, a pager that nobody scrolls) costs lines, and the next line that gets through says how many.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    fs::File,
+    io::{self, IsTerminal as _, Write as _},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    os::unix::fs::MetadataExt as _,
+    process::ExitCode,
+    sync::{
+        Arc, Condvar, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, TermLike};
+use omb_core::printable::printable;
+
+use crate::exit::Ended;
+
+/// Says a line on stdout.
+macro_rules! outln {
+    () => { $crate::console::line($crate::console::Stream::Out, format_args!("")) };
+    ($($line:tt)*) => { $crate::console::line($crate::console::Stream::Out, format_args!($($line)*)) };
+}
+
+/// Says a line on stderr.
+macro_rules! errln {
+    () => { $crate::console::line($crate::console::Stream::Err, format_args!("")) };
+    ($($line:tt)*) => { $crate::console::line($crate::console::Stream::Err, format_args!($($line)*)) };
+}
+
+pub(crate) use {errln, outln};
+
+/// Most bytes that wait for a stream that takes nothing.
+const QUEUE_MAX: usize = 4 << 20;
+
+/// Longest a command that was asked to end, or that serves, waits at its end for a stream that takes nothing.
+const FLUSH_WITHIN: Duration = Duration::from_secs(2);
+
+/// Where something is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Out,
+    Err,
+}
+
+/// What a command is for, as far as its output is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Its output is all that it is for. What cannot be written is an error of it, unless nobody reads.
+    Output,
+    /// It does something for the person before it, and its exit code says how that went, whoever reads what it says.
+    Deed,
+    /// The same, where whoever says something must not wait for a reader.
+    Measurement,
+    /// It serves others until it is asked to end.
+    Service,
+}
+
+/// Writes a line (or several), above the progress bar where there is one.
+pub(crate) fn line(stream: Stream, line: fmt::Arguments<'_>) {
+    text(stream, &format!("{line}\n"));
+}
+
+/// Writes lines. Whatever stands in them, they have no effect on a terminal.
+pub(crate) fn text(stream: Stream, text: &str) {
+    let lines: Vec<_> = text.split('\n').map(printable).collect();
+    write(stream, lines.join("\n").as_bytes());
+}
+
+/// Writes bytes, above the progress bar where there is one.
+pub(crate) fn write(stream: Stream, bytes: &[u8]) {
+    let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match bar {
+        Some(bar) => bar.suspend(|| pass_on(stream, bytes)),
+        None => pass_on(stream, bytes),
+    }
+}
+
+/// Shows what the parser of arguments has to say: an error, or the help that was asked for.
+pub(crate) fn show(said: &clap::Error) {
+    let stream = if said.use_stderr() { Stream::Err } else { Stream::Out };
+    let (rendered, plain) = (said.render(), said.render().to_string());
+    // It repeats arguments as they are.
+    let escaped: Vec<_> = plain.lines().map(printable).collect();
+    let text = if plain.lines().ne(escaped.iter().map(AsRef::as_ref)) {
+        escaped.join("\n") + "\n"
+    } else if styled(stream) {
+        rendered.ansi().to_string()
+    } else {
+        plain
+    };
+    write(stream, text.as_bytes());
+}
+
+/// Writes what is said from now on in a thread of its own: whoever says it does not wait for a reader.
+pub(crate) fn detach() {
+    let one = match (&OUT.file, &ERR.file) {
+        (Some(out), Some(err)) => same(out, err),
+        _ => false,
+    };
+    let out = Arc::<Queue>::default();
+    // Lines on the same terminal, pipe or file keep their order.
+    let err = if one { Arc::clone(&out) } else { Arc::default() };
+    let start = |queue: &Arc<Queue>| {
+        let queue = Arc::clone(queue);
+        std::thread::Builder::new().name("console".to_owned()).stack_size(128 << 10).spawn(move || queue.serve())
+    };
+    // Without a thread it goes as it did: whoever says something writes it.
+    if start(&out).is_ok() && (one || start(&err).is_ok()) {
+        let _ = QUEUES.set((out, err));
+    }
+}
+
+/// Ends what a command had to say, and gives its exit code: `code`, but for a command whose output was all that it was for.
+pub(crate) fn finish(purpose: Purpose, code: ExitCode) -> ExitCode {
+    let patient = purpose != Purpose::Service && code != ExitCode::from(Ended::Interrupted);
+    if patient {
+        // A reader may take its time; whoever loses patience with it can say so.
+        crate::signals::restore();
+    }
+    flush((!patient).then_some(FLUSH_WITHIN));
+    if purpose == Purpose::Output
+        && let Some(error) = OUT.failed.get()
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        errln!("cannot write to standard output: {error}");
+        return if code == ExitCode::SUCCESS { Ended::Failed.into() } else { code };
+    }
+    code
+}
+
+/// Ends the process at once, without losing what was said.
+pub(crate) fn leave(ended: Ended) -> ! {
+    flush(Some(FLUSH_WITHIN));
+    std::process::exit(u8::from(ended).into())
+}
+
+/// Whether a stream is a terminal.
+pub(crate) fn is_terminal(stream: Stream) -> bool {
+    sink(stream).file.as_ref().is_some_and(|file| file.is_terminal())
+}
+
+/// Whether colours are wanted on a stream.
+pub(crate) fn styled(stream: Stream) -> bool {
+    moves(stream) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Whether a stream is a terminal that knows escape sequences.
+fn moves(stream: Stream) -> bool {
+    is_terminal(stream) && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Columns to write for: those of the terminal that a stream is, or `otherwise`.
+pub(crate) fn columns(stream: Stream, otherwise: usize) -> usize {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    let Some(file) = &sink(stream).file else { return otherwise };
+    // SAFETY: this request writes one `winsize`, and fails harmlessly if the file is no terminal.
+    let failed = unsafe { libc::ioctl(file.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    if failed == 0 && size.ws_col > 0 { usize::from(size.ws_col) } else { otherwise }
+}
+
+/// A progress bar of this length on stderr: hidden unless that is a terminal.
+pub(crate) fn bar(length: u64) -> ProgressBar {
+    let target = if moves(Stream::Err) {
+        ProgressDrawTarget::term_like_with_hz(Box::new(Screen), 20)
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    ProgressBar::with_draw_target(Some(length), target)
+}
+
+/// Takes the bar that everything that is said stands above from now on; `None` if there is none any more.
+pub(crate) fn stand_above(bar: Option<ProgressBar>) {
+    *BAR.lock().unwrap_or_else(PoisonError::into_inner) = bar;
+}
+
+/// Stdout for the bytes of a file, which are data: whoever writes them is told of errors.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+pub(crate) fn body() -> tokio::io::Stdout {
+    tokio::io::stdout()
+}
+
+/// What log lines are written through.
+#[derive(Debug)]
+pub(crate) struct Log;
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        write(Stream::Err, bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The bar that stands at the bottom of the terminal.
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Those of stdout and stderr; unset as long as whoever says something writes it.
+static QUEUES: OnceLock<(Arc<Queue>, Arc<Queue>)> = OnceLock::new();
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+static OUT: LazyLock<Sink> = LazyLock::new(|| Sink::new(io::stdout().as_fd()));
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+static ERR: LazyLock<Sink> = LazyLock::new(|| Sink::new(io::stderr().as_fd()));
+
+fn sink(stream: Stream) -> &'static Sink {
+    match stream {
+        Stream::Out => &OUT,
+        Stream::Err => &ERR,
+    }
+}
+
+/// Whether two files are the same terminal, pipe or file.
+fn same(one: &File, other: &File) -> bool {
+    let id = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    id(one).is_some_and(|one| Some(one) == id(other))
+}
+
+fn pass_on(stream: Stream, bytes: &[u8]) {
+    match QUEUES.get() {
+        None => _ = sink(stream).write(bytes),
+        Some((out, err)) => if stream == Stream::Out { out } else { err }.push(stream, bytes),
+    }
+}
+
+/// Waits until all that was said is written, or for so long.
+fn flush(within: Option<Duration>) {
+    let until = within.map(|within| Instant::now() + within);
+    if let Some((out, err)) = QUEUES.get() {
+        out.flush(until);
+        err.flush(until);
+    }
+}
+
+/// One of the two streams.
+struct Sink {
+    /// `None` if there is none.
+    file: Option<File>,
+    /// Nothing will ever get through again.
+    gone: AtomicBool,
+    /// Why something could not be written, the first time.
+    failed: OnceLock<io::Error>,
+}
+
+impl Sink {
+    fn new(stream: BorrowedFd<'_>) -> Self {
+        // Without the buffer and the lock of the standard library's, which keep what could not be written.
+        let file = stream.try_clone_to_owned().ok().map(File::from);
+        Self { gone: AtomicBool::new(file.is_none()), file, failed: OnceLock::new() }
+    }
+
+    /// Writes all of it, or as much as is taken. Whether it was all.
+    fn write(&self, mut bytes: &[u8]) -> bool {
+        let Some(mut file) = self.file.as_ref().filter(|_| !self.gone.load(Relaxed)) else { return false };
+        while !bytes.is_empty() {
+            let error = match file.write(bytes) {
+                Ok(0) => io::ErrorKind::WriteZero.into(),
+                Ok(count) => {
+                    bytes = &bytes[count..];
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                // Whoever shares the terminal with us has made it so.
+                io::ErrorKind::WouldBlock => wait_for_room(file.as_fd()),
+                _ => {
+                    // A terminal that was closed gives EIO. Other things, such as a full disk, may get better.
+                    let for_good = matches!(error.raw_os_error(), Some(libc::EPIPE | libc::EIO | libc::EBADF));
+                    self.gone.fetch_or(for_good, Relaxed);
+                    let _ = self.failed.set(error);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+}
+
+/// Waits until a file takes bytes again, or a little.
+fn wait_for_room(file: BorrowedFd<'_>) {
+    let mut asked = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: `asked` is one valid `pollfd`, as the count says. If it fails, the next write says why.
+    unsafe { libc::poll(&raw mut asked, 1, 1_000) };
+}
+
+/// What waits to be written.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    /// Something was added.
+    added: Condvar,
+    /// All is written.
+    drained: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    pieces: VecDeque<(Stream, Vec<u8>)>,
+    bytes: usize,
+    /// A piece is being written.
+    writing: bool,
+    /// Pieces that found no room.
+    left_out: u64,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, stream: Stream, bytes: &[u8]) {
+        let mut waiting = self.lock();
+        // A piece of any size finds room where nothing waits.
+        if waiting.bytes > 0 && waiting.bytes + bytes.len() > QUEUE_MAX {
+            waiting.left_out += 1;
+            return;
+        }
+        waiting.bytes += bytes.len();
+        waiting.pieces.push_back((stream, bytes.to_vec()));
+        self.added.notify_one();
+    }
+
+    /// Writes what comes, for ever.
+    fn serve(&self) {
+        let mut waiting = self.lock();
+        loop {
+            let Some((stream, piece)) = waiting.pieces.pop_front() else {
+                if waiting.left_out > 0 {
+                    let text = format!("({} lines were left out: nobody took them)\n", waiting.left_out);
+                    waiting.left_out = 0;
+                    waiting.pieces.push_back((Stream::Err, text.into_bytes()));
+                    continue;
+                }
+                waiting.writing = false;
+                self.drained.notify_all();
+                waiting = self.added.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            waiting.writing = true;
+            drop(waiting);
+            sink(stream).write(&piece);
+            waiting = self.lock();
+            waiting.bytes = waiting.bytes.saturating_sub(piece.len());
+        }
+    }
+
+    fn flush(&self, until: Option<Instant>) {
+        let mut waiting = self.lock();
+        while waiting.writing || !waiting.pieces.is_empty() {
+            let left = until.map_or(Duration::from_secs(1), |until| until.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return;
+            }
+            waiting = self.drained.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// Stderr, as the progress bar draws on it.
+#[derive(Debug)]
+struct Screen;
+
+impl Screen {
+    fn draw(&self, text: fmt::Arguments<'_>) -> io::Result<()> {
+        pass_on(Stream::Err, text.to_string().as_bytes());
+        Ok(())
+    }
+
+    fn move_cursor(&self, count: usize, way: char) -> io::Result<()> {
+        if count == 0 { Ok(()) } else { self.draw(format_args!("\u{1b}[{count}{way}")) }
+    }
+}
+
+impl TermLike for Screen {
+    fn width(&self) -> u16 {
+        u16::try_from(columns(Stream::Err, 80)).unwrap_or(u16::MAX)
+    }
+
+    fn move_cursor_up(&self, n: usize) -> io::Result<()> {
+        self.move_cursor(n, 'A')
+    }
+
+    fn move_cursor_down(&self, n: usize) -> io::Result<()> {
+        self.move_cursor(n, 'B')
+    }
+
+    fn move_cursor_right(&self, n: usize) -> io::Result<()> {
+        self.move_cursor(n, 'C')
+    }
+
+    fn move_cursor_left(&self, n: usize) -> io::Result<()> {
+        self.move_cursor(n, 'D')
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        self.draw(format_args!("{text}\n"))
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.draw(format_args!("{text}"))
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.draw(format_args!("\r\u{1b}[2K"))
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sink_of(file: File) -> Sink {
+        Sink { file: Some(file), gone: AtomicBool::new(false), failed: OnceLock::new() }
+    }
+
+    #[test]
+    fn a_closed_pipe_is_remembered_and_a_full_disk_tried_again() {
+        let (reader, writer) = io::pipe().expect("the system gives a pipe");
+        let pipe = sink_of(File::from(std::os::fd::OwnedFd::from(writer)));
+        assert!(pipe.write(b"taken"));
+        drop(reader);
+        assert!(!pipe.write(b"nobody reads"));
+        assert!(pipe.gone.load(Relaxed));
+        assert_eq!(pipe.failed.get().map(io::Error::kind), Some(io::ErrorKind::BrokenPipe));
+
+        let full = sink_of(File::options().write(true).open("/dev/full").expect("Linux has it"));
+        assert!(!full.write(b"no room"));
+        assert!(!full.gone.load(Relaxed));
+        assert_eq!(full.failed.get().map(io::Error::kind), Some(io::ErrorKind::StorageFull));
+    }
+
+    /// Whoever says something does not wait, and the memory for what nobody takes is bounded.
+    #[test]
+    fn what_nobody_takes_is_left_out_and_counted() {
+        let queue = Queue::default();
+        let piece = vec![b'x'; QUEUE_MAX / 4 + 1];
+        (0..5).for_each(|_| queue.push(Stream::Out, &piece));
+        assert_eq!((queue.lock().pieces.len(), queue.lock().left_out), (3, 2));
+        queue.flush(Some(Instant::now()));
+        // However long it is, if nothing else waits.
+        let queue = Queue::default();
+        queue.push(Stream::Out, &vec![b'x'; QUEUE_MAX + 1]);
+        assert_eq!(queue.lock().pieces.len(), 1);
+    }
+}
