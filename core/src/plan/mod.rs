@@ -2,7 +2,8 @@
 
 pub mod pace;
 pub mod partition;
-pub mod rate;
+
+pub use crate::rate;
 
 use std::fmt;
 

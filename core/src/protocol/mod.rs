@@ -14,7 +14,7 @@ pub use command::Command;
 pub use event::{Event, Failure, FailureKind};
 
 /// Version of this protocol; both sides refuse another one.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Largest body that is read, checked before anything is allocated: 16 MiB.
 pub const BODY_MAX: usize = 16 << 20;

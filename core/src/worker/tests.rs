@@ -63,7 +63,7 @@ fn prepared() -> Worker {
     worker
 }
 
-const READ: Command = Command::Read { correction: 0 };
+const READ: Command = Command::Read { correction: 0, reach: crate::protocol::command::Reach::Everything };
 
 /// Asks and lets it be performed.
 fn perform(worker: &mut Worker, now: Instant, number: u64, asked: Command) -> Response {
@@ -239,9 +239,9 @@ fn a_lease_that_ended_before_the_load_does_not_count_against_it() {
     drain(&mut worker);
     worker.handle_input(late, Input::Done { ticket: 2, outcome: Ok(Event::Done) });
     assert!(perform(&mut worker, late, 2, Command::Probe).lease_ended, "it is told");
-    let rate = crate::plan::rate::Rate::per_second(1).expect("in range");
+    let rate = crate::rate::Rate::per_second(1).expect("in range");
     let begin = crate::protocol::command::Begin::After(SECOND);
-    let start = Command::StartLoad { rate, producers: 1, begin, correction: 0 };
+    let start = Command::StartLoad { tempo: rate.into(), producers: 1, begin, window: None, correction: 0 };
     assert!(!perform(&mut worker, late, 3, start).lease_ended);
     assert!(!perform(&mut worker, late, 4, READ).lease_ended);
 }
