@@ -289,16 +289,24 @@ impl Load {
     pub(super) fn close_period(&mut self, phase: Phase, subscriptions: u64) -> Option<Period> {
         let began = self.began.unwrap_or(self.line);
         if !std::mem::replace(&mut self.opened, true) {
-            self.started = self.newest.wall;
+            // Whoever is first read when the warm-up is over already has counted all of it.
+            let late = self.line == self.phase_until && self.line > self.at;
+            let back = if late { self.line.since(self.at) } else { Duration::ZERO };
+            self.started = WallTime(self.newest.wall.0.saturating_sub(crate::time::nanos(back)));
             self.cpu_at_phase = self.newest.process.client_cpu();
             // What was counted before this reading belongs to the first period, so that nothing is missing from the sum.
             for member in &mut self.workers {
                 if let Some(last) = &member.last {
-                    member.closed =
-                        MemberCounts { taken_at: last.taken_at, process: last.process, ..MemberCounts::default() };
+                    member.closed = MemberCounts {
+                        taken_at: last.taken_at - back,
+                        process: last.process,
+                        ..MemberCounts::default()
+                    };
                 }
             }
-            return None;
+            if !late {
+                return None;
+            }
         }
         let totals = self.newest.totals.since(&self.closed.totals).expect("checked when it was read");
         let (rows, elapsed) = self.close_members(phase);

@@ -561,3 +561,115 @@ fn whoever_waits_for_the_slowest_worker_hears_of_the_controller() {
     }
     assert!(heard.windows(2).all(|pair| pair[1].since(pair[0]) < lease / 2), "{heard:?}");
 }
+
+/// Plays a run of two workers, each with one producer and half of 1,000 msg/s. What they use of CPU and memory is known at
+/// each instant; the second one falls silent `silent_after` its load began.
+fn play_two(silent_after: Duration) -> Report {
+    let names = vec!["a".to_owned(), "b".to_owned()];
+    let driver = DriverConfig { name: "d".to_owned(), kind: DriverKind::Embedded };
+    let on_loss = OnLoss::Continue;
+    let settings = Settings { names, on_loss, call_within: 3 * SECOND, ..Settings::new(driver) };
+    let mut now = Instant(5_000_000_000);
+    let mut controller = Controller::new(now, Plan::new(RunId(1), Seed(1), workload(), 2), settings);
+    let (mut begins, mut report) = (None, None);
+    loop {
+        let (mut requests, mut ended) = (Vec::new(), false);
+        let wake = settle(&mut controller, now, |output| {
+            match output {
+                Output::ToWorker { worker, request, .. } => requests.push((worker, request)),
+                Output::Report(made) => report = Some(*made),
+                Output::Finished(_) => ended = true,
+                _ => {}
+            }
+            std::ops::ControlFlow::Continue(())
+        });
+        if ended {
+            return report.expect("a report");
+        }
+        let mut answered = false;
+        for (worker, Request { run, number, command, .. }) in requests {
+            if let Command::StartLoad { begin: Begin::After(after), .. } = command {
+                begins = Some(now + after);
+            }
+            if worker == WorkerId(1) && begins.is_some_and(|begins| now >= begins + silent_after) {
+                continue;
+            }
+            let event = match command {
+                Command::Prepare(_) => Event::Prepared { system: "model".to_owned() },
+                Command::Read { reach, .. } => Event::Read(Box::new(known(worker, now, begins, reach))),
+                Command::Verify => Event::Verified(Box::default()),
+                _ => Event::Done,
+            };
+            let response = Response { run, number, outcome: Ok(event), lease_ended: false };
+            controller.handle_input(now, Input::FromWorker { worker, response });
+            answered = true;
+        }
+        if !answered {
+            let std::ops::ControlFlow::Continue(Some(wake)) = wake else { panic!("it waits for something") };
+            now = now.max(wake.at);
+            controller.handle_timeout(now);
+        }
+    }
+}
+
+/// What a worker says: 500 msg/s; 700 ms of CPU in each second of the warm-up, then 100 or 300 ms.
+fn known(worker: WorkerId, now: Instant, begins: Option<Instant>, reach: Reach) -> Snapshot {
+    let begins = begins.unwrap_or(now);
+    let at = match reach {
+        Reach::WarmUp { whole: true } => begins + 2 * SECOND,
+        Reach::Measured { whole: true } => begins + 12 * SECOND,
+        _ => now,
+    };
+    let (load, nth) = (at.since(begins).min(12 * SECOND), worker.0 + 1);
+    let warm = load.min(2 * SECOND);
+    let mut snapshot = Snapshot { taken_at: at, wall: WallTime(at.0), paths_open: 1, ..Snapshot::default() };
+    snapshot.process.cpu = warm * 7 / 10 + (load - warm) * (2 * nth - 1) / 10;
+    snapshot.process.memory_bytes = 1_000 * u64::from(nth);
+    snapshot.process.memory_bytes_max = 3_000 * u64::from(nth);
+    let sent = Rate::per_second(500).expect("in range").messages_within(load);
+    snapshot.totals.departures.attempted = sent;
+    snapshot.totals.acknowledgements.acked = sent;
+    snapshot.totals.seen.insert(SubscriptionId(worker.0), Seen { received: sent, distinct: sent, ..Seen::default() });
+    snapshot
+}
+
+/// The warm-up's CPU is nobody's, memory adds up over the workers, and so does its maximum.
+#[test]
+fn what_a_fleet_used_is_what_it_used_while_it_was_measured() {
+    let report = play_two(Duration::MAX);
+    assert_eq!((report.client_cpu, report.measured_for), (4 * SECOND, 10 * SECOND), "100 and 300 ms in each second");
+    let process = report.process;
+    assert_eq!((process.memory_bytes, process.memory_bytes_max), (3_000, 9_000));
+    let rows: Vec<_> =
+        report.workers.iter().map(|row| (row.cpu, row.attempted, row.process.memory_bytes_max)).collect();
+    assert_eq!(rows, [(SECOND, 5_000, 3_000), (3 * SECOND, 5_000, 6_000)]);
+    assert_eq!(report.measured.departures.attempted, 10_000);
+}
+
+/// A worker that falls silent is dated by its last read, not by when somebody noticed; from then on its rate is not asked
+/// for, and its counts until then stay.
+#[test]
+fn a_lost_worker_is_dated_by_its_last_read() {
+    let report = play_two(Duration::from_millis(5_500));
+    let lost = report.workers[1].lost.as_ref().expect("it is lost");
+    assert_eq!((lost.read, lost.detected), (Some(5 * SECOND), 9 * SECOND), "asked at 6 s, and waited for 3 s");
+    let targets: Vec<_> =
+        report.periods.iter().filter(|it| it.phase == Phase::Measure).map(|it| (it.at.as_secs(), it.target)).collect();
+    assert_eq!(
+        targets,
+        [
+            (3, 1_000.0),
+            (4, 1_000.0),
+            (5, 1_000.0),
+            // The read of the first worker at 6 s was answered then; the next one is after the loss.
+            (6, 500.0),
+            (10, 500.0),
+            (11, 500.0),
+            (12, 500.0),
+        ]
+    );
+    assert_eq!((report.workers[1].attempted, report.workers[0].attempted), (1_500, 5_000));
+    assert_eq!(report.measured.departures.attempted, 6_500);
+    assert!(verdict::incomplete(&report).is_some_and(|why| why.starts_with("worker 2 (b) was lost")));
+    assert!((verdict::target(&report) - 650.0).abs() < 1.0, "{}", verdict::target(&report));
+}

@@ -16,6 +16,8 @@
 pub mod cluster;
 pub mod context;
 #[cfg(test)]
+mod figures;
+#[cfg(test)]
 pub(crate) mod fixture;
 mod fleet;
 pub mod histogram;

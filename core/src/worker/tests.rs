@@ -173,7 +173,8 @@ fn missing_commands_and_other_versions_are_refused() {
     assert_eq!(refused(&drain(&mut worker)), "command 4 came after 1: those in between were never heard here");
     let request = Request { version: 9, run: RunId(1), number: 2, sent: None, command: Command::Probe };
     worker.handle_input(Instant::ZERO, Input::Command(request));
-    assert_eq!(refused(&drain(&mut worker)), "the controller speaks version 9 of the protocol, this worker 1");
+    let want = format!("the controller speaks version 9 of the protocol, this worker {}", crate::protocol::VERSION);
+    assert_eq!(refused(&drain(&mut worker)), want);
     let mut idle = Worker::new(WallTime(WALL));
     idle.handle_input(Instant::ZERO, command(3, 2, READ));
     assert!(refused(&drain(&mut idle)).starts_with("it knows nothing of run 0000000000000003, though this is its"));
