@@ -191,6 +191,9 @@ fn a_broker_that_dies_costs_the_run_and_not_its_result() {
     let totals = &result["omb"]["totals"]["sinceLoadBegan"];
     assert!(number(totals, "/acked") > 1_000 && number(totals, "/failed") > 500, "{totals}");
     assert!(ended.stderr.contains("messages were given up"), "{}", ended.stderr);
+    // If most of it was not delivered, it is no whole result.
+    let most = number(totals, "/failed") > number(totals, "/acked");
+    assert_eq!(result["omb"]["complete"], !most, "{totals}");
     assert!(result["omb"]["problems"].to_string().contains("Connection refused"), "{}", result["omb"]["problems"]);
     broker.process.end();
 }

@@ -35,6 +35,37 @@ fn a_result_holds_upstreams_keys_and_agrees_with_its_record() {
     assert_eq!(result["consumersPerTopic"], 1);
 }
 
+/// A window is half open and as long as asked: 3 messages in 3 s, 1 message in 1 ms, one in two seconds at 0.5 msg/s.
+#[test]
+fn a_window_holds_exactly_its_messages() {
+    for (rate, test, messages, seconds) in [("1", "3s", 3, 3.0), ("1000", "1ms", 1, 0.001), ("0.5", "3s", 2, 3.0)] {
+        let place = Place::default();
+        let changes = [("producerRate", rate), ("warmupDuration", "0s"), ("testDuration", test)];
+        place.write("w.yaml", workload("w", &changes));
+        place.run(&["run", "w.yaml"]).with(0);
+        let (result, record) = place.only_result();
+        complete(&result, &record);
+        let omb = &result["omb"];
+        assert_eq!(number(omb, "/totals/measured/attempted"), messages, "{rate} msg/s for {test}");
+        assert_eq!(number(omb, "/totals/sinceLoadBegan/acked"), messages, "{rate} msg/s for {test}");
+        assert_eq!(omb["rates"]["measuredSeconds"], seconds, "{rate} msg/s for {test}");
+    }
+}
+
+/// Rates by a list, to the message: 5 s at 40 msg/s, then 5 s at 80.
+#[test]
+fn rates_by_a_list_are_followed() {
+    let place = Place::default();
+    let changes = [("warmupDuration", "0s"), ("testDuration", "6s")];
+    place.write("w.yaml", workload("w", &changes) + "producerRateList: [[0, 40], [1, 520]]\n");
+    place.run(&["run", "w.yaml"]).with(0).saying("by producerRateList: 2 points from minute 0 to minute 1");
+    let (result, record) = place.only_result();
+    complete(&result, &record);
+    assert_eq!(number(&result["omb"], "/totals/measured/attempted"), 5 * 40 + 80);
+    let target = result["omb"]["rates"]["targetPerSecond"].as_f64().expect("a rate");
+    assert!((target - 280.0 / 6.0).abs() < 0.01, "the mean over the time, not the first rate: {target}");
+}
+
 #[test]
 fn workloads_and_drivers_run_in_the_order_given() {
     let place = Place::default();

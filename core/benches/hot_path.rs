@@ -23,7 +23,7 @@ fn pace(c: &mut Criterion) {
     group.throughput(Throughput::Elements(MESSAGES));
     for (name, catch_up) in [("due", CatchUp::All), ("due, late messages dropped", CatchUp::Drop)] {
         let rate = Rate::per_second(1_700_001).expect("a rate in range");
-        let mut pace = Pace::new(Instant(0), rate, 16, (0..16).collect(), catch_up);
+        let mut pace = Pace::new(Instant(0), rate, None, 16, (0..16).collect(), catch_up);
         group.bench_function(name, |b| {
             b.iter(|| {
                 for _ in 0..MESSAGES {

@@ -23,6 +23,7 @@ pub mod peer;
 pub mod plan;
 pub mod printable;
 pub mod protocol;
+pub mod rate;
 pub mod report;
 pub mod routing;
 pub mod seed;

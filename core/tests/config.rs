@@ -9,6 +9,7 @@ use omb_core::config::{
     workers,
     workload::{self, Backlog, CatchUp, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
 };
+use omb_core::rate::{Rate, RatePoint};
 use proptest::prelude::*;
 
 /// A workload that runs; the tests below spoil one line of it, or add one as line 12.
@@ -79,7 +80,7 @@ fn a_workload_with_its_defaults() {
         subscriptions_per_topic: 1,
         consumers_per_subscription: 1,
         producers_per_topic: 1,
-        rate: RateGoal::Fixed(1000),
+        rate: RateGoal::Fixed(Rate::per_second(1000).expect("in range")),
         backlog: None,
         test_duration: Duration::from_secs(300),
         warmup_duration: Duration::from_secs(60),
@@ -92,7 +93,7 @@ fn a_workload_with_its_defaults() {
 
 #[test]
 fn values_are_read() {
-    assert_eq!(reads("producerRate: 1e3").rate, RateGoal::Fixed(1000));
+    assert_eq!(reads("producerRate: 1e3").rate, RateGoal::Fixed(Rate::per_second(1000).expect("in range")));
     assert_eq!(reads("producerRate: 0").rate, RateGoal::Search);
     assert_eq!(reads("testDuration: 1h30m").test_duration, Duration::from_secs(5400));
     assert_eq!(reads("testDuration: 500ms").test_duration, Duration::from_millis(500));
@@ -267,11 +268,93 @@ fn files_that_are_no_workload() {
     }
 }
 
+/// Another load than the file describes is not measured, not even leniently; what asks for nothing asks for nothing.
+#[test]
+fn keys_that_are_the_load_are_errors() {
+    for (line, origin) in [
+        ("partitionsPerTopicList: [1, 2]", "AutoMQ's fork"),
+        ("producersPerTopicList: [1]", "AutoMQ's fork"),
+        ("consumerOnly: true", "Confluent's fork"),
+        ("existingTopicList: [a]", "Redpanda's fork"),
+        ("existingProduceTopicList: [a]", "Redpanda's fork"),
+        ("existingConsumeTopicList: [a]", "Redpanda's fork"),
+        ("drainProducerRate: 500", "Redpanda's fork"),
+        ("messageProcessingDelayMs: 5", "the Python port"),
+        ("messageSizeDistribution: {0-100: 1}", "newer versions of upstream"),
+    ] {
+        for leniency in [Leniency::Strict, Leniency::Lenient] {
+            let errors = workload::parse("w.yaml", &workload_with(line), leniency).expect_err(line).to_string();
+            assert!(errors.contains(&format!("a key of {origin} that is a part of the load")), "{errors}");
+        }
+    }
+    for nothing in
+        ["consumerOnly: false", "existingTopicList: []", "drainProducerRate: -1", "messageProcessingDelayMs: 0"]
+    {
+        workload::parse("w.yaml", &workload_with(nothing), Leniency::Strict).expect(nothing);
+    }
+}
+
+#[test]
+fn rates_below_one_are_exact() {
+    let fraction = |line: &str| match reads(line).rate {
+        RateGoal::Fixed(rate) => rate.fraction(),
+        other => panic!("{line}: {other:?}"),
+    };
+    assert_eq!(fraction("producerRate: 0.5"), (1, 2));
+    assert_eq!(fraction("producerRate: 33.3"), (333, 10));
+    assert_eq!(fraction("producerRate: 0.000001"), (1, 1_000_000));
+    for refused in ["producerRate: 0.00000000001", "producerRate: 123456789.5", "producerRate: -0.5"] {
+        let text = WORKLOAD.replace("producerRate: 1000", refused);
+        assert!(workload::parse("w.yaml", &text, Leniency::Strict).is_err(), "{refused}");
+    }
+    // What the result shows can be run again.
+    for line in ["producerRate: 0.5", "producerRate: 0.000001", "producerRate: 12345.678"] {
+        let workload = reads(line);
+        let again = workload::parse("w.yaml", &workload.resolved().to_string(), Leniency::Strict).expect(line);
+        assert_eq!(again.value, workload);
+    }
+}
+
+#[test]
+fn lists_of_rates_are_read_in_both_forms() {
+    let listed = |line: &str| match reads(&format!("producerRate: 7\n{line}")).rate {
+        RateGoal::Listed(list) => list,
+        other => panic!("{line}: {other:?}"),
+    };
+    let point = |minute, milli| RatePoint { minute, milli };
+    let minutes = listed("producerRateList: [[0, 100], [5, 2.5], [30, 0]]");
+    assert_eq!((minutes.by_day(), minutes.points()), (false, &[point(0, 100_000), point(5, 2_500), point(30, 0)][..]));
+    let day = listed("producerRateList:\n  - [0, 0, 100]\n  - [12, 30, 5000]");
+    assert_eq!((day.by_day(), day.points()), (true, &[point(0, 100_000), point(750, 5_000_000)][..]));
+    for line in ["producerRateList: [[0, 100], [5, 2.5]]", "producerRateList: [[0, 0, 1], [23, 59, 7]]"] {
+        let workload = reads(line);
+        let again = workload::parse("w.yaml", &workload.resolved().to_string(), Leniency::Strict).expect(line);
+        assert_eq!(again.value, workload);
+    }
+    for (line, telling) in [
+        ("producerRateList: 5", "found 5; allowed: a list of up to 1440 points"),
+        ("producerRateList: [[0, 5], [1, 0, 5]]", "found [1, 0, 5]; allowed"),
+        ("producerRateList: [[24, 0, 5]]", "found [24, 0, 5]; allowed"),
+        ("producerRateList: [[1, 60, 5]]", "found [1, 60, 5]; allowed"),
+        ("producerRateList: [[0, -5]]", "found [0, -5]; allowed"),
+        ("producerRateList: [[0, 0.0001]]", "found [0, 0.0001]; allowed"),
+        ("producerRateList: [[5, 1], [0, 2]]", "stand in order of their time"),
+        ("producerRateList: [[0, 0]]", "every rate of the list is 0"),
+        ("producerRateList: []", "has 1 to 1440 points"),
+        ("producerRateList: [[0, 5]]\nconsumerBacklogSizeGB: 1", "give one of them"),
+    ] {
+        for leniency in [Leniency::Strict, Leniency::Lenient] {
+            let errors = workload::parse("w.yaml", &workload_with(line), leniency).expect_err(line).to_string();
+            assert!(errors.contains(telling), "{line}: {errors}");
+        }
+    }
+}
+
 #[test]
 fn keys_from_elsewhere_are_warned_about() {
-    let text = workload_with("producerRateList: [[0, 0, 1]]\nsampleRateMillis: 100");
+    let text = workload_with("randomTopicNames: false\nsampleRateMillis: 100");
     let got = said(workload::parse("w.yaml", &text, Leniency::Strict));
-    let want = "fine\nw.yaml:12:1: producerRateList: a key of AutoMQ's fork; it is not applied\n\
+    let want = "fine\nw.yaml:12:1: randomTopicNames: a key of AutoMQ's fork; it is not applied\n\
                 w.yaml:13:1: sampleRateMillis: a key of Redpanda's fork; it is not applied";
     assert_eq!(got, want);
 }
@@ -640,7 +723,11 @@ fn any_workload() -> impl Strategy<Value = Workload> {
                 subscriptions_per_topic: subscriptions,
                 consumers_per_subscription: if subscriptions == 0 { 0 } else { consumers },
                 producers_per_topic,
-                rate: if search && backlog.is_none() { RateGoal::Search } else { RateGoal::Fixed(rate) },
+                rate: if search && backlog.is_none() {
+                    RateGoal::Search
+                } else {
+                    RateGoal::Fixed(Rate::per_second(rate).expect("in range"))
+                },
                 backlog,
                 test_duration: Duration::from_millis(times.0),
                 warmup_duration: Duration::from_millis(times.1),

@@ -8,6 +8,7 @@ use omb_core::config::{
     workers,
     workload::{self, RateGoal, Workload},
 };
+use omb_core::rate::Rate;
 
 macro_rules! example {
     ($file:literal) => {
@@ -82,7 +83,10 @@ fn the_guides_workload() {
     let workload = workload(example!("distributed-workload.yaml"));
     assert_eq!(workload.name, "distributed-test-workload");
     assert_eq!((workload.topics, workload.producers_per_topic, workload.message_size), (10, 1, 1024));
-    assert_eq!((workload.rate, workload.test_duration), (RateGoal::Fixed(10_000), Duration::from_secs(300)));
+    assert_eq!(
+        (workload.rate, workload.test_duration),
+        (RateGoal::Fixed(Rate::per_second(10_000).expect("in range")), Duration::from_secs(300))
+    );
 }
 
 #[test]

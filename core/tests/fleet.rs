@@ -26,6 +26,7 @@ use omb_core::{
         command::Begin,
         event::{Findings, Missing, Snapshot},
     },
+    rate::Rate,
     report::Report,
     seed::Seed,
     stats::{sequence::SequenceSet, tally::Seen},
@@ -388,11 +389,12 @@ impl World {
                 load.consumers.extend(specs.iter().map(|spec| spec.id));
                 load.subscriptions.extend(specs.iter().map(|spec| spec.subscription));
             }
-            Command::StartLoad { rate, begin, .. } => {
+            Command::StartLoad { tempo, begin, .. } => {
                 load.starts += 1;
                 assert_eq!(load.starts, 1, "one load was started twice");
                 #[expect(clippy::cast_precision_loss, reason = "a model")]
-                let rate = rate.as_f64() * load.producers.len() as f64 / producers.max(1) as f64;
+                let rate =
+                    tempo.mean(Duration::ZERO, Duration::ZERO) * load.producers.len() as f64 / producers.max(1) as f64;
                 let Begin::At(wall) = begin else { return Err(Failure::new(FailureKind::Broken, "no instant")) };
                 load.since = Some((Instant(wall.0 - WALL), rate));
             }
@@ -452,7 +454,7 @@ fn workload(topics: u32) -> Workload {
         subscriptions_per_topic: 1,
         consumers_per_subscription: 1,
         producers_per_topic: 1,
-        rate: RateGoal::Fixed(1_000),
+        rate: RateGoal::Fixed(Rate::per_second(1_000).expect("in range")),
         backlog: None,
         test_duration: 3 * SECOND,
         warmup_duration: Duration::ZERO,

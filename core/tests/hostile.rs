@@ -16,7 +16,7 @@ use omb_core::{
     plan::{Plan, rate::Rate},
     protocol::{
         self, Command, Event, Failure, FailureKind, Ping, Request, Response,
-        command::{Begin, ConsumerSpec, Preparation, ProducerSpec, TopicSpec},
+        command::{Begin, ConsumerSpec, Preparation, ProducerSpec, Reach, TopicSpec, Window},
         event::{Findings, Missing, Problem, Process, Snapshot},
     },
     seed::Seed,
@@ -345,13 +345,17 @@ fn commands() -> impl Strategy<Value = Command> {
             id: ProducerId(id), topic: String::new(), partitions: 0, whole: false,
         }])),
         1 => Just(Command::Probe),
-        1 => (rate(), any::<u32>(), numbers(), any::<i64>()).prop_map(|(rate, producers, at, correction)| {
-            Command::StartLoad { rate, producers, begin: Begin::At(WallTime(at)), correction }
-        }),
+        1 => (rate(), any::<u32>(), numbers(), any::<i64>(), any::<[u32; 2]>()).prop_map(
+            |(rate, producers, at, correction, [from, until])| {
+                let [from, until] = [from, until].map(|nanos| std::time::Duration::from_nanos(nanos.into()));
+                let window = Some(Window { from, until }).filter(|_| from.as_nanos() % 2 == 0);
+                Command::StartLoad { tempo: rate.into(), producers, begin: Begin::At(WallTime(at)), window, correction }
+            }
+        ),
         1 => rate().prop_map(|rate| Command::SetRate { rate }),
         1 => Just(Command::PauseConsumers),
         1 => Just(Command::ResumeConsumers),
-        1 => any::<i64>().prop_map(|correction| Command::Read { correction }),
+        1 => any::<(i64, bool)>().prop_map(|(correction, whole)| Command::Read { correction, reach: Reach::Measured { whole } }),
         1 => durations().prop_map(|within| Command::StopLoad { within }),
         1 => Just(Command::Verify),
         1 => Just(Command::DeleteTopics(vec![String::new()])),
@@ -405,7 +409,7 @@ proptest! {
         go_on in any::<bool>(),
         measured in any::<bool>(),
     ) {
-        let rate = if search { RateGoal::Search } else { RateGoal::Fixed(1_000) };
+        let rate = if search { RateGoal::Search } else { RateGoal::Fixed(Rate::per_second(1_000).expect("in range")) };
         let workload = workload(rate);
         let mut settings = Settings::new(DriverConfig { name: "d".to_owned(), kind: DriverKind::Embedded });
         settings.on_loss = if go_on { OnLoss::Continue } else { OnLoss::Fail };

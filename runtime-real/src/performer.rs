@@ -27,16 +27,16 @@ use omb_core::{
         receiver::{Ledger, ProducerRange, Receiver},
         sender::{Confirmations, Sender},
     },
-    plan::rate::Rate,
     protocol::{
         Command, Event, Failure, FailureKind,
-        command::{Begin, ConsumerSpec, Preparation, ProducerSpec},
+        command::{Begin, ConsumerSpec, Preparation, ProducerSpec, Reach, Window},
         event::{Findings, Missing, Snapshot},
     },
+    rate::{Rate, Tempo},
     seed::Seed,
     stats::{
-        sparse::SparseTotals,
-        tally::{Acknowledgements, Arrivals, Totals},
+        sparse::{SparseDepartures, SparseTotals},
+        tally::{Acknowledgements, Arrivals, Departures, Totals},
     },
     time::{Instant, WallTime},
 };
@@ -64,6 +64,13 @@ const DELETE_WITHIN: Duration = Duration::from_secs(25);
 const DELETE_WITHIN_DOUBT: Duration = Duration::from_secs(5);
 /// Longest the clients may take to close; they are left behind then, and the process ends without them.
 const CLOSE_WITHIN: Duration = Duration::from_secs(15);
+/// Longest that the senders are waited for at the end of a window, so that what was due before has left: they lie behind by
+/// less unless they cannot send, and then what they send later belongs to when it leaves.
+const SENDERS_WITHIN: Duration = Duration::from_millis(50);
+/// How often a wait for the end of a window looks.
+const WINDOW_LOOK: Duration = Duration::from_micros(500);
+/// Longest a read waits for the end of a window: the controller asks when it is due, and clocks differ by little.
+const WINDOW_WITHIN: Duration = Duration::from_secs(5);
 /// After the stop's own bound, longest the failed reports of what was given up may take.
 const PURGE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -190,6 +197,8 @@ struct Counting {
     loaded: bool,
     /// The kernel's number of the thread on which the embedded broker lives.
     broker_thread: Option<i32>,
+    /// The ends of what is measured, and how things stood there.
+    window: [Option<(Instant, Option<Box<Snapshot>>)>; 2],
 }
 
 #[derive(Default)]
@@ -243,16 +252,16 @@ impl Engine {
             Command::CreateConsumers(consumers) => run.create_consumers(consumers, &self.cut),
             Command::CreateProducers(producers) => run.create_producers(producers, &self.cut),
             Command::Probe => run.probe(),
-            Command::StartLoad { rate, producers, begin, correction } => {
+            Command::StartLoad { tempo, producers, begin, window, correction } => {
                 run.time.correct(correction);
-                run.start_load(rate, producers, begin)
+                run.start_load(tempo, producers, begin, window)
             }
             Command::SetRate { rate } => run.set_rate(rate),
             Command::PauseConsumers => Ok(run.set_paused(true)),
             Command::ResumeConsumers => Ok(run.set_paused(false)),
-            Command::Read { correction } => {
+            Command::Read { correction, reach } => {
                 run.time.correct(correction);
-                Ok(Event::Read(Box::new(lock(&run.counting).snapshot())))
+                Ok(Event::Read(run.read(reach, &self.cut)))
             }
             Command::StopLoad { within } => run.stop_load(within, &self.cut),
             Command::Verify => Ok(run.verify()),
@@ -410,7 +419,7 @@ impl Run {
             };
             drop(counting);
             self.threads.receiving.push(spawn(format!("receive-{}", spec.id.0), move || {
-                receiving::run(consumer, Receiver::new(producers), &shared);
+                receiving::run(consumer, Receiver::new(producers, spec.whole), &shared);
             })?);
         }
         self.wait_for_partitions(cut)
@@ -478,7 +487,13 @@ impl Run {
         Ok(Event::Done)
     }
 
-    fn start_load(&mut self, rate: Rate, producers: u32, begin: Begin) -> Result<Event, Failure> {
+    fn start_load(
+        &mut self,
+        tempo: Tempo,
+        producers: u32,
+        begin: Begin,
+        window: Option<Window>,
+    ) -> Result<Event, Failure> {
         if self.load.is_some() {
             return Err(Failure::new(FailureKind::Protocol, "the load runs already"));
         }
@@ -491,8 +506,14 @@ impl Run {
             Begin::After(after) => clock::now() + after,
             Begin::At(wall) => Instant(wall.0.saturating_sub(clock::wall_zero().0)),
         };
-        orders.set_schedule(start, rate);
-        lock(&self.counting).loaded = true;
+        let lasts = window.map(|window| window.until);
+        orders.set_schedule(sending::Schedule { start, tempo, lasts });
+        let ends = window.map(|Window { from, until }| [start + from, start + until]);
+        {
+            let mut counting = lock(&self.counting);
+            counting.loaded = true;
+            counting.window = ends.map_or([None, None], |ends| ends.map(|end| Some((end, None))));
+        }
         let count = self.lanes.len().min(cores());
         let mut groups: Vec<Vec<Lane>> = (0..count).map(|_| Vec::new()).collect();
         for (index, lane) in std::mem::take(&mut self.lanes).into_iter().enumerate() {
@@ -507,6 +528,7 @@ impl Run {
             catch_up: self.preparation.catch_up,
             time: Arc::clone(&self.time),
             producers,
+            measured_from: ends.map_or(Instant(u64::MAX), |[from, _]| from),
         });
         let mut threads = Vec::new();
         for (index, group) in groups.into_iter().enumerate() {
@@ -515,15 +537,43 @@ impl Run {
             let common = Arc::clone(&common);
             threads.push(spawn(format!("send-{index}"), move || sending::run(group, &common, &counted))?);
         }
+        if let Some(ends) = ends {
+            let (counting, orders) = (Arc::clone(&self.counting), Arc::clone(&orders));
+            spawn("window".to_owned(), move || keep_ends(&counting, &orders, ends))?;
+        }
         self.load = Some(Load { orders, threads });
         Ok(Event::Done)
+    }
+
+    /// Everything counted so far, or what belongs to a part of the load.
+    fn read(&self, reach: Reach, cut: &AtomicBool) -> Box<Snapshot> {
+        let (end, whole) = match reach {
+            Reach::Everything => return Box::new(lock(&self.counting).snapshot()),
+            Reach::WarmUp { whole } => (0, whole),
+            Reach::Measured { whole } => (1, whole),
+        };
+        let give_up = clock::now() + WINDOW_WITHIN;
+        loop {
+            let now = clock::now();
+            {
+                let counting = lock(&self.counting);
+                match &counting.window[end] {
+                    Some((_, Some(kept))) => return kept.clone(),
+                    // It is over, or is waited for; where the load was ended before, nothing is kept any more.
+                    Some((at, None))
+                        if (whole || *at <= now) && now < give_up && self.load.is_some() && !cut.load(Relaxed) => {}
+                    _ => return Box::new(counting.snapshot()),
+                }
+            }
+            std::thread::sleep(WINDOW_LOOK);
+        }
     }
 
     fn set_rate(&mut self, rate: Rate) -> Result<Event, Failure> {
         let Some(load) = &self.load else {
             return Err(Failure::new(FailureKind::Protocol, "no load runs whose rate could be set"));
         };
-        load.orders.set_schedule(clock::now(), rate);
+        load.orders.set_schedule(sending::Schedule { start: clock::now(), tempo: rate.into(), lasts: None });
         Ok(Event::Done)
     }
 
@@ -643,6 +693,28 @@ impl Subscription {
 }
 
 impl Counting {
+    /// Whether everything that is due before `at` has been handed over or skipped.
+    fn have_passed(&self, at: Instant) -> bool {
+        self.sent.iter().all(|counted| counted.passed.load(Relaxed) >= at.0)
+    }
+
+    /// Makes a snapshot taken at about `end` one of that instant: with the departures that were due before.
+    fn settle(&self, kept: &mut Snapshot, end: Instant, only_before: bool) {
+        let mut departures = Departures::default();
+        for counted in &self.sent {
+            let parted = lock(&counted.departures);
+            departures.merge(&parted.before);
+            if !only_before {
+                departures.merge(&parted.counted);
+            }
+        }
+        kept.wall = WallTime(clock::wall_zero().0 + end.0);
+        kept.taken_at = end;
+        let reported = kept.totals.acknowledgements.acked + kept.totals.acknowledgements.failed;
+        kept.in_flight = departures.attempted.saturating_sub(reported);
+        kept.totals.departures = SparseDepartures::from(&departures);
+    }
+
     /// Attempted messages, and those of which it is known what became.
     fn attempted_and_reported(&self) -> (u64, u64) {
         let tallies = self.acknowledgements.iter().map(|tally| {
@@ -651,7 +723,11 @@ impl Counting {
         });
         let reported: u64 = tallies.sum();
         let refused: u64 = self.sent.iter().map(|counted| counted.refused.load(Relaxed)).sum();
-        let attempted = self.sent.iter().map(|counted| lock(&counted.departures).attempted).sum();
+        let attempted = self.sent.iter().map(|counted| {
+            let departures = lock(&counted.departures);
+            departures.before.attempted + departures.counted.attempted
+        });
+        let attempted = attempted.sum();
         (attempted, reported + refused)
     }
 
@@ -683,8 +759,13 @@ impl Counting {
         }
         let mut schedule_lag = Duration::ZERO;
         for counted in &self.sent {
-            totals.acknowledgements.failed += counted.refused.load(Relaxed);
-            totals.departures.merge(&lock(&counted.departures));
+            let refused = counted.refused.load(Relaxed);
+            totals.acknowledgements.failed += refused;
+            totals.acknowledgements.refused += refused;
+            let departures = lock(&counted.departures);
+            totals.departures.merge(&departures.before);
+            totals.departures.merge(&departures.counted);
+            drop(departures);
             schedule_lag = schedule_lag.max(Duration::from_nanos(counted.lag.load(Relaxed)));
         }
         let reported = totals.acknowledgements.acked + totals.acknowledgements.failed;
@@ -702,6 +783,29 @@ impl Counting {
             process: process::usage(broker_cpu),
             problems: self.problems.list(),
         }
+    }
+}
+
+/// Keeps how things stand at each end of the window: answers and arrivals by when they come, departures by when they were
+/// due. Ends when the load is stopped before.
+fn keep_ends(counting: &Mutex<Counting>, orders: &sending::Orders, ends: [Instant; 2]) {
+    clock::sleep_precisely();
+    let stopped = || orders.stop.load(Relaxed);
+    for (nth, end) in ends.into_iter().enumerate() {
+        while clock::now() < end && !stopped() {
+            clock::sleep_until(end.min(clock::now() + Duration::from_millis(20)));
+        }
+        if stopped() {
+            return;
+        }
+        let mut kept = lock(counting).snapshot();
+        let give_up = clock::now() + SENDERS_WITHIN;
+        while clock::now() < give_up && !stopped() && !lock(counting).have_passed(end) {
+            std::thread::sleep(WINDOW_LOOK);
+        }
+        let mut counting = lock(counting);
+        counting.settle(&mut kept, end, nth == 0);
+        counting.window[nth] = Some((end, Some(Box::new(kept))));
     }
 }
 

@@ -16,6 +16,7 @@ use omb_core::{
     id::RunId,
     plan::Plan,
     protocol::Command,
+    rate::Rate,
     report::{Drained, Phase, Report},
     seed::Seed,
 };
@@ -46,7 +47,7 @@ fn workload() -> Workload {
         subscriptions_per_topic: 1,
         consumers_per_subscription: 1,
         producers_per_topic: 1,
-        rate: RateGoal::Fixed(1_000),
+        rate: RateGoal::Fixed(Rate::per_second(1_000).expect("in range")),
         backlog: None,
         test_duration: MEASURED,
         warmup_duration: Duration::from_millis(500),
@@ -190,7 +191,7 @@ fn what_the_report_counts_is_what_the_broker_holds() {
         subscriptions_per_topic: 2,
         consumers_per_subscription: 2,
         producers_per_topic: 2,
-        rate: RateGoal::Fixed(6_000),
+        rate: RateGoal::Fixed(Rate::per_second(6_000).expect("in range")),
         test_duration: Duration::from_millis(1_500),
         ..workload()
     };

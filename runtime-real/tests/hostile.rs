@@ -20,7 +20,7 @@ use omb_core::{
     plan::rate::Rate,
     protocol::{
         self, Command, Event, Hello, Ping, Request,
-        command::{Begin, Preparation, ProducerSpec, TopicSpec},
+        command::{Begin, Preparation, ProducerSpec, Reach, TopicSpec},
     },
     seed::Seed,
 };
@@ -219,9 +219,15 @@ fn commands() -> Vec<Command> {
             whole: true,
         }]),
         Command::Probe,
-        Command::StartLoad { rate, producers: 1, begin: Begin::After(Duration::ZERO), correction: -5 },
+        Command::StartLoad {
+            tempo: rate.into(),
+            producers: 1,
+            begin: Begin::After(Duration::ZERO),
+            window: None,
+            correction: -5,
+        },
         Command::SetRate { rate },
-        Command::Read { correction: 5 },
+        Command::Read { correction: 5, reach: Reach::Everything },
         Command::StopLoad { within: Duration::from_secs(1) },
         Command::Verify,
         Command::DeleteTopics(vec!["t".to_owned()]),

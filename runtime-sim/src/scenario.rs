@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 use omb_core::{
     config::workload::{Backlog, CatchUp, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
     plan::Topology,
+    rate::{Rate, RateList, RatePoint},
     seed::Seed,
 };
 use rand::{Rng, RngExt};
@@ -40,6 +41,8 @@ pub struct Scenario {
     pub controller_clock: Skew,
     /// Each worker's; where all is one process, the controller's.
     pub worker_clocks: Vec<Skew>,
+    /// Seconds since midnight when the controller begins, for rates by the time of day.
+    pub day_second: u32,
     /// The broker's clock.
     pub broker_clock: Skew,
     /// Whether clocks drift further than any quartz does, so that no bound of their error holds.
@@ -93,11 +96,12 @@ impl Scenario {
         let goes_on = rng.random_bool(0.5);
         let topology = if split { Topology::Split { more_consumers } } else { Topology::Shared };
         let mut rng = seed.stream("workload");
-        let workload = workload(&mut rng);
+        let mut workload = workload(&mut rng);
+        let day_second = other_rates(&mut seed.stream("rates"), &mut workload);
         let period = Duration::from_millis(match workload.rate {
             // A search takes some 60 periods.
             RateGoal::Search => 200,
-            RateGoal::Fixed(_) => [500, 1_000][rng.random_range(0..2)],
+            RateGoal::Fixed(_) | RateGoal::Listed(_) => [500, 1_000][rng.random_range(0..2)],
         });
         let mut rng = seed.stream("capacity");
         let tight = workload.rate != RateGoal::Search && workload.backlog.is_none() && rng.random_bool(0.2);
@@ -133,6 +137,7 @@ impl Scenario {
             controller_clock,
             worker_clocks,
             broker_clock,
+            day_second,
             wild_clocks: !right && wild,
             troubles,
             stop_at,
@@ -244,7 +249,7 @@ fn workload(rng: &mut impl Rng) -> Workload {
         subscriptions_per_topic,
         consumers_per_subscription: rng.random_range(1..=2),
         producers_per_topic,
-        rate: if searches { RateGoal::Search } else { RateGoal::Fixed(rate) },
+        rate: if searches { RateGoal::Search } else { RateGoal::Fixed(Rate::per_second(rate).expect("in range")) },
         backlog,
         test_duration: Duration::from_millis(rng.random_range(1_500..5_000)),
         warmup_duration: Duration::from_millis([0, 0, 700, 1_500][rng.random_range(0..4)]),
@@ -256,6 +261,36 @@ fn workload(rng: &mut impl Rng) -> Workload {
         },
         verify: if rng.random_bool(0.5) { Verify::Full } else { Verify::Header },
     }
+}
+
+/// Makes a steady rate one that follows a list, or one below a few messages per second, now and then. Returns the second of
+/// the day.
+fn other_rates(rng: &mut impl Rng, workload: &mut Workload) -> u32 {
+    let day_second = [86_394, 43_190, rng.random_range(0..86_400)][rng.random_range(0..3)];
+    if workload.rate == RateGoal::Search || workload.backlog.is_some() {
+        return day_second;
+    }
+    let minute = day_second / 60;
+    let (low, high) = (rng.random_range(0..300_000), rng.random_range(0..6_000_000));
+    let point = |minute, milli| RatePoint { minute, milli };
+    let (by_day, points) = match rng.random_range(0..16) {
+        0 => (false, vec![point(0, low), point(1, high)]),
+        // Up to the next minute, or to the first one of the next day.
+        1 if minute == 1_439 => (true, vec![point(0, high), point(minute, low)]),
+        1 => (true, vec![point(minute, low), point(minute + 1, high)]),
+        2 => {
+            let slow = rng.random_range(1..4_000);
+            workload.rate = Rate::decimal(&format!("0.{slow:04}")).map_or(workload.rate.clone(), RateGoal::Fixed);
+            return day_second;
+        }
+        _ => return day_second,
+    };
+    if let Ok(list) = RateList::new(by_day, points) {
+        // Long enough for a step or two.
+        workload.test_duration += Duration::from_millis(rng.random_range(3_000..8_000));
+        workload.rate = RateGoal::Listed(list);
+    }
+    day_second
 }
 
 fn knobs(rng: &mut impl Rng, workload: &Workload) -> Knobs {
@@ -380,7 +415,11 @@ fn trouble(kind: &str, rng: &mut impl Rng, workers: u32, load: Duration) -> Plan
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let it = &self.workload;
-        let rate = match it.rate {
+        let rate = match &it.rate {
+            RateGoal::Listed(list) if list.by_day() => {
+                format!("{:?} from second {} of the day", list.points(), self.day_second)
+            }
+            RateGoal::Listed(list) => format!("{:?}", list.points()),
             RateGoal::Fixed(rate) => format!("{rate} msg/s"),
             RateGoal::Search => "the highest rate".to_owned(),
         };

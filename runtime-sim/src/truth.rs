@@ -11,7 +11,7 @@ use std::{
 
 use omb_core::{
     id::{ConsumerId, ProducerId, SubscriptionId},
-    plan::rate::Rate,
+    rate::Tempo,
     stats::tally::Seen,
     time::Instant,
 };
@@ -149,6 +149,8 @@ impl Counts {
 pub struct Samples {
     /// Sent minus intended.
     pub schedule_error: Vec<u64>,
+    /// When each of them was meant to leave.
+    pub intended: Vec<Instant>,
     /// Confirmed minus intended.
     pub acked_from_intended: Vec<u64>,
     /// Confirmed minus sent.
@@ -181,10 +183,12 @@ pub struct Told {
     pub counts: Counts,
     /// Of each of [`Samples`], from where to where.
     pub samples: [(usize, usize); 4],
+    /// Of the schedule errors, only those of messages that were meant to leave before this.
+    pub intended_before: Option<Instant>,
 }
 
 /// A schedule that a worker's producers follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
     /// When message 0 of the run is due, by the worker's clock.
     pub start: Instant,
@@ -193,7 +197,9 @@ pub struct Schedule {
     /// When it was given, in true time.
     pub given: Duration,
     /// Total rate of the run.
-    pub rate: Rate,
+    pub tempo: Tempo,
+    /// How long it lasts, if that was known when it was given.
+    pub lasts: Option<Duration>,
     /// Producers of the whole run.
     pub producers: u32,
 }
@@ -228,6 +234,7 @@ pub struct WorkerTruth {
     pub excused: bool,
     /// When its last message left, in true time.
     pub last_attempt: Option<Duration>,
+    seen: Told,
     departed: BTreeMap<ProducerId, u64>,
     distinct: BTreeMap<SubscriptionId, BTreeSet<(ProducerId, u64)>>,
     newest: BTreeMap<(ConsumerId, Place, ProducerId), u64>,
@@ -262,7 +269,30 @@ impl WorkerTruth {
     pub fn read(&mut self, at: Instant) {
         let ends = self.samples.ends();
         let samples = std::array::from_fn(|nth| (self.born[nth], ends[nth]));
-        self.reads.insert(at, Told { counts: self.counts.clone(), samples });
+        self.reads.insert(at, Told { counts: self.counts.clone(), samples, intended_before: None });
+    }
+
+    /// Somebody looks at how things stand, and will tell it later.
+    pub fn look(&mut self) {
+        let ends = self.samples.ends();
+        let samples = std::array::from_fn(|nth| (self.born[nth], ends[nth]));
+        self.seen = Told { counts: self.counts.clone(), samples, intended_before: None };
+    }
+
+    /// What a read of a window has to tell that ended at `end`: what was seen then, with the messages that have left by
+    /// now; if the end is the one of the warm-up, those that were meant to leave before it.
+    pub fn read_of_window(&mut self, end: Instant, only_before: bool) {
+        let mut told = self.seen.clone();
+        let to = self.samples.intended.len();
+        told.samples[0].1 = to;
+        let left = &self.samples.intended[self.born[0]..to];
+        told.counts.attempted = if only_before {
+            told.intended_before = Some(end);
+            left.iter().filter(|intended| **intended < end).count() as u64
+        } else {
+            left.len() as u64
+        };
+        self.reads.insert(end, told);
     }
 
     /// The answer of a read reached the controller.
@@ -357,6 +387,7 @@ impl Truth {
         let worker = self.worker(attempt.worker);
         worker.counts.attempted += 1;
         worker.samples.schedule_error.push(attempt.sent.0.saturating_sub(attempt.intended.0));
+        worker.samples.intended.push(attempt.intended);
         worker.last_attempt = Some(attempt.at);
         self.attempts.push(attempt);
     }

@@ -19,7 +19,7 @@ use omb_core::{
     plan::Plan,
     protocol::{Event, Failure, FailureKind, Response},
     report::{Phase, Report},
-    time::Instant,
+    time::{Instant, nanos},
     worker::{self, Worker},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -122,6 +122,7 @@ pub fn settings(scenario: &Scenario, run: usize) -> Settings {
         take_over: run > 0 && scenario.second.is_some_and(|second| second.take_over),
         on_loss: if scenario.goes_on { OnLoss::Continue } else { OnLoss::Fail },
         clocks: if scenario.linked { Clocks::Measured } else { Clocks::Same },
+        day_second_at: (scenario.day_second, Instant(nanos(scenario.controller_clock.offset))),
         period: scenario.period,
         call_within: secs(5),
         connect_within: secs(3),

@@ -85,8 +85,10 @@ fn samples(told: &Totals, truth: &Truth, reads: &[(usize, &Told)]) -> Vec<String
         let mut true_one = Latency::new();
         for (worker, read) in reads {
             let (from, to) = read.samples[nth];
-            let samples = truth.workers[*worker].samples.all()[nth];
-            samples[from..to].iter().for_each(|sample| true_one.record(*sample));
+            let all = &truth.workers[*worker].samples;
+            let counts = |at: usize| nth > 0 || read.intended_before.is_none_or(|end| all.intended[at] < end);
+            let samples = (from..to).filter(|at| counts(*at)).map(|at| all.all()[nth][at]);
+            samples.for_each(|sample| true_one.record(sample));
         }
         found.extend(unlike(what, told, &true_one));
     }

@@ -226,9 +226,24 @@ pub(crate) fn context(flags: &flags::Run, driver: &DriverConfig, workers: Vec<St
     context.clients = BTreeMap::from([("librdkafka".to_owned(), librdkafka)]);
     context.host = host();
     context.workers = workers;
-    context.started = Some(jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string());
+    context.started = Some(time_now());
     context.format = flags.result_format.into();
     context
+}
+
+/// Now, as a result says it: the wall clock as it was when the process began, and what has passed since. So a run never ends
+/// before it began, whoever sets the clock meanwhile.
+pub(crate) fn time_now() -> String {
+    let nanos = i128::from(omb_runtime_real::clock::wall().0);
+    let now = jiff::Timestamp::from_nanosecond(nanos).map(|now| now.to_zoned(jiff::tz::TimeZone::system()));
+    now.unwrap_or_else(|_| jiff::Zoned::now()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
+}
+
+/// Seconds since midnight, by the local wall clock.
+pub(crate) fn day_second() -> u32 {
+    let time = jiff::Zoned::now().time();
+    let part = |number: i8| u32::try_from(number).unwrap_or(0);
+    part(time.hour()) * 3_600 + part(time.minute()) * 60 + part(time.second())
 }
 
 /// What this machine is called.

@@ -296,6 +296,7 @@ async fn one(
 fn settings(asked: &Asked<'_>) -> Result<(Settings, Option<embedded::Server>), ExitCode> {
     let Asked { flags, input, driver, broker, fleet, .. } = *asked;
     let mut settings = Settings { payload: input.payload.clone(), ..Settings::new(driver.clone()) };
+    settings.day_second_at = (output::day_second(), Clock.now());
     settings.call_within = flags.call_timeout;
     settings.setup_within = flags.setup_timeout;
     // In one process nobody can fall silent, and nobody says that it is there.
@@ -383,7 +384,7 @@ impl local::Observer for Watch<'_> {
             }
             controller::Output::Report(report) => {
                 self.progress.finish();
-                self.context.ended = Some(jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string());
+                self.context.ended = Some(output::time_now());
                 let (written, whole) = self.files.write(report, &self.context);
                 self.trouble |= !whole;
                 self.reported = true;

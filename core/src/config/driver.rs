@@ -403,6 +403,15 @@ impl KafkaConfig {
 }
 
 impl DriverConfig {
+    /// Whether the broker is asked to confirm nothing (`acks=0`): the client then calls a message delivered once it is
+    /// handed to the socket.
+    #[must_use]
+    pub fn acks_nothing(&self) -> bool {
+        let DriverKind::Kafka(kafka) = &self.kind else { return false };
+        let given = |name: &str| kafka.producer.get(name).or_else(|| kafka.common.get(name));
+        given("acks").or_else(|| given("request.required.acks")).is_some_and(|acks| acks == "0")
+    }
+
     /// Every setting as it goes to the client library, for the result; passwords and keys are hidden.
     #[must_use]
     pub fn resolved(&self) -> Json {

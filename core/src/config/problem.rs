@@ -69,7 +69,7 @@ pub enum Problem {
     #[error("producersPerTopic is 0, but producerRate asks for {rate} msg/s")]
     NoProducers {
         /// `producerRate`.
-        rate: u64,
+        rate: String,
     },
     /// A rate search needs somebody to send.
     #[error("producersPerTopic is 0, but producerRate: 0 asks to search the highest rate")]
@@ -89,6 +89,18 @@ pub enum Problem {
     /// A backlog builds up at a known rate only.
     #[error("consumerBacklogSizeGB asks for a backlog, but producerRate is 0 (search); a backlog needs a fixed rate")]
     BacklogWithoutRate,
+    /// A backlog builds up at one rate only.
+    #[error("consumerBacklogSizeGB asks for a backlog, and producerRateList for changing rates; give one of them")]
+    BacklogWithList,
+    /// A list of rates that cannot be followed.
+    #[error("{0}")]
+    RateList(&'static str),
+    /// A key that is a part of the load, and that is not implemented.
+    #[error(
+        "a key of {0} that is a part of the load, and that omb does not implement: without it another load would be \
+         measured than this file describes; remove it to measure the rest"
+    )]
+    OtherLoad(&'static str),
     /// A backlog is what consumers have not read yet.
     #[error(
         "consumerBacklogSizeGB asks for a backlog, but nobody consumes: \

@@ -11,8 +11,9 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{
     ConfigErrors, Leniency, Parsed, Problem,
-    yaml::{self, Reader, Value, duration_text, nearest},
+    yaml::{self, Node, Number, Reader, Value, duration_text, nearest},
 };
+use crate::rate::{Rate, RateList, RatePoint};
 
 /// Highest `producerRate`: one message per nanosecond, the resolution of the schedule.
 const RATE_MAX: u64 = 1_000_000_000;
@@ -54,7 +55,7 @@ pub struct Workload {
     pub consumers_per_subscription: u32,
     /// `producersPerTopic`.
     pub producers_per_topic: u32,
-    /// `producerRate`: messages per second of the whole run.
+    /// `producerRate` or `producerRateList`: messages per second of the whole run.
     pub rate: RateGoal,
     /// `consumerBacklogSizeGB` above 0, with `backlogDrainRatio`.
     pub backlog: Option<Backlog>,
@@ -96,13 +97,16 @@ pub enum PayloadSource {
     },
 }
 
-/// `producerRate`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// `producerRate`, or `producerRateList` in its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RateGoal {
-    /// Messages per second of the whole run, at least 1.
-    Fixed(u64),
+    /// Messages per second of the whole run, as the file says it; below 1 as well.
+    Fixed(Rate),
     /// `producerRate: 0`: find the highest rate that holds, then measure at it.
     Search,
+    /// `producerRateList`, as AutoMQ's fork has it: `[[minutes, rate], ..]` from the beginning of the load on, warm-up
+    /// included, or `[[hour, minute, rate], ..]` by the controller's local time of day.
+    Listed(RateList),
 }
 
 /// Backlog phases: consumers pause, a backlog builds up, then they drain it.
@@ -152,6 +156,7 @@ const KEYS: &[&str] = &[
     "producersPerTopic",
     "consumerPerSubscription",
     "producerRate",
+    "producerRateList",
     "consumerBacklogSizeGB",
     "backlogDrainRatio",
     "testDurationMinutes",
@@ -163,21 +168,26 @@ const KEYS: &[&str] = &[
     "verify",
 ];
 
-/// Keys of other programs that read such files.
+/// Keys of other programs that read such files, and that change nothing about the load: how it is shown, what topics are
+/// called.
 const ELSEWHERE: &[(&str, &str)] = &[
-    ("existingTopicList", "Redpanda's fork"),
-    ("existingProduceTopicList", "Redpanda's fork"),
-    ("existingConsumeTopicList", "Redpanda's fork"),
     ("sampleRateMillis", "Redpanda's fork"),
-    ("drainProducerRate", "Redpanda's fork"),
-    ("partitionsPerTopicList", "AutoMQ's fork"),
-    ("producersPerTopicList", "AutoMQ's fork"),
-    ("producerRateList", "AutoMQ's fork"),
     ("randomTopicNames", "AutoMQ's fork"),
     ("logIntervalMillis", "AutoMQ's fork"),
-    ("consumerOnly", "Confluent's fork"),
-    ("messageProcessingDelayMs", "the Python port"),
-    ("messageSizeDistribution", "newer versions of upstream"),
+];
+
+/// Keys of other programs that *are* the load: without them another load would be measured than the file describes. The
+/// value is the one that asks for nothing, where there is one.
+const LOAD_ELSEWHERE: &[(&str, &str, &str)] = &[
+    ("existingTopicList", "Redpanda's fork", ""),
+    ("existingProduceTopicList", "Redpanda's fork", ""),
+    ("existingConsumeTopicList", "Redpanda's fork", ""),
+    ("drainProducerRate", "Redpanda's fork", "-1"),
+    ("partitionsPerTopicList", "AutoMQ's fork", ""),
+    ("producersPerTopicList", "AutoMQ's fork", ""),
+    ("consumerOnly", "Confluent's fork", "false"),
+    ("messageProcessingDelayMs", "the Python port", "0"),
+    ("messageSizeDistribution", "newer versions of upstream", ""),
 ];
 
 const KEY_DISTRIBUTORS: [(&str, KeyDistributor); 3] = [
@@ -192,9 +202,28 @@ const KEY_DISTRIBUTORS: [(&str, KeyDistributor); 3] = [
 /// All that keeps the workload from running as written, in the order of the file.
 pub fn parse(file: &str, text: &str, leniency: Leniency) -> Result<Parsed<Workload>, ConfigErrors> {
     let mut reader = Reader::open(file, text, leniency, "a workload, one `key: value` per line, such as topics: 1")?;
-    reader.check_keys(KEYS, ELSEWHERE);
+    let load_keys: Vec<&str> = LOAD_ELSEWHERE.iter().map(|(key, ..)| *key).collect();
+    reader.check_keys(&[KEYS, &load_keys].concat(), ELSEWHERE);
+    loads_elsewhere(&mut reader);
     let workload = workload(&mut reader, file);
     reader.finish(workload)
+}
+
+/// Whoever leaves a part of the load out measures another one, also when asked to be lenient.
+fn loads_elsewhere(reader: &mut Reader<'_>) {
+    for (key, origin, nothing) in LOAD_ELSEWHERE {
+        let Some(node) = reader.get(key).cloned() else { continue };
+        let asks_nothing = match &node.value {
+            Value::Scalar { text, .. } => text.trim() == *nothing,
+            Value::List(items) => items.is_empty(),
+            Value::Keys(entries) => entries.is_empty(),
+            Value::Null => true,
+        };
+        if !asks_nothing {
+            let place = reader.place(key);
+            reader.error(key, place, Problem::OtherLoad(origin));
+        }
+    }
 }
 
 /// Reads every key before giving up on any, so that all errors are found at once.
@@ -219,10 +248,10 @@ fn workload(reader: &mut Reader<'_>, file: &str) -> Option<Workload> {
     let catch_up = catch_up(reader);
     let verify = verify(reader);
 
-    producing(reader, producers, rate);
+    producing(reader, producers, rate.as_ref());
     consuming(reader, subscriptions, consumers);
     let idle = subscriptions == Some(0) && consumers == Some(0);
-    draining(reader, backlog, rate, idle);
+    draining(reader, backlog, rate.as_ref(), idle);
     products(reader, [topics, partitions, producers, subscriptions, consumers]);
 
     Some(Workload {
@@ -367,10 +396,28 @@ fn random(
 }
 
 fn rate(reader: &mut Reader<'_>) -> Option<RateGoal> {
+    if reader.has("producerRateList") {
+        return rate_list(reader).map(RateGoal::Listed);
+    }
     let key = "producerRate";
     if !reader.require(key, "give the messages per second of the whole run, or 0 to search the highest rate that holds")
     {
         return None;
+    }
+    if let Some(node) = reader.get(key).cloned()
+        && let Some((text, Number::Fraction(fraction))) = plain_number(&node)
+        && fraction > 0.0
+    {
+        let rate = Rate::decimal(text);
+        if rate.is_none() {
+            reader.not_allowed(
+                key,
+                &node,
+                "a rate up to 1000000000, of at most 9 digits where some are decimals",
+                None,
+            );
+        }
+        return rate.map(RateGoal::Fixed);
     }
     let min = if reader.lenient() { yaml::NEGATIVE } else { 0 };
     let rate = reader.whole(key, min, RATE_MAX.into())?;
@@ -378,10 +425,81 @@ fn rate(reader: &mut Reader<'_>) -> Option<RateGoal> {
         let place = reader.place(key);
         reader.warn(key, place, format!("found {rate} (lenient: searches the highest rate, as upstream does)"));
     }
-    Some(match u64::try_from(rate).unwrap_or(0) {
-        0 => RateGoal::Search,
-        rate => RateGoal::Fixed(rate),
-    })
+    Some(u64::try_from(rate).ok().and_then(Rate::per_second).map_or(RateGoal::Search, RateGoal::Fixed))
+}
+
+/// An unquoted number, with its text.
+fn plain_number(node: &Node) -> Option<(&str, Number)> {
+    match &node.value {
+        Value::Scalar { text, style: yaml::PLAIN } => Some((text, yaml::number(text)?)),
+        _ => None,
+    }
+}
+
+/// What a list of rates may look like, in messages.
+const RATE_LIST: &str = "a list of up to 1440 points in order of time, each [minutes, rate], or each [hour, minute, rate]; \
+                         rates from 0 to 1000000000 with at most 3 decimals, such as [[0, 100], [5, 5000]]";
+
+fn rate_list(reader: &mut Reader<'_>) -> Option<RateList> {
+    let key = "producerRateList";
+    let node = reader.get(key).cloned()?;
+    let Value::List(items) = &node.value else {
+        reader.not_allowed(key, &node, RATE_LIST, None);
+        return None;
+    };
+    let mut by_day = None;
+    let mut points = Vec::new();
+    for item in items {
+        let point = rate_point(item).filter(|(day, _)| *by_day.get_or_insert(*day) == *day);
+        let Some((_, point)) = point else {
+            let found = Node { place: item.place, value: item.value.clone() };
+            let problem = Problem::NotAllowed { found: shown(&found), allowed: RATE_LIST.to_owned(), suggestion: None };
+            reader.error(key, Some(item.place), problem);
+            return None;
+        };
+        points.push(point);
+    }
+    let list = RateList::new(by_day.unwrap_or(false), points);
+    if let Err(why) = list {
+        reader.error(key, Some(node.place), Problem::RateList(why));
+    }
+    list.ok()
+}
+
+/// A point as the file has it, for messages: `[25, 0, 100]`.
+fn shown(node: &Node) -> String {
+    match &node.value {
+        Value::List(items) if items.len() <= 4 => {
+            format!("[{}]", items.iter().map(Node::found).collect::<Vec<_>>().join(", "))
+        }
+        _ => node.found(),
+    }
+}
+
+/// Whether it is one by the time of day, and the point.
+fn rate_point(node: &Node) -> Option<(bool, RatePoint)> {
+    let Value::List(items) = &node.value else { return None };
+    let whole = |node: &Node, max: i128| match plain_number(node)?.1 {
+        Number::Whole(whole) if (0..=max).contains(&whole) => u32::try_from(whole).ok(),
+        _ => None,
+    };
+    let milli = |node: &Node| match plain_number(node)? {
+        (_, Number::Whole(0)) => Some(0),
+        (text, _) => {
+            let (messages, seconds) = Rate::decimal(text)?.fraction();
+            (1_000 % seconds == 0).then(|| messages * (1_000 / seconds))
+        }
+    };
+    // No run is longer than a year.
+    const MINUTES_MAX: i128 = 365 * 24 * 60;
+    match items.as_slice() {
+        [minutes, rate] => Some((false, RatePoint { minute: whole(minutes, MINUTES_MAX)?, milli: milli(rate)? })),
+        [hour, minute, rate] => {
+            let minute = whole(hour, 23)? * 60 + whole(minute, 59)?;
+            Some((true, RatePoint { minute, milli: milli(rate)? }))
+        }
+        _ => None,
+    }
 }
 
 /// `Some(None)` where none is asked for.
@@ -497,13 +615,14 @@ fn verify(reader: &mut Reader<'_>) -> Option<Verify> {
     None
 }
 
-fn producing(reader: &mut Reader<'_>, producers: Option<u32>, rate: Option<RateGoal>) {
+fn producing(reader: &mut Reader<'_>, producers: Option<u32>, rate: Option<&RateGoal>) {
     if producers == Some(0)
         && let Some(rate) = rate
     {
         let place = reader.place("producersPerTopic");
         let problem = match rate {
-            RateGoal::Fixed(rate) => Problem::NoProducers { rate },
+            RateGoal::Fixed(rate) => Problem::NoProducers { rate: rate.to_string() },
+            RateGoal::Listed(_) => Problem::NoProducers { rate: "more than 0".to_owned() },
             RateGoal::Search => Problem::NoProducersToSearch,
         };
         reader.error("producersPerTopic", place, problem);
@@ -524,14 +643,16 @@ fn consuming(reader: &mut Reader<'_>, subscriptions: Option<u32>, consumers: Opt
     reader.error(key, place, problem);
 }
 
-fn draining(reader: &mut Reader<'_>, backlog: Option<Option<Backlog>>, rate: Option<RateGoal>, idle: bool) {
+fn draining(reader: &mut Reader<'_>, backlog: Option<Option<Backlog>>, rate: Option<&RateGoal>, idle: bool) {
     let key = "consumerBacklogSizeGB";
     let place = reader.place(key);
     if !matches!(backlog, Some(Some(_))) {
         return;
     }
-    if rate == Some(RateGoal::Search) {
-        reader.error(key, place, Problem::BacklogWithoutRate);
+    match rate {
+        Some(RateGoal::Search) => reader.error(key, place, Problem::BacklogWithoutRate),
+        Some(RateGoal::Listed(_)) => reader.error(key, place, Problem::BacklogWithList),
+        _ => {}
     }
     if idle {
         reader.error(key, place, Problem::BacklogWithoutConsumers);
@@ -581,13 +702,12 @@ impl Workload {
         put("subscriptionsPerTopic", json!(self.subscriptions_per_topic));
         put("producersPerTopic", json!(self.producers_per_topic));
         put("consumerPerSubscription", json!(self.consumers_per_subscription));
-        put(
-            "producerRate",
-            json!(match self.rate {
-                RateGoal::Fixed(rate) => rate,
-                RateGoal::Search => 0,
-            }),
-        );
+        match &self.rate {
+            RateGoal::Fixed(rate) if rate.fraction().1 == 1 => put("producerRate", json!(rate.fraction().0)),
+            RateGoal::Fixed(rate) => put("producerRate", json!(rate.as_f64())),
+            RateGoal::Search => put("producerRate", json!(0)),
+            RateGoal::Listed(list) => put("producerRateList", list_json(list)),
+        };
         match self.backlog {
             Some(Backlog { bytes, drain_ratio }) => {
                 put("consumerBacklogSizeGB", json!(bytes as f64 / GIB));
@@ -619,6 +739,14 @@ impl Workload {
         );
         Json::Object(keys)
     }
+}
+
+fn list_json(list: &RateList) -> Json {
+    let point = |RatePoint { minute, milli }: &RatePoint| {
+        let rate = if milli % 1_000 == 0 { json!(milli / 1_000) } else { json!(*milli as f64 / 1_000.0) };
+        if list.by_day() { json!([minute / 60, minute % 60, rate]) } else { json!([minute, rate]) }
+    };
+    list.points().iter().map(point).collect()
 }
 
 impl KeyDistributor {

@@ -23,6 +23,9 @@ const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// The lowest number that upstream reads, for keys where it takes any below 0 as 0.
 pub(crate) const NEGATIVE: i128 = i32::MIN as i128;
 
+/// How a scalar is written that stands for itself.
+pub(crate) const PLAIN: ScalarStyle = ScalarStyle::Plain;
+
 /// A value with its place.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::{plan::rate::Rate, report::Found};
+use crate::{rate::Rate, report::Found};
 
 /// Rate of the first trial, msg/s: upstream's.
 pub const FIRST: u64 = 10_000;

@@ -8,11 +8,13 @@ use crate::{
     controller::find_rate::{Observation, RateSearch, Step},
     id::WorkerId,
     offset::Offsets,
-    plan::{Plan, rate::Rate},
+    plan::Plan,
     protocol::{
         Command, Failure, FailureKind,
+        command::{Reach, Window},
         event::{Problem, Process, Snapshot},
     },
+    rate::{Rate, Tempo},
     report::{
         BacklogTimes, Found, Lost, Period, Periods, Phase, PhaseTotals, Report, Verdict, WorkerClock, WorkerPeriod,
         WorkerRow,
@@ -29,8 +31,13 @@ pub(super) struct Load {
     at: Instant,
     began: Option<Instant>,
     started: WallTime,
-    rate: Rate,
+    tempo: Tempo,
+    /// What the workers know of the end of the load; `None` if that is decided while it goes on.
+    window: Option<Window>,
     next_read: Option<Instant>,
+    /// The line up to which the present read tells, and when it was asked for.
+    line: Instant,
+    asked_at: Instant,
     /// When the phase ends, or must have ended.
     phase_until: Instant,
     phase_began: Instant,
@@ -39,6 +46,7 @@ pub(super) struct Load {
     /// The newest state of all workers together, and the state at the last period's end.
     newest: Reading,
     closed: Reading,
+    closed_at: Instant,
     workers: Vec<Member>,
     /// Producers of workers that are left, and of all.
     producers: (u32, u32),
@@ -79,6 +87,8 @@ struct Member {
     closed: MemberCounts,
     /// What it had counted when the first counted phase began, and when the last one ended.
     counted: Option<(MemberCounts, MemberCounts)>,
+    /// When that was asked for which it said last.
+    read_at: Option<Instant>,
     lost: bool,
 }
 
@@ -129,7 +139,7 @@ pub(super) enum Next {
 }
 
 impl Load {
-    pub(super) fn new(plan: &Plan, rate: Rate, at: Instant) -> Self {
+    pub(super) fn new(plan: &Plan, tempo: Tempo, at: Instant) -> Self {
         let producers = u32::try_from(plan.producers.len()).unwrap_or(u32::MAX);
         Self {
             at,
@@ -138,13 +148,17 @@ impl Load {
             shared: plan.workers > 1 && plan.owners().contains(&None),
             began: None,
             started: WallTime::default(),
-            rate,
+            tempo,
+            window: window_of(plan),
             next_read: None,
+            line: at,
+            asked_at: at,
             phase_until: Instant::ZERO,
             phase_began: Instant::ZERO,
             opened: false,
             newest: Reading::default(),
             closed: Reading::default(),
+            closed_at: at,
             cpu_at_phase: Duration::ZERO,
             client_cpu: Duration::ZERO,
             periods: Periods::new(),
@@ -165,6 +179,24 @@ impl Load {
         self.next_read
     }
 
+    /// What the workers are told of it before it begins.
+    pub(super) fn window(&self) -> Option<Window> {
+        self.window
+    }
+
+    /// Everybody is about to be read: notes up to where, and says so.
+    pub(super) fn ask(&mut self, now: Instant, phase: Phase) -> Reach {
+        self.asked_at = now;
+        let whole = phase < Phase::Stop && self.began.is_some() && self.phase_until <= now;
+        // Phases begin and end on the lines at which they were due, not when they were read: durations stay whole.
+        self.line = if whole { self.phase_until } else { now };
+        match phase {
+            Phase::WarmUp if self.window.is_some() => Reach::WarmUp { whole },
+            Phase::Measure if self.window.is_some() => Reach::Measured { whole },
+            _ => Reach::Everything,
+        }
+    }
+
     pub(super) fn totals(&self) -> &Totals {
         &self.newest.totals
     }
@@ -179,20 +211,23 @@ impl Load {
         self.shared && self.workers.iter().any(|member| member.lost)
     }
 
-    /// A worker is lost. What it counted stays; returns how long after the load's beginning.
-    pub(super) fn lose(&mut self, now: Instant, worker: WorkerId, plan: &Plan) -> Duration {
+    /// A worker is lost. What it counted stays; returns how long after the load's beginning it was last read, and by now.
+    pub(super) fn lose(&mut self, now: Instant, worker: WorkerId, plan: &Plan) -> (Option<Duration>, Duration) {
+        let mut read = None;
         if let Some(member) = self.workers.get_mut(worker.0 as usize) {
             member.lost = true;
+            read = member.read_at.map(|at| at.since(self.at));
         }
         let gone = plan.producers_of(worker).count();
         self.producers.0 -= u32::try_from(gone).unwrap_or(u32::MAX).min(self.producers.0);
-        now.since(self.at)
+        (read, now.since(self.at))
     }
 
-    /// Rate asked for, of producers that are left, msg/s.
+    /// Rate asked for since the last period, of producers that are left, msg/s.
     fn target(&self) -> f64 {
         let (left, all) = self.producers;
-        if left == all { self.rate.as_f64() } else { self.rate.as_f64() * f64::from(left) / f64::from(all.max(1)) }
+        let rate = self.tempo.mean(self.closed_at.since(self.at), self.line.since(self.at));
+        if left == all { rate } else { rate * f64::from(left) / f64::from(all.max(1)) }
     }
 
     /// The workers have started. Returns the phase it begins with.
@@ -212,6 +247,7 @@ impl Load {
         for (worker, snapshot) in snapshots {
             if let Some(member) = self.workers.get_mut(worker.0 as usize) {
                 member.last = Some(Box::new(snapshot));
+                member.read_at = Some(self.asked_at);
             }
         }
         let (mut reading, mut totals) = (Reading::default(), TotalsSum::default());
@@ -250,25 +286,34 @@ impl Load {
     }
 
     /// Ends the period that the newest reading ends; the very first reading only begins one.
-    pub(super) fn close_period(&mut self, now: Instant, phase: Phase, subscriptions: u64) -> Option<Period> {
-        let began = self.began.unwrap_or(now);
+    pub(super) fn close_period(&mut self, phase: Phase, subscriptions: u64) -> Option<Period> {
+        let began = self.began.unwrap_or(self.line);
         if !std::mem::replace(&mut self.opened, true) {
-            self.started = self.newest.wall;
+            // Whoever is first read when the warm-up is over already has counted all of it.
+            let late = self.line == self.phase_until && self.line > self.at;
+            let back = if late { self.line.since(self.at) } else { Duration::ZERO };
+            self.started = WallTime(self.newest.wall.0.saturating_sub(crate::time::nanos(back)));
             self.cpu_at_phase = self.newest.process.client_cpu();
             // What was counted before this reading belongs to the first period, so that nothing is missing from the sum.
             for member in &mut self.workers {
                 if let Some(last) = &member.last {
-                    member.closed =
-                        MemberCounts { taken_at: last.taken_at, process: last.process, ..MemberCounts::default() };
+                    member.closed = MemberCounts {
+                        taken_at: last.taken_at - back,
+                        process: last.process,
+                        ..MemberCounts::default()
+                    };
                 }
             }
-            return None;
+            if !late {
+                return None;
+            }
         }
         let totals = self.newest.totals.since(&self.closed.totals).expect("checked when it was read");
         let (rows, elapsed) = self.close_members(phase);
         let period = Period {
             phase,
-            at: now.since(began),
+            // What is told is how things stood when it was asked for, however long somebody was waited for.
+            at: self.line.since(began),
             elapsed,
             wall: self.newest.wall,
             target: if phase < Phase::Stop { self.target() } else { 0.0 },
@@ -286,6 +331,7 @@ impl Load {
         }
         self.cpu_at_phase = cpu;
         self.closed = self.newest.clone();
+        self.closed_at = self.line;
         self.last = Some(Observation {
             elapsed,
             attempted: period.totals.departures.attempted,
@@ -339,16 +385,21 @@ impl Load {
         settings: &Settings,
         subscriptions: u64,
     ) -> Next {
-        // Phases begin and end on the lines at which they were due, not when the answers came: durations stay whole.
-        let line = self.next_read.map_or(now, |line| line.min(now));
-        let next = self.next_phase(line, phase, plan, settings, subscriptions);
+        let next = self.next_phase(self.line, phase, plan, settings, subscriptions);
         self.next_read = match next {
             Next::Stop | Next::Fail(_) => None,
             // Periods keep to the grid of the load's beginning; a phase may end between two lines of it. While a
             // backlog fills or drains its end is looked for more often than once a period only at its very end.
-            _ => Some(self.line_after(now, settings.period).min(self.phase_end_after(now))),
+            // A phase that is over by now is read at once: it has an end of its own, however short it was.
+            _ => Some(self.line_after(now, settings.period).min(self.phase_until.max(now))),
         };
         next
+    }
+
+    /// The rate by now, msg/s.
+    fn rate(&self) -> f64 {
+        let now = self.line.since(self.at);
+        self.tempo.mean(now, now)
     }
 
     fn line_after(&self, now: Instant, period: Duration) -> Instant {
@@ -358,20 +409,16 @@ impl Load {
         Instant(began.0 + lines * period_nanos)
     }
 
-    fn phase_end_after(&self, now: Instant) -> Instant {
-        if self.phase_until > now { self.phase_until } else { Instant(u64::MAX) }
-    }
-
     fn next_phase(&mut self, now: Instant, phase: Phase, plan: &Plan, settings: &Settings, subscriptions: u64) -> Next {
         let unread = self.unread(subscriptions);
         match phase {
             Phase::WarmUp if now >= self.phase_until => match plan.workload.rate {
                 RateGoal::Search => self.enter(now, Phase::Search, None),
-                RateGoal::Fixed(_) => self.after_settling(now, plan),
+                RateGoal::Fixed(_) | RateGoal::Listed(_) => self.after_settling(now, plan),
             },
             Phase::Search => self.search(now, settings, subscriptions),
             Phase::Settle => {
-                let little = self.rate.as_f64().max(1_000.0);
+                let little = self.rate().max(1_000.0);
                 #[expect(clippy::cast_precision_loss, reason = "a threshold")]
                 let gone = unread as f64 <= little && self.newest.in_flight as f64 <= little;
                 if gone || now >= self.phase_until { self.after_settling(now, plan) } else { Next::Stay }
@@ -405,13 +452,13 @@ impl Load {
         match search.observe(seen, subscriptions) {
             Step::Stay => Next::Stay,
             Step::Try(rate) => {
-                self.rate = rate;
+                self.tempo = rate.into();
                 Next::Ask(Phase::Search, Command::SetRate { rate })
             }
             Step::Found(found) => {
                 self.found = Some(found);
                 let rate = Rate::per_second(found.rate).expect("a rate that held is a rate");
-                self.rate = rate;
+                self.tempo = rate.into();
                 // A backlog of the search must not stand in the measurement.
                 self.enter(now, Phase::Settle, Some(settings.period * 10));
                 Next::Ask(Phase::Settle, Command::SetRate { rate })
@@ -445,8 +492,8 @@ impl Load {
             return Next::Ask(Phase::DrainBacklog, Command::ResumeConsumers);
         }
         #[expect(clippy::cast_precision_loss, reason = "an estimate, doubled")]
-        let expected = self.messages_wanted as f64
-            / (self.rate.as_f64() * f64::from(plan.workload.subscriptions_per_topic.max(1)));
+        let expected =
+            self.messages_wanted as f64 / (self.rate() * f64::from(plan.workload.subscriptions_per_topic.max(1)));
         let bound = Duration::from_secs_f64((2.0 * expected).min(1e9)) + settings.fill_slack;
         if took > bound {
             let text = format!(
@@ -503,6 +550,8 @@ impl Load {
             backlog: self.backlog,
             verdict: told.verdict,
             problems: self.newest.problems,
+            unconfirmed: settings.driver.acks_nothing(),
+            tempo: Some(self.tempo).filter(|tempo| matches!(tempo, Tempo::Listed { .. })),
             partial: told.partial,
         }
     }
@@ -539,6 +588,14 @@ impl Load {
         });
         rows.collect()
     }
+}
+
+/// What is measured of a load whose length is known before it begins.
+fn window_of(plan: &Plan) -> Option<Window> {
+    let workload = &plan.workload;
+    let known = workload.rate != RateGoal::Search && workload.backlog.is_none();
+    let from = workload.warmup_duration;
+    known.then(|| Window { from, until: from.saturating_add(workload.test_duration) })
 }
 
 /// How far the clocks of two workers between which messages pass may disagree, by what is known of them; `None` if no

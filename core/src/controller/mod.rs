@@ -33,13 +33,14 @@ use crate::{
     load::payload::PayloadRecipe,
     machine::{Machine, Wake},
     offset::Exchange,
-    plan::{Plan, rate::Rate},
+    plan::Plan,
     printable::printable_within,
     protocol::{
         Command, Event, Failure, FailureKind, Ping, Request, Response,
-        command::{Begin, ConsumerSpec, Preparation, ProducerSpec, TopicSpec},
+        command::{Begin, ConsumerSpec, Preparation, ProducerSpec, Reach, TopicSpec},
         event::{Findings, Snapshot},
     },
+    rate::{Rate, Tempo},
     report::{Drained, Lost, Period, Phase, Report, Verdict, verdict},
     stats::sequence::SequenceSet,
     time::{Instant, WallTime},
@@ -323,8 +324,10 @@ impl Controller {
     /// Asks everybody for what was counted so far, and tells each how its clock errs by now.
     fn ask_read(&mut self, now: Instant) {
         let corrections = self.corrections(now);
+        let reach = self.load.as_mut().map_or(Reach::Everything, |load| load.ask(now, self.phase));
         self.ask(now, self.settings.call_within, |worker| Command::Read {
             correction: corrections.get(&worker).copied().unwrap_or(0),
+            reach,
         });
     }
 
@@ -483,13 +486,13 @@ impl Controller {
     }
 
     fn begin_load(&mut self, now: Instant) {
-        let rate = match self.plan.workload.rate {
-            RateGoal::Fixed(rate) => rate,
-            RateGoal::Search => find_rate::FIRST,
-        };
-        let rate = Rate::per_second(rate).expect("a workload's rate is checked when it is parsed");
         let producers = u32::try_from(self.plan.producers.len()).expect("checked when it is parsed");
         let (at, after) = (now + self.settings.start_after, self.settings.start_after);
+        let tempo = match &self.plan.workload.rate {
+            RateGoal::Fixed(rate) => Tempo::Steady(*rate),
+            RateGoal::Search => Tempo::Steady(Rate::per_second(find_rate::FIRST).expect("in range")),
+            RateGoal::Listed(list) => Tempo::Listed { list: list.clone(), day_second: self.settings.day_second(at) },
+        };
         let corrections = self.corrections(at);
         let begins: BTreeMap<WorkerId, Begin> = self
             .links
@@ -499,11 +502,14 @@ impl Controller {
                 (worker, wall.map_or(Begin::After(after), Begin::At))
             })
             .collect();
-        self.load = Some(Load::new(&self.plan, rate, at));
+        let load = Load::new(&self.plan, tempo.clone(), at);
+        let window = load.window();
+        self.load = Some(load);
         self.ask(now, self.settings.call_within, |worker| Command::StartLoad {
-            rate,
+            tempo: tempo.clone(),
             producers,
             begin: begins[&worker],
+            window,
             correction: corrections.get(&worker).copied().unwrap_or(0),
         });
     }
@@ -785,8 +791,8 @@ impl Controller {
         }
         self.outputs.push_back(Output::WorkerLost { worker, cause: cause.clone() });
         let under_way = self.load.is_some();
-        let after = self.load.as_mut().map(|load| load.lose(now, worker, &self.plan)).unwrap_or_default();
-        self.lost.push(Lost { worker, after, cause: cause.clone() });
+        let (read, detected) = self.load.as_mut().map(|load| load.lose(now, worker, &self.plan)).unwrap_or_default();
+        self.lost.push(Lost { worker, read, detected, cause: cause.clone() });
         let goes_on = under_way && self.settings.on_loss == OnLoss::Continue && self.links.alive_count() > 0;
         if under_way && !goes_on && (Phase::Stop..=Phase::Verify).contains(&self.phase) && self.cut.is_none() {
             // The way down is the same, and what the others have counted is still to be read.
@@ -884,7 +890,7 @@ impl Controller {
         match self.phase {
             Phase::Stop if !read => self.ask_read(now),
             Phase::Stop => {
-                self.emit_period(now, Phase::Stop);
+                self.emit_period(Phase::Stop);
                 self.drain(now);
             }
             Phase::Drain if !read => self.drain.next = Some(now),
@@ -909,7 +915,7 @@ impl Controller {
             return;
         }
         let (phase, subscriptions) = (self.phase, self.workload_subscriptions());
-        self.emit_period(now, phase);
+        self.emit_period(phase);
         let Some(load) = &mut self.load else { return };
         match load.decide(now, phase, &self.plan, &self.settings, subscriptions) {
             load::Next::Stay => {}
@@ -925,9 +931,9 @@ impl Controller {
         }
     }
 
-    fn emit_period(&mut self, now: Instant, phase: Phase) {
+    fn emit_period(&mut self, phase: Phase) {
         let subscriptions = self.workload_subscriptions();
-        if let Some(period) = self.load.as_mut().and_then(|load| load.close_period(now, phase, subscriptions)) {
+        if let Some(period) = self.load.as_mut().and_then(|load| load.close_period(phase, subscriptions)) {
             self.outputs.push_back(Output::Period(Box::new(period)));
         }
     }

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use crate::config::{
-    driver::DriverConfig,
-    workload::{RateGoal, Workload},
+use crate::{
+    config::{
+        driver::DriverConfig,
+        workload::{RateGoal, Workload},
+    },
+    time::Instant,
 };
 
 /// What a run is told beside its plan. Every wait has a bound, so every run ends.
@@ -26,6 +29,9 @@ pub struct Settings {
     pub on_loss: OnLoss,
     /// How workers' clocks relate to the controller's. Default: they are the same.
     pub clocks: Clocks,
+    /// What a clock on the wall showed, and when, for rates by the time of day: seconds since local midnight. Default
+    /// midnight at the controller's origin.
+    pub day_second_at: (u32, Instant),
     /// A reporting interval. Default 1 s.
     pub period: Duration,
     /// Longest a worker may take to answer a call that creates nothing. Default 30 s.
@@ -93,6 +99,7 @@ impl Settings {
             take_over: false,
             on_loss: OnLoss::Fail,
             clocks: Clocks::Same,
+            day_second_at: (0, Instant::ZERO),
             period: Duration::from_secs(1),
             call_within: Duration::from_secs(30),
             connect_within: Duration::from_secs(10),
@@ -109,6 +116,14 @@ impl Settings {
             fill_slack: Duration::from_secs(60),
             drain_factor: 10,
         }
+    }
+
+    /// Seconds since midnight at `at`.
+    pub(super) fn day_second(&self, at: Instant) -> u32 {
+        const DAY: u64 = 86_400;
+        let (second, known_at) = self.day_second_at;
+        let seconds = (u64::from(second) + at.since(known_at).as_secs()) % DAY;
+        u32::try_from(seconds).unwrap_or(0)
     }
 
     /// The longest a run of `workload` over so many workers can take, whatever happens to it: the sum of all bounds.
@@ -129,9 +144,8 @@ impl Settings {
         if workload.rate == RateGoal::Search {
             longest += self.search_within + self.period * 12;
         }
-        if let (Some(backlog), RateGoal::Fixed(rate)) = (workload.backlog, workload.rate) {
-            #[expect(clippy::cast_precision_loss, reason = "a bound, generous by design")]
-            let messages_per_s = rate as f64 * f64::from(workload.subscriptions_per_topic.max(1));
+        if let (Some(backlog), RateGoal::Fixed(rate)) = (workload.backlog, &workload.rate) {
+            let messages_per_s = rate.as_f64() * f64::from(workload.subscriptions_per_topic.max(1));
             #[expect(clippy::cast_precision_loss, reason = "a bound, generous by design")]
             let fill = backlog.bytes as f64 / f64::from(workload.message_size.max(1)) / messages_per_s;
             let fill = Duration::from_secs_f64((2.0 * fill).min(1e9)) + self.fill_slack + self.period;

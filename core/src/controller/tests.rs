@@ -8,7 +8,8 @@ use crate::{
     },
     id::RunId,
     machine::settle,
-    protocol::event::Missing,
+    protocol::{command::Window, event::Missing},
+    rate::{RateList, RatePoint},
     seed::Seed,
     stats::tally::Seen,
 };
@@ -26,7 +27,7 @@ fn workload() -> Workload {
         subscriptions_per_topic: 1,
         consumers_per_subscription: 1,
         producers_per_topic: 1,
-        rate: RateGoal::Fixed(1_000),
+        rate: RateGoal::Fixed(Rate::per_second(1_000).expect("in range")),
         backlog: None,
         test_duration: 10 * SECOND,
         warmup_duration: 2 * SECOND,
@@ -41,6 +42,12 @@ struct RefWorker {
     capacity: f64,
     rate: f64,
     since: Option<Instant>,
+    /// When message 0 is due, at which rates, and what is measured of it.
+    begins: Instant,
+    tempo: Option<Tempo>,
+    window: Option<Window>,
+    /// How long it takes for each answer.
+    slow: Duration,
     acked: f64,
     received: f64,
     paused: bool,
@@ -65,6 +72,10 @@ impl RefWorker {
             capacity: 1e9,
             rate: 0.0,
             since: None,
+            begins: Instant::ZERO,
+            tempo: None,
+            window: None,
+            slow: Duration::from_millis(1),
             acked: 0.0,
             received: 0.0,
             paused: false,
@@ -80,8 +91,9 @@ impl RefWorker {
 
     fn advance(&mut self, now: Instant) {
         let Some(since) = self.since else { return };
+        let now = self.window.map_or(now, |window| now.min(self.begins + window.until));
         let elapsed = now.since(since).as_secs_f64();
-        self.since = Some(now);
+        self.since = Some(now.max(since));
         self.acked += self.rate.min(self.capacity) * elapsed;
         if !self.paused {
             self.received = self.acked;
@@ -95,7 +107,16 @@ impl RefWorker {
         snapshot.totals.acknowledgements.acked = self.acked as u64;
         snapshot.totals.acknowledgements.failed = if self.acked > 0.0 { self.refuses } else { 0 };
         snapshot.totals.departures.attempted = self.acked as u64 + snapshot.totals.acknowledgements.failed;
-        let distinct = (self.received as u64).saturating_sub(self.loses) + self.stray;
+        let mut received = self.received as u64;
+        if let (Some(tempo), Some(window)) = (&self.tempo, self.window) {
+            let due = tempo.messages_within(now.since(self.begins).min(window.until));
+            snapshot.totals.departures.attempted = due;
+            if self.capacity >= 1e9 {
+                let acked = due.saturating_sub(snapshot.totals.acknowledgements.failed);
+                (snapshot.totals.acknowledgements.acked, received) = (acked, acked);
+            }
+        }
+        let distinct = received.saturating_sub(self.loses) + self.stray;
         snapshot.totals.seen.insert(SubscriptionId(0), Seen { received: distinct, distinct, ..Seen::default() });
         snapshot
     }
@@ -110,10 +131,25 @@ impl RefWorker {
         if let Some((_, kind)) = self.fails.filter(|(when, _)| *when == name) {
             return Some(Err(Failure::new(kind, format!("{name} failed"))));
         }
+        // What is read of a window is how things stood at its end, which is waited for.
+        let end = |after: Duration, whole: bool| if whole { self.begins + after } else { now.min(self.begins + after) };
+        let now = match (command, self.window) {
+            (Command::Read { reach: Reach::WarmUp { whole }, .. }, Some(window)) => end(window.from, *whole),
+            (Command::Read { reach: Reach::Measured { whole }, .. }, Some(window)) => end(window.until, *whole),
+            _ => now,
+        };
         self.advance(now);
         Some(Ok(match command {
             Command::Prepare(_) => Event::Prepared { system: "model".to_owned() },
-            Command::StartLoad { rate, .. } | Command::SetRate { rate } => {
+            Command::StartLoad { tempo, begin: Begin::After(after), window, .. } => {
+                self.begins = now + *after;
+                self.since = Some(self.begins);
+                self.window = *window;
+                self.rate = tempo.mean(Duration::ZERO, Duration::ZERO);
+                self.tempo = Some(tempo.clone());
+                Event::Done
+            }
+            Command::SetRate { rate } => {
                 self.since = Some(now);
                 self.rate = rate.as_f64();
                 Event::Done
@@ -158,8 +194,17 @@ struct Played {
 }
 
 /// Plays a run to its end; `stop_at` is when somebody wants it to end.
-fn play(workload: Workload, mut worker: RefWorker, stop_at: Option<Duration>) -> Played {
-    let settings = Settings::new(DriverConfig { name: "d".to_owned(), kind: DriverKind::Embedded });
+fn play(workload: Workload, worker: RefWorker, stop_at: Option<Duration>) -> Played {
+    play_with(workload, worker, stop_at, |settings| settings)
+}
+
+fn play_with(
+    workload: Workload,
+    mut worker: RefWorker,
+    stop_at: Option<Duration>,
+    change: impl FnOnce(Settings) -> Settings,
+) -> Played {
+    let settings = change(Settings::new(DriverConfig { name: "d".to_owned(), kind: DriverKind::Embedded }));
     let bound = settings.longest(&workload, 1);
     let mut now = Instant(5_000_000_000);
     let began = now;
@@ -188,7 +233,7 @@ fn play(workload: Workload, mut worker: RefWorker, stop_at: Option<Duration>) ->
         let std::ops::ControlFlow::Continue(wake) = wake else { unreachable!("nothing breaks") };
         let mut answered = false;
         for Request { run, number, command, .. } in requests {
-            now += Duration::from_millis(1);
+            now += worker.slow;
             if let Some(outcome) = worker.answer(now, &command) {
                 let response = Response { run, number, outcome, lease_ended: false };
                 // Every answer comes twice; the second must change nothing.
@@ -248,6 +293,65 @@ fn a_calm_run_goes_through_all_phases_and_adds_up() {
 }
 
 use crate::stats::tally::Totals;
+
+/// A window is half open, and as long as it was asked to be: however short it is, and however late the answers come.
+#[test]
+fn a_window_holds_exactly_its_messages() {
+    let ms = Duration::from_millis;
+    for (rate, warm_up, test, messages) in [
+        ("1", ms(0), ms(3_000), 3),
+        ("1000", ms(0), ms(1), 1),
+        ("1000", ms(0), ms(2), 2),
+        ("0.5", ms(0), ms(3_000), 2),
+        ("0.5", ms(1_000), ms(3_000), 1),
+        ("3", ms(700), ms(1_600), 4),
+        ("40", ms(999), ms(1_001), 40),
+        ("1000", ms(1), ms(1), 1),
+        ("1000", ms(3_000), ms(2_500), 2_500),
+    ] {
+        for slow in [ms(1), ms(40), ms(700), ms(2_600)] {
+            let rate = Rate::decimal(rate).expect("in range");
+            let workload =
+                Workload { rate: RateGoal::Fixed(rate), warmup_duration: warm_up, test_duration: test, ..workload() };
+            let played = play(workload, RefWorker { slow, ..RefWorker::new() }, None);
+            assert_eq!(played.end, End::Sound, "{rate} msg/s for {test:?}, answered after {slow:?}");
+            let report = played.report.expect("a report");
+            let (measured, whole) = (report.measured.departures.attempted, report.whole.departures.attempted);
+            assert_eq!((measured, report.measured_for), (messages, test), "{rate} msg/s, answered after {slow:?}");
+            assert_eq!(whole, rate.messages_within(warm_up + test));
+            let at = |phase| report.periods.iter().filter(|it| it.phase == phase).map(|it| it.at).next_back();
+            assert_eq!(at(Phase::Measure), Some(warm_up + test), "the window's end, not the answer's");
+        }
+    }
+}
+
+/// Rates by a list: what is measured is what the list makes of the window, and the target is their mean.
+#[test]
+fn rates_by_a_list_are_followed_to_the_message() {
+    let point = |minute, milli| RatePoint { minute, milli };
+    for (by_day, second) in [(false, 7), (true, 86_395)] {
+        let list = RateList::new(by_day, vec![point(0, 0), point(1, 600_000)]).expect("in order");
+        let workload = Workload {
+            rate: RateGoal::Listed(list.clone()),
+            warmup_duration: 7 * SECOND,
+            test_duration: 40 * SECOND,
+            ..workload()
+        };
+        // The load begins a few milliseconds after the run.
+        let settings = |settings| Settings { day_second_at: (second, Instant(5_000_000_000)), ..settings };
+        let report = play_with(workload, RefWorker::new(), None, settings).report.expect("a report");
+        let tempo = Tempo::Listed { list, day_second: second };
+        let messages = tempo.messages_within(47 * SECOND) - tempo.messages_within(7 * SECOND);
+        assert_eq!((report.measured.departures.attempted, report.measured_for), (messages, 40 * SECOND));
+        let target = verdict::target(&report);
+        assert!((target - tempo.mean(7 * SECOND, 47 * SECOND)).abs() < 1e-6, "{target}");
+        let made = target * 40.0;
+        #[expect(clippy::cast_precision_loss)]
+        let measured = messages as f64;
+        assert!((made - measured).abs() <= 1.0, "the target is what was to be sent: {made} of {messages}");
+        assert_eq!(report.tempo, Some(tempo), "the day's time is known when the load begins");
+    }
+}
 
 /// Without subscriptions there is no path to probe, and the load begins at once, and once only.
 #[test]
@@ -610,4 +714,116 @@ fn no_word_of_a_worker_forges_a_line() {
     };
     assert!(read.problems.len() <= 100);
     plain(&read.problems[0].what);
+}
+
+/// Plays a run of two workers, each with one producer and half of 1,000 msg/s. What they use of CPU and memory is known at
+/// each instant; the second one falls silent `silent_after` its load began.
+fn play_two(silent_after: Duration) -> Report {
+    let names = vec!["a".to_owned(), "b".to_owned()];
+    let driver = DriverConfig { name: "d".to_owned(), kind: DriverKind::Embedded };
+    let on_loss = OnLoss::Continue;
+    let settings = Settings { names, on_loss, call_within: 3 * SECOND, ..Settings::new(driver) };
+    let mut now = Instant(5_000_000_000);
+    let mut controller = Controller::new(now, Plan::new(RunId(1), Seed(1), workload(), 2), settings);
+    let (mut begins, mut report) = (None, None);
+    loop {
+        let (mut requests, mut ended) = (Vec::new(), false);
+        let wake = settle(&mut controller, now, |output| {
+            match output {
+                Output::ToWorker { worker, request, .. } => requests.push((worker, request)),
+                Output::Report(made) => report = Some(*made),
+                Output::Finished(_) => ended = true,
+                _ => {}
+            }
+            std::ops::ControlFlow::Continue(())
+        });
+        if ended {
+            return report.expect("a report");
+        }
+        let mut answered = false;
+        for (worker, Request { run, number, command, .. }) in requests {
+            if let Command::StartLoad { begin: Begin::After(after), .. } = command {
+                begins = Some(now + after);
+            }
+            if worker == WorkerId(1) && begins.is_some_and(|begins| now >= begins + silent_after) {
+                continue;
+            }
+            let event = match command {
+                Command::Prepare(_) => Event::Prepared { system: "model".to_owned() },
+                Command::Read { reach, .. } => Event::Read(Box::new(known(worker, now, begins, reach))),
+                Command::Verify => Event::Verified(Box::default()),
+                _ => Event::Done,
+            };
+            let response = Response { run, number, outcome: Ok(event), lease_ended: false };
+            controller.handle_input(now, Input::FromWorker { worker, response });
+            answered = true;
+        }
+        if !answered {
+            let std::ops::ControlFlow::Continue(Some(wake)) = wake else { panic!("it waits for something") };
+            now = now.max(wake.at);
+            controller.handle_timeout(now);
+        }
+    }
+}
+
+/// What a worker says: 500 msg/s; 700 ms of CPU in each second of the warm-up, then 100 or 300 ms.
+fn known(worker: WorkerId, now: Instant, begins: Option<Instant>, reach: Reach) -> Snapshot {
+    let begins = begins.unwrap_or(now);
+    let at = match reach {
+        Reach::WarmUp { whole: true } => begins + 2 * SECOND,
+        Reach::Measured { whole: true } => begins + 12 * SECOND,
+        _ => now,
+    };
+    let (load, nth) = (at.since(begins).min(12 * SECOND), worker.0 + 1);
+    let warm = load.min(2 * SECOND);
+    let mut snapshot = Snapshot { taken_at: at, wall: WallTime(at.0), paths_open: 1, ..Snapshot::default() };
+    snapshot.process.cpu = warm * 7 / 10 + (load - warm) * (2 * nth - 1) / 10;
+    snapshot.process.memory_bytes = 1_000 * u64::from(nth);
+    snapshot.process.memory_bytes_max = 3_000 * u64::from(nth);
+    let sent = Rate::per_second(500).expect("in range").messages_within(load);
+    snapshot.totals.departures.attempted = sent;
+    snapshot.totals.acknowledgements.acked = sent;
+    snapshot.totals.seen.insert(SubscriptionId(worker.0), Seen { received: sent, distinct: sent, ..Seen::default() });
+    snapshot
+}
+
+/// The warm-up's CPU is nobody's, memory adds up over the workers, and so does its maximum.
+#[test]
+fn what_a_fleet_used_is_what_it_used_while_it_was_measured() {
+    let report = play_two(Duration::MAX);
+    assert_eq!((report.client_cpu, report.measured_for), (4 * SECOND, 10 * SECOND), "100 and 300 ms in each second");
+    let process = report.process;
+    assert_eq!((process.memory_bytes, process.memory_bytes_max), (3_000, 9_000));
+    let rows: Vec<_> =
+        report.workers.iter().map(|row| (row.cpu, row.attempted, row.process.memory_bytes_max)).collect();
+    assert_eq!(rows, [(SECOND, 5_000, 3_000), (3 * SECOND, 5_000, 6_000)]);
+    assert_eq!(report.measured.departures.attempted, 10_000);
+}
+
+/// A worker that falls silent is dated by its last read, not by when somebody noticed; from then on its rate is not asked
+/// for, and its counts until then stay.
+#[test]
+fn a_lost_worker_is_dated_by_its_last_read() {
+    let report = play_two(Duration::from_millis(5_500));
+    let lost = report.workers[1].lost.as_ref().expect("it is lost");
+    assert_eq!((lost.read, lost.detected), (Some(5 * SECOND), 9 * SECOND), "asked at 6 s, and waited for 3 s");
+    let targets: Vec<_> =
+        report.periods.iter().filter(|it| it.phase == Phase::Measure).map(|it| (it.at.as_secs(), it.target)).collect();
+    assert_eq!(
+        targets,
+        [
+            (3, 1_000.0),
+            (4, 1_000.0),
+            (5, 1_000.0),
+            // The read of the first worker at 6 s was answered then; the next one is after the loss.
+            (6, 500.0),
+            (10, 500.0),
+            (11, 500.0),
+            (12, 500.0),
+        ]
+    );
+    assert_eq!((report.workers[1].attempted, report.workers[0].attempted), (1_500, 5_000));
+    assert_eq!(report.measured.departures.attempted, 6_500);
+    assert!(verdict::incomplete(&report).is_some_and(|why| why.starts_with("worker 2 (b) was lost")));
+    assert!((verdict::target(&report) - 650.0).abs() < 1.0, "{}", verdict::target(&report));
 }

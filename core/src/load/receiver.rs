@@ -14,6 +14,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Receiver {
     producers: ProducerRange,
+    /// Whether whoever sends to it has its clock.
+    one_clock: bool,
     /// By partition and producer, one above the highest sequence seen there.
     next: Vec<u64>,
     /// What arrived since the ledger was last brought up to date.
@@ -47,14 +49,16 @@ enum Arrived {
 }
 
 impl Receiver {
-    /// For a consumer of a topic with these producers.
+    /// For a consumer of a topic with these producers. `one_clock` says whether all of them have this consumer's clock:
+    /// only then does the timestamp of a message without header, which is its producer's, tell how long it took. Nothing
+    /// in such a message says whose clock it was, so it cannot be corrected either.
     #[must_use]
-    pub fn new(producers: ProducerRange) -> Self {
-        Self { producers, next: Vec::new(), fresh: Vec::new(), probed: Vec::new() }
+    pub fn new(producers: ProducerRange, one_clock: bool) -> Self {
+        Self { producers, one_clock, next: Vec::new(), fresh: Vec::new(), probed: Vec::new() }
     }
 
     /// Takes one message, handed over by the client at `now`, and counts it in `arrivals`, which many consumers may
-    /// share. `sent` is the broker's timestamp, used where there is no header.
+    /// share. `sent` is the producer's timestamp, used where there is no header; `None` if the broker's stands in its place.
     #[inline]
     pub fn on_message(
         &mut self,
@@ -110,7 +114,7 @@ impl Receiver {
 
     fn bare(&mut self, arrivals: &mut Arrivals, now: WallTime, sent: Option<WallTime>) {
         arrivals.headerless += 1;
-        if let Some(sent) = sent {
+        if let Some(sent) = sent.filter(|_| self.one_clock) {
             let since = now.signed_since(sent).max(0).cast_unsigned();
             arrivals.from_intended.record(since);
             arrivals.from_sent.record(since);
@@ -210,7 +214,7 @@ mod tests {
     fn lost_doubled_and_out_of_order_are_told_apart() {
         let mut sender = Sender::new(ProducerId(5), false);
         let sent: Vec<_> = (0..5).map(|_| message(&mut sender)).collect();
-        let (mut receiver, mut ledger) = (Receiver::new(PRODUCERS), Ledger::new(PRODUCERS));
+        let (mut receiver, mut ledger) = (Receiver::new(PRODUCERS, true), Ledger::new(PRODUCERS));
         let mut arrivals = Arrivals::default();
         // 3 comes twice, 1 comes late, 4 comes late in another partition (which is no disorder), 2 never comes.
         for (partition, index) in [(0, 0), (0, 3), (0, 1), (0, 3), (1, 4)] {
@@ -228,7 +232,7 @@ mod tests {
     #[test]
     fn broken_foreign_and_probing_messages() {
         let mut sender = Sender::new(ProducerId(4), true);
-        let (mut receiver, mut ledger) = (Receiver::new(PRODUCERS), Ledger::new(PRODUCERS));
+        let (mut receiver, mut ledger) = (Receiver::new(PRODUCERS, true), Ledger::new(PRODUCERS));
         let mut arrivals = Arrivals::default();
         let mut broken = message(&mut sender);
         broken[39] ^= 1;
@@ -247,9 +251,24 @@ mod tests {
         assert_eq!((ledger.probed(), ledger.seen.received), (1, 3));
     }
 
+    /// A timestamp of another machine's clock is no latency, however small the difference seems.
+    #[test]
+    fn without_a_header_only_one_clock_makes_a_latency() {
+        for (one_clock, samples) in [(true, 1), (false, 0)] {
+            let (mut receiver, mut arrivals) = (Receiver::new(PRODUCERS, one_clock), Arrivals::default());
+            let foreign = Receiver::on_message;
+            foreign(&mut receiver, &mut arrivals, WallTime(2_000_000), 0, b"small", Some(WallTime(1_000_000)));
+            foreign(&mut receiver, &mut arrivals, WallTime(2_000_000), 0, b"small", None);
+            assert_eq!((arrivals.received, arrivals.headerless, arrivals.from_sent.count()), (2, 2, samples));
+            let sent = message(&mut Sender::new(ProducerId(4), false));
+            receiver.on_message(&mut arrivals, WallTime(2_000_000), 0, &sent, None);
+            assert_eq!(arrivals.from_sent.count(), samples + 1, "a header says whose clock it is");
+        }
+    }
+
     #[test]
     fn clocks_that_disagree_are_counted_not_dropped() {
-        let (mut receiver, mut arrivals) = (Receiver::new(PRODUCERS), Arrivals::default());
+        let (mut receiver, mut arrivals) = (Receiver::new(PRODUCERS, true), Arrivals::default());
         receiver.on_message(
             &mut arrivals,
             WallTime(900_000),

@@ -3,7 +3,8 @@
 pub mod files;
 pub mod pace;
 pub mod partition;
-pub mod rate;
+
+pub use crate::rate;
 
 use std::fmt;
 

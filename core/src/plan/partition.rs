@@ -7,7 +7,8 @@ use rand::Rng;
 use crate::{
     config::workload::RateGoal,
     id::WorkerId,
-    plan::{Plan, Share, Topology, rate::Rate},
+    plan::{Plan, Share, Topology},
+    rate::Rate,
 };
 
 /// Who runs the `nth` producer (or consumer) of `topic`.
@@ -106,12 +107,12 @@ impl Dealt {
 /// What every worker is dealt, in order of the workers: one walk over the plan.
 pub(crate) fn dealt(plan: &Plan) -> Vec<Dealt> {
     let all = u32::try_from(plan.producers.len()).unwrap_or(u32::MAX);
-    let rate = |producers: usize| match plan.workload.rate {
-        RateGoal::Search => None,
+    let rate = |producers: usize| match &plan.workload.rate {
+        RateGoal::Search | RateGoal::Listed(_) => None,
         RateGoal::Fixed(_) if producers == 0 => Some(PartOfRate(None)),
         RateGoal::Fixed(total) => {
             let mine = u32::try_from(producers).unwrap_or(all).min(all);
-            Some(PartOfRate(Rate::per_second(total).map(|total| total.share(mine, all))))
+            Some(PartOfRate(Some(total.share(mine, all))))
         }
     };
     let one = |(worker, share): (WorkerId, Share<'_>)| {
@@ -269,7 +270,7 @@ mod tests {
             subscriptions_per_topic: subscriptions,
             consumers_per_subscription: consumers,
             producers_per_topic: producers,
-            rate: RateGoal::Fixed(10_000),
+            rate: RateGoal::Fixed(Rate::per_second(10_000).expect("in range")),
             backlog: None,
             test_duration: Duration::from_secs(1),
             warmup_duration: Duration::ZERO,

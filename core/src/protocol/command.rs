@@ -11,7 +11,7 @@ use crate::{
     },
     id::{ConsumerId, ProducerId, SubscriptionId, TopicIndex},
     load::payload::PayloadRecipe,
-    plan::rate::Rate,
+    rate::{Rate, Tempo},
     seed::Seed,
     time::WallTime,
 };
@@ -32,11 +32,14 @@ pub enum Command {
     /// Begin to send.
     StartLoad {
         /// Total rate of the run; the worker's share follows from its producers.
-        rate: Rate,
+        tempo: Tempo,
         /// Producers of the whole run.
         producers: u32,
         /// When message 0 is due.
         begin: Begin,
+        /// What is measured of it, and when it ends, where that is known by now. Else it goes on until
+        /// [`Command::StopLoad`].
+        window: Option<Window>,
         /// See [`Command::Read`].
         correction: i64,
     },
@@ -54,6 +57,8 @@ pub enum Command {
         /// Nanoseconds by which the fleet's time is ahead of this worker's wall clock, as far as the controller knows by
         /// now. Messages are stamped and received in the fleet's time, so that latencies between workers make sense.
         correction: i64,
+        /// Up to where.
+        reach: Reach,
     },
     /// Stop sending; wait, within this bound, until every message sent has its delivery report.
     StopLoad {
@@ -104,6 +109,34 @@ impl Command {
             _ => Duration::ZERO,
         }
     }
+}
+
+/// The part of a load that is measured, half open: a message that is meant to leave at its very end is not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// From when message 0 is due until what is due counts.
+    pub from: Duration,
+    /// From when message 0 is due until nothing is due any more.
+    pub until: Duration,
+}
+
+/// Up to where a read tells what was counted. A worker that was given a [`Window`] keeps what it had counted at each of its
+/// ends, by its own clock, so that no exchange that is late moves a count from one side to the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reach {
+    /// All that was counted so far.
+    #[default]
+    Everything,
+    /// What belongs to the time before the window.
+    WarmUp {
+        /// All of it: waits until it is over.
+        whole: bool,
+    },
+    /// That, and what belongs to the window.
+    Measured {
+        /// All of it: waits until it is over.
+        whole: bool,
+    },
 }
 
 /// When a load begins.

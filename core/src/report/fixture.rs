@@ -17,6 +17,7 @@ use crate::{
     id::{RunId, SubscriptionId, WorkerId},
     plan::Plan,
     protocol::event::{Missing, Process},
+    rate::Rate,
     seed::Seed,
     stats::tally::{Seen, Totals},
     time::WallTime,
@@ -24,6 +25,10 @@ use crate::{
 
 /// 2026-01-04 12:30:00 UTC.
 const STARTED: u64 = 1_767_529_800_000_000_000;
+
+pub(crate) fn rate(per_second: u64) -> Rate {
+    Rate::per_second(per_second).expect("in range")
+}
 
 pub(crate) fn workload() -> Workload {
     Workload {
@@ -36,7 +41,7 @@ pub(crate) fn workload() -> Workload {
         subscriptions_per_topic: 2,
         consumers_per_subscription: 1,
         producers_per_topic: 5,
-        rate: RateGoal::Fixed(1_000),
+        rate: RateGoal::Fixed(rate(1_000)),
         backlog: None,
         test_duration: Duration::from_secs(24),
         warmup_duration: Duration::from_secs(2),
@@ -152,6 +157,8 @@ pub(crate) fn of(periods: Vec<Period>, rest: Totals) -> Report {
         workers: Vec::new(),
         clock_error: None,
         problems: Vec::new(),
+        unconfirmed: false,
+        tempo: None,
         partial: None,
     }
 }
@@ -254,7 +261,12 @@ pub(crate) fn any_row() -> impl Strategy<Value = WorkerRow> {
             drift_ppm,
             contradictions: n[19],
         }),
-        lost: lost.map(|(after, cause)| Lost { worker: WorkerId(worker), after: Duration::from_nanos(after), cause }),
+        lost: lost.map(|(at, cause)| Lost {
+            worker: WorkerId(worker),
+            read: Some(Duration::from_nanos(at / 2)).filter(|_| at % 3 > 0),
+            detected: Duration::from_nanos(at),
+            cause,
+        }),
     })
 }
 
@@ -275,7 +287,7 @@ pub(crate) fn any_period() -> impl Strategy<Value = Period> {
             }
         }
         totals.departures.skipped = number(1);
-        totals.acknowledgements.failed = number(2);
+        (totals.acknowledgements.failed, totals.acknowledgements.refused) = (number(2), number(2) / 3);
         totals.arrivals.corrupted = number(3);
         totals.arrivals.before_intended = number(4);
         let mut period = period(phase, 1, totals);

@@ -9,7 +9,7 @@ use super::{
     context::insert_known,
     quantity::{counted, latency, per_second, rate, real, span, uppercase},
 };
-use crate::{config::workload::RateGoal, id::WorkerId, time::nanos};
+use crate::{config::workload::RateGoal, id::WorkerId, load::header, time::nanos};
 
 /// More workers than this are not shown one by one.
 const SHOWN_MAX: usize = 20;
@@ -33,11 +33,15 @@ pub(super) fn name(worker: WorkerId, address: &str) -> String {
 
 /// The part of the total rate that a worker was dealt, msg/s. It keeps to it whoever else is lost.
 pub(super) fn dealt_rate(report: &Report, row: &WorkerRow) -> f64 {
-    let total = match report.plan.workload.rate {
-        RateGoal::Fixed(total) => total,
-        RateGoal::Search => report.found.map_or(0, |found| found.rate),
+    let total = match &report.plan.workload.rate {
+        RateGoal::Fixed(total) => total.as_f64(),
+        RateGoal::Search => report.found.map_or(0.0, |found| real(found.rate)),
+        RateGoal::Listed(_) => {
+            let from = report.plan.workload.warmup_duration;
+            report.tempo.as_ref().map_or(0.0, |tempo| tempo.mean(from, from + report.plan.workload.test_duration))
+        }
     };
-    real(total) * f64::from(row.producers) / real((report.plan.producers.len() as u64).max(1))
+    total * f64::from(row.producers) / real((report.plan.producers.len() as u64).max(1))
 }
 
 /// What of it was sent, as a share; `None` if it was dealt none.
@@ -75,6 +79,8 @@ pub(super) fn clocks_sentence(report: &Report) -> Option<String> {
         return None;
     }
     match report.clock_error {
+        // Without a header nothing is corrected, whatever is known of the clocks.
+        _ if without_header(report) && pass_between_clocks(report) => None,
         Some(error) => Some(format!(
             "Clocks differ by at most ±{}: end-to-end latencies between workers are right to within that.",
             latency(real(nanos(error)))
@@ -88,8 +94,13 @@ pub(super) fn clocks_sentence(report: &Report) -> Option<String> {
     }
 }
 
+/// Whether messages are too small for the header.
+pub(super) fn without_header(report: &Report) -> bool {
+    report.plan.workload.message_size < header::LEN as u32
+}
+
 /// Whether messages are sent by one worker and received by another.
-fn pass_between_clocks(report: &Report) -> bool {
+pub(super) fn pass_between_clocks(report: &Report) -> bool {
     let plan = &report.plan;
     plan.workers > 1 && !plan.consumers.is_empty() && plan.owners().contains(&None)
 }
@@ -102,14 +113,29 @@ pub(super) fn losses(report: &Report) -> Vec<String> {
     let sentence = |(row, lost): &(&WorkerRow, &Lost)| {
         let who = name(row.worker, &row.name);
         let who = uppercase(&who);
-        if lost.after.is_zero() {
-            return format!("{who} was lost before the load began: {}.", lost.cause.trim_end_matches('.'));
+        let cause = lost.cause.trim_end_matches('.');
+        if lost.detected.is_zero() {
+            return format!("{who} was lost before the load began: {cause}.");
         }
+        let detected = span(whole_millis(lost.detected));
+        let Some(read) = lost.read else {
+            return format!(
+                "{who} was given up {detected} after the load began, before it had been read once: {cause}. Its {} are \
+                 missing.",
+                parts(report, row)
+            );
+        };
+        // Reads go to all workers at once.
+        let gap = lost.detected.saturating_sub(read);
+        let silence = if gap > SILENCE_TOLD {
+            " No worker was read while it was waited for, so the next period after that is longer."
+        } else {
+            ""
+        };
         format!(
-            "{who} was lost {} after the load began: {}. What it had counted when it was last read is in the totals, \
-             exactly; from then on its {} are missing.",
-            span(whole_millis(lost.after)),
-            lost.cause.trim_end_matches('.'),
+            "{who} was last read {} after the load began, and given up at {detected}: {cause}. What it had counted by \
+             then is in the totals, exactly; from then on its {} are missing.{silence}",
+            span(whole_millis(read)),
             parts(report, row)
         )
     };
@@ -120,13 +146,16 @@ pub(super) fn losses(report: &Report) -> Vec<String> {
     sentences
 }
 
-/// The workers that were lost: `worker 2 (http://b:8080)`, or how many.
+/// From so much time between the last read of a worker and its loss on, a reader is told what became of the periods between.
+const SILENCE_TOLD: Duration = Duration::from_millis(2_500);
+
+/// The workers that were lost, and the verb: `worker 2 (http://b:8080) was`, or how many.
 pub(super) fn lost_in_words(report: &Report) -> String {
     let lost: Vec<&WorkerRow> = report.workers.iter().filter(|row| row.lost.is_some()).collect();
     match lost.as_slice() {
-        [] => "a worker".to_owned(),
-        [one] => name(one.worker, &one.name),
-        many => format!("{} workers", many.len()),
+        [] => "a worker was".to_owned(),
+        [one] => format!("{} was", name(one.worker, &one.name)),
+        many => format!("{} workers were", many.len()),
     }
 }
 
@@ -200,7 +229,11 @@ fn row_json(report: &Report, row: &WorkerRow) -> Value {
         put("clock", told.into());
     }
     if let Some(lost) = &row.lost {
-        put("lost", json!({ "afterSeconds": lost.after.as_secs_f64(), "cause": lost.cause }));
+        let mut told = Map::new();
+        insert_known(&mut told, "lastReadSeconds", lost.read.map(|read| read.as_secs_f64()));
+        told.insert("detectedSeconds".to_owned(), lost.detected.as_secs_f64().into());
+        told.insert("cause".to_owned(), lost.cause.clone().into());
+        put("lost", told.into());
     }
     map.into()
 }

@@ -221,6 +221,10 @@ fn upstream(report: &Report, windows: &[Window]) -> Map<String, Value> {
     let quantiles = |latency: &Latency, unit: Unit| quantile_map(latency.histogram(), unit.value).into();
     map.insert("aggregatedPublishLatencyQuantiles".to_owned(), quantiles(publish(&answered), MILLIS));
     map.insert("aggregatedPublishDelayLatencyQuantiles".to_owned(), quantiles(delay(&answered), MICROS));
+    // A figure that nobody can know is not written, not even as 0.
+    if verdict::no_end_to_end(report).is_some() {
+        return map;
+    }
     put_lists(&mut map, "endToEndLatency", windows, |window| &window.end_to_end);
     map.insert("aggregatedEndToEndLatencyQuantiles".to_owned(), quantiles(end_to_end(&answered), MILLIS));
     put_scalars(&mut map, "aggregatedEndToEndLatency", end_to_end(&answered), MILLIS);
@@ -242,9 +246,10 @@ fn ours(report: &Report, context: &Context, series: Series) -> Value {
     put("started", time(&context.started, report.started).into());
     put("loadStarted", rfc3339(report.started).into());
     put("ended", time(&context.ended, end).into());
-    put("complete", report.partial.is_none().into());
-    if let Some(reason) = &report.partial {
-        put("partialReason", reason.clone().into());
+    let incomplete = verdict::incomplete(report);
+    put("complete", incomplete.is_none().into());
+    if let Some(reason) = incomplete {
+        put("partialReason", reason.into());
     }
     put("system", report.system.clone().into());
     put("embedded", context.embedded().into());
@@ -254,6 +259,7 @@ fn ours(report: &Report, context: &Context, series: Series) -> Value {
         put("ignored", json!(context.ignored));
     }
     put("plan", plan_json(plan));
+    put("acknowledgedMeans", verdict::confirmed(report).into());
     put("verdict", verdict_json(report, context));
     put("notes", verdict::notes(report, context).into());
     put("rates", rates_json(report));
@@ -279,8 +285,12 @@ fn ours(report: &Report, context: &Context, series: Series) -> Value {
         "phases",
         report.phases.iter().map(|sum| phase_json(sum.phase, sum.elapsed, &sum.totals)).collect::<Vec<_>>().into(),
     );
-    put("series", series.into_json());
-    put("histograms", histograms_json(&report.answered()));
+    let untold = verdict::no_end_to_end(report);
+    put("series", series.into_json(untold.is_some()));
+    put("histograms", histograms_json(&report.answered(), untold.is_some()));
+    if let Some(why) = untold {
+        put("endToEndMissing", why.into());
+    }
     map.into()
 }
 
@@ -336,6 +346,11 @@ fn verdict_json(report: &Report, context: &Context) -> Value {
     judged
 }
 
+/// Messages that were sent: what the client itself refused was not.
+pub(super) fn sent(totals: &Totals) -> u64 {
+    totals.departures.attempted.saturating_sub(totals.acknowledgements.refused)
+}
+
 /// Means over what was measured.
 fn rates_json(report: &Report) -> Value {
     let (measured, elapsed) = (&report.measured, report.measured_for);
@@ -344,11 +359,13 @@ fn rates_json(report: &Report) -> Value {
         "measuredSeconds": elapsed.as_secs_f64(),
         "targetPerSecond": verdict::target(report),
         "targetIsOfSearch": report.plan.workload.rate == RateGoal::Search,
-        "sentPerSecond": per_second(measured.departures.attempted, elapsed),
-        "sentBytesPerSecond": per_second(measured.departures.attempted * size, elapsed),
+        "sentPerSecond": per_second(sent(measured), elapsed),
+        "sentBytesPerSecond": per_second(sent(measured) * size, elapsed),
         "ackedPerSecond": per_second(measured.acknowledgements.acked, elapsed),
         "ackedBytesPerSecond": per_second(measured.acknowledgements.acked_bytes, elapsed),
         "failedPerSecond": per_second(measured.acknowledgements.failed, elapsed),
+        "refusedPerSecond": per_second(measured.acknowledgements.refused, elapsed),
+        "givenUpPerSecond": per_second(measured.acknowledgements.given_up(), elapsed),
         "receivedPerSecond": per_second(measured.arrivals.received, elapsed),
         "receivedBytesPerSecond": per_second(measured.arrivals.received_bytes, elapsed),
     })
@@ -413,6 +430,8 @@ pub(super) fn counts_json(totals: &Totals) -> Value {
         "acked": acks.acked,
         "ackedBytes": acks.acked_bytes,
         "failed": acks.failed,
+        "refused": acks.refused,
+        "givenUp": acks.given_up(),
         "received": arrivals.received,
         "receivedBytes": arrivals.received_bytes,
         "corrupted": arrivals.corrupted,
@@ -434,7 +453,7 @@ fn phase_json(phase: Phase, elapsed: Duration, totals: &Totals) -> Value {
 type Column<T, V> = (&'static str, fn(&T) -> V);
 
 /// The metrics of a period.
-const METRICS: [Column<Period, Value>; 17] = [
+const METRICS: [Column<Period, Value>; 18] = [
     ("phase", |p| p.phase.to_string().into()),
     ("counts", |p| p.phase.counts().into()),
     ("atSeconds", |p| p.at.as_secs_f64().into()),
@@ -445,6 +464,7 @@ const METRICS: [Column<Period, Value>; 17] = [
     ("skipped", |p| p.totals.departures.skipped.into()),
     ("acked", |p| p.totals.acknowledgements.acked.into()),
     ("failed", |p| p.totals.acknowledgements.failed.into()),
+    ("refused", |p| p.totals.acknowledgements.refused.into()),
     ("received", |p| p.totals.arrivals.received.into()),
     ("corrupted", |p| p.totals.arrivals.corrupted.into()),
     ("unread", |p| p.unread.into()),
@@ -489,10 +509,13 @@ impl Series {
         }
     }
 
-    fn into_json(self) -> Value {
+    fn into_json(self, without_end_to_end: bool) -> Value {
         let mut map: Map<String, Value> =
             METRICS.iter().zip(self.metrics).map(|((key, _), list)| ((*key).to_owned(), list.into())).collect();
         for ((key, _, _), lists) in latencies(&Totals::default()).into_iter().zip(self.latencies) {
+            if without_end_to_end && is_end_to_end(key) {
+                continue;
+            }
             let figures = FIGURES.iter().zip(lists).map(|((figure, _), list)| ((*figure).to_owned(), list.into()));
             map.insert(key.to_owned(), Value::Object(figures.collect()));
         }
@@ -500,13 +523,18 @@ impl Series {
     }
 }
 
-fn histograms_json(totals: &Totals) -> Value {
+fn is_end_to_end(key: &str) -> bool {
+    key.starts_with("endToEnd")
+}
+
+fn histograms_json(totals: &Totals, without_end_to_end: bool) -> Value {
     let mut map = Map::new();
     map.insert("encoding".to_owned(), histogram::ENCODING.into());
     map.insert("unit".to_owned(), "ns".into());
     map.insert("significantDigits".to_owned(), DIGITS.into());
     map.insert("highestNs".to_owned(), HIGHEST.into());
-    map.extend(latencies(totals).map(|(key, _, latency)| (key.to_owned(), histogram::to_json(latency))));
+    let told = latencies(totals).into_iter().filter(|(key, _, _)| !(without_end_to_end && is_end_to_end(key)));
+    map.extend(told.map(|(key, _, latency)| (key.to_owned(), histogram::to_json(latency))));
     map.into()
 }
 
@@ -668,6 +696,7 @@ mod tests {
             "workload",
             "driver",
             "plan",
+            "acknowledgedMeans",
             "verdict",
             "notes",
             "rates",
@@ -697,7 +726,8 @@ mod tests {
         report.workers[1].clock = None;
         report.workers[1].lost = Some(Lost {
             worker: WorkerId(1),
-            after: Duration::from_millis(12_500),
+            read: Some(Duration::from_secs(11)),
+            detected: Duration::from_millis(12_500),
             cause: "it fell silent".to_owned(),
         });
         report.verdict.unverified = 2;
@@ -722,7 +752,10 @@ mod tests {
                 "clock": { "errorNs": 120_000, "driftPpm": 3.125, "driftErrorPpm": 0.25, "contradictions": 50 },
             })
         );
-        assert_eq!(ours["workers"][1]["lost"], json!({ "afterSeconds": 12.5, "cause": "it fell silent" }));
+        assert_eq!(
+            ours["workers"][1]["lost"],
+            json!({ "lastReadSeconds": 11.0, "detectedSeconds": 12.5, "cause": "it fell silent" })
+        );
         assert_eq!(ours["clocks"]["endToEndErrorNs"], 250_000);
         let verdict = &ours["verdict"];
         assert_eq!((&verdict["outcome"], &verdict["subscriptionsUnverified"]), (&json!("partly checked"), &json!(2)));

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! target met, messages left on time, readers kept up ───────────────────────▶ neither
+//! target met, but messages left late ────────────────────────────────────────▶ neither; their latencies say it
+//! the client library itself refused messages ────────────────────────────────▶ client
 //! the cores of a process that is behind are used up ────────────────────────▶ client
 //! sent as asked but not acknowledged, or long unacknowledged ───────────────▶ broker
 //! sent late, though little was unacknowledged ──────────────────────────────▶ client
@@ -15,6 +17,7 @@ use super::{
     Found, Phase, Report,
     context::Context,
     fleet,
+    json::sent,
     quantity::{counted, grouped, latency, per_second, rate, real},
     verdict,
 };
@@ -121,7 +124,11 @@ struct Evidence {
     elapsed: Duration,
     /// msg/s, over what was measured.
     target: f64,
+    /// Without what the client itself refused.
     sent: f64,
+    /// Messages that it refused, of so many.
+    refused: u64,
+    attempted: u64,
     acked: f64,
     /// Messages without a delivery report, on average over the ends of periods, and how long they stay so.
     unacked: f64,
@@ -156,7 +163,9 @@ impl Evidence {
         Some(Self {
             elapsed,
             target,
-            sent: per_second(measured.departures.attempted, elapsed),
+            sent: per_second(sent(measured), elapsed),
+            refused: measured.acknowledgements.refused,
+            attempted: measured.departures.attempted,
             acked,
             unacked,
             unacked_for,
@@ -181,6 +190,18 @@ impl Evidence {
 
     fn judge(&self) -> Limit {
         let (met, late) = (self.is_met(), self.is_late());
+        if !met && real(self.refused) > (1.0 - MET) * real(self.attempted) {
+            return self.limit(
+                Side::Client,
+                Vec::new(),
+                &format!(
+                    "{} of {} were refused by the client library itself and never sent; {}",
+                    grouped(self.refused),
+                    counted(self.attempted, "message"),
+                    self.rates()
+                ),
+            );
+        }
         if !met || late {
             return self.judge_sending(met);
         }
@@ -202,10 +223,12 @@ impl Evidence {
             counted(rounded(self.unacked), "message"),
             figure(self.unacked_for)
         );
-        if !used_up.is_empty() {
+        // Whoever gets what was asked for is limited by nobody, least of all by the client that asked.
+        if !met && !used_up.is_empty() {
             return self.limit(Side::Client, used_up.clone(), &format!("{rates} while {}", in_words(&used_up)));
         }
         if let [one] = &*self.clients
+            && !met
             && let Some(cores) = one.cores
             && self.broker_used > 0.0
             && one.used + self.broker_used >= CORES_USED_UP * cores
@@ -229,6 +252,17 @@ impl Evidence {
                 Side::Broker,
                 Vec::new(),
                 &format!("{rates}, and producers waited for room: {unacked}; {}", self.cpu_left()),
+            );
+        }
+        if self.is_late() && met {
+            let late = figure(self.late);
+            return self.limit(
+                Side::Neither,
+                Vec::new(),
+                &format!(
+                    "{rates}; messages left late (schedule error p99 {late}), which latencies from the intended instant \
+                     contain"
+                ),
             );
         }
         if self.is_late() {
@@ -438,6 +472,34 @@ mod tests {
         limited(&report, Side::Neither, &format!("{met}."));
         report.client_cpu = Duration::from_millis(19_000);
         limited(&report, Side::Neither, &format!("{met}; the client used 1.9 of 2 cores: a higher rate may not hold."));
+    }
+
+    /// More was acknowledged than asked for (what the warm-up had left): no lateness and no used-up core limited that.
+    #[test]
+    fn a_target_that_was_exceeded_is_never_limited_by_the_client() {
+        let mut report = of(|n, period| sent(period, 1_020, 30 + n));
+        for cpu in [1_000, 19_000] {
+            report.client_cpu = Duration::from_millis(cpu);
+            let limit = limit(&report, &fixture::context()).expect("something was measured");
+            assert_eq!(limit.side, Side::Neither, "{}", limit.reason);
+            let said = "1,020 of 1,000 msg/s were acknowledged (102.0 %); messages left late (schedule error p99";
+            assert!(limit.reason.contains(said), "{}", limit.reason);
+        }
+    }
+
+    /// What the client library does not even take is the client's, whatever the broker does with the rest.
+    #[test]
+    fn what_the_client_refuses_is_the_clients() {
+        let report = of(|_, period| {
+            let acks = &mut period.totals.acknowledgements;
+            (acks.acked, acks.failed, acks.refused) = (600, 400, 350);
+        });
+        limited(
+            &report,
+            Side::Client,
+            "Client-limited: 3,500 of 10,000 messages were refused by the client library itself and never sent; 600 of 1,000 \
+             msg/s were acknowledged (60.0 %).",
+        );
     }
 
     #[test]

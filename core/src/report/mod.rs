@@ -16,6 +16,8 @@
 pub mod cluster;
 pub mod context;
 #[cfg(test)]
+mod figures;
+#[cfg(test)]
 pub(crate) mod fixture;
 mod fleet;
 pub mod histogram;
@@ -41,6 +43,7 @@ use crate::{
     offset::Offsets,
     plan::Plan,
     protocol::event::{Missing, Problem, Process},
+    rate::Tempo,
     stats::tally::{Seen, Totals},
     time::{Instant, WallTime},
 };
@@ -91,6 +94,12 @@ pub struct Report {
     pub verdict: Verdict,
     /// What went wrong in the client's or the broker's words, and how often.
     pub problems: Vec<Problem>,
+    /// Whether nobody confirms messages (`acks=0`), so that "acknowledged" means "handed to the socket".
+    #[serde(default)]
+    pub unconfirmed: bool,
+    /// The rates of the load, where they follow a list.
+    #[serde(default)]
+    pub tempo: Option<Tempo>,
     /// Why the run ended before its time; `None` if it is whole.
     pub partial: Option<String>,
 }
@@ -100,7 +109,7 @@ pub struct Report {
 pub struct Period {
     /// The phase it belongs to.
     pub phase: Phase,
-    /// Its end, since the load began.
+    /// When its end was asked for, since the load began.
     pub at: Duration,
     /// How long it was, on the workers' clocks.
     pub elapsed: Duration,
@@ -204,8 +213,12 @@ pub struct WorkerClock {
 pub struct Lost {
     /// Which one.
     pub worker: WorkerId,
-    /// How long after the load's beginning; zero if it had not begun.
-    pub after: Duration,
+    /// How long after the load's beginning it was last read: what it did until then is counted. `None` if it never was.
+    #[serde(default)]
+    pub read: Option<Duration>,
+    /// How long after the load's beginning it was given up; zero if that had not begun.
+    #[serde(alias = "after")]
+    pub detected: Duration,
     /// Why, in one line.
     pub cause: String,
 }

@@ -32,6 +32,7 @@ use crate::{
     id::{RunId, SubscriptionId, WorkerId},
     plan::{Plan, Share, Topology},
     protocol::event::{Problem, Process},
+    rate::Tempo,
     seed::Seed,
     stats::{
         latency::Latency,
@@ -118,6 +119,10 @@ pub struct Ending {
     pub verdict: Verdict,
     /// What went wrong.
     pub problems: Vec<Problem>,
+    /// Whether nobody confirms messages.
+    pub unconfirmed: bool,
+    /// Rates by a list.
+    pub tempo: Option<Tempo>,
 }
 
 /// What the header holds for machines: all a plan is made from.
@@ -142,6 +147,10 @@ struct Tail {
     process: Process,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     workers: Vec<WorkerRow>,
+    #[serde(default)]
+    unconfirmed: bool,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    tempo: Option<Tempo>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     clock_error: Option<Duration>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -270,6 +279,8 @@ pub fn end(report: &Report) -> String {
         client_cpu_ns: nanos(report.client_cpu),
         process: report.process,
         workers: report.workers.clone(),
+        unconfirmed: report.unconfirmed,
+        tempo: report.tempo.clone(),
         clock_error: report.clock_error,
         found: report.found,
         backlog: report.backlog,
@@ -282,7 +293,9 @@ pub fn end(report: &Report) -> String {
     report.periods.of_phase(Phase::Drain).for_each(|period| counted.merge(&period.totals));
     let rest = report.whole.since(&counted).expect("the whole holds every period");
     let outcome = super::verdict::headline(report);
-    json!({ "kind": "end", "outcome": outcome, "frame": plain(&tail), "totals": totals_out(&rest) }).to_string()
+    let complete = super::verdict::incomplete(report).is_none();
+    let (frame, totals) = (plain(&tail), totals_out(&rest));
+    json!({ "kind": "end", "outcome": outcome, "complete": complete, "frame": frame, "totals": totals }).to_string()
 }
 
 /// The line of a run that ended without any report, without its end: why.
@@ -316,6 +329,8 @@ struct Counts {
     acked: u64,
     acked_bytes: u64,
     failed: u64,
+    #[serde(default)]
+    refused: u64,
     received: u64,
     received_bytes: u64,
     corrupted: u64,
@@ -343,6 +358,7 @@ fn totals_in(value: &Value) -> Result<Totals, String> {
     acks.acked = counts.acked;
     acks.acked_bytes = counts.acked_bytes;
     acks.failed = counts.failed;
+    acks.refused = counts.refused;
     acks.from_intended = latency("publishFromIntended")?;
     acks.from_sent = latency("publishFromSent")?;
     arrivals.received = counts.received;
@@ -378,6 +394,8 @@ fn end_in(value: &Value) -> Result<Option<Ending>, String> {
         backlog: tail.backlog,
         verdict: tail.verdict,
         problems: tail.problems,
+        unconfirmed: tail.unconfirmed,
+        tempo: tail.tempo,
     }))
 }
 
@@ -469,7 +487,8 @@ impl Recording {
         }
         for (row, _) in self.workers.iter_mut().zip(heard).filter(|(row, heard)| !heard && row.lost.is_none()) {
             let cause = "its numbers end here; why, the record does not say".to_owned();
-            row.lost = Some(Lost { worker: row.worker, after: period.at, cause });
+            let read = self.periods.frames().last().map(|before| before.at);
+            row.lost = Some(Lost { worker: row.worker, read, detected: period.at, cause });
         }
         Ok(())
     }
@@ -522,7 +541,8 @@ impl Recording {
             let why = self
                 .without_result
                 .unwrap_or_else(|| format!("the record breaks off{torn}: the process ended before the run did"));
-            unfinished(&self.periods, self.workers, self.system, why)
+            let unconfirmed = DriverConfig::from_resolved(&self.header["driver"]).acks_nothing();
+            Ending { unconfirmed, ..unfinished(&self.periods, self.workers, self.system, why) }
         });
         let mut phases = Vec::new();
         for Period { phase, elapsed, totals, .. } in self.periods.iter() {
@@ -548,6 +568,8 @@ impl Recording {
             backlog: end.backlog,
             verdict: end.verdict,
             problems: end.problems,
+            unconfirmed: end.unconfirmed,
+            tempo: end.tempo,
             partial: end.partial,
         }
     }
@@ -575,6 +597,8 @@ fn unfinished(periods: &Periods, workers: Vec<WorkerRow>, system: String, why: S
         backlog: None,
         verdict: Verdict::default(),
         problems: Vec::new(),
+        unconfirmed: false,
+        tempo: None,
     }
 }
 
@@ -638,7 +662,8 @@ mod tests {
         assert_eq!((first.name.as_str(), first.producers, first.consumers), ("http://10.0.0.1:8080", 5, 2));
         assert_eq!((first.measured_for, first.acked), (Duration::from_secs(10), 5_000), "2 s of warm-up do not count");
         assert_eq!((second.acked, second.cpu), (2_500, Duration::from_millis(125)));
-        assert_eq!((first.lost.as_ref(), second.lost.as_ref().map(|it| it.after.as_secs())), (None, Some(8)));
+        assert_eq!((first.lost.as_ref(), second.lost.as_ref().map(|it| it.detected.as_secs())), (None, Some(8)));
+        assert_eq!(second.lost.as_ref().and_then(|it| it.read), Some(Duration::from_secs(7)), "its last period");
         assert_eq!((first.net_sent_bytes, first.received_bytes), (5_160_000, 10_240_000));
     }
 

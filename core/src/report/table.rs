@@ -6,7 +6,7 @@ use super::{
     Period, Report, WorkerRow,
     context::Context,
     fleet,
-    json::cpu_per_message,
+    json::{cpu_per_message, sent},
     limit,
     quantity::{bytes, counted, grouped, latency, per_second, rate, real, span, three_digits, uppercase},
     verdict::{self, latencies},
@@ -21,8 +21,8 @@ use crate::{
     plan::{
         Plan,
         partition::{self, Dealt},
-        rate::Rate,
     },
+    rate::{RateList, Tempo},
     stats::latency::Latency,
 };
 
@@ -190,11 +190,18 @@ fn rates(report: &Report) -> Grid {
     let mut rows = vec![
         cells([&format!("Rates, over {}", span(rounded(elapsed))), "msg/s", "MB/s", "messages"]),
         vec!["target".to_owned(), rate(target), three_digits(target * real(size) / 1e6), String::new()],
-        row("sent", measured.departures.attempted, measured.departures.attempted * size),
-        row("acknowledged", measured.acknowledgements.acked, measured.acknowledgements.acked_bytes),
+        row("sent", sent(measured), sent(measured) * size),
+        row(
+            if report.unconfirmed { "handed over" } else { "acknowledged" },
+            measured.acknowledgements.acked,
+            measured.acknowledgements.acked_bytes,
+        ),
     ];
-    if measured.acknowledgements.failed > 0 {
-        rows.push(row("failed", measured.acknowledgements.failed, measured.acknowledgements.failed * size));
+    let acks = &measured.acknowledgements;
+    for (name, count) in [("refused by client", acks.refused), ("given up", acks.given_up())] {
+        if count > 0 {
+            rows.push(row(name, count, count * size));
+        }
     }
     if !report.plan.consumers.is_empty() {
         rows.push(row("received", measured.arrivals.received, measured.arrivals.received_bytes));
@@ -224,7 +231,13 @@ fn percentile(samples: &Latency, quantile: f64) -> String {
 /// A row per latency, or where that is too wide a column per latency.
 fn latency_table(report: &Report, width: usize) -> Vec<String> {
     let answered = report.answered();
-    let shown: Vec<_> = latencies(&answered).into_iter().filter(|(_, _, samples)| samples.count() > 0).collect();
+    let label = |name: &'static str| match name {
+        "publish, from intended" if report.unconfirmed => "handed over, from intended",
+        "publish, from sent" if report.unconfirmed => "handed over, from sent",
+        name => name,
+    };
+    let all = latencies(&answered).into_iter().map(|(key, name, samples)| (key, label(name), samples));
+    let shown: Vec<_> = all.filter(|(_, _, samples)| samples.count() > 0).collect();
     if shown.is_empty() {
         return vec![format!("{INDENT}No latencies: nothing was acknowledged.")];
     }
@@ -306,7 +319,7 @@ fn workers(report: &Report, width: usize) -> Vec<String> {
         "drift ppm",
     ];
     if lost {
-        heads.push("lost after");
+        heads.extend(["last read", "lost at"]);
     }
     let mut table = vec![heads.into_iter().map(str::to_owned).collect::<Vec<_>>()];
     table.extend(rows.iter().map(|row| worker_cells(report, row, lost)));
@@ -362,7 +375,9 @@ fn worker_cells(report: &Report, row: &WorkerRow, lost: bool) -> Vec<String> {
         format!("{drift:+.2} ±{:.2}", (error * 100.0).ceil() / 100.0)
     }));
     if lost {
-        cells.push(row.lost.as_ref().map_or_else(unknown, |lost| span(rounded(lost.after))));
+        let lost = row.lost.as_ref();
+        cells.push(lost.and_then(|lost| lost.read).map_or_else(unknown, |read| span(rounded(read))));
+        cells.push(lost.map_or_else(unknown, |lost| span(rounded(lost.detected))));
     }
     cells
 }
@@ -544,18 +559,38 @@ fn what(plan: &Plan) -> String {
 /// The rate, and each producer's share of it.
 fn who_sends(plan: &Plan) -> String {
     let producers = plan.producers.len() as u64;
-    match plan.workload.rate {
+    match &plan.workload.rate {
         RateGoal::Search => format!(
             "searched: the highest that holds over all of {} (producerRate is 0), then measured at that fixed rate. {}",
             counted(producers, "producer"),
             verdict::search_criterion(),
         ),
-        RateGoal::Fixed(total) if producers == 1 => format!("{} msg/s from 1 producer.", grouped(total)),
+        RateGoal::Listed(list) => {
+            let (first, last) = (&list.points()[0], &list.points()[list.points().len() - 1]);
+            let clock = |minute: u32| format!("{}:{:02}", minute / 60, minute % 60);
+            let (from, to, of) = if list.by_day() {
+                (clock(first.minute), clock(last.minute), "the time of day, over midnight as well")
+            } else {
+                (
+                    format!("minute {}", first.minute),
+                    format!("minute {}", last.minute),
+                    "the time since the load began, warm-up included",
+                )
+            };
+            format!(
+                "by producerRateList: {} from {from} to {to}, along straight lines between them, a new rate every {} s, by \
+                 {of}; the total of {}. producerRate is not used.",
+                counted(list.points().len() as u64, "point"),
+                RateList::STEP_SECONDS,
+                counted(producers, "producer"),
+            )
+        }
+        RateGoal::Fixed(total) if producers == 1 => format!("{} msg/s from 1 producer.", rate(total.as_f64())),
         RateGoal::Fixed(total) => {
             let share = u32::try_from(producers)
                 .ok()
                 .filter(|producers| *producers > 0)
-                .and_then(|producers| Some(Rate::per_second(total)?.share(1, producers).as_f64()));
+                .map(|producers| total.share(1, producers).as_f64());
             let each = share.map_or_else(String::new, |share| {
                 format!(" = {} msg/s for each of {} producers", rate(share), grouped(producers))
             });
@@ -563,7 +598,7 @@ fn who_sends(plan: &Plan) -> String {
                 1 => String::new(),
                 workers => format!(", shared by all {} workers, not each worker's", grouped(u64::from(workers))),
             };
-            format!("{} msg/s in all{each}: producerRate is the total of the run{workers}.", grouped(total))
+            format!("{} msg/s in all{each}: producerRate is the total of the run{workers}.", rate(total.as_f64()))
         }
     }
 }
@@ -588,12 +623,13 @@ fn durations(workload: &Workload) -> String {
 /// Messages and bytes that the warm-up and the measurement make.
 fn expected(plan: &Plan) -> String {
     let workload = &plan.workload;
-    let RateGoal::Fixed(total) = workload.rate else {
-        return "depends on the rate that is found.".to_owned();
-    };
     let lasts = workload.warmup_duration + workload.test_duration;
-    let messages = u128::from(total) * lasts.as_nanos() / 1_000_000_000;
-    let messages = u64::try_from(messages).unwrap_or(u64::MAX);
+    let messages = match &workload.rate {
+        RateGoal::Search => return "depends on the rate that is found.".to_owned(),
+        RateGoal::Listed(list) if list.by_day() => return "depends on the time of day at which it begins.".to_owned(),
+        RateGoal::Listed(list) => Tempo::Listed { list: list.clone(), day_second: 0 }.messages_within(lasts),
+        RateGoal::Fixed(total) => total.messages_within(lasts),
+    };
     let volume = messages.saturating_mul(u64::from(workload.message_size));
     let beside =
         if workload.backlog.is_some() { ", and what is sent while the backlog builds up and drains" } else { "" };
@@ -612,8 +648,9 @@ fn cautions(workload: &Workload) -> Vec<String> {
     let mut cautions = Vec::new();
     if workload.message_size < header::LEN as u32 {
         cautions.push(format!(
-            "messages below {} bytes have no room for our header: they can be counted but not told apart, and end-to-end \
-             latency comes from the broker's timestamp, in whole milliseconds.",
+            "messages below {} bytes have no room for our header: they can be counted but not told apart. End-to-end \
+             latency comes from the producer's timestamp, in whole milliseconds, where one worker sends and receives; \
+             between workers none is told.",
             header::LEN
         ));
     }
@@ -772,8 +809,12 @@ Placement
 
     #[test]
     fn the_placement_of_a_fleet() {
-        let workload =
-            Workload { topics: 10, producers_per_topic: 1, rate: RateGoal::Fixed(10_000), ..fixture::workload() };
+        let workload = Workload {
+            topics: 10,
+            producers_per_topic: 1,
+            rate: RateGoal::Fixed(fixture::rate(10_000)),
+            ..fixture::workload()
+        };
         let names = ["http://10.0.0.1:8080", "http://10.0.0.2:8080", "http://10.0.0.3:8080"].map(str::to_owned);
         let driver = fixture::context().driver;
         let plan = fleet_plan(workload.clone(), 3, Topology::Shared);
@@ -807,7 +848,8 @@ Placement
 
     #[test]
     fn the_placement_of_a_thousand_workers_fills_no_screen() {
-        let workload = Workload { topics: 10_000, rate: RateGoal::Fixed(1_000_000), ..fixture::workload() };
+        let workload =
+            Workload { topics: 10_000, rate: RateGoal::Fixed(fixture::rate(1_000_000)), ..fixture::workload() };
         let plan = fleet_plan(workload, 1_000, Topology::Shared);
         let names: Vec<String> =
             (1..=1_000).map(|n| format!("http://a-rather-long-name-of-a-worker-{n}.example:8080")).collect();
@@ -840,8 +882,12 @@ Placement
         let row = &mut report.workers[1];
         row.measured_for = Duration::from_millis(10_300);
         (row.attempted, row.acked, row.received) = (5_000, 4_990, 10_100);
-        row.lost =
-            Some(Lost { worker: row.worker, after: Duration::from_millis(12_345), cause: "it fell silent".to_owned() });
+        row.lost = Some(Lost {
+            worker: row.worker,
+            read: Some(Duration::from_secs(11)),
+            detected: Duration::from_millis(12_345),
+            cause: "it fell silent".to_owned(),
+        });
         report.clock_error = Some(Duration::from_micros(250));
         report.verdict.subscriptions.retain(|id, _| id.0 < 2);
         report.verdict.unverified = 2;
@@ -857,8 +903,10 @@ made-up on kafka (Kafka, 3 brokers, librdkafka 2.12.1)
   26,010 messages acknowledged since the load began; 2 subscriptions received every message of theirs, 26,010
   deliveries in all: nothing lost, doubled, out of order or corrupted. Of 2 of the 4 subscriptions nothing can
   be said, since worker 2 (http://10.0.0.2:8080) was lost.
-  - Worker 2 (http://10.0.0.2:8080) was lost 12.3 s after the load began: it fell silent. What it had counted
-    when it was last read is in the totals, exactly; from then on its 500 msg/s and 2 consumers are missing.
+  - PARTIAL: worker 2 (http://10.0.0.2:8080) was lost, and the run went on without.
+  - Worker 2 (http://10.0.0.2:8080) was last read 11 s after the load began, and given up at 12.3 s: it fell
+    silent. What it had counted by then is in the totals, exactly; from then on its 500 msg/s and 2 consumers
+    are missing.
 
   Limited by neither client nor broker: 1,000 of 1,000 msg/s were acknowledged (100.0 %); messages left on
   time (schedule error p99 24.8 µs).
@@ -880,9 +928,9 @@ made-up on kafka (Kafka, 3 brokers, librdkafka 2.12.1)
   1       http://10.0.0.1:8080      500     500  100.0      500   1,000  0.02/4  45.0 MB     1.02     0.517
   2       http://10.0.0.2:8080      500     485   97.1      484     981  0.06/4  45.0 MB     2.39      1.20
 
-  Worker  late p50  late p99  late max    clock    drift ppm  lost after
-  1        15.0 µs   24.8 µs   25.0 µs  ±120 µs  +3.12 ±0.25           -
-  2        15.0 µs   24.8 µs   25.0 µs  ±130 µs  -1.88 ±0.25      12.3 s
+  Worker  late p50  late p99  late max    clock    drift ppm  last read  lost at
+  1        15.0 µs   24.8 µs   25.0 µs  ±120 µs  +3.12 ±0.25          -        -
+  2        15.0 µs   24.8 µs   25.0 µs  ±130 µs  -1.88 ±0.25       11 s   12.3 s
 
   Dealt is a worker's share of the total rate, % what of it was sent, CPU the cores it used of those it has,
   in and out the network of its host (loopback included), late sent minus intended over the whole load.

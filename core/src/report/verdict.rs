@@ -6,7 +6,10 @@ use super::{
     fleet,
     quantity::{bytes, counted, grouped, latency, per_second, rate, real, span},
 };
-use crate::{load::header, plan::partition::plural, protocol::event::Missing, stats::latency::Latency};
+use crate::{
+    config::workload::RateGoal, load::header, plan::partition::plural, protocol::event::Missing, rate::Tempo,
+    stats::latency::Latency,
+};
 
 /// What became of the acknowledged messages, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,17 +85,17 @@ pub fn headline(report: &Report) -> String {
     let acked = report.whole.acknowledgements.acked;
     // The rates beside it are those of the measured time alone.
     let since = if acked == report.measured.acknowledgements.acked { "" } else { " since the load began" };
-    let messages = counted(acked, "message");
+    let messages = format!("{} {}", counted(acked, "message"), confirmed(report));
     match outcome(report) {
-        Outcome::NothingAcknowledged => "Not one message was acknowledged.".to_owned(),
+        Outcome::NothingAcknowledged => format!("Not one message was {}.", confirmed(report)),
         Outcome::Unchecked if report.plan.consumers.is_empty() => {
-            format!("{messages} acknowledged{since}; whether they can be read was not checked: there are no consumers.")
+            format!("{messages}{since}; whether they can be read was not checked: there are no consumers.")
         }
         Outcome::Unchecked => format!(
-            "{messages} acknowledged{since}, {} received; whether all arrived was not checked: {}.",
+            "{messages}{since}, {} received; whether all arrived was not checked: {}.",
             grouped(report.whole.arrivals.received),
             if report.partial.is_none() && report.verdict.unverified > 0 {
-                format!("{} was lost, which had a part in every subscription", fleet::lost_in_words(report))
+                format!("{} lost, having had a part in every subscription", fleet::lost_in_words(report))
             } else {
                 "the run ended early".to_owned()
             }
@@ -105,7 +108,7 @@ pub fn headline(report: &Report) -> String {
                 nothing_but(report)
             };
             format!(
-                "{messages} acknowledged{since}; {} received every message of theirs, {} in all: {what}.{}",
+                "{messages}{since}; {} received every message of theirs, {} in all: {what}.{}",
                 counted(checked, "subscription"),
                 expected(report),
                 unverified(report)
@@ -120,24 +123,22 @@ pub fn headline(report: &Report) -> String {
             };
             let once = if report.verdict.seen().duplicated == 0 { " once" } else { "" };
             if counted_only(report) {
-                format!(
-                    "{messages} acknowledged{since}, as many received {readers}; counted, for they cannot be told apart."
-                )
+                format!("{messages}{since}, as many received {readers}; counted, for they cannot be told apart.")
             } else {
-                format!("{messages} acknowledged{since}, each received{once} {readers}: {}.", nothing_but(report))
+                format!("{messages}{since}, each received{once} {readers}: {}.", nothing_but(report))
             }
         }
         Outcome::Corrupted => {
             let corrupted = report.whole.arrivals.corrupted;
             format!(
-                "{messages} acknowledged{since} and received, but {} arrived corrupted.{}",
+                "{messages}{since} and received, but {} arrived corrupted.{}",
                 counted(corrupted, "message"),
                 unverified(report)
             )
         }
         Outcome::Lost => format!(
             "{} never arrived ({}), of {} awaited: lost.{}{}",
-            counted(report.verdict.missing(), "acknowledged message"),
+            awaited(report, report.verdict.missing()),
             where_missing(report),
             expected(report),
             blemishes(report),
@@ -146,7 +147,7 @@ pub fn headline(report: &Report) -> String {
         Outcome::Unread if report.verdict.drained == Drained::TooLong => format!(
             "{} (of {} awaited) had not arrived when the wait for the last ones ended ({}); others still arrived, so \
              these count as unread, not as lost.{}{}",
-            counted(report.verdict.missing(), "acknowledged message"),
+            awaited(report, report.verdict.missing()),
             expected(report),
             where_missing(report),
             blemishes(report),
@@ -155,7 +156,7 @@ pub fn headline(report: &Report) -> String {
         Outcome::Unread => format!(
             "{} (of {} awaited) had not arrived when as many messages as were acknowledged had ({}); messages that the \
              client gave up arrived in their stead. They count as unread: they were not waited for.{}{}",
-            counted(report.verdict.missing(), "acknowledged message"),
+            awaited(report, report.verdict.missing()),
             expected(report),
             where_missing(report),
             blemishes(report),
@@ -181,24 +182,95 @@ pub fn unsound(report: &Report) -> Vec<String> {
         // A corrupted message arrived, but nobody can tell which one it was.
         let some =
             if corrupted > 0 { format!(" whole ({corrupted} messages arrived corrupted)") } else { String::new() };
-        reasons.push(format!("{} acknowledged messages never arrived{some}", report.verdict.lost()));
+        reasons.push(format!("{} never arrived{some}", awaited(report, report.verdict.lost())));
     } else if corrupted > 0 {
         reasons.push(format!("{corrupted} messages arrived corrupted"));
     }
-    if report.whole.acknowledgements.failed > 0 && report.partial.is_none() {
-        let (failed, sent) = (report.whole.acknowledgements.failed, report.whole.departures.attempted);
+    let acks = &report.whole.acknowledgements;
+    if acks.failed > 0 && report.partial.is_none() {
         let cause = report.problems.first().map(|problem| format!(" (most often: {})", problem.what));
-        reasons.push(format!("{failed} of {sent} messages were given up{}", cause.unwrap_or_default()));
+        let of = report.whole.departures.attempted;
+        let what = match (acks.refused, acks.given_up()) {
+            (0, given_up) => format!("{given_up} of {of} messages were given up"),
+            (refused, 0) => format!("{refused} of {of} messages were refused by the client itself"),
+            (refused, given_up) => {
+                format!("of {of} messages {refused} were refused by the client itself and {given_up} given up")
+            }
+        };
+        reasons.push(format!("{what}{}", cause.unwrap_or_default()));
     }
     if report.backlog.is_some_and(|backlog| backlog.drain.is_none()) && report.partial.is_none() {
         reasons.push("the backlog was not drained by its deadline".to_owned());
     }
-    if report.measured.acknowledgements.acked == 0 && report.partial.is_none() {
-        reasons.push("not one message was acknowledged while it was measured".to_owned());
+    // What left at the end of a short window is answered after it, and a slow rate may have nothing in it.
+    if due(report) != Some(0)
+        && report.measured.acknowledgements.acked == 0
+        && report.tail.acknowledgements.acked == 0
+        && report.partial.is_none()
+    {
+        reasons.push(format!("not one message was {} while it was measured", confirmed(report)));
     }
     let seen = report.verdict.seen();
     debug_assert!(seen.distinct <= seen.received, "different messages are among those received");
     reasons
+}
+
+/// Messages that were due while it was measured; `None` where the rate was searched or the window was not known before.
+#[must_use]
+pub fn due(report: &Report) -> Option<u64> {
+    let workload = &report.plan.workload;
+    let tempo = match &workload.rate {
+        RateGoal::Fixed(rate) => Tempo::Steady(*rate),
+        RateGoal::Listed(_) => report.tempo.clone()?,
+        RateGoal::Search => return None,
+    };
+    let (from, until) = (workload.warmup_duration, workload.warmup_duration + workload.test_duration);
+    workload.backlog.is_none().then(|| tempo.messages_within(until) - tempo.messages_within(from))
+}
+
+/// What "acknowledged" means in this run.
+#[must_use]
+pub fn confirmed(report: &Report) -> &'static str {
+    if report.unconfirmed { "handed to the socket" } else { "acknowledged" }
+}
+
+/// `3 acknowledged messages`, in the words of the run.
+fn awaited(report: &Report, count: u64) -> String {
+    if report.unconfirmed {
+        format!("{} handed to the socket", counted(count, "message"))
+    } else {
+        counted(count, "acknowledged message")
+    }
+}
+
+/// Why this is not the result of the whole run that was asked for, in one line; `None` if it is.
+#[must_use]
+pub fn incomplete(report: &Report) -> Option<String> {
+    if let Some(reason) = &report.partial {
+        return Some(reason.trim_end_matches('.').to_owned());
+    }
+    if report.workers.iter().any(|row| row.lost.is_some()) {
+        return Some(format!("{} lost, and the run went on without", fleet::lost_in_words(report)));
+    }
+    let (acks, sent) = (&report.whole.acknowledgements, report.whole.departures.attempted);
+    (acks.failed > acks.acked)
+        .then(|| format!("{} of {} were not delivered", grouped(acks.failed), counted(sent, "message")))
+}
+
+/// Why no end-to-end latency is told, though messages were received; `None` if one is, or if there were none.
+#[must_use]
+pub fn no_end_to_end(report: &Report) -> Option<String> {
+    let arrivals = &report.whole.arrivals;
+    if arrivals.headerless == 0 || arrivals.from_sent.count() > 0 {
+        return None;
+    }
+    let why = if fleet::pass_between_clocks(report) {
+        "pass from one worker to another: nothing in them says by whose clock they left, so no correction for the \
+         difference between clocks is possible"
+    } else {
+        "carry the broker's own timestamp or none: when they left by our clock is not known"
+    };
+    Some(format!("Messages without our header {why}. No end-to-end latency is told."))
 }
 
 /// What cannot be said of subscriptions that a lost worker had a part in.
@@ -207,7 +279,7 @@ fn unverified(report: &Report) -> String {
     match report.verdict.unverified {
         0 => String::new(),
         count => format!(
-            " Of {} of the {} nothing can be said, since {} was lost.",
+            " Of {} of the {} nothing can be said, since {} lost.",
             grouped(u64::from(count)),
             counted(all, "subscription"),
             fleet::lost_in_words(report)
@@ -272,7 +344,7 @@ fn where_missing(report: &Report) -> String {
 
 /// Whether the messages could only be counted: they have no header.
 fn counted_only(report: &Report) -> bool {
-    report.plan.workload.message_size < header::LEN as u32
+    fleet::without_header(report)
         || report.verdict.subscriptions.values().any(|(_, missing): &(_, Missing)| missing.by_count_only)
 }
 
@@ -339,12 +411,13 @@ pub fn target(report: &Report) -> f64 {
 #[must_use]
 pub fn notes(report: &Report, context: &Context) -> Vec<String> {
     let mut notes = Vec::new();
-    if let Some(reason) = &report.partial {
-        notes.push(format!(
-            "PARTIAL: {}. What was measured until then, {}, is shown.",
-            reason.trim_end_matches('.'),
-            span(report.measured_for)
-        ));
+    if let Some(reason) = incomplete(report) {
+        let shown = if report.partial.is_some() {
+            format!(" What was measured until then, {}, is shown.", span(report.measured_for))
+        } else {
+            String::new()
+        };
+        notes.push(format!("PARTIAL: {reason}.{shown}"));
     }
     notes.extend(fleet::losses(report));
     if context.embedded() {
@@ -355,8 +428,16 @@ pub fn notes(report: &Report, context: &Context) -> Vec<String> {
         };
         notes.push(format!("{place}. For trying and testing, not for quoting."));
     }
+    notes.extend(report.unconfirmed.then(|| {
+        "acks=0: the broker confirms nothing. \"Acknowledged\" means handed to the socket, and publish latency ends there; \
+         what the broker stored shows only in what was received."
+            .to_owned()
+    }));
     notes.extend(search_sentence(report));
     notes.extend(backlog_sentence(report));
+    if due(report) == Some(0) {
+        notes.push("No message was due while it was measured: the rate is too low for so short a time.".to_owned());
+    }
     notes.extend(debt(report));
     notes.extend(failures(report));
     notes.extend(clocks(report));
@@ -395,11 +476,17 @@ fn debt(report: &Report) -> Option<String> {
 
 fn failures(report: &Report) -> Vec<String> {
     let mut notes = Vec::new();
-    let (failed, skipped) = (report.whole.acknowledgements.failed, report.whole.departures.skipped);
-    if failed > 0 {
+    let (acks, skipped) = (&report.whole.acknowledgements, report.whole.departures.skipped);
+    if acks.refused > 0 {
+        notes.push(format!(
+            "{} refused by the client library itself: never sent, and stored nowhere.",
+            were(acks.refused, "message")
+        ));
+    }
+    if acks.given_up() > 0 {
         notes.push(format!(
             "{} given up by the client: whether the broker stored them is unknown.",
-            were(failed, "message")
+            were(acks.given_up(), "message")
         ));
     }
     if skipped > 0 {
@@ -430,10 +517,13 @@ fn clocks(report: &Report) -> Option<String> {
 
 fn headerless(report: &Report) -> Option<String> {
     let size = report.plan.workload.message_size;
-    if size < header::LEN as u32 {
+    if fleet::without_header(report) {
+        let some = if fleet::pass_between_clocks(report) { ", and only within one worker" } else { "" };
+        let latency = no_end_to_end(report).unwrap_or_else(|| {
+            format!("End-to-end latency comes from the producer's timestamp, in whole milliseconds{some}.")
+        });
         return Some(format!(
-            "Messages of {} have no room for our header ({} B): end-to-end latency comes from the broker's timestamp, in \
-             whole milliseconds, and messages could only be counted, not told apart.",
+            "Messages of {} have no room for our header ({} B): they could only be counted, not told apart. {latency}",
             bytes(u64::from(size)),
             header::LEN,
         ));
@@ -530,7 +620,8 @@ mod tests {
         let mut report = fixture::fleet();
         report.workers[1].lost = Some(Lost {
             worker: WorkerId(1),
-            after: Duration::from_millis(12_300),
+            read: Some(Duration::from_secs(11)),
+            detected: Duration::from_millis(12_300),
             cause: "it fell silent".to_owned(),
         });
         report.verdict.subscriptions.retain(|id, _| id.0 < 2);
@@ -544,9 +635,15 @@ mod tests {
         );
         assert_eq!(
             notes_of(&report),
-            "Worker 2 (http://10.0.0.2:8080) was lost 12.3 s after the load began: it fell silent. What it had counted when \
-             it was last read is in the totals, exactly; from then on its 500 msg/s and 2 consumers are missing."
+            "PARTIAL: worker 2 (http://10.0.0.2:8080) was lost, and the run went on without.\n\
+             Worker 2 (http://10.0.0.2:8080) was last read 11 s after the load began, and given up at 12.3 s: it fell \
+             silent. What it had counted by then is in the totals, exactly; from then on its 500 msg/s and 2 consumers are \
+             missing."
         );
+        report.workers[1].lost.as_mut().expect("made up so").detected = Duration::from_secs(21);
+        assert!(notes_of(&report).ends_with("is longer."), "{}", notes_of(&report));
+        report.workers[1].lost.as_mut().expect("made up so").read = None;
+        assert!(notes_of(&report).contains("given up 21 s after the load began, before it had been read once: it"));
         assert_eq!(unsound(&report), ["worker 2 (http://10.0.0.2:8080) was lost: it fell silent"]);
 
         missing(&mut report, 1, 3);
@@ -573,10 +670,16 @@ mod tests {
         let mut report = fixture::fleet();
         report.workers = (0..9).map(|n| fixture::row(n, format!("w{n}"))).collect();
         for row in &mut report.workers {
-            row.lost = Some(Lost { worker: row.worker, after: Duration::ZERO, cause: "no route to host".to_owned() });
+            row.lost = Some(Lost { worker: row.worker, cause: "no route to host".to_owned(), ..Lost::default() });
         }
+        report.verdict.unverified = 1;
+        assert!(
+            headline(&report).ends_with("nothing can be said, since 9 workers were lost."),
+            "{}",
+            headline(&report)
+        );
         let said = notes_of(&report);
-        assert!(said.starts_with("Worker 1 (w0) was lost before the load began: no route to host.\n"), "{said}");
+        assert!(said.starts_with("PARTIAL: 9 workers were lost, and the run went on without.\nWorker 1 (w0) was lost before the load began: no route to host.\n"), "{said}");
         assert!(said.ends_with("\n4 more workers were lost; the result file names them."), "{said}");
     }
 
@@ -596,7 +699,74 @@ mod tests {
         let mut report = fixture::report();
         report.plan.workload.message_size = 16;
         assert!(headline(&report).contains("cannot be told apart"), "{}", headline(&report));
-        assert!(notes_of(&report).contains("broker's timestamp, in whole milliseconds"), "{}", notes_of(&report));
+        assert!(notes_of(&report).contains("producer's timestamp, in whole milliseconds"), "{}", notes_of(&report));
+    }
+
+    /// Nobody can say how long a message without a header was on its way between two clocks.
+    #[test]
+    fn small_messages_between_workers_have_no_latency() {
+        let mut report = fixture::fleet();
+        let (run, seed) = (report.plan.run, report.plan.seed);
+        let workload = crate::config::workload::Workload { message_size: 16, ..report.plan.workload };
+        let split = crate::plan::Topology::Split { more_consumers: false };
+        report.plan = crate::plan::Plan::with_topology(run, seed, workload, 2, split);
+        report.clock_error = Some(Duration::from_micros(513));
+        for totals in [&mut report.measured, &mut report.tail, &mut report.whole] {
+            totals.arrivals.headerless = totals.arrivals.received;
+            (totals.arrivals.from_sent, totals.arrivals.from_intended) = (Latency::new(), Latency::new());
+        }
+        let said = notes_of(&report);
+        assert!(said.contains("so no correction for the difference between clocks is possible"), "{said}");
+        let value = crate::report::json::result(&report, &fixture::context());
+        let told = |key: &str| value.as_object().expect("an object").keys().any(|it| it.to_lowercase().contains(key));
+        assert!(!told("endtoend"), "upstream's keys are absent");
+        assert!(value["omb"]["endToEndMissing"].as_str().is_some_and(|why| why.contains("whose clock")));
+        assert_eq!(value["omb"]["histograms"].get("endToEndFromSent"), None);
+        assert_eq!(value["omb"]["series"].get("endToEndFromIntended"), None);
+        let shown = crate::report::table::result(&report, &fixture::context(), &[], 110);
+        assert!(!shown.contains("end-to-end, ") && !shown.contains("Clocks differ"), "{shown}");
+    }
+
+    #[test]
+    fn acks_0_is_said() {
+        let mut report = fixture::report();
+        report.unconfirmed = true;
+        assert!(headline(&report).starts_with("26,010 messages handed to the socket since"), "{}", headline(&report));
+        assert!(notes_of(&report).starts_with("acks=0: the broker confirms nothing."), "{}", notes_of(&report));
+        missing(&mut report, 1, 3);
+        report.verdict.drained = Drained::Quiet;
+        assert_eq!(unsound(&report), ["3 messages handed to the socket never arrived"]);
+        let shown = crate::report::table::result(&report, &fixture::context(), &[], 110);
+        assert!(shown.contains("\n  handed over, from intended ") && shown.contains("\n  handed over  "), "{shown}");
+        assert!(!shown.contains("publish, ") && !shown.contains("\n  acknowledged "), "{shown}");
+    }
+
+    /// A broker that died early: most of what was sent was not delivered, so this is no result of the run asked for.
+    #[test]
+    fn a_run_that_delivered_less_than_half_is_partial() {
+        let mut report = fixture::report();
+        let acked = report.whole.acknowledgements.acked;
+        report.whole.acknowledgements.failed = acked;
+        assert_eq!(incomplete(&report), None);
+        report.whole.acknowledgements.failed = acked + 1;
+        assert_eq!(incomplete(&report).as_deref(), Some("26,011 of 26,010 messages were not delivered"));
+        assert!(notes_of(&report).starts_with("PARTIAL: 26,011"), "{}", notes_of(&report));
+        let ours = &crate::report::json::result(&report, &fixture::context())["omb"];
+        assert_eq!((&ours["complete"], ours["partialReason"].is_string()), (&false.into(), true));
+    }
+
+    #[test]
+    fn refused_is_told_apart_from_given_up() {
+        let mut report = fixture::report();
+        (report.whole.acknowledgements.failed, report.whole.acknowledgements.refused) = (9, 9);
+        assert_eq!(unsound(&report), ["9 of 26,010 messages were refused by the client itself".replace(',', "")]);
+        assert_eq!(
+            notes_of(&report),
+            "9 messages were refused by the client library itself: never sent, and stored nowhere."
+        );
+        report.whole.acknowledgements.failed = 16;
+        assert_eq!(unsound(&report), ["of 26010 messages 9 were refused by the client itself and 7 given up"]);
+        assert!(notes_of(&report).contains("7 messages were given up by the client: whether"), "{}", notes_of(&report));
     }
 
     #[test]

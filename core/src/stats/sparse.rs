@@ -319,7 +319,7 @@ macro_rules! sparse_twin {
 
 sparse_twin!(SparseDepartures, DeparturesSum of Departures { counts: attempted, skipped; latencies: schedule_error });
 sparse_twin!(SparseAcknowledgements, AcknowledgementsSum of Acknowledgements {
-    counts: acked, acked_bytes, failed; latencies: from_intended, from_sent
+    counts: acked, acked_bytes, failed, refused; latencies: from_intended, from_sent
 });
 sparse_twin!(SparseArrivals, ArrivalsSum of Arrivals {
     counts: received, received_bytes, corrupted, headerless, before_intended;
@@ -437,6 +437,7 @@ mod tests {
                 acked: number(2),
                 acked_bytes: number(3),
                 failed: number(4),
+                refused: number(4),
                 from_intended: every(1),
                 from_sent: every(2),
             },

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     id::SubscriptionId,
     stats::latency::{Latency, NotCumulative},
+    time::Instant,
 };
 
 /// Messages that left: counted by the sending thread.
@@ -28,12 +29,49 @@ pub struct Acknowledgements {
     pub acked: u64,
     /// Their payload bytes.
     pub acked_bytes: u64,
-    /// Messages that the client gave up. Some may have been stored all the same: unknown, not absent.
+    /// Messages that left without being confirmed, or not even left: those [refused](Self::refused), and those that were
+    /// given up. Of the latter some may have been stored all the same: unknown, not absent.
     pub failed: u64,
+    /// Of them, those that our own client refused to take. They were never sent, so they are stored nowhere.
+    pub refused: u64,
     /// Confirmed minus intended, ns: the headline, which no stall of the sender can hide.
     pub from_intended: Latency,
     /// Confirmed minus sent, ns: what the messaging system itself took. Upstream's publish latency.
     pub from_sent: Latency,
+}
+
+impl Acknowledgements {
+    /// Messages that the client took and gave up: whether they are stored is unknown.
+    #[must_use]
+    pub fn given_up(&self) -> u64 {
+        self.failed.saturating_sub(self.refused)
+    }
+}
+
+/// [`Departures`] on both sides of the instant from which on it is measured, by when each message was meant to leave: so
+/// neither a sender that wakes up late nor a read that comes late moves a message from one side to the other.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Parted {
+    /// What was due before.
+    pub before: Departures,
+    /// What was due from then on.
+    pub counted: Departures,
+}
+
+impl Parted {
+    /// The side of what was due at `intended`, if it is measured from `from` on.
+    #[inline]
+    pub fn of(&mut self, intended: Instant, from: Instant) -> &mut Departures {
+        if intended < from { &mut self.before } else { &mut self.counted }
+    }
+
+    /// Both sides together.
+    #[must_use]
+    pub fn whole(&self) -> Departures {
+        let mut whole = self.before.clone();
+        whole.merge(&self.counted);
+        whole
+    }
 }
 
 /// Messages that arrived: counted by each consumer.
@@ -107,7 +145,7 @@ macro_rules! each_field {
 }
 
 each_field!(Departures { counts: attempted, skipped; latencies: schedule_error });
-each_field!(Acknowledgements { counts: acked, acked_bytes, failed; latencies: from_intended, from_sent });
+each_field!(Acknowledgements { counts: acked, acked_bytes, failed, refused; latencies: from_intended, from_sent });
 each_field!(Arrivals {
     counts: received, received_bytes, corrupted, headerless, before_intended;
     latencies: from_intended, from_sent

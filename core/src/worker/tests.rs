@@ -64,7 +64,7 @@ fn prepared() -> Worker {
     worker
 }
 
-const READ: Command = Command::Read { correction: 0 };
+const READ: Command = Command::Read { correction: 0, reach: crate::protocol::command::Reach::Everything };
 
 /// Asks and lets it be performed.
 fn perform(worker: &mut Worker, now: Instant, number: u64, asked: Command) -> Response {
@@ -174,7 +174,8 @@ fn missing_commands_and_other_versions_are_refused() {
     assert_eq!(refused(&drain(&mut worker)), "command 4 came after 1: those in between were never heard here");
     let request = Request { version: 9, run: RunId(1), number: 2, sent: None, command: Command::Probe };
     worker.handle_input(Instant::ZERO, Input::Command(request));
-    assert_eq!(refused(&drain(&mut worker)), "the controller speaks version 9 of the protocol, this worker 2");
+    let want = format!("the controller speaks version 9 of the protocol, this worker {}", crate::protocol::VERSION);
+    assert_eq!(refused(&drain(&mut worker)), want);
     let mut idle = Worker::new(WallTime(WALL), Terms::foreign());
     idle.handle_input(Instant::ZERO, command(3, 2, READ));
     assert!(refused(&drain(&mut idle)).starts_with("it knows nothing of run 0000000000000003, though this is its"));
@@ -240,9 +241,9 @@ fn a_lease_that_ended_before_the_load_does_not_count_against_it() {
     drain(&mut worker);
     worker.handle_input(late, Input::Done { ticket: 2, outcome: Ok(Event::Done) });
     assert!(perform(&mut worker, late, 2, Command::Probe).lease_ended, "it is told");
-    let rate = crate::plan::rate::Rate::per_second(1).expect("in range");
+    let rate = crate::rate::Rate::per_second(1).expect("in range");
     let begin = crate::protocol::command::Begin::After(SECOND);
-    let start = Command::StartLoad { rate, producers: 1, begin, correction: 0 };
+    let start = Command::StartLoad { tempo: rate.into(), producers: 1, begin, window: None, correction: 0 };
     assert!(!perform(&mut worker, late, 3, start).lease_ended);
     assert!(!perform(&mut worker, late, 4, READ).lease_ended);
 }

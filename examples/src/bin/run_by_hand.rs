@@ -110,12 +110,13 @@ impl Worker {
     fn perform(&mut self, now: Instant, command: &Command) -> Event {
         match command {
             Command::Prepare(_) => return Event::Prepared { system: "a formula".to_owned() },
-            Command::StartLoad { rate, begin: Begin::After(after), .. } => {
-                self.load = Some((now + *after, None, rate.as_f64()));
+            Command::StartLoad { tempo, begin: Begin::After(after), window, .. } => {
+                let (begin, rate) = (now + *after, tempo.mean(Duration::ZERO, Duration::ZERO));
+                self.load = Some((begin, window.map(|window| begin + window.until), rate));
             }
             Command::StopLoad { .. } => {
                 if let Some((_, end, _)) = &mut self.load {
-                    *end = Some(now);
+                    *end = Some(end.map_or(now, |end| end.min(now)));
                 }
             }
             Command::Read { .. } => return Event::Read(Box::new(self.count(now))),
@@ -138,7 +139,7 @@ impl Worker {
         let due_by = |at: Instant| (at.min(end.unwrap_or(at)).since(start).as_secs_f64() * rate) as u64;
         let totals = &mut self.totals;
         // After the end all that was sent is still answered, a little later.
-        let late = |after: u64| if end.is_some() { now } else { now - Duration::from_nanos(after) };
+        let late = |after: u64| if end.is_some_and(|end| end <= now) { now } else { now - Duration::from_nanos(after) };
         for _ in totals.departures.attempted..due_by(now) {
             totals.departures.attempted += 1;
             totals.departures.schedule_error.record(0);

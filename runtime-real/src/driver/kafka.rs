@@ -814,15 +814,20 @@ unsafe extern "C" fn on_message(message: *mut sys::rd_kafka_message_t, opaque: *
         // SAFETY: the message's payload is `len` bytes long and lives during the call.
         unsafe { std::slice::from_raw_parts(message.payload.cast::<u8>(), message.len) }
     };
-    // Only a payload too small for our header needs the broker's timestamp.
+    // Only a payload too small for our header needs the record's timestamp.
     let timestamp = if message.len < omb_core::load::header::LEN { timestamp(message) } else { None };
     (taking.take)(Incoming { partition: message.partition.cast_unsigned(), payload, timestamp });
 }
 
+/// When the producer says that it made the message; `None` where the broker has put its own time there (a topic with
+/// `message.timestamp.type=LogAppendTime`): nobody has measured the broker's clock.
 fn timestamp(message: &sys::rd_kafka_message_t) -> Option<WallTime> {
-    // SAFETY: the message is alive; the kind of timestamp is not asked for.
-    let millis = unsafe { sys::rd_kafka_message_timestamp(message, std::ptr::null_mut()) };
-    u64::try_from(millis).ok().map(|millis| WallTime(millis * 1_000_000))
+    let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+    // SAFETY: the message is alive, and so is `kind`, to which the kind of timestamp is written.
+    let millis = unsafe { sys::rd_kafka_message_timestamp(message, &raw mut kind) };
+    let millis =
+        u64::try_from(millis).ok().filter(|_| kind == sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_CREATE_TIME);
+    millis.map(|millis| WallTime(millis.saturating_mul(1_000_000)))
 }
 
 impl Consumer for KafkaConsumer {

@@ -105,7 +105,8 @@ impl Batch<'_> {
         }
         self.taken += 1;
         let arrivals = self.held.get_or_insert_with(|| lock(self.arrivals));
-        // Without a header only the client's own timestamp tells when it was sent: on this machine, as far as one knows.
+        // Without a header only the producer's timestamp tells when it was sent; the receiver takes it where both have
+        // this machine's clock.
         self.receiver.on_message(arrivals, self.now, partition, payload, timestamp.map(|wall| time.of(wall)));
         if self.taken >= ENTER_AFTER {
             self.enter();

@@ -15,8 +15,9 @@ use omb_core::{
         keys::{KeyTable, KeyWalk},
         sender::Sender,
     },
-    plan::{pace::Pace, rate::Rate},
-    stats::tally::Departures,
+    plan::pace::Pace,
+    rate::Tempo,
+    stats::tally::Parted,
     time::Instant,
 };
 
@@ -54,12 +55,21 @@ pub(crate) struct Orders {
     pub(crate) stop: AtomicBool,
     /// Rises with each new schedule.
     version: AtomicU64,
-    schedule: Mutex<Option<(Instant, Rate)>>,
+    schedule: Mutex<Option<Schedule>>,
+}
+
+/// What all lanes send, each its share of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Schedule {
+    pub(crate) start: Instant,
+    pub(crate) tempo: Tempo,
+    /// From `start` on, if its end is known.
+    pub(crate) lasts: Option<Duration>,
 }
 
 impl Orders {
-    pub(crate) fn set_schedule(&self, start: Instant, rate: Rate) {
-        *lock(&self.schedule) = Some((start, rate));
+    pub(crate) fn set_schedule(&self, schedule: Schedule) {
+        *lock(&self.schedule) = Some(schedule);
         self.version.fetch_add(1, Relaxed);
     }
 }
@@ -76,16 +86,31 @@ pub(crate) struct Common {
     pub(crate) time: Arc<FleetTime>,
     /// Producers of the whole run.
     pub(crate) producers: u32,
+    /// What is due from then on is measured.
+    pub(crate) measured_from: Instant,
 }
 
 /// What a sending thread counts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counted {
-    pub(crate) departures: Mutex<Departures>,
+    pub(crate) departures: Mutex<Parted>,
     /// Refused by the client at once; they have no delivery report.
     pub(crate) refused: AtomicU64,
     /// How far the oldest message due but not sent lies behind, ns.
     pub(crate) lag: AtomicU64,
+    /// Everything that is due before this instant has been handed over or skipped.
+    pub(crate) passed: AtomicU64,
+}
+
+impl Default for Counted {
+    fn default() -> Self {
+        Self {
+            departures: Mutex::default(),
+            refused: AtomicU64::new(0),
+            lag: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
+        }
+    }
 }
 
 /// A lane with its schedule and what waits for room in the client.
@@ -111,37 +136,48 @@ pub(crate) fn run(lanes: Vec<Lane>, common: &Common, counted: &Counted) -> Vec<L
         let newest = common.orders.version.load(Relaxed);
         if newest != version {
             version = newest;
-            if let Some((start, rate)) = *lock(&common.orders.schedule) {
-                lanes.iter_mut().for_each(|lane| lane.reschedule(start, rate, common, counted));
+            let schedule = lock(&common.orders.schedule).clone();
+            if let Some(schedule) = schedule {
+                lanes.iter_mut().for_each(|lane| lane.reschedule(&schedule, common, counted));
             }
         }
         let now = clock::now();
-        let (mut next, mut lag) = (now + NAP_MAX, 0);
+        let (mut next, mut lag, mut passed) = (now + NAP_MAX, 0, u64::MAX);
         for lane in &mut lanes {
             let wake = lane.pump(now, common, counted, &mut walk);
             next = next.min(wake);
             if let Some(pace) = &lane.pace {
                 lag = lag.max(now.0.saturating_sub(pace.next_at().0));
+                // What waits in the batch has not been handed over.
+                passed = passed.min(lane.times.first().map_or(pace.next_at().0, |(intended, _)| intended.0));
             }
         }
+        counted.passed.store(passed, Relaxed);
         counted.lag.store(lag, Relaxed);
         if next > now {
             clock::sleep_until(next.max(now + NAP_MIN));
         }
     }
     counted.lag.store(0, Relaxed);
-    lanes.into_iter().map(|paced| paced.give_up(counted)).collect()
+    lanes.into_iter().map(|paced| paced.give_up(common, counted)).collect()
 }
 
 impl Paced {
     /// A fresh schedule from `start`: what was due under the old one is given up, and counted.
-    fn reschedule(&mut self, start: Instant, rate: Rate, common: &Common, counted: &Counted) {
-        if let Some(mut old) = self.pace.take() {
-            let before = old.skipped() - self.skipped_before;
-            lock(&counted.departures).skipped += before + old.skip_until(start);
-        }
+    fn reschedule(&mut self, schedule: &Schedule, common: &Common, counted: &Counted) {
+        let Schedule { start, tempo, lasts } = schedule.clone();
+        self.drop_debt(start, common, counted);
         self.skipped_before = 0;
-        self.pace = Some(Pace::new(start, rate, common.producers, vec![self.lane.id.0], common.catch_up));
+        let mine = vec![self.lane.id.0];
+        self.pace = Some(Pace::new(start, tempo, lasts, common.producers, mine, common.catch_up));
+    }
+
+    /// What is due before `at` and was not sent is given up, and counted.
+    fn drop_debt(&mut self, at: Instant, common: &Common, counted: &Counted) {
+        let Some(mut old) = self.pace.take() else { return };
+        let before = old.skipped() - self.skipped_before;
+        let skipped = before + old.skip_until(at);
+        lock(&counted.departures).of(at, common.measured_from).skipped += skipped;
     }
 
     /// Sends what is due, up to a batch. Returns when to come back: `now` or earlier means at once.
@@ -188,24 +224,30 @@ impl Paced {
         let taken = offered - self.batch.len();
         {
             let mut departures = lock(&counted.departures);
-            departures.attempted += taken as u64;
-            departures.skipped += skipped - self.skipped_before;
+            departures.of(now, common.measured_from).skipped += skipped - self.skipped_before;
             for (intended, left) in self.times.drain(..taken) {
+                let departures = departures.of(intended, common.measured_from);
+                departures.attempted += 1;
                 departures.schedule_error.record(left.0.saturating_sub(intended.0));
             }
         }
         self.skipped_before = skipped;
         for (ticket, why) in sent.refused {
             counted.refused.fetch_add(1, Relaxed);
-            common.problems.add(&format!("the client refuses to send: {why}"));
+            // It borrows the broker's words for it, but no broker was asked.
+            let why = why.strip_prefix("Broker: ").unwrap_or(&why);
+            common.problems.add(&format!("the client library refuses to send: {why}"));
             self.lane.supply.untake(ticket);
         }
         if sent.full || blocked { now + NAP_BLOCKED } else { self.pace.as_ref().map_or(now, Pace::next_at) }
     }
 
-    /// The load is over: what the client had no room for never leaves. It was due and is given up, like a debt.
-    fn give_up(mut self, counted: &Counted) -> Lane {
-        lock(&counted.departures).skipped += self.batch.len() as u64;
+    /// The load is over: what the client had no room for never leaves. It was due and is given up, like the rest of the
+    /// debt: every message of the schedule has left or is counted as skipped.
+    fn give_up(mut self, common: &Common, counted: &Counted) -> Lane {
+        let now = clock::now();
+        self.drop_debt(now, common, counted);
+        lock(&counted.departures).of(now, common.measured_from).skipped += self.batch.len() as u64;
         for outgoing in self.batch.drain(..) {
             self.lane.supply.untake(outgoing.ticket);
         }

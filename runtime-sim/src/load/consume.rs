@@ -328,7 +328,8 @@ impl SimLoad {
                     bare,
                     from_intended: match (damaged, bare) {
                         (true, _) => None,
-                        (false, true) => Some(since(record.sent)),
+                        // Between two clocks a bare timestamp tells nothing.
+                        (false, true) => Some(since(record.sent)).filter(|_| member.spec.whole),
                         (false, false) => Some(since(record.stamped)),
                     },
                     truly: truly - record.intended_truly,

@@ -28,16 +28,17 @@ use omb_core::{
         receiver::{Ledger, ProducerRange, Receiver},
         sender::{Confirmations, Sender},
     },
-    plan::{pace::Pace, rate::Rate},
+    plan::pace::Pace,
     protocol::{
         Command, Event, Failure, FailureKind,
-        command::{ConsumerSpec, Preparation, ProducerSpec, TopicSpec},
+        command::{ConsumerSpec, Preparation, ProducerSpec, Reach, TopicSpec},
         event::{Findings, Missing, Problem, Snapshot},
     },
+    rate::Tempo,
     seed::Seed,
     stats::{
-        sparse::SparseTotals,
-        tally::{Acknowledgements, Arrivals, Departures, Totals},
+        sparse::{SparseDepartures, SparseTotals},
+        tally::{Acknowledgements, Arrivals, Parted, Totals},
     },
     time::{Instant, WallTime},
 };
@@ -89,6 +90,10 @@ pub struct Knobs {
 const BACKOFF: Duration = Duration::from_millis(100);
 /// How often something that has no event of its own is looked at again.
 const LOOK: Duration = Duration::from_millis(10);
+/// As in the product: how long senders are waited for at the end of a window, how often, and how long a read waits for it.
+const SENDERS_WITHIN: Duration = Duration::from_millis(50);
+const WINDOW_LOOK: Duration = Duration::from_millis(1);
+const WINDOW_WITHIN: Duration = Duration::from_secs(5);
 /// Bounds within which the client gives a command up by itself: below the controller's deadlines, so that its words
 /// reach the user.
 const PREPARE_WITHIN: Duration = Duration::from_secs(4);
@@ -126,7 +131,11 @@ struct State {
     consumers: BTreeMap<ConsumerId, Consumer>,
     subscriptions: BTreeMap<SubscriptionId, Subscription>,
     senders: Vec<SendingThread>,
-    departures: Departures,
+    departures: Parted,
+    /// What is due from then on is measured.
+    measured_from: Instant,
+    /// The ends of what is measured, and how things stood there.
+    window: [Option<(Instant, Option<Box<Snapshot>>)>; 2],
     /// Messages that schedules given up by a change of rate had skipped.
     skipped_before: u64,
     paused: bool,
@@ -311,16 +320,16 @@ impl SimLoad {
             Command::CreateConsumers(consumers) => self.create_consumers(consumers).await?,
             Command::CreateProducers(producers) => self.create_producers(producers),
             Command::Probe => self.probe(),
-            Command::StartLoad { rate, producers, begin, correction } => {
+            Command::StartLoad { tempo, producers, begin, window, correction } => {
                 self.correct(correction);
-                self.start_load(rate, producers, begin);
+                self.start_load(&tempo, producers, begin, window);
             }
             Command::SetRate { rate } => self.set_rate(rate),
             Command::PauseConsumers => self.state().paused = true,
             Command::ResumeConsumers => self.state().paused = false,
-            Command::Read { correction } => {
+            Command::Read { correction, reach } => {
                 self.correct(correction);
-                return Ok(Event::Read(Box::new(self.read())));
+                return Ok(Event::Read(self.read(reach).await));
             }
             Command::StopLoad { within } => self.stop_load(within).await,
             Command::Verify => return Ok(Event::Verified(Box::new(self.verify()))),
@@ -402,7 +411,7 @@ impl SimLoad {
                 let mut state = self.state();
                 let per_topic = state.preparation().producers_per_topic;
                 let producers = ProducerRange { first: ProducerId(spec.topic_index.0 * per_topic), count: per_topic };
-                let receiver = Receiver::new(producers);
+                let receiver = Receiver::new(producers, spec.whole);
                 let consumer = Consumer {
                     subscription: spec.subscription,
                     receiver,
@@ -459,11 +468,62 @@ impl SimLoad {
         }
     }
 
-    fn read(&self) -> Snapshot {
+    /// Everything counted so far, or what belongs to a part of the load.
+    async fn read(&self, reach: Reach) -> Box<Snapshot> {
+        let (end, whole) = match reach {
+            Reach::Everything => return Box::new(self.snapshot(true)),
+            Reach::WarmUp { whole } => (0, whole),
+            Reach::Measured { whole } => (1, whole),
+        };
+        let give_up = self.0.clock.now() + WINDOW_WITHIN;
+        loop {
+            let now = self.0.clock.now();
+            {
+                let state = self.state();
+                match &state.window[end] {
+                    Some((_, Some(kept))) => return kept.clone(),
+                    Some((at, None)) if (whole || *at <= now) && now < give_up && !state.stopping => {}
+                    _ => break,
+                }
+            }
+            sleep(WINDOW_LOOK).await;
+        }
+        Box::new(self.snapshot(true))
+    }
+
+    /// Keeps how things stand at each end of the window.
+    async fn keep_ends(self, ends: [Instant; 2]) {
+        for (nth, end) in ends.into_iter().enumerate() {
+            sleep(self.0.clock.true_span(end.since(self.0.clock.now()))).await;
+            if self.state().stopping {
+                return;
+            }
+            let mut kept = self.snapshot(false);
+            let give_up = self.0.clock.now() + SENDERS_WITHIN;
+            while self.0.clock.now() < give_up && self.state().senders.iter().any(|it| it.pace.next_at() < end) {
+                sleep(WINDOW_LOOK).await;
+            }
+            let mut state = self.state();
+            if state.stopping {
+                return;
+            }
+            let departures = if nth == 0 { state.departures.before.clone() } else { state.departures.whole() };
+            (kept.taken_at, kept.wall) = (end, WallTime(self.0.clock.wall_zero().0 + end.0));
+            let skipped = kept.totals.departures.skipped;
+            kept.totals.departures = SparseDepartures { skipped, ..SparseDepartures::from(&departures) };
+            let reported = kept.totals.acknowledgements.acked + kept.totals.acknowledgements.failed;
+            kept.in_flight = departures.attempted.saturating_sub(reported);
+            state.window[nth] = Some((end, Some(Box::new(kept))));
+            self.mine(|mine| mine.read_of_window(end, nth == 0));
+        }
+    }
+
+    /// How things stand. What is told of now is noted as what a read has to tell; the rest is noted by whoever tells it.
+    fn snapshot(&self, told: bool) -> Snapshot {
         let state = self.state();
         let (taken_at, wall) = (self.0.clock.now(), self.0.clock.wall());
         let mut snapshot = Snapshot { taken_at, wall, ..Snapshot::default() };
-        let mut totals = Totals { departures: state.departures.clone(), ..Totals::default() };
+        let mut totals = Totals { departures: state.departures.whole(), ..Totals::default() };
         totals.departures.skipped = state.skipped();
         for producer in state.producers.values() {
             totals.acknowledgements.merge(&producer.acknowledgements);
@@ -490,7 +550,7 @@ impl SimLoad {
         let skipped = state.skipped();
         self.mine(|mine| {
             mine.counts.skipped = skipped;
-            mine.read(taken_at);
+            if told { mine.read(taken_at) } else { mine.look() }
         });
         snapshot
     }
@@ -573,7 +633,14 @@ impl Performer for SimLoad {
 }
 
 /// The total rate's share and the schedule of some producers.
-fn schedule(start: Instant, rate: Rate, producers: u32, mine: &[ProducerId], state: &State) -> Pace {
+fn schedule(
+    start: Instant,
+    tempo: &Tempo,
+    lasts: Option<Duration>,
+    producers: u32,
+    mine: &[ProducerId],
+    state: &State,
+) -> Pace {
     let places = mine.iter().map(|producer| producer.0).collect();
-    Pace::new(start, rate, producers, places, state.preparation().catch_up)
+    Pace::new(start, tempo.clone(), lasts, producers, places, state.preparation().catch_up)
 }

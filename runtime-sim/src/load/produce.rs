@@ -6,8 +6,8 @@ use omb_core::{
     broker::{Acks, Appended, ErrorCode, NewBatch, ProducePartition, ProducerStamp, Request, Response, TopicRef},
     id::ProducerId,
     load::{keys::KeyWalk, payload, sender::InFlight},
-    plan::rate::Rate,
-    protocol::command::Begin,
+    protocol::command::{Begin, Window},
+    rate::{Rate, Tempo},
     seed::fnv1a,
     time::{Instant, WallTime},
 };
@@ -36,6 +36,9 @@ pub(super) struct Outgoing {
     key: Option<Vec<u8>>,
     payload: Vec<u8>,
 }
+
+/// Longest a sending task sleeps; where nothing is due any more it looks in vain.
+const NAP_MAX: Duration = Duration::from_secs(60);
 
 /// What a sending task does next.
 enum Step {
@@ -73,7 +76,7 @@ impl SimLoad {
         }
     }
 
-    pub(super) fn start_load(&self, rate: Rate, producers: u32, begin: Begin) {
+    pub(super) fn start_load(&self, tempo: &Tempo, producers: u32, begin: Begin, window: Option<Window>) {
         let start = match begin {
             Begin::After(after) => self.0.clock.now() + after,
             Begin::At(wall) => Instant(wall.0.saturating_sub(self.0.clock.wall_zero().0)),
@@ -81,16 +84,20 @@ impl SimLoad {
         if start < self.0.clock.now() {
             self.0.witness.hit("effect: told to begin too late");
         }
-        self.follow(start, rate, producers);
+        let lasts = window.map(|window| window.until);
+        self.follow(start, tempo, lasts, producers);
+        let ends = window.map(|Window { from, until }| [start + from, start + until]);
         let threads = {
             let mut state = self.state();
+            state.window = ends.map_or([None, None], |ends| ends.map(|end| Some((end, None))));
+            state.measured_from = ends.map_or(Instant(u64::MAX), |[from, _]| from);
             state.loaded = true;
             // The end of a lease before the load has stopped nothing.
             state.stopping = false;
             let mine: Vec<ProducerId> = state.producers.keys().copied().collect();
             let share = mine.len().div_ceil(self.0.knobs.senders).max(1);
             let thread = |(index, part): (usize, &[ProducerId])| SendingThread {
-                pace: schedule(start, rate, producers, part, &state),
+                pace: schedule(start, tempo, lasts, producers, part, &state),
                 producers: part.to_vec(),
                 keys: KeyWalk::new(state.preparation().keys),
                 rng: self.0.seed.numbered_stream("sender", index as u64),
@@ -103,13 +110,17 @@ impl SimLoad {
         for index in 0..threads {
             self.spawn(self.clone().send(index));
         }
+        if let Some(ends) = ends {
+            self.spawn(self.clone().keep_ends(ends));
+        }
     }
 
     /// Notes a new schedule.
-    fn follow(&self, start: Instant, rate: Rate, producers: u32) {
+    fn follow(&self, start: Instant, tempo: &Tempo, lasts: Option<Duration>, producers: u32) {
         let truly = self.0.clock.truly(start);
         let given = madsim::time::TimeHandle::current().elapsed();
-        self.mine(|mine| mine.schedules.push(Schedule { start, truly, given, rate, producers }));
+        let tempo = tempo.clone();
+        self.mine(|mine| mine.schedules.push(Schedule { start, truly, given, tempo, lasts, producers }));
     }
 
     pub(super) fn set_rate(&self, rate: Rate) {
@@ -117,14 +128,13 @@ impl SimLoad {
         let state = &mut *self.state();
         let mut before = 0;
         let producers = self.mine(|mine| mine.schedules.last().map_or(0, |it| it.producers));
-        self.follow(now, rate, producers);
-        let paces: Vec<_> =
-            state.senders.iter().map(|sender| schedule(now, rate, producers, &sender.producers, state)).collect();
+        let tempo = Tempo::Steady(rate);
+        self.follow(now, &tempo, None, producers);
+        let new = |sender: &SendingThread| schedule(now, &tempo, None, producers, &sender.producers, state);
+        let paces: Vec<_> = state.senders.iter().map(new).collect();
         for (sender, pace) in state.senders.iter_mut().zip(paces) {
             // The debt of the old schedule is given up, and counted.
-            while sender.pace.due(now).is_some() {
-                before += 1;
-            }
+            sender.pace.skip_until(now);
             before += sender.pace.skipped();
             sender.pace = pace;
             sender.changed.notify_one();
@@ -133,7 +143,13 @@ impl SimLoad {
     }
 
     pub(super) async fn stop_load(&self, within: Duration) {
-        self.state().stopping = true;
+        {
+            let (now, mut state) = (self.0.clock.now(), self.state());
+            // What is due and has not left is given up, and counted: whatever the schedule had is the one or the other.
+            if !std::mem::replace(&mut state.stopping, true) {
+                state.senders.iter_mut().for_each(|sender| _ = sender.pace.skip_until(now));
+            }
+        }
         let until = self.0.clock.now() + within;
         while self.state().in_flight() > 0 {
             if self.0.clock.now() >= until {
@@ -180,7 +196,7 @@ impl SimLoad {
     /// Puts everything that is due into the queues, as far as there is room.
     fn send_due(&self, index: usize) -> Step {
         let (now, fleet_zero) = (self.0.clock.now(), self.fleet_zero());
-        let State { stopping, prepared, producers, senders, departures, .. } = &mut *self.state();
+        let State { stopping, prepared, producers, senders, departures, measured_from, .. } = &mut *self.state();
         if *stopping {
             return Step::Over;
         }
@@ -192,7 +208,7 @@ impl SimLoad {
                 return Step::Blocked(producers[full].room.clone());
             }
             let Some(due) = thread.pace.due(now) else {
-                let nap = self.0.clock.true_span(thread.pace.next_at().since(now));
+                let nap = self.0.clock.true_span(thread.pace.next_at().since(now).min(NAP_MAX));
                 return Step::Sleep(nap, thread.changed.clone());
             };
             let id = thread.producers[due.turn];
@@ -201,6 +217,7 @@ impl SimLoad {
             let key = thread.keys.next(now.0).map(|key| prepared.keys.get(key).to_vec());
             let in_flight = producer.sender.stamp(&mut payload, due.intended, now, fleet_zero);
             let stamped = WallTime(fleet_zero.0 + due.intended.0);
+            let departures = departures.of(due.intended, *measured_from);
             departures.attempted += 1;
             departures.schedule_error.record(now.0 - due.intended.0);
             let at = madsim::time::TimeHandle::current().elapsed();

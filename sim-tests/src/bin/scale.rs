@@ -51,6 +51,7 @@ mod fleet {
             command::Begin,
             event::{Findings, Missing, Snapshot},
         },
+        rate::Rate,
         seed::Seed,
         stats::{
             sparse::SparseTotals,
@@ -87,7 +88,7 @@ mod fleet {
             subscriptions_per_topic: 1,
             consumers_per_subscription: 1,
             producers_per_topic: 1,
-            rate: RateGoal::Fixed(u64::from(topics / 10) * RATE),
+            rate: RateGoal::Fixed(Rate::per_second(u64::from(topics / 10) * RATE).expect("in range")),
             backlog: None,
             test_duration: MEASURED,
             warmup_duration: Duration::ZERO,

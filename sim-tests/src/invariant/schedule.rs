@@ -1,13 +1,11 @@
 //! The schedule is open: message n of a run is meant to leave at `start + n / rate`, rounded down to the nanosecond,
-//! whatever happened to the messages before it.
+//! whatever happened to the messages before it. And it is exact: what a schedule has within its window leaves or is
+//! counted as skipped, no message more and none less, whenever the stop arrives.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use omb_core::{
-    config::workload::{CatchUp, RateGoal},
-    controller::{End, find_rate},
-    id::ProducerId,
-    time::Instant,
+    config::workload::CatchUp, controller::End, id::ProducerId, rate::Tempo, report::Report, time::Instant,
 };
 use omb_runtime_sim::{
     fault::{Trouble, process},
@@ -47,27 +45,75 @@ impl Promise for Schedule {
             }
         }
         // What was skipped is what is missing between the messages that left, but for the very last of each producer.
-        let skipped = truth.workers.iter().filter_map(|worker| worker.told(0)).map(|told| told.counts.skipped).sum();
-        let rate = match ended.plan.workload.rate {
-            RateGoal::Fixed(rate) => rate,
-            RateGoal::Search => find_rate::FIRST,
-        };
-        // A thread that waits for room in one queue owes all its producers' messages meanwhile.
-        let last = 2 * ended.plan.producers.len() as u64 + rate / 20;
+        let skipped: u64 =
+            truth.workers.iter().filter_map(|worker| worker.told(0)).map(|told| told.counts.skipped).sum();
+        let one_rate = truth.workers.iter().all(|worker| worker.schedules.len() == 1);
         // A process that stands still at the end skips what nobody sees.
         let stood = scenario.suffers(|it| matches!(it, Trouble::Process(process::Trouble::Paused(_))));
-        let one_rate = truth.workers.iter().all(|worker| worker.schedules.len() == 1);
-        if one_rate && !stood && ended.end == Some(End::Sound) && !(gaps..=gaps + last).contains(&skipped) {
+        if one_rate && !stood && ended.end == Some(End::Sound) && skipped < gaps {
             broken.note(format_args!(
                 "{skipped} messages were counted as skipped, {gaps} are missing between those that left"
+            ));
+        }
+        if let Some(report) = &ended.report
+            && let [schedule, ..] = truth.workers[0].schedules.as_slice()
+            && let Some(lasts) = schedule.lasts
+            && matches!(ended.end, Some(End::Sound | End::Unsound(_)))
+            && report.workers.iter().all(|row| row.lost.is_none())
+            && one_rate
+        {
+            Self::check_window(scenario, report, schedule, lasts, broken);
+        }
+    }
+}
+
+impl Schedule {
+    fn check_window(
+        scenario: &Scenario,
+        report: &Report,
+        schedule: &truth::Schedule,
+        lasts: Duration,
+        broken: &mut Broken,
+    ) {
+        let (departures, due) = (&report.whole.departures, schedule.tempo.messages_within(lasts));
+        if departures.attempted + departures.skipped != due {
+            broken.note(format_args!(
+                "{due} messages were due within {lasts:?}, {} left and {} were skipped",
+                departures.attempted, departures.skipped
+            ));
+        }
+        // Who sends in time leaves nothing over the end of the warm-up.
+        let in_time = departures.schedule_error.max() < 20_000_000 && departures.skipped == 0;
+        let warm_up = scenario.workload.warmup_duration;
+        let due = due - schedule.tempo.messages_within(warm_up);
+        let measured = report.measured.departures.attempted;
+        if in_time && measured != due {
+            broken.note(format_args!("{due} messages were due while it was measured, {measured} were counted"));
+        }
+        if scenario.is_calm() && report.measured_for != scenario.workload.test_duration {
+            broken.note(format_args!(
+                "{:?} were to be measured, {:?} were",
+                scenario.workload.test_duration, report.measured_for
             ));
         }
     }
 }
 
+/// The same where the rate follows a list: counted up, step by step.
+fn listed(schedule: &truth::Schedule, attempt: &Attempt) -> Option<u64> {
+    let behind = Duration::from_nanos(attempt.intended.0.checked_sub(schedule.start.0)?);
+    // So many are due before it, and it is the next one.
+    let nth = schedule.tempo.messages_within(behind);
+    let next = schedule.tempo.messages_within(behind + Duration::from_nanos(1));
+    let producers = u64::from(schedule.producers);
+    (nth..next).find(|nth| nth % producers == u64::from(attempt.mark.producer.0)).map(|nth| nth / producers)
+}
+
 /// The how-manieth message of its producer it is, under its schedule.
 fn round(schedule: &truth::Schedule, attempt: &Attempt) -> Option<u64> {
-    let truth::Schedule { start, rate, producers, .. } = *schedule;
+    let truth::Schedule { start, tempo, producers, .. } = schedule;
+    let (start, producers) = (*start, *producers);
+    let Tempo::Steady(rate) = tempo else { return listed(schedule, attempt) };
     let (messages, seconds) = rate.fraction();
     let (messages, seconds) = (u128::from(messages), u128::from(seconds) * 1_000_000_000);
     let place = u128::from(attempt.mark.producer.0);
