@@ -310,9 +310,13 @@ pub(crate) struct Node {
     /// Default: .NAME.node-ID beside it.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) state_dir: Option<PathBuf>,
-    /// Port of the metrics for Prometheus, at the address listened on; 0 for any free one. Default: none.
+    /// Port of the metrics for Prometheus; 0 for any free one. Default: none.
     #[arg(long, value_name = "PORT")]
     pub(crate) stats_port: Option<u16>,
+    /// Address on which the metrics are shown, to whoever reaches it: they need neither key nor certificate. Default: the
+    /// address listened on; 127.0.0.1 where the cluster has a key or certificates.
+    #[arg(long, value_name = "ADDR", requires = "stats_port")]
+    pub(crate) stats_bind: Option<IpAddr>,
     /// File to which everything logged is appended, too.
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,

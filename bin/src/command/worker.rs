@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use omb_core::{protocol::Command, worker};
+use omb_core::{protocol::Command, token::Token, worker};
 use omb_runtime_real::{
     clock::Clock,
     embedded,
@@ -86,7 +86,7 @@ async fn serve(
     let identity = Identity {
         omb: env!("CARGO_PKG_VERSION").to_owned(),
         instance: format!("{:016x}", fresh("instance")),
-        token,
+        token: token.as_deref().map(Token::new),
         body_max: flags.body_limit,
     };
     let (stop, mut stops) = mpsc::unbounded_channel();
