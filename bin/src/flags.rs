@@ -274,7 +274,8 @@ pub(crate) struct Broker {
     /// Address to listen on. Whoever reaches it can read and write everything: it knows no authentication.
     #[arg(long, default_value = "127.0.0.1")]
     pub(crate) bind: IpAddr,
-    /// Bytes it may hold: 512MiB, 4GiB. Default: 2 GiB, or a quarter of the memory if that is less.
+    /// Bytes it may hold, requests in progress included: 512MiB, 4GiB. Default: 2 GiB, or a quarter of the memory if that
+    /// is less. What every reader has read is dropped beyond the latest 16 MiB.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) capacity: Option<u64>,
 }

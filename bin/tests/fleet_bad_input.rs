@@ -176,6 +176,22 @@ fn strangers_neither_fill_a_worker_nor_keep_others_out() {
     let grown = worker.process.memory().saturating_sub(before);
     assert!(grown < 48 << 20, "{} MiB for what is not received", grown >> 20);
 
+    // Where there is no token, what all are sending together has a bound: twice the largest body for one source.
+    let open = Worker::start(&place, &[]);
+    let before = open.process.memory();
+    let crowd: Vec<TcpStream> = (0..40)
+        .map(|_| {
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, open.port)).expect("it can be connected to");
+            stream.set_write_timeout(Some(Duration::from_millis(500))).expect("a bound can be set");
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&bytes[1..]));
+            stream
+        })
+        .collect();
+    assert_eq!(get(open.port, "/readyz"), (200, "free\n".to_owned()));
+    let grown = open.process.memory().saturating_sub(before);
+    assert!(grown < 192 << 20, "{} MiB for two bodies of 16", grown >> 20);
+    drop((crowd, open));
+
     let crowd: Vec<TcpStream> = (0..512).map(|_| connect()).collect();
     assert_eq!(get(worker.port, "/healthz"), (200, "ok\n".to_owned()));
     let base = ["run", "-d", "k.yaml", "-w", &worker.address(), "w.yaml", "--token-file", "right"];

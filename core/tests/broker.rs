@@ -646,7 +646,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn what_every_reader_has_read_is_dropped_beyond_what_is_kept() {
     let size = 1_000 - usize::try_from(BATCH_OVERHEAD).expect("small");
     let mut world = World::of(Config { read_kept: 10_000, ..Config::new(1_000_000, 42) }, 2);
-    let mut turn = |world: &mut World, readers: &[(ConnId, i64)]| {
+    let turn = |world: &mut World, readers: &[(ConnId, i64)]| {
         world.pass(Duration::from_millis(200));
         for partition in 0..2 {
             let token = world.send(A, produce_to(partition, batch(1, size)));

@@ -15,3 +15,4 @@ pub mod net;
 pub mod pages;
 pub mod performer;
 pub mod process;
+pub mod reaper;

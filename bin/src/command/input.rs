@@ -7,7 +7,6 @@ use omb_core::config::{
     driver::{self, DriverConfig, DriverKind},
     workload::{self, PayloadSource, RateGoal, Workload},
 };
-
 use omb_runtime_real::embedded;
 
 use super::addresses::{self, Address};

@@ -82,7 +82,8 @@ async fn serve(
     let ending = Arc::new(AtomicBool::new(false));
     let mut performer = Performer::start(runtime, embedded::Options::default());
     let name = format!("{}:{port}", output::host_name().unwrap_or_else(|| "worker".to_owned()));
-    let pages = Pages::new(env!("CARGO_PKG_VERSION"), &name, performer.counts(), Arc::clone(&ending));
+    let ends = Arc::clone(&ending);
+    let pages = Pages::new(env!("CARGO_PKG_VERSION"), &name, performer.counts(), performer.reaper(), ends);
     let identity = Identity {
         omb: env!("CARGO_PKG_VERSION").to_owned(),
         instance: format!("{:016x}", fresh("instance")),

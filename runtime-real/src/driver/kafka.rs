@@ -279,6 +279,22 @@ impl Driver for Kafka {
         Ok(Box::new(KafkaConsumer { queue, client, errors: Vec::new() }))
     }
 
+    fn answers(&self, within: Duration) -> bool {
+        let within = c_int::try_from(within.as_millis()).unwrap_or(c_int::MAX);
+        let mut metadata = std::ptr::null();
+        let raw = self.admin.inner().native_ptr();
+        // SAFETY: the client is alive; without a topic only those that it uses are asked for, which are none. The metadata is
+        // ours if there is no error, and destroyed here.
+        unsafe {
+            let code = sys::rd_kafka_metadata(raw, 0, std::ptr::null_mut(), &raw mut metadata, within);
+            let answered = code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+            if answered {
+                sys::rd_kafka_metadata_destroy(metadata);
+            }
+            answered
+        }
+    }
+
     fn in_flight_max(&self, message_bytes: usize) -> usize {
         let setting = |key: &str, default: usize| {
             self.config.producer.get(key).and_then(|value| value.parse::<usize>().ok()).unwrap_or(default)

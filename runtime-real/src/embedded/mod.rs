@@ -241,7 +241,10 @@ impl Drop for Server {
             error!("embedded broker: its thread panicked");
         }
         let (held, capacity) = (self.held_max.load(Relaxed).div_ceil(1 << 20), self.capacity >> 20);
-        info!("The embedded broker held at most {held} of {capacity} MiB");
+        // Nothing is said of one that was only looked at.
+        if held > 0 {
+            info!("The embedded broker held at most {held} of {capacity} MiB");
+        }
     }
 }
 

@@ -165,8 +165,8 @@ async fn accept<L: Listener>(mut listener: L, body_max: usize, service: Arc<impl
         tokio::spawn(async move {
             let opened = tokio::select! {
                 biased;
-                opened = timeout(STRANGER_WITHIN, opening) => opened,
                 () = guest.dismissed() => return,
+                opened = timeout(STRANGER_WITHIN, opening) => opened,
             };
             if let Ok(Ok(stream)) = opened {
                 wire::serve(stream, &guest, &*service).await;

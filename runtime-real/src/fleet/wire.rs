@@ -144,9 +144,9 @@ where
         let patience = if guest.is_known() { IDLE_WITHIN } else { STRANGER_WITHIN };
         tokio::select! {
             biased;
+            () = guest.dismissed() => return,
             // Whoever broke the connection knows it, and nobody else can do anything about it.
             _ = &mut connection => return,
-            () = guest.dismissed() => return,
             () = sleep(patience) => {}
         }
         if guest.steps() == before && before.is_multiple_of(2) {
