@@ -303,7 +303,8 @@ pub(crate) struct Broker {
     /// Address to listen on. Whoever reaches it can read and write everything: it knows no authentication.
     #[arg(long, default_value = "127.0.0.1")]
     pub(crate) bind: IpAddr,
-    /// Bytes it may hold: 512MiB, 4GiB. Default: 2 GiB, or a quarter of the memory if that is less.
+    /// Bytes it may hold, requests in progress included: 512MiB, 4GiB. Default: 2 GiB, or a quarter of the memory if that
+    /// is less. What every reader has read is dropped beyond the latest 16 MiB.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) capacity: Option<u64>,
 }
@@ -339,9 +340,13 @@ pub(crate) struct Node {
     /// Default: .NAME.node-ID beside it.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) state_dir: Option<PathBuf>,
-    /// Port of the metrics for Prometheus, at the address listened on; 0 for any free one. Default: none.
+    /// Port of the metrics for Prometheus; 0 for any free one. Default: none.
     #[arg(long, value_name = "PORT")]
     pub(crate) stats_port: Option<u16>,
+    /// Address on which the metrics are shown, to whoever reaches it: they need neither key nor certificate. Default: the
+    /// address listened on; 127.0.0.1 where the cluster has a key or certificates.
+    #[arg(long, value_name = "ADDR", requires = "stats_port")]
+    pub(crate) stats_bind: Option<IpAddr>,
     /// File to which everything logged is appended, too.
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,

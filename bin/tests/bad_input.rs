@@ -287,7 +287,7 @@ fn a_check_tells_the_plan_and_what_does_not_fit() {
     place.write("big.yaml", workload("big", &[("consumerBacklogSizeGB", "0.5")]));
     for command in ["check", "run"] {
         let ended = place.run(&[command, "--embedded-capacity", "64MiB", "big.yaml"]).with(2);
-        let ended = ended.saying("consumerBacklogSizeGB asks for").saying("holds at most 64 MiB");
+        let ended = ended.saying("consumerBacklogSizeGB asks for").saying("holds at most 48 MiB of records");
         nothing_began(&place, &ended);
     }
 }

@@ -229,6 +229,37 @@ fn a_frozen_worker_is_given_up_and_frees_itself_later() {
     frozen.is_silent();
 }
 
+/// Its clients cannot take their leave: the run ends without them, its worker takes the next one, and they go when the
+/// broker is back.
+#[test]
+fn a_broker_that_stands_still_leaves_workers_that_are_free_soon() {
+    let (place, mut fleet) = fleet(1, &[("topics", "3"), ("testDuration", "3s")]);
+    let mut omb = fleet.lead(&place, &[]);
+    under_load(&mut omb);
+    fleet.broker.process.signal("STOP");
+    omb.end().with(1);
+    // Twice the lease of 3 s, and as long again on a busy machine.
+    let worker = &mut fleet.workers[0];
+    worker.is_free_within(Duration::from_secs(12));
+    worker.process.wait_for("the broker does not answer");
+    let left = |worker: &Worker| {
+        let (_, metrics) = get(worker.stats_port, "/metrics");
+        let count = metrics.lines().find_map(|line| line.strip_prefix("omb_clients_left_behind "));
+        count.and_then(|count| count.parse::<u32>().ok()).expect("it is counted")
+    };
+    assert!(left(worker) > 0, "they wait for the broker");
+
+    let other = Broker::start(&place);
+    place.write("k.yaml", kafka_driver(&other.address, ""));
+    place.run(&["run", "-d", "k.yaml", "-o", "second.json", "-w", &worker.address(), "w.yaml"]).with(0);
+    fleet.broker.process.signal("CONT");
+    let until = Instant::now() + SOON;
+    while left(&fleet.workers[0]) > 0 {
+        assert!(Instant::now() < until, "they go when the broker is back");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 /// They stop by themselves and keep their counts for as long again, and nobody else gets them before.
 #[test]
 fn a_killed_controller_leaves_workers_that_free_themselves() {

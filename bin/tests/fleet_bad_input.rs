@@ -4,7 +4,7 @@ mod support;
 
 use std::{
     collections::BTreeMap,
-    io::{Read as _, Write as _},
+    io::{Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
     time::Duration,
 };
@@ -157,6 +157,60 @@ fn a_token_that_is_wrong_or_missing() {
     assert_eq!(ask(worker.stats_port, with_token).0, 200);
 }
 
+/// Without the token nothing of a body is received, however many announce one; and whoever has it, or asks whether somebody
+/// is there, is heard however many others hold connections open.
+#[test]
+fn strangers_neither_fill_a_worker_nor_keep_others_out() {
+    let (place, _broker) = with_broker();
+    place.write("right", "the-token\n");
+    let worker = Worker::start(&place, &["--token-file", "right"]);
+    let log = worker.process.log();
+    assert!(log.contains("right: holds a token of 9 characters, which can be guessed"), "{log}");
+    assert!(log.contains("right: others may read the token"), "{log}");
+    let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, worker.port)).expect("it can be connected to");
+    let before = worker.process.memory();
+    let head = format!("POST /v1/command HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", 15 << 20);
+    let bytes = vec![7; 15 << 20];
+    for nth in 0..40 {
+        let mut stream = connect();
+        stream.write_all(head.as_bytes()).expect("there is room for it");
+        stream.set_read_timeout(Some(SOON)).expect("a bound can be set");
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).expect("an answer, before any of the body is there");
+        assert_eq!(&answer, b"HTTP/1.1 401");
+        // Some send it in any case, as far as it is taken.
+        if nth % 4 == 0 {
+            let _ = stream.set_write_timeout(Some(Duration::from_millis(200)));
+            let _ = stream.write_all(&bytes);
+        }
+    }
+    let grown = worker.process.memory().saturating_sub(before);
+    assert!(grown < 48 << 20, "{} MiB for what is not received", grown >> 20);
+
+    // Where there is no token, what all are sending together has a bound: twice the largest body for one source.
+    let open = Worker::start(&place, &[]);
+    let before = open.process.memory();
+    let crowd: Vec<TcpStream> = (0..40)
+        .map(|_| {
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, open.port)).expect("it can be connected to");
+            stream.set_write_timeout(Some(Duration::from_millis(500))).expect("a bound can be set");
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&bytes[1..]));
+            stream
+        })
+        .collect();
+    assert_eq!(get(open.port, "/readyz"), (200, "free\n".to_owned()));
+    let grown = open.process.memory().saturating_sub(before);
+    assert!(grown < 192 << 20, "{} MiB for two bodies of 16", grown >> 20);
+    drop((crowd, open));
+
+    let crowd: Vec<TcpStream> = (0..512).map(|_| connect()).collect();
+    assert_eq!(get(worker.port, "/healthz"), (200, "ok\n".to_owned()));
+    let base = ["run", "-d", "k.yaml", "-w", &worker.address(), "w.yaml", "--token-file", "right"];
+    place.run(&base).with(0);
+    assert_eq!(get(worker.port, "/readyz"), (200, "free\n".to_owned()));
+    drop(crowd);
+}
+
 #[test]
 fn tls_where_it_is_not_expected_and_the_other_way_round() {
     let (place, _broker) = with_broker();
@@ -237,13 +291,17 @@ fn what_a_worker_shows() {
     let (status, hello) = get(worker.port, "/v1/hello");
     assert!(status == 200 && hello.contains("\"protocol\":1"), "{hello}");
     assert_eq!(get(worker.stats_port, "/v1/hello").0, 404, "there one can only look");
-    assert_eq!(get(worker.port, "/v1/command").0, 404);
+    assert_eq!(get(worker.port, "/v1/command"), (405, "use POST\n".to_owned()));
 
     // It is told by how much before a byte of it has come.
-    for path in ["/v1/command", "/v1/clock", "/"] {
+    for (path, wanted, why) in [
+        ("/v1/command", 413, "a body of more than 16777216 bytes"),
+        ("/v1/clock", 413, "a body of more than 1024 bytes"),
+        ("/", 405, "read-only endpoint: use GET"),
+    ] {
         let declared = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 1073741824\r\n\r\n");
         let (status, said) = ask(worker.port, &declared);
-        assert!(status == 413 && said.contains("a body of more than 16777216 bytes"), "{status} {said}");
+        assert!(status == wanted && said.contains(why), "{path}: {status} {said}");
     }
     let garbage = "POST /v1/command HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\nconnection: close\r\n\r\n\u{1}ab";
     assert_eq!(ask(worker.port, garbage).0, 400);

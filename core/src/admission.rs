@@ -135,7 +135,7 @@ impl Taken {
 }
 
 /// What counts as one: whoever has an IPv6 address has 2^64 of them.
-fn source(from: IpAddr) -> IpAddr {
+pub(crate) fn source(from: IpAddr) -> IpAddr {
     match from.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();

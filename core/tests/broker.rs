@@ -34,7 +34,11 @@ struct World {
 
 impl World {
     fn new(capacity: u64, partitions: i32) -> Self {
-        let broker = Broker::new(Config::new(capacity, 42));
+        Self::of(Config::new(capacity, 42), partitions)
+    }
+
+    fn of(config: Config, partitions: i32) -> Self {
+        let broker = Broker::new(config);
         let mut world = Self { broker, now: Instant::ZERO, tokens: 0, answers: BTreeMap::new() };
         for conn in [A, B, C] {
             world.input(Input::Opened(conn));
@@ -634,6 +638,46 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0_u64..900).prop_map(|ms| Step::Pass { ms }),
     ];
     prop::collection::vec(step, 1..150)
+}
+
+/// What all readers have read is dropped long before the broker is full; what one of them has not, and what nobody reads,
+/// is not.
+#[test]
+fn what_every_reader_has_read_is_dropped_beyond_what_is_kept() {
+    let size = 1_000 - usize::try_from(BATCH_OVERHEAD).expect("small");
+    let mut world = World::of(Config { read_kept: 10_000, ..Config::new(1_000_000, 42) }, 2);
+    let turn = |world: &mut World, readers: &[(ConnId, i64)]| {
+        world.pass(Duration::from_millis(200));
+        for partition in 0..2 {
+            let token = world.send(A, produce_to(partition, batch(1, size)));
+            appended(world.answer(token)).expect("there is room");
+        }
+        for &(conn, offset) in readers {
+            fetched(Some(world.ask(conn, fetch(offset)))).expect("it is there");
+        }
+    };
+    // Partition 1 is read by nobody and keeps its 300 batches of 1,000 bytes.
+    for nth in 0..300 {
+        turn(&mut world, &[(B, nth), (C, nth.min(150))]);
+    }
+    assert_eq!(world.broker.log("t", 1).expect("there").start(), 0, "nobody reads it");
+    assert_eq!(world.start(), 150, "one of two has not read on");
+    // Both have read all: it goes, but for what came since it was last looked at.
+    for nth in 300..310 {
+        turn(&mut world, &[(B, nth), (C, nth)]);
+    }
+    assert!(world.start() >= 300, "{}", world.start());
+    assert!(world.broker.dropped().batches >= 300);
+
+    let mut world = World::of(Config { read_kept: 10_000, ..Config::new(1_000_000, 42) }, 2);
+    for nth in 0..300 {
+        world.pass(Duration::from_millis(200));
+        let token = world.send(A, produce(batch(1, size)));
+        appended(world.answer(token)).expect("there is room");
+        fetched(Some(world.ask(B, fetch(nth)))).expect("it is there");
+        assert!(world.broker.stored_bytes() <= 15_000, "{} bytes", world.broker.stored_bytes());
+    }
+    assert!(world.broker.stored_bytes() >= 9_000, "the latest are kept");
 }
 
 proptest! {

@@ -19,3 +19,4 @@ pub mod net;
 pub mod pages;
 pub mod performer;
 pub mod process;
+pub mod reaper;

@@ -24,6 +24,7 @@ use crate::{
     load::lock,
     performer::Counts,
     process,
+    reaper::Reaper,
 };
 
 /// Shortest time over which a rate is told.
@@ -35,6 +36,7 @@ pub struct Pages {
     omb: String,
     name: String,
     counts: Counts,
+    reaper: Reaper,
     /// Raised once the worker ends: nobody shall begin a run on it any more.
     ending: Arc<AtomicBool>,
     rates: Mutex<Looks>,
@@ -52,8 +54,8 @@ struct Looks {
 impl Pages {
     /// The pages of the worker `name`, of this version of omb. `ending` is raised once it shuts down.
     #[must_use]
-    pub fn new(omb: &str, name: &str, counts: Counts, ending: Arc<AtomicBool>) -> Self {
-        Self { omb: omb.to_owned(), name: name.to_owned(), counts, ending, rates: Mutex::default() }
+    pub fn new(omb: &str, name: &str, counts: Counts, reaper: Reaper, ending: Arc<AtomicBool>) -> Self {
+        Self { omb: omb.to_owned(), name: name.to_owned(), counts, reaper, ending, rates: Mutex::default() }
     }
 
     fn with_metrics(&self, status: &Status, show: impl Fn(&Metrics<'_>) -> String) -> String {
@@ -74,6 +76,7 @@ impl Pages {
             network_sent_bytes: Some(usage.sent_bytes),
             commands_answered: status.commands_answered,
             leases_expired: status.leases_expired,
+            clients_left_behind: self.reaper.left(),
             rates: self.rates(&totals),
             stats_url: None,
         })

@@ -51,6 +51,7 @@ use crate::{
         sending::{self, Lane},
     },
     local, process,
+    reaper::Reaper,
 };
 
 /// How often a wait for something to come true looks.
@@ -61,9 +62,9 @@ const TOLD_WITHIN: Duration = Duration::from_secs(5);
 /// Longest the deletion of the topics may take.
 const DELETE_WITHIN: Duration = Duration::from_secs(25);
 /// The same where the clients could not be closed.
-const DELETE_WITHIN_DOUBT: Duration = Duration::from_secs(5);
-/// Longest the clients may take to close; they are left behind then, and the process ends without them.
-const CLOSE_WITHIN: Duration = Duration::from_secs(15);
+const DELETE_WITHIN_DOUBT: Duration = Duration::from_secs(2);
+/// Longest a broker may take to say that it is there, where clients do not close.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 /// Longest that the senders are waited for at the end of a window, so that what was due before has left: they lie behind by
 /// less unless they cannot send, and then what they send later belongs to when it leaves.
 const SENDERS_WITHIN: Duration = Duration::from_millis(50);
@@ -81,6 +82,7 @@ pub struct Performer {
     /// Raised when the run is to be cleaned up: whatever blocks looks at it.
     cut: Arc<AtomicBool>,
     counts: Counts,
+    reaper: Reaper,
 }
 
 /// What the current run has counted, for whoever looks on while it goes on.
@@ -123,7 +125,15 @@ impl Performer {
         let (jobs, queue) = mpsc::channel::<(Command, local::Answer)>();
         let cut = Arc::new(AtomicBool::new(false));
         let counts = Counts::default();
-        let mut engine = Engine { runtime, broker, cut: Arc::clone(&cut), counts: counts.clone(), run: None };
+        let reaper = Reaper::default();
+        let mut engine = Engine {
+            runtime,
+            broker,
+            cut: Arc::clone(&cut),
+            counts: counts.clone(),
+            reaper: reaper.clone(),
+            run: None,
+        };
         std::thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || {
@@ -132,7 +142,13 @@ impl Performer {
                 }
             })
             .expect("the system gives one thread");
-        Self { jobs, cut, counts }
+        Self { jobs, cut, counts, reaper }
+    }
+
+    /// Clients whose broker is gone.
+    #[must_use]
+    pub fn reaper(&self) -> Reaper {
+        self.reaper.clone()
     }
 
     /// What the current run counts.
@@ -157,6 +173,7 @@ struct Engine {
     broker: embedded::Options,
     cut: Arc<AtomicBool>,
     counts: Counts,
+    reaper: Reaper,
     run: Option<Run>,
 }
 
@@ -234,7 +251,7 @@ impl Engine {
                     None => Ok(Event::Done),
                     Some(run) => {
                         let counting = Arc::clone(&run.counting);
-                        let closed = run.close();
+                        let closed = run.close(&self.reaper);
                         *lock(&self.counts.0) = Shown::Last(Box::new(lock(&counting).snapshot()));
                         closed
                     }
@@ -267,7 +284,7 @@ impl Engine {
             Command::Verify => Ok(run.verify()),
             Command::DeleteTopics(names) => {
                 // Clients of a topic that vanishes under them only complain.
-                let closed = run.close_clients();
+                let closed = run.close_clients(&self.reaper);
                 // Where clients cannot take their leave, hardly anybody is there to delete anything.
                 let within = if closed.is_ok() { DELETE_WITHIN } else { DELETE_WITHIN_DOUBT };
                 let deleted = run.driver.delete_topics(&names, within);
@@ -278,6 +295,9 @@ impl Engine {
     }
 
     fn prepare(&mut self, preparation: Preparation) -> Result<Event, Failure> {
+        if let Some(refusal) = self.reaper.refusal() {
+            return Err(refusal);
+        }
         let bytes = preparation.payload.pool_bytes();
         if bytes > POOL_BYTES_MAX {
             let text = format!("a pool of {bytes} bytes is asked for, where {POOL_BYTES_MAX} are the most");
@@ -643,20 +663,21 @@ impl Run {
     }
 
     /// Ends the run: what is left of it is closed, the embedded broker last.
-    fn close(mut self) -> Result<Event, Failure> {
-        let closed = self.close_clients();
+    fn close(mut self, reaper: &Reaper) -> Result<Event, Failure> {
+        let closed = self.close_clients(reaper);
         let Self { server, driver, .. } = self;
-        within("the connection to the messaging system", move || {
+        let close = move || {
             drop(driver);
             drop(server);
             true
-        })
-        .and(closed)
-        .map(|()| Event::Done)
+        };
+        // Where the clients could not take their leave, it cannot either.
+        let answers = closed.is_ok();
+        reaper.close("the connection to the messaging system", 1, close, || answers).and(closed).map(|()| Event::Done)
     }
 
     /// Stops every thread of the load and closes every producer and consumer, at the same time and within a bound.
-    fn close_clients(&mut self) -> Result<(), Failure> {
+    fn close_clients(&mut self, reaper: &Reaper) -> Result<(), Failure> {
         if let Some(load) = self.load.take() {
             load.orders.stop.store(true, Relaxed);
             for thread in load.threads {
@@ -669,10 +690,14 @@ impl Run {
         let lanes = std::mem::take(&mut self.lanes);
         let threads = std::mem::take(&mut self.threads.reporting).into_iter();
         let threads: Vec<_> = threads.chain(std::mem::take(&mut self.threads.receiving)).collect();
-        within("the clients", move || {
+        let clients = threads.len();
+        let close = move || {
             drop(lanes);
             threads.into_iter().all(|thread| thread.join().is_ok())
-        })
+        };
+        let driver = &self.driver;
+        let what = format!("{clients} clients");
+        reaper.close(&what, clients, close, || driver.answers(ANSWERS_WITHIN))
     }
 }
 
@@ -806,23 +831,5 @@ fn keep_ends(counting: &Mutex<Counting>, orders: &sending::Orders, ends: [Instan
         let mut counting = lock(counting);
         counting.settle(&mut kept, end, nth == 0);
         counting.window[nth] = Some((end, Some(Box::new(kept))));
-    }
-}
-
-/// Does what may wait for a broker that is gone, within [`CLOSE_WITHIN`]; after that it is left behind, and the process
-/// ends without it.
-fn within(what: &str, close: impl FnOnce() -> bool + Send + 'static) -> Result<(), Failure> {
-    let (done, closed) = mpsc::channel();
-    spawn("close".to_owned(), move || {
-        // Whoever waited may have given up.
-        let _ = done.send(close());
-    })?;
-    match closed.recv_timeout(CLOSE_WITHIN) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Failure::new(FailureKind::Broken, "a thread of the load panicked")),
-        Err(_) => {
-            let text = format!("{what} did not close within {} s and stay behind", CLOSE_WITHIN.as_secs());
-            Err(Failure::new(FailureKind::Unreachable, text))
-        }
     }
 }

@@ -467,6 +467,93 @@ fn what_cannot_be_understood_ends_its_own_connection_only() {
     create(&server, "still-serving", 1);
 }
 
+/// Whatever clients announce, and whatever part of it they send: memory stays within the capacity, and others come through.
+#[test]
+fn requests_that_announce_much_take_no_memory() {
+    let server = small(64 << 20);
+    create(&server, "big", 1);
+    let before = memory_most();
+    // What does not fit is refused by its length.
+    let mut endless = TcpStream::connect(server.addr()).expect("connected");
+    endless.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    endless.write_all(&(90_u32 << 20).to_be_bytes()).expect("sent");
+    assert_eq!(endless.read(&mut [0]).expect("an end"), 0);
+    let mut crowd: Vec<TcpStream> = Vec::new();
+    for _ in 0..60 {
+        let mut stream = TcpStream::connect(server.addr()).expect("connected");
+        stream.write_all(&(7_u32 << 20).to_be_bytes()).expect("sent");
+        stream.set_nonblocking(true).expect("it can be asked without waiting");
+        crowd.push(stream);
+    }
+    // They send 6 of the 7 MiB, as far as they may.
+    let piece = vec![0; 1 << 20];
+    let mut sent = vec![0; crowd.len()];
+    let send_some = |crowd: &mut [TcpStream], sent: &mut [usize]| {
+        for (stream, sent) in crowd.iter_mut().zip(sent) {
+            while *sent < 6 << 20 {
+                match stream.write(&piece[..piece.len().min((6 << 20) - *sent)]) {
+                    Ok(count) => *sent += count,
+                    Err(_) => break,
+                }
+            }
+        }
+    };
+    for _ in 0..20 {
+        send_some(&mut crowd, &mut sent);
+        thread::sleep(Duration::from_millis(20));
+    }
+    let producer = producer(&server, &[("compression.type", "none"), ("linger.ms", "50")]);
+    let padding = "x".repeat(100_000);
+    for _ in 0..50 {
+        send(&producer, "big", Some(0), "", &padding);
+    }
+    producer.flush(PATIENCE).expect("acknowledged although others have announced more than there is room for");
+    send_some(&mut crowd, &mut sent);
+    let stats = server.stats();
+    assert!(stats.bytes_max <= 64 << 20, "{stats:?}");
+    let grown = memory_most() - before;
+    assert!(grown < 192 << 20, "{} MiB for a capacity of 64", grown >> 20);
+    // Those that have stopped are given up for those that wait.
+    eventually("the crowd is dissolved", || {
+        send_some(&mut crowd, &mut sent);
+        server.stats().connections < 40
+    });
+}
+
+/// Most memory this process ever held, in bytes.
+fn memory_most() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak is told");
+    line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") << 10
+}
+
+/// A broker that is read from as fast as it is written to holds little, however long it runs.
+#[test]
+fn what_every_reader_has_read_is_given_up_long_before_the_broker_is_full() {
+    let server = small(256 << 20);
+    create(&server, "read", 2);
+    let reader = consumer(&server, "reader", &[]);
+    reader.subscribe(&["read"]).expect("a topic's name");
+    settle(&[&reader], 2);
+    let producer = producer(&server, &[("compression.type", "none"), ("linger.ms", "1")]);
+    let padding = "x".repeat(50_000);
+    // 50 MB in all, of which 16 MiB are kept.
+    for round in 0..50 {
+        for n in 0..20 {
+            send(&producer, "read", Some(n % 2), "", &padding);
+        }
+        producer.flush(PATIENCE).expect("acknowledged");
+        assert_eq!(read(&[&reader], 20).len(), 20, "round {round}");
+    }
+    let stats = server.stats();
+    assert!(stats.dropped.records > 0 && stats.bytes_max < 30 << 20, "{stats:?}");
+    // Who begins later finds the latest of what was read.
+    let late = consumer(&server, "late", &[]);
+    late.subscribe(&["read"]).expect("a topic's name");
+    let records = usize::try_from(stats.records).expect("few");
+    assert!(records > 200 && read(&[&late], records).len() == records, "{stats:?}");
+}
+
 /// The official Java clients, as their own tools use them.
 #[test]
 fn java_clients_produce_consume_and_administrate() {

@@ -363,12 +363,14 @@ proptest! {
 }
 
 /// What is said to be too long is refused before a byte of it has come, and what is not said is refused where the limit
-/// is passed.
+/// is passed; a body that nobody asked for is not waited for at all.
 #[test]
 fn a_body_over_the_limit_is_refused_before_there_is_room_for_it() {
     with_worker(async |caller| {
         let before = memory_most();
         for path in PATHS.iter().filter(|path| path.starts_with('/')) {
+            // A path of pages takes no body, and no POST.
+            let refusal = if path.starts_with("/v1/c") { 413 } else { 405 };
             for length in [BODY_MAX as u64 + 1, 1 << 30, u64::MAX] {
                 let head =
                     format!("POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
@@ -379,7 +381,7 @@ fn a_body_over_the_limit_is_refused_before_there_is_room_for_it() {
                 let mut answer = [0; 12];
                 in_time(mine.read_exact(&mut answer)).await.expect("an answer");
                 // The highest number is no length to HTTP.
-                let wanted: &[u16] = if length == u64::MAX { &[400, 413, 431] } else { &[413] };
+                let wanted: &[u16] = if length == u64::MAX { &[400, 413, 431, refusal] } else { &[refusal] };
                 let told = status(&answer).expect("a status");
                 assert!(wanted.contains(&told), "{path}, {length}: {told}");
             }
@@ -387,10 +389,85 @@ fn a_body_over_the_limit_is_refused_before_there_is_room_for_it() {
                 format!("POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n");
             let chunk = [b"4000\r\n".as_slice(), &[0; 0x4000], b"\r\n"].concat();
             let endless = [head.as_bytes(), &chunk.repeat(1_000)].concat();
-            assert_eq!(status(&caller.ask(&endless).await), Some(413), "{path}");
+            assert_eq!(status(&caller.ask(&endless).await), Some(refusal), "{path}");
         }
         let grown = memory_most() - before;
         assert!(grown < 256 << 20, "{grown} bytes");
+        caller.finds_it_sound().await;
+    });
+}
+
+/// However many connections strangers open, with whatever they announce: whoever comes next is heard, and whose run is
+/// performed keeps its connection.
+#[test]
+fn strangers_crowd_nobody_out() {
+    with_worker(async |caller| {
+        let run = RunId(7);
+        let say = |number: u64, command: Command| {
+            let request = Request { version: protocol::VERSION, run, number, sent: None, command };
+            String::from_utf8_lossy(&post("/v1/command", b""))
+                .replace("connection: close\r\n", "")
+                .replace("content-length: 0", &format!("content-length: {}", protocol::encode(&request).len()))
+                .into_bytes()
+                .into_iter()
+                .chain(protocol::encode(&request))
+                .collect::<Vec<u8>>()
+        };
+        let (mut controller, theirs) = tokio::io::duplex(64 << 10);
+        caller.door.send(theirs).expect("the worker listens");
+        let mut answers = async |bytes: Vec<u8>| {
+            controller.write_all(&bytes).await.expect("its connection is open");
+            let mut answer = [0; 4_096];
+            let count = in_time(controller.read(&mut answer)).await.expect("an answer");
+            assert_eq!(status(&answer[..count]), Some(200));
+        };
+        let take_over = Command::Prepare(Box::new(Preparation { take_over: true, ..preparation() }));
+        answers(say(1, take_over)).await;
+        let mut crowd = Vec::new();
+        let head = format!("POST /v1/command HTTP/1.1\r\nhost: a\r\ncontent-length: {BODY_MAX}\r\n\r\n12345678");
+        for nth in 0..512 {
+            let (mut mine, theirs) = tokio::io::duplex(1 << 10);
+            caller.door.send(theirs).expect("the worker listens");
+            if nth % 2 == 0 {
+                mine.write_all(head.as_bytes()).await.expect("there is room for it");
+            }
+            crowd.push(mine);
+        }
+        let health = caller.ask(b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        assert_eq!(status(&health), Some(200));
+        answers(say(2, Command::Read { correction: 0 })).await;
+        let mut left = 0;
+        for mine in &mut crowd {
+            let mut said = Vec::new();
+            left += usize::from(timeout(Duration::from_millis(1), mine.read_to_end(&mut said)).await.is_err());
+        }
+        assert!(left <= 32, "{left} connections of one source are kept");
+        answers(say(3, Command::Close)).await;
+        drop(crowd);
+        caller.finds_it_sound().await;
+    });
+}
+
+/// Whoever sends nothing, or too slowly, is gone soon; and what HTTP does not allow is refused.
+#[test]
+fn slow_and_sloppy_requests_are_refused() {
+    with_worker(async |caller| {
+        let refused = |request: &'static str, wanted: u16| {
+            let caller = &caller;
+            async move { assert_eq!(status(&caller.ask(request.as_bytes()).await), Some(wanted), "{request:?}") }
+        };
+        refused("GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n", 400).await;
+        refused("GET /healthz HTTP/1.0\r\n\r\n", 200).await;
+        refused("GET /healthz HTTP/1.1\nhost: a\nconnection: close\n\n", 400).await;
+        refused("GET /healthz HTTP/1.1\r\nhost: a\nconnection: close\r\n\r\n", 400).await;
+        refused("\r\nGET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", 200).await;
+        refused("DELETE / HTTP/1.1\r\nhost: a\r\n\r\n", 405).await;
+        refused("POST /v1/command HTTP/1.1\r\nhost: a\r\ncontent-length: 8\r\n\r\n1234", 408).await;
+        assert_eq!(caller.exchange(b"GET /healthz", false).await, b"", "a head that never ends");
+        // Line feeds in a body are its own business.
+        let ping = protocol::encode(&Ping { run: RunId(0x0a0a), sent: None });
+        assert!(ping.contains(&b'\n'));
+        assert_eq!(status(&caller.ask(&post("/v1/clock", &ping)).await), Some(200));
         caller.finds_it_sound().await;
     });
 }

@@ -77,7 +77,7 @@ impl SimBroker {
         look: Look,
     ) -> (Self, NodeId) {
         let kept = Kept {
-            broker: Broker::new(Config::new(capacity, seed.0)),
+            broker: Broker::new(Config { read_kept: capacity / 16, ..Config::new(capacity, seed.0) }),
             connections: 0,
             writers: BTreeMap::new(),
             spoiled: BTreeSet::new(),

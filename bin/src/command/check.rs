@@ -40,7 +40,12 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
         // This process is in nobody's zone, and a template is never sent as it stands.
         let mut own = driver.clone();
         own.fill_zone(Some("controller")).expect("a zone is given");
-        match omb_runtime_real::performer::connect(&own.kind, &broker, runtime.handle().clone(), &AtomicBool::new(false)) {
+        match omb_runtime_real::performer::connect(
+            &own.kind,
+            &broker,
+            runtime.handle().clone(),
+            &AtomicBool::new(false),
+        ) {
             Ok((_server, system)) => reached.push((driver, system.system().to_owned())),
             Err(failure) => {
                 tracing::error!("{}: {failure}", driver.name);

@@ -1,10 +1,11 @@
 //! The workers of a run: who they are, and how they are spoken to.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use omb_core::{
     controller::{Trouble, TroubleKind},
     printable::printable_within,
+    token::TOKEN_SHORT,
 };
 use omb_runtime_real::{
     fleet::{
@@ -130,7 +131,8 @@ impl Fleet {
     }
 }
 
-/// The token in a file: one line, without spaces.
+/// The token in a file: one line, without spaces. Warns in the log if others than the file's owner may read it, and if it is
+/// short enough to be guessed.
 pub(crate) fn token(path: &Path) -> Result<String, String> {
     let bytes = input::bytes_of(path, TOKEN_MAX)?;
     let text = String::from_utf8_lossy(&bytes).trim().to_owned();
@@ -139,6 +141,19 @@ pub(crate) fn token(path: &Path) -> Result<String, String> {
             "{}: holds no token, which is one line of letters, digits and signs without spaces",
             path.display()
         ));
+    }
+    let name = path.display();
+    // What was just read has metadata, but for a file that is being replaced.
+    let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.mode());
+    if mode & 0o077 != 0 {
+        tracing::warn!("{name}: others may read the token (mode {:03o}): chmod 600 {name}", mode & 0o777);
+    }
+    if text.len() < TOKEN_SHORT {
+        tracing::warn!(
+            "{name}: holds a token of {} characters, which can be guessed: give it {TOKEN_SHORT} at least, such as \
+             `head -c 32 /dev/urandom | base64` makes",
+            text.len()
+        );
     }
     Ok(text)
 }

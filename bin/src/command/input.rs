@@ -12,6 +12,7 @@ use omb_core::{
     },
     report::context::Ignored,
 };
+use omb_runtime_real::embedded;
 
 use super::addresses::{self, Address};
 use crate::flags;
@@ -162,12 +163,14 @@ pub(crate) fn fits(workload: &Workload, driver: &DriverConfig, capacity: u64) ->
     // little beside their payload: 70 bytes a message is above what small batches were seen to cost.
     let messages = backlog.bytes / u64::from(workload.message_size.max(1));
     let stored = (backlog.bytes + messages * 70) / u64::from(workload.subscriptions_per_topic.max(1));
-    if stored > capacity {
+    let most = embedded::records_max(capacity);
+    if stored > most {
         return Err(format!(
-            "{}: consumerBacklogSizeGB asks for {} MiB to be held, but the embedded broker holds at most {} MiB \
-             (--embedded-capacity)",
+            "{}: consumerBacklogSizeGB asks for {} MiB to be held, but the embedded broker holds at most {} MiB of \
+             records (--embedded-capacity {} MiB)",
             workload.name,
             stored >> 20,
+            most >> 20,
             capacity >> 20,
         ));
     }

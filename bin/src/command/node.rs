@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr, ToSocketAddrs as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _},
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
@@ -23,7 +23,7 @@ use omb_runtime_real::{
     disk::{Folders, OpenError},
     fleet::{
         serving,
-        wire::{Answered, Asked, Method, StatusCode},
+        wire::{Answered, StatusCode},
     },
     key::secret,
     net::{BindError, Listener, Transport},
@@ -150,7 +150,7 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Re
     })?;
     let stats = match flags.stats_port {
         Some(port) => {
-            let address = SocketAddr::new(address.ip(), port);
+            let address = SocketAddr::new(stats_ip(flags.stats_bind, address.ip(), &config), port);
             let refused = |error: BindError| match error {
                 BindError::Tls(mistake) => mistake,
                 BindError::Address(error) => {
@@ -192,6 +192,13 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Re
     served.map_err(|error| unavailable(error.to_string()))?;
     tracing::info!("[Node {id}] Shut down");
     Ok(())
+}
+
+/// Where the metrics are shown. They are for whoever reaches them, so where others must prove who they are it is this machine
+/// alone unless the owner says otherwise.
+fn stats_ip(asked: Option<IpAddr>, own: IpAddr, config: &ClusterConfig) -> IpAddr {
+    let guarded = config.key_file.is_some() || config.tls.is_some();
+    asked.unwrap_or(if guarded { Ipv4Addr::LOCALHOST.into() } else { own })
 }
 
 /// Where to listen: as asked for by `BIND`, or at the node's own address.
@@ -253,24 +260,15 @@ fn refused(error: &io::Error, me: NodeId, address: SocketAddr) -> String {
 /// The node in numbers, as it was a moment ago.
 type Shown = Arc<Mutex<Option<Metrics>>>;
 
-/// Most bytes of a request for a page.
-const ASKED_MAX: usize = 64 << 10;
-
 /// Shows pages to Prometheus and to people, for ever.
 async fn pages(stats: Option<Listener>, shown: Shown) {
     let Some(listener) = stats else { return std::future::pending().await };
-    let answer = move |asked: Asked| {
-        let metrics = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        async move { page(&asked, metrics.as_ref()) }
-    };
-    serving::accept(listener, ASKED_MAX, answer).await;
+    let shown = move |path: &str| page(path, shown.lock().unwrap_or_else(PoisonError::into_inner).as_ref());
+    serving::show(listener, shown).await;
 }
 
-fn page(asked: &Asked, metrics: Option<&Metrics>) -> Answered {
-    if ![Method::GET, Method::HEAD].contains(&asked.method) {
-        return Answered::text(StatusCode::METHOD_NOT_ALLOWED, "here one can only look");
-    }
-    match (asked.path.as_str(), metrics) {
+fn page(path: &str, metrics: Option<&Metrics>) -> Answered {
+    match (path, metrics) {
         ("/metrics", Some(metrics)) => Answered {
             status: StatusCode::OK,
             content_type: metrics::CONTENT_TYPE,

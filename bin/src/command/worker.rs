@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use omb_core::{protocol::Command, worker};
+use omb_core::{protocol::Command, token::Token, worker};
 use omb_runtime_real::{
     clock::Clock,
     embedded,
@@ -82,11 +82,12 @@ async fn serve(
     let ending = Arc::new(AtomicBool::new(false));
     let mut performer = Performer::start(runtime, embedded::Options::default());
     let name = format!("{}:{port}", output::host_name().unwrap_or_else(|| "worker".to_owned()));
-    let pages = Pages::new(env!("CARGO_PKG_VERSION"), &name, performer.counts(), Arc::clone(&ending));
+    let ends = Arc::clone(&ending);
+    let pages = Pages::new(env!("CARGO_PKG_VERSION"), &name, performer.counts(), performer.reaper(), ends);
     let identity = Identity {
         omb: env!("CARGO_PKG_VERSION").to_owned(),
         instance: format!("{:016x}", fresh("instance")),
-        token,
+        token: token.as_deref().map(Token::new),
         body_max: flags.body_limit,
         terms: flags.terms(),
         open_files_max: process::open_files_max(),

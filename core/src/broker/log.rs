@@ -11,6 +11,9 @@ pub const BATCH_OVERHEAD: u64 = 128;
 /// Epoch under which everything is appended: leadership never changes hands here.
 pub const LEADER_EPOCH: i32 = 0;
 
+/// Room for so many batches is kept whatever a log holds.
+const ENTRIES_FEW: usize = 64;
+
 #[derive(Debug)]
 struct Entry {
     batch: StoredBatch,
@@ -124,6 +127,10 @@ impl Log {
         let Entry { batch, .. } = self.entries.pop_front()?;
         self.bytes -= batch.bytes.len() as u64 + BATCH_OVERHEAD;
         self.start = batch.end_offset();
+        // What once held a backlog gives its room back.
+        if self.entries.capacity() > ENTRIES_FEW && self.entries.len() < self.entries.capacity() / 4 {
+            self.entries.shrink_to(self.entries.capacity() / 2);
+        }
         Some(batch)
     }
 

@@ -60,6 +60,9 @@ pub struct Token(pub u64);
 pub struct Config {
     /// Bytes it may store, with [`log::BATCH_OVERHEAD`] for every batch. What waits to be stored comes on top.
     pub capacity: u64,
+    /// Bytes that may stay stored although every reader has read them; beyond them what is read is dropped before the
+    /// capacity is reached. Default: the capacity, so that nothing is.
+    pub read_kept: u64,
     /// How long a group that had no members waits for more of them before its first generation. Default zero: then the
     /// first member begins at once, and each further one causes a rebalance.
     pub group_initial_delay: Duration,
@@ -75,7 +78,7 @@ impl Config {
     /// The defaults, with this capacity and seed.
     #[must_use]
     pub fn new(capacity: u64, seed: u64) -> Self {
-        Self { capacity, group_initial_delay: Duration::ZERO, auto_create: None, seed }
+        Self { capacity, read_kept: capacity, group_initial_delay: Duration::ZERO, auto_create: None, seed }
     }
 }
 
@@ -149,6 +152,8 @@ pub struct Broker {
     produces: VecDeque<WaitingProduce>,
     /// When to look again whether the waiting produces fit.
     recheck: Option<Instant>,
+    /// When, and from how many stored bytes on, what is read is next looked at.
+    trim: (Instant, u64),
     stored: u64,
     appended: u64,
     dropped: Dropped,
@@ -210,6 +215,7 @@ impl Broker {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let groups = Groups::new(config.seed, config.group_initial_delay);
+        let trim = (Instant::ZERO, config.read_kept);
         Self {
             config,
             topics: Topics::default(),
@@ -218,6 +224,7 @@ impl Broker {
             fetches: WaitingFetches::default(),
             produces: VecDeque::new(),
             recheck: None,
+            trim,
             stored: 0,
             appended: 0,
             dropped: Dropped::default(),
@@ -419,6 +426,27 @@ impl Broker {
             self.reply(caller, Response::Produce(produced));
         }
         self.recheck = None;
+        self.trim(now);
+    }
+
+    /// Drops what every reader has read, beyond what is kept of it.
+    fn trim(&mut self, now: Instant) {
+        let (at, above) = self.trim;
+        if self.stored <= above || now < at {
+            return;
+        }
+        let kept = self.config.read_kept;
+        let floors = self.floors(now);
+        let dropped = retention::drop_read(&mut self.topics, &floors, &mut self.stored, kept);
+        self.count_dropped(dropped);
+        // What is unread stays; it is not looked at again for every batch.
+        self.trim = (now + retention::TRIM_PAUSE, self.stored.max(kept) + kept / 4);
+    }
+
+    fn count_dropped(&mut self, dropped: Dropped) {
+        self.dropped.batches += dropped.batches;
+        self.dropped.records += dropped.records;
+        self.dropped.bytes += dropped.bytes;
     }
 
     fn produce(&mut self, ProducePartition { topic, partition, batch }: ProducePartition) -> Produced {
@@ -462,9 +490,7 @@ impl Broker {
     fn make_room(&mut self, now: Instant, need: u64) -> bool {
         let floors = self.floors(now);
         let dropped = retention::make_room(&mut self.topics, &floors, &mut self.stored, self.config.capacity, need);
-        self.dropped.batches += dropped.batches;
-        self.dropped.records += dropped.records;
-        self.dropped.bytes += dropped.bytes;
+        self.count_dropped(dropped);
         self.stored + need <= self.config.capacity
     }
 

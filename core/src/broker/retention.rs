@@ -1,7 +1,9 @@
-//! What may be dropped when the broker is full, and what may not.
+//! What may be dropped, and what may not.
 //!
 //! One cap holds for the whole broker. When it is reached, the oldest batches that nobody still wants make room;
-//! if that is not enough, produce requests wait (see [`super::Broker`]): unread records are never dropped.
+//! if that is not enough, produce requests wait (see [`super::Broker`]): unread records are never dropped. Long before, what
+//! every reader of a partition has read is dropped, beyond [`super::Config::read_kept`]: a broker that is read from as fast
+//! as it is written to holds that much however long it runs. A group that begins later finds the rest.
 //!
 //! **What is unread.** In each partition, everything from the lowest *live position* on. These are live:
 //!
@@ -47,6 +49,9 @@ pub const COMMIT_FRESH: Duration = Duration::from_secs(30);
 
 /// How often waiting producers are looked at although nothing was read: positions go stale by time alone.
 pub(super) const RECHECK: Duration = Duration::from_secs(1);
+
+/// Shortest time between two looks at what is read: a look goes over all partitions.
+pub(super) const TRIM_PAUSE: Duration = Duration::from_millis(100);
 
 /// Dropping goes on for this share of the capacity beyond what is needed, so that a full broker need not look over all
 /// partitions for every batch.
@@ -161,10 +166,33 @@ pub(super) fn make_room(
     need: u64,
 ) -> Dropped {
     let goal = capacity.saturating_sub(need).saturating_sub(capacity / SLACK_SHARE);
+    let unwanted = |key: PartitionKey, end: i64| floors.get(&key).is_none_or(|&floor| end <= floor);
+    drop_oldest(topics, stored, goal, unwanted)
+}
+
+/// Drops the oldest batches that all readers of their partitions have read, until `kept` bytes are stored, or as far as it
+/// goes. Partitions that nobody reads are left alone.
+pub(super) fn drop_read(
+    topics: &mut Topics,
+    floors: &BTreeMap<PartitionKey, i64>,
+    stored: &mut u64,
+    kept: u64,
+) -> Dropped {
+    drop_oldest(topics, stored, kept, |key, end| floors.get(&key).is_some_and(|&floor| end <= floor))
+}
+
+/// Drops the oldest of the batches that nobody wants (by partition and the offset at their end) until `goal` bytes are
+/// stored.
+fn drop_oldest(
+    topics: &mut Topics,
+    stored: &mut u64,
+    goal: u64,
+    unwanted: impl Fn(PartitionKey, i64) -> bool,
+) -> Dropped {
     let mut dropped = Dropped::default();
     let droppable = |key: PartitionKey, partition: &Partition| {
         let (order, end) = partition.log.oldest()?;
-        floors.get(&key).is_none_or(|&floor| end <= floor).then_some(Reverse((order, key)))
+        unwanted(key, end).then_some(Reverse((order, key)))
     };
     let mut oldest = BinaryHeap::new();
     for (topic, it) in topics.iter() {

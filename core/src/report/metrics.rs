@@ -84,6 +84,8 @@ pub struct Metrics<'a> {
     pub commands_answered: u64,
     /// Runs that were closed since their controller fell silent.
     pub leases_expired: u64,
+    /// Clients of former runs that wait for a broker which does not answer.
+    pub clients_left_behind: usize,
     /// The present rates; `None` if nothing was measured yet.
     pub rates: Option<Rates>,
     /// Where the stats port answers, `http://host:8081`, if it is another one than the page's own.
@@ -226,6 +228,7 @@ fn process(metrics: &Metrics<'_>) -> String {
     rows.extend(metrics.network_sent_bytes.map(|count| ("network out", bytes(count))));
     rows.push(("commands answered", grouped(metrics.commands_answered)));
     rows.push(("fell silent", counted(metrics.leases_expired, "controller")));
+    rows.push(("left behind", counted(metrics.clients_left_behind as u64, "client")));
     rows.iter().map(|(name, value)| row(&[name, value])).collect()
 }
 
@@ -276,6 +279,8 @@ fn own(text: &mut Text, metrics: &Metrics<'_>) {
     ] {
         text.one(name, "counter", help, count);
     }
+    let help = "Clients of former runs that wait for a broker which does not answer.";
+    text.one("omb_clients_left_behind", "gauge", help, metrics.clients_left_behind);
     text.one("omb_messages_in_flight", "gauge", "Messages sent without a delivery report.", metrics.in_flight);
     let help = "How far the sender lies behind its schedule.";
     text.one("omb_schedule_lag_seconds", "gauge", help, metrics.schedule_lag.as_secs_f64());
@@ -445,6 +450,7 @@ pub(super) mod tests {
             network_sent_bytes: None,
             commands_answered: 12,
             leases_expired: 1,
+            clients_left_behind: 2,
             rates: Some(Rates { acked: 1_234.0, received: 2_468.0 }),
             stats_url: None,
         }

@@ -275,8 +275,14 @@ impl Driver for Kafka {
         let partition = if partitions == 1 { 0 } else { PARTITION_UNASSIGNED };
         let secrets = self.secrets.clone();
         let producer = KafkaProducer { topic, partition, raw: Vec::new(), lent: None, client: Arc::clone(&client) };
-        let reports =
-            KafkaReports { queue, _client: client, secrets, messages: Vec::new(), batch: Vec::new(), troubles: Vec::new() };
+        let reports = KafkaReports {
+            queue,
+            _client: client,
+            secrets,
+            messages: Vec::new(),
+            batch: Vec::new(),
+            troubles: Vec::new(),
+        };
         Ok((Box::new(producer), Box::new(reports)))
     }
 
@@ -304,6 +310,22 @@ impl Driver for Kafka {
         let queue = unsafe { sys::rd_kafka_queue_get_consumer(client.raw()) };
         let queue = NonNull::new(queue).expect("a consumer has a queue");
         Ok(Box::new(KafkaConsumer { queue, client, errors: Vec::new() }))
+    }
+
+    fn answers(&self, within: Duration) -> bool {
+        let within = c_int::try_from(within.as_millis()).unwrap_or(c_int::MAX);
+        let mut metadata = std::ptr::null();
+        let raw = self.admin.inner().native_ptr();
+        // SAFETY: the client is alive; without a topic only those that it uses are asked for, which are none. The metadata is
+        // ours if there is no error, and destroyed here.
+        unsafe {
+            let code = sys::rd_kafka_metadata(raw, 0, std::ptr::null_mut(), &raw mut metadata, within);
+            let answered = code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+            if answered {
+                sys::rd_kafka_metadata_destroy(metadata);
+            }
+            answered
+        }
     }
 
     fn in_flight_max(&self, message_bytes: usize) -> usize {

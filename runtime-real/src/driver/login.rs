@@ -22,10 +22,10 @@ use omb_core::{
         address::WebAddress,
         setting::{Secret, Setting, Settings},
     },
+    oauthbearer::{self, ANSWER_MAX, AwsCredentials, Token, TokenError},
     printable::printable_within,
     protocol::{Failure, FailureKind},
     time::WallTime,
-    token::{self, ANSWER_MAX, AwsCredentials, Token, TokenError},
 };
 use rdkafka_sys as sys;
 use tokio::{
@@ -113,15 +113,15 @@ impl Login {
                     .ok_or_else(|| configuration("sasl.oauthbearer.token.endpoint.url is no address".to_owned()))?;
                 let client = needed("sasl.oauthbearer.client.credentials.client.id")?.to_owned();
                 let secret = Secret::new(needed("sasl.oauthbearer.client.credentials.client.secret")?);
-                let authorization = token::basic(&client, &secret);
-                let form = token::form(text("sasl.oauthbearer.scope"));
+                let authorization = oauthbearer::basic(&client, &secret);
+                let form = oauthbearer::form(text("sasl.oauthbearer.scope"));
                 Source::Server { address, client, authorization, form, roots: Roots::of(settings)? }
             }
             Some(AWS_METHOD) => {
-                let region = text("bootstrap.servers").and_then(token::region_of).map(str::to_owned);
+                let region = text("bootstrap.servers").and_then(oauthbearer::region_of).map(str::to_owned);
                 let from_environment =
                     || ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| std::env::var(name).ok());
-                let region = region.or_else(from_environment).filter(|region| token::is_region(region)).ok_or_else(|| {
+                let region = region.or_else(from_environment).filter(|region| oauthbearer::is_region(region)).ok_or_else(|| {
                     configuration(
                         "AWS_MSK_IAM: the region stands neither in the brokers' names (kafka.REGION.amazonaws.com) nor in \
                          AWS_REGION of the process that connects"
@@ -132,7 +132,7 @@ impl Login {
             }
             _ => return Ok(None),
         };
-        let extensions = token::extensions(text("sasl.oauthbearer.extensions").unwrap_or_default())
+        let extensions = oauthbearer::extensions(text("sasl.oauthbearer.extensions").unwrap_or_default())
             .map_err(|wrong| configuration(format!("sasl.oauthbearer.extensions: {wrong}")))?;
         Ok(Some(Self { source, extensions }))
     }
@@ -213,7 +213,7 @@ impl Source {
                     secret_key: Secret::new(secret_key),
                     session_token: variable("AWS_SESSION_TOKEN").map(Secret::new),
                 };
-                Ok(token::msk_token(&credentials, region, now()))
+                Ok(oauthbearer::msk_token(&credentials, region, now()))
             }
             Self::Server { address, client, authorization, form, roots } => {
                 let fetching = fetch(address, authorization, form, roots);
@@ -225,7 +225,7 @@ impl Source {
                         return Err(failed(FailureKind::Unreachable, what));
                     }
                 };
-                token::read_answer(status, &body, client, now()).map_err(|error| {
+                oauthbearer::read_answer(status, &body, client, now()).map_err(|error| {
                     let kind = match error {
                         TokenError::Refused(_) => FailureKind::Refused,
                         TokenError::Unsound(_) => FailureKind::Unreachable,

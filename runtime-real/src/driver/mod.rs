@@ -51,6 +51,9 @@ pub trait Driver: Send + Sync {
     /// If the client cannot be made from its settings.
     fn consumer(&self, topic: &str, group: &str) -> Result<Box<dyn Consumer>, Failure>;
 
+    /// Whether a broker answers within so long.
+    fn answers(&self, within: Duration) -> bool;
+
     /// Messages a producer may have under way, given their size: the client's own queue limits.
     fn in_flight_max(&self, message_bytes: usize) -> usize;
 }

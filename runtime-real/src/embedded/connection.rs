@@ -7,17 +7,21 @@ use std::{io, net::SocketAddr, rc::Rc};
 
 use bytes::{Buf, Bytes, BytesMut};
 use omb_core::broker::{ConnId, Input, Request, Response, Token};
-use tokio::{io::AsyncReadExt, net::TcpStream};
+use tokio::{io::AsyncReadExt, net::TcpStream, sync::Notify};
 use tracing::{debug, warn};
 
 use super::{
     Host, Mailbox,
     codec::{self, Endpoint, Incoming, Malformed, Ticket},
+    intake::FREE,
     outgoing::Outgoing,
 };
 
-/// What is read at once, at most. A frame that is larger is given its size.
+/// What is read at once, at most. Most connections are idle, so each begins with [`READ_FIRST`].
 const READ_SIZE: usize = 256 * 1024;
+
+/// What is read at once on a connection that has sent little.
+const READ_FIRST: usize = 4 * 1024;
 
 /// Answers gathered before they are written although more requests are at hand.
 const WRITE_SIZE: usize = 1024 * 1024;
@@ -31,6 +35,8 @@ enum Ended {
     Malformed(#[from] Malformed),
     #[error("a frame of {length} bytes, more than the {limit} that are allowed")]
     TooLong { length: u32, limit: u32 },
+    #[error("a frame of {length} bytes that came too slowly while others waited")]
+    TooSlow { length: usize },
 }
 
 /// Serves a client until it leaves, or sends what cannot be understood.
@@ -43,7 +49,8 @@ pub(super) async fn serve(host: Rc<Host>, mut stream: TcpStream, client: SocketA
     let (name, port) = host.advertise.clone().unwrap_or_else(|| (local.ip().to_string(), local.port()));
     let endpoint = Endpoint { host: name, port, client, cluster: host.cluster.clone() };
     let open = Open::new(&host);
-    let mut connection = Connection { open, endpoint, received: BytesMut::new(), outgoing: Outgoing::default() };
+    let (received, outgoing) = (BytesMut::new(), Outgoing::default());
+    let mut connection = Connection { open, endpoint, received, read_size: READ_FIRST, granted: None, outgoing };
     match connection.run(&mut stream).await {
         Ok(()) => debug!(%client, "embedded broker: connection closed"),
         Err(Ended::Io(error)) => debug!(%client, %error, "embedded broker: connection lost"),
@@ -67,6 +74,7 @@ impl<'a> Open<'a> {
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
+        self.host.intake.release(self.id);
         self.host.close(self.id);
     }
 }
@@ -75,6 +83,10 @@ struct Connection<'a> {
     open: Open<'a>,
     endpoint: Endpoint,
     received: BytesMut,
+    /// What is read at once, by how much came before.
+    read_size: usize,
+    /// That the large frame at the front of `received` may come; notified if it is given up.
+    granted: Option<Rc<Notify>>,
     outgoing: Outgoing,
 }
 
@@ -82,23 +94,46 @@ impl Connection<'_> {
     async fn run(&mut self, stream: &mut TcpStream) -> Result<(), Ended> {
         loop {
             while let Some(frame) = self.next_frame()? {
-                let message = match codec::read(frame, &self.endpoint)? {
-                    Incoming::Answered(message) => message,
-                    Incoming::Ask(requests, ticket) => match self.ask(stream, requests, ticket).await? {
-                        Some(message) => message,
-                        None => continue,
-                    },
-                };
-                self.outgoing.put_frame(message);
+                let answered = self.answer(stream, frame).await;
+                if self.granted.take().is_some() {
+                    self.open.host.intake.release(self.open.id);
+                }
+                if let Some(message) = answered? {
+                    self.outgoing.put_frame(message);
+                }
                 if self.outgoing.len() >= WRITE_SIZE {
                     self.outgoing.flush(stream).await?;
                 }
             }
             self.outgoing.flush(stream).await?;
-            if !self.read(stream).await? {
+            if !self.read_on(stream).await? {
                 return Ok(());
             }
         }
+    }
+
+    async fn answer(&mut self, stream: &mut TcpStream, frame: Bytes) -> Result<Option<Outgoing>, Ended> {
+        match codec::read(frame, &self.endpoint)? {
+            Incoming::Answered(message) => Ok(Some(message)),
+            Incoming::Ask(requests, ticket) => self.ask(stream, requests, ticket).await,
+        }
+    }
+
+    /// Reads more of the next frame, once it may come; `false` at the end.
+    async fn read_on(&mut self, stream: &mut TcpStream) -> Result<bool, Ended> {
+        let (host, id) = (self.open.host, self.open.id);
+        let length = self.length();
+        if length > FREE && self.granted.is_none() {
+            self.granted = Some(host.intake.acquire(id, self.endpoint.client.ip(), length as u64).await);
+        }
+        let Some(given_up) = self.granted.clone() else { return Ok(self.read(stream).await?) };
+        let read = tokio::select! {
+            biased;
+            read = self.read(stream) => read?,
+            () = given_up.notified() => return Err(Ended::TooSlow { length }),
+        };
+        host.intake.received(id, self.received.len() as u64);
+        Ok(read)
     }
 
     /// Has the broker answer; `None` if nobody waits for it.
@@ -132,7 +167,7 @@ impl Connection<'_> {
         let mut listen = true;
         loop {
             // A client that has sent much more already will be heard leaving when that is read; it is not kept in memory.
-            listen &= self.received.len() < READ_SIZE;
+            listen &= self.received.len() < FREE;
             tokio::select! {
                 biased;
                 response = mailbox.wait() => return Ok(response),
@@ -147,22 +182,27 @@ impl Connection<'_> {
         }
     }
 
-    /// Reads what has come; `false` at the end.
+    /// Reads what has come; `false` at the end. Memory is taken as the bytes come, whatever length was announced.
     async fn read(&mut self, stream: &mut TcpStream) -> io::Result<bool> {
-        let missing = self.missing();
-        if self.received.capacity() - self.received.len() < missing.max(READ_SIZE / 4) {
-            self.received.reserve(missing.max(READ_SIZE));
+        let room = self.received.capacity() - self.received.len();
+        let missing = self.length().saturating_sub(self.received.len());
+        let want = self.read_size.max(missing.min(READ_SIZE.max(self.received.len())));
+        if room < want / 4 || room < READ_FIRST {
+            self.received.reserve(want);
         }
-        Ok(stream.read_buf(&mut self.received).await? > 0)
+        let room = self.received.capacity() - self.received.len();
+        let count = stream.read_buf(&mut self.received).await?;
+        if count == room {
+            self.read_size = (self.read_size * 4).min(READ_SIZE);
+        } else if count < self.read_size / 8 {
+            self.read_size = (self.read_size / 2).max(READ_FIRST);
+        }
+        Ok(count > 0)
     }
 
-    /// How much of the next frame is not there yet, as far as one can tell.
-    fn missing(&self) -> usize {
-        match self.received.first_chunk() {
-            Some(length) => (u32::from_be_bytes(*length).min(self.open.host.frame_max) as usize + 4)
-                .saturating_sub(self.received.len()),
-            None => 4,
-        }
+    /// Bytes of the frame at the front, its length included; as many as tell that where they are missing.
+    fn length(&self) -> usize {
+        self.received.first_chunk().map_or(4, |length| u32::from_be_bytes(*length) as usize + 4)
     }
 
     /// Takes the next whole frame. A length beyond the limit is found before anything is allocated for it.

@@ -8,12 +8,18 @@
 //! One thread serves everything: the broker is a machine and has one owner. Nothing is done per record; a batch is copied
 //! once, when it is stored, and sent from where it lies.
 //!
+//! Memory: a part of the capacity is for requests that are being received or wait for room, the rest for records.
+//! What every reader has read is dropped, oldest first, beyond the latest 16 MiB; what somebody has yet to read is not. So
+//! a group that begins later, at the earliest offset, finds what others have not read yet and those 16 MiB. Of a topic that
+//! nobody reads the latest records are kept, as far as the capacity goes.
+//!
 //! Topics must be created, unless [`Options::auto_create`] says otherwise. Transactions, access control, quotas and
 //! encryption are not served. Everything is in memory and gone with the server.
 
 mod batch;
 mod codec;
 mod connection;
+mod intake;
 mod outgoing;
 mod shape;
 
@@ -24,6 +30,10 @@ use std::{
     net::{SocketAddr, TcpListener},
     ops::ControlFlow,
     rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -37,12 +47,24 @@ use tokio::{
     sync::{Notify, mpsc},
     task::LocalSet,
 };
-use tracing::{error, warn};
+use tracing::{error, info, warn};
+
+use self::intake::Intake;
 
 use crate::container;
 
 /// Most that [`Options::capacity`] is by default.
 const CAPACITY_DEFAULT: u64 = 2 << 30;
+
+/// See [`intake_max`].
+const INTAKE_MIN: u64 = 16 << 20;
+
+/// Frames up to this size are taken by the smallest broker, one at a time: clients send a million bytes by default.
+const FRAME_SMALL: u64 = 2 << 20;
+
+/// Bytes of records that every reader has read and that are kept all the same, for who begins to read later; a sixteenth of
+/// the capacity if that is less.
+const READ_KEPT: u64 = 16 << 20;
 
 /// Connections at once. A benchmark of thousands of clients stays below; the limit of open files comes first on most machines.
 const CONNECTIONS_MAX: usize = 50_000;
@@ -57,11 +79,13 @@ pub struct Options {
     pub bind: SocketAddr,
     /// Host and port that clients are told. Default: the address they reached the broker at.
     pub advertise: Option<(String, u16)>,
-    /// Bytes of records to hold at most. What nobody has read is never dropped: when it fills this, producers wait.
+    /// Bytes to hold at most: records (see [`records_max`]), and requests that are being received. What somebody has yet to read is never dropped: when it fills the room for
+    /// records, producers wait.
     ///
     /// Default 2 GiB, or a quarter of the memory of this machine (or container) if that is less.
     pub capacity: u64,
-    /// Longest frame a client may send, in bytes; checked before anything is allocated for it. Default 100 MiB, as Kafka.
+    /// Longest frame a client may send, in bytes, if the capacity has room for it; checked before anything is allocated for
+    /// it. Default 100 MiB, as Kafka.
     pub frame_max: u32,
     /// Partitions of a topic that is created because a client asks for it in a metadata request. Default `None`: it is
     /// not, so that a wrong name is an error.
@@ -113,6 +137,8 @@ pub struct Stats {
     pub records: u64,
     /// Bytes stored now, with what batches cost beside theirs.
     pub bytes: u64,
+    /// Most bytes ever held: stored, and announced by requests in progress.
+    pub bytes_max: u64,
     /// What made room for newer records.
     pub dropped: Dropped,
     /// Produce requests that wait for room now.
@@ -122,8 +148,11 @@ pub struct Stats {
 /// A running embedded broker. Dropping it closes every connection and waits for its thread.
 pub struct Server {
     addr: SocketAddr,
+    capacity: u64,
     commands: mpsc::UnboundedSender<Command>,
     thread: Option<thread::JoinHandle<()>>,
+    /// Most bytes ever held.
+    held_max: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for Server {
@@ -151,14 +180,16 @@ impl Server {
         let addr = listener.local_addr().map_err(bind)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
         let (commands, received) = mpsc::unbounded_channel();
+        let (capacity, held_max) = (options.capacity, Arc::<AtomicU64>::default());
+        let held = Arc::clone(&held_max);
         let work = move || {
-            let host = Rc::new(Host::new(options));
+            let host = Rc::new(Host::new(options, held));
             LocalSet::new().block_on(&runtime, host.run(listener, received));
             // The sockets go with the runtime, so that the address is free again when the thread has ended.
         };
         let thread =
             thread::Builder::new().name("embedded-broker".to_owned()).spawn(work).map_err(StartError::Thread)?;
-        Ok(Self { addr, commands, thread: Some(thread) })
+        Ok(Self { addr, capacity, commands, thread: Some(thread), held_max })
     }
 
     /// Where it listens, with the port it was given.
@@ -170,7 +201,9 @@ impl Server {
     /// What it holds.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.look(|broker, _| Stats {
+        let held_max = Arc::clone(&self.held_max);
+        self.look(move |broker, _| Stats {
+            bytes_max: held_max.load(Relaxed),
             topics: broker.topics().count(),
             groups: broker.groups().count(),
             connections: broker.connections(),
@@ -209,7 +242,23 @@ impl Drop for Server {
         {
             error!("embedded broker: its thread panicked");
         }
+        let (held, capacity) = (self.held_max.load(Relaxed).div_ceil(1 << 20), self.capacity >> 20);
+        // Nothing is said of one that was only looked at.
+        if held > 0 {
+            info!("The embedded broker held at most {held} of {capacity} MiB");
+        }
     }
+}
+
+/// Bytes of records that a broker of this capacity holds at most; the rest is for requests in progress.
+#[must_use]
+pub fn records_max(capacity: u64) -> u64 {
+    capacity - intake_max(capacity)
+}
+
+/// Bytes of requests that may be in progress: an eighth of the capacity, but 16 MiB at least, if that is not most of it.
+fn intake_max(capacity: u64) -> u64 {
+    (capacity / 8).max(INTAKE_MIN.min(capacity / 2))
 }
 
 /// A quarter of the memory there is, 2 GiB at most.
@@ -261,15 +310,19 @@ struct Host {
     advertise: Option<(String, u16)>,
     cluster: String,
     frame_max: u32,
+    intake: Intake,
+    held_max: Arc<AtomicU64>,
 }
 
 impl Host {
-    fn new(options: Options) -> Self {
+    fn new(options: Options, held_max: Arc<AtomicU64>) -> Self {
         // Two brokers, one after the other at the same port, must not be taken for one.
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let seed = (since_epoch.as_nanos() as u64) ^ (u64::from(std::process::id()) << 40);
+        let (records, intake) = (records_max(options.capacity), intake_max(options.capacity));
         let config = Config {
-            capacity: options.capacity,
+            capacity: records,
+            read_kept: READ_KEPT.min(records / 16),
             group_initial_delay: options.group_initial_delay,
             auto_create: options.auto_create,
             seed,
@@ -284,7 +337,9 @@ impl Host {
             alarm_moved: Notify::new(),
             advertise: options.advertise,
             cluster: format!("embedded-{seed:016x}"),
-            frame_max: options.frame_max,
+            frame_max: options.frame_max.min(u32::try_from((intake / 2).max(FRAME_SMALL)).unwrap_or(u32::MAX)),
+            intake: Intake::new(intake),
+            held_max,
         }
     }
 
@@ -378,6 +433,7 @@ impl Host {
         let ControlFlow::Continue(wake) = settle(&mut *self.broker.borrow_mut(), now, deliver) else {
             unreachable!("delivering never breaks off")
         };
+        self.held_max.fetch_max(self.broker.borrow().stored_bytes() + self.intake.held(), Relaxed);
         self.wake.set(wake);
         let too_late = |alarm: Instant| wake.is_some_and(|wake| wake.at < alarm);
         if self.alarm.get().map_or(wake.is_some(), too_late) {

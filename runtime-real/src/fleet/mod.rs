@@ -10,6 +10,7 @@
 //! **These files are compiled twice**, like `event_loop.rs`: here against tokio, in `runtime-sim` against the
 //! simulator's. What differs between the two comes in as a `Transport` and a `Listener`.
 
+mod door;
 pub mod leading;
 pub mod serving;
 pub mod wire;
@@ -20,6 +21,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+pub use door::Guest;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Where a worker listens.

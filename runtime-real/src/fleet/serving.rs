@@ -3,11 +3,10 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
-    future::Future,
     ops::ControlFlow,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -18,6 +17,7 @@ use omb_core::{
     id::RunId,
     protocol::{self, Hello, Ping, Response},
     time::WallTime,
+    token::Token,
     worker::{self, Worker},
 };
 use tokio::{
@@ -26,18 +26,17 @@ use tokio::{
 };
 
 use super::{
-    Listener,
-    wire::{self, Answered, Asked},
+    Guest, Listener,
+    door::{self, Door},
+    wire::{self, Answered, Head, STRANGER_WITHIN, Service, Welcome},
 };
 use crate::{
     event_loop::{self, Clock},
     local::{Answer, Observer, Performer},
 };
 
-/// Longest a connection may take to become ready.
-const OPENS_WITHIN: Duration = Duration::from_secs(10);
-/// Connections at a time; one more is closed at once.
-const CONNECTIONS_MAX: usize = 512;
+/// Most bytes of a question about the clock: a run's number and an instant.
+const CLOCK_MAX: usize = 1 << 10;
 
 /// What a worker shows to people and their tools, beside what it shows to its controller.
 pub trait Pages: Send + Sync + 'static {
@@ -64,8 +63,8 @@ pub struct Identity {
     /// Drawn when the process began.
     pub instance: String,
     /// Whoever lacks it is refused; `None` lets everybody in.
-    pub token: Option<String>,
-    /// Most bytes of a body.
+    pub token: Option<Token>,
+    /// Most bytes of a command.
     pub body_max: usize,
     /// Which settings it takes from controllers: [`Terms::foreign`], and what its owner agreed to.
     pub terms: Terms,
@@ -151,26 +150,11 @@ pub async fn serve<L, P, C>(
         }
         std::future::pending::<()>().await;
     };
-    let limit = desk.identity.body_max;
-    let accepts = accept(listener, limit, {
-        let desk = Arc::clone(&desk);
-        move |asked| {
-            let desk = Arc::clone(&desk);
-            async move { desk.take(asked).await }
-        }
-    });
+    let accepts = accept(listener, desk.identity.body_max, Arc::clone(&desk));
+    let onlookers = Arc::new(Onlookers(Arc::clone(&desk)));
     let accepts_stats = async {
         match stats {
-            Some(listener) => {
-                accept(listener, limit, {
-                    let desk = Arc::clone(&desk);
-                    move |asked| {
-                        let page = desk.look(&asked);
-                        async move { page }
-                    }
-                })
-                .await;
-            }
+            Some(listener) => accept(listener, 0, onlookers).await,
             None => std::future::pending().await,
         }
     };
@@ -183,46 +167,92 @@ pub async fn serve<L, P, C>(
     }
 }
 
-/// Takes connections in, for ever, and answers what is asked over them. `limit` is the most bytes of a body.
-pub async fn accept<L, F>(mut listener: L, limit: usize, answer: impl Fn(Asked) -> F + Clone + Send + Sync + 'static)
-where
-    L: Listener,
-    F: Future<Output = Answered> + Send + 'static,
-{
-    let open = Arc::new(AtomicUsize::new(0));
+/// Takes connections in, for ever, and has requests over them answered. `body_max` is the most bytes of a body.
+async fn accept<L: Listener>(mut listener: L, body_max: usize, service: Arc<impl Service>) {
+    let door = Door::new(door::bounds(body_max));
     loop {
-        let Ok((opening, _)) = listener.accept().await else {
+        let Ok((opening, from)) = listener.accept().await else {
             // Out of files, say: those who are connected go on, and later there may be room again.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        if open.fetch_add(1, Relaxed) >= CONNECTIONS_MAX {
-            open.fetch_sub(1, Relaxed);
-            continue;
-        }
-        let (answer, open) = (answer.clone(), Arc::clone(&open));
+        let (guest, service) = (door.enter(from.ip()), Arc::clone(&service));
         tokio::spawn(async move {
-            if let Ok(Ok(stream)) = timeout(OPENS_WITHIN, opening).await {
-                wire::serve(stream, limit, answer).await;
+            let opened = tokio::select! {
+                biased;
+                () = guest.dismissed() => return,
+                opened = timeout(STRANGER_WITHIN, opening) => opened,
+            };
+            if let Ok(Ok(stream)) = opened {
+                wire::serve(stream, &guest, &*service).await;
             }
-            open.fetch_sub(1, Relaxed);
         });
     }
 }
 
-impl<P: Pages, C: Clock> Desk<P, C> {
-    async fn take(&self, asked: Asked) -> Answered {
+/// Shows pages to whoever asks for them, for ever.
+pub async fn show<L: Listener>(listener: L, page: impl Fn(&str) -> Answered + Send + Sync + 'static) {
+    accept(listener, 0, Arc::new(Shown(page))).await;
+}
+
+struct Shown<F>(F);
+
+impl<F: Fn(&str) -> Answered + Send + Sync + 'static> Service for Shown<F> {
+    fn admit(&self, head: &Head) -> Result<Welcome, Answered> {
+        reads(head)
+    }
+
+    async fn answer(&self, head: Head, _: Bytes, _: &Guest) -> Answered {
+        (self.0)(&head.path)
+    }
+}
+
+/// Where there are only pages.
+fn reads(head: &Head) -> Result<Welcome, Answered> {
+    match head.method {
+        Method::GET | Method::HEAD => Ok(Welcome { known: false, body_max: 0 }),
+        _ => Err(Answered::text(StatusCode::METHOD_NOT_ALLOWED, "read-only endpoint: use GET")),
+    }
+}
+
+/// Those who may only look.
+struct Onlookers<P, C>(Arc<Desk<P, C>>);
+
+impl<P: Pages, C: Clock + Send + Sync + 'static> Service for Onlookers<P, C> {
+    fn admit(&self, head: &Head) -> Result<Welcome, Answered> {
+        let known = self.0.knows(head)?;
+        Ok(Welcome { known, ..reads(head)? })
+    }
+
+    async fn answer(&self, head: Head, _: Bytes, _: &Guest) -> Answered {
+        self.0.page(&head.path)
+    }
+}
+
+impl<P: Pages, C: Clock + Send + Sync + 'static> Service for Desk<P, C> {
+    fn admit(&self, head: &Head) -> Result<Welcome, Answered> {
+        let known = self.knows(head)?;
+        let body_max = match (&head.method, head.path.as_str()) {
+            (&Method::POST, "/v1/command") => self.identity.body_max,
+            (&Method::POST, "/v1/clock") => CLOCK_MAX,
+            (_, "/v1/command" | "/v1/clock") => {
+                return Err(Answered::text(StatusCode::METHOD_NOT_ALLOWED, "use POST"));
+            }
+            _ => reads(head)?.body_max,
+        };
+        Ok(Welcome { known, body_max })
+    }
+
+    async fn answer(&self, head: Head, body: Bytes, guest: &Guest) -> Answered {
         // As near to the arrival as can be.
         let received = self.clock.wall();
-        if let Some(refused) = self.refuse(&asked) {
-            return refused;
-        }
-        match (&asked.method, asked.path.as_str()) {
-            (&Method::POST, "/v1/command") => self.command(&asked.body).await,
-            (&Method::POST, "/v1/clock") => {
-                let Ok(ping) = protocol::decode::<Ping>(&asked.body) else {
+        match head.path.as_str() {
+            "/v1/command" => self.command(&body, guest).await,
+            "/v1/clock" => {
+                let Ok(ping) = protocol::decode::<Ping>(&body) else {
                     return Answered::text(StatusCode::BAD_REQUEST, "this is no question about the clock");
                 };
+                self.prove(ping.run, guest);
                 // If the loop is over, so is the worker.
                 let _ = self.inputs.send(worker::Input::Heard(ping));
                 if self.leaving.load(Relaxed) {
@@ -231,10 +261,8 @@ impl<P: Pages, C: Clock> Desk<P, C> {
                 let clock = protocol::Clock { received, answered: self.clock.wall() };
                 Answered::binary(protocol::encode(&clock))
             }
-            (&Method::GET, "/v1/hello") if self.leaving.load(Relaxed) => {
-                Answered::text(StatusCode::SERVICE_UNAVAILABLE, LEAVING)
-            }
-            (&Method::GET, "/v1/hello") => {
+            "/v1/hello" if self.leaving.load(Relaxed) => Answered::text(StatusCode::SERVICE_UNAVAILABLE, LEAVING),
+            "/v1/hello" => {
                 let hello = Hello {
                     open_files_max: self.identity.open_files_max,
                     protocol: protocol::VERSION,
@@ -245,42 +273,41 @@ impl<P: Pages, C: Clock> Desk<P, C> {
                 let body = serde_json::to_vec(&hello).expect("texts and numbers become JSON");
                 Answered { status: StatusCode::OK, content_type: "application/json", body: body.into() }
             }
-            (&Method::GET | &Method::HEAD, path) => self.page(path),
-            (_, "/v1/command" | "/v1/clock" | "/v1/hello") => {
-                Answered::text(StatusCode::METHOD_NOT_ALLOWED, "another method is wanted here")
-            }
-            _ => Answered::text(StatusCode::NOT_FOUND, "nothing is here"),
+            path => self.page(path),
         }
     }
+}
 
-    /// Whoever lacks the token gets nothing, but whether somebody is there at all.
-    fn refuse(&self, asked: &Asked) -> Option<Answered> {
-        let token = self.identity.token.as_ref()?;
-        if asked.token.as_deref().is_some_and(|given| same(given, token.as_bytes()))
-            || matches!(asked.path.as_str(), "/healthz" | "/readyz")
-        {
-            return None;
+impl<P: Pages, C: Clock> Desk<P, C> {
+    /// Whether a head proves that it comes from somebody who has the token.
+    ///
+    /// # Errors
+    /// If there is a token and the head lacks it: whoever does gets nothing, but whether somebody is there at all.
+    fn knows(&self, head: &Head) -> Result<bool, Answered> {
+        let Some(token) = &self.identity.token else { return Ok(false) };
+        let known = head.token.as_deref().is_some_and(|given| token.is(given));
+        if known || matches!(head.path.as_str(), "/healthz" | "/readyz") {
+            return Ok(known);
         }
-        let text = if asked.token.is_some() { "this is not the token" } else { "a bearer token is wanted here" };
-        Some(Answered::text(StatusCode::UNAUTHORIZED, text))
+        let text = if head.token.is_some() { "this is not the token" } else { "a bearer token is wanted here" };
+        Err(Answered::text(StatusCode::UNAUTHORIZED, text))
+    }
+
+    /// Where there is no token, whoever speaks of the run that is performed is taken for its controller.
+    fn prove(&self, run: RunId, guest: &Guest) {
+        let obeyed = lock(&self.status).obeys.as_ref().is_some_and(|(obeyed, ..)| *obeyed == run);
+        if obeyed && self.identity.token.is_none() {
+            guest.prove();
+        }
     }
 
     fn page(&self, path: &str) -> Answered {
         let status = lock(&self.status).clone();
         let page = self.pages.get(path, &status);
-        page.unwrap_or_else(|| Answered::text(StatusCode::NOT_FOUND, "nothing is here"))
+        page.unwrap_or_else(|| Answered::text(StatusCode::NOT_FOUND, "no such page"))
     }
 
-    /// What whoever may only look gets.
-    fn look(&self, asked: &Asked) -> Answered {
-        match self.refuse(asked) {
-            Some(refused) => refused,
-            None if [Method::GET, Method::HEAD].contains(&asked.method) => self.page(&asked.path),
-            None => Answered::text(StatusCode::METHOD_NOT_ALLOWED, "here one can only look"),
-        }
-    }
-
-    async fn command(&self, body: &[u8]) -> Answered {
+    async fn command(&self, body: &[u8], guest: &Guest) -> Answered {
         let request = match protocol::decode_request(body) {
             Ok(request) => request,
             Err(error @ protocol::DecodeError::OtherVersion(_)) => {
@@ -289,12 +316,17 @@ impl<P: Pages, C: Clock> Desk<P, C> {
             }
             Err(error) => return Answered::text(StatusCode::BAD_REQUEST, &error.to_string()),
         };
+        let run = request.run;
+        self.prove(run, guest);
         let (answer, answered) = oneshot::channel();
         lock(&self.waiting).entry((request.run, request.number)).or_default().push(answer);
         if self.inputs.send(worker::Input::Command(request)).is_err() {
             return Answered::text(StatusCode::SERVICE_UNAVAILABLE, "this worker has shut down");
         }
-        match answered.await {
+        let answered = answered.await;
+        // Its first command may have begun the run.
+        self.prove(run, guest);
+        match answered {
             Ok(body) => Answered::binary(body),
             Err(_) => Answered::text(StatusCode::SERVICE_UNAVAILABLE, "this worker has shut down"),
         }
@@ -316,12 +348,6 @@ impl<P: Pages, C: Clock> Desk<P, C> {
             let _ = answer.send(body.clone());
         }
     }
-}
-
-/// Whether two secrets are the same, in a time that tells nothing about where they differ.
-fn same(given: &[u8], wanted: &[u8]) -> bool {
-    let differs = given.iter().zip(wanted).fold(0, |differs, (a, b)| differs | (a ^ b));
-    given.len() == wanted.len() && differs == 0
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

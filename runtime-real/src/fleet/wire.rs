@@ -1,24 +1,27 @@
 //! HTTP/1.1 between controller and worker, by hyper, over any stream.
 //!
-//! Every wait has a bound, every body a limit that is checked before anything is allocated for it. One exchange at a
-//! time per connection; a connection on which one failed is thrown away.
+//! Of a request the head comes first: who asks for what, and with how much of a body. Only what is welcome by its head is
+//! received, at a pace that has a lower bound, and memory is taken as the bytes come. One exchange at a time per connection;
+//! a connection on which one failed is thrown away.
 
 use std::{
     convert::Infallible,
     future::Future,
     io,
-    pin::pin,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    net::IpAddr,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 pub use hyper::{Method, StatusCode};
 use hyper::{
-    Request, Response,
+    Request, Response, Version,
     body::{Body, Bytes, Incoming},
     client::conn::http1 as client,
-    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
+    header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderValue},
     server::conn::http1 as server,
     service::service_fn,
 };
@@ -29,34 +32,60 @@ use omb_core::{
     protocol::BODY_MAX,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::{sleep, timeout},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, sleep, timeout},
 };
 
-use super::{Address, Transport};
+use super::{Address, Guest, Transport};
 
 /// The body of a message of ours.
 pub const BINARY: &str = "application/octet-stream";
 /// Longest a body may take to arrive.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(90);
-/// Longest a connection may go on without a request: idle, or in the middle of a head. Between two once to twice this.
+/// How long a body may be behind [`BODY_PACE_MIN`]; also the longest pause before its first byte.
+const BODY_BEHIND_MAX: Duration = Duration::from_secs(5);
+/// Slowest pace of a body, in bytes per second: below any line over which a controller leads workers.
+const BODY_PACE_MIN: u64 = 32 << 10;
+/// Longest a known connection may go on without a request: idle, or in the middle of a head. Between once and twice this.
 const IDLE_WITHIN: Duration = Duration::from_secs(15);
+/// The same for a connection that has proven nothing. It is also the longest it may take to become ready.
+pub(super) const STRANGER_WITHIN: Duration = Duration::from_secs(5);
 /// Most bytes of a request's head.
 const HEAD_MAX: usize = 32 << 10;
 /// Most characters shown of what somebody else answered.
 const SHOWN_MAX: usize = 200;
 
-/// What a request asks for.
+/// What a request's head says.
 #[derive(Debug)]
-pub struct Asked {
+pub struct Head {
     /// The method.
     pub method: Method,
     /// The path, without a query.
     pub path: String,
     /// What stands behind `Bearer `, if anything.
     pub token: Option<Vec<u8>>,
-    /// The body.
-    pub body: Bytes,
+    /// Who asks.
+    pub from: IpAddr,
+}
+
+/// A request that is received and answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Welcome {
+    /// Whether the head proves who it is.
+    pub known: bool,
+    /// Most bytes of its body.
+    pub body_max: usize,
+}
+
+/// Who answers requests.
+pub trait Service: Send + Sync + 'static {
+    /// Looks at a head, before anything of a body is received.
+    ///
+    /// # Errors
+    /// If the request is refused: what is answered before the connection is closed.
+    fn admit(&self, head: &Head) -> Result<Welcome, Answered>;
+    /// Answers a request that has been received.
+    fn answer(&self, head: Head, body: Bytes, guest: &Guest) -> impl Future<Output = Answered> + Send;
 }
 
 /// What is answered.
@@ -84,59 +113,180 @@ impl Answered {
     }
 }
 
-/// Serves one connection until it ends. `limit` is the most bytes of a body.
-pub async fn serve<S, F>(stream: S, limit: usize, answer: impl Fn(Asked) -> F)
+/// Serves one connection until it ends, has been idle for too long, or has to leave for another.
+pub(super) async fn serve<S>(stream: S, guest: &Guest, service: &impl Service)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Future<Output = Answered>,
 {
-    let (answer, begun, done) = (&answer, &AtomicU64::new(0), &AtomicU64::new(0));
-    let service = service_fn(|request: Request<Incoming>| async move {
-        begun.fetch_add(1, Relaxed);
-        let answered = match read(request, limit).await {
-            Ok(asked) => answer(asked).await,
-            Err(refused) => refused,
+    let lines = Arc::<Mutex<Lines>>::default();
+    let seen = &lines;
+    let answers = service_fn(|request: Request<Incoming>| async move {
+        guest.begins();
+        let (answered, closes) = match exchange(request, guest, service, seen).await {
+            Ok(answered) => (answered, false),
+            Err(refused) => (refused, true),
         };
         let mut response = Response::new(Full::new(answered.body));
         *response.status_mut() = answered.status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(answered.content_type));
-        done.fetch_add(1, Relaxed);
+        if closes {
+            // What it may still send is not received.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        *seen.lock().unwrap_or_else(PoisonError::into_inner) = Lines::default();
+        guest.answered();
         Ok::<_, Infallible>(response)
     });
-    let connection =
-        server::Builder::new().max_buf_size(HEAD_MAX).half_close(false).serve_connection(TokioIo::new(stream), service);
+    let stream = TokioIo::new(Watched { stream, lines: Arc::clone(&lines) });
+    let connection = server::Builder::new().max_buf_size(HEAD_MAX).half_close(false).serve_connection(stream, answers);
     let mut connection = pin!(connection);
     loop {
-        let before = begun.load(Relaxed);
+        let before = guest.steps();
+        let patience = if guest.is_known() { IDLE_WITHIN } else { STRANGER_WITHIN };
         tokio::select! {
             biased;
+            () = guest.dismissed() => return,
             // Whoever broke the connection knows it, and nobody else can do anything about it.
             _ = &mut connection => return,
-            () = sleep(IDLE_WITHIN) => {}
+            () = sleep(patience) => {}
         }
-        if begun.load(Relaxed) == before && done.load(Relaxed) == before {
+        if guest.steps() == before && before.is_multiple_of(2) {
             return;
         }
     }
 }
 
-async fn read(request: Request<Incoming>, limit: usize) -> Result<Asked, Answered> {
+/// One request from its head to its answer; as an error, what ends the connection.
+async fn exchange(
+    request: Request<Incoming>,
+    guest: &Guest,
+    service: &impl Service,
+    lines: &Mutex<Lines>,
+) -> Result<Answered, Answered> {
     let (parts, body) = request.into_parts();
+    if lines.lock().unwrap_or_else(PoisonError::into_inner).bare {
+        let text = "a line of the request's head ends in a bare line feed: end each with CR LF";
+        return Err(Answered::text(StatusCode::BAD_REQUEST, text));
+    }
+    if parts.version == Version::HTTP_11 && !parts.headers.contains_key(HOST) {
+        return Err(Answered::text(StatusCode::BAD_REQUEST, "the request lacks the header Host"));
+    }
+    let token = parts.headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let head = Head {
+        token: token.map(<[u8]>::to_vec),
+        method: parts.method,
+        path: parts.uri.path().to_owned(),
+        from: guest.from(),
+    };
+    let Welcome { known, body_max } = service.admit(&head)?;
+    if known {
+        guest.prove();
+    }
+    let body = receive(body, body_max, guest).await?;
+    guest.waits();
+    Ok(service.answer(head, body, guest).await)
+}
+
+/// Receives a body of up to `limit` bytes.
+async fn receive(mut body: Incoming, limit: usize, guest: &Guest) -> Result<Bytes, Answered> {
     let too_long = || {
         Answered::text(StatusCode::PAYLOAD_TOO_LARGE, &format!("a body of more than {limit} bytes is not taken here"))
     };
-    // Said in advance it is refused unread.
-    if body.size_hint().lower() > limit as u64 {
+    // Said in advance it is refused unread; what is not said may be as long as the limit.
+    let announced = body.size_hint().upper().unwrap_or(limit as u64);
+    if announced > limit as u64 {
         return Err(too_long());
     }
-    let body = match timeout(ARRIVES_WITHIN, Limited::new(body, limit).collect()).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_long()),
-        Ok(Err(error)) => return Err(Answered::text(StatusCode::BAD_REQUEST, &format!("the body broke off: {error}"))),
-        Err(_) => return Err(Answered::text(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
-    };
-    let token = parts.headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    Ok(Asked { token: token.map(<[u8]>::to_vec), method: parts.method, path: parts.uri.path().to_owned(), body })
+    if announced > 0 {
+        guest.announces(announced).map_err(|exhausted| {
+            Answered::text(StatusCode::TOO_MANY_REQUESTS, &format!("{exhausted}: try again in a few seconds"))
+        })?;
+    }
+    let began = Instant::now();
+    let mut received = Vec::new();
+    loop {
+        let behind = BODY_BEHIND_MAX + Duration::from_millis(received.len() as u64 * 1_000 / BODY_PACE_MIN);
+        let left = behind.min(ARRIVES_WITHIN).saturating_sub(began.elapsed());
+        let bytes = match timeout(left, body.frame()).await {
+            Ok(None) => return Ok(received.into()),
+            Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
+            Ok(Some(Err(error))) => {
+                return Err(Answered::text(StatusCode::BAD_REQUEST, &format!("the body broke off: {error}")));
+            }
+            Err(_) => return Err(Answered::text(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
+        };
+        if received.len() + bytes.len() > limit {
+            return Err(too_long());
+        }
+        received.extend_from_slice(&bytes);
+    }
+}
+
+/// How far the lines of a head have been looked at.
+#[derive(Debug, Default)]
+struct Lines {
+    /// Bytes of the line so far, without its end.
+    length: usize,
+    /// Whether the byte before was a carriage return.
+    returned: bool,
+    /// Whether a line was seen.
+    begun: bool,
+    /// Whether the head is over: what follows is a body.
+    over: bool,
+    /// Whether a line ended without a carriage return.
+    bare: bool,
+}
+
+impl Lines {
+    fn look(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if self.over {
+                return;
+            }
+            match byte {
+                b'\n' if !self.returned => (self.bare, self.over) = (true, true),
+                b'\n' => {
+                    self.over = self.begun && self.length == 0;
+                    (self.begun, self.length) = (self.begun || self.length > 0, 0);
+                }
+                b'\r' => {}
+                _ => self.length += 1,
+            }
+            self.returned = *byte == b'\r';
+        }
+    }
+}
+
+/// A connection whose heads are looked at for bare line feeds, which hyper takes for ends of lines. Where one program takes
+/// them and the next does not, the two see different requests. Of requests that come before the former one is answered
+/// only the first is looked at.
+struct Watched<S> {
+    stream: S,
+    lines: Arc<Mutex<Lines>>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = into.filled().len();
+        let polled = Pin::new(&mut this.stream).poll_read(context, into);
+        this.lines.lock().unwrap_or_else(PoisonError::into_inner).look(&into.filled()[before..]);
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
 }
 
 /// A caller's connection to one worker, made when it is needed.
@@ -272,9 +422,11 @@ fn refused(status: StatusCode, body: &[u8]) -> Trouble {
     let cause = match status {
         StatusCode::UNAUTHORIZED => format!("it wants another token: {line}"),
         StatusCode::SERVICE_UNAVAILABLE => return Trouble { kind: TroubleKind::Leaving, cause: line },
-        StatusCode::CONFLICT | StatusCode::PAYLOAD_TOO_LARGE => line,
+        StatusCode::CONFLICT | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS => line,
         StatusCode::BAD_REQUEST => format!("it does not take what it is sent: {line}"),
         _ => format!("a web server that is no omb worker listens there: it answers {status}"),
     };
-    Trouble { kind: TroubleKind::Refused, cause }
+    // It has too much to receive just now, which passes.
+    let passes = status == StatusCode::TOO_MANY_REQUESTS;
+    Trouble { kind: if passes { TroubleKind::Broken } else { TroubleKind::Refused }, cause }
 }

@@ -9,6 +9,7 @@
 //! | [`owners`] | B4: every producer and consumer of the plan has exactly one living owner |
 //! | [`leases`] | where they can reach each other, no worker takes its controller for gone, and none is given up |
 //! | [`silence`] | B5: after the end of a run, plus the lease, nothing is produced |
+//! | [`freed`] | a worker whose controller is gone is free after twice its lease |
 //! | [`one_run`] | B6: one worker obeys one run at a time |
 //! | [`schedule`] | the schedule is open: no stall moves the instant at which a message is meant to leave |
 //! | [`barrier`] | the workers of a fleet begin at once, as exactly as their clocks are known |
@@ -23,6 +24,7 @@ pub mod clocks;
 pub mod cluster;
 pub mod counts;
 pub mod ends;
+pub mod freed;
 pub mod leases;
 pub mod one_run;
 pub mod owners;
@@ -103,6 +105,7 @@ fn all() -> Vec<Box<dyn Promise>> {
         Box::<sums::Sums>::default(),
         Box::<owners::Owners>::default(),
         Box::<silence::Silence>::default(),
+        Box::<freed::Freed>::default(),
         Box::<one_run::OneRun>::default(),
         Box::<leases::Leases>::default(),
         Box::<schedule::Schedule>::default(),

@@ -1,0 +1,142 @@
+//! The connections of one listener: who is there, who has to leave, and what each is at.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use omb_core::guests::{Bounds, Exhausted, GuestId, Guests, Share};
+use tokio::sync::Notify;
+
+/// Connections of strangers that are kept: a page of metrics is fetched, or a controller introduces itself, in less time
+/// than so many others need to come.
+const STRANGERS: Share = Share { most: 128, per_source: 32 };
+
+/// Connections that are kept because they have proven who they are: two of each controller, and some for its questions.
+const KNOWN_MAX: usize = 256;
+
+/// Bodies of the largest size, times two, that strangers of one source may be sending at once; the same for all sources
+/// together, and for known connections of one source and of all.
+const BODIES: [u64; 4] = [2, 4, 4, 8];
+
+/// The bounds for a listener that takes bodies of up to `body_max` bytes.
+pub(super) fn bounds(body_max: usize) -> Bounds {
+    let [per_source, most, known_per_source, known_most] = BODIES.map(|bodies| bodies * body_max as u64);
+    Bounds {
+        strangers: STRANGERS,
+        known: KNOWN_MAX,
+        stranger_bytes: Share { most, per_source },
+        known_bytes: Share { most: known_most, per_source: known_per_source },
+    }
+}
+
+/// Who is there.
+#[derive(Debug)]
+pub(super) struct Door {
+    guests: Mutex<Guests>,
+    /// How each is told to leave.
+    leave: Mutex<BTreeMap<GuestId, Arc<Notify>>>,
+}
+
+impl Door {
+    pub(super) fn new(bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self { guests: Mutex::new(Guests::new(bounds)), leave: Mutex::default() })
+    }
+
+    /// Takes a connection in, for which another may have to leave.
+    pub(super) fn enter(self: &Arc<Self>, from: IpAddr) -> Guest {
+        let (id, leaves) = lock(&self.guests).enter(from);
+        let dismissed = Arc::<Notify>::default();
+        lock(&self.leave).insert(id, Arc::clone(&dismissed));
+        self.dismiss(leaves);
+        Guest { door: Arc::clone(self), id, from, dismissed, steps: AtomicU64::new(0) }
+    }
+
+    fn dismiss(&self, who: impl IntoIterator<Item = GuestId>) {
+        let leave = lock(&self.leave);
+        for id in who {
+            if let Some(dismissed) = leave.get(&id) {
+                tracing::debug!("a connection of a stranger is closed: others come");
+                dismissed.notify_one();
+            }
+        }
+    }
+}
+
+/// A connection that has come in; its place is free again when this is dropped.
+#[derive(Debug)]
+pub struct Guest {
+    door: Arc<Door>,
+    id: GuestId,
+    from: IpAddr,
+    dismissed: Arc<Notify>,
+    /// Requests begun, and requests answered: odd while one is in progress.
+    steps: AtomicU64,
+}
+
+impl Guest {
+    /// From where it comes.
+    #[must_use]
+    pub fn from(&self) -> IpAddr {
+        self.from
+    }
+
+    /// It has proven who it is: it is not sent away for others from now on, as far as there are places.
+    pub fn prove(&self) {
+        lock(&self.door.guests).prove(self.id);
+    }
+
+    /// Whether it has.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        lock(&self.door.guests).knows(self.id)
+    }
+
+    /// Requests begun and requests answered.
+    pub(super) fn steps(&self) -> u64 {
+        self.steps.load(Relaxed)
+    }
+
+    /// A request's head is there.
+    pub(super) fn begins(&self) {
+        self.steps.fetch_add(1, Relaxed);
+    }
+
+    /// So many bytes are to follow.
+    pub(super) fn announces(&self, bytes: u64) -> Result<(), Exhausted> {
+        let leave = lock(&self.door.guests).announce(self.id, bytes)?;
+        self.door.dismiss(leave);
+        Ok(())
+    }
+
+    /// The request is complete.
+    pub(super) fn waits(&self) {
+        lock(&self.door.guests).waits(self.id);
+    }
+
+    /// The request is answered.
+    pub(super) fn answered(&self) {
+        lock(&self.door.guests).answered(self.id);
+        self.steps.fetch_add(1, Relaxed);
+    }
+
+    /// Ends when it has to leave.
+    pub(super) async fn dismissed(&self) {
+        self.dismissed.notified().await;
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        lock(&self.door.guests).leave(self.id);
+        lock(&self.door.leave).remove(&self.id);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
