@@ -435,7 +435,7 @@ fn strangers_crowd_nobody_out() {
         }
         let health = caller.ask(b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
         assert_eq!(status(&health), Some(200));
-        answers(say(2, Command::Read { correction: 0 })).await;
+        answers(say(2, Command::Read { correction: 0, reach: Reach::Everything })).await;
         let mut left = 0;
         for mine in &mut crowd {
             let mut said = Vec::new();

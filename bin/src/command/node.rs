@@ -30,7 +30,7 @@ use omb_runtime_real::{
     process,
 };
 
-use super::cluster::{approach, begin, random_seed, read, told};
+use super::cluster::{begin, random_seed, read, told};
 use crate::{
     exit::{self, Ended},
     flags,
@@ -100,7 +100,7 @@ async fn reset_term(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) 
     if let Some(shared) = &flags.shared_dir {
         config.shared_dir.clone_from(shared);
     }
-    let opened = Folders::open(&config.shared_dir, flags.state_dir.as_deref(), me, config.durability);
+    let opened = Folders::open(&config.shared_dir, flags.state_dir.as_deref(), me, config.durability, config.file_mode);
     let folders = opened.map_err(|error| unavailable(error.to_string()))?;
     let unreadable = |error: io::Error| unavailable(error.to_string());
     let stored = folders.restore().await.map_err(unreadable)?;

@@ -3,7 +3,10 @@
 
 use super::Plan;
 use crate::{
-    config::driver::{DriverConfig, DriverKind},
+    config::{
+        driver::{DriverConfig, DriverKind},
+        setting::Setting,
+    },
     id::WorkerId,
 };
 
@@ -38,7 +41,7 @@ pub fn of_plan(plan: &Plan, driver: &DriverConfig, in_one_process: bool) -> Vec<
     let (brokers, embedded) = match &driver.kind {
         DriverKind::Embedded => (1, in_one_process),
         DriverKind::Kafka(config) => {
-            let servers = config.common.get("bootstrap.servers").map_or("", String::as_str);
+            let servers = config.common.get("bootstrap.servers").and_then(Setting::text).unwrap_or_default();
             (servers.split(',').filter(|server| !server.trim().is_empty()).count() as u64, false)
         }
     };
@@ -82,7 +85,7 @@ mod tests {
     }
 
     fn kafka(servers: &str) -> DriverConfig {
-        let common = BTreeMap::from([("bootstrap.servers".to_owned(), servers.to_owned())]);
+        let common = BTreeMap::from([("bootstrap.servers".to_owned(), servers.into())]);
         let map = BTreeMap::new;
         let kafka = KafkaConfig { replication_factor: 1, topic: map(), common, producer: map(), consumer: map() };
         DriverConfig { name: "K".to_owned(), kind: DriverKind::Kafka(kafka) }

@@ -592,6 +592,7 @@ fn every_metric_is_known() {
         network_sent_bytes: Some(2_006),
         commands_answered: 17,
         leases_expired: 8,
+        clients_left_behind: 3,
         rates: Some(Rates { acked: 1_234.0, received: 2_468.0 }),
         stats_url: None,
     };
@@ -603,6 +604,7 @@ fn every_metric_is_known() {
         ("omb_obeys_run", 0.0),
         ("omb_messages_sent_total", real(departures.attempted)),
         ("omb_messages_skipped_total", real(departures.skipped)),
+        ("omb_clients_left_behind", 3.0),
         ("omb_messages_acked_total", real(acks.acked)),
         ("omb_acked_bytes_total", real(acks.acked_bytes)),
         ("omb_messages_failed_total", real(acks.failed)),

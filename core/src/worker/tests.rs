@@ -382,7 +382,7 @@ fn a_controller_that_waits_keeps_its_lease() {
 #[test]
 fn the_name_of_a_controller_forges_no_line() {
     let name = format!("omb\n2026-01-01 00:00:00 - omb - ERROR - \u{1b}[31m\u{202e}{}", "x".repeat(1 << 20));
-    let mut worker = Worker::new(WallTime(WALL));
+    let mut worker = Worker::new(WallTime(WALL), Terms::foreign());
     worker.handle_input(Instant::ZERO, command(1, 1, prepare_by(&name)));
     let outputs = drain(&mut worker);
     let [Output::Obeys { controller, .. }, ..] = &outputs[..] else { panic!("{outputs:?}") };
