@@ -101,7 +101,7 @@ async fn reset_term(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) 
     if let Some(shared) = &flags.shared_dir {
         config.shared_dir.clone_from(shared);
     }
-    let opened = Folders::open(&config.shared_dir, flags.state_dir.as_deref(), me, config.durability);
+    let opened = Folders::open(&config.shared_dir, flags.state_dir.as_deref(), me, config.durability, config.file_mode);
     let folders = opened.map_err(|error| unavailable(error.to_string()))?;
     let unreadable = |error: io::Error| unavailable(error.to_string());
     let stored = folders.restore().await.map_err(unreadable)?;
