@@ -457,7 +457,8 @@ mod tests {
         let queue = Queue::default();
         let piece = vec![b'x'; QUEUE_MAX / 4 + 1];
         (0..5).for_each(|_| queue.push(Stream::Out, &piece));
-        assert_eq!((queue.lock().pieces.len(), queue.lock().left_out), (3, 2));
+        let counts = |waiting: &Waiting| (waiting.pieces.len(), waiting.left_out);
+        assert_eq!(counts(&queue.lock()), (3, 2));
         queue.flush(Some(Instant::now()));
         // However long it is, if nothing else waits.
         let queue = Queue::default();

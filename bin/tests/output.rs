@@ -74,7 +74,7 @@ fn no_run_ends_because_nobody_takes_its_output() {
 #[test]
 fn output_that_is_all_a_command_is_for() {
     let place = Place::default();
-    place.write("w.yaml", workload("w", &[("warmupDuration", "0s"), ("testDuration", "200ms")]));
+    place.write("w.yaml", workload("w", &[]));
     place.run(&["run", "-o", "out.json", "w.yaml"]).with(0);
     for command in ["check w.yaml", "report -o NEW out.jsonl", "--help", "help run", "--version"] {
         let with = |name| command.replace("NEW", name);
