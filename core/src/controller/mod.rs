@@ -322,7 +322,9 @@ impl Controller {
         let first = self.links.alive().next();
         self.ask(now, within, |worker| match command {
             Command::CreateTopics(_) if Some(worker) != first => Command::CreateTopics(Vec::new()),
-            Command::DeleteTopics(_) if Some(worker) != first => Command::DeleteTopics(Vec::new()),
+            Command::DeleteTopics { .. } if Some(worker) != first => {
+                Command::DeleteTopics { topics: Vec::new(), groups: Vec::new() }
+            }
             command => command.clone(),
         });
     }
@@ -617,7 +619,10 @@ impl Controller {
         }
         if self.topics_exist {
             self.topics_exist = false;
-            let command = Command::DeleteTopics(self.plan.topics.iter().map(|topic| topic.name.clone()).collect());
+            let command = Command::DeleteTopics {
+                topics: self.plan.topics.iter().map(|topic| topic.name.clone()).collect(),
+                groups: self.plan.subscriptions.iter().map(|subscription| subscription.name.clone()).collect(),
+            };
             // The clients are closed before, which has a bound of its own.
             return self.ask_first(now, self.settings.call_within * 2, &command);
         }
