@@ -439,12 +439,8 @@ impl SimLoad {
                 let per_topic = state.preparation().producers_per_topic;
                 let producers = ProducerRange { first: ProducerId(spec.topic_index.0 * per_topic), count: per_topic };
                 let receiver = Receiver::new(producers);
-                let consumer = Consumer {
-                    subscription: spec.subscription,
-                    receiver,
-                    arrivals: Arrivals::default(),
-                    member: None,
-                };
+                let consumer =
+                    Consumer { subscription: spec.subscription, receiver, arrivals: Arrivals::default(), member: None };
                 state.consumers.insert(spec.id, consumer);
                 let whole = spec.whole;
                 let new = || Subscription { producers, ledger: Ledger::new(producers), whole };
