@@ -8,6 +8,7 @@ use omb_core::{
         address::{Origin, WebAddress},
         terms::Terms,
     },
+    id::RunId,
     report::context,
 };
 
@@ -62,6 +63,8 @@ pub(crate) enum Command {
     Worker(Worker),
     /// Make the result of recorded runs again, also of one whose process died.
     Report(Report),
+    /// Delete the topics and consumer groups that runs which died have left on a messaging system.
+    Clean(Clean),
     /// Run the embedded broker by itself, for any Kafka client.
     Broker(Broker),
     /// Be one peer of a cluster: elect a leader, take uploads, spread them by load. Also called cloud-p2p.
@@ -70,6 +73,27 @@ pub(crate) enum Command {
     Client(Client),
     /// Test how evenly a cluster spreads uploads; exit code 0 or 1.
     Stress(Stress),
+}
+
+/// What `clean` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Clean {
+    /// Driver files: which messaging system, and how to speak to it. May be repeated, or separated by commas.
+    #[arg(short, long = "drivers", value_name = "DRIVER.yaml", value_delimiter = ',', required = true)]
+    pub(crate) drivers: Vec<PathBuf>,
+    /// Say what would be deleted, and delete nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Clean up after this run alone: its id, as results, records and the names of its topics have it.
+    #[arg(long, value_name = "ID", value_parser = run_id)]
+    pub(crate) run: Option<RunId>,
+    /// A run that began less than this ago counts as setting up, and is left alone; so is one whose groups have members or whose
+    /// topics grow.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    pub(crate) older_than: Duration,
+    /// Turn unknown keys of the driver file from errors into warnings.
+    #[arg(long)]
+    pub(crate) lenient: bool,
 }
 
 /// What `run` and `check` take.
@@ -476,6 +500,12 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 /// `500ms`, `30s`, `2m`, `1h`; a number alone is seconds.
+fn run_id(text: &str) -> Result<RunId, String> {
+    let hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let id = if hex { u64::from_str_radix(text, 16).ok() } else { None };
+    id.map(RunId).ok_or_else(|| "16 hexadecimal digits are wanted, such as 0006b49d20012345".to_owned())
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let millis = match &text[digits..] {

@@ -48,6 +48,7 @@ pub fn omb() -> ExitCode {
         Command::Check(run) => command::check::check(&run),
         Command::Worker(worker) => command::worker::worker(&worker),
         Command::Report(report) => command::report::report(&report),
+        Command::Clean(clean) => command::clean::clean(&clean),
         Command::Broker(broker) => command::broker::broker(&broker),
         Command::Node(node) => command::node::node(&node),
         Command::Client(client) => command::client::client(&client),
@@ -61,6 +62,7 @@ fn purpose(command: &Command) -> Purpose {
     match command {
         Command::Run(_) | Command::Stress(_) => Purpose::Measurement,
         Command::Check(_) | Command::Report(_) => Purpose::Output,
+        Command::Clean(_) => Purpose::Deed,
         Command::Worker(_) | Command::Broker(_) | Command::Node(_) => Purpose::Service,
         Command::Client(client) => client_purpose(client),
     }

@@ -161,7 +161,7 @@ impl Performer {
 impl local::Performer for Performer {
     fn perform(&mut self, command: Command, answer: local::Answer) {
         // Both cut short what is in progress, and then wait their turn, which comes soon.
-        self.cut.store(matches!(command, Command::Close | Command::DeleteTopics(_)), Relaxed);
+        self.cut.store(matches!(command, Command::Close | Command::DeleteTopics { .. }), Relaxed);
         // The control thread lives as long as this sender does.
         let _ = self.jobs.send((command, answer));
     }
@@ -282,13 +282,16 @@ impl Engine {
             }
             Command::StopLoad { within } => run.stop_load(within, &self.cut),
             Command::Verify => Ok(run.verify()),
-            Command::DeleteTopics(names) => {
+            Command::DeleteTopics { topics, groups } => {
                 // Clients of a topic that vanishes under them only complain.
                 let closed = run.close_clients(&self.reaper);
                 // Where clients cannot take their leave, hardly anybody is there to delete anything.
                 let within = if closed.is_ok() { DELETE_WITHIN } else { DELETE_WITHIN_DOUBT };
-                let deleted = run.driver.delete_topics(&names, within);
-                closed.and(deleted).map(|()| Event::Done)
+                let deadline = clock::now() + within;
+                let deleted = run.driver.delete_topics(&topics, within);
+                // A topic that is still there does not keep its groups.
+                let groups = run.driver.delete_groups(&groups, deadline.since(clock::now()));
+                closed.and(deleted).and(groups).map(|()| Event::Done)
             }
             Command::Prepare(_) | Command::Close => unreachable!("performed above"),
         }

@@ -230,7 +230,7 @@ fn commands() -> Vec<Command> {
         Command::Read { correction: 5, reach: Reach::Everything },
         Command::StopLoad { within: Duration::from_secs(1) },
         Command::Verify,
-        Command::DeleteTopics(vec!["t".to_owned()]),
+        Command::DeleteTopics { topics: vec!["t".to_owned()], groups: Vec::new() },
         Command::Close,
     ]
 }

@@ -232,6 +232,13 @@ impl SimBroker {
         let Kept { broker, looked, peopled, dropped, .. } = &mut *kept;
         let mut notes = self.witness.notes();
         let notes = &mut *notes;
+        notes.truths.iter_mut().for_each(|truth| truth.left_over.clear());
+        let names = broker.topics().map(|topic| topic.name).chain(broker.groups().map(|group| group.name));
+        for name in names {
+            if let Some(run) = notes.topics.get(&name) {
+                notes.truths[*run].left_over.insert(name);
+            }
+        }
         for info in broker.topics() {
             for partition in 0..info.partitions.cast_unsigned() {
                 let log = broker.log(&info.name, partition).expect("it was just listed");

@@ -358,6 +358,8 @@ pub struct Truth {
     pub reading: bool,
     /// Groups that lost all their members while they were to read: what they had not read was free to go.
     pub groups_emptied: BTreeSet<String>,
+    /// Its topics and groups that stand on the broker at this instant.
+    pub left_over: BTreeSet<String>,
     /// By worker, the shortest time that an answer about its clock has taken so far, and when that was.
     pub clock_answers: BTreeMap<u32, (Duration, Duration)>,
 }

@@ -1,6 +1,9 @@
 //! What a run needs from files, read and checked before anything starts.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use omb_core::{
     config::{
@@ -48,14 +51,28 @@ pub(crate) struct System {
 /// Reads every file. All mistakes of all files are told at once.
 pub(crate) fn read(flags: &flags::Run) -> Result<(Vec<Input>, Vec<System>), Vec<String>> {
     let leniency = leniency(flags);
-    let (mut inputs, mut drivers, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut inputs, mut mistakes) = (Vec::new(), Vec::new());
     for path in &flags.workloads {
         match workload(path, leniency) {
             Ok(input) => inputs.push(input),
             Err(mistake) => mistakes.push(mistake),
         }
     }
-    for path in &flags.drivers {
+    let mut systems = drivers(&flags.drivers, leniency).unwrap_or_else(|wrong| {
+        mistakes.extend(wrong);
+        Vec::new()
+    });
+    if flags.drivers.is_empty() {
+        let driver = DriverConfig { name: "Embedded".to_owned(), kind: DriverKind::Embedded };
+        systems.push(System { driver, ignored: Vec::new() });
+    }
+    if mistakes.is_empty() { Ok((inputs, systems)) } else { Err(mistakes) }
+}
+
+/// Reads driver files. All mistakes of all of them are reported at once.
+pub(crate) fn drivers(paths: &[PathBuf], leniency: Leniency) -> Result<Vec<System>, Vec<String>> {
+    let (mut drivers, mut mistakes) = (Vec::new(), Vec::new());
+    for path in paths {
         match text_of(path).and_then(|text| {
             driver::parse_within(&path.display().to_string(), &text, leniency, &|name| std::env::var(name).ok())
                 .map_err(|errors| errors.to_string())
@@ -68,15 +85,16 @@ pub(crate) fn read(flags: &flags::Run) -> Result<(Vec<Input>, Vec<System>), Vec<
             Err(mistake) => mistakes.push(mistake),
         }
     }
-    if flags.drivers.is_empty() {
-        let driver = DriverConfig { name: "Embedded".to_owned(), kind: DriverKind::Embedded };
-        drivers.push(System { driver, ignored: Vec::new() });
-    }
-    if mistakes.is_empty() { Ok((inputs, drivers)) } else { Err(mistakes) }
+    if mistakes.is_empty() { Ok(drivers) } else { Err(mistakes) }
 }
 
 fn leniency(flags: &flags::Run) -> Leniency {
-    if flags.lenient { Leniency::Lenient } else { Leniency::Strict }
+    leniency_of(flags.lenient)
+}
+
+/// What `--lenient` asks for.
+pub(crate) fn leniency_of(lenient: bool) -> Leniency {
+    if lenient { Leniency::Lenient } else { Leniency::Strict }
 }
 
 /// The workers that shall do the run; none if this process does. All mistakes are told at once.

@@ -3,6 +3,7 @@
 mod addresses;
 pub(crate) mod broker;
 pub(crate) mod check;
+pub(crate) mod clean;
 pub(crate) mod client;
 mod cluster;
 pub(crate) mod fleet;

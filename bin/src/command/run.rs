@@ -19,6 +19,7 @@ use omb_core::{
         table,
     },
     seed::Seed,
+    time::{WallTime, nanos},
 };
 use omb_runtime_real::{
     clock::Clock,
@@ -204,6 +205,12 @@ pub(super) fn plan(flags: &flags::Run, input: &Input, run: RunId, fleet: Option<
     Plan::with_topology(run, Seed(seed), input.workload.clone(), fleet.map_or(1, Fleet::len), topology)
 }
 
+/// The id of a run that begins now.
+fn new_run() -> RunId {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    RunId::drawn(WallTime(nanos(now)), fresh("run"))
+}
+
 /// A number nobody has drawn before: the clock and the process, stirred.
 pub(super) fn fresh(purpose: &str) -> u64 {
     use omb_core::seed::fnv1a;
@@ -234,7 +241,7 @@ async fn one(
     interrupted: &Cell<bool>,
 ) -> Result<Ended, ExitCode> {
     let Asked { flags, input, driver, broker, fleet, several, .. } = *asked;
-    let plan = plan(flags, input, RunId(fresh("run")), fleet);
+    let plan = plan(flags, input, new_run(), fleet);
     let mut files = match Files::reserve(flags, input, driver, several) {
         Ok(files) => files,
         Err(mistake) => {

@@ -336,7 +336,9 @@ impl Controller {
         let first = self.links.alive().next();
         self.ask(now, within, |worker| match command {
             Command::CreateTopics(_) if Some(worker) != first => Command::CreateTopics(Vec::new()),
-            Command::DeleteTopics(_) if Some(worker) != first => Command::DeleteTopics(Vec::new()),
+            Command::DeleteTopics { .. } if Some(worker) != first => {
+                Command::DeleteTopics { topics: Vec::new(), groups: Vec::new() }
+            }
             command => command.clone(),
         });
     }
@@ -639,11 +641,18 @@ impl Controller {
         if self.topics_exist && !self.clients_closed && self.links.alive_count() > 1 {
             // Nobody may ask for a topic any more when it is deleted: many brokers create it anew for who does.
             self.clients_closed = true;
-            return self.ask_all(now, self.settings.call_within * 2, &Command::DeleteTopics(Vec::new()));
+            return self.ask_all(
+                now,
+                self.settings.call_within * 2,
+                &Command::DeleteTopics { topics: Vec::new(), groups: Vec::new() },
+            );
         }
         if self.topics_exist {
             self.topics_exist = false;
-            let command = Command::DeleteTopics(self.plan.topics.iter().map(|topic| topic.name.clone()).collect());
+            let command = Command::DeleteTopics {
+                topics: self.plan.topics.iter().map(|topic| topic.name.clone()).collect(),
+                groups: self.plan.subscriptions.iter().map(|subscription| subscription.name.clone()).collect(),
+            };
             // The clients are closed before, which has a bound of its own.
             return self.ask_first(now, self.settings.call_within * 2, &command);
         }

@@ -495,7 +495,7 @@ fn a_fleet_closes_its_clients_before_its_topics_are_deleted() {
         });
         now += Duration::from_millis(1);
         for (worker, Request { run, number, command, .. }) in asked {
-            if let Command::DeleteTopics(topics) = &command {
+            if let Command::DeleteTopics { topics, .. } = &command {
                 deletions.push((worker.0, topics.len()));
             }
             if matches!(command, Command::CreateProducers(_)) && worker == WorkerId(1) {
@@ -538,7 +538,7 @@ fn a_fleet_closes_its_clients_before_its_topics_are_deleted() {
             continue;
         }
         for (worker, Request { run, number, command, .. }) in asked {
-            if let Command::DeleteTopics(topics) = &command {
+            if let Command::DeleteTopics { topics, .. } = &command {
                 deletions.push((worker.0, topics.len()));
             }
             let response = Response { run, number, outcome: Ok(Event::Done), lease_ended: false };

@@ -1,6 +1,8 @@
 //! Who does what: pure, made once, then only read.
 
 pub mod files;
+pub mod leftovers;
+pub mod names;
 pub mod pace;
 pub mod partition;
 
@@ -56,7 +58,7 @@ pub enum Topology {
 /// A topic to create.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Topic {
-    /// Its name on the broker: `test-topic-0000003-Ab3_x9Q`, the last part drawn for this run.
+    /// Its name on the broker: [`names::topic`].
     pub name: String,
     /// Its partitions.
     pub partitions: u32,
@@ -80,7 +82,7 @@ pub struct Subscription {
     pub id: SubscriptionId,
     /// The topic it reads.
     pub topic: TopicIndex,
-    /// Its name on the broker: `sub-001-Ab3_x9Q`.
+    /// Its name on the broker: [`names::group`].
     pub name: String,
 }
 
@@ -96,8 +98,8 @@ pub struct Consumer {
 }
 
 impl Plan {
-    /// Deals `workload` to `workers` workers, at least one. Names are drawn from `run`, so that two runs of one
-    /// seed do not meet on a broker; everything else follows from `seed`.
+    /// Deals `workload` to `workers` workers, at least one. Names carry `run`, so that two runs of one seed do
+    /// not meet on a broker; everything else follows from `seed`.
     ///
     /// # Panics
     /// If there is no worker.
@@ -114,10 +116,9 @@ impl Plan {
     pub fn with_topology(run: RunId, seed: Seed, workload: Workload, workers: u32, topology: Topology) -> Self {
         assert!(workers > 0, "somebody must do the work");
         let roles = partition::Roles::new(workers, topology);
-        let mut names = Seed(run.0).stream("names");
         let topics: Vec<_> = (0..workload.topics)
             .map(|index| Topic {
-                name: format!("test-topic-{index:07}-{}", partition::suffix(&mut names)),
+                name: names::topic(run, TopicIndex(index)),
                 partitions: workload.partitions_per_topic,
             })
             .collect();
@@ -131,7 +132,7 @@ impl Plan {
             .map(|id| Subscription {
                 id: SubscriptionId(id),
                 topic: TopicIndex(id / workload.subscriptions_per_topic),
-                name: format!("sub-{:03}-{}", id % workload.subscriptions_per_topic, partition::suffix(&mut names)),
+                name: names::group(run, SubscriptionId(id)),
             })
             .collect();
         let members = workload.consumers_per_subscription;

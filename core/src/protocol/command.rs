@@ -68,8 +68,13 @@ pub enum Command {
     /// Compare what was confirmed with what each subscription received; where others hold a part of either, tell what
     /// is here.
     Verify,
-    /// Delete these topics, which this run created.
-    DeleteTopics(Vec<String>),
+    /// Close every client, then delete what this run created.
+    DeleteTopics {
+        /// Names of its topics.
+        topics: Vec<String>,
+        /// Names of its subscriptions' groups. One whose members elsewhere have not left yet is tried again for a while.
+        groups: Vec<String>,
+    },
     /// End the run: stop whatever still goes on, close every client. Always allowed, also while another command
     /// is under way, which it cuts short.
     Close,
@@ -92,7 +97,7 @@ impl Command {
             Self::Read { .. } => "read",
             Self::StopLoad { .. } => "stop load",
             Self::Verify => "verify",
-            Self::DeleteTopics(_) => "delete topics",
+            Self::DeleteTopics { .. } => "delete topics",
             Self::Close => "close",
         }
     }
@@ -102,7 +107,7 @@ impl Command {
     #[must_use]
     pub fn takes(&self, setup_within: Duration) -> Duration {
         match self {
-            Self::CreateTopics(_) | Self::CreateConsumers(_) | Self::CreateProducers(_) | Self::DeleteTopics(_) => {
+            Self::CreateTopics(_) | Self::CreateConsumers(_) | Self::CreateProducers(_) | Self::DeleteTopics { .. } => {
                 setup_within
             }
             Self::StopLoad { within } => *within,

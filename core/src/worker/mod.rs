@@ -330,7 +330,7 @@ impl Worker {
             return self.refuse(run, number, FailureKind::Forgotten, format!("run {run} was closed here: {why}"));
         }
         // What a run began is cleaned up whatever came of its last command, which may never have arrived.
-        let deleting = matches!(request.command, Command::DeleteTopics(_));
+        let deleting = matches!(request.command, Command::DeleteTopics { .. });
         if !closing && !deleting && number != obeyed.number + 1 {
             // A controller goes on when it has been answered. So somebody answered it, and was restarted since; then a
             // late copy of the first command made this process begin the run anew.

@@ -3,6 +3,8 @@
 //! The safe wrappers cost 1.7 to 9 times the CPU per message of these calls (by-name topic look-up, a box and a
 //! future per message); administration, which is not counted, does go through them.
 
+mod leftovers;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::{CStr, CString, c_char, c_int, c_void},
@@ -16,6 +18,7 @@ use std::{
 
 use omb_core::{
     config::{driver::KafkaConfig, setting::Setting},
+    plan::leftovers::Inventory,
     protocol::{Failure, FailureKind, command::TopicSpec},
     time::WallTime,
 };
@@ -259,6 +262,14 @@ impl Driver for Kafka {
             first_refused("delete topic", results, &gone)?;
         }
         Ok(())
+    }
+
+    fn delete_groups(&self, names: &[String], within: Duration) -> Result<(), Failure> {
+        self.delete_all_groups(names, within)
+    }
+
+    fn inventory(&self, within: Duration) -> Result<Inventory, Failure> {
+        self.take_inventory(within)
     }
 
     fn producer(&self, topic: &str, partitions: u32, cut: &AtomicBool) -> Result<ProducerHalves, Failure> {

@@ -15,6 +15,7 @@ use std::{
 
 use omb_core::{
     load::keys,
+    plan::leftovers::Inventory,
     protocol::{Failure, FailureKind, command::TopicSpec},
     time::{Instant, WallTime},
 };
@@ -38,6 +39,19 @@ pub trait Driver: Send + Sync {
     /// # Errors
     /// The broker's own words.
     fn delete_topics(&self, names: &[String], within: Duration) -> Result<(), Failure>;
+
+    /// Deletes consumer groups; one that does not exist is as good as deleted. One with members is tried again for a while, since
+    /// other workers' consumers leave at the same time.
+    ///
+    /// # Errors
+    /// The broker's own words, or that members stay.
+    fn delete_groups(&self, names: &[String], within: Duration) -> Result<(), Failure>;
+
+    /// Which topics and groups of runs of ours there are; other people's are left out.
+    ///
+    /// # Errors
+    /// The broker's own words, or that it took longer than `within`.
+    fn inventory(&self, within: Duration) -> Result<Inventory, Failure>;
 
     /// A producer with connections and buffers of its own, and the stream of its delivery reports.
     ///

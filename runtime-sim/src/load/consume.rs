@@ -17,7 +17,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use tokio::time::sleep;
 
-use super::{BACKOFF, SimLoad, kind, record};
+use super::{BACKOFF, Membership, SimLoad, kind, record};
 use crate::{
     event_loop::Clock as _,
     net::{CallError, Client},
@@ -55,7 +55,8 @@ impl SimLoad {
                 continue;
             }
             if let Some(consumer) = self.state().consumers.get_mut(&member.spec.id) {
-                consumer.assigned = true;
+                let (group, id) = (member.spec.group.clone(), member.member_id.clone());
+                consumer.member = Some(Membership { group, id });
             }
             match self.read_on(&mut member).await {
                 Expelled::Rebalance => {

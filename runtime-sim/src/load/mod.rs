@@ -98,6 +98,8 @@ const WINDOW_WITHIN: Duration = Duration::from_secs(5);
 /// reach the user.
 const PREPARE_WITHIN: Duration = Duration::from_secs(4);
 const CREATE_WITHIN: Duration = Duration::from_secs(12);
+/// How long the members of a group that shall go may take to leave.
+const GROUPS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the workers are called in the trace.
 const WHO: [&str; 9] =
@@ -191,8 +193,15 @@ struct Consumer {
     subscription: SubscriptionId,
     receiver: Receiver,
     arrivals: Arrivals,
-    /// It has its share of the partitions.
-    assigned: bool,
+    /// Its name in its group, once it has its share of the partitions.
+    member: Option<Membership>,
+}
+
+/// A member of a group, as it takes its leave.
+#[derive(Clone, Debug)]
+struct Membership {
+    group: String,
+    id: String,
 }
 
 #[derive(Debug)]
@@ -264,7 +273,7 @@ impl SimLoad {
         self.note(format_args!("performs {}", command.name()));
         self.0.witness.hit(format!("command: {}", command.name()));
         self.mine(|mine| *mine.performed.entry(command.name()).or_default() += 1);
-        if matches!(command, Command::DeleteTopics(_))
+        if matches!(command, Command::DeleteTopics { .. })
             && let Some(under_way) = self.state().under_way.take()
         {
             // As the real client does: what is in progress is cut short.
@@ -333,7 +342,7 @@ impl SimLoad {
             }
             Command::StopLoad { within } => self.stop_load(within).await,
             Command::Verify => return Ok(Event::Verified(Box::new(self.verify()))),
-            Command::DeleteTopics(topics) => self.delete_topics(topics).await?,
+            Command::DeleteTopics { topics, groups } => self.delete(topics, groups).await?,
             // What went on was ended when the command came.
             Command::Close => {}
         }
@@ -395,13 +404,46 @@ impl SimLoad {
         Ok(())
     }
 
-    async fn delete_topics(&self, topics: Vec<String>) -> Result<(), Failure> {
-        if topics.is_empty() {
-            return Ok(());
+    /// Every client takes its leave; then what the run has created goes.
+    async fn delete(&self, topics: Vec<String>, groups: Vec<String>) -> Result<(), Failure> {
+        let members: Vec<Membership> = {
+            let mut state = self.state();
+            state.stopping = true;
+            state.tasks.drain(..).for_each(|task| task.abort());
+            state.consumers.values_mut().filter_map(|consumer| consumer.member.take()).collect()
+        };
+        let client = &mut Client::new(self.0.broker);
+        for Membership { group, id } in members {
+            let request = Request::LeaveGroup { group, members: vec![(id, None)] };
+            // Whoever is not heard has left by the end of its session.
+            let _ = client.call(request, self.0.knobs.request_within).await;
         }
-        let topics = topics.into_iter().map(TopicRef::Name).collect();
-        let request = Request::DeleteTopics { topics };
-        self.insist(&mut Client::new(self.0.broker), request, PREPARE_WITHIN).await.map_err(unreachable)?;
+        if !topics.is_empty() {
+            let topics = topics.into_iter().map(TopicRef::Name).collect();
+            let request = Request::DeleteTopics { topics };
+            self.insist(client, request, PREPARE_WITHIN).await.map_err(unreachable)?;
+        }
+        self.delete_groups(client, groups).await
+    }
+
+    /// Until none is left, for members of other workers may still be there; within the time that the real client takes.
+    async fn delete_groups(&self, client: &mut Client, mut groups: Vec<String>) -> Result<(), Failure> {
+        let until = self.0.clock.now() + GROUPS_WITHIN;
+        while !groups.is_empty() {
+            let request = Request::DeleteGroups { groups: groups.clone() };
+            let response = self.insist(client, request, PREPARE_WITHIN).await.map_err(unreachable)?;
+            let Response::DeleteGroups(results) = response else { return Err(nonsense()) };
+            let peopled = |(name, result)| (result == Err(ErrorCode::NonEmptyGroup)).then_some(name);
+            groups = results.into_iter().filter_map(peopled).collect();
+            if self.0.clock.now() >= until && !groups.is_empty() {
+                let text = format!("{} groups still have members", groups.len());
+                return Err(Failure::new(FailureKind::Refused, text));
+            }
+            if !groups.is_empty() {
+                self.0.witness.hit("effect: group not deleted yet");
+                sleep(BACKOFF).await;
+            }
+        }
         Ok(())
     }
 
@@ -412,12 +454,8 @@ impl SimLoad {
                 let per_topic = state.preparation().producers_per_topic;
                 let producers = ProducerRange { first: ProducerId(spec.topic_index.0 * per_topic), count: per_topic };
                 let receiver = Receiver::new(producers, spec.whole);
-                let consumer = Consumer {
-                    subscription: spec.subscription,
-                    receiver,
-                    arrivals: Arrivals::default(),
-                    assigned: false,
-                };
+                let consumer =
+                    Consumer { subscription: spec.subscription, receiver, arrivals: Arrivals::default(), member: None };
                 state.consumers.insert(spec.id, consumer);
                 let whole = spec.whole;
                 let new = || Subscription { producers, ledger: Ledger::new(producers), whole };
@@ -431,7 +469,7 @@ impl SimLoad {
         }
         let until = self.0.clock.now() + CREATE_WITHIN;
         loop {
-            let waiting = self.state().consumers.values().filter(|consumer| !consumer.assigned).count();
+            let waiting = self.state().consumers.values().filter(|consumer| consumer.member.is_none()).count();
             if waiting == 0 {
                 return Ok(());
             }

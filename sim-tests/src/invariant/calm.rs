@@ -65,6 +65,9 @@ impl Calm {
                 broken.note(format_args!("nothing went wrong, and yet {subscription} saw {seen:?}"));
             }
         }
+        if !truth.left_over.is_empty() {
+            broken.note(format_args!("nothing went wrong, and yet it left {:?} on the broker", truth.left_over));
+        }
         let Some(report) = &ended.report else { return };
         for (subscription, (_, missing)) in &report.verdict.subscriptions {
             if missing.missing > 0 {

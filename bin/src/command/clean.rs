@@ -1,0 +1,157 @@
+//! `omb clean`: deletes what runs that died have left on a messaging system: their topics and consumer groups.
+
+use std::{
+    process::ExitCode,
+    sync::atomic::AtomicBool,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use omb_core::{
+    config::driver::{DriverConfig, DriverKind},
+    plan::leftovers::{Remains, Sign, remains},
+    protocol::Failure,
+    report::quantity::rfc3339,
+    time::{WallTime, nanos},
+};
+use omb_runtime_real::driver::{Driver, kafka::Kafka};
+use tokio::runtime::Runtime;
+
+use super::input;
+use crate::{
+    console::outln,
+    exit::{self, Ended},
+    flags,
+    signals::Interrupts,
+};
+
+/// Between two looks at the topics' sizes: a run in progress that writes one message a second is seen.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// Longest one look may take.
+const LOOK_WITHIN: Duration = Duration::from_secs(60);
+/// Longest the deletion of one run's topics, and of its groups, may take each.
+const DELETE_WITHIN: Duration = Duration::from_secs(60);
+
+/// Looks twice, says what each run has left, and deletes what no run in progress uses.
+pub(crate) fn clean(flags: &flags::Clean) -> ExitCode {
+    let drivers = match input::drivers(&flags.drivers, input::leniency_of(flags.lenient)) {
+        Ok(drivers) => drivers,
+        Err(mistakes) => {
+            mistakes.iter().for_each(|mistake| tracing::error!("{mistake}"));
+            return exit::USAGE.into();
+        }
+    };
+    let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() else {
+        tracing::error!("the system gives no thread");
+        return Ended::Failed.into();
+    };
+    let mut worst = Ended::Sound;
+    for system in &drivers {
+        match one(flags, &system.driver, &runtime) {
+            Ok(ended) => worst = worst.max(ended),
+            Err(code) => return code,
+        }
+        if worst == Ended::Interrupted {
+            break;
+        }
+    }
+    worst.into()
+}
+
+/// Cleans one system.
+fn one(flags: &flags::Clean, driver: &DriverConfig, runtime: &Runtime) -> Result<Ended, ExitCode> {
+    let own = input::settled(driver, Some("clean"), false).map_err(|mistakes| {
+        mistakes.iter().for_each(|mistake| tracing::error!("{mistake}"));
+        ExitCode::from(exit::USAGE)
+    })?;
+    let failed = |failure: &Failure| {
+        tracing::error!("{}: {failure}", driver.name);
+        Ended::by(failure)
+    };
+    let DriverKind::Kafka(config) = &own.kind else {
+        tracing::error!(
+            "{}: the embedded broker keeps nothing beyond its process: there is nothing to clean",
+            driver.name
+        );
+        return Err(exit::USAGE.into());
+    };
+    let system = match Kafka::connect(config, runtime.handle().clone(), &AtomicBool::new(false)) {
+        Ok(system) => system,
+        Err(failure) => return failed(&failure),
+    };
+    let before = match system.inventory(LOOK_WITHIN) {
+        Ok(inventory) => inventory,
+        Err(failure) => return failed(&failure),
+    };
+    if before.topics.is_empty() && before.groups.is_empty() {
+        outln!("{}: no run has left anything.", driver.name);
+        return Ok(Ended::Sound);
+    }
+    let interrupted = runtime.block_on(async {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_AGAIN_AFTER) => false,
+            () = async { Interrupts::listen().next().await } => true,
+        }
+    });
+    if interrupted {
+        return Ok(Ended::Interrupted);
+    }
+    let after = match system.inventory(LOOK_WITHIN) {
+        Ok(inventory) => inventory,
+        Err(failure) => return failed(&failure),
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(WallTime(0), |since| WallTime(nanos(since)));
+    let found = remains(&before, &after, now, flags.older_than);
+    let chosen: Vec<&Remains> = found.iter().filter(|it| flags.run.is_none_or(|run| run == it.run)).collect();
+    if chosen.is_empty() {
+        let run = flags.run.map_or_else(String::new, |run| format!(" run {run}"));
+        outln!("{}: there is nothing of{run}.", driver.name);
+        return Ok(Ended::Sound);
+    }
+    let mut worst = Ended::Sound;
+    for remains in chosen {
+        let what = describe(remains);
+        if let Some(sign) = remains.in_progress {
+            outln!("{}: {what}: left alone, {}", driver.name, why(sign, flags.older_than));
+        } else if flags.dry_run {
+            outln!("{}: {what}: would be deleted", driver.name);
+        } else {
+            match delete(&system, remains) {
+                Ok(()) => outln!("{}: {what}: deleted", driver.name),
+                Err(failure) => worst = worst.max(failed(&failure)?),
+            }
+        }
+    }
+    Ok(worst)
+}
+
+fn delete(system: &dyn Driver, remains: &Remains) -> Result<(), Failure> {
+    let topics = system.delete_topics(&remains.topics, DELETE_WITHIN);
+    // A topic that may not be deleted does not keep its groups.
+    let groups = system.delete_groups(&remains.groups, DELETE_WITHIN);
+    topics.and(groups)
+}
+
+/// `run 0006b49d20012345 of 2026-11-29T21:54:49Z, 3 topics, 1 group`.
+fn describe(remains: &Remains) -> String {
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    format!(
+        "run {} of {}, {}, {}",
+        remains.run,
+        rfc3339(remains.run.began()),
+        count(remains.topics.len(), "topic"),
+        count(remains.groups.len(), "group")
+    )
+}
+
+/// Why a run counts as in progress.
+fn why(sign: Sign, older_than: Duration) -> String {
+    match sign {
+        Sign::Members(members) => format!("its groups have {members} members"),
+        Sign::Written(messages) => format!("{messages} messages were written to it meanwhile"),
+        Sign::Young(age) => format!(
+            "it began {} s ago and may still be setting up (--older-than {} s)",
+            age.as_secs(),
+            older_than.as_secs()
+        ),
+    }
+}
