@@ -490,13 +490,11 @@ fn every_figure_of_the_result_is_known() {
     judged(&mut expected);
     series(&mut expected);
     the_rest(&mut expected);
-    expected.put("/omb/verdict/limitWorkers.0", 0.0);
     let value = json::result(&report(), &fixture::context());
     let mut found = BTreeMap::new();
     numbers(&value, "", &mut found);
     // Who limited it has tests of its own, in words.
     found.retain(|at, _| !at.starts_with("/omb/verdict/limitWorkers"));
-    expected.0.remove("/omb/verdict/limitWorkers.0");
     same(&found, &expected.0);
 }
 
@@ -550,14 +548,18 @@ fn every_figure_of_the_table_is_known() {
     // worker, address, dealt, sent, %, acked, received, CPU, memory, in, out, late p50, p99, max, clock, drift, last read, lost.
     let first = "1 http://10.0.0.1:8080 500 4,375 875.0 3,750 7,500 0.56/4 45.0 MB 8.13 8.75 1.00 µs 2.00 µs 3.00 µs \
                  ±5.00 µs +7.00 ±1.50 - -";
-    let second = "2 http://10.0.0.2:8080 500 4,118 823.5 3,530 7,059 1.06/4 45.0 MB 7.65 8.24 1.00 µs 2.00 µs 3.00 µs \
-                  ±5.00 µs +8.00 ±2.50 5.3 s 9.1 s";
-    assert_eq!([cells("1  http").join(" "), cells("2  http").join(" ")], [first, second], "{text}");
+    let second = "2 http://10.0.0.2:8080 500 4,118 823.6 3,530 7,059 1.06/4 45.0 MB 7.65 8.24 1.00 µs 2.00 µs 3.00 µs \
+                  ±5.00 µs +8.00 ±2.50 5.30 s 9.10 s";
+    let row = |address: &str| {
+        let line = text.lines().find(|line| line.contains(&format!("{address}  ")));
+        line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!([row("http://10.0.0.1:8080"), row("http://10.0.0.2:8080")], [first, second], "{text}");
     let each = super::quantity::latency(6.125e9 / real(acks.acked));
     let client =
         format!("Client CPU 6.12 s of 2 workers together, {each} per message; memory 91.0 MB, at most 96.0 MB");
     assert!(text.contains(&client), "{client} is missing in\n{text}");
-    assert!(text.contains("±988 µs: end-to-end") || !text.contains("Clocks differ"), "{text}");
+    assert!(text.contains("Clocks differ by at most ±988 µs: end-to-end"), "{text}");
 }
 
 /// The workers named by a verdict are the right ones: the busiest, not the idlest.
@@ -566,9 +568,7 @@ fn the_busiest_worker_is_the_busiest() {
     let mut report = report();
     report.workers[1].lost = None;
     report.workers.iter_mut().for_each(|row| row.attempted = 500 * row.measured_for.as_secs());
-    let limit = super::limit::limit(&report, &fixture::context()).expect("something was measured");
     let said = "the busiest, worker 2 (http://10.0.0.2:8080) used 1.1 of 4 cores";
-    assert!(limit.reason.contains(said) || !limit.reason.contains("busiest"), "{}", limit.reason);
     // Nothing acknowledged in time: the broker's, and the busiest client had cores left.
     report.measured.acknowledgements.refused = 0;
     report.measured.departures.attempted = 11_100 * 17;
