@@ -311,3 +311,20 @@ impl cluster::Observer for Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use omb_core::config::cluster::parse_peers;
+
+    use super::*;
+
+    #[test]
+    fn metrics_are_for_this_machine_alone_where_others_must_prove_who_they_are() {
+        let (own, asked): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        let mut config = ClusterConfig::new(parse_peers("1=a:1,2=b:1").expect("sound"));
+        assert_eq!(stats_ip(None, own, &config), own);
+        config.key_file = Some("cluster.key".into());
+        assert_eq!(stats_ip(None, own, &config), IpAddr::from(Ipv4Addr::LOCALHOST));
+        assert_eq!(stats_ip(Some(asked), own, &config), asked);
+    }
+}
