@@ -197,7 +197,7 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Re
 /// Where the metrics are shown. They are for whoever reaches them, so where others must prove who they are it is this machine
 /// alone unless the owner says otherwise.
 fn stats_ip(asked: Option<IpAddr>, own: IpAddr, config: &ClusterConfig) -> IpAddr {
-    let guarded = config.key_file.is_some() || config.tls.is_some();
+    let guarded = config.key_file.is_some() || config.peer_key_file.is_some() || config.tls.is_some();
     asked.unwrap_or(if guarded { Ipv4Addr::LOCALHOST.into() } else { own })
 }
 
@@ -309,5 +309,27 @@ impl cluster::Observer for Watch {
             self.looked = Some(now);
             *shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(node.metrics(now));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use omb_core::config::cluster::parse_peers;
+
+    use super::*;
+
+    #[test]
+    fn metrics_are_for_this_machine_alone_where_others_must_prove_who_they_are() {
+        let (own, asked): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        let config = ClusterConfig::new(parse_peers("1=a:1,2=b:1").expect("sound"));
+        assert_eq!(stats_ip(None, own, &config), own);
+        let with = |change: fn(&mut ClusterConfig)| {
+            let mut config = config.clone();
+            change(&mut config);
+            [None, Some(asked)].map(|asked| stats_ip(asked, own, &config))
+        };
+        let guarded = [Ipv4Addr::LOCALHOST.into(), asked];
+        assert_eq!(with(|config| config.key_file = Some("cluster.key".into())), guarded);
+        assert_eq!(with(|config| config.peer_key_file = Some("peers.key".into())), guarded);
     }
 }
