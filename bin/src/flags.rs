@@ -360,7 +360,11 @@ pub(crate) struct Node {
     /// addresses of this machine.
     #[arg(long, value_name = "ADDRESS", env = "BIND")]
     pub(crate) bind: Option<String>,
-    /// Folder for this node's term and for uploads in the making, on the file system of the folder for uploads.
+    /// Forget uploads that were stored and whose files are gone or damaged, or have another size, and go on without them.
+    #[arg(long)]
+    pub(crate) accept_loss: bool,
+    /// Folder for this node's term, for what uploads are called and whose they are, and for uploads in the making, on the
+    /// file system of the folder for uploads; for this node alone.
     /// Default: .NAME.node-ID beside it.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) state_dir: Option<PathBuf>,
@@ -403,9 +407,9 @@ pub(crate) enum ClientCommand {
     Discover,
     /// Upload files.
     Put(Put),
-    /// Fetch an upload by its name, as `put` and `list` tell it.
+    /// Fetch an upload by its file's name, or by the first digits of its id.
     Get(Get),
-    /// All uploads, and where they lie.
+    /// All uploads: what they are called, whose they are, since when, and where they lie.
     List,
 }
 
@@ -422,10 +426,12 @@ pub(crate) struct Put {
 /// What `get` takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Get {
-    /// The upload.
+    /// The file's name, as it was uploaded; or the upload's name as `put` and `list` tell it, or at least its first six
+    /// digits.
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
-    /// Where to put it; `-` for stdout. Default: its name, in the current folder. Nothing is ever overwritten.
+    /// Where to put it; `-` for stdout. Default: the name that was given, in the current folder. Nothing is ever
+    /// overwritten.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 }

@@ -5,6 +5,7 @@ mod support;
 
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path, time::Instant};
 
+use omb_core::store::Name;
 use support::{
     cluster::{Cluster, PATIENT, shared, within},
     omb::PATIENCE,
@@ -357,4 +358,72 @@ fn what_a_client_can_do() {
     cluster.node(1).signal("TERM");
     cluster.node(1).wait_for("[Node 1] Shut down");
     cluster.client(&["put", "a.png"]).with(0);
+}
+
+/// Uploads are known by their files' names; files that are gone, damaged or no files any more are missed, and said to be.
+#[test]
+fn uploads_have_names_and_are_missed() {
+    let mut cluster = Cluster::start_calm();
+    for (file, body) in [("holiday.txt", "x"), ("photo.png", "y"), ("other/photo.png", "z")] {
+        fs::create_dir_all(cluster.place.path("other")).expect("a folder");
+        cluster.place.write(file, body);
+        cluster.client(&["put", "--user", "ann", file]).with(0);
+    }
+    let listed = cluster.client(&["list"]).with(0).stdout;
+    let row =
+        listed.lines().find(|line| line.starts_with("holiday.txt  ann  20")).unwrap_or_else(|| panic!("{listed}"));
+    let (node, name) = row.split_once("  1 B  node ").and_then(|(_, rest)| rest.split_once("  ")).expect("a node");
+    let (node, name): (u32, Name) = (node.parse().expect("a number"), name.parse().expect("a name"));
+    cluster.client(&["get", "holiday.txt", "-o", "one"]).with(0);
+    cluster.client(&["get", &name.to_string()[..12], "-o", "two"]).with(0);
+    assert_eq!(["one", "two"].map(|file| fs::read(cluster.place.path(file)).expect("it was fetched")), [b"x", b"x"]);
+    let several = cluster.client(&["get", "photo.png", "-o", "three"]).with(1).stderr;
+    assert!(several.contains("2 uploads are called so") && several.lines().count() == 3, "{several}");
+    let id = several.lines().last().and_then(|line| line.split_whitespace().next()).expect("an id");
+    cluster.client(&["get", id, "-o", "three"]).with(0);
+
+    // A pipe in the place of an upload: nobody waits for it, and it is said to be damaged.
+    let path = cluster.place.path(&shared(node)).join(name.to_string());
+    let pipe = format!("rm {0} && mkfifo {0}", path.display());
+    cluster.place.start_by_shell(&pipe).end().with(0);
+    let ended = cluster.client(&["get", "holiday.txt", "-o", "four"]).with(1).within(PATIENT);
+    let was = format!("was stored by node {node} for ann at 20");
+    assert!(ended.stderr.contains(&was) && ended.stderr.contains("and its file is damaged"), "{}", ended.stderr);
+    fs::remove_file(&path).expect("it is there");
+
+    // The guide's clean-up, and a restart.
+    for node in 1..=3 {
+        cluster.kill(node);
+        fs::remove_dir_all(cluster.place.path(&shared(node))).expect("it is there");
+    }
+    (1..=3).for_each(|node| cluster.launch(node));
+    cluster.agree_on(3);
+    let logs = cluster.logs();
+    assert_eq!(
+        logs.matches("the folder of uploads is empty, without the 1 acknowledged upload that it held").count(),
+        3,
+        "{logs}"
+    );
+    let status = cluster.client(&["status"]).with(0).stdout;
+    assert_eq!(status.matches(": 1 acknowledged upload cannot be had: ").count(), 3, "{status}");
+    let listed = cluster.client(&["list"]).with(1).stdout;
+    assert!(listed.contains("\n0 uploads in all") || listed.starts_with("0 uploads in all"), "{listed}");
+    assert!(listed.contains("node 3: 1 acknowledged upload cannot be had, and not listed"), "{listed}");
+    let ended = cluster.client(&["get", "holiday.txt", "-o", "four"]).with(1);
+    assert!(ended.stderr.contains(&was) && ended.stderr.contains("and its file is gone"), "{}", ended.stderr);
+    let ended = cluster.place.run(&["stress"]).with(0);
+    assert!(ended.stdout.contains("✅ PASS") && ended.stdout.contains("held by the nodes: 100 "), "{}", ended.stdout);
+
+    // The loss is accepted, node by node.
+    for node in 1..=3 {
+        cluster.kill(node);
+        let (id, folder) = (node.to_string(), shared(node));
+        let flags = ["node", "--id", &id, "--shared-dir", &folder, "--accept-loss"];
+        let process = cluster.place.start(&flags);
+        cluster.adopt(node, process);
+        cluster.node(node).wait_for("forgets 1 uploads that cannot be had (--accept-loss)");
+    }
+    cluster.agree_on(3);
+    let listed = cluster.client(&["list"]).with(0).stdout;
+    assert!(listed.ends_with("\n100 uploads in all, 0 of them on more than one node\n"), "{listed}");
 }

@@ -217,10 +217,11 @@ fn a_client_that_gives_nonsense() {
         &["a\\u{1b}[31m\\n2026-01-01 00:00:00 - omb - INFO - forged: cannot read it: No such file"],
     );
     client(&["put", "a.png", "--user", "a\nb"], 2, &["--user: `a\\nb` is not a user's name"]);
-    for name in ["../../etc/passwd", "/etc/passwd", "..", "", "a.png", "s1/a\u{1}b", ".s1.node-1/leadership"] {
+    for name in ["../../etc/passwd", "/etc/passwd", "..", "", "a\nb", "s1/a\u{1}b", ".s1.node-1/leadership"] {
         let shown = format!("`{}` is not the name of an upload", name.escape_debug());
         client(&["get", name], 2, &[&shown]);
     }
+    client(&["get", "a.png"], 1, &["a.png: no node that can be reached holds an upload of this name"]);
     let name = format!("{:032x}-{:064x}.png", 1, 2);
     client(&["get", &name], 1, &[&name, "no node that can be reached holds it"]);
     client(&["get", &name, "-o", "missing/a.png"], 1, &[&name]);

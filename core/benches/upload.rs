@@ -18,10 +18,10 @@ use omb_core::{
         ClientId, Input, Node, Output,
         message::{Put, Reply, Request},
     },
-    peer::{Digest, Leadership, NodeId, RequestId, User},
+    peer::{Digest, Label, Leadership, NodeId, RequestId, User},
     seed::Seed,
     store::{self, Kind, Step},
-    time::Instant,
+    time::{Instant, WallTime},
 };
 
 /// Uploads per measured step.
@@ -86,7 +86,9 @@ impl Cluster {
                 }
                 Output::Disk(mut steps) => {
                     let done = match steps.pop().expect("there is a step") {
-                        Step::List => store::Input::Listed { temporary: Vec::new(), shared: Vec::new() },
+                        Step::List => {
+                            store::Input::Listed { temporary: Vec::new(), shared: Vec::new(), recorded: [].into() }
+                        }
                         last => store::Input::Done(last),
                     };
                     inputs.push_back((me, Input::Disk(done)));
@@ -107,8 +109,8 @@ impl Cluster {
 
     fn upload(&mut self, entry: NodeId) {
         self.number += 1;
-        let (id, user) = (RequestId(self.number.into()), self.user.clone());
-        let put = Put { id, user, bytes: 1_024, again: false, excluded: [].into() };
+        let (id, label) = (RequestId(self.number.into()), Label::of("photo.png", self.user.clone(), WallTime(1)));
+        let put = Put { id, label, bytes: 1_024, again: false, excluded: [].into() };
         self.inputs.push_back((entry, Input::Request { client: ClientId(self.number), request: Request::Put(put) }));
         self.run();
     }

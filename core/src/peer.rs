@@ -1,9 +1,11 @@
 //! Names of what a cluster is made of: nodes, terms, uploads, contents. None of them can become a path by accident.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+
+use crate::{printable::printable, time::WallTime};
 
 /// One node of a cluster, by the number its peers know it under; at least 1. The highest healthy one leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -149,7 +151,8 @@ impl Hashing {
     }
 }
 
-/// Who uploads, in their own words: 1 to 64 characters on one line. Shown and logged, never part of a path.
+/// Who uploads, in their own words: 1 to 64 characters that a terminal can be trusted with. Shown and logged, never part of
+/// a path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct User(String);
@@ -166,7 +169,7 @@ impl TryFrom<String> for User {
     type Error = NameError;
 
     fn try_from(name: String) -> Result<Self, NameError> {
-        let sound = (1..=64).contains(&name.chars().count()) && !name.contains(char::is_control);
+        let sound = (1..=64).contains(&name.chars().count()) && is_printable(&name);
         if sound {
             Ok(Self(name))
         } else {
@@ -178,6 +181,82 @@ impl TryFrom<String> for User {
 impl From<User> for String {
     fn from(user: User) -> Self {
         user.0
+    }
+}
+
+/// What a file is called where it comes from: 1 to 255 bytes that a terminal can be trusted with. Shown, and looked for;
+/// never part of a path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct FileName(Box<str>);
+
+impl FileName {
+    /// Bytes of the longest.
+    pub const BYTES_MAX: usize = 255;
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name that a file of this name goes by: what a terminal could not be trusted with is escaped, what is too long is
+    /// cut off.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        let shown = printable(name);
+        let mut end = shown.len().min(Self::BYTES_MAX);
+        while !shown.is_char_boundary(end) {
+            end -= 1;
+        }
+        Self(if end == 0 { "?".into() } else { shown[..end].into() })
+    }
+}
+
+impl TryFrom<String> for FileName {
+    type Error = NameError;
+
+    fn try_from(name: String) -> Result<Self, NameError> {
+        if (1..=Self::BYTES_MAX).contains(&name.len()) && is_printable(&name) {
+            Ok(Self(name.into()))
+        } else {
+            Err(NameError::new(&name, "a file's name (1 to 255 bytes on one line)"))
+        }
+    }
+}
+
+impl From<FileName> for String {
+    fn from(name: FileName) -> Self {
+        name.0.into()
+    }
+}
+
+impl fmt::Display for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn is_printable(text: &str) -> bool {
+    matches!(printable(text), Cow::Borrowed(_))
+}
+
+/// What a client says of what it uploads. Nobody can check it: it is for people.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Label {
+    /// What the file is called.
+    pub file: FileName,
+    /// Whose it is.
+    pub owner: User,
+    /// When it was uploaded, by the client's clock.
+    pub at: WallTime,
+}
+
+impl Label {
+    /// That of a file of this name, as [`FileName::of`] spells it.
+    #[must_use]
+    pub fn of(file: &str, owner: User, at: WallTime) -> Self {
+        Self { file: FileName::of(file), owner, at }
     }
 }
 
@@ -204,6 +283,14 @@ mod tests {
         assert_eq!(id.to_string().parse(), Ok(id));
         assert!(User::try_from("a\nb".to_owned()).is_err());
         assert!(User::try_from(String::new()).is_err());
+        assert!(User::try_from("a\u{202e}b".to_owned()).is_err(), "it would read backwards");
+        for name in ["", "a\u{1b}[31m", "a\nb", &"x".repeat(256)] {
+            assert!(FileName::try_from((*name).to_owned()).is_err(), "{name}");
+            let shown = FileName::of(name);
+            assert_eq!(FileName::try_from(String::from(shown.clone())), Ok(shown), "what it goes by is a name");
+        }
+        assert_eq!(FileName::of("a\u{1b}b").as_str(), "a\\u{1b}b");
+        assert_eq!(FileName::of(&"ä".repeat(200)).as_str().len(), 254, "cut between two characters");
         assert_eq!(User::try_from("Åsa".to_owned()).map(String::from), Ok("Åsa".to_owned()));
     }
 }

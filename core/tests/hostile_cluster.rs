@@ -14,11 +14,11 @@ use omb_core::{
         },
         status::{Account, Book, DiskStatus, NodeStatus, Outage},
     },
-    peer::{Digest, Leadership, NodeId, RequestId, Term, User},
+    peer::{Digest, Label, Leadership, NodeId, RequestId, Term, User},
     routing::End,
     seed::Seed,
-    store::{self, Kind, Name, Step, Stored},
-    time::Instant,
+    store::{self, Entry, Kind, Loss, Name, Step, Stored},
+    time::{Instant, WallTime},
 };
 use proptest::prelude::*;
 
@@ -56,15 +56,21 @@ fn leaderships() -> impl Strategy<Value = Leadership> {
     (numbers(), prop::option::of(nodes())).prop_map(|(term, leader)| Leadership { term: Term(term), leader })
 }
 
+fn label() -> Label {
+    Label::of("photo.png", User::try_from("ann".to_owned()).expect("a name"), WallTime(1))
+}
+
+fn entries() -> impl Strategy<Value = Entry> {
+    (stored(), any::<bool>()).prop_map(|(stored, known)| Entry { stored, label: known.then(label) })
+}
+
+fn losses() -> impl Strategy<Value = Loss> {
+    prop::sample::select(vec![Loss::Gone, Loss::Damaged])
+}
+
 fn puts() -> BoxedStrategy<Put> {
     (ids(), numbers(), any::<bool>(), sets())
-        .prop_map(|(id, bytes, again, excluded)| Put {
-            id,
-            user: User::try_from("ann".to_owned()).expect("a name"),
-            bytes,
-            again,
-            excluded,
-        })
+        .prop_map(|(id, bytes, again, excluded)| Put { id, label: label(), bytes, again, excluded })
         .boxed()
 }
 
@@ -98,9 +104,14 @@ fn ballots() -> BoxedStrategy<Ballot> {
 
 fn questions() -> impl Strategy<Value = Question> {
     prop_oneof![
-        (ids(), prop::option::of((nodes(), numbers()))).prop_map(|(id, asked)| Question::Who { id, asked }),
+        (ids(), prop::option::of((nodes(), numbers())), any::<bool>()).prop_map(|(id, asked, stores)| Question::Who {
+            id,
+            asked,
+            label: stores.then(label)
+        }),
         (prop::option::of(ids()), prop::sample::select(vec![0, 3, u32::MAX]))
-            .prop_map(|(after, most)| Question::List { after, most }),
+            .prop_map(|(after, most)| Question::List { after, most, bytes: most }),
+        Just(Question::Find { sought: "photo.png".to_owned(), bytes: u32::MAX }),
         Just(Question::Status),
     ]
 }
@@ -111,8 +122,21 @@ fn accounts() -> BoxedStrategy<Account> {
         .prop_map(
             |(node, other, newest, [assigned, stored, bytes, under_way], [up_ms, from_ms, until_ms, penalty_ms])| {
                 let (obeys, hindrance, disk) = (Some(newest), None, DiskStatus::default());
-                let status =
-                    NodeStatus { node, newest, obeys, hindrance, up_ms, assigned, stored, bytes, under_way, disk };
+                let (gone, damaged) = (from_ms, until_ms);
+                let status = NodeStatus {
+                    node,
+                    newest,
+                    obeys,
+                    hindrance,
+                    up_ms,
+                    assigned,
+                    stored,
+                    bytes,
+                    gone,
+                    damaged,
+                    under_way,
+                    disk,
+                };
                 let books = vec![Book { node: other, assigned, in_flight: bytes, penalty_ms }];
                 let outages = vec![Outage { node: other, from_ms, until_ms: Some(until_ms), seen_by: u32::MAX }];
                 Account { status, books, outages }
@@ -126,8 +150,11 @@ fn answers() -> BoxedStrategy<Answer> {
         Just(Answer::Holds(Holding::No)),
         Just(Answer::Holds(Holding::Perhaps)),
         stored().prop_map(|stored| Answer::Holds(Holding::Held(stored))),
-        (prop::collection::vec(stored(), 0..4), any::<bool>())
-            .prop_map(|(uploads, more)| Answer::List { uploads, more }),
+        (entries(), losses()).prop_map(|(entry, loss)| Answer::Holds(Holding::Lost(Box::new(entry), loss))),
+        (prop::collection::vec(entries(), 0..4), any::<bool>(), numbers())
+            .prop_map(|(uploads, more, lost)| Answer::List { uploads, more, lost }),
+        (prop::collection::vec((entries(), prop::option::of(losses())), 0..4), any::<bool>())
+            .prop_map(|(uploads, more)| Answer::Found { uploads, more }),
         Just(Answer::Unread),
         accounts().prop_map(|account| Answer::Status(Box::new(account))),
     ]
@@ -157,6 +184,7 @@ fn requests() -> BoxedStrategy<Request> {
         4 => puts().prop_map(Request::Put),
         1 => names().prop_map(|name| Request::Get { name }),
         1 => prop::option::of(ids()).prop_map(|after| Request::List { after }),
+        1 => "[a-f0-9]{0,8}|photo\\.png|.{0,300}".prop_map(|sought| Request::Find { sought }),
         1 => Just(Request::Status),
         1 => Just(Request::Discover),
     ]
@@ -261,7 +289,13 @@ proptest! {
                         Output::Persist(leadership) => inputs.push(Input::Persisted(leadership)),
                         Output::Disk(mut steps) => {
                             inputs.push(Input::Disk(match steps.pop().expect("there is a step") {
-                                Step::List => store::Input::Listed { temporary: Vec::new(), shared: Vec::new() },
+                                Step::List => {
+                                    store::Input::Listed { temporary: Vec::new(), shared: Vec::new(), recorded: [].into() }
+                                }
+                                Step::Check(names) => {
+                                    // Whatever it has is gone.
+                                    store::Input::Checked(names.into_iter().map(|name| (name, None)).collect())
+                                }
                                 last => store::Input::Done(last),
                             }));
                         }
@@ -329,8 +363,13 @@ fn a_frame_is_never_longer_than_its_bound() {
     let long = vec![0; FRAME_MAX + 1];
     assert_eq!(message::decode::<Envelope>(&long), Err(FrameError::TooLong(long.len())));
     // A list that claims to be longer than its frame.
-    let mut frame =
-        message::encode(&Reply::Listing { uploads: Vec::new(), copies: 0, next: None, missing: BTreeSet::new() });
+    let mut frame = message::encode(&Reply::Listing {
+        uploads: Vec::new(),
+        copies: 0,
+        next: None,
+        missing: BTreeSet::new(),
+        lost: [].into(),
+    });
     frame.truncate(3);
     frame.extend([253, 255, 255, 255, 255, 255, 255, 255, 127]);
     assert!(message::decode::<Reply>(&frame).is_err());

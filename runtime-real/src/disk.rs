@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! shared_images/                    finished uploads, and nothing else of ours; the node holds a lock on it
-//! .shared_images.node-3/            beside it: `lock`, `leadership` and a spare, and `parts/`, the uploads in the making
+//! .shared_images.node-3/            beside it: `lock`, `leadership` and a spare, the journal `uploads`, and `parts/`, the
+//!                                   uploads in the making
 //! ```
 //!
 //! Others may be able to write into these folders: what is opened there is checked to be a plain file, a symbolic link is
@@ -25,7 +26,10 @@ use std::{
     },
     path::{Path, PathBuf},
     pin::Pin,
-    sync::{Arc, Mutex as Lock, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex as Lock, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -33,7 +37,10 @@ use omb_core::{
     config::cluster::{Durability, FileMode},
     peer::{Leadership, NodeId, RequestId, Term},
     printable::printable_within,
-    store::{self, Name, Step},
+    store::{
+        self, Entry, Name, Step,
+        journal::{Record, Scanned},
+    },
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -44,6 +51,7 @@ use tokio::{
 use crate::{
     cluster::{self, disk::Listed},
     files::{self, Links},
+    journal::Journal,
 };
 
 /// Bytes that are written, or read, in one go.
@@ -83,6 +91,10 @@ struct Inner {
     /// Small bodies that are to be written with their next step. Each belongs to a request that is under way.
     held: Lock<BTreeMap<RequestId, Vec<u8>>>,
     short: Lock<Short>,
+    /// Once it was read.
+    journal: Lock<Option<Arc<Journal>>>,
+    /// What the journal remembers and the folder does not hold is to be forgotten when they are read next.
+    forgets: AtomicBool,
 }
 
 /// What came of steps: which one failed, and why.
@@ -143,7 +155,8 @@ impl Inner {
         let folder = syncs.then(|| File::open(&self.shared)).transpose().map_err(|error| (steps[0].clone(), error))?;
         for step in steps {
             let done = match &step {
-                Step::List | Step::Write(_) => Err(io::Error::other("this is done elsewhere")),
+                Step::List | Step::Write(_) | Step::Check(_) => Err(io::Error::other("this is done elsewhere")),
+                Step::Record { records, sync } => self.record(records, *sync),
                 Step::Sync(id) => self.sync(*id),
                 Step::Rename(name) => {
                     self.write_held(name.id).and_then(|_| fs::rename(self.part(name.id), self.upload(*name)))
@@ -162,6 +175,40 @@ impl Inner {
             None => files::open(&self.part(id), Links::Refused)?,
         };
         file.sync_all()
+    }
+
+    fn record(&self, records: &[Record], sync: bool) -> io::Result<()> {
+        let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let journal = journal.ok_or_else(|| io::Error::other("the journal was not read"))?;
+        journal.append(&records.iter().flat_map(Record::encode).collect::<Vec<_>>(), sync)
+    }
+
+    /// Reads the journal, and leaves it open. `shared` is what the folder holds.
+    fn read_journal(&self, shared: &[(String, u64)]) -> io::Result<BTreeMap<RequestId, Entry>> {
+        let path = self.state.join("uploads");
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let forgets = self.forgets.swap(false, Relaxed);
+        let (journal, Scanned { mut entries, dropped, .. }) = Journal::open(&path, |scanned| {
+            if !forgets {
+                return;
+            }
+            let there: BTreeMap<&str, u64> = shared.iter().map(|(name, bytes)| (name.as_str(), *bytes)).collect();
+            let before = scanned.entries.len();
+            let kept = |entry: &Entry| there.get(entry.stored.name.to_string().as_str()) == Some(&entry.stored.bytes);
+            scanned.entries.retain(|_, entry| kept(entry));
+            let lost = before - scanned.entries.len();
+            tracing::info!("[Node {}] forgets {lost} uploads that cannot be had (--accept-loss)", self.node.0);
+        })
+        .map_err(named)?;
+        if dropped > 0 {
+            let path = path.display();
+            tracing::warn!(
+                "{path}: {dropped} bytes are no records, as a crash in mid-write leaves them, or damage; the names of \
+                 uploads that they told of are lost"
+            );
+        }
+        *self.journal.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(journal));
+        Ok(std::mem::take(&mut entries))
     }
 
     fn remove(&self, file: store::File) -> io::Result<()> {
@@ -291,7 +338,14 @@ impl Folders {
             _locks: [folder, lock],
             held: Lock::default(),
             short: Lock::default(),
+            journal: Lock::default(),
+            forgets: AtomicBool::new(false),
         })))
+    }
+
+    /// What was stored and cannot be had is forgotten when the folders are read next.
+    pub fn accept_loss(&self) {
+        self.0.forgets.store(true, Relaxed);
     }
 
     /// Where finished uploads lie.
@@ -423,7 +477,21 @@ impl cluster::Disk for Folders {
                     listed.shared.push((name, metadata.len()));
                 }
             }
+            listed.recorded = inner.read_journal(&listed.shared)?;
             Ok(listed)
+        })
+        .await
+    }
+
+    async fn check(&self, names: Vec<Name>) -> io::Result<Vec<(Name, Option<u64>)>> {
+        let inner = self.0.clone();
+        blocking(move || {
+            let look = |name: Name| match fs::symlink_metadata(inner.upload(name)) {
+                Ok(metadata) => Ok((name, metadata.is_file().then_some(metadata.len()))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((name, None)),
+                Err(error) => Err(error),
+            };
+            names.into_iter().map(look).collect()
         })
         .await
     }
@@ -436,7 +504,8 @@ impl cluster::Disk for Folders {
 
     async fn perform(&self, steps: Vec<Step>) -> Performed {
         let (inner, first) = (self.0.clone(), steps[0].clone());
-        if steps.iter().any(|step| matches!(step, Step::Sync(_) | Step::SyncFolder(_))) {
+        let syncs = |step: &Step| matches!(step, Step::Sync(_) | Step::SyncFolder(_) | Step::Record { sync: true, .. });
+        if steps.iter().any(syncs) {
             return spawn_blocking(move || inner.perform(steps))
                 .await
                 .map_err(|error| (first, io::Error::other(error)))?;

@@ -30,7 +30,10 @@ const MODE: u32 = 0o600;
 /// If it cannot be opened; [`io::ErrorKind::InvalidInput`] if it is something else than a plain file.
 pub fn open(path: &Path, links: Links) -> io::Result<File> {
     let refused = if links == Links::Refused { libc::O_NOFOLLOW } else { 0 };
-    checked(OpenOptions::new().read(true).custom_flags(refused | libc::O_NONBLOCK).open(path)?)
+    let opened = OpenOptions::new().read(true).custom_flags(refused | libc::O_NONBLOCK).open(path);
+    // What a link that is not followed is called by the system; and a socket.
+    let other = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO));
+    checked(opened.map_err(|error| if other(&error) { not_plain() } else { error })?)
 }
 
 /// Opens a plain file for reading and writing, and makes it if there is none; what is in it stays.
@@ -47,7 +50,11 @@ fn checked(file: File) -> io::Result<File> {
     if file.metadata()?.is_file() {
         return Ok(file);
     }
-    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no plain file"))
+    Err(not_plain())
+}
+
+fn not_plain() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "it is no plain file")
 }
 
 /// Makes an empty file for writing, in the place of whatever stands there under this name.

@@ -12,6 +12,7 @@ pub mod embedded;
 pub mod event_loop;
 pub mod files;
 pub mod fleet;
+mod journal;
 pub mod key;
 pub mod load;
 pub mod local;

@@ -25,9 +25,10 @@ use omb_core::{
         Node, Output,
         message::{Put, Reply, Request, VERSION},
     },
-    peer::{Digest, Leadership, NodeId, RequestId, User},
+    peer::{Digest, Label, Leadership, NodeId, RequestId, User},
     seed::Seed,
     store::{Kind, Name, Step, Stored},
+    time::WallTime,
 };
 use omb_runtime_real::{
     clock::Clock,
@@ -116,6 +117,11 @@ impl Disk for Memory {
             }
         }
         Ok(())
+    }
+    async fn check(&self, names: Vec<Name>) -> io::Result<Vec<(Name, Option<u64>)>> {
+        let files = self.files();
+        let size = |name: &Name| files.get(&name.to_string()).map(|bytes| bytes.len() as u64);
+        Ok(names.into_iter().map(|name| (name, size(&name))).collect())
     }
     async fn open(&self, name: Name) -> io::Result<Reading> {
         self.files()
@@ -280,7 +286,8 @@ impl Cluster {
 
 fn put(id: u128, bytes: u64) -> Request {
     let user = User::try_from("ann".to_owned()).expect("a name");
-    Request::Put(Put { id: RequestId(id), user, bytes, again: false, excluded: [].into() })
+    let label = Label::of("photo.png", user, WallTime(1));
+    Request::Put(Put { id: RequestId(id), label, bytes, again: false, excluded: [].into() })
 }
 
 async fn asked(nodes: &Nodes<Counting>, request: Request, body: Vec<u8>) -> Result<Reply, GaveUp> {

@@ -449,8 +449,9 @@ const REACHED: [&str; 90] = [
 ];
 
 /// The same for clusters.
-const CLUSTER_REACHED: [&str; 79] = [
+const CLUSTER_REACHED: [&str; 83] = [
     "answer: listing",
+    "answer: lost",
     "answer: retry",
     "answer: retry, a body broke off",
     "answer: retry, a relay broke off",
@@ -461,6 +462,7 @@ const CLUSTER_REACHED: [&str; 79] = [
     "answer: retry, the order is void",
     "answer: retry, without this node",
     "answer: stored",
+    "answer: the disk is full",
     "ballot: answer",
     "ballot: challenge",
     "ballot: echo",
@@ -502,6 +504,7 @@ const CLUSTER_REACHED: [&str; 79] = [
     "effect: an upload lies on several nodes",
     "effect: another version of the protocol noticed",
     "effect: became coordinator",
+    "effect: files are missed",
     "effect: the folder of uploads cannot be read",
     "fault: all die",
     "fault: ambush",
@@ -512,6 +515,7 @@ const CLUSTER_REACHED: [&str; 79] = [
     "fault: disk failing",
     "fault: disk full",
     "fault: disk slow",
+    "fault: files removed",
     "fault: messages doubled",
     "fault: messages late",
     "fault: messages lost",

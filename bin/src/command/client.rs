@@ -1,7 +1,8 @@
 //! `omb client`, also called `client`: talks to a cluster, one command at a time or at a prompt.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
     fs, io,
     path::{Path, PathBuf},
     pin::Pin,
@@ -17,10 +18,11 @@ use omb_core::{
     client::{GaveUp, Patience, listing::Listing},
     config::cluster::ClusterConfig,
     node::message::{self, Reply, Request},
-    peer::{Digest, Hashing, User},
+    peer::{Digest, FileName, Hashing, Label, NodeId, User},
     printable::printable,
     report::{cluster, quantity},
-    store::{Name, Stored},
+    store::{Entry, Loss, Name, Stored},
+    time::WallTime,
 };
 use omb_runtime_real::{
     clock::{self, Clock},
@@ -160,7 +162,8 @@ impl Session {
             }
         };
         // Questions have quick answers, or none; uploads may outlast an election.
-        let question = matches!(request, Request::Status | Request::Discover | Request::List { .. });
+        let question =
+            matches!(request, Request::Status | Request::Discover | Request::List { .. } | Request::Find { .. });
         let deadline = if question { self.patience.deadline.min(QUESTION_MAX) } else { self.patience.deadline };
         let patience = Patience { deadline, ..self.patience };
         let asked = asking::ask(&self.nodes, request, cargo, (patience, seed), told, &Clock);
@@ -214,17 +217,17 @@ impl Session {
     }
 
     async fn put(&self, put: &flags::Put) -> Result<(), ExitCode> {
-        let user = User::try_from(put.user.clone()).map_err(|error| usage(&format!("--user: {error}")))?;
+        let owner = User::try_from(put.user.clone()).map_err(|error| usage(&format!("--user: {error}")))?;
         let mut worst = Ok(());
         for path in &put.files {
-            if let Err(code) = self.put_one(path, &user).await {
+            if let Err(code) = self.put_one(path, &owner).await {
                 worst = Err(code);
             }
         }
         worst
     }
 
-    async fn put_one(&self, path: &Path, user: &User) -> Result<(), ExitCode> {
+    async fn put_one(&self, path: &Path, owner: &User) -> Result<(), ExitCode> {
         let shown = path.display().to_string();
         let shown = printable(&shown);
         let metadata = fs::metadata(path).map_err(|error| usage(&format!("{shown}: cannot read it: {error}")))?;
@@ -237,7 +240,9 @@ impl Session {
         let id = random_id().map_err(|mistake| failed(&mistake))?;
         let bytes = metadata.len();
         let upload = Upload { path: path.to_owned(), bytes, bar: bar(&shown, bytes), digest: Arc::default() };
-        let put = message::Put { id, user: user.clone(), bytes, again: false, excluded: Default::default() };
+        let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        let label = Label::of(&file, owner.clone(), clock::wall());
+        let put = message::Put { id, label, bytes, again: false, excluded: Default::default() };
         let outcome = self.ask(&format!("{shown}: not stored: "), Request::Put(put), upload.clone()).await;
         upload.bar.finish_and_clear();
         let reply = outcome?;
@@ -255,13 +260,19 @@ impl Session {
     }
 
     async fn get(&self, get: &flags::Get) -> Result<(), ExitCode> {
-        let name: Name = get.name.parse().map_err(|error| usage(&format!("{error}")))?;
-        let target = get.output.clone().unwrap_or_else(|| PathBuf::from(name.to_string()));
+        let target = get.output.clone().unwrap_or_else(|| {
+            // No path: whatever is called so lands in the current folder.
+            PathBuf::from(Path::new(&get.name).file_name().unwrap_or(OsStr::new("upload")))
+        });
         let to_stdout = target.as_os_str() == "-";
         // Also a link that leads nowhere stands there.
         if !to_stdout && target.symlink_metadata().is_ok() {
             return Err(usage(&format!("{} exists already, and nothing is ever overwritten", target.display())));
         }
+        let name = match get.name.parse() {
+            Ok(name) => name,
+            Err(_) => self.find(&get.name).await?,
+        };
         // Whole or not at all: what is fetched gets its name when all of it is there, and until then one that nobody else
         // uses.
         let fresh = random_id().map_err(|mistake| failed(&mistake))?;
@@ -275,6 +286,7 @@ impl Session {
                 .map(|()| stored)
                 .map_err(|error| failed(&format!("{}: cannot be made: {error}", target.display()))),
             Ok(Reply::NotFound) => Err(failed(&format!("{name}: no node that can be reached holds it"))),
+            Ok(Reply::Lost { node, entry, loss }) => Err(failed(&lost(node, &entry, loss))),
             Ok(other) => Err(unexpected(&other)),
             Err(code) => Err(code),
         };
@@ -286,14 +298,65 @@ impl Session {
         Ok(())
     }
 
+    /// Which upload is meant by a file's name, or by the first digits of an id.
+    async fn find(&self, sought: &str) -> Result<Name, ExitCode> {
+        let shown = printable(sought);
+        // No file has such a name, and no path leads to an upload.
+        if FileName::try_from(sought.to_owned()).is_err() || sought.contains('/') || [".", ".."].contains(&sought) {
+            let text = sought.chars().take(300).collect::<String>();
+            let text = text.escape_debug();
+            return Err(usage(&format!(
+                "`{text}` is not the name of an upload: give the name of its file, or its own, or the first digits of that"
+            )));
+        }
+        let reply = self.ask("", Request::Find { sought: sought.to_owned() }, Nothing).await?;
+        let Reply::Found { uploads, more, missing } = reply else { return Err(unexpected(&reply)) };
+        let mut meant: BTreeMap<Name, Vec<&(NodeId, Entry, Option<Loss>)>> = BTreeMap::new();
+        uploads.iter().for_each(|found| meant.entry(found.1.stored.name).or_default().push(found));
+        let held = |found: &[&(NodeId, Entry, Option<Loss>)]| found.iter().any(|(_, _, loss)| loss.is_none());
+        // What cannot be had is not meant where something can.
+        if meant.values().any(|found| held(found)) {
+            meant.retain(|_, found| held(found));
+        }
+        match (meant.len(), more) {
+            (0, _) => {
+                let nodes: Vec<String> = missing.iter().map(|node| node.0.to_string()).collect();
+                let missing =
+                    if nodes.is_empty() { String::new() } else { format!(", and {} did not answer", nodes.join(", ")) };
+                Err(failed(&format!("{shown}: no node that can be reached holds an upload of this name{missing}")))
+            }
+            (1, false) => {
+                let (name, found) = meant.pop_first().expect("there is one");
+                match found.first() {
+                    Some((node, entry, Some(loss))) if !held(&found) => Err(failed(&lost(*node, entry, *loss))),
+                    _ => Ok(name),
+                }
+            }
+            (count, _) => {
+                let more = if more { " or more" } else { "" };
+                let mut text =
+                    format!("{shown}: {count}{more} uploads are called so; name one by the first digits of its id:");
+                for (name, found) in meant {
+                    let (node, entry, _) = found[0];
+                    let [file, owner, at] = described(entry.label.as_ref());
+                    let (id, bytes) = (short(&name), quantity::bytes(entry.stored.bytes));
+                    text.push_str(&format!("\n  {id}  {file}  {owner}  {at}  {bytes}  node {}", node.0));
+                }
+                Err(failed(&text))
+            }
+        }
+    }
+
     async fn list(&self) -> Result<(), ExitCode> {
         let mut listing = Listing::default();
         loop {
             let reply = self.ask("", listing.request(), Nothing).await?;
             let more = listing.take(&reply).map_err(|error| failed(&error.to_string()))?;
             if let Reply::Listing { uploads, .. } = &reply {
-                for (node, stored) in uploads {
-                    outln!("{}  node {}  {}", stored.name, node.0, quantity::bytes(stored.bytes));
+                for (node, Entry { stored, label }) in uploads {
+                    let [file, owner, at] = described(label.as_ref());
+                    let bytes = quantity::bytes(stored.bytes);
+                    outln!("{file}  {owner}  {at}  {bytes}  node {}  {}", node.0, stored.name);
                 }
             }
             if !more {
@@ -312,7 +375,46 @@ impl Session {
         for node in &listing.missing {
             outln!("node {} did not answer: what it holds is not listed", node.0);
         }
-        Ok(())
+        for (node, lost) in &listing.lost {
+            let uploads = quantity::counted(*lost, "acknowledged upload");
+            outln!("node {}: {uploads} cannot be had, and not listed: see status", node.0);
+        }
+        if listing.lost.is_empty() { Ok(()) } else { Err(Ended::Failed.into()) }
+    }
+}
+
+/// What an upload is called, whose it is and since when, for people.
+fn described(label: Option<&Label>) -> [String; 3] {
+    let Some(Label { file, owner, at }) = label else { return ["unknown"; 3].map(str::to_owned) };
+    [printable(file.as_str()).into_owned(), printable(owner.as_str()).into_owned(), local(*at)]
+}
+
+/// A time as the clocks on the wall here show it.
+fn local(at: WallTime) -> String {
+    let at = jiff::Timestamp::from_nanosecond(at.0.into());
+    at.map_or_else(
+        |_| "unknown".to_owned(),
+        |at| at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+    )
+}
+
+/// Enough of an upload's id to name it by.
+fn short(name: &Name) -> String {
+    name.to_string()[..12].to_owned()
+}
+
+/// That an upload was stored and cannot be had.
+fn lost(node: NodeId, Entry { stored, label }: &Entry, loss: Loss) -> String {
+    let what = match loss {
+        Loss::Gone => "its file is gone",
+        Loss::Damaged => "its file is damaged",
+    };
+    match label {
+        Some(label) => {
+            let [file, owner, at] = described(Some(label));
+            format!("{file} ({}) was stored by node {} for {owner} at {at}, and {what}", short(&stored.name), node.0)
+        }
+        None => format!("{} was stored by node {}, and {what}", stored.name, node.0),
     }
 }
 

@@ -168,6 +168,9 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Re
             .map_err(|error| match error {
                 OpenError::Unusable(mistake) | OpenError::Taken(mistake) => unavailable(mistake),
             })?;
+    if flags.accept_loss {
+        folders.accept_loss();
+    }
     let mut interrupts = Interrupts::listen();
     let id = me.0;
     tracing::info!("[Node {id}] listening on {address}, one of {} peers ({})", config.peers.ids().len(), {

@@ -14,7 +14,7 @@ use hdrhistogram::Histogram;
 use omb_core::{
     client::{GaveUp, Patience, listing::Listing},
     node::message::{Put, Reply, Request},
-    peer::{Leadership, NodeId, RequestId, User},
+    peer::{Label, Leadership, NodeId, RequestId, User},
     printable::printable,
     report::stress::{self, Measured, Setup, Verdict},
     seed::Seed,
@@ -199,7 +199,8 @@ async fn one(asker: &Asker, image: &Arc<[u8]>, user: &User, client: u32, number:
             return Done { client, number, id, took, tries: 0, outcome: Err(why) };
         }
     };
-    let put = Put { id, user: user.clone(), bytes: image.len() as u64, again: false, excluded: Default::default() };
+    let label = Label::of(IMAGE, user.clone(), clock::wall());
+    let put = Put { id, label, bytes: image.len() as u64, again: false, excluded: Default::default() };
     let began = clock::now();
     let body = Body::of(image);
     let answered = asker.ask(Request::Put(put), body.clone()).await;
@@ -223,8 +224,9 @@ async fn check(asker: &Asker, measured: &mut Measured) {
         };
         let more = listing.take(&page);
         if let (Ok(_), Reply::Listing { uploads, .. }) = (&more, page) {
+            let uploads = uploads.into_iter().map(|(node, entry)| (node, entry.stored));
             let ours = |(_, stored): &(NodeId, Stored)| measured.acknowledged.contains_key(&stored.name.id);
-            measured.held.extend(uploads.into_iter().filter(ours));
+            measured.held.extend(uploads.filter(ours));
         }
         match more {
             Ok(true) => {}

@@ -21,6 +21,8 @@ pub struct Listing {
     pub uploads: u64,
     /// Nodes that did not answer for every page, or have not read their folder: they may hold more.
     pub missing: BTreeSet<NodeId>,
+    /// How many uploads each node has acknowledged that cannot be had.
+    pub lost: BTreeMap<NodeId, u64>,
     after: Option<RequestId>,
 }
 
@@ -50,25 +52,27 @@ impl Listing {
     /// # Errors
     /// If it is no page, or it would not lead on; nothing is taken of it then.
     pub fn take(&mut self, reply: &Reply) -> Result<bool, NotNext> {
-        let Reply::Listing { uploads, next, missing, .. } = reply else { return Err(NotNext) };
-        let ids = || uploads.iter().map(|(_, stored)| stored.name.id);
+        let Reply::Listing { uploads, next, missing, lost, .. } = reply else { return Err(NotNext) };
+        let ids = || uploads.iter().map(|(_, entry)| entry.stored.name.id);
         // So that it ends, and counts nothing twice, whoever answers.
         let onward = ids().all(|id| Some(id) > self.after && next.is_none_or(|next| id <= next)) && ids().is_sorted();
         if !onward || next.is_some_and(|next| Some(next) <= self.after) {
             return Err(NotNext);
         }
-        for holders in uploads.chunk_by(|(_, one), (_, other)| one.name.id == other.name.id) {
+        for holders in uploads.chunk_by(|(_, one), (_, other)| one.stored.name.id == other.stored.name.id) {
             self.uploads += 1;
             if holders.len() > 1 {
-                self.doubled.insert(holders[0].1.name.id);
+                self.doubled.insert(holders[0].1.stored.name.id);
             }
         }
-        for (node, stored) in uploads {
+        for (node, entry) in uploads {
             let held = self.nodes.entry(*node).or_default();
             held.uploads += 1;
-            held.bytes = held.bytes.saturating_add(stored.bytes);
+            held.bytes = held.bytes.saturating_add(entry.stored.bytes);
         }
         self.missing.extend(missing);
+        // As of the latest page.
+        self.lost.extend(lost.iter().map(|(node, count)| (*node, *count)));
         self.after = *next;
         Ok(next.is_some())
     }
@@ -79,17 +83,20 @@ mod tests {
     use super::*;
     use crate::{
         peer::Digest,
-        store::{Kind, Name, Stored},
+        store::{Entry, Kind, Name, Stored},
     };
 
     fn page(uploads: &[(u32, u128)], next: Option<u128>, missing: &[u32]) -> Reply {
-        let stored =
-            |id| Stored { name: Name { id: RequestId(id), digest: Digest([0; 32]), kind: Kind::Bin }, bytes: 10 };
+        let entry = |id| {
+            let name = Name { id: RequestId(id), digest: Digest([0; 32]), kind: Kind::Bin };
+            Entry { stored: Stored { name, bytes: 10 }, label: None }
+        };
         Reply::Listing {
-            uploads: uploads.iter().map(|(node, id)| (NodeId(*node), stored(*id))).collect(),
+            uploads: uploads.iter().map(|(node, id)| (NodeId(*node), entry(*id))).collect(),
             copies: 0,
             next: next.map(RequestId),
             missing: missing.iter().copied().map(NodeId).collect(),
+            lost: missing.iter().map(|node| (NodeId(*node), 4)).collect(),
         }
     }
 
@@ -103,6 +110,7 @@ mod tests {
         assert_eq!(listing.uploads, 3);
         assert_eq!(listing.doubled, [RequestId(3)].into());
         assert_eq!(listing.missing, [NodeId(3)].into());
+        assert_eq!(listing.lost, [(NodeId(3), 4)].into());
         let two = Held { uploads: 2, bytes: 20 };
         assert_eq!(listing.nodes, [(NodeId(1), two), (NodeId(2), two)].into());
     }

@@ -79,6 +79,9 @@ pub enum Failure {
     /// It may have been performed all the same.
     #[error("{0}")]
     BrokenOff(String),
+    /// The body that came is not what was stored: its holder's disk is damaged, and it knows by now. Another one may do.
+    #[error("{0}")]
+    Damaged(String),
     /// The client's own side failed: what it uploads cannot be read, or where a fetched upload goes cannot be written.
     /// Another try would fare no better.
     #[error("{0}")]
@@ -152,6 +155,10 @@ pub struct Client {
     reached: bool,
     /// Nodes that do not speak with this client.
     closed: BTreeSet<NodeId>,
+    /// Nodes whose disks are full.
+    full: BTreeSet<NodeId>,
+    /// Bodies that were not what was stored.
+    damaged: usize,
     last: String,
     outputs: VecDeque<Output>,
 }
@@ -200,6 +207,8 @@ impl Client {
             unknown: false,
             reached: false,
             closed: BTreeSet::new(),
+            full: BTreeSet::new(),
+            damaged: 0,
             last: String::new(),
             outputs: VecDeque::new(),
         };
@@ -245,6 +254,23 @@ impl Client {
                 self.hint = leader.filter(|leader| *leader != node);
                 self.pause(now, node, &reason);
             }
+            Reply::Full { node: full, leader } => {
+                // Whoever leads gives it to a node that has refused it only where nobody else can be reached.
+                let all = !self.full.insert(full) || self.nodes.iter().all(|node| self.full.contains(node));
+                if all {
+                    let full: Vec<String> = self.full.iter().map(|node| node.0.to_string()).collect();
+                    let others = self.nodes.iter().any(|node| !self.full.contains(node));
+                    let others = if others { ", and no other node can be reached that could take it" } else { "" };
+                    self.last = format!("no node can store it: the disk is full on {}{others}", full.join(", "));
+                    return self.give_up(true);
+                }
+                if let Request::Put(put) = &mut self.request {
+                    put.again = true;
+                    put.excluded.insert(full);
+                }
+                self.hint = leader.filter(|leader| *leader != node);
+                self.pause(now, node, &format!("the disk of {full} is full"));
+            }
             Reply::Refused(reason) => {
                 self.last = printable_within(&reason, WORDS_MAX);
                 self.give_up(true);
@@ -275,6 +301,14 @@ impl Client {
             if self.nodes.iter().all(|node| self.closed.contains(node)) {
                 self.last = format!("{node}: {}", printable_within(&failure.to_string(), WORDS_MAX));
                 return self.give_up(true);
+            }
+        }
+        if let Failure::Damaged(why) = failure {
+            // Each holder says so of its own copy from then on. Who is told so more often has another trouble.
+            self.damaged += 1;
+            if self.damaged > self.nodes.len() {
+                self.last = format!("{node}: {why}");
+                return self.give_up(false);
             }
         }
         if self.round < self.nodes.len() {

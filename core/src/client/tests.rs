@@ -5,13 +5,15 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     node::message::Put,
-    peer::{Digest, RequestId, User},
+    peer::{Digest, Label, RequestId, User},
     store::{Kind, Name, Stored},
+    time::WallTime,
 };
 
 fn put() -> Request {
     let user = User::try_from("ann".to_owned()).expect("a name");
-    Request::Put(Put { id: RequestId(7), user, bytes: 3, again: false, excluded: BTreeSet::new() })
+    let label = Label::of("photo.png", user, WallTime(1));
+    Request::Put(Put { id: RequestId(7), label, bytes: 3, again: false, excluded: BTreeSet::new() })
 }
 
 fn client(nodes: u32) -> Client {
@@ -195,6 +197,79 @@ fn a_client_that_no_node_speaks_with_gives_up_at_once() {
             let last = format!("{node}: it asks for a shared key");
             let gave_up = GaveUp { tries, last, unknown: false, refused: true, reached: false };
             assert_eq!(drain(&mut client), [Output::Finished(Err(gave_up))]);
+        }
+    }
+}
+
+/// Where every disk is full the client hears so after one round, not after a minute.
+#[test]
+fn full_disks_everywhere_end_it_at_once() {
+    let mut client = client(3);
+    let mut now = Instant::ZERO;
+    for full in [2, 1, 3] {
+        let (number, _, put) = tried(&drain(&mut client));
+        assert!(!put.excluded.contains(&NodeId(full)));
+        let reply = Reply::Full { node: NodeId(full), leader: Some(NodeId(3)) };
+        client.handle_input(now, Input::Answered { number, reply });
+        if let Some(wake) = client.poll_timeout() {
+            drain(&mut client);
+            now = wake.at;
+            client.handle_timeout(now);
+        }
+    }
+    let outputs = drain(&mut client);
+    let [Output::Finished(Err(gave_up))] = &outputs[..] else { panic!("{outputs:?}") };
+    assert_eq!(gave_up.to_string(), "no node can store it: the disk is full on 1, 2, 3");
+    assert!(now.since(Instant::ZERO) < Duration::from_secs(1));
+}
+
+/// Nor is it waited for a node that is away: who leads gives an upload to a full disk again only where nobody else is there.
+#[test]
+fn a_full_disk_that_is_tried_again_is_the_last_one() {
+    let mut client = client(3);
+    for full in [1, 2, 1] {
+        let (number, ..) = tried(&drain(&mut client));
+        let reply = Reply::Full { node: NodeId(full), leader: Some(NodeId(2)) };
+        client.handle_input(Instant::ZERO, Input::Answered { number, reply });
+        if let Some(wake) = client.poll_timeout() {
+            drain(&mut client);
+            client.handle_timeout(wake.at);
+        }
+    }
+    let outputs = drain(&mut client);
+    let [Output::Finished(Err(gave_up))] = &outputs[..] else { panic!("{outputs:?}") };
+    let want = "no node can store it: the disk is full on 1, 2, and no other node can be reached that could take it";
+    assert_eq!(gave_up.to_string(), want);
+}
+
+/// A damaged copy is fetched once from each node that has one, not for as long as there is time.
+#[test]
+fn damage_is_not_fetched_again_and_again() {
+    let name = Name { id: RequestId(7), digest: Digest::of(b"abc"), kind: Kind::Bin };
+    let nodes = (1..=3).map(NodeId).collect();
+    let request = Request::Get { name };
+    let mut client = Client::new(None, Instant::ZERO, nodes, request, Patience::default(), Seed(3));
+    let mut tries = 0;
+    loop {
+        for output in drain(&mut client) {
+            match output {
+                Output::Try { number, .. } => {
+                    tries += 1;
+                    let failure = Failure::Damaged("what came is not what was stored".to_owned());
+                    client.handle_input(Instant::ZERO, Input::Failed { number, failure });
+                }
+                Output::Finished(outcome) => {
+                    let gave_up = outcome.expect_err("nobody has it whole");
+                    assert!(gave_up.last.ends_with("what came is not what was stored"), "{gave_up:?}");
+                    assert_eq!(tries, 4);
+                    return;
+                }
+                Output::Told(_) => {}
+            }
+        }
+        // Where it has finished there is no wake, and its last output is still to be drained.
+        if let Some(wake) = client.poll_timeout() {
+            client.handle_timeout(wake.at);
         }
     }
 }

@@ -37,6 +37,8 @@ pub struct ClusterConfig {
     pub durability: Durability,
     /// `file_mode`: who may read stored uploads. Default `0600`, their owner alone.
     pub file_mode: FileMode,
+    /// `scrub_s`: how long after a node has looked whether its uploads are still there it begins anew to. Default 60 s.
+    pub scrub: Duration,
     /// `heartbeat_ms`, `suspicion_ms`, `answer_ms`, `steady_ms`.
     pub timing: Timing,
     /// `upload_limit`: bytes of the largest upload. Default 4 GiB.
@@ -63,6 +65,7 @@ impl ClusterConfig {
             quorum: Quorum::default(),
             durability: Durability::default(),
             file_mode: FileMode::default(),
+            scrub: SCRUB_DEFAULT,
             timing: Timing::default(),
             upload_limit: UPLOAD_LIMIT_DEFAULT,
             key_file: None,
@@ -249,6 +252,7 @@ impl Peers {
 }
 
 const SHARED_DIR_DEFAULT: &str = "./shared_images";
+const SCRUB_DEFAULT: Duration = Duration::from_secs(60);
 const UPLOAD_LIMIT_DEFAULT: u64 = 4 << 30;
 
 /// More nodes than a full mesh of heartbeats is made for.
@@ -272,6 +276,7 @@ const KEYS: &[&str] = &[
     "quorum",
     "durability",
     "file_mode",
+    "scrub_s",
     "heartbeat_ms",
     "suspicion_ms",
     "answer_ms",
@@ -346,6 +351,12 @@ fn config(reader: &mut Reader<'_>) -> Option<ClusterConfig> {
     let quorum = one_of(reader, "quorum", &QUORUMS);
     let durability = one_of(reader, "durability", &DURABILITIES);
     let file_mode = file_mode(reader);
+    let scrub = if reader.has("scrub_s") {
+        // A day, and some time to spare.
+        reader.whole_u32("scrub_s", 1, 100_000).map(|seconds| Duration::from_secs(seconds.into()))
+    } else {
+        Some(SCRUB_DEFAULT)
+    };
     let timing = timing(reader);
     let upload_limit = if reader.has("upload_limit") {
         reader.whole("upload_limit", 1, i64::MAX.into()).and_then(|limit| u64::try_from(limit).ok())
@@ -364,6 +375,7 @@ fn config(reader: &mut Reader<'_>) -> Option<ClusterConfig> {
         quorum: quorum?,
         durability: durability?,
         file_mode: file_mode?,
+        scrub: scrub?,
         timing: timing?,
         upload_limit: upload_limit?,
         key_file: key_file?,
@@ -628,7 +640,7 @@ mod tests {
     fn every_key_is_read() {
         let config = read(
             r#"{"peers": [{"id": 7, "address": "Host-a:1"}], "shared_dir": "/srv/up", "policy": "peak-ewma",
-                "quorum": "majority", "durability": "none", "file_mode": "0640", "heartbeat_ms": 10, "suspicion_ms": 50, "answer_ms": 30,
+                "quorum": "majority", "durability": "none", "file_mode": "0640", "scrub_s": 3600, "heartbeat_ms": 10, "suspicion_ms": 50, "answer_ms": 30,
                 "steady_ms": 200, "upload_limit": 1048576, "key_file": "k",
                 "peer_key_file": "p", "peer_addresses": "any", "tls": {"cert": "c", "key": "d", "ca": "e"}}"#,
         );
@@ -640,6 +652,7 @@ mod tests {
             quorum: Quorum::Majority,
             durability: Durability::None,
             file_mode: FileMode(0o640),
+            scrub: Duration::from_secs(3_600),
             timing: Timing { heartbeat: ms(10), suspicion: ms(50), answer: ms(30), steady: ms(200) },
             upload_limit: 1 << 20,
             key_file: Some("k".into()),

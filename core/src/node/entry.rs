@@ -54,7 +54,7 @@ impl Node {
         if let Some(refusal) = self.refusal(&put) {
             return self.reply(now, client, refusal);
         }
-        if let Some(stored) = self.store.held(put.id) {
+        if let Some(stored) = self.store.claim(put.id, &put.label) {
             let node = self.me;
             return self.reply(now, client, Reply::Stored { node, stored });
         }
@@ -99,7 +99,7 @@ impl Node {
                 entered.state = EnteredState::Placed { node, leader };
                 let put = entered.put.clone();
                 if node == self.me {
-                    self.store_here(now, client, put.id, put.bytes);
+                    self.store_here(now, client, &put);
                 } else {
                     let order = Order::Store { put, leadership };
                     self.outputs.push_back(Output::Relay { client, to: node, order });
@@ -118,14 +118,15 @@ impl Node {
     }
 
     /// Stores a client's body here.
-    pub(super) fn store_here(&mut self, now: Instant, client: ClientId, id: RequestId, bytes: u64) {
+    pub(super) fn store_here(&mut self, now: Instant, client: ClientId, put: &Put) {
+        let Put { id, bytes, .. } = *put;
         if self.store.is_under_way(id) || self.storing.contains_key(&id) {
             let reason = format!("node {} is storing this upload already", self.me.0);
             let leader = self.leader();
             return self.end(now, client, Reply::Retry { reason, excluded: None, leader }, End::Abandoned);
         }
         self.storing.insert(id, Storing { client, since: now });
-        self.store.handle_input(now, store::Input::Put { id, bytes });
+        self.store.handle_input(now, store::Input::Put { id, bytes, label: put.label.clone() });
     }
 
     /// The store is done with an upload.
@@ -139,9 +140,13 @@ impl Node {
                 (Reply::Stored { node: me, stored }, End::Stored)
             }
             Err(failure) => {
-                let disk = matches!(failure, store::Failure::Disk(_));
+                let full = matches!(failure, store::Failure::Full(_));
+                let disk = full || matches!(failure, store::Failure::Disk(_));
                 if disk {
                     self.tell(format!("[Node {}] cannot store {id}: {failure}", me.0));
+                }
+                if full {
+                    return self.end(now, client, Reply::Full { node: me, leader }, End::Failed);
                 }
                 let reason = format!("node {} cannot store it: {failure}", me.0);
                 let reply = Reply::Retry { reason, excluded: disk.then_some(me), leader };
@@ -157,7 +162,7 @@ impl Node {
             Ok(reply) => {
                 let end = match &reply {
                     Reply::Stored { .. } => End::Stored,
-                    Reply::Retry { excluded: Some(_), .. } => End::Failed,
+                    Reply::Retry { excluded: Some(_), .. } | Reply::Full { .. } => End::Failed,
                     _ => End::Abandoned,
                 };
                 (reply, end)

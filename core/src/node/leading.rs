@@ -98,7 +98,7 @@ impl Node {
             return refuse(self, &format!("{} does not lead", self.me));
         };
         if put.again {
-            let question = Question::Who { id, asked: Some((entry, ticket)) };
+            let question = Question::Who { id, asked: Some((entry, ticket)), label: Some(put.label.clone()) };
             return self.gather(now, question, Purpose::Place { entry, ticket, put });
         }
         if leading.placements.contains_key(&id) {

@@ -7,17 +7,17 @@
 //! Who may utter what is a matter of types: a client's connection carries [`Request`]s and nothing else, and ballots, books
 //! ([`Envelope`]) and [`Order`]s are read only from connections whose maker was proven a peer ([`crate::handshake::Part`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::status::{Account, ClusterStatus, PeerStatus};
 use crate::{
     election::Ballot,
-    peer::{Digest, Leadership, NodeId, RequestId, User},
+    peer::{Digest, Label, Leadership, NodeId, RequestId},
     protocol,
     routing::End,
-    store::{Name, Stored},
+    store::{Entry, Loss, Name, Stored},
 };
 
 /// Version of this protocol; both sides refuse another one.
@@ -26,8 +26,17 @@ pub const VERSION: u16 = 2;
 /// Largest frame that is read, checked before anything is allocated: 1 MiB. The longest is a [`Reply::Listing`].
 pub const FRAME_MAX: usize = 1 << 20;
 
-/// Uploads in one [`Reply::Listing`]; each takes 64 bytes at most. All nodes are asked, for the same share each.
+/// Uploads in one [`Reply::Listing`]. All nodes are asked, for the same share each.
 pub const LIST_MAX: usize = 10_000;
+
+/// Bytes of the uploads in one reply, as [`Entry::cost`] reckons; the rest of a frame is for what stands beside them.
+pub const LIST_BYTES_MAX: usize = FRAME_MAX - (128 << 10);
+
+/// Uploads in one [`Reply::Found`]: so many nobody chooses from.
+pub const FOUND_MAX: usize = 100;
+
+/// Bytes of what [`Request::Find`] asks for: no file's name is longer.
+pub const SOUGHT_MAX: usize = crate::peer::FileName::BYTES_MAX;
 
 /// What one node sends to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +126,8 @@ pub enum Question {
         id: RequestId,
         /// The request that it is asked for, by its entry and that one's ticket: it is no sign of another try.
         asked: Option<(NodeId, u64)>,
+        /// What the client says of it, if it wants it stored. A holder that does not know yet remembers it first.
+        label: Option<Label>,
     },
     /// What do you hold?
     List {
@@ -124,6 +135,15 @@ pub enum Question {
         after: Option<RequestId>,
         /// At most so many.
         most: u32,
+        /// Of at most so many bytes, as [`Entry::cost`] reckons.
+        bytes: u32,
+    },
+    /// As [`Request::Find`].
+    Find {
+        /// What is looked for.
+        sought: String,
+        /// As of [`Self::List`].
+        bytes: u32,
     },
     /// How do you fare?
     Status,
@@ -137,21 +157,32 @@ pub enum Answer {
     /// To [`Question::List`].
     List {
         /// By id.
-        uploads: Vec<Stored>,
+        uploads: Vec<Entry>,
         /// Whether it holds others above them.
         more: bool,
+        /// Of all that it has acknowledged, how many cannot be had.
+        lost: u64,
     },
-    /// To [`Question::List`]: it has not read its folder, and does not know.
+    /// To [`Question::Find`].
+    Found {
+        /// Those that were stored here, and what is wrong with them.
+        uploads: Vec<(Entry, Option<Loss>)>,
+        /// Whether there are others.
+        more: bool,
+    },
+    /// To [`Question::List`] and [`Question::Find`]: it has not read its folder, and does not know.
     Unread,
     /// To [`Question::Status`].
     Status(Box<Account>),
 }
 
 /// Whether a node holds an upload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Holding {
     /// It does not.
     No,
+    /// It did, and its file is gone or damaged.
+    Lost(Box<Entry>, Loss),
     /// It may, soon: it is being stored, or the node is still reading its folder.
     Perhaps,
     /// It does.
@@ -163,8 +194,8 @@ pub enum Holding {
 pub struct Put {
     /// Drawn by the client, the same for each try.
     pub id: RequestId,
-    /// Whose it is.
-    pub user: User,
+    /// What the client says of it.
+    pub label: Label,
     /// Bytes of the body.
     pub bytes: u64,
     /// Whether it was tried before, so that somebody may hold it already.
@@ -199,6 +230,11 @@ pub enum Request {
     Get {
         /// Its name.
         name: Name,
+    },
+    /// Which uploads have a file of this name, or an id that begins with these digits?
+    Find {
+        /// At most [`SOUGHT_MAX`] bytes.
+        sought: String,
     },
     /// Which uploads are stored where? A page of them.
     List {
@@ -236,16 +272,43 @@ pub enum Reply {
     Body(Stored),
     /// No node that can be reached holds it.
     NotFound,
+    /// To [`Request::Put`]: the disk of a node is full. The same request may be sent again, with this node excluded.
+    Full {
+        /// The node.
+        node: NodeId,
+        /// Who leads, as far as is known.
+        leader: Option<NodeId>,
+    },
+    /// To [`Request::Get`]: it was stored, and cannot be had.
+    Lost {
+        /// Where it was stored.
+        node: NodeId,
+        /// What is known of it.
+        entry: Box<Entry>,
+        /// What is wrong with it.
+        loss: Loss,
+    },
+    /// To [`Request::Find`].
+    Found {
+        /// By id; what was stored on several nodes is named with each. Those that cannot be had, too.
+        uploads: Vec<(NodeId, Entry, Option<Loss>)>,
+        /// Whether there are others.
+        more: bool,
+        /// As of [`Self::Listing`].
+        missing: BTreeSet<NodeId>,
+    },
     /// To [`Request::List`].
     Listing {
         /// Which node holds what, by id. Of each upload that is named here, all holders are.
-        uploads: Vec<(NodeId, Stored)>,
+        uploads: Vec<(NodeId, Entry)>,
         /// Uploads of this page that lie on several nodes, since a holder could not be reached when they were retried.
         copies: u64,
         /// After which id the next page begins; `None` after the last.
         next: Option<RequestId>,
         /// Peers that did not answer, or have not read their folder.
         missing: BTreeSet<NodeId>,
+        /// How many uploads each node has acknowledged that cannot be had; none of them is among `uploads`.
+        lost: BTreeMap<NodeId, u64>,
     },
     /// To [`Request::Status`].
     Status(Box<ClusterStatus>),

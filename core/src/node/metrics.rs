@@ -9,6 +9,7 @@ use super::{
 use crate::{
     peer::{Leadership, NodeId},
     stats::buckets::Buckets,
+    store::Loss,
     time::Instant,
 };
 
@@ -21,6 +22,8 @@ pub enum Kind {
     Store,
     /// [`Request::Get`] and [`Order::Send`].
     Get,
+    /// [`Request::Find`].
+    Find,
     /// [`Request::List`].
     List,
     /// [`Request::Status`].
@@ -31,10 +34,11 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in order.
-    pub const ALL: [(Self, &str); 6] = [
+    pub const ALL: [(Self, &str); 7] = [
         (Self::Put, "put"),
         (Self::Store, "store"),
         (Self::Get, "get"),
+        (Self::Find, "find"),
         (Self::List, "list"),
         (Self::Status, "status"),
         (Self::Discover, "discover"),
@@ -51,6 +55,7 @@ impl Kind {
         match request {
             Request::Put(_) => Self::Put,
             Request::Get { .. } => Self::Get,
+            Request::Find { .. } => Self::Find,
             Request::List { .. } => Self::List,
             Request::Status => Self::Status,
             Request::Discover => Self::Discover,
@@ -63,11 +68,11 @@ impl Kind {
 pub enum Outcome {
     /// It was done.
     Done,
-    /// Not now: [`Reply::Retry`].
+    /// Not now: [`Reply::Retry`], [`Reply::Full`].
     Retry,
     /// Never: [`Reply::Refused`].
     Refused,
-    /// [`Reply::NotFound`].
+    /// [`Reply::NotFound`], [`Reply::Lost`].
     NotFound,
     /// Another node is asked to send what it holds.
     PassedOn,
@@ -85,11 +90,11 @@ impl Outcome {
 
     fn of(reply: &Reply) -> Self {
         match reply {
-            Reply::Retry { .. } => Self::Retry,
+            Reply::Retry { .. } | Reply::Full { .. } => Self::Retry,
             Reply::Refused(_) => Self::Refused,
-            Reply::NotFound => Self::NotFound,
-            Reply::Stored { .. } | Reply::Body(_) | Reply::Listing { .. } | Reply::Status(_) => Self::Done,
-            Reply::Discovered { .. } => Self::Done,
+            Reply::NotFound | Reply::Lost { .. } => Self::NotFound,
+            Reply::Stored { .. } | Reply::Body(_) | Reply::Listing { .. } | Reply::Found { .. } => Self::Done,
+            Reply::Status(_) | Reply::Discovered { .. } => Self::Done,
         }
     }
 }
@@ -141,6 +146,8 @@ pub struct Metrics {
     pub stored: u64,
     /// Their bytes.
     pub stored_bytes: u64,
+    /// Uploads that were stored here and cannot be had.
+    pub lost: u64,
     /// Requests that are not answered yet.
     pub in_flight: u64,
     /// Uploads being stored here.
@@ -176,6 +183,7 @@ impl Node {
             peers_heard: self.watch.present,
             stored: self.store.count(),
             stored_bytes: self.store.bytes(),
+            lost: self.store.count_lost(Loss::Gone) + self.store.count_lost(Loss::Damaged),
             in_flight: self.open.len() as u64,
             under_way: self.storing.len() as u64,
             blind: self.store.is_blind(),

@@ -300,7 +300,7 @@ impl Node {
             digest: config.peers.digest(),
             seed,
             election: Election::new(now, me, &peers, restored, config.timing, config.quorum),
-            store: Store::new(config.durability),
+            store: Store::new(config.durability, config.scrub),
             config,
             entered: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -455,9 +455,15 @@ impl Node {
             Request::Put(put) => self.on_put(now, client, put),
             Request::Get { name } => {
                 if !self.sends(now, client, name) {
-                    self.gather(now, Question::Who { id: name.id, asked: None }, Purpose::Get { client, name });
+                    let question = Question::Who { id: name.id, asked: None, label: None };
+                    self.gather(now, question, Purpose::Get { client, name });
                 }
             }
+            Request::Find { sought } if sought.len() > message::SOUGHT_MAX => {
+                let text = format!("a name of {} bytes is looked for; allowed: {}", sought.len(), message::SOUGHT_MAX);
+                self.reply(now, client, Reply::Refused(text));
+            }
+            Request::Find { sought } => self.find(now, client, sought),
             Request::List { after } => self.list(now, client, after),
             Request::Status => self.gather(now, Question::Status, Purpose::Status { client }),
             Request::Discover => {
@@ -491,11 +497,12 @@ impl Node {
                     );
                     return self.retry(now, client, format!("the order of {leadership} is not believed"), None);
                 }
-                self.store_here(now, client, put.id, put.bytes);
+                self.store_here(now, client, &put);
             }
             Order::Send { name } => {
                 if !self.sends(now, client, name) {
-                    self.reply(now, client, Reply::NotFound);
+                    let reply = self.lost_here(name).unwrap_or(Reply::NotFound);
+                    self.reply(now, client, reply);
                 }
             }
         }
@@ -609,7 +616,10 @@ impl Machine for Node {
                 self.elect(now, election::Input::PersistFailed(leadership));
             }
             Input::Disk(input) => {
-                if let store::Input::Failed { failure: store::Failure::Disk(text), .. } = &input {
+                if let store::Input::Failed {
+                    failure: store::Failure::Disk(text) | store::Failure::Full(text), ..
+                } = &input
+                {
                     self.on_trouble(now, text.clone());
                 }
                 self.store.handle_input(now, input);

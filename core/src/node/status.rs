@@ -14,6 +14,7 @@ use crate::{
     config::cluster::{Durability, Policy, Quorum},
     peer::{Digest, Leadership, NodeId, Term},
     printable::printable,
+    store::Loss,
     time::Instant,
 };
 
@@ -131,6 +132,10 @@ pub struct NodeStatus {
     pub stored: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Acknowledged uploads whose files are gone.
+    pub gone: u64,
+    /// Acknowledged uploads whose files are not what was stored.
+    pub damaged: u64,
     /// Uploads being stored.
     pub under_way: u64,
     /// How its disk fares.
@@ -250,6 +255,8 @@ impl Node {
             assigned: self.level.max(self.store.count()),
             stored: self.store.count(),
             bytes: self.store.bytes(),
+            gone: self.store.count_lost(Loss::Gone),
+            damaged: self.store.count_lost(Loss::Damaged),
             under_way: self.storing.len() as u64,
             disk: DiskStatus {
                 blind: self.store.is_blind(),

@@ -10,8 +10,9 @@ use super::{
 };
 use crate::{
     config::cluster::parse_peers,
-    peer::{Term, User},
-    store::{Kind, Stored},
+    peer::{Label, Term, User},
+    store::{Entry, Kind, Loss, Stored},
+    time::WallTime,
 };
 use net::{Happening, Net, Waits};
 
@@ -26,7 +27,8 @@ fn config(nodes: u32) -> ClusterConfig {
 
 fn put(id: u128, again: bool) -> Put {
     let user = User::try_from("ann".to_owned()).expect("a name");
-    Put { id: RequestId(id), user, bytes: 16, again, excluded: BTreeSet::new() }
+    let label = Label::of("photo.png", user, WallTime(1));
+    Put { id: RequestId(id), label, bytes: 16, again, excluded: BTreeSet::new() }
 }
 
 /// C5: in calm, whatever the concurrency, uploads differ by at most one between nodes, and nothing is stored twice.
@@ -172,10 +174,11 @@ fn an_upload_on_its_way_is_no_clear_no() {
     let excluded = [NodeId(2), NodeId(77)].into();
     net.connect(0, Waits::Nobody, Request::Put(Put { excluded, ..put(9, false) }));
     net.run(ms(200));
-    let entry = net.nodes[0].node.as_ref().expect("it runs");
+    let now = net.now;
+    let entry = net.nodes[0].node.as_mut().expect("it runs");
     assert!(entry.entered.values().all(|entered| entered.put.excluded == [NodeId(2)].into()), "of nodes only");
     let ticket = *entry.asked.keys().next().expect("the leader's answer is lost");
-    let who = |asked| entry.answer(net.now, &Question::Who { id: RequestId(9), asked });
+    let mut who = |asked| entry.answer(now, &Question::Who { id: RequestId(9), asked, label: None });
     assert_eq!(who(Some((NodeId(1), ticket))), Answer::Holds(Holding::No));
     for other in [None, Some((NodeId(1), ticket + 1)), Some((NodeId(2), ticket))] {
         assert_eq!(who(other), Answer::Holds(Holding::Perhaps), "{other:?}");
@@ -239,8 +242,7 @@ fn excluded_everywhere_is_excluded_nowhere() {
     let everywhere = |id| Request::Put(Put { excluded: excluded.clone(), ..put(id, true) });
     assert!(matches!(net.ask(0, everywhere(1)), Reply::Stored { .. }));
     (0..3).for_each(|node| net.step(Happening::Full(node, true)));
-    let Reply::Retry { reason, excluded: Some(_), .. } = net.ask(0, everywhere(2)) else { panic!("all are full") };
-    assert!(reason.ends_with("cannot store it: no space left on device"), "{reason}");
+    assert!(matches!(net.ask(0, everywhere(2)), Reply::Full { .. }), "all are full");
 }
 
 /// Who was gone, from when until when, as those saw it that stayed; and what it means meanwhile.
@@ -368,12 +370,23 @@ fn the_longest_replies_fit() {
     use status::{Book, DiskStatus, LastFailure, NodeStatus, PeerStatus};
     let far = Leadership { term: Term(u64::MAX), leader: Some(NodeId(u32::MAX)) };
     let name = store::Name { id: RequestId(u128::MAX), digest: Digest([255; 32]), kind: Kind::Bin };
-    let upload = (NodeId(u32::MAX), Stored { name, bytes: u64::MAX });
+    let longest = User::try_from("𝄞".repeat(64)).expect("a name");
+    let label = Label::of(&"x".repeat(300), longest, WallTime(u64::MAX));
+    let entry = Entry { stored: Stored { name, bytes: u64::MAX }, label: Some(label) };
+    let upload = (NodeId(u32::MAX), entry.clone());
     let missing = (0..1_000).map(|n| NodeId(u32::MAX - n)).collect();
-    let uploads = vec![upload; message::LIST_MAX];
-    let listing = Reply::Listing { uploads, copies: u64::MAX, next: Some(name.id), missing };
+    let node = upload.0;
+    let lost = (0..1_000).map(|n| (NodeId(u32::MAX - n), u64::MAX)).collect();
+    let uploads = vec![upload; message::LIST_BYTES_MAX / entry.cost()];
+    let listing = Reply::Listing { uploads, copies: u64::MAX, next: Some(name.id), missing, lost };
     assert!(message::encode(&listing).len() < message::FRAME_MAX);
-    let (node, ms) = (upload.0, u64::MAX);
+    let nameless = Entry { label: None, ..entry.clone() };
+    assert!(message::LIST_MAX * nameless.cost() <= message::LIST_BYTES_MAX, "the count bounds what has no names");
+    let missing = (0..1_000).map(|n| NodeId(u32::MAX - n)).collect();
+    let found = vec![(node, entry, Some(Loss::Damaged)); message::FOUND_MAX];
+    let found = Reply::Found { uploads: found, more: true, missing };
+    assert!(message::encode(&found).len() < message::FRAME_MAX);
+    let ms = u64::MAX;
     let last = Some(LastFailure { ms, text: "x".repeat(200) });
     let own = NodeStatus {
         node,
@@ -384,6 +397,8 @@ fn the_longest_replies_fit() {
         assigned: ms,
         stored: ms,
         bytes: ms,
+        gone: ms,
+        damaged: ms,
         under_way: ms,
         disk: DiskStatus { blind: true, failures: ms, last },
     };
@@ -403,6 +418,90 @@ fn the_longest_replies_fit() {
         outages: vec![Outage { node, from_ms: ms, until_ms: Some(ms), seen_by: u32::MAX }; 1_000],
     };
     assert!(message::encode(&Reply::Status(Box::new(status))).len() < message::FRAME_MAX);
+}
+
+/// What an upload is called, and whose it is, is listed and looked for; also of one whose file is gone, which is then said
+/// to be lost where it was stored, and is not counted.
+#[test]
+fn uploads_are_known_by_name_and_missed_when_they_are_gone() {
+    let mut net = Net::new(12, 3);
+    net.run(ms(2_000));
+    let Reply::Stored { node, stored } = net.ask(0, Request::Put(put(0xabc << 96, false))) else {
+        panic!("it is stored")
+    };
+    let label = put(0, false).label;
+    let entry = Entry { stored, label: Some(label) };
+    let found =
+        |loss| Reply::Found { uploads: vec![(node, entry.clone(), loss)], more: false, missing: BTreeSet::new() };
+    for sought in ["photo.png", "00000abc", &stored.name.id.to_string()] {
+        assert_eq!(net.ask(1, Request::Find { sought: sought.to_owned() }), found(None), "{sought}");
+    }
+    for other in ["photo", "photo.pn", "00000", "00000abd", ""] {
+        let Reply::Found { uploads, .. } = net.ask(1, Request::Find { sought: other.to_owned() }) else {
+            panic!("found")
+        };
+        assert_eq!(uploads, [], "{other}");
+    }
+    let long = Request::Find { sought: "x".repeat(message::SOUGHT_MAX + 1) };
+    assert!(matches!(net.ask(1, long), Reply::Refused(_)));
+    let listed = |net: &mut Net| match net.ask(2, Request::List { after: None }) {
+        Reply::Listing { uploads, lost, .. } => (uploads, lost),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(listed(&mut net), (vec![(node, entry.clone())], BTreeMap::new()));
+
+    // Somebody removes the file; the node looks once a minute.
+    net.uploads.clear();
+    let holder = node.0 as usize - 1;
+    net.nodes[holder].shared.clear();
+    net.run(ms(61_000));
+    assert_eq!(listed(&mut net), (vec![], [(node, 1)].into()));
+    assert_eq!(net.ask(1, Request::Find { sought: "photo.png".to_owned() }), found(Some(Loss::Gone)));
+    let lost = Reply::Lost { node, entry: Box::new(entry.clone()), loss: Loss::Gone };
+    for asked in 0..3 {
+        assert_eq!(net.ask(asked, Request::Get { name: stored.name }), lost);
+    }
+    let status = net.status(0);
+    assert_eq!(status.nodes.iter().map(|own| (own.gone, own.stored)).collect::<Vec<_>>()[holder], (1, 0));
+    let told = |net: &Net| net.lines.iter().filter(|line| line.contains("gone from the folder")).count();
+    assert_eq!(told(&net), 1, "{:?}", net.lines);
+    // A restart knows it too, and says so once; and a client that still tries is served.
+    net.crash(holder);
+    net.start(holder);
+    net.run(ms(3_000));
+    assert_eq!(
+        net.lines.iter().filter(|line| line.contains("the folder of uploads is empty, without the 1 ack")).count(),
+        1
+    );
+    let Reply::Stored { .. } = net.ask(0, Request::Put(put(0xabc << 96, true))) else { panic!("it is stored") };
+}
+
+/// A crash between the rename and the record leaves a file that nobody knows the name of. Its client comes again, and is told
+/// that it is stored only when the name is remembered.
+#[test]
+fn a_name_is_made_up_for_before_it_is_acknowledged() {
+    let mut net = Net::new(13, 3);
+    net.run(ms(2_000));
+    for node in 0..3 {
+        net.crash(node);
+    }
+    let name = store::Name { id: RequestId(9), digest: Digest::of(&9_u128.to_le_bytes()), kind: Kind::Bin };
+    net.nodes[1].shared.insert(name.to_string(), 16);
+    (0..3).for_each(|node| net.start(node));
+    net.run(ms(3_000));
+    for entry in [0, 1] {
+        let again = net.ask(entry, Request::Put(put(9, true)));
+        match again {
+            Reply::Retry { .. } => {
+                assert_eq!(entry, 0, "only the first time");
+                net.run(ms(100));
+            }
+            Reply::Stored { node, .. } => assert_eq!(node, NodeId(2)),
+            other => panic!("{other:?}"),
+        }
+    }
+    let recorded = &net.nodes[1].recorded[&RequestId(9)];
+    assert_eq!(recorded.label, Some(put(9, true).label));
 }
 
 /// A flood of strangers writes one line per source and minute, and 256 lines a minute at most.
@@ -433,7 +532,7 @@ fn strangers_do_not_fill_the_log() {
 #[test]
 fn a_new_leader_asks_whom_it_has_not_heard_yet() {
     let ready = |node: &mut Node| {
-        let listed = store::Input::Listed { temporary: Vec::new(), shared: Vec::new() };
+        let listed = store::Input::Listed { temporary: Vec::new(), shared: Vec::new(), recorded: [].into() };
         node.handle_input(Instant::ZERO, Input::Disk(listed));
         while node.poll_output().is_some() {}
     };

@@ -155,6 +155,7 @@ fn notes(status: &ClusterStatus) -> Vec<String> {
             let node = own.node;
             notes.push(format!("{node} cannot read its folder: it stores nothing, and nobody knows what it holds."));
         }
+        notes.extend(lost(own));
         notes.extend(disk(own).map(|failed| format!("{}: {failed}.", own.node)));
     }
     for book in status.books.iter().filter(|book| book.penalty_ms > 0) {
@@ -227,6 +228,25 @@ fn causes(node: NodeId, window: Duration, status: &ClusterStatus) -> Vec<String>
     causes
 }
 
+/// How many acknowledged uploads of a node cannot be had, and what to do about it; `None` if all can.
+#[must_use]
+pub fn lost(NodeStatus { node, gone, damaged, .. }: &NodeStatus) -> Option<String> {
+    let what = match (gone, damaged) {
+        (0, 0) => return None,
+        (_, 0) => "their files are gone from its folder".to_owned(),
+        (0, _) => "their files are damaged".to_owned(),
+        _ => format!(
+            "the files of {} are gone from its folder, those of {} are damaged",
+            grouped(*gone),
+            grouped(*damaged)
+        ),
+    };
+    let uploads = counted(gone.saturating_add(*damaged), "acknowledged upload");
+    Some(format!(
+        "{node}: {uploads} cannot be had: {what}. Put them back, or start it once with --accept-loss to have them forgotten."
+    ))
+}
+
 /// What a node's disk has failed in; `None` if in nothing.
 fn disk(own: &NodeStatus) -> Option<String> {
     let last = own.disk.last.as_ref()?;
@@ -274,6 +294,8 @@ pub(super) mod tests {
             assigned: stored,
             stored,
             bytes: stored * 100_000,
+            gone: 0,
+            damaged: 0,
             under_way: 0,
             disk: DiskStatus::default(),
         }
@@ -384,6 +406,7 @@ node 3 was given another list of peers (digest abababababab, at node 1 cdcdcdcdc
             failures: 2,
             last: Some(LastFailure { ms: 1_500, text: "disk full".to_owned() }),
         };
+        (status.nodes[0].gone, status.nodes[1].damaged) = (31, 1);
         status.books[1].penalty_ms = 3_000;
         status.nodes.pop();
         status.outages = vec![Outage { node: NodeId(2), from_ms: 72_300, until_ms: Some(64_000), seen_by: 2 }];
@@ -393,7 +416,11 @@ node 3 was given another list of peers (digest abababababab, at node 1 cdcdcdcdc
                 "node 1 obeys node 2 in term 7, node 1 obeys node 3 in term 8: an election is under way, or the network is \
                  cut between them.",
                 "node 3 is there and did not answer in time: ask again.",
+                "node 1: 31 acknowledged uploads cannot be had: their files are gone from its folder. Put them back, or \
+                 start it once with --accept-loss to have them forgotten.",
                 "node 2 cannot read its folder: it stores nothing, and nobody knows what it holds.",
+                "node 2: 1 acknowledged upload cannot be had: their files are damaged. Put them back, or start it once with \
+                 --accept-loss to have them forgotten.",
                 "node 2: its disk has failed 2 times, the last 1.50 s ago: disk full.",
                 "node 2: it has failed, and is passed over for 3 s more.",
                 "node 2 was out of reach from 72 s to 64 s ago, as 2 nodes saw it.",

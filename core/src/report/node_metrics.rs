@@ -29,6 +29,7 @@ pub fn prometheus(version: &str, metrics: &Metrics) -> String {
         ("omb_node_peers_heard", "Peers that are there, as the node or its leader hears.", metrics.peers_heard),
         ("omb_node_uploads_stored", "Uploads in the node's folder.", metrics.stored),
         ("omb_node_stored_bytes", "Bytes of the uploads in the node's folder.", metrics.stored_bytes),
+        ("omb_node_uploads_lost", "Acknowledged uploads whose files are gone or damaged.", metrics.lost),
         ("omb_node_requests_in_flight", "Requests that are not answered yet.", metrics.in_flight),
         ("omb_node_uploads_under_way", "Uploads being stored by the node.", metrics.under_way),
         ("omb_node_disk_blind", "Whether the node's folder could not be read.", metrics.blind.into()),

@@ -1,6 +1,6 @@
 //! Names of files. They are made of ids and digests only, so whatever a client sends, none leads out of its folder.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, ops::RangeInclusive, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +71,18 @@ impl FromStr for Name {
         };
         parse().ok_or_else(|| NameError::new(text, "the name of an upload (REQUEST-DIGEST.png, .jpg or .bin)"))
     }
+}
+
+/// Digits of an id that are enough to mean it: of a million uploads, two begin with the same eight once in 8,000 times.
+const DIGITS_MIN: usize = 6;
+
+/// The ids that begin with these hexadecimal digits; `None` if they are too few, or something else.
+pub(super) fn ids_from(digits: &str) -> Option<RangeInclusive<RequestId>> {
+    let sound = (DIGITS_MIN..=32).contains(&digits.len())
+        && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let first = |fill: &str| u128::from_str_radix(&format!("{digits}{}", fill.repeat(32 - digits.len())), 16).ok();
+    let range = |fill| first(fill).map(RequestId);
+    sound.then(|| Some(range("0")?..=range("f")?)).flatten()
 }
 
 /// A file of ours.

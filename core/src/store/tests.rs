@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::{peer::User, time::WallTime};
 
 fn drain(store: &mut Store) -> Vec<Output> {
     std::iter::from_fn(|| store.poll_output()).collect()
@@ -16,13 +17,32 @@ fn done(store: &mut Store, step: Step) -> Vec<Output> {
 }
 
 fn ready(durability: Durability) -> Store {
-    let mut store = Store::new(durability);
+    let mut store = Store::new(durability, SCRUB);
     assert_eq!(drain(&mut store), [one(Step::List)]);
-    assert_eq!(give(&mut store, Input::Listed { temporary: vec![], shared: vec![] }), [Output::Ready]);
+    let empty = Input::Listed { temporary: vec![], shared: vec![], recorded: [].into() };
+    assert_eq!(give(&mut store, empty), [Output::Ready]);
     store
 }
 
 const ID: RequestId = RequestId(7);
+
+const SCRUB: Duration = Duration::from_secs(60);
+
+fn label() -> Label {
+    Label::of("photo.png", User::try_from("ann".to_owned()).expect("a name"), WallTime(1))
+}
+
+fn entry(stored: Stored) -> Entry {
+    Entry { stored, label: Some(label()) }
+}
+
+fn put(bytes: u64) -> Input {
+    Input::Put { id: ID, bytes, label: label() }
+}
+
+fn record(stored: Stored, label: Option<Label>, sync: bool) -> Step {
+    Step::Record { records: vec![Record::Stored { stored, label }], sync }
+}
 
 fn stored(body: &[u8]) -> Stored {
     let name = Name { id: ID, digest: Digest::of(body), kind: Kind::of(body) };
@@ -44,25 +64,27 @@ fn one(step: Step) -> Output {
 
 /// Brings an upload to where `step` is under way.
 fn upload_until(store: &mut Store, upload: Stored, step: &Step) {
-    assert_eq!(give(store, Input::Put { id: ID, bytes: upload.bytes }), [one(Step::Write(ID))]);
+    assert_eq!(give(store, put(upload.bytes)), [one(Step::Write(ID))]);
     if *step != Step::Write(ID) {
-        let together = vec![Step::Sync(ID), Step::Rename(upload.name), Step::SyncFolder(Some(ID))];
+        let last = record(upload, Some(label()), true);
+        let together = vec![Step::Sync(ID), Step::Rename(upload.name), Step::SyncFolder(Some(ID)), last];
         assert!(together.contains(step));
         assert_eq!(give(store, written(upload)), [Output::Do(together)]);
     }
 }
 
 #[test]
-fn an_upload_counts_after_its_folder_is_synced() {
+fn an_upload_counts_after_it_is_recorded() {
     let mut store = ready(Durability::Fsync);
     let upload = stored(b"\x89PNG\r\n\x1a\n..");
     upload_until(&mut store, upload, &Step::SyncFolder(Some(ID)));
+    assert_eq!(done(&mut store, Step::SyncFolder(Some(ID))), []);
     assert_eq!(store.held(ID), None);
-    assert_eq!(done(&mut store, Step::SyncFolder(Some(ID))), [Output::Ended { id: ID, outcome: Ok(upload) }]);
+    assert_eq!(done(&mut store, record(upload, Some(label()), true)), [Output::Ended { id: ID, outcome: Ok(upload) }]);
     assert_eq!(store.held(ID), Some(upload));
     assert!(upload.name.to_string().starts_with("00000000000000000000000000000007-"), "{}", upload.name);
     assert!(upload.name.to_string().ends_with(".png"), "{}", upload.name);
-    let again = give(&mut store, Input::Put { id: ID, bytes: 99 });
+    let again = give(&mut store, put(99));
     assert_eq!(again, [Output::Ended { id: ID, outcome: Ok(upload) }], "one id is stored once");
 }
 
@@ -70,9 +92,11 @@ fn an_upload_counts_after_its_folder_is_synced() {
 fn without_durability_nothing_is_synced() {
     let mut store = ready(Durability::None);
     let upload = stored(b"abc");
-    give(&mut store, Input::Put { id: ID, bytes: 3 });
-    assert_eq!(give(&mut store, written(upload)), [one(Step::Rename(upload.name))]);
-    assert_eq!(done(&mut store, Step::Rename(upload.name)), [Output::Ended { id: ID, outcome: Ok(upload) }]);
+    give(&mut store, put(3));
+    let last = record(upload, Some(label()), false);
+    let together = vec![Step::Rename(upload.name), last.clone()];
+    assert_eq!(give(&mut store, written(upload)), [Output::Do(together)]);
+    assert_eq!(done(&mut store, last), [Output::Ended { id: ID, outcome: Ok(upload) }]);
 }
 
 #[test]
@@ -84,12 +108,13 @@ fn whichever_step_fails_nothing_remains() {
         (Step::Sync(ID), temporary),
         (Step::Rename(upload.name), temporary),
         (Step::SyncFolder(Some(ID)), File::Shared(upload.name)),
+        (record(upload, Some(label()), true), File::Shared(upload.name)),
     ] {
         let mut store = ready(Durability::Fsync);
         upload_until(&mut store, upload, &step);
         let outputs = give(&mut store, Input::Failed { step, failure: full() });
         assert_eq!(outputs, [one(Step::Remove(file))]);
-        let busy = give(&mut store, Input::Put { id: ID, bytes: 3 });
+        let busy = give(&mut store, put(3));
         assert_eq!(busy, [Output::Ended { id: ID, outcome: Err(Failure::UnderWay) }]);
         let mut outputs = done(&mut store, Step::Remove(file));
         if let File::Shared(_) = file {
@@ -99,14 +124,14 @@ fn whichever_step_fails_nothing_remains() {
             outputs = done(&mut store, sync);
         }
         assert_eq!(outputs, [Output::Ended { id: ID, outcome: Err(full()) }]);
-        assert_eq!(give(&mut store, Input::Put { id: ID, bytes: 3 }), [one(Step::Write(ID))], "and again");
+        assert_eq!(give(&mut store, put(3)), [one(Step::Write(ID))], "and again");
     }
 }
 
 #[test]
 fn a_body_of_another_length_is_refused() {
     let mut store = ready(Durability::Fsync);
-    give(&mut store, Input::Put { id: ID, bytes: 5 });
+    give(&mut store, put(5));
     let outputs = give(&mut store, written(stored(b"abc")));
     assert_eq!(outputs, [one(Step::Remove(File::Temporary(ID)))]);
     let outcome = Err(Failure::Body("5 bytes were announced, 3 came".to_owned()));
@@ -115,16 +140,19 @@ fn a_body_of_another_length_is_refused() {
 
 #[test]
 fn the_start_cleans_up_and_reads_the_index_from_names() {
-    let mut store = Store::new(Durability::Fsync);
+    let mut store = Store::new(Durability::Fsync, SCRUB);
     drain(&mut store);
-    let early = give(&mut store, Input::Put { id: ID, bytes: 3 });
+    let early = give(&mut store, put(3));
     assert_eq!(early, [Output::Ended { id: ID, outcome: Err(Failure::Starting) }]);
     let upload = stored(b"abc");
     let left = File::Temporary(RequestId(9));
     let temporary = vec![left.to_string(), "../../etc/passwd.part".to_owned(), "notes.txt".to_owned()];
     let shared = vec![(upload.name.to_string(), 3), ("holiday.png".to_owned(), 9), ("a/../b".to_owned(), 1)];
-    let outputs = give(&mut store, Input::Listed { temporary, shared });
-    assert_eq!(outputs, [one(Step::SyncFolder(None)), one(Step::Remove(left))]);
+    let outputs = give(&mut store, Input::Listed { temporary, shared, recorded: [].into() });
+    // Nobody remembers what it is called; from here on it is missed if it goes.
+    let found = record(upload, None, true);
+    assert_eq!(outputs, [one(found.clone()), one(Step::SyncFolder(None)), one(Step::Remove(left))]);
+    assert_eq!(done(&mut store, found), []);
     assert_eq!(done(&mut store, Step::Remove(left)), []);
     assert_eq!(store.held(ID), None, "its name may not be on the disk yet");
     assert_eq!(done(&mut store, Step::SyncFolder(None)), [Output::Ready]);
@@ -137,7 +165,7 @@ fn the_start_cleans_up_and_reads_the_index_from_names() {
 fn a_folder_that_cannot_be_read_is_read_again() {
     let second = Instant::ZERO + Duration::from_secs(1);
     let left = File::Temporary(RequestId(9));
-    let mut store = Store::new(Durability::Fsync);
+    let mut store = Store::new(Durability::Fsync, SCRUB);
     drain(&mut store);
     assert!(!store.is_blind(), "it is only starting");
     give(&mut store, Input::Failed { step: Step::List, failure: full() });
@@ -146,7 +174,9 @@ fn a_folder_that_cannot_be_read_is_read_again() {
     store.handle_timeout(second);
     assert_eq!(drain(&mut store), [one(Step::List)]);
     let upload = stored(b"abc");
-    let listed = Input::Listed { temporary: vec![left.to_string()], shared: vec![(upload.name.to_string(), 3)] };
+    let recorded = [(ID, entry(upload))].into();
+    let listed =
+        Input::Listed { temporary: vec![left.to_string()], shared: vec![(upload.name.to_string(), 3)], recorded };
     give(&mut store, listed.clone());
     assert!(matches!(
         give(&mut store, Input::Failed { step: Step::SyncFolder(None), failure: full() })[..],
@@ -190,6 +220,115 @@ fn what_is_stuck_is_removed_later() {
     assert!(!store.is_under_way(ID));
 }
 
+/// What the journal remembers and the folder does not hold is lost: told once, counted, found by its name, and not held.
+#[test]
+fn the_start_misses_what_is_gone_or_damaged() {
+    let other = |id: u128| Stored { name: Name { id: RequestId(id), ..stored(b"abc").name }, bytes: 3 };
+    let recorded: BTreeMap<_, _> = (1..=3).map(|id| (RequestId(id), entry(other(id)))).collect();
+    let start = |shared: Vec<(String, u64)>| {
+        let mut store = Store::new(Durability::None, SCRUB);
+        drain(&mut store);
+        let outputs = give(&mut store, Input::Listed { temporary: vec![], shared, recorded: recorded.clone() });
+        (store, outputs)
+    };
+    let file = |id, bytes| (other(id).name.to_string(), bytes);
+    let (store, outputs) = start(vec![file(1, 3), file(2, 3), file(3, 3)]);
+    assert_eq!((outputs, store.count()), (vec![Output::Ready], 3));
+    let (store, outputs) = start(vec![file(1, 3), file(2, 2)]);
+    let [Output::Told(line), Output::Ready] = &outputs[..] else { panic!("{outputs:?}") };
+    assert!(
+        line.starts_with("acknowledged uploads are gone from the folder or damaged: 2 of 3 (such as photo.png of ann)")
+    );
+    assert_eq!((store.count(), store.count_lost(Loss::Gone), store.count_lost(Loss::Damaged)), (1, 1, 1));
+    assert_eq!((store.held(RequestId(2)), store.lost(RequestId(2)).map(|(_, loss)| loss)), (None, Some(Loss::Damaged)));
+    assert_eq!(
+        store.find("photo.png").map(|(_, loss)| loss).collect::<Vec<_>>(),
+        [None, Some(Loss::Damaged), Some(Loss::Gone)]
+    );
+    let (store, outputs) = start(vec![]);
+    let [Output::Told(line), Output::Ready] = &outputs[..] else { panic!("{outputs:?}") };
+    assert!(
+        line.starts_with("the folder of uploads is empty, without the 3 acknowledged uploads that it held"),
+        "{line}"
+    );
+    assert!(line.contains("--accept-loss"), "{line}");
+    assert_eq!((store.count(), store.bytes(), store.count_lost(Loss::Gone)), (0, 0, 3));
+}
+
+/// From time to time it is looked, some files at a time: what is gone is lost, and what is put back is held again.
+#[test]
+fn files_are_looked_at_from_time_to_time() {
+    let of = |id: u128| Stored { name: Name { id: RequestId(id), ..stored(b"abc").name }, bytes: 3 };
+    let recorded: BTreeMap<_, _> = (0..600).map(|id| (RequestId(id), entry(of(id)))).collect();
+    let mut there: BTreeMap<Name, u64> = recorded.values().map(|entry| (entry.stored.name, 3)).collect();
+    let shared = there.iter().map(|(name, bytes)| (name.to_string(), *bytes)).collect();
+    let mut store = Store::new(Durability::None, SCRUB);
+    drain(&mut store);
+    give(&mut store, Input::Listed { temporary: vec![], shared, recorded });
+    let pass = |store: &mut Store, there: &BTreeMap<Name, u64>| {
+        let (mut seen, mut lines) = (Vec::new(), Vec::new());
+        while seen.len() < 600 {
+            let wake = store.poll_timeout().expect("it goes on");
+            store.handle_timeout(wake.at);
+            let outputs = drain(store);
+            let [Output::Do(steps)] = &outputs[..] else { panic!("{outputs:?}") };
+            let [Step::Check(names)] = &steps[..] else { panic!("{steps:?}") };
+            assert!(names.len() <= CHECKED);
+            assert_eq!(store.poll_timeout(), None, "one at a time");
+            seen.extend(names.clone());
+            let found = names.iter().map(|name| (*name, there.get(name).copied())).collect();
+            store.handle_input(wake.at, Input::Checked(found));
+            lines.extend(drain(store));
+        }
+        assert!(seen.is_sorted(), "each once");
+        lines
+    };
+    assert_eq!(pass(&mut store, &there), []);
+    there.remove(&of(5).name);
+    there.remove(&of(400).name);
+    there.insert(of(599).name, 2);
+    let told = "acknowledged uploads are gone from the folder or damaged: 3 (such as photo.png of ann)";
+    assert_eq!(pass(&mut store, &there), [Output::Told(told.to_owned())]);
+    assert_eq!((store.count(), store.count_lost(Loss::Gone), store.count_lost(Loss::Damaged)), (597, 2, 1));
+    assert_eq!(store.bytes(), 597 * 3);
+    assert_eq!(pass(&mut store, &there), [], "it is said once");
+    there.insert(of(5).name, 3);
+    there.insert(of(599).name, 3);
+    assert_eq!(pass(&mut store, &there), [Output::Told(format!("{} is back", of(5).name))]);
+    assert_eq!((store.count(), store.held(RequestId(5))), (598, Some(of(5))));
+    // Somebody who reads one sees it first.
+    let outputs = give(&mut store, Input::Unreadable { name: of(6).name, loss: Loss::Damaged });
+    assert!(matches!(&outputs[..], [Output::Told(line)] if line.contains("damaged")), "{outputs:?}");
+    assert_eq!((store.held(RequestId(6)), store.count_lost(Loss::Damaged)), (None, 2));
+    assert_eq!(give(&mut store, Input::Unreadable { name: of(6).name, loss: Loss::Damaged }), []);
+    // What is damaged is stored again if its client comes again.
+    let put = Input::Put { id: RequestId(6), bytes: 3, label: label() };
+    assert_eq!(give(&mut store, put), [one(Step::Write(RequestId(6)))]);
+}
+
+/// A file whose record is missing was not acknowledged: its client is answered only when it has one.
+#[test]
+fn what_has_no_record_is_recorded_before_it_is_acknowledged() {
+    let upload = stored(b"abc");
+    let mut store = Store::new(Durability::None, SCRUB);
+    drain(&mut store);
+    let shared = vec![(upload.name.to_string(), 3)];
+    give(&mut store, Input::Listed { temporary: vec![], shared, recorded: [].into() });
+    assert_eq!(store.held(ID), Some(upload));
+    for fails in [true, false] {
+        assert_eq!(store.claim(ID, &label()), None);
+        assert!(store.is_under_way(ID) && store.held(ID).is_none());
+        let step = record(upload, Some(label()), false);
+        assert_eq!(drain(&mut store), [one(step.clone())]);
+        let input = if fails { Input::Failed { step, failure: full() } } else { Input::Done(step) };
+        assert_eq!(give(&mut store, input), [], "it is not removed, whatever comes");
+        assert_eq!(store.held(ID), Some(upload));
+    }
+    assert_eq!(store.claim(ID, &label()), Some(upload));
+    assert_eq!(store.find("photo.png").count(), 1);
+    assert_eq!(give(&mut store, put(3)), [Output::Ended { id: ID, outcome: Ok(upload) }]);
+}
+
 #[test]
 fn kinds_are_told_by_content() {
     for (head, kind) in [
@@ -223,6 +362,8 @@ struct SimDisk {
     temporary: BTreeMap<RequestId, (Vec<u8>, bool)>,
     /// Shared files: content, whether it was synced, and whether the name was.
     shared: BTreeMap<String, (Vec<u8>, bool, bool)>,
+    /// The journal, and how much of it was synced.
+    journal: (Vec<u8>, usize),
 }
 
 impl SimDisk {
@@ -232,6 +373,7 @@ impl SimDisk {
                 return Input::Listed {
                     temporary: self.temporary.keys().map(|id| File::Temporary(*id).to_string()).collect(),
                     shared: self.shared.iter().map(|(name, (body, ..))| (name.clone(), body.len() as u64)).collect(),
+                    recorded: self.recorded(),
                 };
             }
             Step::Write(id) => {
@@ -247,8 +389,20 @@ impl SimDisk {
             Step::SyncFolder(_) => self.shared.values_mut().for_each(|(_, _, name_synced)| *name_synced = true),
             Step::Remove(File::Temporary(id)) => _ = self.temporary.remove(id),
             Step::Remove(File::Shared(name)) => _ = self.shared.remove(&name.to_string()),
+            Step::Record { records, .. } => {
+                self.journal.0.extend(records.iter().flat_map(Record::encode));
+                self.journal.1 = self.journal.0.len();
+            }
+            Step::Check(names) => {
+                let size = |name: &Name| self.shared.get(&name.to_string()).map(|(body, ..)| body.len() as u64);
+                return Input::Checked(names.iter().map(|name| (*name, size(name))).collect());
+            }
         }
         Input::Done(step.clone())
+    }
+
+    fn recorded(&self) -> BTreeMap<RequestId, Entry> {
+        journal::scan(&self.journal.0).entries
     }
 
     /// Power is lost. `luck` decides what the system had happened to write by itself.
@@ -258,6 +412,10 @@ impl SimDisk {
                 body.truncate(1)
             }
         });
+        // The journal is torn somewhere behind what was synced.
+        let (bytes, synced) = &mut self.journal;
+        bytes.truncate(*synced + usize::from(luck) % (bytes.len() - *synced + 1));
+        *synced = bytes.len();
         let lucky = |index: usize| luck >> (index % 8) & 1 == 1;
         let mut index = 0;
         self.shared.retain(|_, (body, synced, name_synced)| {
@@ -299,7 +457,7 @@ proptest! {
         1 => any::<u8>().prop_map(Happening::LosePower),
     ], 0..80)) {
         let mut disk = SimDisk::default();
-        let mut store = Store::new(Durability::Fsync);
+        let mut store = Store::new(Durability::Fsync, SCRUB);
         let mut open: Vec<Vec<Step>> = Vec::new();
         let mut acknowledged: BTreeMap<RequestId, Stored> = BTreeMap::new();
         // Each attempt brings another body, so that a second copy could be told from the first.
@@ -311,7 +469,7 @@ proptest! {
                 (!open.is_empty()).then(|| open.remove(usize::from(which) % open.len()))
             };
             match happening {
-                Happening::Put(id) => store.handle_input(Instant::ZERO, Input::Put { id: RequestId(id.into()), bytes }),
+                Happening::Put(id) => store.handle_input(Instant::ZERO, Input::Put { id: RequestId(id.into()), bytes, label: label() }),
                 // One step of those that were wanted together, so that a crash may come between any two.
                 Happening::Answer(which) => if let Some(mut steps) = pick(which, &mut open) {
                     attempts += 1;
@@ -326,6 +484,9 @@ proptest! {
                     let step = steps.remove(0);
                     if after && !matches!(step, Step::List | Step::Write(_) | Step::Rename(_)) {
                         disk.perform(&step, &[]);
+                    } else if let Step::Record { records, .. } = &step {
+                        // Appended and not synced: a loss of power may tear it.
+                        disk.journal.0.extend(records.iter().flat_map(Record::encode));
                     }
                     store.handle_input(Instant::ZERO, Input::Failed { step, failure: full() });
                 },
@@ -334,7 +495,7 @@ proptest! {
                         disk.lose_power(luck);
                     }
                     open.clear();
-                    store = Store::new(Durability::Fsync);
+                    store = Store::new(Durability::Fsync, SCRUB);
                 }
             }
             for output in drain(&mut store) {
@@ -348,6 +509,8 @@ proptest! {
                 }
             }
             for stored in acknowledged.values() {
+                let recorded = disk.recorded().remove(&stored.name.id);
+                prop_assert_eq!(recorded, Some(entry(*stored)), "it is remembered as it was acknowledged");
                 let Some((body, synced, name_synced)) = disk.shared.get(&stored.name.to_string()) else {
                     return Err(TestCaseError::fail(format!("{} is gone", stored.name)));
                 };

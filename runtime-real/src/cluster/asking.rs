@@ -134,7 +134,7 @@ async fn attempt<T: Transport, C: Cargo>(
         })?;
         sink.shutdown().await.map_err(own)?;
         if hashing.finish() != stored.name.digest {
-            return Err(Failure::BrokenOff("what came is not what was stored".to_owned()));
+            return Err(Failure::Damaged("what came is not what was stored".to_owned()));
         }
     }
     nodes.keep(node, line);

@@ -1,23 +1,25 @@
 //! Where a node keeps what must survive it.
 
-use std::{future::Future, io};
+use std::{collections::BTreeMap, future::Future, io};
 
 use omb_core::{
     peer::{Leadership, RequestId},
-    store::{self, Failure, Name, Step},
+    store::{self, Entry, Failure, Name, Step},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// What lies in the two folders.
+/// What lies in the two folders, and what the journal remembers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listed {
     /// Names in the folder of temporaries.
     pub temporary: Vec<String>,
     /// Names and sizes in the shared one.
     pub shared: Vec<(String, u64)>,
+    /// Uploads that the journal remembers.
+    pub recorded: BTreeMap<RequestId, Entry>,
 }
 
-/// Files of one node: uploads in the making, stored uploads, and the newest leadership.
+/// Files of one node: uploads in the making, stored uploads, the journal of them, and the newest leadership.
 pub trait Disk: Clone + Send + Sync + 'static {
     /// A temporary file that is being written.
     type Writing: AsyncWrite + Unpin + Send + 'static;
@@ -28,15 +30,19 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn restore(&self) -> impl Future<Output = io::Result<Leadership>> + Send;
     /// Makes a leadership durable: once this returns it survives everything, before it the old one does.
     fn persist(&self, leadership: Leadership) -> impl Future<Output = io::Result<()>> + Send;
-    /// Lists both folders. Creates what is missing.
+    /// Lists both folders, and reads the journal, which is durable from here on. Creates what is missing.
     fn list(&self) -> impl Future<Output = io::Result<Listed>> + Send;
     /// Creates, or empties, the temporary file of an upload.
     fn create(&self, id: RequestId) -> impl Future<Output = io::Result<Self::Writing>> + Send;
     /// Performs steps one after the other: fsync of an upload's temporary file, its renaming into the shared folder, fsync
-    /// of that folder, removal of a file (one that does not exist is removed). Of one that fails it says which and why, and
-    /// those behind it are left undone. [`Step::List`] and [`Step::Write`] are not among them.
+    /// of that folder, removal of a file (one that does not exist is removed), appending to the journal. Of one that fails it
+    /// says which and why, and those behind it are left undone. [`Step::List`], [`Step::Write`] and [`Step::Check`] are not
+    /// among them.
     fn perform(&self, steps: Vec<Step>) -> impl Future<Output = Result<(), (Step, io::Error)>> + Send;
-    /// Opens a stored upload.
+    /// The size of each plain file of that name in the shared folder; `None` if there is none.
+    fn check(&self, names: Vec<Name>) -> impl Future<Output = io::Result<Vec<(Name, Option<u64>)>>> + Send;
+    /// Opens a stored upload. Without a file of its name [`io::ErrorKind::NotFound`]; with something else than a plain file
+    /// there [`io::ErrorKind::InvalidInput`].
     fn open(&self, name: Name) -> impl Future<Output = io::Result<Self::Reading>> + Send;
 }
 
@@ -44,8 +50,14 @@ pub trait Disk: Clone + Send + Sync + 'static {
 pub(super) async fn perform(disk: &impl Disk, steps: Vec<Step>) -> store::Input {
     if let [list @ Step::List] = &steps[..] {
         return match disk.list().await {
-            Ok(Listed { temporary, shared }) => store::Input::Listed { temporary, shared },
+            Ok(Listed { temporary, shared, recorded }) => store::Input::Listed { temporary, shared, recorded },
             Err(error) => failed(list.clone(), &error),
+        };
+    }
+    if let [check @ Step::Check(names)] = &steps[..] {
+        return match disk.check(names.clone()).await {
+            Ok(found) => store::Input::Checked(found),
+            Err(error) => failed(check.clone(), &error),
         };
     }
     let last = steps.last().cloned().expect("there is a step");
@@ -56,5 +68,7 @@ pub(super) async fn perform(disk: &impl Disk, steps: Vec<Step>) -> store::Input 
 }
 
 pub(super) fn failed(step: Step, error: &io::Error) -> store::Input {
-    store::Input::Failed { step, failure: Failure::Disk(error.to_string()) }
+    let why = error.to_string();
+    let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    store::Input::Failed { step, failure: if full { Failure::Full(why) } else { Failure::Disk(why) } }
 }

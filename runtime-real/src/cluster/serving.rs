@@ -17,7 +17,7 @@ use omb_core::{
         message::{Envelope, Order, Reply, Request},
     },
     peer::{Hashing, NodeId, RequestId},
-    store::{self, Failure, Kind, Name, Step, Stored},
+    store::{self, Failure, Kind, Loss, Name, Step, Stored},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{
     Disk,
-    body::Body,
+    body::{Body, Side},
     disk::failed,
     greeting::{self, Guest, Unmet},
     links,
@@ -423,11 +423,34 @@ where
     T: Transport,
     D: Disk,
 {
-    let Ok(mut reading) = house.disk.open(file.name).await else {
-        return say(line, &Word::Reply(Reply::NotFound), house).await;
+    let unreadable = |loss| _ = house.inputs.own.send(Input::Disk(store::Input::Unreadable { name: file.name, loss }));
+    let mut reading = match house.disk.open(file.name).await {
+        Ok(reading) => reading,
+        Err(error) => {
+            match error.kind() {
+                io::ErrorKind::NotFound => unreadable(Loss::Gone),
+                io::ErrorKind::InvalidInput => unreadable(Loss::Damaged),
+                // Out of descriptors, perhaps.
+                _ => {}
+            }
+            // Who asks again is told what this node knows then, or is sent to another that holds it.
+            let reason = format!("{} cannot read it: {error}", house.me);
+            return say(line, &Word::Reply(Reply::Retry { reason, excluded: None, leader: None }), house).await;
+        }
     };
     wire::put_frame(line, &Word::Reply(Reply::Body(file))).await?;
-    Ok(Body::new(file.bytes).copy(&mut reading, line, &house.limits, |_| {}).await?)
+    let mut hashing = Hashing::default();
+    let copied = Body::new(file.bytes).copy(&mut reading, line, &house.limits, |bytes| hashing.update(bytes)).await;
+    let damaged = match &copied {
+        Ok(()) => hashing.finish() != file.name.digest,
+        // It has become shorter.
+        Err(Side::From(error)) => error.kind() == io::ErrorKind::UnexpectedEof,
+        Err(Side::To(_)) => false,
+    };
+    if damaged {
+        unreadable(Loss::Damaged);
+    }
+    Ok(copied?)
 }
 
 async fn fetch<S, T, D>(line: &mut Line<S>, from: NodeId, name: Name, house: &House<T, D>) -> io::Result<()>

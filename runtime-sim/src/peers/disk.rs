@@ -1,10 +1,10 @@
-//! A disk that loses what was not synced, is slow, fails, and fills up.
+//! A disk that loses what was not synced, is slow, fails, fills up, and whose files somebody removes.
 //!
 //! What it holds survives its node's process. At a loss of power a file keeps a part of what was not synced, and each
 //! name that appeared or vanished since its folder was last synced did so, or did not.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     io::{self, Cursor},
     pin::Pin,
@@ -16,19 +16,23 @@ use std::{
 use omb_core::{
     peer::{Digest, Leadership, RequestId},
     seed::Seed,
-    store::{File, Name, Step},
+    store::{
+        Entry, File, Name, Step,
+        journal::{HEADER, Record, scan},
+    },
 };
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use tokio::{io::AsyncWrite, time::sleep};
 
+use super::scenario::Moment;
 use crate::cluster::{Disk, disk::Listed};
 
 /// One node's disk. Clones are the same disk.
 #[derive(Clone)]
 pub struct SimDisk {
     platter: Arc<Mutex<Platter>>,
-    on_renamed: Option<Arc<dyn Fn() + Send + Sync>>,
+    on_step: Option<Arc<dyn Fn(Moment) + Send + Sync>>,
 }
 
 /// What troubles a disk right now.
@@ -55,6 +59,11 @@ struct Platter {
     visible: BTreeMap<Place, u64>,
     /// As a loss of power would leave them, where nobody is lucky.
     durable: BTreeMap<Place, u64>,
+    /// The journal of uploads, as a process sees it, and as a loss of power would leave it at worst.
+    journal: Vec<u8>,
+    journal_durable: Vec<u8>,
+    /// Uploads whose files somebody has removed.
+    vanished: BTreeSet<RequestId>,
     /// Files that left it, and crashes.
     losses: u64,
     /// Operations that failed.
@@ -102,17 +111,51 @@ impl SimDisk {
             next: 0,
             visible: BTreeMap::new(),
             durable: BTreeMap::new(),
+            journal: HEADER.to_vec(),
+            journal_durable: HEADER.to_vec(),
+            vanished: BTreeSet::new(),
             losses: 0,
             failed: 0,
             unremoved: 0,
         };
-        Self { platter: Arc::new(Mutex::new(platter)), on_renamed: None }
+        Self { platter: Arc::new(Mutex::new(platter)), on_step: None }
     }
 
-    /// The same disk, by which `look` is called after each renaming, before anything else happens.
+    /// The same disk, by which `look` is called when an upload has come so far, before anything else happens.
     #[must_use]
-    pub fn watched(&self, look: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { platter: self.platter.clone(), on_renamed: Some(Arc::new(look)) }
+    pub fn watched(&self, look: impl Fn(Moment) + Send + Sync + 'static) -> Self {
+        Self { platter: self.platter.clone(), on_step: Some(Arc::new(look)) }
+    }
+
+    /// Somebody removes this share of the uploads.
+    pub fn remove_some(&self, share: f64) {
+        let platter = &mut *self.platter();
+        let shared: Vec<Place> =
+            platter.visible.keys().filter(|place| matches!(place, Place::Shared(_))).cloned().collect();
+        for place in shared {
+            if platter.rng.random_bool(share) {
+                platter.visible.remove(&place);
+                platter.durable.remove(&place);
+                if let Place::Shared(name) = place
+                    && let Ok(name) = name.parse::<Name>()
+                {
+                    platter.vanished.insert(name.id);
+                }
+            }
+        }
+    }
+
+    /// Uploads whose files somebody has removed.
+    #[must_use]
+    pub fn vanished(&self) -> BTreeSet<RequestId> {
+        self.platter().vanished.clone()
+    }
+
+    /// What the journal remembers; with `durable` what it would after a loss of power.
+    #[must_use]
+    pub fn recorded(&self, durable: bool) -> BTreeMap<RequestId, Entry> {
+        let platter = self.platter();
+        scan(if durable { &platter.journal_durable } else { &platter.journal }).entries
     }
 
     fn platter(&self) -> MutexGuard<'_, Platter> {
@@ -196,6 +239,11 @@ impl SimDisk {
         }
         platter.visible.clone_from(&left);
         platter.durable = left;
+        // Of what was appended since it was last synced some may be there, to the middle of a record.
+        let (all, synced) = (std::mem::take(&mut platter.journal), platter.journal_durable.len());
+        let kept = platter.rng.random_range(synced..=all.len().max(synced));
+        platter.journal_durable.extend(all.get(synced..kept).unwrap_or_default());
+        platter.journal.clone_from(&platter.journal_durable);
     }
 
     /// Lets an operation take its time, and fail.
@@ -248,6 +296,32 @@ impl SimDisk {
             platter.durable.retain(|place, _| matches!(place, Place::Temporary(_)));
             let shared = platter.visible.iter().filter(|(place, _)| matches!(place, Place::Shared(_)));
             platter.durable.extend(shared.map(|(place, inode)| (place.clone(), *inode)));
+        }
+        outcome
+    }
+
+    async fn record(&self, records: &[Record], sync: bool) -> io::Result<()> {
+        self.turn().await?;
+        let range = {
+            let platter = &mut *self.platter();
+            if platter.trouble.full {
+                return Err(full());
+            }
+            let from = platter.journal.len();
+            platter.journal.extend(records.iter().flat_map(Record::encode));
+            from..platter.journal.len()
+        };
+        if !sync {
+            return Ok(());
+        }
+        let outcome = self.sync_turn().await;
+        let platter = &mut *self.platter();
+        // One that fails may have written something.
+        if outcome.is_ok() || platter.rng.random_bool(0.5) {
+            platter.journal_durable.clone_from(&platter.journal);
+        }
+        if outcome.is_err() {
+            platter.journal[range].fill(0);
         }
         outcome
     }
@@ -310,9 +384,13 @@ impl Disk for SimDisk {
     }
 
     async fn list(&self) -> io::Result<Listed> {
-        self.turn().await?;
-        let platter = self.platter();
-        let mut listed = Listed::default();
+        self.sync_turn().await?;
+        let platter = &mut *self.platter();
+        let scanned = scan(&platter.journal);
+        // A torn end is written over.
+        platter.journal.truncate(scanned.end);
+        platter.journal_durable.clone_from(&platter.journal);
+        let mut listed = Listed { recorded: scanned.entries, ..Listed::default() };
         for (place, inode) in &platter.visible {
             match place {
                 Place::Temporary(name) => listed.temporary.push(name.clone()),
@@ -343,21 +421,38 @@ impl Disk for SimDisk {
         // Each takes its time, so that a crash may come between any two.
         for step in steps {
             let done = match &step {
-                Step::List | Step::Write(_) => Err(io::Error::other("this is done elsewhere")),
+                Step::List | Step::Write(_) | Step::Check(_) => Err(io::Error::other("this is done elsewhere")),
+                Step::Record { records, sync } => self.record(records, *sync).await,
                 Step::Sync(id) => self.sync(*id).await,
                 Step::Rename(name) => {
                     let renamed = self.rename(*name).await;
-                    if let (Ok(()), Some(look)) = (&renamed, &self.on_renamed) {
-                        look();
+                    if let (Ok(()), Some(look)) = (&renamed, &self.on_step) {
+                        look(Moment::Renamed);
                     }
                     renamed
                 }
-                Step::SyncFolder(_) => self.sync_folder().await,
+                Step::SyncFolder(_) => {
+                    let synced = self.sync_folder().await;
+                    if let (Ok(()), Some(look)) = (&synced, &self.on_step) {
+                        look(Moment::Named);
+                    }
+                    synced
+                }
                 Step::Remove(file) => self.remove(*file).await,
             };
             done.map_err(|error| (step, error))?;
         }
         Ok(())
+    }
+
+    async fn check(&self, names: Vec<Name>) -> io::Result<Vec<(Name, Option<u64>)>> {
+        self.turn().await?;
+        let platter = self.platter();
+        let size = |name: &Name| {
+            let inode = platter.visible.get(&Place::Shared(name.to_string()))?;
+            platter.inodes.get(inode).map(|inode| inode.content.len() as u64)
+        };
+        Ok(names.into_iter().map(|name| (name, size(&name))).collect())
     }
 
     async fn open(&self, name: Name) -> io::Result<Cursor<Vec<u8>>> {

@@ -37,6 +37,8 @@ pub enum Trouble {
     DiskUnsyncing(NodeId, f64),
     /// Operations take this long at most.
     DiskSlow(NodeId, Duration),
+    /// Somebody removes this share of its uploads, once.
+    Removed(NodeId, f64),
 }
 
 /// What passes no more between clients and nodes.
@@ -92,6 +94,7 @@ impl Trouble {
             Self::DiskFailing(..) => "disk failing",
             Self::DiskUnsyncing(..) => "disk does not sync",
             Self::DiskSlow(..) => "disk slow",
+            Self::Removed(..) => "files removed",
         }
     }
 
@@ -139,6 +142,7 @@ impl fmt::Display for Planned {
             Trouble::DiskFull(node) => write!(f, "the disk of {node} is full"),
             Trouble::DiskFailing(node, share) => write!(f, "the disk of {node} fails {:.0} %", share * 100.0),
             Trouble::DiskUnsyncing(node, share) => write!(f, "fsyncs of {node} fail {:.0} %", share * 100.0),
+            Trouble::Removed(node, share) => write!(f, "{:.0} % of the uploads of {node} removed", share * 100.0),
             Trouble::DiskSlow(node, most) => write!(f, "the disk of {node} late by up to {} ms", most.as_millis()),
         }?;
         write!(f, " from {:.1} s to {:.1} s", self.at.as_secs_f64(), self.until().as_secs_f64())

@@ -15,8 +15,9 @@ use omb_core::{
         VERDICT_BYTES,
     },
     node::message::{Envelope, Message, Order, Put, Request, VERSION},
-    peer::{Digest, Leadership, NodeId, RequestId, Term, User},
+    peer::{Digest, Label, Leadership, NodeId, RequestId, Term, User},
     seed::Seed,
+    time::WallTime,
 };
 use rand::{Rng, RngExt as _};
 use tokio::{
@@ -92,7 +93,7 @@ async fn demand(
         (1, _) => Request::List { after: None },
         _ => Request::Put(Put {
             id: RequestId(rng.next_u64().into()),
-            user: User::try_from("eve".to_owned()).expect("a sound name"),
+            label: label(),
             bytes: 3,
             again: false,
             excluded: [].into(),
@@ -220,6 +221,10 @@ fn absurd_term(scenario: &Scenario, node: NodeId, rng: &mut impl Rng) -> Term {
     Term(near - near % nodes + rank - if near % nodes < rank { nodes } else { 0 })
 }
 
+fn label() -> Label {
+    Label::of("eve.png", User::try_from("eve".to_owned()).expect("a sound name"), WallTime(1))
+}
+
 /// Says as a peer what no honest one says.
 async fn lie(mut line: Line<Stream>, claimed: NodeId, part: Part, cast: &Cast, rng: &mut impl Rng) -> io::Result<()> {
     let scenario = cast.facts().scenario.clone();
@@ -227,8 +232,7 @@ async fn lie(mut line: Line<Stream>, claimed: NodeId, part: Part, cast: &Cast, r
     let newest = Leadership { term: absurd_term(&scenario, leader, rng), leader: Some(leader) };
     if part == Part::Order {
         let id = RequestId(u128::from(rng.next_u64()) << 64 | 0xf0_96ed);
-        let user = User::try_from("eve".to_owned()).expect("a sound name");
-        let put = Put { id, user, bytes: 3, again: false, excluded: [].into() };
+        let put = Put { id, label: label(), bytes: 3, again: false, excluded: [].into() };
         cast.facts().forged.insert(id);
         wire::put_frame(&mut line, &Order::Store { put, leadership: newest }).await?;
         line.write_all(b"eve").await?;

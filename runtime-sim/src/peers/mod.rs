@@ -18,8 +18,8 @@ use std::{
 
 use omb_core::{
     node::{Node, Output},
-    peer::{Digest, Leadership, NodeId, RequestId},
-    store::Stored,
+    peer::{Digest, Label, Leadership, NodeId, RequestId},
+    store::{Entry, Stored},
     time::Instant,
 };
 
@@ -95,6 +95,8 @@ pub struct Upload {
     pub bytes: u64,
     /// When its client began.
     pub begun: Duration,
+    /// What its client says of it.
+    pub label: Label,
     /// What the client was told, and when.
     pub acknowledged: Option<(NodeId, Stored, Duration)>,
 }
@@ -154,11 +156,13 @@ pub trait Watcher: Send {
 #[derive(Debug)]
 pub struct Listed {
     /// Which node holds what.
-    pub uploads: Vec<(NodeId, Stored)>,
+    pub uploads: Vec<(NodeId, Entry)>,
     /// How many uploads lie on several.
     pub copies: u64,
     /// Who did not say what it holds.
     pub missing: BTreeSet<NodeId>,
+    /// How many uploads each node misses.
+    pub lost: BTreeMap<NodeId, u64>,
 }
 
 /// How everything went, as the clients saw it.
@@ -170,6 +174,10 @@ pub struct Outcome {
     pub failed_after: Vec<String>,
     /// Uploads that were fetched after the cluster had healed, and how many of them came whole.
     pub fetched: (u64, u64),
+    /// Acknowledged uploads that are said to be lost where they were stored.
+    pub missed: BTreeSet<RequestId>,
+    /// How many uploads each node misses, by its status.
+    pub gone: BTreeMap<NodeId, u64>,
     /// Acknowledged uploads that could not be fetched at the end, and why.
     pub unfetched: Vec<String>,
 }

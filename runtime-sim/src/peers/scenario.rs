@@ -100,7 +100,7 @@ impl Scenario {
         let troubles = troubles(seed, &nodes);
         let mut hidden = seed.stream("ambush");
         let ambush = hidden.random_bool(0.4).then(|| Ambush {
-            moment: [Moment::Written, Moment::Renamed, Moment::Stored, Moment::Stored][hidden.random_range(0..4)],
+            moment: [Moment::Written, Moment::Renamed, Moment::Named, Moment::Stored][hidden.random_range(0..4)],
             nth: hidden.random_range(0..6),
             lasts: hidden.random_range(Duration::from_millis(500)..AMBUSH_MAX),
             dies: hidden.random_bool(0.5),
@@ -211,6 +211,8 @@ pub enum Moment {
     Written,
     /// It is renamed, and the folder is to be synced.
     Renamed,
+    /// Its name is durable, and what it is called is to be recorded.
+    Named,
     /// It is stored, and nobody was told.
     Stored,
 }
@@ -239,7 +241,7 @@ const FAMILIES: [(&str, &[(&str, f64)]); 6] = [
     ("reach", &[("partition", 0.6), ("one way", 0.5), ("link", 0.4)]),
     ("network", &[("loss", 0.5), ("delay", 0.5)]),
     ("process", &[("power", 0.7), ("killed", 0.4), ("paused", 0.5), ("blackout", 0.15)]),
-    ("disk", &[("full", 0.5), ("failing", 0.5), ("unsyncing", 0.6), ("slow disk", 0.4)]),
+    ("disk", &[("full", 0.5), ("failing", 0.5), ("unsyncing", 0.6), ("slow disk", 0.4), ("removed", 0.4)]),
 ];
 
 /// Swarm testing: each family is off altogether in half of the runs, so that none hides another.
@@ -304,6 +306,8 @@ fn trouble(kind: &str, rng: &mut impl Rng, nodes: &[NodeId]) -> Planned {
         "failing" => Trouble::DiskFailing(node, share),
         "unsyncing" => Trouble::DiskUnsyncing(node, share * 2.0),
         "slow disk" => Trouble::DiskSlow(node, span * 3),
+        // Now and then all of them.
+        "removed" => Trouble::Removed(node, if share < 0.1 { 1.0 } else { share * 2.0 }),
         other => unreachable!("no kind of trouble is called {other}"),
     };
     Planned { at, lasts, trouble }

@@ -26,10 +26,10 @@ use omb_core::{
         Node, Output,
         message::{Envelope, Message, Put, Reply, Request},
     },
-    peer::{Digest, NodeId, RequestId, User},
+    peer::{Digest, Label, NodeId, RequestId, User},
     seed::Seed,
     store::{Name, Step, Stored},
-    time::Instant,
+    time::{Instant, WallTime},
 };
 use rand::{Rng as _, RngExt as _};
 use rand_chacha::ChaCha8Rng;
@@ -56,6 +56,9 @@ pub const AGREE_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long they must stay agreed.
 const STAYS: Duration = Duration::from_secs(4);
+
+/// How often nodes look whether their uploads are there: after all has healed, and before they are asked.
+const SCRUB: Duration = Duration::from_secs(2);
 
 /// A host that no node has; in the list of peers that only the stranger was given.
 const NOBODY: u32 = 99;
@@ -293,13 +296,14 @@ async fn live(nth: usize, cast: Cast) {
         quorum: scenario.quorum,
         policy: scenario.policy,
         durability: scenario.durability,
+        scrub: SCRUB,
         ..ClusterConfig::new(peers)
     };
     let identity = Identity { me: node, config, limits: limits(), seed, secret };
     let mut observer = Onlooker { cast: cast.clone(), node };
     let disk = disk.watched({
         let onlooker = observer.clone();
-        move || onlooker.ambush(Moment::Renamed)
+        move |moment| onlooker.ambush(moment)
     });
     let ended = cluster::serve(listener, transport, disk, identity, &mut observer, &clock).await;
     cast.witness.note("node", format_args!("{} ended: {ended:?}", node.0));
@@ -400,6 +404,8 @@ impl Observer for Onlooker {
                     Reply::Retry { .. } => "answer: retry",
                     Reply::Listing { .. } => "answer: listing",
                     Reply::NotFound => "answer: not found",
+                    Reply::Full { .. } => "answer: the disk is full",
+                    Reply::Lost { .. } => "answer: lost",
                     _ => "answer: other",
                 });
             }
@@ -433,7 +439,9 @@ impl Observer for Onlooker {
 }
 
 /// What nodes say that is worth counting.
-const TOLD: [(&str, &str); 11] = [
+const TOLD: [(&str, &str); 13] = [
+    ("acknowledged uploads are gone from the folder", "effect: files are missed"),
+    ("the folder of uploads is empty", "effect: all files are missed at the start"),
     ("it comes from ", "effect: a peer from elsewhere is refused"),
     ("does not believe ", "effect: an absurd number is not believed"),
     ("it asks for the", "effect: a key is asked for"),
@@ -567,6 +575,11 @@ fn turn(planned: &Planned, on: bool, cast: &Cast) {
         Trouble::DiskUnsyncing(node, share) => {
             facts.nodes[node].disk.trouble(|it| it.unsyncing = if on { *share } else { 0.0 });
         }
+        Trouble::Removed(node, share) => {
+            if on {
+                facts.nodes[node].disk.remove_some(*share);
+            }
+        }
         Trouble::DiskSlow(node, most) => {
             facts.nodes[node].disk.trouble(|it| it.slow = if on { *most } else { Duration::ZERO });
         }
@@ -658,10 +671,12 @@ async fn upload(nodes: &Nodes<SimTransport>, cast: &Cast, seed: Seed, bytes: u64
     let id = RequestId(u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64()));
     let digest = Digest::of(&body);
     let begun = cast.time.elapsed();
-    cast.facts().uploads.insert(id, Upload { digest, bytes, begun, acknowledged: None });
-    cast.witness.note("client", format_args!("uploads {id}, {bytes} bytes"));
     let user = User::try_from("ann".to_owned()).expect("a sound name");
-    let put = Put { id, user, bytes, again: false, excluded: [].into() };
+    let label = Label::of(&format!("{}.png", rng.random_range(0..1_000)), user, WallTime(rng.random()));
+    let upload = Upload { digest, bytes, begun, label: label.clone(), acknowledged: None };
+    cast.facts().uploads.insert(id, upload);
+    cast.witness.note("client", format_args!("uploads {id}, {bytes} bytes"));
+    let put = Put { id, label, bytes, again: false, excluded: [].into() };
     let reply = ask(nodes, cast, Request::Put(put), body, seed).await?;
     let Reply::Stored { node, stored } = reply else {
         let last = format!("answered by {reply:?}");
@@ -722,16 +737,21 @@ async fn look_around(process: task::NodeId, cast: &Cast) -> Outcome {
         let request = Request::Get { name };
         match ask(&nodes, cast, request, Vec::new(), seed(100 + number as u64)).await {
             Ok(Reply::Body(_)) => outcome.fetched.1 += 1,
+            Ok(Reply::Lost { entry, .. }) if entry.stored.name == name => _ = outcome.missed.insert(name.id),
             other => outcome.unfetched.push(format!("{name}: {other:?}")),
         }
     }
     let request = Request::List { after: None };
-    if let Ok(Reply::Listing { uploads, copies, missing, .. }) = ask(&nodes, cast, request, Vec::new(), seed(99)).await
+    if let Ok(Reply::Listing { uploads, copies, missing, lost, .. }) =
+        ask(&nodes, cast, request, Vec::new(), seed(99)).await
     {
         if copies > 0 {
             cast.witness.hit("effect: an upload lies on several nodes");
         }
-        outcome.listed = Some(Listed { uploads, copies, missing });
+        outcome.listed = Some(Listed { uploads, copies, missing, lost });
+    }
+    if let Ok(Reply::Status(status)) = ask(&nodes, cast, Request::Status, Vec::new(), seed(97)).await {
+        outcome.gone = status.nodes.iter().map(|own| (own.node, own.gone + own.damaged)).collect();
     }
     outcome
 }

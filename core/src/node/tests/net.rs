@@ -36,6 +36,7 @@ pub(super) struct SimNode {
     pub(super) leadership: Leadership,
     pub(super) temporary: BTreeSet<RequestId>,
     pub(super) shared: BTreeMap<String, u64>,
+    pub(super) recorded: BTreeMap<RequestId, store::Entry>,
     pub(super) full: bool,
 }
 
@@ -227,7 +228,12 @@ impl Net {
                         assert!(u.acknowledged.is_none(), "C4: one request, one acknowledgement");
                         u.acknowledged = Some((node, stored));
                     }
-                    Reply::Retry { excluded, .. } => {
+                    Reply::Retry { .. } | Reply::Full { .. } => {
+                        let excluded = match reply {
+                            Reply::Retry { excluded, .. } => excluded,
+                            Reply::Full { node, .. } => Some(node),
+                            _ => None,
+                        };
                         u.put.excluded = excluded.into_iter().collect();
                         // Whatever comes for this try is void.
                         u.attempt += 1;
@@ -331,7 +337,7 @@ impl Net {
             }
             Output::Store { id, .. } => {
                 let input = if self.nodes[node].full {
-                    let failure = store::Failure::Disk("no space left on device".to_owned());
+                    let failure = store::Failure::Full("no space left on device".to_owned());
                     store::Input::Failed { step: Step::Write(id), failure }
                 } else {
                     self.nodes[node].temporary.insert(id);
@@ -348,7 +354,16 @@ impl Net {
                         Step::List => store::Input::Listed {
                             temporary: n.temporary.iter().map(|id| File::Temporary(*id).to_string()).collect(),
                             shared: n.shared.iter().map(|(name, bytes)| (name.clone(), *bytes)).collect(),
+                            recorded: n.recorded.clone(),
                         },
+                        Step::Check(names) => {
+                            let found = names.iter().map(|name| (*name, n.shared.get(&name.to_string()).copied()));
+                            store::Input::Checked(found.collect())
+                        }
+                        Step::Record { records, .. } => {
+                            records.iter().for_each(|record| record.clone().remember(&mut n.recorded));
+                            store::Input::Done(step)
+                        }
                         Step::Rename(name) => {
                             assert!(n.temporary.remove(&name.id), "it was written");
                             n.shared.insert(name.to_string(), 16);

@@ -26,7 +26,8 @@ impl Durable {
                 .iter()
                 .any(|copy| copy.name.id == id && copy.digest == upload.digest && (copy.durable || !must_last))
         };
-        if !facts.nodes.values().any(whole) {
+        // Against whoever removes files there is no promise but that it is said: see [`super::known`].
+        if !facts.nodes.values().any(whole) && !facts.nodes[&node].disk.vanished().contains(&id) {
             broken.note(format_args!("{id} was acknowledged by {node}, and no disk holds it safely"));
         }
     }
@@ -41,6 +42,7 @@ impl Promise for Durable {
         Self::check(id, facts, broken);
         if let Some((node, ..)) = facts.uploads[&id].acknowledged
             && !facts.nodes[&node].disk.copies().iter().any(|copy| copy.name.id == id)
+            && !facts.nodes[&node].disk.vanished().contains(&id)
         {
             broken.note(format_args!("{id} was acknowledged as held by {node}, which does not hold it"));
         }

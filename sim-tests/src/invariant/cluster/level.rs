@@ -126,7 +126,10 @@ impl Promise for Level {
                 _ => {}
             },
             // Its own disk, by its own order perhaps.
-            Output::Answer { reply: Reply::Retry { excluded: Some(failed), .. }, .. } if *failed == node => {
+            Output::Answer {
+                reply: Reply::Retry { excluded: Some(failed), .. } | Reply::Full { node: failed, .. },
+                ..
+            } if *failed == node => {
                 if let Some(leader) = self.leaders.get_mut(&node) {
                     leader.failed.remove(failed);
                 }

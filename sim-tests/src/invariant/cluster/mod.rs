@@ -5,6 +5,7 @@
 //! | [`terms`] | C1: terms never go back, no term has two leaders, and no node obeys an older leader, or its order, after a newer one |
 //! | [`agreement`] | C2: once all has healed, all agree on the highest healthy id within 5 s, and stay there; a returning node waits |
 //! | [`durable`] | C3: an acknowledged upload is on some disk, whole, whatever crashed after |
+//! | [`known`] | an acknowledged upload can be had and is listed with its name, owner and time, or it is missed where it was stored |
 //! | [`once`] | C4: one id, one acknowledgement, at most one copy per node, several only where a holder was out of reach |
 //! | [`level`] | C5: in calm, the fullest and the emptiest node differ by one upload at most; nobody joins behind the others, or fails and is preferred |
 //! | [`dead`] | C6: a dead node is given nothing after detection |
@@ -17,6 +18,7 @@ pub mod dead;
 pub mod durable;
 pub mod forged;
 pub mod key;
+pub mod known;
 pub mod level;
 pub mod minority;
 pub mod once;
@@ -62,6 +64,7 @@ impl Default for Cluster {
             Box::<terms::Terms>::default(),
             Box::<agreement::Agreement>::default(),
             Box::<durable::Durable>::default(),
+            Box::<known::Known>::default(),
             Box::<once::Once>::default(),
             Box::<level::Level>::default(),
             Box::<dead::Dead>::default(),

@@ -178,7 +178,7 @@ impl Promise for Once {
                 broken.note(format_args!("{} temporary files are left over on {node}", own.disk.temporaries()));
             }
         }
-        let Some(Listed { uploads: listed, copies, missing }) = &outcome.listed else {
+        let Some(Listed { uploads: listed, copies, missing, .. }) = &outcome.listed else {
             return broken.note("nobody lists what is stored, although all has healed");
         };
         // What a node of another kin holds nobody else can list.
@@ -194,7 +194,7 @@ impl Promise for Once {
                 held.insert((*node, copy.name));
             }
         }
-        let listed: BTreeSet<_> = listed.iter().map(|(node, stored)| (*node, stored.name)).collect();
+        let listed: BTreeSet<_> = listed.iter().map(|(node, entry)| (*node, entry.stored.name)).collect();
         for (node, name) in held.symmetric_difference(&listed) {
             let really = if held.contains(&(*node, *name)) { "lies there and is not" } else { "does not, and is" };
             broken.note(format_args!("{} {really} listed as of {node}", name.id));
