@@ -174,7 +174,7 @@ fn an_interrupt_ends_all_runs() {
 #[test]
 fn a_broker_that_dies_costs_the_run_and_not_its_result() {
     let place = Place::default();
-    place.write("w.yaml", workload("w", &[("testDuration", "4s")]));
+    place.write("w.yaml", workload("w", &[("testDuration", "6s")]));
     let broker = Broker::start(&place);
     // Messages are given up after 2 s instead of 5 min.
     let driver = kafka_driver(&broker.address, "").replace("acks=all", "acks=all\n  message.timeout.ms=2000");
@@ -194,6 +194,13 @@ fn a_broker_that_dies_costs_the_run_and_not_its_result() {
     // If most of it was not delivered, it is no whole result.
     let most = number(totals, "/failed") > number(totals, "/acked");
     assert_eq!(result["omb"]["complete"], !most, "{totals}");
+    // The outage is one line: since when, to the end of the load, and what the client said first.
+    let outage = &result["omb"]["outages"][0];
+    let from = outage["fromSeconds"].as_f64().unwrap_or_default();
+    assert!((2.0..5.3).contains(&from) && outage["cause"].is_string(), "{outage}");
+    assert_eq!(outage.get("untilSeconds"), None, "{outage}");
+    let line = format!("No message was acknowledged from {from:.1} s to the end of the load (since the load began)");
+    assert!(result["omb"]["notes"].to_string().contains(&line), "{line}: {}", result["omb"]["notes"]);
     assert!(result["omb"]["problems"].to_string().contains("Connection refused"), "{}", result["omb"]["problems"]);
     broker.process.end();
 }

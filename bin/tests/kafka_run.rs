@@ -19,6 +19,8 @@ fn runs_against_a_real_kafka() {
     fills_and_drains_a_backlog(&place);
     outlives_a_broker_that_stands_still(&kafka, &place);
     is_refused_topics(&kafka, &place);
+    takes_a_megabyte(&place);
+    says_that_a_quota_holds_it_up(&kafka, &place);
     assert!(kafka.topics().is_empty(), "no run leaves its topics behind");
 }
 
@@ -87,14 +89,53 @@ fn is_refused_topics(kafka: &Kafka, place: &Place) {
     let ended = place.run(&["run", "-d", "three.yaml", "w.yaml"]).with(3).within(Duration::from_secs(40));
     // Kafka 4.1's own words for it.
     ended.saying("only 1 broker(s) are registered").saying("test-topic-0000000-");
+    let checked = place.run(&["check", "-d", "three.yaml", "w.yaml"]).with(3).within(Duration::from_secs(40));
+    let checked = checked.saying("only 1 broker(s) are registered");
+    assert!(!checked.stdout.contains("Everything fits"), "{}", checked.stdout);
     place.write("config.yaml", format!("{driver}topicConfig: |\n  no.such.setting=1\n"));
     let ended = place.run(&["run", "-d", "config.yaml", "w.yaml"]).with(3).within(Duration::from_secs(40));
     ended.saying("no.such.setting");
+    place.run(&["check", "-d", "config.yaml", "w.yaml"]).with(3).saying("no.such.setting");
     let left: Vec<String> = place.files(".jsonl").into_iter().filter(|name| name.starts_with("w-")).collect();
     for name in left {
         let record = place.record(&name);
         assert_eq!(record.last().map(|line| &line["kind"]), Some(&"end".into()), "{name} says how it ended");
     }
+}
+
+/// What Java's clients and brokers take as they come; what the broker would refuse is said before anything is created.
+fn takes_a_megabyte(place: &Place) {
+    place.write("million.yaml", workload("million", &[("messageSize", "1000000"), ("producerRate", "20")]));
+    place.run(&["run", "-d", "k.yaml", "-o", "million.json", "million.yaml"]).with(0);
+    complete(&place.result("million.json"), &place.record("million.jsonl"));
+    place.write("two.yaml", workload("two", &[("messageSize", "2000000"), ("producerRate", "20")]));
+    place.run(&["check", "-d", "k.yaml", "two.yaml"]).with(3).saying("message.max.bytes of broker 1 is 1048588");
+}
+
+/// The broker announces that it throttles, and for how long: in the verdict, in each period, and in the result.
+fn says_that_a_quota_holds_it_up(kafka: &Kafka, place: &Place) {
+    let quota = |change: &[&str]| {
+        let whom = ["--alter", "--entity-type", "clients", "--entity-default"];
+        let bootstrap = kafka.bootstrap();
+        let changed =
+            kafka.tool("kafka.admin.ConfigCommand", &[&["--bootstrap-server", &bootstrap], &whom[..], change].concat());
+        assert!(changed.status.success(), "{}", String::from_utf8_lossy(&changed.stderr));
+    };
+    quota(&["--add-config", "producer_byte_rate=200000"]);
+    let changes = [("messageSize", "1000"), ("producerRate", "1000"), ("warmupDuration", "0s"), ("testDuration", "4s")];
+    place.write("quota.yaml", workload("quota", &changes));
+    let ended = place.run(&["run", "-d", "k.yaml", "-o", "quota.json", "quota.yaml"]);
+    quota(&["--delete-config", "producer_byte_rate"]);
+    assert!(ended.stdout.contains("Limited by a quota of the broker"), "{}\n{}", ended.stdout, ended.stderr);
+    let (result, record) = (place.result("quota.json"), place.record("quota.jsonl"));
+    let verdict = &result["omb"]["verdict"];
+    assert_eq!(verdict["limit"], "quota", "{verdict}");
+    let throttled = verdict["throttledSeconds"].as_f64().unwrap_or_default();
+    assert!((0.4..=6.0).contains(&throttled), "{verdict}");
+    let series = result["omb"]["series"]["throttledSeconds"].as_array().expect("a series");
+    assert!(series.iter().any(|one| one.as_f64().is_some_and(|one| one > 0.0)), "{series:?}");
+    let recorded = |line: &serde_json::Value| line["frame"]["throttled_ns"].as_u64().unwrap_or(0);
+    assert!(record.iter().map(recorded).sum::<u64>() > 0, "the record holds it, too");
 }
 
 #[test]
@@ -118,7 +159,8 @@ fn a_real_kafka_refuses_who_is_not_allowed() {
     assert!(!refused.stderr.contains("guessed"), "a password is never told: {}", refused.stderr);
     assert!(place.files(".jsonl").is_empty(), "{:?}", place.files(""));
 
-    place.run(&["check", "-d", "right.yaml", "w.yaml"]).with(0);
+    // Whether it may create topics is asked as well.
+    place.run(&["check", "-d", "right.yaml", "w.yaml"]).with(3).saying("uthorization failed");
     let denied = place.run(&["run", "-d", "right.yaml", "w.yaml"]).with(3).within(Duration::from_secs(40));
     let denied = denied.saying("uthorization failed").saying("test-topic-0000000-");
     assert!(!denied.stdout.contains("secret") && !denied.stderr.contains("secret"));

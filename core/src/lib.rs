@@ -26,6 +26,7 @@ pub mod plan;
 pub mod printable;
 pub mod protocol;
 pub mod rate;
+pub mod reason;
 pub mod report;
 pub mod routing;
 pub mod seed;

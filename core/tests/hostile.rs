@@ -11,6 +11,7 @@ use omb_core::{
     controller::{self, Clocks, Controller, OnLoss, Settings, Trouble, TroubleKind},
     id::{ProducerId, RunId, SubscriptionId, TopicIndex, WorkerId},
     load::payload::PayloadRecipe,
+    load::silence::Silence,
     machine::{Machine, settle},
     offset::Exchange,
     plan::{Plan, rate::Rate},
@@ -115,6 +116,12 @@ fn snapshots() -> impl Strategy<Value = Snapshot> {
             paths_open,
             probed,
             process,
+            throttled: schedule_lag,
+            silences: vec![Silence {
+                from: schedule_lag,
+                until: (in_flight % 2 == 0).then_some(Duration::MAX),
+                why: None,
+            }],
             problems: problems.into_iter().map(|(what, count)| Problem { what, count }).collect(),
         },
     )

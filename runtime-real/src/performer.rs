@@ -26,6 +26,8 @@ use omb_core::{
         keys::KeyTable,
         receiver::{Ledger, ProducerRange, Receiver},
         sender::{Confirmations, Sender},
+        silence::Silences,
+        throttle::Throttled,
     },
     protocol::{
         Command, Event, Failure, FailureKind,
@@ -210,6 +212,10 @@ struct Counting {
     /// Also what ended loads had counted; there is one load per run, but a stop must not lose it.
     sent: Vec<Arc<sending::Counted>>,
     problems: Arc<Problems>,
+    /// When nothing was acknowledged.
+    silences: Arc<Mutex<Silences>>,
+    /// For how long a quota held clients up.
+    throttled: Arc<Mutex<Throttled>>,
     /// Whether a load was ever started.
     loaded: bool,
     /// The kernel's number of the thread on which the embedded broker lives.
@@ -263,6 +269,7 @@ impl Engine {
             return Err(Failure::new(FailureKind::Protocol, format!("nothing is prepared to {}", command.name())));
         };
         match command {
+            Command::Check(check) => Ok(Event::Checked(run.driver.check(&check, &self.cut))),
             Command::CreateTopics(topics) => {
                 run.driver.create_topics(&topics, run.setup_within(), &self.cut).map(|()| Event::Done)
             }
@@ -306,13 +313,18 @@ impl Engine {
             let text = format!("a pool of {bytes} bytes is asked for, where {POOL_BYTES_MAX} are the most");
             return Err(Failure::new(FailureKind::Protocol, text));
         }
-        let (server, driver) = connect(&preparation.driver.kind, &self.broker, self.runtime.clone(), &self.cut)?;
+        let (server, driver) = connect(&preparation, &self.broker, self.runtime.clone(), &self.cut)?;
         let system = driver.system().to_owned();
         let pool = Arc::new(preparation.payload.pool(preparation.seed));
         // SAFETY: takes nothing and returns a number. It runs on the broker's thread.
         let broker_thread = server.as_ref().map(|server| server.look(|_, _| unsafe { libc::gettid() }));
         let problems: Arc<Problems> = Arc::default();
-        let counting = Counting { problems: Arc::clone(&problems), broker_thread, ..Counting::default() };
+        let counting = Counting {
+            problems: Arc::clone(&problems),
+            throttled: driver.throttled(),
+            broker_thread,
+            ..Counting::default()
+        };
         let counting = Arc::new(Mutex::new(counting));
         *lock(&self.counts.0) = Shown::Live(Arc::clone(&counting));
         self.run = Some(Run {
@@ -333,21 +345,24 @@ impl Engine {
 }
 
 /// Connects to the messaging system, starting the embedded one if that is what is asked for.
-///
-/// # Errors
-/// If it cannot be started, reached, or refuses us; or if `cut` is raised meanwhile.
-pub fn connect(
-    kind: &DriverKind,
+fn connect(
+    preparation: &Preparation,
     broker: &embedded::Options,
     runtime: tokio::runtime::Handle,
     cut: &AtomicBool,
 ) -> Result<(Option<embedded::Server>, Arc<dyn Driver>), Failure> {
-    match kind {
-        DriverKind::Kafka(config) => Ok((None, Arc::new(Kafka::connect(config, runtime, cut)?))),
+    let message_bytes = preparation.payload.size() + preparation.keys.key_bytes();
+    let fitted = |mut config: KafkaConfig| match config.fit(message_bytes) {
+        Ok(()) => Ok(config),
+        Err(error) => Err(Failure::new(FailureKind::Configuration, error.to_string())),
+    };
+    match &preparation.driver.kind {
+        DriverKind::Kafka(config) => Ok((None, Arc::new(Kafka::connect(&fitted(config.clone())?, runtime, cut)?))),
         DriverKind::Embedded => {
             let server = embedded::Server::start(broker.clone())
                 .map_err(|error| Failure::new(FailureKind::Unreachable, error.to_string()))?;
-            let kafka = Kafka::connect(&embedded_settings(server.addr()), runtime, cut)?.named("embedded, loopback");
+            let config = fitted(embedded_settings(server.addr()))?;
+            let kafka = Kafka::connect(&config, runtime, cut)?.named("embedded, loopback");
             Ok((Some(server), Arc::new(kafka)))
         }
     }
@@ -480,6 +495,7 @@ impl Run {
         let tallies: Vec<Arc<Mutex<Acknowledgements>>> =
             (0..producers.len().min(cores())).map(|_| Arc::default()).collect();
         lock(&self.counting).acknowledgements.clone_from(&tallies);
+        let silences = Arc::clone(&lock(&self.counting).silences);
         for (index, spec) in producers.into_iter().enumerate() {
             go_on(cut)?;
             let (producer, reports) = self.driver.producer(&spec.topic, spec.partitions, cut)?;
@@ -490,9 +506,9 @@ impl Run {
             self.producers.insert(spec.id, confirmed);
             let tally = Arc::clone(&tallies[index % tallies.len()]);
             let (problems, stop) = (Arc::clone(&self.problems), Arc::clone(&self.threads.stop_reporting));
-            let reported = Arc::clone(&ring);
+            let (reported, silences) = (Arc::clone(&ring), Arc::clone(&silences));
             self.threads.reporting.push(spawn(format!("report-{}", spec.id.0), move || {
-                reporting::run(reports, &reported, &tally, &confirmations, &problems, &stop);
+                reporting::run(reports, &reported, &tally, &confirmations, &problems, &silences, &stop);
             })?);
             self.lanes.push(Lane { id: spec.id, producer, ring, supply, sender: Sender::new(spec.id, full) });
         }
@@ -536,6 +552,7 @@ impl Run {
             let mut counting = lock(&self.counting);
             counting.loaded = true;
             counting.window = ends.map_or([None, None], |ends| ends.map(|end| Some((end, None))));
+            lock(&counting.silences).begin(start);
         }
         let count = self.lanes.len().min(cores());
         let mut groups: Vec<Vec<Lane>> = (0..count).map(|_| Vec::new()).collect();
@@ -809,6 +826,8 @@ impl Counting {
             paths_open,
             probed,
             process: process::usage(broker_cpu),
+            throttled: lock(&self.throttled).so_far(taken_at),
+            silences: lock(&self.silences).so_far(),
             problems: self.problems.list(),
         }
     }

@@ -128,7 +128,10 @@ impl Scenario {
         Self {
             seed,
             period,
-            knobs: knobs(&mut seed.stream("knobs"), &workload),
+            knobs: Knobs {
+                copies: if !calm && seed.stream("copies").random_bool(0.03) { 3 } else { 1 },
+                ..knobs(&mut seed.stream("knobs"), &workload)
+            },
             capacity,
             linked,
             workers,
@@ -149,7 +152,11 @@ impl Scenario {
     /// Whether nothing at all goes wrong, and there is room for everything: then the run must be sound, and complete.
     #[must_use]
     pub fn is_calm(&self) -> bool {
-        self.troubles.is_empty() && self.stop_at.is_none() && self.second.is_none() && self.capacity == ROOMY
+        self.troubles.is_empty()
+            && self.stop_at.is_none()
+            && self.second.is_none()
+            && self.capacity == ROOMY
+            && self.knobs.copies == 1
     }
 
     /// Whether some trouble is of this kind.
@@ -296,6 +303,7 @@ fn other_rates(rng: &mut impl Rng, workload: &mut Workload) -> u32 {
 fn knobs(rng: &mut impl Rng, workload: &Workload) -> Knobs {
     let ms = Duration::from_millis;
     Knobs {
+        copies: 1,
         idempotent: rng.random_bool(0.7),
         retries: rng.random_bool(0.85),
         request_within: ms(rng.random_range(400..1_500)),

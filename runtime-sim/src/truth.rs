@@ -232,6 +232,10 @@ pub struct WorkerTruth {
     pub leases_ended: Vec<Duration>,
     /// It was told to close the run, was restarted, or has left the run by itself.
     pub excused: bool,
+    /// Its check found something that stands in the way of the run.
+    pub in_the_way: bool,
+    /// When messages were confirmed to it in this life, by its own clock, in order.
+    pub acked_at: Vec<Instant>,
     /// When its last message left, in true time.
     pub last_attempt: Option<Duration>,
     seen: Told,
@@ -251,6 +255,8 @@ impl WorkerTruth {
         self.newest.clear();
         self.verified = None;
         self.performed.clear();
+        self.in_the_way = false;
+        self.acked_at.clear();
         self.leave();
     }
 

@@ -466,6 +466,9 @@ impl Observer for Onlooker {
                     ),
                 );
                 witness.hit(format!("drained: {:?}", report.verdict.drained));
+                if !report.outages.is_empty() {
+                    witness.hit("run: an outage is told");
+                }
                 let lost = report.workers.iter().any(|row| row.lost.is_some());
                 if lost && report.partial.is_none() {
                     witness.hit("run: goes on without a worker");
@@ -475,6 +478,7 @@ impl Observer for Onlooker {
                 }
                 self.report = Some((**report).clone());
             }
+            controller::Output::Misfit(failure) => witness.note(who, format_args!("finds in the way: {failure}")),
             controller::Output::Warning(text) => {
                 witness.note(who, format_args!("warns: {text}"));
                 witness.hit("end: with a warning");

@@ -1,12 +1,19 @@
-//! `omb check`: parse everything, reach every worker and broker, print the plan; run nothing.
+//! `omb check`: parse everything, have every worker reach every broker, ask the brokers whether they would take what is to
+//! come, print the plan; run nothing.
 
-use std::{net::SocketAddr, process::ExitCode, sync::atomic::AtomicBool};
+use std::process::ExitCode;
 
-use omb_core::id::RunId;
+use omb_core::{
+    controller::{self, Controller, End},
+    id::RunId,
+    plan::Plan,
+};
+use omb_runtime_real::{clock::Clock, event_loop::Clock as _, fleet::leading, local, performer::Performer};
+use tokio::sync::mpsc;
 
 use super::{fleet, output, run};
 use crate::{
-    console::outln,
+    console::{self, outln},
     exit::{self, Ended},
     flags,
     signals::Interrupts,
@@ -14,41 +21,81 @@ use crate::{
 
 /// Checks what `run` would do with the same arguments.
 pub(crate) fn check(flags: &flags::Run) -> ExitCode {
-    let Some(run::Prepared { inputs, drivers, broker, fleet, .. }) = run::prepare(flags) else {
-        return exit::USAGE.into();
-    };
+    let Some(prepared) = run::prepare(flags) else { return exit::USAGE.into() };
     let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() else {
         tracing::error!("the system gives no thread");
         return Ended::Failed.into();
     };
+    let mut interrupts = {
+        let _within = runtime.enter();
+        Interrupts::listen()
+    };
+    let run::Prepared { inputs, drivers, broker, fleet, .. } = &prepared;
+    let fleet = fleet.as_ref();
+    let open_files = match fleet.map(|fleet| runtime.block_on(run::reach(fleet, &mut interrupts))) {
+        None => Vec::new(),
+        Some(Ok(open_files)) => open_files,
+        // What the workers would find out cannot be known.
+        Some(Err(ended)) => return ended.into(),
+    };
     let mut worst = Ended::Sound;
     let mut usage = None;
-    let mut reached = Vec::new();
-    let mut open_files = Vec::new();
-    if let Some(fleet) = &fleet {
-        match runtime.block_on(async { run::reach(fleet, &mut Interrupts::listen()).await }) {
-            Ok(found) => open_files = found,
-            Err(ended) => worst = ended,
+    let mut systems = Vec::new();
+    for driver in drivers {
+        for input in inputs {
+            let plan = run::plan(flags, input, RunId(0), fleet);
+            if !run::enough_files(&plan, driver, fleet, &open_files) {
+                worst = worst.max(Ended::Unavailable);
+            }
         }
-    }
-    for driver in &drivers {
-        // Where the workers must reach it, the embedded broker listens where they are told.
-        let mut broker = broker.clone();
-        if let Some(bind) = flags.embedded_bind {
-            broker.bind = SocketAddr::new(bind, 0);
-        }
-        // This process is in nobody's zone, and a template is never sent as it stands.
-        let mut own = driver.clone();
-        own.fill_zone(Some("controller")).expect("a zone is given");
-        match omb_runtime_real::performer::connect(
-            &own.kind,
-            &broker,
-            runtime.handle().clone(),
-            &AtomicBool::new(false),
-        ) {
-            Ok((_server, system)) => reached.push((driver, system.system().to_owned())),
-            Err(failure) => {
-                tracing::error!("{}: {failure}", driver.name);
+        // All workloads at once: each worker connects once.
+        let plans: Vec<Plan> =
+            inputs.iter().map(|input| run::plan(flags, input, RunId(run::fresh("check")), fleet)).collect();
+        let asked = run::Asked { flags, input: &inputs[0], driver, ignored: Vec::new(), broker, fleet, several: false };
+        let (mut settings, _server) = match run::settings(&asked) {
+            Ok(made) => made,
+            Err(code) => {
+                usage = Some(code);
+                continue;
+            }
+        };
+        // Whoever only checks ends nobody's run.
+        settings.take_over = false;
+        let clock = Clock;
+        let mut found = Found { name: &driver.name, system: String::new(), told: false };
+        let controller = Controller::checking(clock.now(), plans, settings);
+        let (stop, mut stops) = mpsc::unbounded_channel();
+        let checking = async {
+            match fleet {
+                Some(fleet) => leading::lead(controller, fleet.links(), &mut found, &mut stops, &clock).await,
+                None => {
+                    let mut performer = Performer::start(runtime.handle().clone(), broker.clone());
+                    local::run(controller, &mut performer, &mut found, &mut stops, &clock).await
+                }
+            }
+        };
+        let interrupted = async {
+            interrupts.next().await;
+            let _ = stop.send(());
+            interrupts.next().await;
+            console::leave(Ended::Interrupted);
+        };
+        let end = runtime.block_on(async {
+            tokio::select! {
+                biased;
+                end = checking => end,
+                () = interrupted => unreachable!("it leaves by itself"),
+            }
+        });
+        systems.push(found.system.clone());
+        match end {
+            End::Sound => {}
+            End::Unsound(_) => worst = worst.max(Ended::Failed),
+            End::Interrupted(_) => return Ended::Interrupted.into(),
+            End::Failed(failure) => {
+                if !found.told {
+                    tracing::error!("{}: {failure}", driver.name);
+                }
                 match Ended::by(&failure) {
                     Ok(ended) => worst = worst.max(ended),
                     Err(code) => usage = Some(code),
@@ -56,18 +103,52 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
             }
         }
     }
-    let names = fleet.as_ref().map(fleet::Fleet::names).unwrap_or_default();
-    for input in &inputs {
-        let plan = run::plan(flags, input, RunId(0), fleet.as_ref());
-        for driver in &drivers {
-            if !run::enough_files(&plan, driver, fleet.as_ref(), &open_files) {
-                worst = worst.max(Ended::Unavailable);
-            }
-        }
-        reached.iter().for_each(|(driver, system)| outln!("{}", output::plan(&plan, &names, driver, system)));
-    }
+    show(flags, &prepared, &systems);
     if worst == Ended::Sound && usage.is_none() {
         outln!("Everything fits. Nothing was run.");
     }
     usage.unwrap_or_else(|| worst.into())
+}
+
+/// Prints the plan of each workload, on each system that answered.
+fn show(flags: &flags::Run, prepared: &run::Prepared, systems: &[String]) {
+    let names = prepared.fleet.as_ref().map(fleet::Fleet::names).unwrap_or_default();
+    for input in &prepared.inputs {
+        let plan = run::plan(flags, input, RunId(0), prepared.fleet.as_ref());
+        for (driver, system) in prepared.drivers.iter().zip(systems).filter(|(_, system)| !system.is_empty()) {
+            outln!("{}", output::plan(&plan, &names, driver, system));
+        }
+    }
+}
+
+/// What a check finds out.
+struct Found<'a> {
+    /// The driver's name.
+    name: &'a str,
+    /// What the messaging system says of itself; empty if it did not answer.
+    system: String,
+    /// What is in the way has been told.
+    told: bool,
+}
+
+impl local::Observer for Found<'_> {
+    fn on_output(&mut self, output: &controller::Output) {
+        match output {
+            controller::Output::Misfit(failure) => {
+                tracing::error!("{}: {failure}", self.name);
+                self.told = true;
+            }
+            controller::Output::Warning(text) => tracing::warn!("{text}"),
+            controller::Output::WorkerLost { worker, cause } => {
+                tracing::error!("worker {} is lost: {cause}", worker.0 + 1);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_controller(&mut self, controller: &Controller, _now: omb_core::time::Instant) {
+        if self.system.is_empty() {
+            controller.system().clone_into(&mut self.system);
+        }
+    }
 }

@@ -174,8 +174,13 @@ fn workload(path: &Path, leniency: Leniency) -> Result<Input, String> {
     Ok(Input { workload, stem, payload, ignored })
 }
 
-/// A backlog that the embedded broker could not hold is refused before anything starts.
+/// Messages that the driver file's own limits keep out, and a backlog that the embedded broker could not hold, are refused
+/// before anything starts.
 pub(crate) fn fits(workload: &Workload, driver: &DriverConfig, capacity: u64) -> Result<(), String> {
+    if let DriverKind::Kafka(config) = &driver.kind {
+        let fitted = config.clone().fit(workload.largest_message());
+        fitted.map_err(|error| format!("{}, {}: {error}", workload.name, driver.name))?;
+    }
     let Some(backlog) = workload.backlog.filter(|_| driver.kind == DriverKind::Embedded) else { return Ok(()) };
     // The backlog counts every subscription's unread messages; the broker stores each message once. Batches cost a
     // little beside their payload: 70 bytes a message is above what small batches were seen to cost.

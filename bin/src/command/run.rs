@@ -222,16 +222,16 @@ pub(super) fn fresh(purpose: &str) -> u64 {
 }
 
 /// One run, as it was asked for.
-struct Asked<'a> {
-    flags: &'a flags::Run,
-    input: &'a Input,
-    driver: &'a DriverConfig,
+pub(super) struct Asked<'a> {
+    pub(super) flags: &'a flags::Run,
+    pub(super) input: &'a Input,
+    pub(super) driver: &'a DriverConfig,
     /// Keys of both files that are not applied.
-    ignored: Vec<Ignored>,
-    broker: &'a embedded::Options,
-    fleet: Option<&'a Fleet>,
+    pub(super) ignored: Vec<Ignored>,
+    pub(super) broker: &'a embedded::Options,
+    pub(super) fleet: Option<&'a Fleet>,
     /// Whether it is one of several, which share the name given for the result.
-    several: bool,
+    pub(super) several: bool,
 }
 
 async fn one(
@@ -267,6 +267,7 @@ async fn one(
         plan: plan.clone(),
         began: false,
         reported: false,
+        told: false,
         trouble: false,
     };
     let (stop, mut stops) = mpsc::unbounded_channel();
@@ -300,7 +301,7 @@ async fn one(
 }
 
 /// What the controller is told, and the embedded broker, where it must be reached by workers.
-fn settings(asked: &Asked<'_>) -> Result<(Settings, Option<embedded::Server>), ExitCode> {
+pub(super) fn settings(asked: &Asked<'_>) -> Result<(Settings, Option<embedded::Server>), ExitCode> {
     let Asked { flags, input, driver, broker, fleet, .. } = *asked;
     let mut settings = Settings { payload: input.payload.clone(), ..Settings::new(driver.clone()) };
     settings.day_second_at = (output::day_second(), Clock.now());
@@ -352,7 +353,9 @@ fn conclude(end: &End, observer: &Watch<'_>) -> Result<Ended, ExitCode> {
             Ok(Ended::Interrupted)
         }
         End::Failed(failure) => {
-            tracing::error!("{failure}");
+            if !observer.told {
+                tracing::error!("{failure}");
+            }
             if observer.reported {
                 // What was measured until then is there, and marked partial: the run failed, whatever the cause.
                 return Ok(Ended::Failed);
@@ -374,6 +377,8 @@ struct Watch<'a> {
     /// The messaging system has answered, and the plan has been printed.
     began: bool,
     reported: bool,
+    /// What keeps the run from beginning has been told.
+    told: bool,
     /// Something could not be written.
     trouble: bool,
 }
@@ -399,6 +404,10 @@ impl local::Observer for Watch<'_> {
                 outln!("\n{}", table::result(report, &self.context, &written, output::width()).trim_end());
             }
             controller::Output::Warning(text) => tracing::warn!("{text}"),
+            controller::Output::Misfit(failure) => {
+                tracing::error!("{failure}");
+                self.told = true;
+            }
             controller::Output::Finished(end) => {
                 if !self.reported {
                     self.files.end_without_report(&match end {
@@ -419,8 +428,6 @@ impl local::Observer for Watch<'_> {
             self.began = true;
             self.trouble |= !self.files.begin(&self.plan, &self.context, controller.system());
             outln!("{}", output::plan(&self.plan, &self.names, self.driver, controller.system()));
-            // What was entered in the same step is told after the plan.
-            self.tell(Phase::CreateTopics);
         }
     }
 
@@ -436,7 +443,6 @@ impl Watch<'_> {
         let count = self.names.len();
         let workers = (count > 0).then(|| format!("{count} worker{}", if count == 1 { "" } else { "s" }));
         match phase {
-            Phase::CreateTopics if !self.began => {}
             Phase::CreateTopics => {
                 if let Some(workers) = &workers {
                     tracing::info!("Ensemble of distributed workers ({workers})");

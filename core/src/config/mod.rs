@@ -10,6 +10,7 @@
 //! file is found while it is parsed, and the message names the file, the line, the column and the key. All that
 //! is wrong with one file is reported together. Nothing here opens a file: the caller passes its name and text.
 
+mod fit;
 mod kafka;
 mod placeholder;
 mod problem;
@@ -26,6 +27,7 @@ pub mod workload;
 
 use std::fmt;
 
+pub use fit::{Api, TooSmall, batch_bytes};
 pub use kafka::AWS_METHOD;
 pub use placeholder::Environment;
 pub use problem::Problem;

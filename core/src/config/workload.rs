@@ -27,6 +27,9 @@ const POOL_DEFAULT_BYTES: u32 = 64 << 20;
 /// Bytes that a pool of payloads may take at most: it is held on every worker.
 pub const POOL_BYTES_MAX: u64 = 1 << 30;
 
+/// Characters of a key: 7 random bytes as unpadded URL-safe base64.
+pub const KEY_LEN: usize = 10;
+
 /// Bytes of a GiB, the unit of `consumerBacklogSizeGB`.
 const GIB: f64 = 1_073_741_824.0;
 
@@ -678,6 +681,12 @@ fn products(reader: &mut Reader<'_>, [topics, partitions, producers, subscriptio
 }
 
 impl Workload {
+    /// Bytes of a message, its key included.
+    #[must_use]
+    pub fn largest_message(&self) -> u64 {
+        u64::from(self.message_size) + self.key_distributor.key_bytes()
+    }
+
     /// Every setting under its key of the workload file, defaults included, for the result. Reading it back gives the same workload.
     #[must_use]
     pub fn resolved(&self) -> Json {
@@ -750,6 +759,12 @@ fn list_json(list: &RateList) -> Json {
 }
 
 impl KeyDistributor {
+    /// Bytes of each key; 0 where messages have none.
+    #[must_use]
+    pub fn key_bytes(self) -> u64 {
+        if self == Self::NoKey { 0 } else { KEY_LEN as u64 }
+    }
+
     /// As the workload file and upstream spell it.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -7,6 +7,7 @@ use crate::{
     config::workload::{Backlog, RateGoal},
     controller::find_rate::{Observation, RateSearch, Step},
     id::WorkerId,
+    load::silence::{self, Silence},
     offset::Offsets,
     plan::Plan,
     protocol::{
@@ -62,6 +63,8 @@ pub(super) struct Load {
     found: Option<Found>,
     backlog: Option<BacklogTimes>,
     messages_wanted: u64,
+    /// The end of the last period under load, since it began.
+    loaded_until: Duration,
 }
 
 /// What all workers said at about one instant.
@@ -76,6 +79,8 @@ struct Reading {
     schedule_lag: Duration,
     process: Process,
     problems: Vec<Problem>,
+    /// By worker; `None` where nothing can be known.
+    silences: Vec<Option<Vec<Silence>>>,
 }
 
 /// One worker as the load sees it.
@@ -90,6 +95,8 @@ struct Member {
     /// When that was asked for which it said last.
     read_at: Option<Instant>,
     lost: bool,
+    /// It was dealt producers.
+    produces: bool,
 }
 
 /// What is told of one worker's period.
@@ -102,6 +109,7 @@ struct MemberCounts {
     received: u64,
     received_bytes: u64,
     process: Process,
+    throttled: Duration,
 }
 
 impl MemberCounts {
@@ -115,6 +123,7 @@ impl MemberCounts {
             received: totals.arrivals.received,
             received_bytes: totals.arrivals.received_bytes,
             process: snapshot.process,
+            throttled: snapshot.throttled,
         }
     }
 }
@@ -143,7 +152,11 @@ impl Load {
         let producers = u32::try_from(plan.producers.len()).unwrap_or(u32::MAX);
         Self {
             at,
-            workers: (0..plan.workers).map(|_| Member::default()).collect(),
+            workers: plan
+                .shares()
+                .iter()
+                .map(|share| Member { produces: !share.producers.is_empty(), ..Member::default() })
+                .collect(),
             producers: (producers, producers),
             shared: plan.workers > 1 && plan.owners().contains(&None),
             began: None,
@@ -168,6 +181,7 @@ impl Load {
             found: None,
             backlog: None,
             messages_wanted: 0,
+            loaded_until: Duration::ZERO,
         }
     }
 
@@ -253,6 +267,9 @@ impl Load {
         let (mut reading, mut totals) = (Reading::default(), TotalsSum::default());
         let mut first = true;
         for member in &self.workers {
+            // A lost one is silent since its last acknowledgement that is known.
+            let silences = member.last.as_ref().filter(|_| member.produces).map(|last| last.silences.clone());
+            reading.silences.push(silences);
             let Some(snapshot) = &member.last else { continue };
             totals.add(&snapshot.totals);
             for problem in &snapshot.problems {
@@ -300,6 +317,7 @@ impl Load {
                     member.closed = MemberCounts {
                         taken_at: last.taken_at - back,
                         process: last.process,
+                        throttled: if late { Duration::ZERO } else { last.throttled },
                         ..MemberCounts::default()
                     };
                 }
@@ -309,7 +327,7 @@ impl Load {
             }
         }
         let totals = self.newest.totals.since(&self.closed.totals).expect("checked when it was read");
-        let (rows, elapsed) = self.close_members(phase);
+        let (rows, elapsed, throttled) = self.close_members(phase);
         let period = Period {
             phase,
             // What is told is how things stood when it was asked for, however long somebody was waited for.
@@ -320,10 +338,14 @@ impl Load {
             unread: self.unread(subscriptions),
             in_flight: self.newest.in_flight,
             schedule_lag: self.newest.schedule_lag,
+            throttled,
             process: self.newest.process,
             totals,
             workers: rows,
         };
+        if phase < Phase::Stop {
+            self.loaded_until = period.at;
+        }
         sums::add(&mut self.phases, phase, elapsed, &period.totals);
         let cpu = self.newest.process.client_cpu();
         if phase.counts() {
@@ -342,14 +364,17 @@ impl Load {
         Some(period)
     }
 
-    /// Each worker's part of the period, and how long it was: the mean over the workers, each by its own clock.
-    fn close_members(&mut self, phase: Phase) -> (Vec<WorkerPeriod>, Duration) {
+    /// Each worker's part of the period; how long it was, as the mean over the workers, each by its own clock; and for how long
+    /// a quota held up the one that it held up longest.
+    fn close_members(&mut self, phase: Phase) -> (Vec<WorkerPeriod>, Duration, Duration) {
         let (mut rows, mut sum, mut left) = (Vec::new(), Duration::ZERO, 0_u32);
+        let mut throttled = Duration::ZERO;
         let several = self.workers.len() > 1;
         for (worker, member) in (0..).map(WorkerId).zip(&mut self.workers) {
             let Some(last) = &member.last else { continue };
             let (before, now) = (member.closed, MemberCounts::of(last));
             let elapsed = now.taken_at.since(before.taken_at);
+            throttled = throttled.max(now.throttled.saturating_sub(before.throttled).min(elapsed));
             // One that was lost after it answered is in the totals of this period still.
             if !member.lost {
                 (sum, left) = (sum + elapsed, left + 1);
@@ -373,7 +398,7 @@ impl Load {
             }
             member.closed = now;
         }
-        (rows, sum / left.max(1))
+        (rows, sum / left.max(1), throttled)
     }
 
     /// What follows the period that has just been closed.
@@ -531,6 +556,7 @@ impl Load {
         let rest = self.newest.totals.since(&self.closed.totals).expect("checked when it was read");
         let Sums { measured, measured_for, tail, .. } = sums::finish(&mut self.phases, &rest);
         let workers = self.rows(now, plan, settings, &told);
+        let outages = silence::outages(&self.newest.silences, self.loaded_until, |at| self.tempo.messages_within(at));
         Report {
             plan: plan.clone(),
             driver: settings.driver.name.clone(),
@@ -552,6 +578,7 @@ impl Load {
             problems: self.newest.problems,
             unconfirmed: settings.driver.acks_nothing(),
             tempo: Some(self.tempo).filter(|tempo| matches!(tempo, Tempo::Listed { .. })),
+            outages,
             partial: told.partial,
         }
     }

@@ -1,15 +1,18 @@
 //! A plan in, a report out: one run, seen from the one who leads it.
 //!
 //! ```text
-//! prepare ─▶ topics ─▶ consumers ─▶ producers ─▶ probe ─▶ load: warm-up [search settle] [fill drain] measure
+//! prepare ─▶ check ─▶ topics ─▶ consumers ─▶ producers ─▶ probe ─▶ load: warm-up [search settle] [fill drain] measure
 //!         ─▶ stop ─▶ drain ─▶ verify ─▶ (report) ─▶ tear down
 //! ```
+//!
+//! A controller that only checks ([`Controller::checking`]) goes from `check` to `tear down`.
 //!
 //! Every step is one command to each worker, and ends when all have answered or the deadline passes. A worker that does
 //! not answer by then, or cannot be connected to, is lost: the run goes on to its end without it. The report is handed
 //! out before anything is torn down, and a run that fails or is interrupted once its load has begun still reports what
 //! was measured.
 
+mod check;
 pub mod find_rate;
 mod links;
 mod load;
@@ -117,6 +120,8 @@ pub enum Output {
     Report(Box<Report>),
     /// Something to be told that changes nothing.
     Warning(String),
+    /// Something that keeps the run from beginning, by whom it was found. There may be several; [`End::Failed`] sums them up.
+    Misfit(Failure),
     /// Always the last output.
     Finished(End),
 }
@@ -138,6 +143,8 @@ pub enum End {
 #[derive(Debug)]
 pub struct Controller {
     plan: Plan,
+    /// Where nothing is to be run: further plans for the same messaging system, to be checked together with the first.
+    only_check: Option<Vec<Plan>>,
     settings: Settings,
     phase: Phase,
     links: Links,
@@ -172,8 +179,9 @@ struct Asked {
     what: &'static str,
     deadline: Instant,
     answers: BTreeMap<WorkerId, Event>,
-    /// A worker answered that it failed. The others are heard out first, so that the next command finds them idle.
-    failed: Option<Failure>,
+    /// Who answered that it failed, and how. The others are heard out first, so that the next command finds them idle, and
+    /// so that all is told that went wrong.
+    failed: Vec<(WorkerId, Failure)>,
 }
 
 /// Measuring the workers' clocks.
@@ -225,9 +233,25 @@ impl Controller {
     /// Begins `plan` at `now`: the first commands are there to be polled.
     #[must_use]
     pub fn new(now: Instant, plan: Plan, settings: Settings) -> Self {
+        Self::begin(now, plan, None, settings)
+    }
+
+    /// Finds out whether these plans could be run, all on the same workers and the same messaging system, and creates nothing:
+    /// [`End::Sound`] if so.
+    ///
+    /// # Panics
+    /// If there is no plan.
+    #[must_use]
+    pub fn checking(now: Instant, mut plans: Vec<Plan>, settings: Settings) -> Self {
+        let first = plans.remove(0);
+        Self::begin(now, first, Some(plans), settings)
+    }
+
+    fn begin(now: Instant, plan: Plan, only_check: Option<Vec<Plan>>, settings: Settings) -> Self {
         let links = Links::new(plan.run, plan.workers);
         let mut controller = Self {
             plan,
+            only_check,
             settings,
             phase: Phase::Prepare,
             links,
@@ -308,7 +332,7 @@ impl Controller {
             let request = self.links.ask(now, worker, command);
             self.send(worker, request);
         }
-        self.asked = Some(Asked { what, deadline: now + within, answers: BTreeMap::new(), failed: None });
+        self.asked = Some(Asked { what, deadline: now + within, answers: BTreeMap::new(), failed: Vec::new() });
     }
 
     fn send(&mut self, worker: WorkerId, request: Request) {
@@ -349,6 +373,11 @@ impl Controller {
         self.enter(Phase::Prepare);
         let workload = &self.plan.workload;
         let payload = match (&workload.payload, &self.settings.payload) {
+            // Nothing is sent, so one payload of the largest size does.
+            _ if self.only_check.is_some() => {
+                let size = self.plans().map(|plan| plan.workload.message_size).max().unwrap_or(1);
+                PayloadRecipe::Random { size, ratio: 0.0, count: 1 }
+            }
             (PayloadSource::File(_), Some(bytes)) => PayloadRecipe::Given(bytes.clone()),
             (PayloadSource::File(path), None) => {
                 unreachable!("whoever starts a run with a payload file has read it: {}", path.display())
@@ -755,11 +784,8 @@ impl Controller {
                 return self.lose(now, worker, text, FailureKind::Broken);
             }
             Err(failure) => {
-                let one = self.settings.names.is_empty();
-                let text = if one { failure.message } else { format!("{}: {}", self.name(worker), failure.message) };
-                let failure = Failure::new(failure.kind, text);
                 if let Some(asked) = &mut self.asked {
-                    asked.failed.get_or_insert(failure);
+                    asked.failed.push((worker, failure));
                 }
             }
         }
@@ -772,8 +798,10 @@ impl Controller {
             return;
         }
         let Some(mut asked) = self.asked.take() else { return };
-        if let Some(failure) = asked.failed.take() {
+        let failed = std::mem::take(&mut asked.failed);
+        if !failed.is_empty() {
             self.asked = Some(asked);
+            let failure = self.sum_up(failed);
             return self.fail(now, failure);
         }
         self.on_answers(now, asked.what, asked.answers);
@@ -816,11 +844,16 @@ impl Controller {
             self.outputs.push_back(Output::Warning(format!("while cleaning up: {cause}")));
             return if self.links.alive_count() == 0 { self.finish() } else { self.go_on(now) };
         }
-        if let Some(asked) = &mut self.asked
-            && self.links.alive_count() > 0
-        {
-            asked.failed.get_or_insert(Failure::new(kind, cause));
-            return self.go_on(now);
+        let alive = self.links.alive_count() > 0;
+        if let Some(asked) = &mut self.asked {
+            // Its name stands in the cause already.
+            asked.failed.push((NOBODY, Failure::new(kind, cause)));
+            if alive {
+                return self.go_on(now);
+            }
+            let failed = std::mem::take(&mut asked.failed);
+            let failure = self.sum_up(failed);
+            return self.fail(now, failure);
         }
         self.fail(now, Failure::new(kind, cause));
     }
@@ -861,6 +894,7 @@ impl Controller {
         }
         let mut snapshots = BTreeMap::new();
         let mut findings = Vec::new();
+        let mut misfits = Vec::new();
         for (worker, event) in events {
             match event {
                 Event::Prepared { system } => self.system = self.settings.system.clone().unwrap_or(system),
@@ -868,6 +902,7 @@ impl Controller {
                     snapshots.insert(worker, *snapshot);
                 }
                 Event::Verified(found) => findings.push(*found),
+                Event::Checked(found) => misfits.extend(found.into_iter().map(|failure| (worker, failure))),
                 Event::Done => {}
             }
         }
@@ -876,7 +911,8 @@ impl Controller {
             return self.begin_load(now);
         }
         match self.phase {
-            Phase::Prepare => self.create_topics(now),
+            Phase::Prepare => self.check(now),
+            Phase::Check => self.on_checked(now, misfits),
             Phase::CreateTopics => self.create_consumers(now),
             Phase::CreateConsumers => self.create_producers(now),
             Phase::CreateProducers if self.plan.paths() > 0 => self.probe(now),
@@ -947,6 +983,9 @@ impl Controller {
         }
     }
 }
+
+/// Nobody in particular, where it is said in the text who failed.
+const NOBODY: WorkerId = WorkerId(u32::MAX);
 
 /// The first look for the probes: on an idle broker they pass within a few milliseconds.
 const LOOK_FIRST: Duration = Duration::from_millis(10);

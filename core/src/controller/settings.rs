@@ -131,7 +131,7 @@ impl Settings {
     pub fn longest(&self, workload: &Workload, workers: u32) -> Duration {
         // Calls: prepare, the last look for probes, start, the last read of the load, stop, the read after it, resume,
         // the last look for messages, verify, both once more after silence, delete (which counts twice), close.
-        let mut longest = self.call_within * 13 + self.setup_within * 5 + self.stop_within + self.drain_within;
+        let mut longest = self.call_within * 13 + self.setup_within * 6 + self.stop_within + self.drain_within;
         longest += self.start_after + workload.warmup_duration + workload.test_duration + self.period * 2;
         if self.clocks == Clocks::Measured {
             // Until each is known, and until everybody has been told.

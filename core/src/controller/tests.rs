@@ -63,6 +63,8 @@ struct RefWorker {
     refuses: u64,
     /// So many that were given up arrive all the same.
     stray: u64,
+    /// What its check finds.
+    finds: Vec<Failure>,
     asked: Vec<&'static str>,
 }
 
@@ -85,6 +87,7 @@ impl RefWorker {
             loses: 0,
             refuses: 0,
             stray: 0,
+            finds: Vec::new(),
             asked: Vec::new(),
         }
     }
@@ -141,6 +144,7 @@ impl RefWorker {
         self.advance(now);
         Some(Ok(match command {
             Command::Prepare(_) => Event::Prepared { system: "model".to_owned() },
+            Command::Check(_) => Event::Checked(self.finds.clone()),
             Command::StartLoad { tempo, begin: Begin::After(after), window, .. } => {
                 self.begins = now + *after;
                 self.since = Some(self.begins);
@@ -191,6 +195,7 @@ struct Played {
     took: Duration,
     asked: Vec<&'static str>,
     warnings: Vec<String>,
+    misfits: Vec<String>,
 }
 
 /// Plays a run to its end; `stop_at` is when somebody wants it to end.
@@ -209,7 +214,8 @@ fn play_with(
     let mut now = Instant(5_000_000_000);
     let began = now;
     let mut controller = Controller::new(now, Plan::new(RunId(1), Seed(1), workload, 1), settings);
-    let (mut phases, mut report, mut end, mut warnings) = (Vec::new(), None, None, Vec::new());
+    let (mut phases, mut report, mut end) = (Vec::new(), None, None);
+    let (mut warnings, mut misfits) = (Vec::new(), Vec::new());
     let mut stop_at = stop_at.map(|after| now + after);
     loop {
         let mut requests = Vec::new();
@@ -221,6 +227,7 @@ fn play_with(
                 Output::Period(_) => {}
                 Output::Report(made) => report = Some(*made),
                 Output::Warning(text) => warnings.push(text),
+                Output::Misfit(failure) => misfits.push(failure.message),
                 Output::Finished(ended) => end = Some(ended),
             }
             std::ops::ControlFlow::Continue(())
@@ -228,7 +235,7 @@ fn play_with(
         if let Some(end) = end {
             let took = now.since(began);
             assert!(took <= bound, "the run took {took:?}, its bound is {bound:?}");
-            return Played { phases, report, end, took, asked: worker.asked, warnings };
+            return Played { phases, report, end, took, asked: worker.asked, warnings, misfits };
         }
         let std::ops::ControlFlow::Continue(wake) = wake else { unreachable!("nothing breaks") };
         let mut answered = false;
@@ -266,6 +273,7 @@ fn a_calm_run_goes_through_all_phases_and_adds_up() {
         played.phases,
         [
             Phase::Prepare,
+            Phase::Check,
             Phase::CreateTopics,
             Phase::CreateConsumers,
             Phase::CreateProducers,
@@ -826,4 +834,93 @@ fn a_lost_worker_is_dated_by_its_last_read() {
     assert_eq!(report.measured.departures.attempted, 6_500);
     assert!(verdict::incomplete(&report).is_some_and(|why| why.starts_with("worker 2 (b) was lost")));
     assert!((verdict::target(&report) - 650.0).abs() < 1.0, "{}", verdict::target(&report));
+}
+
+/// A worker that finds something in the way ends the run before anything is created; all that was found is told.
+#[test]
+fn what_the_check_finds_is_told_before_anything_is_created() {
+    let found = vec![
+        Failure::new(FailureKind::Configuration, "the broker refuses to create topic t"),
+        Failure::new(FailureKind::Unreachable, "broker 2 calls itself b:1"),
+    ];
+    let played = play(workload(), RefWorker { finds: found, ..RefWorker::new() }, None);
+    assert_eq!(played.misfits, ["the broker refuses to create topic t", "broker 2 calls itself b:1"]);
+    let End::Failed(failure) = played.end else { panic!("{:?}", played.end) };
+    assert_eq!(failure.kind, FailureKind::Unreachable, "a better file alone would not do");
+    assert_eq!(failure.message, "the broker refuses to create topic t; broker 2 calls itself b:1");
+    assert_eq!(played.asked, ["prepare", "check", "close"]);
+    assert_eq!(played.report, None);
+}
+
+/// Plays a check of two workers, whose answers to it are as given.
+fn check_two(plans: Vec<Plan>, answers: [Result<Event, Failure>; 2]) -> (Vec<String>, End, Vec<Command>) {
+    let driver = DriverConfig { name: "d".to_owned(), kind: DriverKind::Embedded };
+    let settings = Settings { names: vec!["a".to_owned(), "b".to_owned()], ..Settings::new(driver) };
+    let mut now = Instant(5_000_000_000);
+    let mut controller = Controller::checking(now, plans, settings);
+    let (mut misfits, mut end, mut asked) = (Vec::new(), None, Vec::new());
+    while end.is_none() {
+        let mut requests = Vec::new();
+        let _ = settle(&mut controller, now, |output| {
+            match output {
+                Output::ToWorker { worker, request, .. } => requests.push((worker, request)),
+                Output::Misfit(failure) => misfits.push(failure.message),
+                Output::Finished(ended) => end = Some(ended),
+                _ => {}
+            }
+            std::ops::ControlFlow::Continue(())
+        });
+        for (worker, Request { run, number, command, .. }) in requests {
+            now += Duration::from_millis(1);
+            let outcome = match &command {
+                Command::Prepare(_) => Ok(Event::Prepared { system: "model".to_owned() }),
+                Command::Check(_) => answers[worker.0 as usize].clone(),
+                _ => Ok(Event::Done),
+            };
+            asked.push(command);
+            let response = Response { run, number, outcome, lease_ended: false };
+            controller.handle_input(now, Input::FromWorker { worker, response });
+        }
+    }
+    (misfits, end.expect("it ended"), asked)
+}
+
+fn plans() -> Vec<Plan> {
+    let large =
+        Workload { message_size: 5_000, partitions_per_topic: 7, topics: 1, producers_per_topic: 6, ..workload() };
+    [workload(), large.clone(), large].map(|workload| Plan::new(RunId(1), Seed(1), workload, 2)).to_vec()
+}
+
+/// One connection does for all workloads; each kind of topic is asked for once, by one worker.
+#[test]
+fn a_check_asks_once_for_all_workloads_and_creates_nothing() {
+    let (misfits, end, asked) = check_two(plans(), [const { Ok(Event::Checked(Vec::new())) }; 2]);
+    assert_eq!((misfits, end), (Vec::new(), End::Sound));
+    let names: Vec<&str> = asked.iter().map(Command::name).collect();
+    assert_eq!(names, ["prepare", "prepare", "check", "check", "close", "close"]);
+    let [Command::Check(first), Command::Check(second)] = &asked[2..4] else { panic!("{asked:?}") };
+    let partitions: Vec<u32> = first.topics.iter().map(|topic| topic.partitions).collect();
+    assert_eq!((partitions, second.topics.len()), (vec![1, 7], 0));
+    assert_eq!((first.message_bytes, first.producers, first.consumers), (5_000, 3, 1), "the most at once");
+    let Command::Prepare(preparation) = &asked[0] else { panic!("{asked:?}") };
+    assert_eq!(preparation.payload.pool_bytes(), 5_000, "no pool is made for nothing");
+}
+
+/// What several found is told once, with their names; what one could not even do is told beside it.
+#[test]
+fn what_several_workers_find_is_told_once() {
+    let same = || Failure::new(FailureKind::Refused, "broker 1 refuses");
+    let mine = Failure::new(FailureKind::Unreachable, "broker 2\u{1b}[31m\nis away");
+    let (misfits, end, _) =
+        check_two(plans(), [Ok(Event::Checked(vec![same()])), Ok(Event::Checked(vec![same(), mine]))]);
+    let told = ["worker 1 (a), worker 2 (b): broker 1 refuses", "worker 2 (b): broker 2\\u{1b}[31m\\nis away"];
+    assert_eq!(misfits, told);
+    assert_eq!(end, End::Failed(Failure::new(FailureKind::Refused, told.join("; "))));
+    let many = (0..100).map(|n| Failure::new(FailureKind::Refused, format!("broker {n}"))).collect();
+    let (misfits, _, _) = check_two(plans(), [Ok(Event::Checked(many)), Ok(Event::Done)]);
+    assert_eq!((misfits.len(), misfits[20].as_str()), (21, "and 80 other failures of this kind"));
+    let (misfits, end, asked) = check_two(plans(), [Err(same()), Err(same())]);
+    assert_eq!(misfits, ["worker 1 (a), worker 2 (b): broker 1 refuses"]);
+    assert!(matches!(end, End::Failed(_)));
+    assert_eq!(asked.last().map(Command::name), Some("close"));
 }

@@ -6,8 +6,7 @@ use crate::{config::workload::KeyDistributor, seed::Seed};
 
 /// Keys in the table.
 pub const COUNT: usize = 10_000;
-/// Characters of a key: 7 random bytes as unpadded URL-safe base64.
-pub const LEN: usize = 10;
+pub use crate::config::workload::KEY_LEN as LEN;
 
 /// The keys of a run; the same on every worker, since they follow from the run's seed.
 #[derive(Clone, Debug)]

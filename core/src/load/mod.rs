@@ -6,3 +6,5 @@ pub mod keys;
 pub mod payload;
 pub mod receiver;
 pub mod sender;
+pub mod silence;
+pub mod throttle;

@@ -31,6 +31,15 @@ impl PayloadRecipe {
         }
     }
 
+    /// Bytes of each payload.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Given(bytes) => bytes.len() as u64,
+            Self::Random { size, .. } => u64::from(*size),
+        }
+    }
+
     /// Makes the pool; never empty.
     #[must_use]
     pub fn pool(&self, seed: Seed) -> Vec<Vec<u8>> {

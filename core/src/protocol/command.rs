@@ -21,6 +21,8 @@ use crate::{
 pub enum Command {
     /// Take up this run: connect to the messaging system, make the payloads.
     Prepare(Box<Preparation>),
+    /// Find out whether everything that follows could be done, without doing it.
+    Check(Box<Check>),
     /// Create these topics, whole list or none of it.
     CreateTopics(Vec<TopicSpec>),
     /// Create these consumers and wait until each has its share of the partitions.
@@ -86,6 +88,7 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Prepare(_) => "prepare",
+            Self::Check(_) => "check",
             Self::CreateTopics(_) => "create topics",
             Self::CreateConsumers(_) => "create consumers",
             Self::CreateProducers(_) => "create producers",
@@ -107,9 +110,11 @@ impl Command {
     #[must_use]
     pub fn takes(&self, setup_within: Duration) -> Duration {
         match self {
-            Self::CreateTopics(_) | Self::CreateConsumers(_) | Self::CreateProducers(_) | Self::DeleteTopics { .. } => {
-                setup_within
-            }
+            Self::Check(_)
+            | Self::CreateTopics(_)
+            | Self::CreateConsumers(_)
+            | Self::CreateProducers(_)
+            | Self::DeleteTopics { .. } => setup_within,
             Self::StopLoad { within } => *within,
             _ => Duration::ZERO,
         }
@@ -179,6 +184,20 @@ pub struct Preparation {
     pub controller: String,
     /// Whether to end the run of another controller that the worker may still obey.
     pub take_over: bool,
+}
+
+/// What a worker is to find out before anything is created: whether it reaches every broker at the address that the broker
+/// advertises, whether the brokers would take what is to come, and whether its own process has room for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Topics that the broker is asked whether it would create, one for each kind. Empty for all workers but one.
+    pub topics: Vec<TopicSpec>,
+    /// Bytes of the largest message, its key included.
+    pub message_bytes: u64,
+    /// Producers that this worker will run.
+    pub producers: u32,
+    /// Consumers that this worker will run.
+    pub consumers: u32,
 }
 
 /// A topic to create.

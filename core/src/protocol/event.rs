@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{ProducerId, SubscriptionId},
+    load::silence::Silence,
     printable::printable_within,
     stats::{sequence::SequenceSet, sparse::SparseTotals},
     time::{Instant, WallTime},
@@ -19,6 +20,9 @@ pub enum Event {
         /// What it says of itself: `"Kafka, 3 brokers, librdkafka 2.12.1"`.
         system: String,
     },
+    /// What stands in the way of the run, as far as [`Command::Check`](super::Command::Check) found out; nothing if the run
+    /// can begin.
+    Checked(Vec<Failure>),
     /// Done; there is nothing to tell.
     Done,
     /// Everything counted so far.
@@ -45,6 +49,11 @@ pub struct Snapshot {
     /// For each subscription of other topics, the places (within the topic) of the producers whose probe arrived here.
     /// Empty once the load has begun.
     pub probed: BTreeMap<SubscriptionId, SequenceSet>,
+    /// For how long a quota of the broker has held up some client of this worker.
+    pub throttled: Duration,
+    /// When nothing was acknowledged here, in order: at most [`silence::KEPT_MAX`](crate::load::silence::KEPT_MAX), and one that
+    /// goes on.
+    pub silences: Vec<Silence>,
     /// The worker's process.
     pub process: Process,
     /// What went wrong so far, the most frequent first, at most [`Snapshot::PROBLEMS_MAX`].

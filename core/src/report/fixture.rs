@@ -110,6 +110,7 @@ pub(crate) fn period(phase: Phase, n: u64, totals: Totals) -> Period {
         unread: 3 + n % 2,
         in_flight: 2,
         schedule_lag: Duration::from_micros(20),
+        throttled: Duration::ZERO,
         process: Process {
             cpu: Duration::from_millis(50 * (n + 1)),
             broker_cpu: Duration::ZERO,
@@ -159,6 +160,7 @@ pub(crate) fn of(periods: Vec<Period>, rest: Totals) -> Report {
         problems: Vec::new(),
         unconfirmed: false,
         tempo: None,
+        outages: Vec::new(),
         partial: None,
     }
 }
@@ -298,6 +300,7 @@ pub(crate) fn any_period() -> impl Strategy<Value = Period> {
         period.unread = big;
         period.in_flight = number(8);
         period.schedule_lag = Duration::from_nanos(big);
+        period.throttled = Duration::from_nanos(number(5));
         period.process.cpu = Duration::new(number(9), 1);
         period.process.broker_cpu = Duration::from_nanos(number(10));
         period.process.memory_bytes = number(11);

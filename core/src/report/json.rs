@@ -15,6 +15,8 @@ use super::{
 };
 use crate::{
     config::workload::RateGoal,
+    load::silence::Silence,
+    printable::printable,
     stats::{
         latency::{DIGITS, HIGHEST, Latency},
         tally::Totals,
@@ -280,6 +282,9 @@ fn ours(report: &Report, context: &Context, series: Series) -> Value {
         "problems",
         report.problems.iter().map(|problem| json!({ "what": problem.what, "count": problem.count })).collect(),
     );
+    if !report.outages.is_empty() {
+        put("outages", report.outages.iter().map(outage_json).collect());
+    }
     put("totals", totals_json(report));
     put(
         "phases",
@@ -292,6 +297,18 @@ fn ours(report: &Report, context: &Context, series: Series) -> Value {
         put("endToEndMissing", why.into());
     }
     map.into()
+}
+
+/// Times since the load began; without an end it went on until the load's.
+fn outage_json(outage: &Silence) -> Value {
+    let mut told = json!({ "fromSeconds": outage.from.as_secs_f64() });
+    if let Some(until) = outage.until {
+        told["untilSeconds"] = until.as_secs_f64().into();
+    }
+    if let Some(why) = &outage.why {
+        told["cause"] = printable(why).into();
+    }
+    told
 }
 
 fn verdict_json(report: &Report, context: &Context) -> Value {
@@ -334,6 +351,7 @@ fn verdict_json(report: &Report, context: &Context) -> Value {
         "corrupted": arrivals.corrupted,
         "headerless": arrivals.headerless,
         "beforeIntended": arrivals.before_intended,
+        "throttledSeconds": verdict::throttled(report).as_secs_f64(),
         "subscriptionsInAll": verdict.subscriptions.len(),
         "subscriptionsUnverified": verdict.unverified,
         "subscriptions": subscriptions,
@@ -453,7 +471,7 @@ fn phase_json(phase: Phase, elapsed: Duration, totals: &Totals) -> Value {
 type Column<T, V> = (&'static str, fn(&T) -> V);
 
 /// The metrics of a period.
-const METRICS: [Column<Period, Value>; 18] = [
+const METRICS: [Column<Period, Value>; 19] = [
     ("phase", |p| p.phase.to_string().into()),
     ("counts", |p| p.phase.counts().into()),
     ("atSeconds", |p| p.at.as_secs_f64().into()),
@@ -470,6 +488,7 @@ const METRICS: [Column<Period, Value>; 18] = [
     ("unread", |p| p.unread.into()),
     ("inFlight", |p| p.in_flight.into()),
     ("scheduleLagNs", |p| crate::time::nanos(p.schedule_lag).into()),
+    ("throttledSeconds", |p| p.throttled.as_secs_f64().into()),
     ("processCpuSeconds", |p| p.process.cpu.as_secs_f64().into()),
     ("memoryBytes", |p| p.process.memory_bytes.into()),
 ];
@@ -713,6 +732,7 @@ mod tests {
             (&json!("2026-01-04T12:30:00.000Z"), &json!("2026-01-04T12:30:26.000Z"))
         );
         assert!(!value.to_string().contains("hunter2"));
+        assert_eq!(ours["series"]["throttledSeconds"].as_array().map(Vec::len), Some(26));
         let again = workload::parse("w.json", &ours["workload"].to_string(), Leniency::Strict).expect("well-formed");
         assert_eq!(again.value, report.plan.workload, "what is shown can be run again");
         let text = ours["histograms"]["publishFromIntended"]["data"].as_str().expect("text");

@@ -4,6 +4,7 @@
 //! target met, messages left on time, readers kept up ───────────────────────▶ neither
 //! target met, but messages left late ────────────────────────────────────────▶ neither; their latencies say it
 //! the client library itself refused messages ────────────────────────────────▶ client
+//! a quota of the broker held clients up for a tenth of the time or more ────▶ quota
 //! the cores of a process that is behind are used up ────────────────────────▶ client
 //! sent as asked but not acknowledged, or long unacknowledged ───────────────▶ broker
 //! sent late, though little was unacknowledged ──────────────────────────────▶ client
@@ -43,6 +44,9 @@ const ON_TIME_SHARE: f64 = 0.1;
 /// sooner, also at the other end of a continent.
 const LONG_UNACKED: Duration = Duration::from_millis(50);
 
+/// Share of the measured time for which a quota must have held clients up to be what limited.
+const QUOTA_SHARE: f64 = 0.1;
+
 /// Workers that are named; of more there is the number.
 const NAMED: usize = 3;
 
@@ -53,6 +57,8 @@ pub enum Side {
     Client,
     /// The messaging system, or the network to it.
     Broker,
+    /// A quota of the messaging system: it could do more, and does not want to.
+    Quota,
     /// Nobody, or nothing that was measured tells who.
     Neither,
 }
@@ -64,6 +70,7 @@ impl Side {
         match self {
             Self::Client => "client",
             Self::Broker => "broker",
+            Self::Quota => "quota",
             Self::Neither => "neither",
         }
     }
@@ -141,6 +148,8 @@ struct Evidence {
     unread_more: Option<u64>,
     received: f64,
     clients: Vec<Client>,
+    /// For how long a quota held clients up, in words, if that is a share worth naming.
+    quota: Option<String>,
     /// Cores that an embedded broker used, which takes them from the client.
     broker_used: f64,
 }
@@ -173,6 +182,8 @@ impl Evidence {
             answered_in: Duration::from_nanos(answered.acknowledgements.from_sent.at(0.99)),
             unread_more: unread_more(report, target),
             received: per_second(measured.arrivals.received, elapsed),
+            quota: verdict::throttled_in_words(report)
+                .filter(|_| verdict::throttled(report).as_secs_f64() >= QUOTA_SHARE * elapsed.as_secs_f64()),
             clients: clients(report, context),
             broker_used: if context.embedded() { broker_used(report) } else { 0.0 },
         })
@@ -190,6 +201,9 @@ impl Evidence {
 
     fn judge(&self) -> Limit {
         let (met, late) = (self.is_met(), self.is_late());
+        if let Some(quota) = self.quota.as_ref().filter(|_| !met || late || self.unread_more.is_some()) {
+            return self.limit(Side::Quota, Vec::new(), &format!("{}; {quota}", self.rates()));
+        }
         if !met && real(self.refused) > (1.0 - MET) * real(self.attempted) {
             return self.limit(
                 Side::Client,
@@ -338,6 +352,7 @@ impl Evidence {
         let label = match side {
             Side::Client => "Client-limited",
             Side::Broker => "Broker-limited",
+            Side::Quota => "Limited by a quota of the broker",
             Side::Neither if self.is_met() => "Limited by neither client nor broker",
             Side::Neither => "What limited this run is unknown",
         };
@@ -601,6 +616,28 @@ mod tests {
         let found = limit(&report, &fixture::context()).expect("something was measured");
         assert_eq!((found.side, found.workers), (Side::Client, vec![WorkerId(1)]));
         assert!(found.reason.contains("producers had room") && found.reason.contains("worker 2"), "{}", found.reason);
+    }
+
+    /// The broker says itself that it holds back; it is not what it could do.
+    #[test]
+    fn a_quota_is_not_the_brokers_limit() {
+        let held = |share_ms: u64| {
+            of(move |n, period| {
+                sent(period, 500, 500 * n);
+                period.in_flight = 2_000;
+                period.throttled = Duration::from_millis(share_ms);
+            })
+        };
+        limited(
+            &held(910),
+            Side::Quota,
+            "Limited by a quota of the broker: 500 of 1,000 msg/s were acknowledged (50.0 %); throttled by a quota of the \
+             broker for 9.1 s of 10.0 s.",
+        );
+        let found = limit(&held(50), &fixture::context()).expect("something was measured");
+        assert_eq!(found.side, Side::Broker, "half a second of ten is not what halves the rate");
+        let met = of(|_, period| period.throttled = Duration::from_millis(500));
+        assert_eq!(limit(&met, &fixture::context()).expect("something was measured").side, Side::Neither);
     }
 
     #[test]

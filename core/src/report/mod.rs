@@ -40,6 +40,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{SubscriptionId, WorkerId},
+    load::silence::Silence,
     offset::Offsets,
     plan::Plan,
     protocol::event::{Missing, Problem, Process},
@@ -100,6 +101,9 @@ pub struct Report {
     /// The rates of the load, where they follow a list.
     #[serde(default)]
     pub tempo: Option<Tempo>,
+    /// Stretches in which no message was acknowledged although messages were due, in order; times since the load began.
+    #[serde(default)]
+    pub outages: Vec<Silence>,
     /// Why the run ended before its time; `None` if it is whole.
     pub partial: Option<String>,
 }
@@ -125,6 +129,8 @@ pub struct Period {
     pub in_flight: u64,
     /// How far the sender lay behind its schedule at its end.
     pub schedule_lag: Duration,
+    /// For how long a quota of the broker held up the worker that it held up longest.
+    pub throttled: Duration,
     /// The worker's process at its end (added up over workers).
     pub process: Process,
     /// Each worker's part, of those that are left; empty if there is but one. Told as it arrives and written to the

@@ -60,6 +60,9 @@ pub(super) struct Frame {
     pub(super) in_flight: u64,
     #[serde(rename = "schedule_lag_ns", with = "whole_nanos")]
     pub(super) schedule_lag: Duration,
+    /// Missing in records of earlier versions.
+    #[serde(rename = "throttled_ns", with = "whole_nanos", default)]
+    pub(super) throttled: Duration,
     pub(super) process: Process,
 }
 
@@ -75,15 +78,16 @@ impl Frame {
             unread,
             in_flight,
             schedule_lag,
+            throttled,
             process,
             workers: _,
         } = *period;
-        Self { phase, at, elapsed, wall, target, unread, in_flight, schedule_lag, process }
+        Self { phase, at, elapsed, wall, target, unread, in_flight, schedule_lag, throttled, process }
     }
 
     /// The period with these totals.
     pub(super) fn with(self, totals: Totals) -> Period {
-        let Self { phase, at, elapsed, wall, target, unread, in_flight, schedule_lag, process } = self;
+        let Self { phase, at, elapsed, wall, target, unread, in_flight, schedule_lag, throttled, process } = self;
         Period {
             phase,
             at,
@@ -94,6 +98,7 @@ impl Frame {
             unread,
             in_flight,
             schedule_lag,
+            throttled,
             process,
             workers: Vec::new(),
         }

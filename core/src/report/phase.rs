@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub enum Phase {
     /// The workers connect to the messaging system.
     Prepare,
+    /// Every worker finds out whether it reaches every broker, and whether the brokers would take what is to come.
+    Check,
     /// Topics come into being.
     CreateTopics,
     /// Then consumers, so that they miss nothing.
@@ -51,6 +53,7 @@ impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Prepare => "prepare",
+            Self::Check => "check",
             Self::CreateTopics => "create topics",
             Self::CreateConsumers => "create consumers",
             Self::CreateProducers => "create producers",

@@ -30,6 +30,7 @@ use crate::{
         workload::{PayloadSource, Workload},
     },
     id::{RunId, SubscriptionId, WorkerId},
+    load::silence::Silence,
     plan::{Plan, Share, Topology},
     protocol::event::{Problem, Process},
     rate::Tempo,
@@ -123,6 +124,8 @@ pub struct Ending {
     pub unconfirmed: bool,
     /// Rates by a list.
     pub tempo: Option<Tempo>,
+    /// When nothing was acknowledged.
+    pub outages: Vec<Silence>,
 }
 
 /// What the header holds for machines: all a plan is made from.
@@ -159,6 +162,8 @@ struct Tail {
     backlog: Option<BacklogTimes>,
     verdict: Verdict,
     problems: Vec<Problem>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    outages: Vec<Silence>,
 }
 
 /// One worker's part of a period, as it stands in a record.
@@ -286,6 +291,7 @@ pub fn end(report: &Report) -> String {
         backlog: report.backlog,
         verdict: report.verdict.clone(),
         problems: report.problems.clone(),
+        outages: report.outages.clone(),
     };
     // The phases are the sums of their periods already, except the drain's, which has the rest in it.
     let mut counted = Totals::default();
@@ -396,6 +402,7 @@ fn end_in(value: &Value) -> Result<Option<Ending>, String> {
         problems: tail.problems,
         unconfirmed: tail.unconfirmed,
         tempo: tail.tempo,
+        outages: tail.outages,
     }))
 }
 
@@ -570,6 +577,7 @@ impl Recording {
             problems: end.problems,
             unconfirmed: end.unconfirmed,
             tempo: end.tempo,
+            outages: end.outages,
             partial: end.partial,
         }
     }
@@ -599,6 +607,7 @@ fn unfinished(periods: &Periods, workers: Vec<WorkerRow>, system: String, why: S
         problems: Vec::new(),
         unconfirmed: false,
         tempo: None,
+        outages: Vec::new(),
     }
 }
 
@@ -624,6 +633,8 @@ mod tests {
         report.found = Some(Found { rate: 1_000, failed_at: Some(1_040), trials: 9 });
         report.backlog = Some(BacklogTimes { asked_bytes: 1 << 30, built_messages: 5, ..BacklogTimes::default() });
         report.problems = vec![Problem { what: "Local: Message timed out".to_owned(), count: 3 }];
+        let (from, until) = (Duration::from_secs(12), Some(Duration::from_secs(19)));
+        report.outages = vec![Silence { from, until, why: Some("broker 1 is away".to_owned()) }];
         let text = lines(&report);
         assert!(!text.contains("hunter2"), "a record is passed on as a result is");
         let recording = parse(&text).expect("our own");

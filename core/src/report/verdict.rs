@@ -1,5 +1,7 @@
 //! What came of the messages, and what a reader must know beside the numbers: in words.
 
+use std::time::Duration;
+
 use super::{
     Drained, Found, Report,
     context::Context,
@@ -7,8 +9,8 @@ use super::{
     quantity::{bytes, counted, grouped, latency, per_second, rate, real, span},
 };
 use crate::{
-    config::workload::RateGoal, load::header, plan::partition::plural, protocol::event::Missing, rate::Tempo,
-    stats::latency::Latency,
+    config::workload::RateGoal, load::header, plan::partition::plural, printable::printable, protocol::event::Missing,
+    rate::Tempo, stats::latency::Latency,
 };
 
 /// What became of the acknowledged messages, in one word.
@@ -438,12 +440,45 @@ pub fn notes(report: &Report, context: &Context) -> Vec<String> {
     if due(report) == Some(0) {
         notes.push("No message was due while it was measured: the rate is too low for so short a time.".to_owned());
     }
+    notes.extend(outages(report));
+    notes.extend(throttled_sentence(report));
     notes.extend(debt(report));
     notes.extend(failures(report));
     notes.extend(clocks(report));
     notes.extend(headerless(report));
     notes.extend(clamped(report));
     notes
+}
+
+/// When nothing was acknowledged, a line each.
+fn outages(report: &Report) -> impl Iterator<Item = String> {
+    let seconds = |at: Duration| format!("{:.1} s", at.as_secs_f64());
+    report.outages.iter().map(move |outage| {
+        let to = outage.until.map_or_else(|| "the end of the load".to_owned(), seconds);
+        let why = outage.why.as_ref().map(|why| format!("; {}", printable(why))).unwrap_or_default();
+        format!("No message was acknowledged from {} to {to} (since the load began){why}.", seconds(outage.from),)
+    })
+}
+
+/// For how long a quota held up some client while it was measured.
+#[must_use]
+pub fn throttled(report: &Report) -> Duration {
+    let counting = report.periods.frames().filter(|period| period.phase.counts());
+    counting.map(|period| period.throttled.min(period.elapsed)).sum()
+}
+
+/// The same in words: `throttled by a quota of the broker for 9.1 s of 10.0 s`; `None` if it was for less than a hundredth.
+pub(super) fn throttled_in_words(report: &Report) -> Option<String> {
+    let throttled = throttled(report);
+    (throttled * 100 >= report.measured_for && !throttled.is_zero()).then(|| {
+        let (part, whole) = (throttled.as_secs_f64(), report.measured_for.as_secs_f64());
+        format!("throttled by a quota of the broker for {part:.1} s of {whole:.1} s")
+    })
+}
+
+fn throttled_sentence(report: &Report) -> Option<String> {
+    let words = throttled_in_words(report)?;
+    Some(format!("Clients were {words}: what was measured is the quota, as far as it is below what the broker can do."))
 }
 
 /// Why latency from the intended instant is far above that from the send.
@@ -555,14 +590,40 @@ pub fn latencies(totals: &crate::stats::tally::Totals) -> [(&'static str, &'stat
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{
         id::{SubscriptionId, WorkerId},
+        load::silence::Silence,
         protocol::event::Problem,
         report::{BacklogTimes, Lost, Period, Phase, fixture},
+        stats::tally::Totals,
     };
+
+    #[test]
+    fn outages_and_quotas_are_a_line_each() {
+        let mut report = fixture::report();
+        assert_eq!(notes(&report, &fixture::context()), [] as [String; 0]);
+        let seconds = Duration::from_secs_f64;
+        let why = Some("127.0.0.1:9092: nothing listens there\n".to_owned());
+        report.outages = vec![
+            Silence { from: seconds(12.0), until: Some(seconds(19.437)), why },
+            Silence { from: seconds(22.5), until: None, why: None },
+        ];
+        assert_eq!(
+            notes(&report, &fixture::context()),
+            [
+                "No message was acknowledged from 12.0 s to 19.4 s (since the load began); 127.0.0.1:9092: nothing listens \
+                 there\\n.",
+                "No message was acknowledged from 22.5 s to the end of the load (since the load began).",
+            ]
+        );
+        let held = report.periods.iter().map(|it| Period { throttled: Duration::from_millis(500), ..it });
+        report = fixture::of(held.collect(), Totals::default());
+        assert_eq!(throttled(&report), Duration::from_secs(12), "of the 24 s that count");
+        assert!(
+            notes(&report, &fixture::context())[0].contains("throttled by a quota of the broker for 12.0 s of 24.0 s")
+        );
+    }
 
     fn missing(report: &mut Report, subscription: u32, count: u64) {
         report.verdict.subscriptions.get_mut(&SubscriptionId(subscription)).expect("made up so").1.missing = count;

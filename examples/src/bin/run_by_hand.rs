@@ -75,6 +75,7 @@ fn main() {
                 Output::Period(period) => println!("{}", table::period_line(&period)),
                 Output::Report(report) => println!("\n{}\n", table::result(&report, &context, &[], 100).trim_end()),
                 Output::Warning(text) => println!("warning: {text}"),
+                Output::Misfit(failure) => println!("in the way: {failure}"),
                 Output::Finished(end) => {
                     println!("{end:?}");
                     done = true;

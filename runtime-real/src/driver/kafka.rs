@@ -3,10 +3,11 @@
 //! The safe wrappers cost 1.7 to 9 times the CPU per message of these calls (by-name topic look-up, a box and a
 //! future per message); administration, which is not counted, does go through them.
 
+mod check;
 mod leftovers;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     ffi::{CStr, CString, c_char, c_int, c_void},
     ptr::NonNull,
     sync::{
@@ -17,9 +18,17 @@ use std::{
 };
 
 use omb_core::{
-    config::{driver::KafkaConfig, setting::Setting},
+    config::{
+        driver::KafkaConfig,
+        setting::{Setting, Settings},
+    },
+    load::throttle::Throttled,
     plan::leftovers::Inventory,
-    protocol::{Failure, FailureKind, command::TopicSpec},
+    protocol::{
+        Failure, FailureKind,
+        command::{Check, TopicSpec},
+    },
+    reason::{Trouble, of_code},
     time::WallTime,
 };
 use rdkafka::{
@@ -52,6 +61,11 @@ const ASK_ANEW: Duration = Duration::from_secs(1);
 /// How long the answer to a request for topics is waited for when nobody wants them any more: they can only be deleted once the
 /// broker has created them.
 const CREATED_WITHIN: Duration = Duration::from_secs(2);
+/// How long one of the questions for the first answer waits.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// How long what waiting will probably not heal is waited for all the same.
+const HOPELESS_AFTER: Duration = Duration::from_secs(2);
 
 /// Topics created with one request. Brokers take a few ms for each, so larger requests would outlast a deadline.
 const TOPICS_PER_REQUEST: usize = 100;
@@ -72,14 +86,8 @@ pub struct Kafka {
     _login: Option<LoggedIn>,
     admin: AdminClient<DefaultClientContext>,
     system: String,
+    throttled: Arc<Mutex<Throttled>>,
     runtime: tokio::runtime::Handle,
-}
-
-/// The part of librdkafka's reason that tells something: without the time it took and what it will do next.
-fn cause(reason: &str) -> String {
-    let reason = reason.split(" (after ").next().unwrap_or(reason);
-    let reason = reason.strip_prefix("[thrd:").and_then(|rest| rest.split_once("]: ")).map_or(reason, |(_, rest)| rest);
-    reason.rsplit_once("/bootstrap: ").map_or(reason, |(_, rest)| rest).to_owned()
 }
 
 fn log_line(level: c_int, facility: &str, message: &str) {
@@ -120,8 +128,16 @@ fn kind_of(code: RDKafkaErrorCode) -> FailureKind {
 
 /// What the library has said about its connections so far: why there was no answer. The wrapper of the admin client leaves
 /// these events lying in the client's main queue.
-fn causes(admin: &AdminClient<DefaultClientContext>) -> Vec<String> {
-    let mut causes = BTreeSet::new();
+fn troubles(admin: &AdminClient<DefaultClientContext>) -> Vec<Trouble> {
+    let mut troubles: Vec<Trouble> = Vec::new();
+    let mut add = |text: &str| {
+        if let Some(trouble) = Trouble::parse(text)
+            && !troubles.contains(&trouble)
+            && troubles.len() < TROUBLES_MAX
+        {
+            troubles.push(trouble);
+        }
+    };
     // SAFETY: the client is alive, the queue and each event are destroyed here, and texts are copied before that.
     unsafe {
         let queue = sys::rd_kafka_queue_get_main(admin.inner().native_ptr());
@@ -137,14 +153,14 @@ fn causes(admin: &AdminClient<DefaultClientContext>) -> Vec<String> {
                         on_log(std::ptr::null(), level, facility, text);
                         // Errors and worse, as syslog counts them.
                         if level <= 3 {
-                            causes.insert(cause(&CStr::from_ptr(text).to_string_lossy()));
+                            add(&CStr::from_ptr(text).to_string_lossy());
                         }
                     }
                 }
                 sys::RD_KAFKA_EVENT_ERROR => {
                     let text = sys::rd_kafka_event_error_string(event);
                     if !text.is_null() {
-                        causes.insert(cause(&CStr::from_ptr(text).to_string_lossy()));
+                        add(&CStr::from_ptr(text).to_string_lossy());
                     }
                 }
                 _ => {}
@@ -153,8 +169,84 @@ fn causes(admin: &AdminClient<DefaultClientContext>) -> Vec<String> {
         }
         sys::rd_kafka_queue_destroy(queue);
     }
-    // That all brokers are down adds nothing to why each is.
-    causes.into_iter().filter(|cause| !cause.ends_with("brokers are down")).collect()
+    troubles
+}
+
+/// Why nobody answered: what was said of the connections, or else the code.
+enum Unanswered {
+    Connections(Vec<Trouble>),
+    Code(String),
+}
+
+fn unanswered(troubles: Vec<Trouble>, code: &str) -> Unanswered {
+    if troubles.is_empty() { Unanswered::Code(of_code(code)) } else { Unanswered::Connections(troubles) }
+}
+
+/// The `security.protocol` of some settings; empty if they leave it open.
+fn security(settings: &Settings) -> &str {
+    settings.get("security.protocol").and_then(Setting::text).unwrap_or("")
+}
+
+/// Asks for the cluster's brokers until there is an answer, and returns how many they are. What waiting does not heal ends it
+/// early.
+fn first_answer(
+    admin: &AdminClient<DefaultClientContext>,
+    config: &KafkaConfig,
+    secrets: &Secrets,
+    cut: &AtomicBool,
+) -> Result<usize, Failure> {
+    let (began, mut heard, mut slice) = (std::time::Instant::now(), Vec::new(), ASK_AGAIN);
+    loop {
+        let asked = std::time::Instant::now();
+        let left = REACH_WITHIN.saturating_sub(began.elapsed());
+        let error = match admin.inner().fetch_metadata(None, slice.min(left)) {
+            Ok(metadata) => return Ok(metadata.brokers().len()),
+            Err(error) => error,
+        };
+        go_on(cut)?;
+        for trouble in troubles(admin) {
+            if !heard.contains(&trouble) && heard.len() < TROUBLES_MAX {
+                heard.push(trouble);
+            }
+        }
+        // Of several addresses one may be right, which was asked as long.
+        let hopeless = began.elapsed() >= HOPELESS_AFTER && heard.iter().any(Trouble::is_lasting);
+        if hopeless || began.elapsed() >= REACH_WITHIN {
+            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+            return Err(no_answer(config, secrets, &unanswered(heard, &code.to_string())));
+        }
+        if asked.elapsed() < slice / 2 {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        // A broker may take long to answer.
+        slice *= 2;
+    }
+}
+
+/// The cluster did not answer the first question.
+fn no_answer(config: &KafkaConfig, secrets: &Secrets, why: &Unanswered) -> Failure {
+    let (servers, security) =
+        (config.common.get("bootstrap.servers").map_or("(none)", Setting::shown), security(&config.common));
+    let (refused, why) = match why {
+        Unanswered::Code(text) => (false, text.clone()),
+        Unanswered::Connections(troubles) => {
+            // What is said beside it only follows from it.
+            let lasting = troubles.iter().any(Trouble::is_lasting);
+            let mut sentences: Vec<String> = troubles
+                .iter()
+                .filter(|it| it.is_lasting() || !lasting)
+                // The address is said already, if there is but one.
+                .map(|it| if it.address == servers { it.sentence(security) } else { it.told(security) })
+                .collect();
+            sentences.dedup();
+            (troubles.iter().any(Trouble::is_refusal), sentences.join("; "))
+        }
+    };
+    let why = secrets.redact(&why);
+    if refused {
+        return Failure::new(FailureKind::Refused, format!("Kafka at {servers} refuses us: {why}"));
+    }
+    Failure::new(FailureKind::Unreachable, format!("Kafka at {servers} does not answer: {why}"))
 }
 
 impl std::fmt::Debug for Kafka {
@@ -178,24 +270,11 @@ impl Kafka {
         let admin: AdminClient<DefaultClientContext> =
             native.admin.config.create().map_err(|error| refused_setting(&error, &secrets))?;
         let login = log_in(&native.admin, admin.inner().native_ptr())?;
-        let fetched = in_slices(REACH_WITHIN, cut, |slice| admin.inner().fetch_metadata(None, slice))?;
-        let metadata = fetched.map_err(|error| {
-            let causes = causes(&admin);
-            let refused = causes.iter().any(|cause| cause.contains("uthenticat") || cause.contains("SASL"));
-            let servers = config.common.get("bootstrap.servers").map_or("(none)", Setting::shown);
-            let why = if causes.is_empty() { error.to_string() } else { causes.join("; ") };
-            let why = secrets.redact(&why);
-            if refused {
-                return Failure::new(FailureKind::Refused, format!("Kafka at {servers} refuses us: {why}"));
-            }
-            let within = REACH_WITHIN.as_secs();
-            let text = format!("Kafka at {servers} does not answer within {within} s: {why}");
-            Failure::new(FailureKind::Unreachable, text)
-        })?;
-        let brokers = metadata.brokers().len();
+        let brokers = first_answer(&admin, config, &secrets, cut)?;
         let (_, version) = rdkafka::util::get_rdkafka_version();
         let system = format!("Kafka, {brokers} broker{}, librdkafka {version}", if brokers == 1 { "" } else { "s" });
-        Ok(Self { config: config.clone(), native, secrets, _login: login, admin, system, runtime })
+        let throttled = Arc::default();
+        Ok(Self { config: config.clone(), native, secrets, _login: login, admin, system, throttled, runtime })
     }
 
     /// Says of itself that it is this, instead of a Kafka cluster.
@@ -243,11 +322,22 @@ impl Driver for Kafka {
         &self.system
     }
 
+    fn check(&self, check: &Check, cut: &AtomicBool) -> Vec<Failure> {
+        let mut failures = check::brokers(self, check, cut);
+        // Where some broker cannot be reached, the one that creates topics may be it: it would only take time.
+        if failures.iter().all(|failure| failure.kind != FailureKind::Unreachable) {
+            // One by one, so that each is told.
+            let one = |topic| self.create_some(std::slice::from_ref(topic), REACH_WITHIN, true, cut);
+            failures.extend(check.topics.iter().map(one).filter_map(Result::err));
+        }
+        failures
+    }
+
     fn create_topics(&self, topics: &[TopicSpec], within: Duration, cut: &AtomicBool) -> Result<(), Failure> {
         let deadline = std::time::Instant::now() + within;
         for some in topics.chunks(TOPICS_PER_REQUEST) {
             go_on(cut)?;
-            self.create_some(some, deadline.saturating_duration_since(std::time::Instant::now()), cut)?;
+            self.create_some(some, deadline.saturating_duration_since(std::time::Instant::now()), false, cut)?;
         }
         self.wait_for_leaders(topics, deadline, cut)
     }
@@ -286,10 +376,12 @@ impl Driver for Kafka {
         let partition = if partitions == 1 { 0 } else { PARTITION_UNASSIGNED };
         let secrets = self.secrets.clone();
         let producer = KafkaProducer { topic, partition, raw: Vec::new(), lent: None, client: Arc::clone(&client) };
+        let security = security(&self.config.producer).to_owned();
         let reports = KafkaReports {
             queue,
             _client: client,
             secrets,
+            security,
             messages: Vec::new(),
             batch: Vec::new(),
             troubles: Vec::new(),
@@ -313,7 +405,7 @@ impl Driver for Kafka {
         };
         for code in [set, subscribed] {
             if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-                let text = format!("cannot subscribe {group} to {topic}: {}", error_text(code));
+                let text = format!("cannot subscribe {group} to {topic}: {}", of_code(error_text(code)));
                 return Err(Failure::new(FailureKind::Broken, text));
             }
         }
@@ -337,6 +429,10 @@ impl Driver for Kafka {
             }
             answered
         }
+    }
+
+    fn throttled(&self) -> Arc<Mutex<Throttled>> {
+        Arc::clone(&self.throttled)
     }
 
     fn in_flight_max(&self, message_bytes: usize) -> usize {
@@ -364,11 +460,18 @@ impl<T> Drop for Owned<T> {
 
 impl Kafka {
     fn client(&self, kind: sys::rd_kafka_type_t, settings: &Kind) -> Result<Client, Failure> {
-        Client::new(kind, settings, &self.secrets)
+        Client::new(kind, settings, &self.secrets, &self.throttled)
     }
 
     /// By the library's own functions: their wrapper keeps the number of a refusal, but not the broker's words.
-    fn create_some(&self, topics: &[TopicSpec], within: Duration, cut: &AtomicBool) -> Result<(), Failure> {
+    /// With `only_ask` nothing is created.
+    fn create_some(
+        &self,
+        topics: &[TopicSpec],
+        within: Duration,
+        only_ask: bool,
+        cut: &AtomicBool,
+    ) -> Result<(), Failure> {
         let raw = self.admin.inner().native_ptr();
         let mut text = [0 as c_char; 512];
         let configuration = |text: &[c_char; 512]| {
@@ -404,6 +507,7 @@ impl Kafka {
             let pointer = options.0.as_ptr();
             sys::rd_kafka_AdminOptions_set_request_timeout(pointer, millis, text.as_mut_ptr(), text.len());
             sys::rd_kafka_AdminOptions_set_operation_timeout(pointer, millis, text.as_mut_ptr(), text.len());
+            sys::rd_kafka_AdminOptions_set_validate_only(pointer, only_ask.into(), text.as_mut_ptr(), text.len());
             let queue = NonNull::new(sys::rd_kafka_queue_new(raw)).expect("a client gives queues");
             let queue = Owned(queue, sys::rd_kafka_queue_destroy);
             sys::rd_kafka_CreateTopics(raw, list.as_mut_ptr(), list.len(), pointer, queue.0.as_ptr());
@@ -557,7 +661,7 @@ fn know_leaders(client: &Client, topic: *mut sys::rd_kafka_topic_t, cut: &Atomic
         if code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR { Ok(()) } else { Err(code) }
     })?;
     if let Err(code) = asked {
-        let text = format!("a producer cannot learn the leaders of its topic: {}", error_text(code));
+        let text = format!("a producer cannot learn the leaders of its topic: {}", of_code(error_text(code)));
         return Err(Failure::new(FailureKind::Unreachable, text));
     }
     // SAFETY: as above.
@@ -588,6 +692,22 @@ struct Client {
     lent: Mutex<Vec<Arc<Ring>>>,
     /// The token that it logs in with.
     login: Option<LoggedIn>,
+    /// What its callback writes to, until the library has let go of it.
+    _throttled: Arc<Mutex<Throttled>>,
+}
+
+/// A broker announces for how long it will not read from this client.
+unsafe extern "C" fn on_throttle(
+    _: *mut sys::rd_kafka_t,
+    _: *const c_char,
+    _: i32,
+    millis: c_int,
+    opaque: *mut c_void,
+) {
+    // SAFETY: the library passes what `Client::new` gave it, which lives as long as the client.
+    let throttled = unsafe { &*opaque.cast_const().cast::<Mutex<Throttled>>() };
+    let span = Duration::from_millis(u64::try_from(millis).unwrap_or(0));
+    throttled.lock().unwrap_or_else(PoisonError::into_inner).announce(clock::now(), span);
 }
 
 // SAFETY: librdkafka's handles may be used from any thread at the same time.
@@ -596,7 +716,12 @@ unsafe impl Send for Client {}
 unsafe impl Sync for Client {}
 
 impl Client {
-    fn new(kind: sys::rd_kafka_type_t, settings: &Kind, secrets: &Secrets) -> Result<Self, Failure> {
+    fn new(
+        kind: sys::rd_kafka_type_t,
+        settings: &Kind,
+        secrets: &Secrets,
+        throttled: &Arc<Mutex<Throttled>>,
+    ) -> Result<Self, Failure> {
         let config = settings.config.create_native_config().map_err(|error| refused_setting(&error, secrets))?;
         let mut text = [0 as c_char; 512];
         let producer = matches!(kind, sys::rd_kafka_type_t::RD_KAFKA_PRODUCER);
@@ -607,6 +732,9 @@ impl Client {
             sys::rd_kafka_conf_set_log_cb(config, Some(on_log));
             if producer {
                 sys::rd_kafka_conf_set_events(config, sys::RD_KAFKA_EVENT_DR | sys::RD_KAFKA_EVENT_ERROR);
+                // Consumers are read by a call that takes messages and nothing else: it would stumble over this.
+                sys::rd_kafka_conf_set_opaque(config, Arc::as_ptr(throttled).cast_mut().cast());
+                sys::rd_kafka_conf_set_throttle_cb(config, Some(on_throttle));
             }
             let raw = sys::rd_kafka_new(kind, config, text.as_mut_ptr(), text.len());
             if raw.is_null() {
@@ -620,7 +748,7 @@ impl Client {
             let text = format!("the Kafka client refuses its settings: {}", secrets.redact(&text));
             return Err(Failure::new(FailureKind::Configuration, text));
         };
-        let mut client = Self { raw, lent: Mutex::default(), login: None };
+        let mut client = Self { raw, lent: Mutex::default(), login: None, _throttled: Arc::clone(throttled) };
         client.login = log_in(settings, client.raw())?;
         Ok(client)
     }
@@ -693,7 +821,7 @@ impl Producer for KafkaProducer {
                 // The client owns it now: it comes back with its report.
                 sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => drop(outgoing.ticket.into_opaque()),
                 sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__QUEUE_FULL => left.push(outgoing),
-                code => sent.refused.push((outgoing.ticket, error_text(code).to_owned())),
+                code => sent.refused.push((outgoing.ticket, of_code(error_text(code)))),
             }
         }
         sent.full = !left.is_empty();
@@ -719,7 +847,7 @@ impl Producer for KafkaProducer {
             return Ok(());
         }
         // SAFETY: reads a thread-local number.
-        Err(error_text(unsafe { sys::rd_kafka_last_error() }).to_owned())
+        Err(of_code(error_text(unsafe { sys::rd_kafka_last_error() })))
     }
 
     fn hurry(&mut self) {
@@ -742,6 +870,8 @@ struct KafkaReports {
     messages: Vec<*const sys::rd_kafka_message_t>,
     batch: Vec<Report>,
     troubles: Vec<String>,
+    /// Its `security.protocol`, for what is said of its connections.
+    security: String,
 }
 
 // SAFETY: the queue may be polled from any thread; the rest is scratch space.
@@ -780,15 +910,16 @@ impl Reports for KafkaReports {
                         if let Some(ticket) = Ticket::from_opaque(message._private.addr()) {
                             self.batch.push(Report { ticket, bytes: message.len as u64, failed });
                         } else if let Some(failed) = failed {
-                            self.troubles.push(format!("a probe was not delivered: {failed}"));
+                            self.troubles.push(format!("a probe was not delivered: {}", of_code(failed)));
                         }
                     }
                 }
                 sys::RD_KAFKA_EVENT_ERROR => {
                     let text = sys::rd_kafka_event_error_string(event);
-                    if !text.is_null() {
-                        let text = cause(&CStr::from_ptr(text).to_string_lossy());
-                        self.troubles.push(self.secrets.redact(&text));
+                    if !text.is_null()
+                        && let Some(trouble) = Trouble::parse(&CStr::from_ptr(text).to_string_lossy())
+                    {
+                        self.troubles.push(self.secrets.redact(&trouble.told(&self.security)));
                     }
                 }
                 _ => {}
@@ -913,7 +1044,7 @@ impl Consumer for KafkaConsumer {
     }
 
     fn troubles(&mut self) -> Vec<String> {
-        self.errors.drain(..).map(|code| error_text(code).to_owned()).collect()
+        self.errors.drain(..).map(|code| of_code(error_text(code))).collect()
     }
 }
 

@@ -7,16 +7,19 @@ mod settings;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use omb_core::{
-    load::keys,
+    load::{keys, throttle::Throttled},
     plan::leftovers::Inventory,
-    protocol::{Failure, FailureKind, command::TopicSpec},
+    protocol::{
+        Failure, FailureKind,
+        command::{Check, TopicSpec},
+    },
     time::{Instant, WallTime},
 };
 
@@ -27,6 +30,10 @@ use crate::load::ring::{Ring, Ticket};
 pub trait Driver: Send + Sync {
     /// What it says of itself: kind, brokers, client library.
     fn system(&self) -> &str;
+
+    /// Finds out, without changing anything, what of the messaging system would stand in the way: all of it. Ends early once
+    /// `cut` is raised.
+    fn check(&self, check: &Check, cut: &AtomicBool) -> Vec<Failure>;
 
     /// Creates topics; all exist when it returns.
     ///
@@ -67,6 +74,8 @@ pub trait Driver: Send + Sync {
 
     /// Whether a broker answers within so long.
     fn answers(&self, within: Duration) -> bool;
+    /// For how long a quota has held up clients made here, as it is counted.
+    fn throttled(&self) -> Arc<Mutex<Throttled>>;
 
     /// Messages a producer may have under way, given their size: the client's own queue limits.
     fn in_flight_max(&self, message_bytes: usize) -> usize;

@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use omb_core::{load::sender::Confirmations, stats::tally::Acknowledgements};
+use omb_core::{
+    load::{sender::Confirmations, silence::Silences},
+    reason::of_code,
+    stats::tally::Acknowledgements,
+};
 
 use super::{Problems, lock, ring::Ring};
 use crate::driver::Reports;
@@ -23,6 +27,7 @@ pub(crate) fn run(
     tally: &Mutex<Acknowledgements>,
     confirmations: &Mutex<Confirmations>,
     problems: &Problems,
+    silences: &Mutex<Silences>,
     stop: &AtomicBool,
 ) {
     let mut view = ring.view();
@@ -32,20 +37,25 @@ pub(crate) fn run(
             {
                 let mut tally = lock(tally);
                 let mut confirmations = lock(confirmations);
+                let before = tally.acked;
                 for report in batch.drain(..) {
                     if let Some(why) = report.failed {
                         tally.failed += 1;
-                        problems.add(&format!("a message was not delivered: {why}"));
+                        problems.add(&format!("a message was not delivered: {}", of_code(why)));
                     } else {
                         confirmations.acked(&mut tally, now, view.note(&report.ticket), report.bytes);
                     }
                     tickets.push(report.ticket);
+                }
+                if tally.acked > before {
+                    lock(silences).acked(now);
                 }
             }
             ring.give_back(&mut tickets);
         });
         for trouble in reports.troubles() {
             problems.add(&trouble);
+            lock(silences).trouble(&trouble);
         }
     }
 }

@@ -27,11 +27,12 @@ use omb_core::{
         keys::{KeyTable, KeyWalk},
         receiver::{Ledger, ProducerRange, Receiver},
         sender::{Confirmations, Sender},
+        silence::Silences,
     },
     plan::pace::Pace,
     protocol::{
         Command, Event, Failure, FailureKind,
-        command::{ConsumerSpec, Preparation, ProducerSpec, Reach, TopicSpec},
+        command::{Check, ConsumerSpec, Preparation, ProducerSpec, Reach, TopicSpec},
         event::{Findings, Missing, Problem, Snapshot},
     },
     rate::Tempo,
@@ -60,6 +61,8 @@ use crate::{
 /// How the simulated client library is set: everything that the machines do not decide.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Knobs {
+    /// Copies that topics are asked to have. The simulated cluster has one broker, and refuses more.
+    pub copies: i16,
     /// Whether the broker recognises a batch that comes twice.
     pub idempotent: bool,
     /// Whether a batch without a good answer is sent again.
@@ -143,6 +146,7 @@ struct State {
     paused: bool,
     stopping: bool,
     problems: BTreeMap<String, u64>,
+    silences: Silences,
     tasks: Vec<JoinHandle<()>>,
     under_way: Option<JoinHandle<()>>,
     /// A load was started.
@@ -260,7 +264,9 @@ impl SimLoad {
     }
 
     fn problem(&self, what: &impl ToString) {
-        *self.state().problems.entry(what.to_string()).or_default() += 1;
+        let (mut state, what) = (self.state(), what.to_string());
+        state.silences.trouble(&what);
+        *state.problems.entry(what).or_default() += 1;
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
@@ -325,6 +331,7 @@ impl SimLoad {
     async fn perform(&self, command: Command) -> Result<Event, Failure> {
         match command {
             Command::Prepare(preparation) => return self.prepare(*preparation).await,
+            Command::Check(check) => return self.check(*check).await,
             Command::CreateTopics(topics) => self.create_topics(topics).await?,
             Command::CreateConsumers(consumers) => self.create_consumers(consumers).await?,
             Command::CreateProducers(producers) => self.create_producers(producers),
@@ -378,18 +385,45 @@ impl SimLoad {
         Ok(Event::Prepared { system: "simulated broker".to_owned() })
     }
 
+    /// Reaches the broker, and asks it whether it would create the topics.
+    async fn check(&self, check: Check) -> Result<Event, Failure> {
+        let mut client = Client::new(self.0.broker);
+        let request = if check.topics.is_empty() {
+            Request::Metadata { topics: Some(Vec::new()), create_missing: false }
+        } else {
+            Request::CreateTopics { topics: self.new_topics(check.topics), validate_only: true }
+        };
+        let found = match self.insist(&mut client, request, PREPARE_WITHIN).await {
+            Err(error) => vec![unreachable(error)],
+            Ok(Response::CreateTopics(results)) => {
+                let refused = results.into_iter().filter_map(|(name, result)| Some((name, result.err()?)));
+                let told = |(name, refusal)| Failure::new(FailureKind::Refused, format!("{name}: {refusal}"));
+                refused.map(told).collect()
+            }
+            Ok(_) => Vec::new(),
+        };
+        if !found.is_empty() {
+            self.0.witness.hit("effect: a check found something in the way");
+            self.mine(|mine| mine.in_the_way = true);
+        }
+        Ok(Event::Checked(found))
+    }
+
+    fn new_topics(&self, topics: Vec<TopicSpec>) -> Vec<NewTopic> {
+        let new = |topic: TopicSpec| NewTopic {
+            name: topic.name,
+            partitions: i32::try_from(topic.partitions).expect("few"),
+            replication_factor: self.0.knobs.copies,
+            configs: BTreeMap::new(),
+        };
+        topics.into_iter().map(new).collect()
+    }
+
     async fn create_topics(&self, topics: Vec<TopicSpec>) -> Result<(), Failure> {
         if topics.is_empty() {
             return Ok(());
         }
-        let new = |topic: TopicSpec| NewTopic {
-            name: topic.name,
-            partitions: i32::try_from(topic.partitions).expect("few"),
-            replication_factor: 1,
-            configs: BTreeMap::new(),
-        };
-        let topics = topics.into_iter().map(new).collect();
-        let request = Request::CreateTopics { topics, validate_only: false };
+        let request = Request::CreateTopics { topics: self.new_topics(topics), validate_only: false };
         let response =
             self.insist(&mut Client::new(self.0.broker), request, CREATE_WITHIN).await.map_err(unreachable)?;
         let Response::CreateTopics(results) = response else { return Err(nonsense()) };
@@ -579,6 +613,7 @@ impl SimLoad {
             }
         }
         snapshot.totals = SparseTotals::from(&totals);
+        snapshot.silences = state.silences.so_far();
         let due = state.senders.iter().filter(|_| !state.stopping).map(|sender| sender.pace.next_at()).min();
         snapshot.schedule_lag = due.map(|due| taken_at.since(due)).unwrap_or_default();
         let problems = state.problems.iter().map(|(what, count)| Problem { what: what.clone(), count: *count });

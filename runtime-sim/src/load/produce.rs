@@ -92,6 +92,7 @@ impl SimLoad {
             state.window = ends.map_or([None, None], |ends| ends.map(|end| Some((end, None))));
             state.measured_from = ends.map_or(Instant(u64::MAX), |[from, _]| from);
             state.loaded = true;
+            state.silences.begin(start);
             // The end of a lease before the load has stopped nothing.
             state.stopping = false;
             let mine: Vec<ProducerId> = state.producers.keys().copied().collect();
@@ -413,6 +414,12 @@ impl SimLoad {
     fn confirm(&self, id: ProducerId, surrenders: u64, messages: &[Outgoing], place: &Place, base_offset: i64) {
         let now = self.0.clock.now();
         let mut state = self.state();
+        if messages.iter().any(|message| !message.mark.probe)
+            && state.producers.get(&id).is_some_and(|producer| producer.surrenders == surrenders)
+        {
+            state.silences.acked(now);
+            self.mine(|mine| mine.acked_at.push(now));
+        }
         let producer = state.producers.get_mut(&id).expect("it was created");
         if producer.surrenders != surrenders {
             return;

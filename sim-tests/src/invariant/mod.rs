@@ -14,12 +14,15 @@
 //! | [`schedule`] | the schedule is open: no stall moves the instant at which a message is meant to leave |
 //! | [`barrier`] | the workers of a fleet begin at once, as exactly as their clocks are known |
 //! | [`clocks`] | latencies between machines are right to within the error of their clocks |
+//! | [`checked`] | what a worker's check finds in the way ends the run before anything is created |
 //! | [`paths`] | the load begins once every producer reaches every subscription to its topic |
 //! | [`unread`] | the broker drops nothing that a living group has not read |
+//! | [`outages`] | the report's outages are the stretches in which nothing was acknowledged, to the millisecond |
 //! | [`calm`] | where nothing goes wrong nothing is missing, and nothing is called lost that still is there |
 
 pub mod barrier;
 pub mod calm;
+pub mod checked;
 pub mod clocks;
 pub mod cluster;
 pub mod counts;
@@ -27,6 +30,7 @@ pub mod ends;
 pub mod freed;
 pub mod leases;
 pub mod one_run;
+pub mod outages;
 pub mod owners;
 pub mod paths;
 pub mod schedule;
@@ -111,7 +115,9 @@ fn all() -> Vec<Box<dyn Promise>> {
         Box::<schedule::Schedule>::default(),
         Box::<barrier::Barrier>::default(),
         Box::<clocks::Clocks>::default(),
+        Box::<checked::Checked>::default(),
         Box::<paths::Paths>::default(),
+        Box::<outages::Outages>::default(),
         Box::<unread::Unread>::default(),
         Box::<calm::Calm>::default(),
     ]
