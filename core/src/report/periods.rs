@@ -60,6 +60,8 @@ pub(super) struct Frame {
     pub(super) in_flight: u64,
     #[serde(rename = "schedule_lag_ns", with = "whole_nanos")]
     pub(super) schedule_lag: Duration,
+    #[serde(default)]
+    pub(super) rebalances: u64,
     pub(super) process: Process,
 }
 
@@ -76,14 +78,15 @@ impl Frame {
             in_flight,
             schedule_lag,
             process,
+            rebalances,
             workers: _,
         } = *period;
-        Self { phase, at, elapsed, wall, target, unread, in_flight, schedule_lag, process }
+        Self { phase, at, elapsed, wall, target, unread, in_flight, schedule_lag, rebalances, process }
     }
 
     /// The period with these totals.
     pub(super) fn with(self, totals: Totals) -> Period {
-        let Self { phase, at, elapsed, wall, target, unread, in_flight, schedule_lag, process } = self;
+        let Self { phase, at, elapsed, wall, target, unread, in_flight, schedule_lag, rebalances, process } = self;
         Period {
             phase,
             at,
@@ -95,6 +98,7 @@ impl Frame {
             in_flight,
             schedule_lag,
             process,
+            rebalances,
             workers: Vec::new(),
         }
     }

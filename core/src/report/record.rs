@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
 use super::{
-    BacklogTimes, Found, Lost, Period, Periods, Phase, Report, Verdict, WorkerPeriod, WorkerRow,
+    BacklogTimes, Found, Lost, Period, Periods, Phase, Rebalances, Report, Verdict, WorkerPeriod, WorkerRow,
     context::{Context, Host, plan_json},
     histogram,
     json::counts_json,
@@ -115,6 +115,8 @@ pub struct Ending {
     pub found: Option<Found>,
     /// How a backlog built up and drained.
     pub backlog: Option<BacklogTimes>,
+    /// Groups that were rebalanced since the load began.
+    pub rebalances: BTreeMap<SubscriptionId, Rebalances>,
     /// What became of the confirmed messages.
     pub verdict: Verdict,
     /// What went wrong.
@@ -157,6 +159,8 @@ struct Tail {
     found: Option<Found>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     backlog: Option<BacklogTimes>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    rebalances: BTreeMap<SubscriptionId, Rebalances>,
     verdict: Verdict,
     problems: Vec<Problem>,
 }
@@ -284,6 +288,7 @@ pub fn end(report: &Report) -> String {
         clock_error: report.clock_error,
         found: report.found,
         backlog: report.backlog,
+        rebalances: report.rebalances.clone(),
         verdict: report.verdict.clone(),
         problems: report.problems.clone(),
     };
@@ -333,6 +338,8 @@ struct Counts {
     refused: u64,
     received: u64,
     received_bytes: u64,
+    #[serde(default)]
+    reread: u64,
     corrupted: u64,
     headerless: u64,
     before_intended: u64,
@@ -363,6 +370,7 @@ fn totals_in(value: &Value) -> Result<Totals, String> {
     acks.from_sent = latency("publishFromSent")?;
     arrivals.received = counts.received;
     arrivals.received_bytes = counts.received_bytes;
+    arrivals.reread = counts.reread;
     arrivals.corrupted = counts.corrupted;
     arrivals.headerless = counts.headerless;
     arrivals.before_intended = counts.before_intended;
@@ -392,6 +400,7 @@ fn end_in(value: &Value) -> Result<Option<Ending>, String> {
         clock_error: tail.clock_error,
         found: tail.found,
         backlog: tail.backlog,
+        rebalances: tail.rebalances,
         verdict: tail.verdict,
         problems: tail.problems,
         unconfirmed: tail.unconfirmed,
@@ -566,6 +575,7 @@ impl Recording {
             clock_error: end.clock_error,
             found: end.found,
             backlog: end.backlog,
+            rebalances: end.rebalances,
             verdict: end.verdict,
             problems: end.problems,
             unconfirmed: end.unconfirmed,
@@ -595,6 +605,7 @@ fn unfinished(periods: &Periods, workers: Vec<WorkerRow>, system: String, why: S
         clock_error: None,
         found: None,
         backlog: None,
+        rebalances: BTreeMap::new(),
         verdict: Verdict::default(),
         problems: Vec::new(),
         unconfirmed: false,

@@ -16,7 +16,13 @@ use std::{
 
 use omb_core::{
     config::{driver::KafkaConfig, setting::Setting},
-    protocol::{Failure, FailureKind, command::TopicSpec},
+    load::keys,
+    printable::printable,
+    protocol::{
+        Failure, FailureKind,
+        command::TopicSpec,
+        remedy::{self, Meaning},
+    },
     time::WallTime,
 };
 use rdkafka::{
@@ -27,7 +33,7 @@ use rdkafka::{
 use rdkafka_sys as sys;
 
 use super::{
-    Consumer, Driver, Incoming, Outgoing, Producer, ProducerHalves, Report, Reports, Sent, go_on,
+    Consumer, Driver, Incoming, Membership, Outgoing, Producer, ProducerHalves, Report, Reports, Sent, Trouble, go_on,
     login::LoggedIn,
     settings::{Kind, Native, Secrets},
 };
@@ -89,30 +95,7 @@ fn log_line(level: c_int, facility: &str, message: &str) {
 
 /// What the kind of a library error means to the user.
 fn kind_of(code: RDKafkaErrorCode) -> FailureKind {
-    use RDKafkaErrorCode as Code;
-    match code {
-        Code::Authentication
-        | Code::SaslAuthenticationFailed
-        | Code::TopicAuthorizationFailed
-        | Code::GroupAuthorizationFailed
-        | Code::ClusterAuthorizationFailed
-        | Code::UnsupportedSASLMechanism
-        | Code::IllegalSASLState
-        | Code::PolicyViolation
-        | Code::InvalidReplicationFactor
-        | Code::InvalidPartitions
-        | Code::InvalidConfig
-        | Code::InvalidTopic
-        | Code::TopicAlreadyExists
-        | Code::SecurityDisabled => FailureKind::Refused,
-        Code::BrokerTransportFailure
-        | Code::AllBrokersDown
-        | Code::OperationTimedOut
-        | Code::Resolve
-        | Code::RequestTimedOut => FailureKind::Unreachable,
-        Code::InvalidArgument => FailureKind::Configuration,
-        _ => FailureKind::Broken,
-    }
+    remedy::of(code as i32).kind
 }
 
 /// What the library has said about its connections so far: why there was no answer. The wrapper of the admin client leaves
@@ -281,6 +264,7 @@ impl Driver for Kafka {
             secrets,
             messages: Vec::new(),
             batch: Vec::new(),
+            probes: Vec::new(),
             troubles: Vec::new(),
         };
         Ok((Box::new(producer), Box::new(reports)))
@@ -309,7 +293,8 @@ impl Driver for Kafka {
         // SAFETY: the client is alive; the queue is destroyed before it.
         let queue = unsafe { sys::rd_kafka_queue_get_consumer(client.raw()) };
         let queue = NonNull::new(queue).expect("a consumer has a queue");
-        Ok(Box::new(KafkaConsumer { queue, client, errors: Vec::new() }))
+        let newer = settings.get("group.protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"));
+        Ok(Box::new(KafkaConsumer { queue, client, newer, troubles: Vec::new(), failed: false }))
     }
 
     fn answers(&self, within: Duration) -> bool {
@@ -547,7 +532,7 @@ fn know_leaders(client: &Client, topic: *mut sys::rd_kafka_topic_t, cut: &Atomic
     })?;
     if let Err(code) = asked {
         let text = format!("a producer cannot learn the leaders of its topic: {}", error_text(code));
-        return Err(Failure::new(FailureKind::Unreachable, text));
+        return Err(Failure::new(remedy::of(code as i32).kind, text));
     }
     // SAFETY: as above.
     unsafe { sys::rd_kafka_metadata_destroy(metadata) };
@@ -690,25 +675,23 @@ impl Producer for KafkaProducer {
         sent
     }
 
-    fn probe(&mut self, payload: &[u8]) -> Result<(), String> {
-        // SAFETY: the payload is copied before the call returns; the opaque pointer is null, which marks a probe.
+    fn probe(&mut self, partition: u32, key: Option<&[u8; keys::LEN]>, payload: &[u8]) -> Result<(), Trouble> {
+        let (key, key_len) = key.map_or((std::ptr::null(), 0), |key| (key.as_ptr(), key.len()));
+        // SAFETY: key and payload are copied before the call returns; the opaque pointer is null, which marks a probe.
         let failed = unsafe {
             sys::rd_kafka_produce(
                 self.topic.as_ptr(),
-                self.partition,
+                i32::try_from(partition).unwrap_or(PARTITION_UNASSIGNED),
                 sys::RD_KAFKA_MSG_F_COPY,
                 payload.as_ptr().cast_mut().cast(),
                 payload.len(),
-                std::ptr::null(),
-                0,
+                key.cast(),
+                key_len,
                 std::ptr::null_mut(),
             )
         };
-        if failed == 0 {
-            return Ok(());
-        }
         // SAFETY: reads a thread-local number.
-        Err(error_text(unsafe { sys::rd_kafka_last_error() }).to_owned())
+        if failed == 0 { Ok(()) } else { Err(trouble("", unsafe { sys::rd_kafka_last_error() })) }
     }
 
     fn hurry(&mut self) {
@@ -730,7 +713,9 @@ struct KafkaReports {
     secrets: Secrets,
     messages: Vec<*const sys::rd_kafka_message_t>,
     batch: Vec<Report>,
-    troubles: Vec<String>,
+    /// Partitions in which a probe was stored.
+    probes: Vec<u32>,
+    troubles: Vec<Trouble>,
 }
 
 // SAFETY: the queue may be polled from any thread; the rest is scratch space.
@@ -768,8 +753,10 @@ impl Reports for KafkaReports {
                         let failed = failed.then(|| error_text(message.err));
                         if let Some(ticket) = Ticket::from_opaque(message._private.addr()) {
                             self.batch.push(Report { ticket, bytes: message.len as u64, failed });
-                        } else if let Some(failed) = failed {
-                            self.troubles.push(format!("a probe was not delivered: {failed}"));
+                        } else if failed.is_some() {
+                            self.troubles.push(trouble("a probe was not delivered: ", message.err));
+                        } else {
+                            self.probes.push(message.partition.cast_unsigned());
                         }
                     }
                 }
@@ -777,7 +764,9 @@ impl Reports for KafkaReports {
                     let text = sys::rd_kafka_event_error_string(event);
                     if !text.is_null() {
                         let text = cause(&CStr::from_ptr(text).to_string_lossy());
-                        self.troubles.push(self.secrets.redact(&text));
+                        let what = printable(&self.secrets.redact(&text)).into_owned();
+                        let meaning = remedy::of(sys::rd_kafka_event_error(event) as i32);
+                        self.troubles.push(Trouble { what, meaning });
                     }
                 }
                 _ => {}
@@ -791,15 +780,28 @@ impl Reports for KafkaReports {
         }
     }
 
-    fn troubles(&mut self) -> Vec<String> {
+    fn probes(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.probes)
+    }
+
+    fn troubles(&mut self) -> Vec<Trouble> {
         std::mem::take(&mut self.troubles)
     }
+}
+
+/// An error of the library, with what it happened to before it.
+fn trouble(what: &str, code: sys::rd_kafka_resp_err_t) -> Trouble {
+    Trouble { what: format!("{what}{}", error_text(code)), meaning: remedy::of(code as i32) }
 }
 
 struct KafkaConsumer {
     queue: NonNull<sys::rd_kafka_queue_t>,
     client: Client,
-    errors: Vec<sys::rd_kafka_resp_err_t>,
+    /// Whether it takes part by Kafka's newer group protocol (KIP-848).
+    newer: bool,
+    troubles: Vec<Trouble>,
+    /// Whether the client has failed for good, and that was told.
+    failed: bool,
 }
 
 // SAFETY: the queue may be polled from any thread.
@@ -818,15 +820,22 @@ impl Drop for KafkaConsumer {
 /// What the callback below is given.
 struct Taking<'a, 'b> {
     take: &'a mut (dyn FnMut(Incoming<'_>) + 'b),
-    errors: &'a mut Vec<sys::rd_kafka_resp_err_t>,
+    troubles: &'a mut Vec<Trouble>,
 }
 
 unsafe extern "C" fn on_message(message: *mut sys::rd_kafka_message_t, opaque: *mut c_void) {
     // SAFETY: the library passes a message that lives during the call, and the pointer that `poll` gave it.
     let (message, taking) = unsafe { (&*message, &mut *opaque.cast::<Taking<'_, '_>>()) };
     if message.err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-        if taking.errors.len() < TROUBLES_MAX {
-            taking.errors.push(message.err);
+        if taking.troubles.len() < TROUBLES_MAX {
+            let mut trouble = trouble("", message.err);
+            if !trouble.meaning.heals && !message.payload.is_null() {
+                // What passes comes often, and each time in other words; of what does not all of them count.
+                // SAFETY: an error's payload is its text, `len` bytes long.
+                let text = unsafe { std::slice::from_raw_parts(message.payload.cast::<u8>(), message.len) };
+                trouble.what = printable(&String::from_utf8_lossy(text)).into_owned();
+            }
+            taking.troubles.push(trouble);
         }
         return;
     }
@@ -838,7 +847,8 @@ unsafe extern "C" fn on_message(message: *mut sys::rd_kafka_message_t, opaque: *
     };
     // Only a payload too small for our header needs the record's timestamp.
     let timestamp = if message.len < omb_core::load::header::LEN { timestamp(message) } else { None };
-    (taking.take)(Incoming { partition: message.partition.cast_unsigned(), payload, timestamp });
+    let (partition, offset) = (message.partition.cast_unsigned(), message.offset);
+    (taking.take)(Incoming { partition, offset, payload, timestamp });
 }
 
 /// When the producer says that it made the message; `None` where the broker has put its own time there (a topic with
@@ -855,7 +865,7 @@ fn timestamp(message: &sys::rd_kafka_message_t) -> Option<WallTime> {
 impl Consumer for KafkaConsumer {
     fn poll(&mut self, timeout: Duration, take: &mut dyn FnMut(Incoming<'_>)) {
         let timeout = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
-        let mut taking = Taking { take, errors: &mut self.errors };
+        let mut taking = Taking { take, troubles: &mut self.troubles };
         // SAFETY: the callback is only called during this call, on this thread, with the pointer to `taking`.
         unsafe {
             sys::rd_kafka_consume_callback_queue(
@@ -867,16 +877,28 @@ impl Consumer for KafkaConsumer {
         }
     }
 
-    fn assigned(&self) -> u32 {
+    fn membership(&self) -> Membership {
         let list = self.assignment();
         // SAFETY: the list is ours, or null. One that is not destroyed would keep the client from ever closing.
-        unsafe {
+        let assigned = unsafe {
             let count = list.as_ref().map_or(0, |list| list.cnt.cast_unsigned());
             if !list.is_null() {
                 sys::rd_kafka_topic_partition_list_destroy(list);
             }
             count
-        }
+        };
+        // SAFETY: the client is alive; what it returns is ours, or null.
+        let generation = unsafe {
+            let known = sys::rd_kafka_consumer_group_metadata(self.client.raw());
+            if known.is_null() {
+                0
+            } else {
+                let generation = sys::rd_kafka_consumer_group_metadata_generation_id(known);
+                sys::rd_kafka_consumer_group_metadata_destroy(known);
+                generation.max(0)
+            }
+        };
+        Membership { generation, assigned }
     }
 
     fn set_paused(&mut self, paused: bool) {
@@ -901,12 +923,39 @@ impl Consumer for KafkaConsumer {
         unsafe { sys::rd_kafka_commit(self.client.raw(), std::ptr::null(), 1) };
     }
 
-    fn troubles(&mut self) -> Vec<String> {
-        self.errors.drain(..).map(|code| error_text(code).to_owned()).collect()
+    fn troubles(&mut self) -> Vec<Trouble> {
+        if !self.failed
+            && let Some(failure) = self.failure()
+        {
+            self.failed = true;
+            self.troubles.push(failure);
+        }
+        std::mem::take(&mut self.troubles)
     }
 }
 
 impl KafkaConsumer {
+    /// Why the client has failed for good, if it has: such an error comes by no queue.
+    fn failure(&self) -> Option<Trouble> {
+        let mut text = [0 as c_char; 512];
+        // SAFETY: the client is alive; `text` is as long as said, and ends with a zero byte.
+        let (code, words) = unsafe {
+            let code = sys::rd_kafka_fatal_error(self.client.raw(), text.as_mut_ptr(), text.len());
+            (code, CStr::from_ptr(text.as_ptr()).to_string_lossy())
+        };
+        if code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return None;
+        }
+        let unsupported = code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE;
+        let what = if unsupported && self.newer {
+            format!("the broker does not offer ConsumerGroupHeartbeat, which group.protocol=consumer needs ({words})")
+        } else {
+            words.into_owned()
+        };
+        let kind = remedy::of(code as i32).kind;
+        Some(Trouble { what: printable(&what).into_owned(), meaning: Meaning { kind, heals: false } })
+    }
+
     /// What it has been given, as a list that the caller must destroy; null if there is none.
     fn assignment(&self) -> *mut sys::rd_kafka_topic_partition_list_t {
         let mut list = std::ptr::null_mut();

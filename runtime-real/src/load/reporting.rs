@@ -1,6 +1,7 @@
 //! A reporting thread: blocks until delivery reports arrive, counts them, gives their buffers back.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -22,6 +23,7 @@ pub(crate) fn run(
     ring: &Arc<Ring>,
     tally: &Mutex<Acknowledgements>,
     confirmations: &Mutex<Confirmations>,
+    probed: &Mutex<BTreeSet<u32>>,
     problems: &Problems,
     stop: &AtomicBool,
 ) {
@@ -44,8 +46,11 @@ pub(crate) fn run(
             }
             ring.give_back(&mut tickets);
         });
+        for partition in reports.probes() {
+            lock(probed).insert(partition);
+        }
         for trouble in reports.troubles() {
-            problems.add(&trouble);
+            problems.trouble(&trouble);
         }
     }
 }

@@ -14,7 +14,8 @@
 //! | [`schedule`] | the schedule is open: no stall moves the instant at which a message is meant to leave |
 //! | [`barrier`] | the workers of a fleet begin at once, as exactly as their clocks are known |
 //! | [`clocks`] | latencies between machines are right to within the error of their clocks |
-//! | [`paths`] | the load begins once every producer reaches every subscription to its topic |
+//! | [`paths`] | the load begins once every producer reaches every subscription to its topic, through every partition |
+//! | [`settled`] | the load begins once every group has settled |
 //! | [`unread`] | the broker drops nothing that a living group has not read |
 //! | [`calm`] | where nothing goes wrong nothing is missing, and nothing is called lost that still is there |
 
@@ -30,6 +31,7 @@ pub mod one_run;
 pub mod owners;
 pub mod paths;
 pub mod schedule;
+pub mod settled;
 pub mod silence;
 pub mod sums;
 pub mod unread;
@@ -112,6 +114,7 @@ fn all() -> Vec<Box<dyn Promise>> {
         Box::<barrier::Barrier>::default(),
         Box::<clocks::Clocks>::default(),
         Box::<paths::Paths>::default(),
+        Box::<settled::Settled>::default(),
         Box::<unread::Unread>::default(),
         Box::<calm::Calm>::default(),
     ]
