@@ -97,7 +97,10 @@ fn waits_for_all_consumers(place: &Place) {
 
 /// A probe is as long as the load's messages: what is refused of them is refused at once, and not each by itself.
 fn is_refused_messages(kafka: &Kafka, place: &Place) {
-    place.write("long.yaml", workload("long", &[("messageSize", "4000"), ("subscriptionsPerTopic", "0")]));
+    place.write(
+        "long.yaml",
+        workload("long", &[("messageSize", "4000"), ("subscriptionsPerTopic", "0"), ("consumerPerSubscription", "0")]),
+    );
     place.write("short.yaml", kafka_driver(&kafka.bootstrap(), "topicConfig: |\n  max.message.bytes=1000\n"));
     let ended = place.run(&["run", "-d", "short.yaml", "long.yaml"]).with(3).within(Duration::from_secs(30));
     ended.saying("a probe was not delivered: Broker: Message size too large");

@@ -293,8 +293,7 @@ impl Driver for Kafka {
         // SAFETY: the client is alive; the queue is destroyed before it.
         let queue = unsafe { sys::rd_kafka_queue_get_consumer(client.raw()) };
         let queue = NonNull::new(queue).expect("a consumer has a queue");
-        let newer = settings.get("group.protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"));
-        Ok(Box::new(KafkaConsumer { queue, client, newer, troubles: Vec::new(), failed: false }))
+        Ok(Box::new(KafkaConsumer { queue, client, troubles: Vec::new(), failed: false }))
     }
 
     fn answers(&self, within: Duration) -> bool {
@@ -545,12 +544,31 @@ fn last_error(verb: &str, what: &str) -> Failure {
     Failure::new(FailureKind::Broken, format!("cannot {verb} {what}: {}", error_text(code)))
 }
 
+/// How librdkafka says that the broker lacks the API of the newer group protocol: by a line for debugging and nothing else.
+/// It would ask for another coordinator for ever.
+const NO_HEARTBEAT: &[u8] = b"ConsumerGroupHeartbeatRequest not supported by broker";
+
+/// Whether a consumer takes part in its group by Kafka's newer protocol (KIP-848).
+fn is_newer(settings: &Kind) -> bool {
+    settings.config.get("group.protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"))
+}
+
 /// Lines about troubles kept between two questions for them.
 const TROUBLES_MAX: usize = 32;
 
-unsafe extern "C" fn on_log(_: *const sys::rd_kafka_t, level: c_int, facility: *const c_char, text: *const c_char) {
+unsafe extern "C" fn on_log(
+    client: *const sys::rd_kafka_t,
+    level: c_int,
+    facility: *const c_char,
+    text: *const c_char,
+) {
     // SAFETY: the library passes two C strings that live during the call.
     let (facility, text) = unsafe { (CStr::from_ptr(facility), CStr::from_ptr(text)) };
+    if !client.is_null() && text.to_bytes().ends_with(NO_HEARTBEAT) {
+        // SAFETY: the opaque pointer of each client that logs here is its own flag, which outlives it.
+        let lacking = unsafe { sys::rd_kafka_opaque(client).cast::<AtomicBool>().as_ref() };
+        lacking.inspect(|lacking| lacking.store(true, Relaxed));
+    }
     log_line(level, &facility.to_string_lossy(), &text.to_string_lossy());
 }
 
@@ -562,6 +580,8 @@ struct Client {
     lent: Mutex<Vec<Arc<Ring>>>,
     /// The token that it logs in with.
     login: Option<LoggedIn>,
+    /// Whether the broker was found to lack the newer group protocol. The library holds a pointer to it, so it goes last.
+    lacking: Box<AtomicBool>,
 }
 
 // SAFETY: librdkafka's handles may be used from any thread at the same time.
@@ -574,11 +594,17 @@ impl Client {
         let config = settings.config.create_native_config().map_err(|error| refused_setting(&error, secrets))?;
         let mut text = [0 as c_char; 512];
         let producer = matches!(kind, sys::rd_kafka_type_t::RD_KAFKA_PRODUCER);
+        let lacking: Box<AtomicBool> = Box::default();
+        let listens = !producer && is_newer(settings) && settings.config.get("debug").is_none();
         // SAFETY: `rd_kafka_new` takes the copied configuration over if it succeeds, and only then; `text` is as long
         // as said.
         let raw = unsafe {
             let config = sys::rd_kafka_conf_dup(config.ptr());
             sys::rd_kafka_conf_set_log_cb(config, Some(on_log));
+            sys::rd_kafka_conf_set_opaque(config, std::ptr::from_ref(&*lacking).cast_mut().cast());
+            if listens {
+                sys::rd_kafka_conf_set(config, c"debug".as_ptr(), c"cgrp".as_ptr(), text.as_mut_ptr(), text.len());
+            }
             if producer {
                 sys::rd_kafka_conf_set_events(config, sys::RD_KAFKA_EVENT_DR | sys::RD_KAFKA_EVENT_ERROR);
             }
@@ -594,7 +620,7 @@ impl Client {
             let text = format!("the Kafka client refuses its settings: {}", secrets.redact(&text));
             return Err(Failure::new(FailureKind::Configuration, text));
         };
-        let mut client = Self { raw, lent: Mutex::default(), login: None };
+        let mut client = Self { raw, lent: Mutex::default(), login: None, lacking };
         client.login = log_in(settings, client.raw())?;
         Ok(client)
     }
@@ -797,8 +823,6 @@ fn trouble(what: &str, code: sys::rd_kafka_resp_err_t) -> Trouble {
 struct KafkaConsumer {
     queue: NonNull<sys::rd_kafka_queue_t>,
     client: Client,
-    /// Whether it takes part by Kafka's newer group protocol (KIP-848).
-    newer: bool,
     troubles: Vec<Trouble>,
     /// Whether the client has failed for good, and that was told.
     failed: bool,
@@ -937,6 +961,11 @@ impl Consumer for KafkaConsumer {
 impl KafkaConsumer {
     /// Why the client has failed for good, if it has: such an error comes by no queue.
     fn failure(&self) -> Option<Trouble> {
+        if self.client.lacking.load(Relaxed) {
+            let what = "the broker does not offer ConsumerGroupHeartbeat, which group.protocol=consumer needs";
+            let meaning = Meaning { kind: FailureKind::Refused, heals: false };
+            return Some(Trouble { what: what.to_owned(), meaning });
+        }
         let mut text = [0 as c_char; 512];
         // SAFETY: the client is alive; `text` is as long as said, and ends with a zero byte.
         let (code, words) = unsafe {
@@ -946,14 +975,8 @@ impl KafkaConsumer {
         if code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
             return None;
         }
-        let unsupported = code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE;
-        let what = if unsupported && self.newer {
-            format!("the broker does not offer ConsumerGroupHeartbeat, which group.protocol=consumer needs ({words})")
-        } else {
-            words.into_owned()
-        };
         let kind = remedy::of(code as i32).kind;
-        Some(Trouble { what: printable(&what).into_owned(), meaning: Meaning { kind, heals: false } })
+        Some(Trouble { what: printable(&words).into_owned(), meaning: Meaning { kind, heals: false } })
     }
 
     /// What it has been given, as a list that the caller must destroy; null if there is none.
