@@ -320,7 +320,7 @@ fn a_worker_that_shuts_down_stays_until_its_controller_knows() {
     assert_eq!(drain(&mut worker), [Output::ShutDown]);
     // Whoever waited for an answer has one.
     let mut worker = prepared();
-    worker.handle_input(Instant::ZERO, command(1, 2, Command::Probe));
+    worker.handle_input(Instant::ZERO, command(1, 2, Command::Probe { round: 1 }));
     drain(&mut worker);
     worker.handle_input(Instant::ZERO, Input::Shutdown);
     assert!(matches!(
@@ -353,7 +353,7 @@ fn the_deletion_of_topics_overtakes() {
     assert_eq!(drain(&mut worker), [Output::Perform { ticket: 2, command: delete() }]);
     // Nothing else may skip one.
     let mut worker = prepared();
-    worker.handle_input(Instant::ZERO, command(1, 3, Command::Probe));
+    worker.handle_input(Instant::ZERO, command(1, 3, Command::Probe { round: 1 }));
     assert!(refused(&drain(&mut worker)).contains("never heard here"));
 }
 
