@@ -8,7 +8,10 @@ use support::omb::{Broker, Place, kafka_driver, workload};
 fn a_run_leaves_nothing_and_a_dead_one_is_cleaned_up() {
     let place = Place::default();
     let broker = Broker::start(&place);
-    place.write("kafka.yaml", kafka_driver(&broker.address, "  session.timeout.ms=6000\n  heartbeat.interval.ms=1000\n"));
+    place.write(
+        "kafka.yaml",
+        kafka_driver(&broker.address, "  session.timeout.ms=6000\n  heartbeat.interval.ms=1000\n"),
+    );
     let clean = |more: &[&str]| place.run(&[&["clean", "-d", "kafka.yaml"], more].concat());
 
     place.write("sound.yaml", workload("sound", &[("topics", "2"), ("subscriptionsPerTopic", "2")]));

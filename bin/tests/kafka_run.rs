@@ -18,6 +18,8 @@ fn runs_against_a_real_kafka() {
     produces_and_consumes(&kafka, &place);
     fills_and_drains_a_backlog(&place);
     outlives_a_broker_that_stands_still(&kafka, &place);
+    waits_for_all_consumers(&place);
+    is_refused_messages(&kafka, &place);
     is_refused_topics(&kafka, &place);
     takes_a_megabyte(&place);
     says_that_a_quota_holds_it_up(&kafka, &place);
@@ -80,6 +82,30 @@ fn outlives_a_broker_that_stands_still(kafka: &Kafka, place: &Place) {
     complete(&result, &place.record("stall.jsonl"));
     let worst = result["aggregatedPublishLatencyMax"].as_f64().unwrap_or_default();
     assert!(worst > 1_800.0, "the first to wait waited for 2 s, not for {worst} ms");
+}
+
+/// Eight consumers share one partition, and none joins under load.
+fn waits_for_all_consumers(place: &Place) {
+    let changes = [("consumerPerSubscription", "8"), ("warmupDuration", "0s"), ("testDuration", "1s")];
+    place.write("eight.yaml", workload("eight", &changes));
+    place.run(&["run", "-d", "k.yaml", "-o", "eight.json", "eight.yaml"]).with(0);
+    let result = place.result("eight.json");
+    complete(&result, &place.record("eight.jsonl"));
+    let verdict = &result["omb"]["verdict"];
+    for key in ["duplicated", "reread", "rebalances"] {
+        assert_eq!(number(verdict, &format!("/{key}")), 0, "{key}: {verdict}");
+    }
+}
+
+/// A probe is as long as the load's messages: what is refused of them is refused at once, and not each by itself.
+fn is_refused_messages(kafka: &Kafka, place: &Place) {
+    place.write(
+        "long.yaml",
+        workload("long", &[("messageSize", "4000"), ("subscriptionsPerTopic", "0"), ("consumerPerSubscription", "0")]),
+    );
+    place.write("short.yaml", kafka_driver(&kafka.bootstrap(), "topicConfig: |\n  max.message.bytes=1000\n"));
+    let ended = place.run(&["run", "-d", "short.yaml", "long.yaml"]).with(3).within(Duration::from_secs(30));
+    ended.saying("a probe was not delivered: Broker: Message size too large");
 }
 
 fn is_refused_topics(kafka: &Kafka, place: &Place) {

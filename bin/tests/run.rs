@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use serde_json::Value;
 use support::omb::{Broker, Place, agree, complete, kafka_driver, number, workload};
 
@@ -157,6 +159,30 @@ fn where_a_result_goes() {
     assert!(result.get("omb").is_none(), "upstream's tool does not bear it");
     fits_upstream(&result);
     assert_eq!(number(&place.record("mine.jsonl")[0], "/origin/seed"), 7, "the flag goes before the file");
+}
+
+/// Eight consumers share one partition. They join one after another, and each that joined under load would make the group
+/// share it anew: then what was read before is read again.
+#[test]
+fn the_load_waits_until_all_consumers_have_joined() {
+    let place = Place::default();
+    let broker = Broker::start(&place);
+    place.write("k.yaml", kafka_driver(&broker.address, ""));
+    let changes = [("consumerPerSubscription", "8"), ("warmupDuration", "0s"), ("testDuration", "2s")];
+    place.write("eight.yaml", workload("eight", &changes));
+    place.run(&["run", "-d", "k.yaml", "-o", "eight.json", "eight.yaml"]).with(0);
+    let result = place.result("eight.json");
+    complete(&result, &place.record("eight.jsonl"));
+    let verdict = &result["omb"]["verdict"];
+    for key in ["duplicated", "reread", "rebalances"] {
+        assert_eq!(number(verdict, &format!("/{key}")), 0, "{key}: {verdict}");
+    }
+
+    // Only who asks for what the broker does not offer is told so, and at once.
+    let newer = kafka_driver(&broker.address, "  group.protocol=consumer\n");
+    place.write("newer.yaml", newer);
+    let ended = place.run(&["run", "-d", "newer.yaml", "eight.yaml"]).with(3).within(Duration::from_secs(20));
+    ended.saying("the broker does not offer ConsumerGroupHeartbeat, which group.protocol=consumer needs");
 }
 
 /// Without room for a header messages can only be counted, and the result says so. Consumers of one subscription share.

@@ -24,7 +24,7 @@ use omb_core::{
     protocol::{
         self, Command, Event, Failure, FailureKind, Ping,
         command::Begin,
-        event::{Findings, Missing, Snapshot},
+        event::{Findings, GroupView, Missing, Snapshot},
     },
     rate::Rate,
     report::Report,
@@ -429,9 +429,11 @@ fn snapshot(process: &Process, now: Instant, plan: &Plan) -> Snapshot {
     snapshot.totals.arrivals.received = sent;
     let owners = plan.owners();
     let subscriptions = load.subscriptions.len() as u64;
+    let view = GroupView { joined: 1, generations: (1, 1), assigned: 1, rebalances: 0, last: None };
     for (place, id) in (0..).zip(&load.subscriptions) {
         let distinct = (sent + place) / subscriptions;
         snapshot.totals.seen.insert(*id, Seen { received: distinct, distinct, ..Seen::default() });
+        snapshot.groups.insert(*id, view);
         if owners[plan.subscriptions[id.0 as usize].topic.0 as usize].is_some() {
             snapshot.paths_open += 1;
         } else {

@@ -18,10 +18,11 @@ use omb_core::{
     protocol::{
         self, Command, Event, Failure, FailureKind, Ping, Request, Response,
         command::{Begin, ConsumerSpec, Preparation, ProducerSpec, Reach, TopicSpec, Window},
-        event::{Findings, Missing, Problem, Process, Snapshot},
+        event::{Findings, GroupView, Missing, Problem, Process, Snapshot},
     },
     seed::Seed,
     stats::{
+        offsets::OffsetRanges,
         sequence::SequenceSet,
         tally::{Seen, Totals},
     },
@@ -64,7 +65,7 @@ fn sets() -> impl Strategy<Value = SequenceSet> {
 
 fn totals() -> impl Strategy<Value = Totals> {
     let counts = prop::collection::vec(numbers(), 16);
-    let seen = prop::collection::btree_map(0..8_u32, prop::collection::vec(numbers(), 4), 0..6);
+    let seen = prop::collection::btree_map(0..8_u32, prop::collection::vec(numbers(), 5), 0..6);
     (counts, seen, prop::collection::vec(numbers(), 0..8)).prop_map(|(counts, seen, latencies)| {
         let mut totals = Totals::default();
         (totals.departures.attempted, totals.departures.skipped) = (counts[0], counts[1]);
@@ -73,7 +74,7 @@ fn totals() -> impl Strategy<Value = Totals> {
             (counts[2], counts[3], counts[4]);
         let arrivals = &mut totals.arrivals;
         (arrivals.received, arrivals.received_bytes, arrivals.corrupted) = (counts[5], counts[6], counts[7]);
-        (arrivals.headerless, arrivals.before_intended) = (counts[8], counts[9]);
+        (arrivals.headerless, arrivals.before_intended, arrivals.reread) = (counts[8], counts[9], counts[10]);
         for latency in latencies {
             totals.departures.schedule_error.record(latency);
             totals.acknowledgements.from_intended.record(latency);
@@ -82,7 +83,8 @@ fn totals() -> impl Strategy<Value = Totals> {
         totals.seen = seen
             .into_iter()
             .map(|(id, n)| {
-                (SubscriptionId(id), Seen { received: n[0], distinct: n[1], duplicated: n[2], reordered: n[3] })
+                let [received, distinct, duplicated, reread, reordered] = [n[0], n[1], n[2], n[3], n[4]];
+                (SubscriptionId(id), Seen { received, distinct, duplicated, reread, reordered })
             })
             .collect();
         totals
@@ -103,28 +105,53 @@ fn processes() -> impl Strategy<Value = Process> {
     )
 }
 
+/// All groups of [`workload`], as one worker that has all of them sees them.
+fn settled() -> BTreeMap<SubscriptionId, GroupView> {
+    let view = GroupView { joined: 2, generations: (1, 1), assigned: 2, rebalances: 0, last: None };
+    (0..6).map(|id| (SubscriptionId(id), view)).collect()
+}
+
 fn snapshots() -> impl Strategy<Value = Snapshot> {
     let probed = prop::collection::btree_map((0..8_u32).prop_map(SubscriptionId), sets(), 0..3);
     let problems = prop::collection::vec((texts(), numbers()), 0..4);
-    (numbers(), numbers(), totals(), numbers(), durations(), numbers(), probed, processes(), problems).prop_map(
-        |(taken_at, wall, totals, in_flight, schedule_lag, paths_open, probed, process, problems)| Snapshot {
-            taken_at: Instant(taken_at),
-            wall: WallTime(wall),
-            totals: (&totals).into(),
-            in_flight,
-            schedule_lag,
-            paths_open,
-            probed,
-            process,
-            throttled: schedule_lag,
-            silences: vec![Silence {
-                from: schedule_lag,
-                until: (in_flight % 2 == 0).then_some(Duration::MAX),
-                why: None,
-            }],
-            problems: problems.into_iter().map(|(what, count)| Problem { what, count }).collect(),
+    let view = (any::<u32>(), any::<(i32, i32)>(), any::<u32>(), numbers(), prop::option::of(durations())).prop_map(
+        |(joined, generations, assigned, rebalances, last)| GroupView {
+            joined,
+            generations,
+            assigned,
+            rebalances,
+            last,
         },
-    )
+    );
+    // Mostly settled, so that what comes behind is reached.
+    let views = prop::collection::btree_map((0..8_u32).prop_map(SubscriptionId), view, 0..3);
+    let groups =
+        (prop_oneof![6 => Just(None), 1 => views.prop_map(Some)], numbers(), prop::option::weighted(0.02, failures()));
+    (numbers(), numbers(), totals(), numbers(), durations(), numbers(), probed, processes(), (problems, groups))
+        .prop_map(
+            |(taken_at, wall, totals, in_flight, schedule_lag, paths_open, probed, process, (problems, groups))| {
+                Snapshot {
+                    taken_at: Instant(taken_at),
+                    wall: WallTime(wall),
+                    totals: (&totals).into(),
+                    in_flight,
+                    schedule_lag,
+                    paths_open,
+                    probed,
+                    process,
+                    throttled: schedule_lag,
+                    silences: vec![Silence {
+                        from: schedule_lag,
+                        until: (in_flight % 2 == 0).then_some(Duration::MAX),
+                        why: None,
+                    }],
+                    problems: problems.into_iter().map(|(what, count)| Problem { what, count }).collect(),
+                    groups: groups.0.unwrap_or_else(settled),
+                    probes_pending: groups.1,
+                    hopeless: groups.2,
+                }
+            },
+        )
 }
 
 fn findings() -> impl Strategy<Value = Findings> {
@@ -134,7 +161,15 @@ fn findings() -> impl Strategy<Value = Findings> {
     let confirmed = prop::collection::btree_map((0..8_u32).prop_map(ProducerId), sets(), 0..5);
     let received =
         prop::collection::btree_map((0..8_u32).prop_map(SubscriptionId), prop::collection::vec(sets(), 0..4), 0..5);
-    (compared, confirmed, received, any::<bool>()).prop_map(|(compared, confirmed, received, by_count_only)| Findings {
+    let ranges = prop::collection::vec((0..40_u64, 0..9_u64), 0..4).prop_map(|pairs| {
+        let mut ranges = OffsetRanges::new();
+        pairs.into_iter().for_each(|(from, count)| (from..from + count).for_each(|offset| _ = ranges.insert(offset)));
+        ranges
+    });
+    let offsets =
+        prop::collection::btree_map((0..8_u32).prop_map(SubscriptionId), prop::collection::vec(ranges, 0..4), 0..5);
+    let findings = (compared, confirmed, received, offsets, any::<bool>());
+    findings.prop_map(|(compared, confirmed, received, offsets, by_count_only)| Findings {
         compared: compared
             .into_iter()
             .map(|(id, (confirmed, missing, by_count_only))| {
@@ -143,6 +178,7 @@ fn findings() -> impl Strategy<Value = Findings> {
             .collect(),
         confirmed,
         received,
+        offsets,
         by_count_only,
     })
 }
@@ -228,6 +264,7 @@ fn sound(command: &Command, now: Instant) -> Event {
             taken_at: now,
             wall: WallTime(now.0),
             paths_open: 100,
+            groups: settled(),
             ..Snapshot::default()
         })),
         Command::Verify => Event::Verified(Box::default()),
@@ -351,7 +388,7 @@ fn commands() -> impl Strategy<Value = Command> {
         1 => any::<u32>().prop_map(|id| Command::CreateProducers(vec![ProducerSpec {
             id: ProducerId(id), topic: String::new(), partitions: 0, whole: false,
         }])),
-        1 => Just(Command::Probe),
+        1 => numbers().prop_map(|round| Command::Probe { round }),
         1 => (rate(), any::<u32>(), numbers(), any::<i64>(), any::<[u32; 2]>()).prop_map(
             |(rate, producers, at, correction, [from, until])| {
                 let [from, until] = [from, until].map(|nanos| std::time::Duration::from_nanos(nanos.into()));

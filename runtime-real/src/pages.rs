@@ -68,6 +68,7 @@ impl Pages {
             worker: &self.name,
             obeys: obeys.map(|(run, controller, since)| Obeyed { run: *run, controller, since: *since }),
             totals: &totals,
+            rebalances: snapshot.groups.values().map(|group| group.rebalances).fold(0, u64::saturating_add),
             in_flight: snapshot.in_flight,
             schedule_lag: snapshot.schedule_lag,
             cpu: usage.cpu,

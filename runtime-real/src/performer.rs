@@ -4,11 +4,11 @@
 //! runs on threads of its own: one per sending group, per producer's delivery reports, per consumer.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
         mpsc,
     },
     thread::JoinHandle,
@@ -23,16 +23,18 @@ use omb_core::{
     },
     id::{ProducerId, SubscriptionId, TopicIndex},
     load::{
-        keys::KeyTable,
-        receiver::{Ledger, ProducerRange, Receiver},
+        header,
+        keys::{KeyTable, KeyWalk},
+        receiver::{Ledger, ProducerRange, Progress, Receiver},
         sender::{Confirmations, Sender},
         silence::Silences,
         throttle::Throttled,
     },
+    plan::probing,
     protocol::{
         Command, Event, Failure, FailureKind,
         command::{Begin, ConsumerSpec, Preparation, ProducerSpec, Reach, Window},
-        event::{Findings, Missing, Snapshot},
+        event::{Findings, GroupView, Missing, Snapshot},
     },
     rate::{Rate, Tempo},
     seed::Seed,
@@ -45,7 +47,7 @@ use omb_core::{
 
 use crate::{
     clock::{self, FleetTime},
-    driver::{Driver, go_on, kafka::Kafka},
+    driver::{Driver, Trouble, go_on, kafka::Kafka},
     embedded,
     load::{
         Problems, lock, receiving, reporting,
@@ -58,8 +60,8 @@ use crate::{
 
 /// How often a wait for something to come true looks.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// The creation of topics, and the wait for consumers to be given their partitions, end so long before the controller's
-/// own deadline (or at half of it), so that the cause is told and not only that time ran out.
+/// The creation of topics ends so long before the controller's own deadline (or at half of it), so that the cause is told
+/// and not only that time ran out.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
 /// Longest the deletion of the topics may take.
 const DELETE_WITHIN: Duration = Duration::from_secs(25);
@@ -199,6 +201,8 @@ struct Run {
 /// One producer's confirmed messages.
 struct Confirmed {
     confirmations: Arc<Mutex<Confirmations>>,
+    /// Partitions that it probes.
+    probes: u64,
     /// Whether the topic belongs to this worker as a whole.
     whole: bool,
 }
@@ -216,8 +220,10 @@ struct Counting {
     silences: Arc<Mutex<Silences>>,
     /// For how long a quota held clients up.
     throttled: Arc<Mutex<Throttled>>,
-    /// Whether a load was ever started.
-    loaded: bool,
+    /// When the load was due to begin, if one was ever started.
+    loaded: Option<Instant>,
+    /// For each producer, the probes that it sends and those that were confirmed.
+    probes: Vec<(u64, Arc<Mutex<BTreeSet<u32>>>)>,
     /// The kernel's number of the thread on which the embedded broker lives.
     broker_thread: Option<i32>,
     /// The ends of what is measured, and how things stood there.
@@ -238,9 +244,8 @@ struct Subscription {
     /// Whether the topic belongs to this worker as a whole.
     whole: bool,
     topic: TopicIndex,
-    members: Vec<Arc<AtomicU32>>,
-    all_members: u32,
-    partitions: u32,
+    progress: Arc<Progress>,
+    group: Arc<receiving::Group>,
 }
 
 struct Load {
@@ -275,7 +280,7 @@ impl Engine {
             }
             Command::CreateConsumers(consumers) => run.create_consumers(consumers, &self.cut),
             Command::CreateProducers(producers) => run.create_producers(producers, &self.cut),
-            Command::Probe => run.probe(),
+            Command::Probe { round } => run.probe(round),
             Command::StartLoad { tempo, producers, begin, window, correction } => {
                 run.time.correct(correction);
                 run.start_load(tempo, producers, begin, window)
@@ -438,18 +443,17 @@ impl Run {
             let mut counting = lock(&self.counting);
             let subscription = counting.ledgers.entry(spec.subscription).or_insert_with(|| Subscription {
                 whole: spec.whole,
-                ledger: Arc::new(Mutex::new(Ledger::new(producers))),
+                ledger: Arc::new(Mutex::new(Ledger::new(producers, spec.partitions))),
                 topic: spec.topic_index,
-                members: Vec::new(),
-                all_members: spec.members,
-                partitions: spec.partitions,
+                progress: Arc::new(Progress::new(spec.partitions)),
+                group: Arc::default(),
             });
-            let assigned = Arc::new(AtomicU32::new(0));
-            subscription.members.push(Arc::clone(&assigned));
+            let progress = Arc::clone(&subscription.progress);
             let shared = receiving::Shared {
                 arrivals: Arc::clone(&arrivals[index % arrivals.len()]),
                 ledger: Arc::clone(&subscription.ledger),
-                assigned,
+                member: subscription.group.member(),
+                group: Arc::clone(&subscription.group),
                 orders: Arc::clone(&self.threads.receiving_orders),
                 problems: Arc::clone(&self.problems),
                 commits,
@@ -457,30 +461,8 @@ impl Run {
             };
             drop(counting);
             self.threads.receiving.push(spawn(format!("receive-{}", spec.id.0), move || {
-                receiving::run(consumer, Receiver::new(producers, spec.whole), &shared);
+                receiving::run(consumer, Receiver::new(producers, spec.whole, progress), &shared);
             })?);
-        }
-        self.wait_for_partitions(cut)
-    }
-
-    /// Every group has shared out its partitions, or as many members have some as can.
-    fn wait_for_partitions(&self, cut: &AtomicBool) -> Result<Event, Failure> {
-        let within = self.setup_within();
-        let deadline = clock::now() + within;
-        let behind = || lock(&self.counting).ledgers.values().filter(|subscription| subscription.is_behind()).count();
-        while behind() > 0 {
-            go_on(cut)?;
-            if clock::now() >= deadline {
-                let problems: Vec<String> = self.problems.list().into_iter().map(|problem| problem.what).collect();
-                let text = format!(
-                    "{} of {} subscriptions were not given their partitions within {within:?}: {}",
-                    behind(),
-                    lock(&self.counting).ledgers.len(),
-                    if problems.is_empty() { "the broker gives no reason".to_owned() } else { problems.join("; ") },
-                );
-                return Err(Failure::new(FailureKind::Unreachable, text));
-            }
-            std::thread::sleep(LOOK_EVERY);
         }
         Ok(Event::Done)
     }
@@ -502,26 +484,50 @@ impl Run {
             let rng = self.preparation.seed.numbered_stream("payload choice", u64::from(spec.id.0));
             let (ring, supply) = Ring::new(Arc::clone(&self.pool), most, rng);
             let confirmations: Arc<Mutex<Confirmations>> = Arc::default();
-            let confirmed = Confirmed { confirmations: Arc::clone(&confirmations), whole: spec.whole };
+            let per_topic = self.preparation.producers_per_topic.max(1);
+            let probes = probing::partitions(spec.id.0 % per_topic, per_topic, spec.partitions).count() as u64;
+            let probed: Arc<Mutex<BTreeSet<u32>>> = Arc::default();
+            lock(&self.counting).probes.push((probes, Arc::clone(&probed)));
+            let confirmed = Confirmed { confirmations: Arc::clone(&confirmations), probes, whole: spec.whole };
             self.producers.insert(spec.id, confirmed);
             let tally = Arc::clone(&tallies[index % tallies.len()]);
             let (problems, stop) = (Arc::clone(&self.problems), Arc::clone(&self.threads.stop_reporting));
             let (reported, silences) = (Arc::clone(&ring), Arc::clone(&silences));
             self.threads.reporting.push(spawn(format!("report-{}", spec.id.0), move || {
-                reporting::run(reports, &reported, &tally, &confirmations, &problems, &silences, &stop);
+                reporting::run(reports, &reported, &tally, &confirmations, &probed, &problems, &silences, &stop);
             })?);
-            self.lanes.push(Lane { id: spec.id, producer, ring, supply, sender: Sender::new(spec.id, full) });
+            let sender = Sender::new(spec.id, full);
+            self.lanes.push(Lane { id: spec.id, partitions: spec.partitions, producer, ring, supply, sender });
         }
         Ok(Event::Done)
     }
 
-    fn probe(&mut self) -> Result<Event, Failure> {
-        let now = WallTime(self.time.zero().0 + clock::now().0);
+    /// Sends probes that are like messages of the load: as long, with a key if they have one, through each partition.
+    fn probe(&mut self, round: u64) -> Result<Event, Failure> {
+        for subscription in lock(&self.counting).ledgers.values() {
+            lock(&subscription.ledger).expect_probes(round);
+            subscription.group.count_from_here();
+        }
+        let per_topic = self.preparation.producers_per_topic.max(1);
+        let keys = KeyTable::new(Seed(self.preparation.seed.0));
+        let mut walk = KeyWalk::new(self.preparation.keys);
+        let count: u64 = self.producers.values().map(|producer| producer.probes).sum();
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
         for lane in &mut self.lanes {
-            let payload = lane.sender.probe(now);
-            if let Err(why) = lane.producer.probe(&payload) {
-                self.problems.add(&format!("a probe could not be sent: {why}"));
+            let partitions = probing::partitions(lane.id.0 % per_topic, per_topic, lane.partitions);
+            for (nth, partition) in partitions.enumerate() {
+                let now = clock::now();
+                let header = lane.sender.probe(WallTime(self.time.zero().0 + now.0), round);
+                let mut payload = self.pool[0].clone();
+                payload.resize(probing::len(payload.len(), header::LEN, nth == 0, count), 0);
+                payload[..header::LEN].copy_from_slice(&header);
+                let key = walk.next(now.0).map(|index| *keys.get(index));
+                if let Err(trouble) = lane.producer.probe(partition, key.as_ref(), &payload) {
+                    self.problems
+                        .trouble(&Trouble { what: format!("a probe could not be sent: {}", trouble.what), ..trouble });
+                }
             }
+            lane.producer.hurry();
         }
         Ok(Event::Done)
     }
@@ -550,10 +556,11 @@ impl Run {
         let ends = window.map(|Window { from, until }| [start + from, start + until]);
         {
             let mut counting = lock(&self.counting);
-            counting.loaded = true;
+            counting.loaded = Some(start);
             counting.window = ends.map_or([None, None], |ends| ends.map(|end| Some((end, None))));
             lock(&counting.silences).begin(start);
         }
+        self.threads.receiving_orders.loaded.store(true, Relaxed);
         let count = self.lanes.len().min(cores());
         let mut groups: Vec<Vec<Lane>> = (0..count).map(|_| Vec::new()).collect();
         for (index, lane) in std::mem::take(&mut self.lanes).into_iter().enumerate() {
@@ -660,6 +667,7 @@ impl Run {
             if !subscription.whole {
                 // Others hold a part of it: the controller compares.
                 findings.received.insert(*id, ledger.sequences().to_vec());
+                findings.offsets.insert(*id, ledger.offsets().to_vec());
                 continue;
             }
             let range = self.producers_of(subscription.topic);
@@ -721,22 +729,6 @@ impl Run {
     }
 }
 
-impl Subscription {
-    /// Whether it has not been given its partitions yet, as far as its members here can tell.
-    fn is_behind(&self) -> bool {
-        let shares: Vec<u32> = self.members.iter().map(|member| member.load(Relaxed)).collect();
-        let (assigned, here) = (shares.iter().sum::<u32>(), u32::try_from(shares.len()).unwrap_or(u32::MAX));
-        // Members elsewhere hold the rest of the partitions; where there are fewer of these than members, maybe all.
-        if here < self.all_members {
-            return assigned < here.min(1) && self.partitions >= self.all_members;
-        }
-        // One member may have got all before the others joined: they would join under load, and what is not
-        // committed by then is read twice.
-        let idle = shares.iter().filter(|share| **share == 0).count();
-        assigned != self.partitions || idle > shares.len().saturating_sub(assigned as usize)
-    }
-}
-
 impl Counting {
     /// Whether everything that is due before `at` has been handed over or skipped.
     fn have_passed(&self, at: Instant) -> bool {
@@ -784,16 +776,20 @@ impl Counting {
     /// Everything counted so far. What happens later is read first, so that no message is confirmed before it left.
     fn snapshot(&self) -> Snapshot {
         let mut totals = Totals::default();
-        let (mut paths_open, mut probed) = (0, BTreeMap::new());
+        let (mut paths_open, mut probed, mut groups) = (0, BTreeMap::new(), BTreeMap::new());
         for (id, subscription) in &self.ledgers {
             let ledger = lock(&subscription.ledger);
             totals.seen.insert(*id, ledger.seen);
             match (subscription.whole, self.loaded) {
-                (true, _) => paths_open += ledger.probed(),
-                (false, false) => {
-                    probed.insert(*id, ledger.probed_places());
+                (true, _) => paths_open += ledger.probed().len(),
+                (false, None) => {
+                    probed.insert(*id, ledger.probed().clone());
                 }
-                (false, true) => {}
+                (false, Some(_)) => {}
+            }
+            let view: GroupView = subscription.group.view(self.loaded);
+            if self.loaded.is_none() || view.rebalances > 0 {
+                groups.insert(*id, view);
             }
         }
         for arrivals in &self.arrivals {
@@ -814,6 +810,9 @@ impl Counting {
             schedule_lag = schedule_lag.max(Duration::from_nanos(counted.lag.load(Relaxed)));
         }
         let reported = totals.acknowledgements.acked + totals.acknowledgements.failed;
+        let pending =
+            |(probes, probed): &(u64, Arc<Mutex<BTreeSet<u32>>>)| probes.saturating_sub(lock(probed).len() as u64);
+        let probes_pending = self.probes.iter().map(pending).sum();
         let taken_at = clock::now();
         // The broker's CPU is read from outside, so that a broker that stalls holds nothing up.
         let broker_cpu = self.broker_thread.map_or(Duration::ZERO, process::thread_cpu);
@@ -825,6 +824,9 @@ impl Counting {
             schedule_lag,
             paths_open,
             probed,
+            probes_pending,
+            groups,
+            hopeless: self.problems.hopeless(),
             process: process::usage(broker_cpu),
             throttled: lock(&self.throttled).so_far(taken_at),
             silences: lock(&self.silences).so_far(),

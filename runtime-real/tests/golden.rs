@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -14,7 +15,7 @@ use omb_core::{
     },
     controller::{self, Controller, End, Settings},
     id::RunId,
-    plan::Plan,
+    plan::{Plan, probing},
     protocol::Command,
     rate::Rate,
     report::{Drained, Phase, Report},
@@ -26,6 +27,10 @@ use omb_runtime_real::{
     event_loop::Clock as _,
     local,
     performer::Performer,
+};
+use rdkafka::{
+    ClientConfig,
+    consumer::{BaseConsumer, Consumer},
 };
 
 /// Of the trouble below.
@@ -57,6 +62,16 @@ fn workload() -> Workload {
     }
 }
 
+/// What happens during the measurement.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Trouble {
+    Nothing,
+    /// The broker is held up.
+    Stall,
+    /// Somebody else joins the group, stays for a second, and leaves it without having committed anything.
+    Intruder,
+}
+
 /// What is to be seen of a run from outside.
 struct Seen {
     end: End,
@@ -69,9 +84,12 @@ struct Seen {
 
 struct Watch<'a> {
     server: &'a Server,
-    /// Hold the broker up during the measurement.
-    stall: bool,
-    producers: u64,
+    trouble: Trouble,
+    /// Topic and group of the first subscription.
+    names: (String, String),
+    intruder: Option<JoinHandle<()>>,
+    /// Probes of one round.
+    paths: u64,
     probes: u64,
     measured: u32,
     report: Option<Report>,
@@ -81,13 +99,18 @@ struct Watch<'a> {
 impl local::Observer for Watch<'_> {
     fn on_output(&mut self, output: &controller::Output) {
         match output {
-            controller::Output::ToWorker { request, .. } if request.command == Command::Probe => {
-                self.probes += self.producers;
+            controller::Output::ToWorker { request, .. } if matches!(request.command, Command::Probe { .. }) => {
+                self.probes += self.paths;
             }
             controller::Output::Period(period) if period.phase == Phase::Measure => {
                 self.measured += 1;
-                if self.stall && self.measured == 1 {
-                    self.server.stall(STALL);
+                match self.trouble {
+                    Trouble::Stall if self.measured == 1 => self.server.stall(STALL),
+                    Trouble::Intruder if self.measured == 1 => {
+                        let (address, (topic, group)) = (self.server.addr().to_string(), self.names.clone());
+                        self.intruder = Some(std::thread::spawn(move || intrude(&address, &topic, &group)));
+                    }
+                    _ => {}
                 }
             }
             controller::Output::Report(report) => {
@@ -106,9 +129,28 @@ impl local::Observer for Watch<'_> {
     }
 }
 
-/// Plays one run against a broker of its own, `stall`ed or not, with these settings of the producer.
+/// Takes part in a group for a second.
+fn intrude(address: &str, topic: &str, group: &str) {
+    let mut config = ClientConfig::new();
+    for (key, value) in [("bootstrap.servers", address), ("group.id", group), ("enable.auto.commit", "false")] {
+        config.set(key, value);
+    }
+    let consumer: BaseConsumer = config.create().expect("a consumer");
+    consumer.subscribe(&[topic]).expect("a topic");
+    let began = Instant::now();
+    let mut since = None;
+    while since.is_none_or(|since: Instant| since.elapsed() < Duration::from_secs(1)) {
+        assert!(began.elapsed() < Duration::from_secs(30), "it is given its share");
+        let _ = consumer.poll(Duration::from_millis(20));
+        if since.is_none() && consumer.assignment().is_ok_and(|share| share.count() > 0) {
+            since = Some(Instant::now());
+        }
+    }
+}
+
+/// Plays one run against a broker of its own, with this trouble and these settings of the producer.
 #[track_caller]
-fn play(workload: Workload, producer: &[(&str, &str)], stall: bool, settings: impl FnOnce(&mut Settings)) -> Seen {
+fn play(workload: Workload, producer: &[(&str, &str)], trouble: Trouble, settings: impl FnOnce(&mut Settings)) -> Seen {
     let server = Server::start(Options::default()).expect("a free port on loopback");
     let map = |more: &[(&str, &str)]| -> BTreeMap<String, Setting> {
         let address = server.addr().to_string();
@@ -120,7 +162,11 @@ fn play(workload: Workload, producer: &[(&str, &str)], stall: bool, settings: im
         topic: BTreeMap::new(),
         common: map(&[]),
         producer: map(producer),
-        consumer: map(&[("auto.offset.reset", "earliest"), ("enable.auto.commit", "false")]),
+        consumer: map(&[
+            ("auto.offset.reset", "earliest"),
+            ("enable.auto.commit", "false"),
+            ("heartbeat.interval.ms", "300"),
+        ]),
     };
     let driver = DriverConfig { name: "golden".to_owned(), kind: DriverKind::Kafka(kafka) };
     let mut chosen = Settings::new(driver);
@@ -129,15 +175,29 @@ fn play(workload: Workload, producer: &[(&str, &str)], stall: bool, settings: im
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads");
     let mut performer = Performer::start(runtime.handle().clone(), Options::default());
     let plan = Plan::new(RunId(7), Seed(7), workload, 1);
-    let producers = plan.producers.len() as u64;
-    let mut watch =
-        Watch { server: &server, stall, producers, probes: 0, measured: 0, report: None, stored: BTreeMap::new() };
+    let pairs = probing::pairs(plan.workload.producers_per_topic, plan.workload.partitions_per_topic);
+    let paths = pairs * u64::from(plan.workload.topics);
+    let names = (plan.topics[0].name.clone(), plan.subscriptions[0].name.clone());
+    let mut watch = Watch {
+        server: &server,
+        trouble,
+        names,
+        intruder: None,
+        paths,
+        probes: 0,
+        measured: 0,
+        report: None,
+        stored: BTreeMap::new(),
+    };
     let (_stop, mut stops) = tokio::sync::mpsc::unbounded_channel();
     let began = Instant::now();
     let controller = Controller::new(Clock.now(), plan, chosen);
     let end = runtime.block_on(local::run(controller, &mut performer, &mut watch, &mut stops, &Clock));
     println!("ended after {:?}: {end:?}", began.elapsed());
-    let Watch { report, stored, probes, .. } = watch;
+    let Watch { report, stored, probes, intruder, .. } = watch;
+    if let Some(intruder) = intruder {
+        intruder.join().expect("it leaves");
+    }
     Seen { end, report: report.expect("a report"), probes, stored }
 }
 
@@ -154,9 +214,8 @@ fn whole(seen: &Seen) {
     assert_eq!(report.verdict.missing(), 0);
     for (subscription, (seen, missing)) in &report.verdict.subscriptions {
         let topic = report.plan.subscriptions[subscription.0 as usize].topic;
-        let producers = u64::from(report.plan.workload.producers_per_topic);
-        let rounds = probes / report.plan.producers.len() as u64;
-        let in_topic = stored[&report.plan.topics[topic.0 as usize].name] - rounds * producers;
+        let probed = probes / report.plan.topics.len() as u64;
+        let in_topic = stored[&report.plan.topics[topic.0 as usize].name] - probed;
         assert_eq!([seen.received, seen.distinct, missing.confirmed], [in_topic; 3], "subscription {subscription:?}");
     }
     // What the periods, and what came after them, say is what the whole says.
@@ -195,7 +254,7 @@ fn what_the_report_counts_is_what_the_broker_holds() {
         test_duration: Duration::from_millis(1_500),
         ..workload()
     };
-    let seen = play(workload, &[("acks", "all"), ("linger.ms", "1")], false, |_| {});
+    let seen = play(workload, &[("acks", "all"), ("linger.ms", "1")], Trouble::Nothing, |_| {});
     whole(&seen);
     assert_eq!(seen.stored.len(), 3);
     let acked = seen.report.whole.acknowledgements.acked;
@@ -205,7 +264,7 @@ fn what_the_report_counts_is_what_the_broker_holds() {
 /// (a) The broker stands still. Messages leave on time and wait for it: both latencies say so, the sender's own does not.
 #[test]
 fn a_stall_of_the_broker_shows_from_both_instants_and_not_in_the_schedule() {
-    let seen = play(workload(), &[("acks", "all"), ("linger.ms", "1")], true, |_| {});
+    let seen = play(workload(), &[("acks", "all"), ("linger.ms", "1")], Trouble::Stall, |_| {});
     whole(&seen);
     let answered = seen.report.answered();
     about(answered.acknowledgements.from_intended.share_above(late()), HIT, "publish, from intended");
@@ -223,7 +282,7 @@ fn a_stall_of_the_broker_shows_from_both_instants_and_not_in_the_schedule() {
 #[test]
 fn a_sender_held_up_shows_from_the_intended_instant_and_in_the_schedule() {
     let producer = [("acks", "all"), ("linger.ms", "0"), ("queue.buffering.max.messages", "10")];
-    let seen = play(workload(), &producer, true, |_| {});
+    let seen = play(workload(), &producer, Trouble::Stall, |_| {});
     whole(&seen);
     let answered = seen.report.answered();
     about(answered.acknowledgements.from_intended.share_above(late()), HIT, "publish, from intended");
@@ -241,12 +300,34 @@ fn a_sender_held_up_shows_from_the_intended_instant_and_in_the_schedule() {
 fn a_debt_beyond_its_cap_is_skipped_and_counted() {
     let producer = [("acks", "all"), ("linger.ms", "0"), ("queue.buffering.max.messages", "10")];
     let workload = Workload { catch_up: CatchUp::Cap(LATE), ..workload() };
-    let seen = play(workload, &producer, true, |_| {});
+    let seen = play(workload, &producer, Trouble::Stall, |_| {});
     whole(&seen);
     let skipped = seen.report.whole.departures.skipped;
     assert!((1_200..=1_900).contains(&skipped), "1.5 s of 1,000 a second: {skipped}");
     let late = u64::try_from((LATE + LATE / 2).as_nanos()).expect("less than a second");
     about(seen.report.answered().departures.schedule_error.share_above(late), SPARED, "schedule error");
+}
+
+/// A rebalance is no fault of the system's: it is named, and what is read again for it is neither a double nor has it a
+/// latency.
+#[test]
+fn a_rebalance_under_load_is_named_and_accuses_nobody() {
+    let workload = Workload { partitions_per_topic: 4, consumers_per_subscription: 2, ..workload() };
+    let Seen { end, report, .. } = play(workload, &[("acks", "all"), ("linger.ms", "1")], Trouble::Intruder, |_| {});
+    assert_eq!(end, End::Sound, "{:?}", report.problems);
+    let (id, (seen, missing)) = report.verdict.subscriptions.iter().next().expect("one subscription");
+    let rebalances = &report.rebalances[id];
+    assert!(rebalances.count >= 2, "it came and went: {rebalances:?}");
+    let when = Duration::from_secs(1)..Duration::from_secs(8);
+    assert!(rebalances.at.iter().all(|at| when.contains(at)), "{rebalances:?}");
+    assert_eq!(report.periods.iter().map(|period| period.rebalances).sum::<u64>(), rebalances.count);
+    assert_eq!((missing.missing, seen.duplicated), (0, 0), "{seen:?}");
+    assert!(seen.reread > 0, "offsets are committed once a second, and 1,000 messages come in one: {seen:?}");
+    let arrivals = &report.whole.arrivals;
+    assert_eq!(seen.distinct + seen.reread, arrivals.received);
+    assert!(arrivals.reread > 0 && arrivals.reread <= seen.reread, "{} of {}", arrivals.reread, seen.reread);
+    let latencies = arrivals.from_intended.count();
+    assert_eq!(latencies + arrivals.reread, arrivals.received, "what is read again has no latency");
 }
 
 /// A client that can have 99 messages under way and lets them linger for 20 ms carries less than 5,000 a second. The
@@ -260,7 +341,7 @@ fn the_highest_rate_is_found_and_held() {
         warmup_duration: Duration::from_millis(300),
         ..workload()
     };
-    let seen = play(workload, &producer, false, |settings| {
+    let seen = play(workload, &producer, Trouble::Nothing, |settings| {
         settings.period = Duration::from_millis(200);
         settings.search_within = Duration::from_secs(90);
     });

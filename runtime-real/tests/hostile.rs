@@ -218,7 +218,7 @@ fn commands() -> Vec<Command> {
             partitions: 1,
             whole: true,
         }]),
-        Command::Probe,
+        Command::Probe { round: 1 },
         Command::StartLoad {
             tempo: rate.into(),
             producers: 1,

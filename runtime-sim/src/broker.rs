@@ -14,7 +14,7 @@ use madsim::{
     task::{NodeId, spawn_local},
 };
 use omb_core::{
-    broker::{Broker, Config, ConnId, Input, Output, Request, Response, Token},
+    broker::{Broker, Config, ConnId, GroupState, Input, Output, Request, Response, Token},
     machine::{Machine, Wake},
     seed::Seed,
     time::Instant,
@@ -258,6 +258,11 @@ impl SimBroker {
             *notes.coverage.entry("effect: broker dropped what was read".to_owned()).or_default() += 1;
         }
         for group in broker.groups() {
+            if let Some(run) = notes.topics.get(&group.name).copied() {
+                let known = notes.truths[run].groups.entry(group.name.clone()).or_default();
+                known.now = (group.state == GroupState::Stable).then_some(group.members.len());
+                known.most = known.most.max(known.now.unwrap_or_default());
+            }
             if !group.members.is_empty() {
                 peopled.insert(group.name);
             } else if let Some(truth) = notes.topics.get(&group.name).map(|run| &mut notes.truths[*run])

@@ -254,7 +254,7 @@ fn workload(rng: &mut impl Rng) -> Workload {
         message_size,
         payload: PayloadSource::Random { ratio: 0.5, pool: rng.random_range(1..4) },
         subscriptions_per_topic,
-        consumers_per_subscription: rng.random_range(1..=2),
+        consumers_per_subscription: rng.random_range(1..=4),
         producers_per_topic,
         rate: if searches { RateGoal::Search } else { RateGoal::Fixed(Rate::per_second(rate).expect("in range")) },
         backlog,
@@ -317,6 +317,7 @@ fn knobs(rng: &mut impl Rng, workload: &Workload) -> Knobs {
         commit_every: ms(rng.random_range(100..1_000)),
         fetch_wait: ms(rng.random_range(50..500)),
         fetch_bytes: [2_000, 20_000, 1 << 20][rng.random_range(0..3)],
+        join_within: ms([0, 0, 400, 1_500][rng.random_range(0..4)]),
     }
 }
 

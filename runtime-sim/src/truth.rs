@@ -118,6 +118,8 @@ pub struct Counts {
     pub received: u64,
     /// Their payload bytes.
     pub received_bytes: u64,
+    /// Of them, those that the same subscription was handed from the same place before, at the same worker.
+    pub reread: u64,
     /// Of them, damaged ones.
     pub corrupted: u64,
     /// Of them, those that cannot be told apart.
@@ -136,6 +138,7 @@ impl Counts {
         self.skipped += other.skipped;
         self.received += other.received;
         self.received_bytes += other.received_bytes;
+        self.reread += other.reread;
         self.corrupted += other.corrupted;
         self.headerless += other.headerless;
         for (subscription, seen) in &other.seen {
@@ -242,6 +245,7 @@ pub struct WorkerTruth {
     departed: BTreeMap<ProducerId, u64>,
     distinct: BTreeMap<SubscriptionId, BTreeSet<(ProducerId, u64)>>,
     newest: BTreeMap<(ConsumerId, Place, ProducerId), u64>,
+    read: BTreeSet<(SubscriptionId, Place, i64)>,
 }
 
 impl WorkerTruth {
@@ -253,6 +257,7 @@ impl WorkerTruth {
         self.departed.clear();
         self.distinct.clear();
         self.newest.clear();
+        self.read.clear();
         self.verified = None;
         self.performed.clear();
         self.in_the_way = false;
@@ -319,17 +324,20 @@ impl WorkerTruth {
         let counts = &mut self.counts;
         counts.received += 1;
         counts.received_bytes += handed.bytes;
+        let reread = !self.read.insert((handed.subscription, handed.place.clone(), handed.offset));
+        counts.reread += u64::from(reread);
         counts.corrupted += u64::from(handed.damaged);
         let anonymous = handed.damaged || handed.bare;
         counts.headerless += u64::from(anonymous);
-        if let Some(span) = handed.from_intended {
+        if let Some(span) = handed.from_intended.filter(|_| !reread) {
             self.samples.received_from_intended.push(span.max(0).cast_unsigned());
         }
         let seen = counts.seen.entry(handed.subscription).or_default();
         seen.received += 1;
         if anonymous {
-            // The product cannot know them, and takes each for another one.
-            seen.distinct += 1;
+            // The product cannot know them, and takes each for another one, unless it comes from the same place.
+            seen.distinct += u64::from(!reread);
+            seen.reread += u64::from(reread);
             return;
         }
         let Mark { producer, sequence, .. } = handed.mark;
@@ -339,10 +347,22 @@ impl WorkerTruth {
         if self.distinct.entry(handed.subscription).or_default().insert((producer, sequence)) {
             seen.distinct += 1;
             seen.reordered += u64::from(after_later);
+        } else if reread {
+            seen.reread += 1;
         } else {
+            // The broker holds it twice.
             seen.duplicated += 1;
         }
     }
+}
+
+/// A group as the broker has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupTruth {
+    /// Its members, if all have been given their shares.
+    pub now: Option<usize>,
+    /// The most that ever had.
+    pub most: usize,
 }
 
 /// Everything that happened in one run.
@@ -366,6 +386,8 @@ pub struct Truth {
     pub groups_emptied: BTreeSet<String>,
     /// Its topics and groups that stand on the broker at this instant.
     pub left_over: BTreeSet<String>,
+    /// The groups as the broker has them.
+    pub groups: BTreeMap<String, GroupTruth>,
     /// By worker, the shortest time that an answer about its clock has taken so far, and when that was.
     pub clock_answers: BTreeMap<u32, (Duration, Duration)>,
 }

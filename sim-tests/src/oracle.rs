@@ -60,6 +60,7 @@ fn numbers(told: &Totals, truth: &Counts) -> Vec<String> {
     number("failed", acknowledgements.failed, truth.failed);
     number("received", arrivals.received, truth.received);
     number("received bytes", arrivals.received_bytes, truth.received_bytes);
+    number("read again", arrivals.reread, truth.reread);
     number("corrupted", arrivals.corrupted, truth.corrupted);
     number("without header", arrivals.headerless, truth.headerless);
     // Of a worker that was lost before it was first read under load not even the zeros are known.

@@ -6,7 +6,7 @@ use super::{Settings, find_rate};
 use crate::{
     config::workload::{Backlog, RateGoal},
     controller::find_rate::{Observation, RateSearch, Step},
-    id::WorkerId,
+    id::{SubscriptionId, WorkerId},
     load::silence::{self, Silence},
     offset::Offsets,
     plan::Plan,
@@ -17,8 +17,8 @@ use crate::{
     },
     rate::{Rate, Tempo},
     report::{
-        BacklogTimes, Found, Lost, Period, Periods, Phase, PhaseTotals, Report, Verdict, WorkerClock, WorkerPeriod,
-        WorkerRow,
+        BacklogTimes, Found, Lost, Period, Periods, Phase, PhaseTotals, Rebalances, Report, Verdict, WorkerClock,
+        WorkerPeriod, WorkerRow,
         sums::{self, Sums},
     },
     stats::{sparse::TotalsSum, tally::Totals},
@@ -59,6 +59,10 @@ pub(super) struct Load {
     /// What the last period showed: the rest of it is packed.
     last: Option<Observation>,
     phases: Vec<PhaseTotals>,
+    /// Groups that were rebalanced since the load began.
+    rebalances: BTreeMap<SubscriptionId, Rebalances>,
+    /// How many there were when the last period ended.
+    rebalances_closed: u64,
     search: Option<RateSearch>,
     found: Option<Found>,
     backlog: Option<BacklogTimes>,
@@ -177,6 +181,8 @@ impl Load {
             periods: Periods::new(),
             last: None,
             phases: Vec::new(),
+            rebalances: BTreeMap::new(),
+            rebalances_closed: 0,
             search: (plan.workload.rate == RateGoal::Search).then(RateSearch::new),
             found: None,
             backlog: None,
@@ -293,6 +299,7 @@ impl Load {
             }
         }
         reading.totals = totals.into_totals();
+        self.read_rebalances();
         // Histograms that shrink would make periods that do not add up: a worker that lost its state.
         if reading.totals.since(&self.newest.totals).is_err() {
             let text = "a worker's counts went backwards: it lost its state".to_owned();
@@ -300,6 +307,24 @@ impl Load {
         }
         self.newest = reading;
         Ok(())
+    }
+
+    /// Takes over which groups the workers saw being rebalanced. Those of one group see the same, and so the highest count
+    /// holds.
+    fn read_rebalances(&mut self) {
+        for snapshot in self.workers.iter().filter_map(|member| member.last.as_ref()) {
+            for (subscription, view) in snapshot.groups.iter().filter(|(_, view)| view.rebalances > 0) {
+                let known = self.rebalances.entry(*subscription).or_default();
+                if view.rebalances > known.count {
+                    known.count = view.rebalances;
+                    known.at.extend(view.last.filter(|_| known.at.len() < Rebalances::AT_MAX));
+                }
+            }
+        }
+    }
+
+    fn rebalances(&self) -> u64 {
+        self.rebalances.values().map(|rebalances| rebalances.count).fold(0, u64::saturating_add)
     }
 
     /// Ends the period that the newest reading ends; the very first reading only begins one.
@@ -341,6 +366,7 @@ impl Load {
             throttled,
             process: self.newest.process,
             totals,
+            rebalances: self.rebalances().saturating_sub(self.rebalances_closed),
             workers: rows,
         };
         if phase < Phase::Stop {
@@ -354,6 +380,7 @@ impl Load {
         self.cpu_at_phase = cpu;
         self.closed = self.newest.clone();
         self.closed_at = self.line;
+        self.rebalances_closed = self.rebalances();
         self.last = Some(Observation {
             elapsed,
             attempted: period.totals.departures.attempted,
@@ -574,6 +601,7 @@ impl Load {
             clock_error: fleet_clock_error(now, plan, &told),
             found: self.found,
             backlog: self.backlog,
+            rebalances: self.rebalances,
             verdict: told.verdict,
             problems: self.newest.problems,
             unconfirmed: settings.driver.acks_nothing(),

@@ -1,7 +1,8 @@
 //! A plan in, a report out: one run, seen from the one who leads it.
 //!
 //! ```text
-//! prepare ─▶ check ─▶ topics ─▶ consumers ─▶ producers ─▶ probe ─▶ load: warm-up [search settle] [fill drain] measure
+//! prepare ─▶ check ─▶ topics ─▶ consumers (groups settle) ─▶ producers ─▶ probe ─▶ load: warm-up [search settle]
+//!         [fill drain] measure
 //!         ─▶ stop ─▶ drain ─▶ verify ─▶ (report) ─▶ tear down
 //! ```
 //!
@@ -14,6 +15,7 @@
 
 mod check;
 pub mod find_rate;
+mod groups;
 mod links;
 mod load;
 mod settings;
@@ -29,7 +31,7 @@ use std::{
 pub use settings::{Clocks, OnLoss, Settings};
 
 pub use self::links::{Trouble, TroubleKind};
-use self::{links::Links, load::Load};
+use self::{groups::Generations, links::Links, load::Load};
 use crate::{
     config::workload::{PayloadSource, RateGoal},
     id::{SubscriptionId, WorkerId},
@@ -164,6 +166,7 @@ pub struct Controller {
     /// The last command has been given.
     closing: bool,
     verdict: Verdict,
+    groups: Groups,
     probe: Probe,
     drain: Drain,
     stop_wanted: bool,
@@ -200,6 +203,16 @@ struct ClockCare {
     fleet_zero: Option<WallTime>,
 }
 
+/// Waiting for the groups to settle.
+#[derive(Debug, Default)]
+struct Groups {
+    deadline: Instant,
+    /// When to look whether they have.
+    look_at: Option<Instant>,
+    /// The generations in which they have.
+    settled: Generations,
+}
+
 /// Waiting for the probes to arrive.
 #[derive(Debug, Default)]
 struct Probe {
@@ -208,7 +221,10 @@ struct Probe {
     look_at: Option<Instant>,
     /// When to send another round: the first may have come too early for a group that reads from the end.
     again_at: Instant,
-    rounds: u32,
+    /// How often they were sent since the groups settled.
+    sent: u32,
+    /// Which of them count: rises when the groups have moved on since.
+    round: u64,
 }
 
 /// Waiting for the consumers to receive what is left.
@@ -265,6 +281,7 @@ impl Controller {
             clients_closed: false,
             closing: false,
             verdict: Verdict::default(),
+            groups: Groups::default(),
             probe: Probe::default(),
             drain: Drain::default(),
             stop_wanted: false,
@@ -414,6 +431,7 @@ impl Controller {
 
     fn create_consumers(&mut self, now: Instant) {
         self.enter(Phase::CreateConsumers);
+        self.groups.deadline = now + self.settings.setup_within;
         let (plan, owners) = (&self.plan, self.plan.owners());
         let spec = |consumer: &&crate::plan::Consumer| {
             let subscription = &plan.subscriptions[consumer.subscription.0 as usize];
@@ -435,6 +453,40 @@ impl Controller {
         });
     }
 
+    /// The consumers are there (no snapshot yet), or have been looked at.
+    fn on_joining(&mut self, now: Instant, snapshots: &BTreeMap<WorkerId, Snapshot>) {
+        if self.plan.consumers.is_empty() {
+            return self.create_producers(now);
+        }
+        if snapshots.is_empty() && now < self.groups.deadline {
+            self.groups.look_at = Some(now + LOOK_FIRST);
+            return;
+        }
+        if let Some(failure) = self.hopeless(snapshots) {
+            return self.fail(now, failure);
+        }
+        match groups::settled(&self.plan, snapshots) {
+            Ok(generations) => {
+                self.groups.settled = generations;
+                self.create_producers(now);
+            }
+            Err(why) if now >= self.groups.deadline => {
+                let text = format!("{why}, after {:?}{}", self.settings.setup_within, causes(snapshots));
+                self.fail(now, Failure::new(FailureKind::Unreachable, text));
+            }
+            Err(_) => self.groups.look_at = Some(now + self.settings.look_again),
+        }
+    }
+
+    /// What a worker found that will not pass by itself, while the run is being set up.
+    fn hopeless(&self, snapshots: &BTreeMap<WorkerId, Snapshot>) -> Option<Failure> {
+        let found = |(worker, snapshot): (&WorkerId, &Snapshot)| Some((*worker, snapshot.hopeless.clone()?));
+        let (worker, failure) = snapshots.iter().find_map(found)?;
+        let one = self.settings.names.is_empty();
+        let text = if one { failure.message } else { format!("{}: {}", self.name(worker), failure.message) };
+        Some(Failure::new(failure.kind, text))
+    }
+
     fn create_producers(&mut self, now: Instant) {
         self.enter(Phase::CreateProducers);
         let (plan, owners) = (&self.plan, self.plan.owners());
@@ -452,13 +504,14 @@ impl Controller {
     }
 
     fn probe(&mut self, now: Instant) {
-        if self.probe.rounds == 0 {
+        if self.probe.round == 0 {
             self.enter(Phase::Probe);
             self.probe.deadline = now + self.settings.setup_within;
+            self.probe.round = 1;
         }
-        self.probe.rounds += 1;
+        self.probe.sent += 1;
         self.probe.again_at = now + self.settings.probe_again;
-        self.ask_all(now, self.settings.call_within, &Command::Probe);
+        self.ask_all(now, self.settings.call_within, &Command::Probe { round: self.probe.round });
     }
 
     /// The probes are on their way (no snapshot yet), or have been looked for.
@@ -469,29 +522,46 @@ impl Controller {
         }
         let open = snapshots.values().map(|snapshot| snapshot.paths_open);
         let open = open.chain(shared.values().map(SequenceSet::len)).fold(0, u64::saturating_add);
+        if snapshots.is_empty() && now < self.probe.deadline {
+            self.probe.look_at = Some(now + LOOK_FIRST);
+            return;
+        }
+        if let Some(failure) = self.hopeless(snapshots) {
+            return self.fail(now, failure);
+        }
         let paths = self.plan.paths();
-        if !snapshots.is_empty() && open >= paths {
+        let settled = groups::settled(&self.plan, snapshots);
+        let moved = settled.as_ref().is_ok_and(|generations| *generations != self.groups.settled);
+        // Where nobody reads, that a probe is stored is all there is to know.
+        let pending = snapshots.values().map(|snapshot| snapshot.probes_pending).fold(0, u64::saturating_add);
+        let arrived = if self.plan.consumers.is_empty() { pending == 0 } else { open >= paths };
+        if settled.is_ok() && !moved && arrived {
             return self.start_load(now);
         }
-        if !snapshots.is_empty() && now >= self.probe.deadline {
-            let problems: Vec<String> = snapshots
-                .values()
-                .flat_map(|snapshot| &snapshot.problems)
-                .map(|problem| problem.what.clone())
-                .collect();
-            let cause = if problems.is_empty() { String::new() } else { format!(" ({})", problems.join("; ")) };
-            let text = format!(
-                "only {open} of {paths} paths from a producer to a subscription delivered their probe within {:?}{cause}",
-                self.settings.setup_within
-            );
+        if now >= self.probe.deadline {
+            let lacks = match settled {
+                Err(why) => why,
+                Ok(_) if self.plan.consumers.is_empty() => format!("{pending} probes were not acknowledged"),
+                Ok(_) => {
+                    format!("only {open} of {paths} paths from a producer to a subscription delivered their probe")
+                }
+            };
+            let text = format!("{lacks}, after {:?}{}", self.settings.setup_within, causes(snapshots));
             return self.fail(now, Failure::new(FailureKind::Unreachable, text));
+        }
+        if moved {
+            // What earlier probes told is past: a partition may be read by somebody else now.
+            self.groups.settled = settled.unwrap_or_default();
+            self.probe.round += 1;
+            self.probe.sent = 0;
+            return self.probe(now);
         }
         // Only who has looked knows that another round is wanted: where exchanges are slow, the time for it comes before
         // the first look.
-        if !snapshots.is_empty() && self.probe.again_at <= now && self.probe.rounds < PROBES_MAX {
+        if self.probe.again_at <= now && self.probe.sent < PROBES_MAX {
             return self.probe(now);
         }
-        self.probe.look_at = Some(now + if snapshots.is_empty() { LOOK_FIRST } else { self.settings.look_again });
+        self.probe.look_at = Some(now + self.settings.look_again);
     }
 
     /// Everything is ready. The load begins as soon as every clock is known.
@@ -908,16 +978,16 @@ impl Controller {
         }
         let read = !snapshots.is_empty();
         if std::mem::take(&mut self.clocks.telling) {
-            return self.begin_load(now);
+            // The clocks took their time: a group that has moved on meanwhile is probed anew.
+            let still = groups::settled(&self.plan, &snapshots).is_ok_and(|now| now == self.groups.settled);
+            return if still { self.begin_load(now) } else { self.on_probed(now, &snapshots) };
         }
         match self.phase {
             Phase::Prepare => self.check(now),
             Phase::Check => self.on_checked(now, misfits),
             Phase::CreateTopics => self.create_consumers(now),
-            Phase::CreateConsumers => self.create_producers(now),
-            Phase::CreateProducers if self.plan.paths() > 0 => self.probe(now),
-            // Without consumers nothing is probed: the load is started from here, and its start answered here.
-            Phase::CreateProducers if self.load.is_none() => self.start_load(now),
+            Phase::CreateConsumers => self.on_joining(now, &snapshots),
+            Phase::CreateProducers => self.probe(now),
             Phase::Probe if self.load.is_none() => self.on_probed(now, &snapshots),
             _ => {
                 if read
@@ -987,7 +1057,18 @@ impl Controller {
 /// Nobody in particular, where it is said in the text who failed.
 const NOBODY: WorkerId = WorkerId(u32::MAX);
 
-/// The first look for the probes: on an idle broker they pass within a few milliseconds.
+/// What workers say went wrong, in parentheses.
+fn causes(snapshots: &BTreeMap<WorkerId, Snapshot>) -> String {
+    let mut causes: Vec<&str> = Vec::new();
+    for problem in snapshots.values().flat_map(|snapshot| &snapshot.problems) {
+        if causes.len() < Snapshot::PROBLEMS_MAX && !causes.contains(&problem.what.as_str()) {
+            causes.push(&problem.what);
+        }
+    }
+    if causes.is_empty() { String::new() } else { format!(" ({})", causes.join("; ")) }
+}
+
+/// The first look at the groups, or for the probes: on an idle broker both take a few milliseconds.
 const LOOK_FIRST: Duration = Duration::from_millis(10);
 
 /// Attempts that fit into the deadline of an exchange, if each takes as long as it may.
@@ -1084,6 +1165,10 @@ impl Machine for Controller {
             return;
         }
         match self.phase {
+            Phase::CreateConsumers if self.groups.look_at.is_some_and(|at| at <= now) => {
+                self.groups.look_at = None;
+                self.ask_read(now);
+            }
             Phase::Probe if self.load.is_none() && self.probe.look_at.is_some_and(|at| at <= now) => {
                 self.probe.look_at = None;
                 self.ask_read(now);
@@ -1123,6 +1208,7 @@ impl Controller {
             return Some(Wake { at, why: "every clock must be known" });
         }
         let (at, why) = match self.phase {
+            Phase::CreateConsumers => (self.groups.look_at?, "look whether the groups have settled"),
             Phase::Probe if self.load.is_none() => (self.probe.look_at?, "look for the probes"),
             Phase::Drain => (self.drain.next?, "look for the last messages"),
             phase if phase < Phase::Stop => (self.load.as_ref()?.next_read()?, "end of a period"),

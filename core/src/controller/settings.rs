@@ -41,7 +41,8 @@ pub struct Settings {
     pub connect_within: Duration,
     /// How long to wait before an exchange that failed is tried again. Default 200 ms.
     pub retry_after: Duration,
-    /// Longest creation of all topics, consumers or producers, or the passing of the probes, may take. Default 60 s.
+    /// Longest creation of all topics, consumers or producers, the settling of the groups, or the passing of the probes may
+    /// take. Default 60 s.
     pub setup_within: Duration,
     /// Longest the client may take for the last delivery reports after the producers stop. Default 30 s.
     pub stop_within: Duration,
@@ -54,7 +55,7 @@ pub struct Settings {
     pub lease: Duration,
     /// From the command to start until message 0 is due: time for every thread to be ready. Default 100 ms.
     pub start_after: Duration,
-    /// How often to look for probes or last messages. Default 20 ms.
+    /// How often to look at groups that settle, for probes or last messages. Default 20 ms.
     pub look_again: Duration,
     /// How long to wait before probing once more. Default 1 s.
     pub probe_again: Duration,
@@ -129,9 +130,9 @@ impl Settings {
     /// The longest a run of `workload` over so many workers can take, whatever happens to it: the sum of all bounds.
     #[must_use]
     pub fn longest(&self, workload: &Workload, workers: u32) -> Duration {
-        // Calls: prepare, the last look for probes, start, the last read of the load, stop, the read after it, resume,
+        // Calls: prepare, the last look at the groups, the last look for probes, start, the last read of the load, stop, the read after it, resume,
         // the last look for messages, verify, both once more after silence, delete (which counts twice), close.
-        let mut longest = self.call_within * 13 + self.setup_within * 6 + self.stop_within + self.drain_within;
+        let mut longest = self.call_within * 15 + self.setup_within * 6 + self.stop_within + self.drain_within;
         longest += self.start_after + workload.warmup_duration + workload.test_duration + self.period * 2;
         if self.clocks == Clocks::Measured {
             // Until each is known, and until everybody has been told.

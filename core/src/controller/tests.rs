@@ -8,7 +8,10 @@ use crate::{
     },
     id::RunId,
     machine::settle,
-    protocol::{command::Window, event::Missing},
+    protocol::{
+        command::Window,
+        event::{GroupView, Missing},
+    },
     rate::{RateList, RatePoint},
     seed::Seed,
     stats::tally::Seen,
@@ -65,6 +68,17 @@ struct RefWorker {
     stray: u64,
     /// What its check finds.
     finds: Vec<Failure>,
+    /// Its groups settle this long after they were first looked at.
+    settles_after: Duration,
+    looked: Option<Instant>,
+    /// Its groups begin another generation when the first probes are sent.
+    moves: bool,
+    generation: i32,
+    /// What its consumers were told that waiting does not change.
+    hopeless: Option<Failure>,
+    /// Probes that are never confirmed.
+    pending: u64,
+    rounds: Vec<u64>,
     asked: Vec<&'static str>,
 }
 
@@ -88,6 +102,13 @@ impl RefWorker {
             refuses: 0,
             stray: 0,
             finds: Vec::new(),
+            settles_after: Duration::ZERO,
+            looked: None,
+            moves: false,
+            generation: 1,
+            hopeless: None,
+            pending: 0,
+            rounds: Vec::new(),
             asked: Vec::new(),
         }
     }
@@ -104,9 +125,21 @@ impl RefWorker {
     }
 
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    fn snapshot(&self, now: Instant) -> Snapshot {
+    fn snapshot(&mut self, now: Instant) -> Snapshot {
+        let looked = *self.looked.get_or_insert(now);
         let mut snapshot =
             Snapshot { taken_at: now, wall: crate::time::WallTime(now.0), paths_open: 2, ..Snapshot::default() };
+        let joined = u32::from(now >= looked + self.settles_after);
+        let view = GroupView {
+            joined,
+            generations: (self.generation, self.generation),
+            assigned: joined,
+            rebalances: 0,
+            last: None,
+        };
+        snapshot.groups = [0, 1].map(|id| (SubscriptionId(id), view)).into();
+        snapshot.hopeless.clone_from(&self.hopeless);
+        snapshot.probes_pending = self.pending;
         snapshot.totals.acknowledgements.acked = self.acked as u64;
         snapshot.totals.acknowledgements.failed = if self.acked > 0.0 { self.refuses } else { 0 };
         snapshot.totals.departures.attempted = self.acked as u64 + snapshot.totals.acknowledgements.failed;
@@ -158,6 +191,11 @@ impl RefWorker {
                 self.rate = rate.as_f64();
                 Event::Done
             }
+            Command::Probe { round } => {
+                self.rounds.push(*round);
+                self.generation += i32::from(std::mem::take(&mut self.moves));
+                Event::Done
+            }
             Command::StopLoad { .. } => {
                 self.rate = 0.0;
                 Event::Done
@@ -194,6 +232,7 @@ struct Played {
     end: End,
     took: Duration,
     asked: Vec<&'static str>,
+    rounds: Vec<u64>,
     warnings: Vec<String>,
     misfits: Vec<String>,
 }
@@ -235,7 +274,7 @@ fn play_with(
         if let Some(end) = end {
             let took = now.since(began);
             assert!(took <= bound, "the run took {took:?}, its bound is {bound:?}");
-            return Played { phases, report, end, took, asked: worker.asked, warnings, misfits };
+            return Played { phases, report, end, took, asked: worker.asked, rounds: worker.rounds, warnings, misfits };
         }
         let std::ops::ControlFlow::Continue(wake) = wake else { unreachable!("nothing breaks") };
         let mut answered = false;
@@ -361,17 +400,59 @@ fn rates_by_a_list_are_followed_to_the_message() {
     }
 }
 
-/// Without subscriptions there is no path to probe, and the load begins at once, and once only.
+/// Where nobody reads, probes only have to be confirmed; then the load begins, and once only.
 #[test]
-fn a_run_that_only_produces_needs_no_probe() {
+fn a_run_that_only_produces_probes_what_is_stored() {
     let workload = Workload { subscriptions_per_topic: 0, consumers_per_subscription: 0, ..workload() };
     let played = play(workload, RefWorker::new(), None);
     assert_eq!(played.end, End::Sound);
-    assert!(!played.phases.contains(&Phase::Probe), "{:?}", played.phases);
+    assert_eq!(played.rounds, [1]);
     assert_eq!(played.asked.iter().filter(|asked| **asked == "start load").count(), 1, "{:?}", played.asked);
     let report = played.report.expect("a report");
     assert_eq!(report.verdict.drained, Drained::NotAwaited);
     assert!((9_900..=10_100).contains(&report.measured.acknowledgements.acked));
+}
+
+#[test]
+fn probes_that_are_not_stored_end_a_run_that_only_produces() {
+    let workload = Workload { subscriptions_per_topic: 0, consumers_per_subscription: 0, ..workload() };
+    let played = play(workload, RefWorker { pending: 2, ..RefWorker::new() }, None);
+    let text = "2 probes were not acknowledged, after 60s";
+    assert_eq!(played.end, End::Failed(Failure::new(FailureKind::Unreachable, text)));
+    assert!(!played.asked.contains(&"start load"));
+}
+
+/// Whoever joins late would make the group share its partitions anew under load.
+#[test]
+fn a_load_waits_for_the_groups_to_settle() {
+    let played = play(workload(), RefWorker { settles_after: 7 * SECOND, ..RefWorker::new() }, None);
+    assert_eq!(played.end, End::Sound);
+    assert!(played.took >= 7 * SECOND + 12 * SECOND, "{:?}", played.took);
+    assert_eq!(played.rounds, [1]);
+    let played = play(workload(), RefWorker { settles_after: 100 * SECOND, ..RefWorker::new() }, None);
+    let End::Failed(failure) = played.end else { panic!("{:?}", played.end) };
+    assert_eq!(failure.kind, FailureKind::Unreachable);
+    assert!(failure.message.starts_with("2 of 2 groups have not settled; "), "{failure}");
+    assert!(failure.message.ends_with(": 0 of 1 consumers have joined, after 60s"), "{failure}");
+    assert!(!played.asked.contains(&"probe"));
+}
+
+/// What a probe told of one generation says nothing about the next.
+#[test]
+fn a_group_that_moves_on_is_probed_anew() {
+    let played = play(workload(), RefWorker { moves: true, ..RefWorker::new() }, None);
+    assert_eq!(played.end, End::Sound);
+    assert_eq!(played.rounds, [1, 2]);
+}
+
+/// Who is not allowed to read does not become so by waiting.
+#[test]
+fn what_will_not_pass_ends_the_set_up_at_once() {
+    let failure = Failure::new(FailureKind::Refused, "Broker: Group authorization failed");
+    let played = play(workload(), RefWorker { hopeless: Some(failure.clone()), ..RefWorker::new() }, None);
+    assert_eq!(played.end, End::Failed(failure));
+    assert!(played.took < SECOND, "{:?}", played.took);
+    assert!(played.asked.ends_with(&["delete topics", "close"]), "{:?}", played.asked);
 }
 
 #[test]

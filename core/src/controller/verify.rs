@@ -7,7 +7,7 @@ use crate::{
     plan::Plan,
     protocol::event::{Findings, Missing},
     report::Verdict,
-    stats::{sequence::SequenceSet, tally::Seen},
+    stats::{offsets::OffsetRanges, sequence::SequenceSet, tally::Seen},
 };
 
 /// Joins what the workers found. Most subscriptions belong to one worker, which has compared them; of the others the
@@ -32,6 +32,9 @@ pub(super) fn judge(
         for (subscription, sets) in found.received {
             received.entry(subscription).or_default().join(sets);
         }
+        for (subscription, offsets) in found.offsets {
+            received.entry(subscription).or_default().join_offsets(&offsets);
+        }
     }
     let torn = torn_topics(plan, lost);
     for (subscription, received) in received {
@@ -40,11 +43,15 @@ pub(super) fn judge(
             continue;
         }
         let mut seen = seen.get(&subscription).copied().unwrap_or_default();
-        // Received by a second member of the group, which did not know of the first one.
+        // Received by a second member of the group, which did not know of the first one: from the same place, and so read
+        // again, or from another one, and so doubled.
         let whole = received.sets.iter().map(SequenceSet::len).fold(0, u64::saturating_add);
-        let twice = received.parts.saturating_sub(whole);
+        let again = received.read_again();
+        let twice = if by_count_only { again } else { received.parts.saturating_sub(whole) };
+        let reread = twice.min(again);
         seen.distinct = seen.distinct.saturating_sub(twice);
-        seen.duplicated = seen.duplicated.saturating_add(twice);
+        seen.reread = seen.reread.saturating_add(reread);
+        seen.duplicated = seen.duplicated.saturating_add(twice - reread);
         let mut missing = Missing { by_count_only, ..Missing::default() };
         let (nothing, count) = (SequenceSet::new(), plan.workload.producers_per_topic);
         for place in 0..count {
@@ -70,6 +77,10 @@ struct Received {
     sets: Vec<SequenceSet>,
     /// The sum of the parts: above the size of the sets if something was received by two.
     parts: u64,
+    /// Offsets that one of them read, by partition.
+    offsets: Vec<OffsetRanges>,
+    /// The sum of the parts, likewise.
+    offset_parts: u64,
 }
 
 impl Received {
@@ -81,6 +92,22 @@ impl Received {
             self.parts = self.parts.saturating_add(set.len());
             sum.union_with(&set);
         }
+    }
+
+    fn join_offsets(&mut self, offsets: &[OffsetRanges]) {
+        if self.offsets.len() < offsets.len() {
+            self.offsets.resize_with(offsets.len(), OffsetRanges::new);
+        }
+        for (sum, ranges) in self.offsets.iter_mut().zip(offsets) {
+            self.offset_parts = self.offset_parts.saturating_add(ranges.len());
+            sum.union_with(ranges);
+        }
+    }
+
+    /// Messages that members at two workers read from the same place.
+    fn read_again(&self) -> u64 {
+        let whole = self.offsets.iter().map(OffsetRanges::len).fold(0, u64::saturating_add);
+        self.offset_parts.saturating_sub(whole)
     }
 }
 

@@ -55,11 +55,11 @@ impl Sender {
         InFlight { sequence, intended, sent }
     }
 
-    /// A probe: a header alone, which counts nowhere and takes no number.
+    /// The header of a probe of this round: it counts nowhere and takes no number.
     #[must_use]
-    pub fn probe(&self, now: WallTime) -> [u8; header::LEN] {
+    pub fn probe(&self, now: WallTime, round: u64) -> [u8; header::LEN] {
         let mut payload = [0; header::LEN];
-        Header { producer: self.producer, sequence: 0, intended: now, late_micros: 0, probe: true }
+        Header { producer: self.producer, sequence: round, intended: now, late_micros: 0, probe: true }
             .write(&mut payload, false);
         payload
     }

@@ -5,6 +5,7 @@ pub mod leftovers;
 pub mod names;
 pub mod pace;
 pub mod partition;
+pub mod probing;
 
 pub use crate::rate;
 
@@ -180,13 +181,16 @@ impl Plan {
         self.producers.iter().filter(move |producer| producer.worker == worker)
     }
 
-    /// Pairs of a producer and a subscription to its topic: as many probes must arrive before all paths are open.
+    /// Paths from a producer through a partition to a subscription that are probed: as many probes must arrive before the
+    /// load begins. See [`probing`].
     #[must_use]
     pub fn paths(&self) -> u64 {
         if self.consumers.is_empty() {
             return 0;
         }
-        self.producers.len() as u64 * u64::from(self.workload.subscriptions_per_topic)
+        let Workload { topics, producers_per_topic, partitions_per_topic, subscriptions_per_topic, .. } = self.workload;
+        let pairs = probing::pairs(producers_per_topic, partitions_per_topic);
+        pairs * u64::from(topics) * u64::from(subscriptions_per_topic)
     }
 }
 

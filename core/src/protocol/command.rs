@@ -25,12 +25,16 @@ pub enum Command {
     Check(Box<Check>),
     /// Create these topics, whole list or none of it.
     CreateTopics(Vec<TopicSpec>),
-    /// Create these consumers and wait until each has its share of the partitions.
+    /// Create these consumers; that they have joined their groups shows in the next [`Command::Read`].
     CreateConsumers(Vec<ConsumerSpec>),
     /// Create these producers.
     CreateProducers(Vec<ProducerSpec>),
-    /// Send one probe with each producer; that they arrive shows in the next [`Command::Read`].
-    Probe,
+    /// Send probes with each producer ([`crate::load::probing`]); that they arrive shows in the next [`Command::Read`].
+    /// From here on rebalances are counted.
+    Probe {
+        /// Rises when earlier probes tell nothing any more, since the groups have changed.
+        round: u64,
+    },
     /// Begin to send.
     StartLoad {
         /// Total rate of the run; the worker's share follows from its producers.
@@ -92,7 +96,7 @@ impl Command {
             Self::CreateTopics(_) => "create topics",
             Self::CreateConsumers(_) => "create consumers",
             Self::CreateProducers(_) => "create producers",
-            Self::Probe => "probe",
+            Self::Probe { .. } => "probe",
             Self::StartLoad { .. } => "start load",
             Self::SetRate { .. } => "set rate",
             Self::PauseConsumers => "pause consumers",

@@ -8,7 +8,7 @@ use crate::{
     id::{ProducerId, SubscriptionId},
     load::silence::Silence,
     printable::printable_within,
-    stats::{sequence::SequenceSet, sparse::SparseTotals},
+    stats::{offsets::OffsetRanges, sequence::SequenceSet, sparse::SparseTotals},
     time::{Instant, WallTime},
 };
 
@@ -44,20 +44,41 @@ pub struct Snapshot {
     pub in_flight: u64,
     /// How far the oldest message that is due but not sent lies behind its schedule.
     pub schedule_lag: Duration,
-    /// Pairs of producer and subscription between which a probe has passed, of topics that this worker has as a whole.
+    /// Probes of the newest round that arrived, of topics that this worker has as a whole.
     pub paths_open: u64,
-    /// For each subscription of other topics, the places (within the topic) of the producers whose probe arrived here.
-    /// Empty once the load has begun.
+    /// For each subscription of other topics, the probes that arrived here: the place (within the topic) of the producer
+    /// times the partitions, plus the partition. Empty once the load has begun.
     pub probed: BTreeMap<SubscriptionId, SequenceSet>,
     /// For how long a quota of the broker has held up some client of this worker.
     pub throttled: Duration,
     /// When nothing was acknowledged here, in order: at most [`silence::KEPT_MAX`](crate::load::silence::KEPT_MAX), and one that
     /// goes on.
     pub silences: Vec<Silence>,
+    /// Probes of the newest round that were not confirmed yet.
+    pub probes_pending: u64,
+    /// Of each group that has members here; once the load has begun only of those that have been rebalanced since.
+    pub groups: BTreeMap<SubscriptionId, GroupView>,
+    /// What stands in the way of the load and will not pass by itself, in the client's or broker's own words.
+    pub hopeless: Option<Failure>,
     /// The worker's process.
     pub process: Process,
     /// What went wrong so far, the most frequent first, at most [`Snapshot::PROBLEMS_MAX`].
     pub problems: Vec<Problem>,
+}
+
+/// What a worker's members of one group know of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupView {
+    /// Members here that have joined.
+    pub joined: u32,
+    /// Of them, the lowest and the highest generation that one has heard of; 0 if none has joined.
+    pub generations: (i32, i32),
+    /// Partitions that they have been given together.
+    pub assigned: u32,
+    /// How often a new generation began since the newest round of probes.
+    pub rebalances: u64,
+    /// When the last of them was seen, since the load's beginning.
+    pub last: Option<Duration>,
 }
 
 impl Snapshot {
@@ -122,6 +143,8 @@ pub struct Findings {
     pub confirmed: BTreeMap<ProducerId, SequenceSet>,
     /// Of other topics: what the consumers here received, by the place of the producer within the topic.
     pub received: BTreeMap<SubscriptionId, Vec<SequenceSet>>,
+    /// Of the same subscriptions: the offsets that were read here, by partition.
+    pub offsets: BTreeMap<SubscriptionId, Vec<OffsetRanges>>,
     /// Whether messages carry no header, so that they can only be counted.
     pub by_count_only: bool,
 }

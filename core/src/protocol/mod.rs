@@ -6,6 +6,7 @@
 
 pub mod command;
 pub mod event;
+pub mod remedy;
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -148,7 +149,7 @@ mod tests {
         (0..1_000).for_each(|n| totals.acknowledgements.from_sent.record(n * 1_000));
         totals
             .seen
-            .insert(crate::id::SubscriptionId(3), Seen { received: 5, distinct: 4, duplicated: 1, reordered: 0 });
+            .insert(crate::id::SubscriptionId(3), Seen { received: 5, distinct: 4, duplicated: 1, ..Seen::default() });
         let snapshot = Snapshot { totals: (&totals).into(), ..Snapshot::default() };
         let response =
             Response { run: RunId(1), number: 2, outcome: Ok(Event::Read(Box::new(snapshot))), lease_ended: false };
@@ -160,14 +161,14 @@ mod tests {
     #[test]
     fn trailing_bytes_are_refused() {
         let mut bytes =
-            encode(&Request { version: VERSION, run: RunId(1), number: 1, sent: None, command: Command::Probe });
+            encode(&Request { version: VERSION, run: RunId(1), number: 1, sent: None, command: Command::Close });
         bytes.push(0);
         assert!(matches!(decode::<Request>(&bytes), Err(DecodeError::Malformed(_))));
     }
 
     #[test]
     fn another_version_is_told_from_garbage() {
-        let request = Request { version: 7, run: RunId(1), number: 1, sent: None, command: Command::Probe };
+        let request = Request { version: 7, run: RunId(1), number: 1, sent: None, command: Command::Close };
         assert_eq!(decode_request(&encode(&request)), Err(DecodeError::OtherVersion(7)));
         let version = u8::try_from(VERSION).expect("small");
         assert!(matches!(decode_request(&[version, 2]), Err(DecodeError::Malformed(_))));

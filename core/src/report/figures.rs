@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::Value;
 
 use super::{
-    BacklogTimes, Drained, Found, Lost, Period, Phase, Report, WorkerClock, fixture,
+    BacklogTimes, Drained, Found, Lost, Period, Phase, Rebalances, Report, WorkerClock, fixture,
     histogram::{millis, quantile_map, whole_micros},
     json,
     metrics::{self, Metrics, Rates},
@@ -38,6 +38,7 @@ fn totals(n: u64) -> Totals {
         (9_000 + 13 * n, 5_000_000 + 11 * n, 700 + 7 * n, 300 + 3 * n);
     let arrivals = &mut totals.arrivals;
     (arrivals.received, arrivals.received_bytes) = (20_000 + 19 * n, 6_000_000 + 23 * n);
+    arrivals.reread = 60 + 3 * n;
     (arrivals.corrupted, arrivals.headerless, arrivals.before_intended) = (40 + n, 200 + 2 * n, 500 + 5 * n);
     let latencies = [
         &mut acks.from_intended,
@@ -55,6 +56,7 @@ fn totals(n: u64) -> Totals {
             received: 3_000 * of + n,
             distinct: 2_000 * of + n,
             duplicated: 10 * of + n,
+            reread: 15 * of + n,
             reordered: 20 * of + n,
         };
         totals.seen.insert(SubscriptionId(id), seen);
@@ -97,6 +99,7 @@ fn report() -> Report {
             target: real(11_000 + n),
             unread: 60_000 + n,
             in_flight: 400 + n,
+            rebalances: 3 + n,
             schedule_lag: Duration::from_nanos(800 + n),
             process: process(n),
             ..fixture::period(phase, n, totals(n))
@@ -140,6 +143,8 @@ fn report() -> Report {
     report.problems = vec![Problem { what: "a".to_owned(), count: 17 }, Problem { what: "b".to_owned(), count: 5 }];
     report.verdict.drained = Drained::Quiet;
     report.verdict.unverified = 3;
+    let rebalances = Rebalances { count: 9, at: vec![Duration::from_millis(1_500)] };
+    report.rebalances.insert(SubscriptionId(2), rebalances);
     for (id, (_, missing)) in &mut report.verdict.subscriptions {
         *missing = Missing { confirmed: 70_000 + u64::from(id.0), missing: 30 + u64::from(id.0), by_count_only: false };
     }
@@ -186,6 +191,7 @@ impl Expected {
             ("givenUp", acks.failed - acks.refused),
             ("received", arrivals.received),
             ("receivedBytes", arrivals.received_bytes),
+            ("reread", arrivals.reread),
             ("corrupted", arrivals.corrupted),
             ("headerless", arrivals.headerless),
             ("beforeIntended", arrivals.before_intended),
@@ -314,6 +320,8 @@ fn judged(expected: &mut Expected) {
             ("received", all(|seen| seen.received)),
             ("distinct", all(|seen| seen.distinct)),
             ("duplicated", all(|seen| seen.duplicated)),
+            ("reread", all(|seen| seen.reread)),
+            ("rebalances", 9.0),
             ("reordered", all(|seen| seen.reordered)),
             ("corrupted", real(whole.arrivals.corrupted)),
             ("headerless", real(whole.arrivals.headerless)),
@@ -322,6 +330,7 @@ fn judged(expected: &mut Expected) {
             ("subscriptionsUnverified", 3.0),
         ],
     );
+    expected.put("/omb/verdict/subscriptions.2/rebalancedAtSeconds.0", 1.5);
     for (id, seen) in &whole.seen {
         expected.all(
             &format!("/omb/verdict/subscriptions.{}", id.0),
@@ -333,6 +342,8 @@ fn judged(expected: &mut Expected) {
                 ("distinct", real(seen.distinct)),
                 ("missing", 30.0 + f64::from(id.0)),
                 ("duplicated", real(seen.duplicated)),
+                ("reread", real(seen.reread)),
+                ("rebalances", if id.0 == 2 { 9.0 } else { 0.0 }),
                 ("reordered", real(seen.reordered)),
             ],
         );
@@ -353,7 +364,9 @@ fn series(expected: &mut Expected) {
             ("failed", real(counted.acknowledgements.failed)),
             ("refused", real(counted.acknowledgements.refused)),
             ("received", real(counted.arrivals.received)),
+            ("reread", real(counted.arrivals.reread)),
             ("corrupted", real(counted.arrivals.corrupted)),
+            ("rebalances", real(3 + n)),
             ("unread", real(60_000 + n)),
             ("inFlight", real(400 + n)),
             ("scheduleLagNs", real(800 + n)),
@@ -584,6 +597,7 @@ fn every_metric_is_known() {
         worker: "w",
         obeys: None,
         totals: &totals,
+        rebalances: 12,
         in_flight: 401,
         schedule_lag: Duration::from_micros(1_502),
         cpu: Duration::from_millis(2_253),
@@ -614,6 +628,8 @@ fn every_metric_is_known() {
         ("omb_messages_corrupted_total", real(arrivals.corrupted)),
         ("omb_messages_headerless_total", real(arrivals.headerless)),
         ("omb_messages_before_intended_total", real(arrivals.before_intended)),
+        ("omb_messages_reread_total", real(arrivals.reread)),
+        ("omb_group_rebalances_total", 12.0),
         ("omb_messages_duplicated_total", of_seen(|seen| seen.duplicated)),
         ("omb_messages_reordered_total", of_seen(|seen| seen.reordered)),
         ("omb_commands_answered_total", 17.0),

@@ -109,6 +109,7 @@ pub(crate) fn period(phase: Phase, n: u64, totals: Totals) -> Period {
         totals,
         unread: 3 + n % 2,
         in_flight: 2,
+        rebalances: 0,
         schedule_lag: Duration::from_micros(20),
         throttled: Duration::ZERO,
         process: Process {
@@ -154,6 +155,7 @@ pub(crate) fn of(periods: Vec<Period>, rest: Totals) -> Report {
         whole,
         found: None,
         backlog: None,
+        rebalances: BTreeMap::new(),
         verdict: Verdict { subscriptions, unverified: 0, drained: Drained::Completely },
         workers: Vec::new(),
         clock_error: None,
@@ -299,6 +301,8 @@ pub(crate) fn any_period() -> impl Strategy<Value = Period> {
         period.target = f64::from(numbers[7]);
         period.unread = big;
         period.in_flight = number(8);
+        period.rebalances = number(11) % 3;
+        period.totals.arrivals.reread = number(10) % 7;
         period.schedule_lag = Duration::from_nanos(big);
         period.throttled = Duration::from_nanos(number(5));
         period.process.cpu = Duration::new(number(9), 1);

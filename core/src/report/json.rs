@@ -30,7 +30,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// Length of an entry of upstream's lists.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Subscriptions that are listed one by one; beyond, only those that miss or doubled something are.
+/// Subscriptions that are listed one by one; beyond, only those that miss or doubled something, or were rebalanced, are.
 const SUBSCRIPTIONS_LISTED: usize = 100;
 
 /// The percentiles in upstream's keys.
@@ -318,10 +318,14 @@ fn verdict_json(report: &Report, context: &Context) -> Value {
     let subscriptions: Vec<Value> = verdict
         .subscriptions
         .iter()
-        .filter(|(_, (seen, missing))| all || missing.missing + seen.duplicated + seen.reordered > 0)
+        .filter(|(id, (seen, missing))| {
+            let blemishes = missing.missing + seen.duplicated + seen.reread + seen.reordered;
+            all || blemishes > 0 || report.rebalances.contains_key(id)
+        })
         .take(10 * SUBSCRIPTIONS_LISTED)
         .map(|(id, (seen, missing))| {
             let known = report.plan.subscriptions.get(id.0 as usize);
+            let rebalances = report.rebalances.get(id).cloned().unwrap_or_default();
             json!({
                 "subscription": id.0,
                 "name": known.map_or("", |known| known.name.as_str()),
@@ -331,7 +335,10 @@ fn verdict_json(report: &Report, context: &Context) -> Value {
                 "distinct": seen.distinct,
                 "missing": missing.missing,
                 "duplicated": seen.duplicated,
+                "reread": seen.reread,
                 "reordered": seen.reordered,
+                "rebalances": rebalances.count,
+                "rebalancedAtSeconds": rebalances.at.iter().map(Duration::as_secs_f64).collect::<Vec<_>>(),
                 "byCountOnly": missing.by_count_only,
             })
         })
@@ -347,7 +354,9 @@ fn verdict_json(report: &Report, context: &Context) -> Value {
         "received": seen.received,
         "distinct": seen.distinct,
         "duplicated": seen.duplicated,
+        "reread": seen.reread,
         "reordered": seen.reordered,
+        "rebalances": report.rebalances.values().map(|it| it.count).fold(0, u64::saturating_add),
         "corrupted": arrivals.corrupted,
         "headerless": arrivals.headerless,
         "beforeIntended": arrivals.before_intended,
@@ -452,6 +461,7 @@ pub(super) fn counts_json(totals: &Totals) -> Value {
         "givenUp": acks.given_up(),
         "received": arrivals.received,
         "receivedBytes": arrivals.received_bytes,
+        "reread": arrivals.reread,
         "corrupted": arrivals.corrupted,
         "headerless": arrivals.headerless,
         "beforeIntended": arrivals.before_intended,
@@ -471,7 +481,7 @@ fn phase_json(phase: Phase, elapsed: Duration, totals: &Totals) -> Value {
 type Column<T, V> = (&'static str, fn(&T) -> V);
 
 /// The metrics of a period.
-const METRICS: [Column<Period, Value>; 19] = [
+const METRICS: [Column<Period, Value>; 21] = [
     ("phase", |p| p.phase.to_string().into()),
     ("counts", |p| p.phase.counts().into()),
     ("atSeconds", |p| p.at.as_secs_f64().into()),
@@ -484,7 +494,9 @@ const METRICS: [Column<Period, Value>; 19] = [
     ("failed", |p| p.totals.acknowledgements.failed.into()),
     ("refused", |p| p.totals.acknowledgements.refused.into()),
     ("received", |p| p.totals.arrivals.received.into()),
+    ("reread", |p| p.totals.arrivals.reread.into()),
     ("corrupted", |p| p.totals.arrivals.corrupted.into()),
+    ("rebalances", |p| p.rebalances.into()),
     ("unread", |p| p.unread.into()),
     ("inFlight", |p| p.in_flight.into()),
     ("scheduleLagNs", |p| crate::time::nanos(p.schedule_lag).into()),

@@ -68,6 +68,8 @@ pub struct Metrics<'a> {
     pub obeys: Option<Obeyed<'a>>,
     /// What it has counted in the run it obeys, or in the last one.
     pub totals: &'a Totals,
+    /// How often its consumer groups were rebalanced under load.
+    pub rebalances: u64,
     /// Messages sent that have no delivery report yet.
     pub in_flight: u64,
     /// How far the oldest message that is due but not sent lies behind its schedule.
@@ -257,6 +259,12 @@ fn own(text: &mut Text, metrics: &Metrics<'_>) {
         ),
         ("omb_messages_received_total", "Messages received, repeats included.", arrivals.received),
         ("omb_received_bytes_total", "Payload bytes of received messages.", arrivals.received_bytes),
+        (
+            "omb_messages_reread_total",
+            "Messages received again from a place that was read before, as after a rebalance.",
+            arrivals.reread,
+        ),
+        ("omb_group_rebalances_total", "Generations of consumer groups that began under load.", metrics.rebalances),
         ("omb_messages_corrupted_total", "Messages received whose checksum does not fit.", arrivals.corrupted),
         ("omb_messages_headerless_total", "Messages received without our header.", arrivals.headerless),
         (
@@ -266,7 +274,7 @@ fn own(text: &mut Text, metrics: &Metrics<'_>) {
         ),
         (
             "omb_messages_duplicated_total",
-            "Messages received once more by the same subscription.",
+            "Messages received once more by the same subscription, from another place.",
             seen.values().map(|seen| seen.duplicated).fold(0, u64::saturating_add),
         ),
         (
@@ -442,6 +450,7 @@ pub(super) mod tests {
             worker: name,
             obeys: Some(Obeyed { run: RunId(0xab), controller: name, since: WallTime(1_767_529_800_000_000_000) }),
             totals,
+            rebalances: 2,
             in_flight: 3,
             schedule_lag: Duration::from_micros(1_500),
             cpu: Duration::from_millis(2_250),

@@ -91,6 +91,9 @@ pub struct Report {
     pub found: Option<Found>,
     /// How the backlog built up and drained.
     pub backlog: Option<BacklogTimes>,
+    /// Groups that were rebalanced since the load began.
+    #[serde(default)]
+    pub rebalances: BTreeMap<SubscriptionId, Rebalances>,
     /// Whether everything confirmed was received.
     pub verdict: Verdict,
     /// What went wrong in the client's or the broker's words, and how often.
@@ -133,6 +136,9 @@ pub struct Period {
     pub throttled: Duration,
     /// The worker's process at its end (added up over workers).
     pub process: Process,
+    /// How often a group was rebalanced in it.
+    #[serde(default)]
+    pub rebalances: u64,
     /// Each worker's part, of those that are left; empty if there is but one. Told as it arrives and written to the
     /// record, but not kept: a thousand workers would fill the memory within an hour.
     #[serde(default)]
@@ -262,6 +268,20 @@ pub struct BacklogTimes {
     pub fill: Duration,
     /// How long it took to drain; `None` if it was not drained by its deadline.
     pub drain: Option<Duration>,
+}
+
+/// How often a group was rebalanced under load.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rebalances {
+    /// Generations that began since the load was ready to begin.
+    pub count: u64,
+    /// When the first [`Self::AT_MAX`] readings found new ones: how long after the load's beginning the newest was seen.
+    pub at: Vec<Duration>,
+}
+
+impl Rebalances {
+    /// Instants that are kept.
+    pub const AT_MAX: usize = 16;
 }
 
 /// What became of the confirmed messages, by subscription.

@@ -63,6 +63,8 @@ pub(super) struct Frame {
     /// Missing in records of earlier versions.
     #[serde(rename = "throttled_ns", with = "whole_nanos", default)]
     pub(super) throttled: Duration,
+    #[serde(default)]
+    pub(super) rebalances: u64,
     pub(super) process: Process,
 }
 
@@ -80,14 +82,16 @@ impl Frame {
             schedule_lag,
             throttled,
             process,
+            rebalances,
             workers: _,
         } = *period;
-        Self { phase, at, elapsed, wall, target, unread, in_flight, schedule_lag, throttled, process }
+        Self { phase, at, elapsed, wall, target, unread, in_flight, schedule_lag, throttled, rebalances, process }
     }
 
     /// The period with these totals.
     pub(super) fn with(self, totals: Totals) -> Period {
-        let Self { phase, at, elapsed, wall, target, unread, in_flight, schedule_lag, throttled, process } = self;
+        let Self { phase, at, elapsed, wall, target, unread, in_flight, schedule_lag, throttled, rebalances, process } =
+            self;
         Period {
             phase,
             at,
@@ -100,6 +104,7 @@ impl Frame {
             schedule_lag,
             throttled,
             process,
+            rebalances,
             workers: Vec::new(),
         }
     }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
 use super::{
-    BacklogTimes, Found, Lost, Period, Periods, Phase, Report, Verdict, WorkerPeriod, WorkerRow,
+    BacklogTimes, Found, Lost, Period, Periods, Phase, Rebalances, Report, Verdict, WorkerPeriod, WorkerRow,
     context::{Context, Host, plan_json},
     histogram,
     json::counts_json,
@@ -116,6 +116,8 @@ pub struct Ending {
     pub found: Option<Found>,
     /// How a backlog built up and drained.
     pub backlog: Option<BacklogTimes>,
+    /// Groups that were rebalanced since the load began.
+    pub rebalances: BTreeMap<SubscriptionId, Rebalances>,
     /// What became of the confirmed messages.
     pub verdict: Verdict,
     /// What went wrong.
@@ -160,6 +162,8 @@ struct Tail {
     found: Option<Found>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     backlog: Option<BacklogTimes>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    rebalances: BTreeMap<SubscriptionId, Rebalances>,
     verdict: Verdict,
     problems: Vec<Problem>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
@@ -289,6 +293,7 @@ pub fn end(report: &Report) -> String {
         clock_error: report.clock_error,
         found: report.found,
         backlog: report.backlog,
+        rebalances: report.rebalances.clone(),
         verdict: report.verdict.clone(),
         problems: report.problems.clone(),
         outages: report.outages.clone(),
@@ -339,6 +344,8 @@ struct Counts {
     refused: u64,
     received: u64,
     received_bytes: u64,
+    #[serde(default)]
+    reread: u64,
     corrupted: u64,
     headerless: u64,
     before_intended: u64,
@@ -369,6 +376,7 @@ fn totals_in(value: &Value) -> Result<Totals, String> {
     acks.from_sent = latency("publishFromSent")?;
     arrivals.received = counts.received;
     arrivals.received_bytes = counts.received_bytes;
+    arrivals.reread = counts.reread;
     arrivals.corrupted = counts.corrupted;
     arrivals.headerless = counts.headerless;
     arrivals.before_intended = counts.before_intended;
@@ -398,6 +406,7 @@ fn end_in(value: &Value) -> Result<Option<Ending>, String> {
         clock_error: tail.clock_error,
         found: tail.found,
         backlog: tail.backlog,
+        rebalances: tail.rebalances,
         verdict: tail.verdict,
         problems: tail.problems,
         unconfirmed: tail.unconfirmed,
@@ -573,6 +582,7 @@ impl Recording {
             clock_error: end.clock_error,
             found: end.found,
             backlog: end.backlog,
+            rebalances: end.rebalances,
             verdict: end.verdict,
             problems: end.problems,
             unconfirmed: end.unconfirmed,
@@ -603,6 +613,7 @@ fn unfinished(periods: &Periods, workers: Vec<WorkerRow>, system: String, why: S
         clock_error: None,
         found: None,
         backlog: None,
+        rebalances: BTreeMap::new(),
         verdict: Verdict::default(),
         problems: Vec::new(),
         unconfirmed: false,

@@ -1,16 +1,16 @@
 //! What came of the messages, and what a reader must know beside the numbers: in words.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
-    Drained, Found, Report,
+    Drained, Found, Rebalances, Report,
     context::Context,
     fleet,
     quantity::{bytes, counted, grouped, latency, per_second, rate, real, span},
 };
 use crate::{
-    config::workload::RateGoal, load::header, plan::partition::plural, printable::printable, protocol::event::Missing,
-    rate::Tempo, stats::latency::Latency,
+    config::workload::RateGoal, id::SubscriptionId, load::header, plan::partition::plural, printable::printable,
+    protocol::event::Missing, rate::Tempo, stats::latency::Latency,
 };
 
 /// What became of the acknowledged messages, in one word.
@@ -123,7 +123,8 @@ pub fn headline(report: &Report) -> String {
             } else {
                 format!("by each of the {subscriptions} subscriptions of its topic")
             };
-            let once = if report.verdict.seen().duplicated == 0 { " once" } else { "" };
+            let seen = report.verdict.seen();
+            let once = if seen.duplicated + seen.reread == 0 { " once" } else { "" };
             if counted_only(report) {
                 format!("{messages}{since}, as many received {readers}; counted, for they cannot be told apart.")
             } else {
@@ -304,6 +305,8 @@ fn nothing_but(report: &Report) -> String {
         .iter()
         .filter(|(count, _)| *count > 0)
         .map(|(count, word)| format!("{} {word}", counted(*count, "message")))
+        // That is nothing the system did wrong.
+        .chain((seen.reread > 0).then(|| format!("{} read again", counted(seen.reread, "message"))))
         .collect();
     let list = ["lost"].into_iter().chain(absent).chain(["corrupted"]).collect::<Vec<_>>();
     let (last, others) = list.split_last().expect("two words stand in it always");
@@ -442,6 +445,7 @@ pub fn notes(report: &Report, context: &Context) -> Vec<String> {
     }
     notes.extend(outages(report));
     notes.extend(throttled_sentence(report));
+    notes.extend(rebalanced(report));
     notes.extend(debt(report));
     notes.extend(failures(report));
     notes.extend(clocks(report));
@@ -479,6 +483,44 @@ pub(super) fn throttled_in_words(report: &Report) -> Option<String> {
 fn throttled_sentence(report: &Report) -> Option<String> {
     let words = throttled_in_words(report)?;
     Some(format!("Clients were {words}: what was measured is the quota, as far as it is below what the broker can do."))
+}
+
+/// Which groups were rebalanced under load, and what was read again for it.
+fn rebalanced(report: &Report) -> Option<String> {
+    const NAMED: usize = 3;
+    let reread_by = |id: &SubscriptionId| {
+        let judged = report.verdict.subscriptions.get(id).map(|(seen, _)| seen.reread);
+        judged.or_else(|| report.whole.seen.get(id).map(|seen| seen.reread)).unwrap_or_default()
+    };
+    let all = report.whole.seen.keys().chain(report.verdict.subscriptions.keys()).collect::<BTreeSet<_>>();
+    let reread: u64 = all.into_iter().map(reread_by).fold(0, u64::saturating_add);
+    let again = |count: u64| {
+        if count == 0 { "nothing was read again".to_owned() } else { format!("{} read again", were(count, "message")) }
+    };
+    let left_out = if reread == 0 {
+        ""
+    } else {
+        " What is read again counts as received; it is no double of the system's, and its latency is left out."
+    };
+    let mut groups: Vec<(&SubscriptionId, &Rebalances)> = report.rebalances.iter().collect();
+    if groups.is_empty() {
+        return (reread > 0).then(|| format!("{} read again.{left_out}", were(reread, "message")));
+    }
+    groups.sort_by_key(|(id, rebalances)| std::cmp::Reverse((reread_by(id), rebalances.count)));
+    let sentence = |(id, rebalances): &(&SubscriptionId, &Rebalances)| {
+        let name = report.plan.subscriptions.get(id.0 as usize).map_or("unknown", |known| known.name.as_str());
+        let times = if rebalances.count == 1 { String::new() } else { format!(" {} times", rebalances.count) };
+        let at: Vec<String> = rebalances.at.iter().take(NAMED).map(|at| format!("{:.1}", at.as_secs_f64())).collect();
+        let more = if rebalances.at.len() > NAMED { ", .." } else { "" };
+        let at = if at.is_empty() { String::new() } else { format!(" (at {}{more} s of the load)", at.join(", ")) };
+        format!("The group {name} rebalanced under load{times}{at}: {}.", again(reread_by(id)))
+    };
+    let mut sentences: Vec<String> = groups.iter().take(NAMED).map(sentence).collect();
+    if let Some(rest) = groups.get(NAMED..).filter(|rest| !rest.is_empty()) {
+        let count = rest.iter().map(|(id, _)| reread_by(id)).fold(0, u64::saturating_add);
+        sentences.push(format!("So did {}: {}.", counted(rest.len() as u64, "other group"), again(count)));
+    }
+    Some(format!("{}{left_out}", sentences.join(" ")))
 }
 
 /// Why latency from the intended instant is far above that from the send.
@@ -753,6 +795,30 @@ mod tests {
             "26,010 messages acknowledged since the load began, each received by each of the 2 subscriptions of its \
              topic: nothing lost, out of order or corrupted, but 5 messages doubled."
         );
+    }
+
+    #[test]
+    fn a_rebalance_is_named_and_what_was_read_again_accuses_nobody() {
+        let mut report = fixture::report();
+        report.verdict.subscriptions.get_mut(&SubscriptionId(1)).expect("made up so").0.reread = 1_000;
+        let at = |seconds: f64| Duration::from_secs_f64(seconds);
+        report.rebalances.insert(SubscriptionId(1), Rebalances { count: 2, at: vec![at(12.34), at(15.0)] });
+        assert_eq!(
+            headline(&report),
+            "26,010 messages acknowledged since the load began, each received by each of the 2 subscriptions of its \
+             topic: nothing lost, doubled, out of order or corrupted, but 1,000 messages read again."
+        );
+        let name = report.plan.subscriptions[1].name.clone();
+        let said = format!(
+            "The group {name} rebalanced under load 2 times (at 12.3, 15.0 s of the load): 1,000 messages were read \
+             again. What is read again counts as received; it is no double of the system's, and its latency is left out."
+        );
+        assert!(notes_of(&report).contains(&said), "{}", notes_of(&report));
+        assert_eq!(unsound(&report), Vec::<String>::new());
+        for id in [0, 2, 3] {
+            report.rebalances.insert(SubscriptionId(id), Rebalances { count: 1, at: vec![at(1.0)] });
+        }
+        assert!(notes_of(&report).contains(" So did 1 other group: nothing was read again."), "{}", notes_of(&report));
     }
 
     #[test]

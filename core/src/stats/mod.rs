@@ -2,6 +2,7 @@
 
 pub mod buckets;
 pub mod latency;
+pub mod offsets;
 pub mod sequence;
 pub mod sparse;
 pub mod tally;

@@ -322,7 +322,7 @@ sparse_twin!(SparseAcknowledgements, AcknowledgementsSum of Acknowledgements {
     counts: acked, acked_bytes, failed, refused; latencies: from_intended, from_sent
 });
 sparse_twin!(SparseArrivals, ArrivalsSum of Arrivals {
-    counts: received, received_bytes, corrupted, headerless, before_intended;
+    counts: received, received_bytes, reread, corrupted, headerless, before_intended;
     latencies: from_intended, from_sent
 });
 
@@ -427,10 +427,16 @@ mod tests {
     }
 
     /// Totals whose every number is drawn from `samples` and `numbers`.
-    fn totals(samples: &[u64], numbers: [u32; 14]) -> Totals {
+    fn totals(samples: &[u64], numbers: [u32; 16]) -> Totals {
         let number = |at: usize| u64::from(numbers[at]);
         let every = |first: usize| of(&samples.iter().skip(first).step_by(5).copied().collect::<Vec<_>>());
-        let seen = Seen { received: number(10), distinct: number(11), duplicated: number(12), reordered: number(13) };
+        let seen = Seen {
+            received: number(10),
+            distinct: number(11),
+            duplicated: number(12),
+            reread: number(14),
+            reordered: number(13),
+        };
         Totals {
             departures: Departures { attempted: number(0), skipped: number(1), schedule_error: every(0) },
             acknowledgements: Acknowledgements {
@@ -444,6 +450,7 @@ mod tests {
             arrivals: Arrivals {
                 received: number(5),
                 received_bytes: number(6),
+                reread: number(15),
                 corrupted: number(7),
                 headerless: number(8),
                 before_intended: number(9),
@@ -522,7 +529,7 @@ mod tests {
 
         /// There and back, and through the network, nothing changes.
         #[test]
-        fn a_round_trip_is_exact(samples in samples(), numbers in any::<[u32; 14]>()) {
+        fn a_round_trip_is_exact(samples in samples(), numbers in any::<[u32; 16]>()) {
             let totals = totals(&samples, numbers);
             let sparse = SparseTotals::from(&totals);
             prop_assert_eq!(&sparse.to_totals(), &totals);
@@ -534,7 +541,7 @@ mod tests {
         /// Merged sparse is merged dense.
         #[test]
         fn merging_is_exact(
-            one in samples(), other in samples(), numbers in any::<[u32; 14]>(), others in any::<[u32; 14]>(),
+            one in samples(), other in samples(), numbers in any::<[u32; 16]>(), others in any::<[u32; 16]>(),
         ) {
             let (mut dense, other) = (totals(&one, numbers), totals(&other, others));
             let mut sparse = dense.clone();

@@ -81,13 +81,16 @@ pub struct Arrivals {
     pub received: u64,
     /// Their payload bytes.
     pub received_bytes: u64,
+    /// Of them, those from a place that the subscription had read before, as one does after a rebalance. They have no
+    /// latency: it would tell how long the group took, not the system.
+    pub reread: u64,
     /// Of them, those whose checksum does not fit.
     pub corrupted: u64,
     /// Of them, those without our header: too small for one, or somebody else's. Not told apart by sequence.
     pub headerless: u64,
     /// Of them, those that arrived at or before the instant they were meant to leave: two clocks disagree.
     pub before_intended: u64,
-    /// Received minus intended, ns, by the wall clock in the header.
+    /// Received minus intended, ns, by the wall clock in the header; not of messages read again.
     pub from_intended: Latency,
     /// Received minus sent, ns. Upstream's end-to-end latency, but in ns and with nothing dropped.
     pub from_sent: Latency,
@@ -96,12 +99,15 @@ pub struct Arrivals {
 /// What one subscription has seen of its producers' sequences.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    /// Messages received, repeats included.
+    /// Messages received, repeats included: those below but [`Self::reordered`] add up to it.
     pub received: u64,
     /// Different messages among them; those without header count as different.
     pub distinct: u64,
-    /// Messages received once more.
+    /// Messages received once more from another place: the system holds them twice.
     pub duplicated: u64,
+    /// Messages received once more from the same place: read again, as one does after a rebalance.
+    #[serde(default)]
+    pub reread: u64,
     /// Messages that came after a later one of the same producer in the same partition.
     pub reordered: u64,
 }
@@ -147,10 +153,10 @@ macro_rules! each_field {
 each_field!(Departures { counts: attempted, skipped; latencies: schedule_error });
 each_field!(Acknowledgements { counts: acked, acked_bytes, failed, refused; latencies: from_intended, from_sent });
 each_field!(Arrivals {
-    counts: received, received_bytes, corrupted, headerless, before_intended;
+    counts: received, received_bytes, reread, corrupted, headerless, before_intended;
     latencies: from_intended, from_sent
 });
-each_field!(Seen { counts: received, distinct, duplicated, reordered; latencies: });
+each_field!(Seen { counts: received, distinct, duplicated, reread, reordered; latencies: });
 
 impl Totals {
     /// Adds another worker's totals.

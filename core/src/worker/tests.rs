@@ -88,13 +88,13 @@ fn refused(outputs: &[Output]) -> &str {
 #[test]
 fn a_repeated_command_is_performed_once_and_answered_again() {
     let mut worker = prepared();
-    worker.handle_input(Instant::ZERO, command(1, 2, Command::Probe));
-    assert_eq!(drain(&mut worker), [Output::Perform { ticket: 2, command: Command::Probe }]);
-    worker.handle_input(Instant::ZERO, command(1, 2, Command::Probe));
+    worker.handle_input(Instant::ZERO, command(1, 2, Command::Probe { round: 1 }));
+    assert_eq!(drain(&mut worker), [Output::Perform { ticket: 2, command: Command::Probe { round: 1 } }]);
+    worker.handle_input(Instant::ZERO, command(1, 2, Command::Probe { round: 1 }));
     assert_eq!(drain(&mut worker), [], "under way: the one answer will do");
     worker.handle_input(Instant::ZERO, Input::Done { ticket: 2, outcome: Ok(Event::Done) });
     assert_eq!(drain(&mut worker), [reply(1, 2, Event::Done)]);
-    worker.handle_input(Instant::ZERO, command(1, 2, Command::Probe));
+    worker.handle_input(Instant::ZERO, command(1, 2, Command::Probe { round: 1 }));
     assert_eq!(drain(&mut worker), [reply(1, 2, Event::Done)]);
     worker.handle_input(Instant::ZERO, command(1, 1, prepare()));
     assert_eq!(refused(&drain(&mut worker)), "command 1 is past: 2 came after it");
@@ -135,11 +135,11 @@ fn a_controller_that_begins_another_run_has_ended_the_first() {
 #[test]
 fn what_was_cut_short_is_answered_again() {
     let mut worker = prepared();
-    worker.handle_input(Instant::ZERO, command(1, 2, Command::Probe));
+    worker.handle_input(Instant::ZERO, command(1, 2, Command::Probe { round: 1 }));
     drain(&mut worker);
     worker.handle_timeout(Instant::ZERO + LEASE);
     drain(&mut worker);
-    worker.handle_input(Instant::ZERO + LEASE, command(1, 2, Command::Probe));
+    worker.handle_input(Instant::ZERO + LEASE, command(1, 2, Command::Probe { round: 1 }));
     assert_eq!(refused(&drain(&mut worker)), "command 2 was cut short: its lease ended");
 }
 
@@ -170,9 +170,9 @@ fn whoever_takes_over_ends_the_other_run_first() {
 #[test]
 fn missing_commands_and_other_versions_are_refused() {
     let mut worker = prepared();
-    worker.handle_input(Instant::ZERO, command(1, 4, Command::Probe));
+    worker.handle_input(Instant::ZERO, command(1, 4, Command::Probe { round: 1 }));
     assert_eq!(refused(&drain(&mut worker)), "command 4 came after 1: those in between were never heard here");
-    let request = Request { version: 9, run: RunId(1), number: 2, sent: None, command: Command::Probe };
+    let request = Request { version: 9, run: RunId(1), number: 2, sent: None, command: Command::Probe { round: 1 } };
     worker.handle_input(Instant::ZERO, Input::Command(request));
     let want = format!("the controller speaks version 9 of the protocol, this worker {}", crate::protocol::VERSION);
     assert_eq!(refused(&drain(&mut worker)), want);
@@ -240,7 +240,7 @@ fn a_lease_that_ended_before_the_load_does_not_count_against_it() {
     worker.handle_timeout(late);
     drain(&mut worker);
     worker.handle_input(late, Input::Done { ticket: 2, outcome: Ok(Event::Done) });
-    assert!(perform(&mut worker, late, 2, Command::Probe).lease_ended, "it is told");
+    assert!(perform(&mut worker, late, 2, Command::Probe { round: 1 }).lease_ended, "it is told");
     let rate = crate::rate::Rate::per_second(1).expect("in range");
     let begin = crate::protocol::command::Begin::After(SECOND);
     let start = Command::StartLoad { tempo: rate.into(), producers: 1, begin, window: None, correction: 0 };
@@ -255,10 +255,16 @@ fn the_lease_counts_from_when_a_command_was_sent() {
     let at = |seconds: u32| Instant::ZERO + SECOND * seconds;
     let sent = |seconds, number| {
         let sent = Some(WallTime(WALL + at(seconds).0));
-        Input::Command(Request { version: protocol::VERSION, run: RunId(1), number, sent, command: Command::Probe })
+        Input::Command(Request {
+            version: protocol::VERSION,
+            run: RunId(1),
+            number,
+            sent,
+            command: Command::Probe { round: 1 },
+        })
     };
     worker.handle_input(at(29), sent(20, 2));
-    assert_eq!(drain(&mut worker), [Output::Perform { ticket: 2, command: Command::Probe }]);
+    assert_eq!(drain(&mut worker), [Output::Perform { ticket: 2, command: Command::Probe { round: 1 } }]);
     worker.handle_input(at(29), Input::Done { ticket: 2, outcome: Ok(Event::Done) });
     drain(&mut worker);
     assert_eq!(worker.poll_timeout().map(|wake| wake.at), Some(at(50)));
@@ -314,7 +320,7 @@ fn a_worker_that_shuts_down_stays_until_its_controller_knows() {
     assert_eq!(drain(&mut worker), [Output::ShutDown]);
     // Whoever waited for an answer has one.
     let mut worker = prepared();
-    worker.handle_input(Instant::ZERO, command(1, 2, Command::Probe));
+    worker.handle_input(Instant::ZERO, command(1, 2, Command::Probe { round: 1 }));
     drain(&mut worker);
     worker.handle_input(Instant::ZERO, Input::Shutdown);
     assert!(matches!(
@@ -347,7 +353,7 @@ fn the_deletion_of_topics_overtakes() {
     assert_eq!(drain(&mut worker), [Output::Perform { ticket: 2, command: delete() }]);
     // Nothing else may skip one.
     let mut worker = prepared();
-    worker.handle_input(Instant::ZERO, command(1, 3, Command::Probe));
+    worker.handle_input(Instant::ZERO, command(1, 3, Command::Probe { round: 1 }));
     assert!(refused(&drain(&mut worker)).contains("never heard here"));
 }
 
@@ -434,7 +440,7 @@ proptest! {
                     let command_asked = match what {
                         0 | 5 => Command::Prepare(preparation),
                         1 => Command::Close,
-                        2 => Command::Probe,
+                        2 => Command::Probe { round: 1 },
                         3 => READ,
                         _ => Command::PauseConsumers,
                     };
@@ -469,7 +475,7 @@ proptest! {
                         prop_assert!(current.is_some(), "{command:?} for nobody");
                         prop_assert!(!closing || command == Command::Close, "{command:?} after the close");
                         closing |= command == Command::Close;
-                        if let Some(asked) = asked.filter(|_| command == Command::Probe) {
+                        if let Some(asked) = asked.filter(|_| command == Command::Probe { round: 1 }) {
                             let times = kinds.entry(asked).or_default();
                             *times += 1;
                             prop_assert!(*times == 1, "{asked:?} was performed twice");

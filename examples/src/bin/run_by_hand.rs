@@ -20,7 +20,7 @@ use omb_core::{
     protocol::{
         Command, Event, Response,
         command::Begin,
-        event::{Findings, Missing, Snapshot},
+        event::{Findings, GroupView, Missing, Snapshot},
     },
     report::{context::Context, table},
     seed::Seed,
@@ -135,6 +135,8 @@ impl Worker {
     fn count(&mut self, now: Instant) -> Snapshot {
         let snapshot = &mut self.counted;
         (snapshot.taken_at, snapshot.wall, snapshot.paths_open) = (now, WallTime(now.0), 1);
+        let view = GroupView { joined: 1, generations: (1, 1), assigned: 1, ..GroupView::default() };
+        snapshot.groups.insert(SubscriptionId(0), view);
         let Some((start, end, rate)) = self.load else { return snapshot.clone() };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small positive number")]
         let due_by = |at: Instant| (at.min(end.unwrap_or(at)).since(start).as_secs_f64() * rate) as u64;
@@ -158,7 +160,7 @@ impl Worker {
             totals.arrivals.from_sent.record(RECEIVED_AFTER);
         }
         let received = totals.arrivals.received;
-        totals.seen.insert(SubscriptionId(0), Seen { received, distinct: received, duplicated: 0, reordered: 0 });
+        totals.seen.insert(SubscriptionId(0), Seen { received, distinct: received, ..Seen::default() });
         snapshot.totals = SparseTotals::from(&*totals);
         snapshot.in_flight = totals.departures.attempted - totals.acknowledgements.acked;
         snapshot.clone()

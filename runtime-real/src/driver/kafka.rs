@@ -22,13 +22,15 @@ use omb_core::{
         driver::KafkaConfig,
         setting::{Setting, Settings},
     },
-    load::throttle::Throttled,
+    load::{keys, throttle::Throttled},
     plan::leftovers::Inventory,
+    printable::printable,
     protocol::{
         Failure, FailureKind,
         command::{Check, TopicSpec},
+        remedy::{self, Meaning},
     },
-    reason::{Trouble, of_code},
+    reason::{self, of_code},
     time::WallTime,
 };
 use rdkafka::{
@@ -39,7 +41,7 @@ use rdkafka::{
 use rdkafka_sys as sys;
 
 use super::{
-    Consumer, Driver, Incoming, Outgoing, Producer, ProducerHalves, Report, Reports, Sent, go_on,
+    Consumer, Driver, Incoming, Membership, Outgoing, Producer, ProducerHalves, Report, Reports, Sent, Trouble, go_on,
     login::LoggedIn,
     settings::{Kind, Native, Secrets},
 };
@@ -100,38 +102,15 @@ fn log_line(level: c_int, facility: &str, message: &str) {
 
 /// What the kind of a library error means to the user.
 fn kind_of(code: RDKafkaErrorCode) -> FailureKind {
-    use RDKafkaErrorCode as Code;
-    match code {
-        Code::Authentication
-        | Code::SaslAuthenticationFailed
-        | Code::TopicAuthorizationFailed
-        | Code::GroupAuthorizationFailed
-        | Code::ClusterAuthorizationFailed
-        | Code::UnsupportedSASLMechanism
-        | Code::IllegalSASLState
-        | Code::PolicyViolation
-        | Code::InvalidReplicationFactor
-        | Code::InvalidPartitions
-        | Code::InvalidConfig
-        | Code::InvalidTopic
-        | Code::TopicAlreadyExists
-        | Code::SecurityDisabled => FailureKind::Refused,
-        Code::BrokerTransportFailure
-        | Code::AllBrokersDown
-        | Code::OperationTimedOut
-        | Code::Resolve
-        | Code::RequestTimedOut => FailureKind::Unreachable,
-        Code::InvalidArgument => FailureKind::Configuration,
-        _ => FailureKind::Broken,
-    }
+    remedy::of(code as i32).kind
 }
 
 /// What the library has said about its connections so far: why there was no answer. The wrapper of the admin client leaves
 /// these events lying in the client's main queue.
-fn troubles(admin: &AdminClient<DefaultClientContext>) -> Vec<Trouble> {
-    let mut troubles: Vec<Trouble> = Vec::new();
+fn troubles(admin: &AdminClient<DefaultClientContext>) -> Vec<reason::Trouble> {
+    let mut troubles: Vec<reason::Trouble> = Vec::new();
     let mut add = |text: &str| {
-        if let Some(trouble) = Trouble::parse(text)
+        if let Some(trouble) = reason::Trouble::parse(text)
             && !troubles.contains(&trouble)
             && troubles.len() < TROUBLES_MAX
         {
@@ -174,11 +153,11 @@ fn troubles(admin: &AdminClient<DefaultClientContext>) -> Vec<Trouble> {
 
 /// Why nobody answered: what was said of the connections, or else the code.
 enum Unanswered {
-    Connections(Vec<Trouble>),
+    Connections(Vec<reason::Trouble>),
     Code(String),
 }
 
-fn unanswered(troubles: Vec<Trouble>, code: &str) -> Unanswered {
+fn unanswered(troubles: Vec<reason::Trouble>, code: &str) -> Unanswered {
     if troubles.is_empty() { Unanswered::Code(of_code(code)) } else { Unanswered::Connections(troubles) }
 }
 
@@ -210,7 +189,7 @@ fn first_answer(
             }
         }
         // Of several addresses one may be right, which was asked as long.
-        let hopeless = began.elapsed() >= HOPELESS_AFTER && heard.iter().any(Trouble::is_lasting);
+        let hopeless = began.elapsed() >= HOPELESS_AFTER && heard.iter().any(reason::Trouble::is_lasting);
         if hopeless || began.elapsed() >= REACH_WITHIN {
             let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
             return Err(no_answer(config, secrets, &unanswered(heard, &code.to_string())));
@@ -231,7 +210,7 @@ fn no_answer(config: &KafkaConfig, secrets: &Secrets, why: &Unanswered) -> Failu
         Unanswered::Code(text) => (false, text.clone()),
         Unanswered::Connections(troubles) => {
             // What is said beside it only follows from it.
-            let lasting = troubles.iter().any(Trouble::is_lasting);
+            let lasting = troubles.iter().any(reason::Trouble::is_lasting);
             let mut sentences: Vec<String> = troubles
                 .iter()
                 .filter(|it| it.is_lasting() || !lasting)
@@ -239,7 +218,7 @@ fn no_answer(config: &KafkaConfig, secrets: &Secrets, why: &Unanswered) -> Failu
                 .map(|it| if it.address == servers { it.sentence(security) } else { it.told(security) })
                 .collect();
             sentences.dedup();
-            (troubles.iter().any(Trouble::is_refusal), sentences.join("; "))
+            (troubles.iter().any(reason::Trouble::is_refusal), sentences.join("; "))
         }
     };
     let why = secrets.redact(&why);
@@ -384,6 +363,7 @@ impl Driver for Kafka {
             security,
             messages: Vec::new(),
             batch: Vec::new(),
+            probes: Vec::new(),
             troubles: Vec::new(),
         };
         Ok((Box::new(producer), Box::new(reports)))
@@ -412,7 +392,7 @@ impl Driver for Kafka {
         // SAFETY: the client is alive; the queue is destroyed before it.
         let queue = unsafe { sys::rd_kafka_queue_get_consumer(client.raw()) };
         let queue = NonNull::new(queue).expect("a consumer has a queue");
-        Ok(Box::new(KafkaConsumer { queue, client, errors: Vec::new() }))
+        Ok(Box::new(KafkaConsumer { queue, client, troubles: Vec::new(), failed: false }))
     }
 
     fn answers(&self, within: Duration) -> bool {
@@ -662,7 +642,7 @@ fn know_leaders(client: &Client, topic: *mut sys::rd_kafka_topic_t, cut: &Atomic
     })?;
     if let Err(code) = asked {
         let text = format!("a producer cannot learn the leaders of its topic: {}", of_code(error_text(code)));
-        return Err(Failure::new(FailureKind::Unreachable, text));
+        return Err(Failure::new(remedy::of(code as i32).kind, text));
     }
     // SAFETY: as above.
     unsafe { sys::rd_kafka_metadata_destroy(metadata) };
@@ -675,12 +655,31 @@ fn last_error(verb: &str, what: &str) -> Failure {
     Failure::new(FailureKind::Broken, format!("cannot {verb} {what}: {}", error_text(code)))
 }
 
+/// How librdkafka says that the broker lacks the API of the newer group protocol: by a line for debugging and nothing else.
+/// It would ask for another coordinator for ever.
+const NO_HEARTBEAT: &[u8] = b"ConsumerGroupHeartbeatRequest not supported by broker";
+
+/// Whether a consumer takes part in its group by Kafka's newer protocol (KIP-848).
+fn is_newer(settings: &Kind) -> bool {
+    settings.config.get("group.protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"))
+}
+
 /// Lines about troubles kept between two questions for them.
 const TROUBLES_MAX: usize = 32;
 
-unsafe extern "C" fn on_log(_: *const sys::rd_kafka_t, level: c_int, facility: *const c_char, text: *const c_char) {
+unsafe extern "C" fn on_log(
+    client: *const sys::rd_kafka_t,
+    level: c_int,
+    facility: *const c_char,
+    text: *const c_char,
+) {
     // SAFETY: the library passes two C strings that live during the call.
     let (facility, text) = unsafe { (CStr::from_ptr(facility), CStr::from_ptr(text)) };
+    if !client.is_null() && text.to_bytes().ends_with(NO_HEARTBEAT) {
+        // SAFETY: the opaque pointer of each client that logs here is its own flag, which outlives it.
+        let heard = unsafe { sys::rd_kafka_opaque(client).cast::<Heard>().as_ref() };
+        heard.inspect(|heard| heard.lacking.store(true, Relaxed));
+    }
     log_line(level, &facility.to_string_lossy(), &text.to_string_lossy());
 }
 
@@ -692,8 +691,16 @@ struct Client {
     lent: Mutex<Vec<Arc<Ring>>>,
     /// The token that it logs in with.
     login: Option<LoggedIn>,
-    /// What its callback writes to, until the library has let go of it.
-    _throttled: Arc<Mutex<Throttled>>,
+    /// What its callbacks write to. The library holds a pointer to it, so it goes last.
+    heard: Box<Heard>,
+}
+
+/// What the library says of a client by callbacks.
+struct Heard {
+    /// For how long quotas hold it up.
+    throttled: Arc<Mutex<Throttled>>,
+    /// Whether the broker was found to lack the newer group protocol.
+    lacking: AtomicBool,
 }
 
 /// A broker announces for how long it will not read from this client.
@@ -705,9 +712,9 @@ unsafe extern "C" fn on_throttle(
     opaque: *mut c_void,
 ) {
     // SAFETY: the library passes what `Client::new` gave it, which lives as long as the client.
-    let throttled = unsafe { &*opaque.cast_const().cast::<Mutex<Throttled>>() };
+    let heard = unsafe { &*opaque.cast_const().cast::<Heard>() };
     let span = Duration::from_millis(u64::try_from(millis).unwrap_or(0));
-    throttled.lock().unwrap_or_else(PoisonError::into_inner).announce(clock::now(), span);
+    heard.throttled.lock().unwrap_or_else(PoisonError::into_inner).announce(clock::now(), span);
 }
 
 // SAFETY: librdkafka's handles may be used from any thread at the same time.
@@ -725,15 +732,20 @@ impl Client {
         let config = settings.config.create_native_config().map_err(|error| refused_setting(&error, secrets))?;
         let mut text = [0 as c_char; 512];
         let producer = matches!(kind, sys::rd_kafka_type_t::RD_KAFKA_PRODUCER);
+        let heard = Box::new(Heard { throttled: Arc::clone(throttled), lacking: AtomicBool::new(false) });
+        let listens = !producer && is_newer(settings) && settings.config.get("debug").is_none();
         // SAFETY: `rd_kafka_new` takes the copied configuration over if it succeeds, and only then; `text` is as long
         // as said.
         let raw = unsafe {
             let config = sys::rd_kafka_conf_dup(config.ptr());
             sys::rd_kafka_conf_set_log_cb(config, Some(on_log));
+            sys::rd_kafka_conf_set_opaque(config, std::ptr::from_ref(&*heard).cast_mut().cast());
+            if listens {
+                sys::rd_kafka_conf_set(config, c"debug".as_ptr(), c"cgrp".as_ptr(), text.as_mut_ptr(), text.len());
+            }
             if producer {
                 sys::rd_kafka_conf_set_events(config, sys::RD_KAFKA_EVENT_DR | sys::RD_KAFKA_EVENT_ERROR);
                 // Consumers are read by a call that takes messages and nothing else: it would stumble over this.
-                sys::rd_kafka_conf_set_opaque(config, Arc::as_ptr(throttled).cast_mut().cast());
                 sys::rd_kafka_conf_set_throttle_cb(config, Some(on_throttle));
             }
             let raw = sys::rd_kafka_new(kind, config, text.as_mut_ptr(), text.len());
@@ -748,7 +760,7 @@ impl Client {
             let text = format!("the Kafka client refuses its settings: {}", secrets.redact(&text));
             return Err(Failure::new(FailureKind::Configuration, text));
         };
-        let mut client = Self { raw, lent: Mutex::default(), login: None, _throttled: Arc::clone(throttled) };
+        let mut client = Self { raw, lent: Mutex::default(), login: None, heard };
         client.login = log_in(settings, client.raw())?;
         Ok(client)
     }
@@ -829,25 +841,23 @@ impl Producer for KafkaProducer {
         sent
     }
 
-    fn probe(&mut self, payload: &[u8]) -> Result<(), String> {
-        // SAFETY: the payload is copied before the call returns; the opaque pointer is null, which marks a probe.
+    fn probe(&mut self, partition: u32, key: Option<&[u8; keys::LEN]>, payload: &[u8]) -> Result<(), Trouble> {
+        let (key, key_len) = key.map_or((std::ptr::null(), 0), |key| (key.as_ptr(), key.len()));
+        // SAFETY: key and payload are copied before the call returns; the opaque pointer is null, which marks a probe.
         let failed = unsafe {
             sys::rd_kafka_produce(
                 self.topic.as_ptr(),
-                self.partition,
+                i32::try_from(partition).unwrap_or(PARTITION_UNASSIGNED),
                 sys::RD_KAFKA_MSG_F_COPY,
                 payload.as_ptr().cast_mut().cast(),
                 payload.len(),
-                std::ptr::null(),
-                0,
+                key.cast(),
+                key_len,
                 std::ptr::null_mut(),
             )
         };
-        if failed == 0 {
-            return Ok(());
-        }
         // SAFETY: reads a thread-local number.
-        Err(of_code(error_text(unsafe { sys::rd_kafka_last_error() })))
+        if failed == 0 { Ok(()) } else { Err(trouble("", unsafe { sys::rd_kafka_last_error() })) }
     }
 
     fn hurry(&mut self) {
@@ -869,7 +879,9 @@ struct KafkaReports {
     secrets: Secrets,
     messages: Vec<*const sys::rd_kafka_message_t>,
     batch: Vec<Report>,
-    troubles: Vec<String>,
+    /// Partitions in which a probe was stored.
+    probes: Vec<u32>,
+    troubles: Vec<Trouble>,
     /// Its `security.protocol`, for what is said of its connections.
     security: String,
 }
@@ -909,17 +921,21 @@ impl Reports for KafkaReports {
                         let failed = failed.then(|| error_text(message.err));
                         if let Some(ticket) = Ticket::from_opaque(message._private.addr()) {
                             self.batch.push(Report { ticket, bytes: message.len as u64, failed });
-                        } else if let Some(failed) = failed {
-                            self.troubles.push(format!("a probe was not delivered: {}", of_code(failed)));
+                        } else if failed.is_some() {
+                            self.troubles.push(trouble("a probe was not delivered: ", message.err));
+                        } else {
+                            self.probes.push(message.partition.cast_unsigned());
                         }
                     }
                 }
                 sys::RD_KAFKA_EVENT_ERROR => {
                     let text = sys::rd_kafka_event_error_string(event);
                     if !text.is_null()
-                        && let Some(trouble) = Trouble::parse(&CStr::from_ptr(text).to_string_lossy())
+                        && let Some(said) = reason::Trouble::parse(&CStr::from_ptr(text).to_string_lossy())
                     {
-                        self.troubles.push(self.secrets.redact(&trouble.told(&self.security)));
+                        let what = printable(&self.secrets.redact(&said.told(&self.security))).into_owned();
+                        let meaning = remedy::of(sys::rd_kafka_event_error(event) as i32);
+                        self.troubles.push(Trouble { what, meaning });
                     }
                 }
                 _ => {}
@@ -933,15 +949,26 @@ impl Reports for KafkaReports {
         }
     }
 
-    fn troubles(&mut self) -> Vec<String> {
+    fn probes(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.probes)
+    }
+
+    fn troubles(&mut self) -> Vec<Trouble> {
         std::mem::take(&mut self.troubles)
     }
+}
+
+/// An error of the library, with what it happened to before it.
+fn trouble(what: &str, code: sys::rd_kafka_resp_err_t) -> Trouble {
+    Trouble { what: format!("{what}{}", of_code(error_text(code))), meaning: remedy::of(code as i32) }
 }
 
 struct KafkaConsumer {
     queue: NonNull<sys::rd_kafka_queue_t>,
     client: Client,
-    errors: Vec<sys::rd_kafka_resp_err_t>,
+    troubles: Vec<Trouble>,
+    /// Whether the client has failed for good, and that was told.
+    failed: bool,
 }
 
 // SAFETY: the queue may be polled from any thread.
@@ -960,15 +987,22 @@ impl Drop for KafkaConsumer {
 /// What the callback below is given.
 struct Taking<'a, 'b> {
     take: &'a mut (dyn FnMut(Incoming<'_>) + 'b),
-    errors: &'a mut Vec<sys::rd_kafka_resp_err_t>,
+    troubles: &'a mut Vec<Trouble>,
 }
 
 unsafe extern "C" fn on_message(message: *mut sys::rd_kafka_message_t, opaque: *mut c_void) {
     // SAFETY: the library passes a message that lives during the call, and the pointer that `poll` gave it.
     let (message, taking) = unsafe { (&*message, &mut *opaque.cast::<Taking<'_, '_>>()) };
     if message.err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-        if taking.errors.len() < TROUBLES_MAX {
-            taking.errors.push(message.err);
+        if taking.troubles.len() < TROUBLES_MAX {
+            let mut trouble = trouble("", message.err);
+            if !trouble.meaning.heals && !message.payload.is_null() {
+                // What passes comes often, and each time in other words; of what does not all of them count.
+                // SAFETY: an error's payload is its text, `len` bytes long.
+                let text = unsafe { std::slice::from_raw_parts(message.payload.cast::<u8>(), message.len) };
+                trouble.what = printable(&String::from_utf8_lossy(text)).into_owned();
+            }
+            taking.troubles.push(trouble);
         }
         return;
     }
@@ -980,7 +1014,8 @@ unsafe extern "C" fn on_message(message: *mut sys::rd_kafka_message_t, opaque: *
     };
     // Only a payload too small for our header needs the record's timestamp.
     let timestamp = if message.len < omb_core::load::header::LEN { timestamp(message) } else { None };
-    (taking.take)(Incoming { partition: message.partition.cast_unsigned(), payload, timestamp });
+    let (partition, offset) = (message.partition.cast_unsigned(), message.offset);
+    (taking.take)(Incoming { partition, offset, payload, timestamp });
 }
 
 /// When the producer says that it made the message; `None` where the broker has put its own time there (a topic with
@@ -997,7 +1032,7 @@ fn timestamp(message: &sys::rd_kafka_message_t) -> Option<WallTime> {
 impl Consumer for KafkaConsumer {
     fn poll(&mut self, timeout: Duration, take: &mut dyn FnMut(Incoming<'_>)) {
         let timeout = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
-        let mut taking = Taking { take, errors: &mut self.errors };
+        let mut taking = Taking { take, troubles: &mut self.troubles };
         // SAFETY: the callback is only called during this call, on this thread, with the pointer to `taking`.
         unsafe {
             sys::rd_kafka_consume_callback_queue(
@@ -1009,16 +1044,28 @@ impl Consumer for KafkaConsumer {
         }
     }
 
-    fn assigned(&self) -> u32 {
+    fn membership(&self) -> Membership {
         let list = self.assignment();
         // SAFETY: the list is ours, or null. One that is not destroyed would keep the client from ever closing.
-        unsafe {
+        let assigned = unsafe {
             let count = list.as_ref().map_or(0, |list| list.cnt.cast_unsigned());
             if !list.is_null() {
                 sys::rd_kafka_topic_partition_list_destroy(list);
             }
             count
-        }
+        };
+        // SAFETY: the client is alive; what it returns is ours, or null.
+        let generation = unsafe {
+            let known = sys::rd_kafka_consumer_group_metadata(self.client.raw());
+            if known.is_null() {
+                0
+            } else {
+                let generation = sys::rd_kafka_consumer_group_metadata_generation_id(known);
+                sys::rd_kafka_consumer_group_metadata_destroy(known);
+                generation.max(0)
+            }
+        };
+        Membership { generation, assigned }
     }
 
     fn set_paused(&mut self, paused: bool) {
@@ -1043,12 +1090,38 @@ impl Consumer for KafkaConsumer {
         unsafe { sys::rd_kafka_commit(self.client.raw(), std::ptr::null(), 1) };
     }
 
-    fn troubles(&mut self) -> Vec<String> {
-        self.errors.drain(..).map(|code| of_code(error_text(code))).collect()
+    fn troubles(&mut self) -> Vec<Trouble> {
+        if !self.failed
+            && let Some(failure) = self.failure()
+        {
+            self.failed = true;
+            self.troubles.push(failure);
+        }
+        std::mem::take(&mut self.troubles)
     }
 }
 
 impl KafkaConsumer {
+    /// Why the client has failed for good, if it has: such an error comes by no queue.
+    fn failure(&self) -> Option<Trouble> {
+        if self.client.heard.lacking.load(Relaxed) {
+            let what = "the broker does not offer ConsumerGroupHeartbeat, which group.protocol=consumer needs";
+            let meaning = Meaning { kind: FailureKind::Refused, heals: false };
+            return Some(Trouble { what: what.to_owned(), meaning });
+        }
+        let mut text = [0 as c_char; 512];
+        // SAFETY: the client is alive; `text` is as long as said, and ends with a zero byte.
+        let (code, words) = unsafe {
+            let code = sys::rd_kafka_fatal_error(self.client.raw(), text.as_mut_ptr(), text.len());
+            (code, CStr::from_ptr(text.as_ptr()).to_string_lossy())
+        };
+        if code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return None;
+        }
+        let kind = remedy::of(code as i32).kind;
+        Some(Trouble { what: printable(&words).into_owned(), meaning: Meaning { kind, heals: false } })
+    }
+
     /// What it has been given, as a list that the caller must destroy; null if there is none.
     fn assignment(&self) -> *mut sys::rd_kafka_topic_partition_list_t {
         let mut list = std::ptr::null_mut();

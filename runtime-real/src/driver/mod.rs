@@ -19,6 +19,7 @@ use omb_core::{
     protocol::{
         Failure, FailureKind,
         command::{Check, TopicSpec},
+        remedy::Meaning,
     },
     time::{Instant, WallTime},
 };
@@ -118,11 +119,11 @@ pub trait Producer: Send {
     /// buffers are `bytes` long and stay valid because `ring` does.
     fn send(&mut self, batch: &mut Vec<Outgoing>, bytes: usize, ring: &Arc<Ring>) -> Sent;
 
-    /// Sends a small message by copy, without a delivery report that counts.
+    /// Sends a message to this partition by copy. It has no report: that it was stored shows in [`Reports::probes`].
     ///
     /// # Errors
-    /// The client's words.
-    fn probe(&mut self, payload: &[u8]) -> Result<(), String>;
+    /// The client's words, if it does not take it.
+    fn probe(&mut self, partition: u32, key: Option<&[u8; keys::LEN]>, payload: &[u8]) -> Result<(), Trouble>;
 
     /// Lets nothing linger: sends what waits for its batch to fill.
     fn hurry(&mut self);
@@ -147,8 +148,20 @@ pub trait Reports: Send {
     /// Waits up to `timeout` for reports and hands them over in one batch, with the instant at which they arrived.
     fn wait(&mut self, timeout: Duration, take: &mut dyn FnMut(Instant, &mut Vec<Report>));
 
-    /// What went wrong with the client itself since the last call (connections lost, brokers down).
-    fn troubles(&mut self) -> Vec<String>;
+    /// Partitions in which a probe was stored since the last call.
+    fn probes(&mut self) -> Vec<u32>;
+
+    /// What went wrong with the client itself since the last call (connections lost, brokers down), or with a probe.
+    fn troubles(&mut self) -> Vec<Trouble>;
+}
+
+/// Something that went wrong at a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// In its own words.
+    pub what: String,
+    /// Whether it may pass by itself, and what kind of failure it is if it does not.
+    pub meaning: Meaning,
 }
 
 /// A message handed over by the client.
@@ -156,6 +169,8 @@ pub trait Reports: Send {
 pub struct Incoming<'a> {
     /// Its partition.
     pub partition: u32,
+    /// Its offset there.
+    pub offset: i64,
     /// Its payload.
     pub payload: &'a [u8],
     /// The broker's or the sender's timestamp, in whole milliseconds.
@@ -167,8 +182,8 @@ pub trait Consumer: Send {
     /// Waits up to `timeout` for messages and hands over all there are, one by one.
     fn poll(&mut self, timeout: Duration, take: &mut dyn FnMut(Incoming<'_>));
 
-    /// Partitions it has been given.
-    fn assigned(&self) -> u32;
+    /// What it knows of its group.
+    fn membership(&self) -> Membership;
 
     /// Stops or resumes fetching, without leaving the group. To be called whenever partitions are given anew, too.
     fn set_paused(&mut self, paused: bool);
@@ -177,5 +192,15 @@ pub trait Consumer: Send {
     fn commit(&mut self);
 
     /// What went wrong since the last call.
-    fn troubles(&mut self) -> Vec<String>;
+    fn troubles(&mut self) -> Vec<Trouble>;
+}
+
+/// A consumer's part in its group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// The generation that it is of; 0 if it has not joined. (With Kafka's newer protocol its member epoch, which serves the
+    /// same end: all members reach the same one when partitions have been shared out.)
+    pub generation: i32,
+    /// Partitions it has been given.
+    pub assigned: u32,
 }

@@ -90,7 +90,8 @@ pub struct Options {
     /// Partitions of a topic that is created because a client asks for it in a metadata request. Default `None`: it is
     /// not, so that a wrong name is an error.
     pub auto_create: Option<i32>,
-    /// How long a group without members waits for more of them when the first one joins. Default zero.
+    /// How long a group without members waits for more of them when one joins. Default 100 ms, where Kafka's own is 3 s:
+    /// enough for all consumers of a run, so that they need not share the partitions anew for each.
     pub group_initial_delay: Duration,
 }
 
@@ -102,7 +103,7 @@ impl Default for Options {
             capacity: default_capacity(),
             frame_max: 100 << 20,
             auto_create: None,
-            group_initial_delay: Duration::ZERO,
+            group_initial_delay: Duration::from_millis(100),
         }
     }
 }

@@ -12,7 +12,12 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use omb_core::protocol::event::{Problem, Snapshot};
+use omb_core::protocol::{
+    Failure,
+    event::{Problem, Snapshot},
+};
+
+use crate::driver::Trouble;
 
 /// Locks, also after a panic elsewhere: what is behind are counts, which stay usable.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -21,12 +26,16 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What went wrong, each kind told once and counted.
 #[derive(Debug, Default)]
-pub(crate) struct Problems(Mutex<BTreeMap<String, u64>>);
+pub(crate) struct Problems {
+    counts: Mutex<BTreeMap<String, u64>>,
+    /// The first that will not pass by itself.
+    hopeless: Mutex<Option<Failure>>,
+}
 
 impl Problems {
     /// Counts one.
     pub(crate) fn add(&self, what: &str) {
-        let mut known = lock(&self.0);
+        let mut known = lock(&self.counts);
         if let Some(count) = known.get_mut(what) {
             *count += 1;
         } else if known.len() < Snapshot::PROBLEMS_MAX {
@@ -37,10 +46,23 @@ impl Problems {
         }
     }
 
+    /// Counts a client's trouble, and keeps it if waiting will not help.
+    pub(crate) fn trouble(&self, trouble: &Trouble) {
+        self.add(&trouble.what);
+        if !trouble.meaning.heals {
+            lock(&self.hopeless).get_or_insert_with(|| Failure::new(trouble.meaning.kind, trouble.what.clone()));
+        }
+    }
+
+    /// What will not pass by itself, if anything.
+    pub(crate) fn hopeless(&self) -> Option<Failure> {
+        lock(&self.hopeless).clone()
+    }
+
     /// All so far, the most frequent first.
     pub(crate) fn list(&self) -> Vec<Problem> {
         let mut list: Vec<_> =
-            lock(&self.0).iter().map(|(what, count)| Problem { what: what.clone(), count: *count }).collect();
+            lock(&self.counts).iter().map(|(what, count)| Problem { what: what.clone(), count: *count }).collect();
         list.sort_by_key(|problem| std::cmp::Reverse(problem.count));
         list.truncate(Snapshot::PROBLEMS_MAX);
         list

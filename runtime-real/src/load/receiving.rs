@@ -3,13 +3,14 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use omb_core::{
-    load::receiver::{Ledger, Receiver},
+    load::receiver::{Ledger, Origin, Receiver},
+    protocol::event::GroupView,
     stats::tally::Arrivals,
     time::{Instant, WallTime},
 };
@@ -17,7 +18,7 @@ use omb_core::{
 use super::{Problems, lock};
 use crate::{
     clock::{self, FleetTime},
-    driver::Consumer,
+    driver::{Consumer, Incoming, Membership},
 };
 
 /// Longest a poll blocks.
@@ -28,14 +29,80 @@ const ENTER_AFTER: u32 = 1_024;
 const PER_READING: u32 = 8;
 /// How often the broker is told how far we have read. Upstream does it after every poll, which floods the broker.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
-/// How often the assignment is looked at.
+/// How often a consumer looks at its part in the group while groups settle or are paused. Each look asks another thread
+/// twice, so under load it is done less often.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// The same under load: a rebalance is dated to within this.
+const LOOK_UNDER_LOAD: Duration = Duration::from_millis(100);
 
 /// What the control thread tells a receiving thread, and hears from it.
 #[derive(Debug, Default)]
 pub(crate) struct Orders {
     pub(crate) stop: AtomicBool,
     pub(crate) paused: AtomicBool,
+    /// A load has been started.
+    pub(crate) loaded: AtomicBool,
+}
+
+/// A consumer group as its members at this worker see it.
+#[derive(Debug, Default)]
+pub(crate) struct Group {
+    members: Mutex<Vec<Arc<Member>>>,
+    moves: Mutex<Moves>,
+}
+
+/// What one member last knew of its part.
+#[derive(Debug, Default)]
+pub(crate) struct Member(Mutex<Membership>);
+
+/// New generations.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moves {
+    newest: i32,
+    count: u64,
+    last: Option<Instant>,
+}
+
+impl Group {
+    /// One more member.
+    pub(crate) fn member(&self) -> Arc<Member> {
+        let member: Arc<Member> = Arc::default();
+        lock(&self.members).push(Arc::clone(&member));
+        member
+    }
+
+    /// What `member` knows by now.
+    fn see(&self, member: &Member, now: Instant, membership: Membership) {
+        *lock(&member.0) = membership;
+        let mut moves = lock(&self.moves);
+        if membership.generation > moves.newest {
+            *moves = Moves { newest: membership.generation, count: moves.count + 1, last: Some(now) };
+        }
+    }
+
+    /// Generations that have begun so far do not count as rebalances.
+    pub(crate) fn count_from_here(&self) {
+        let mut moves = lock(&self.moves);
+        (moves.count, moves.last) = (0, None);
+    }
+
+    /// What all members here know together. `began` is when the load was due to begin.
+    pub(crate) fn view(&self, began: Option<Instant>) -> GroupView {
+        let Moves { count, last, .. } = *lock(&self.moves);
+        let last = began.and_then(|began| Some(last?.since(began)));
+        let mut view = GroupView { rebalances: count, last, ..GroupView::default() };
+        for member in lock(&self.members).iter() {
+            let Membership { generation, assigned } = *lock(&member.0);
+            if generation <= 0 {
+                continue;
+            }
+            let low = if view.joined == 0 { generation } else { view.generations.0.min(generation) };
+            view.generations = (low, view.generations.1.max(generation));
+            view.joined += 1;
+            view.assigned += assigned;
+        }
+        view
+    }
 }
 
 /// What a receiving thread shares with others.
@@ -45,8 +112,8 @@ pub(crate) struct Shared {
     pub(crate) arrivals: Arc<Mutex<Arrivals>>,
     /// What the subscription has seen, with the group's other members.
     pub(crate) ledger: Arc<Mutex<Ledger>>,
-    /// Partitions that this consumer has been given.
-    pub(crate) assigned: Arc<AtomicU32>,
+    pub(crate) member: Arc<Member>,
+    pub(crate) group: Arc<Group>,
     pub(crate) orders: Arc<Orders>,
     pub(crate) problems: Arc<Problems>,
     /// Whether we commit, and not the client by itself.
@@ -57,30 +124,37 @@ pub(crate) struct Shared {
 
 /// Receives until it is ordered to stop.
 pub(crate) fn run(mut consumer: Box<dyn Consumer>, mut receiver: Receiver, shared: &Shared) {
-    let Shared { arrivals, ledger, assigned, orders, problems, commits, time } = shared;
+    let Shared { arrivals, ledger, member, group, orders, problems, commits, time } = shared;
     let (mut committed, mut looked, mut is_paused) = (clock::now(), Instant::ZERO, (false, 0));
+    let mut assigned = 0;
     while !orders.stop.load(Relaxed) {
-        let mut batch = Batch { receiver: &mut receiver, arrivals, ledger, held: None, taken: 0, now: WallTime(0) };
-        consumer.poll(if assigned.load(Relaxed) == 0 { LOOK_EVERY } else { PATIENCE }, &mut |incoming| {
-            batch.take(incoming.partition, incoming.payload, incoming.timestamp, time);
+        let mut batch =
+            Batch { receiver: &mut receiver, arrivals, ledger, held: None, taken: 0, now: WallTime(0), probed: false };
+        let loaded = orders.loaded.load(Relaxed);
+        consumer.poll(if assigned == 0 && !loaded { LOOK_EVERY } else { PATIENCE }, &mut |incoming| {
+            batch.take(incoming, time);
         });
         batch.enter();
-        let now = clock::now();
-        if now.since(looked) >= LOOK_EVERY {
+        let (now, probed) = (clock::now(), batch.probed);
+        let paused = orders.paused.load(Relaxed);
+        if now.since(looked) >= if loaded && !paused && !is_paused.0 { LOOK_UNDER_LOAD } else { LOOK_EVERY } {
             looked = now;
-            let count = consumer.assigned();
-            assigned.store(count, Relaxed);
+            let membership = consumer.membership();
+            group.see(member, now, membership);
+            assigned = membership.assigned;
             // Partitions that are given anew come unpaused.
-            let wanted = (orders.paused.load(Relaxed), count);
+            let wanted = (paused, assigned);
             if wanted != is_paused {
                 if wanted.0 || is_paused.0 {
                     consumer.set_paused(wanted.0);
                 }
                 is_paused = wanted;
             }
-            consumer.troubles().iter().for_each(|trouble| problems.add(trouble));
+            consumer.troubles().iter().for_each(|trouble| problems.trouble(trouble));
         }
-        if *commits && now.since(committed) >= COMMIT_EVERY {
+        // With the first commit before the load its group has a place to go on from, wherever a rebalance comes: one that
+        // reads from the end would skip what arrived until then.
+        if *commits && (probed || now.since(committed) >= COMMIT_EVERY) {
             committed = now;
             consumer.commit();
         }
@@ -95,11 +169,13 @@ struct Batch<'a> {
     held: Option<MutexGuard<'a, Arrivals>>,
     taken: u32,
     now: WallTime,
+    /// Whether a probe was among them.
+    probed: bool,
 }
 
 impl Batch<'_> {
     #[inline]
-    fn take(&mut self, partition: u32, payload: &[u8], timestamp: Option<WallTime>, time: &FleetTime) {
+    fn take(&mut self, incoming: Incoming<'_>, time: &FleetTime) {
         if self.taken.is_multiple_of(PER_READING) {
             self.now = WallTime(time.zero().0 + clock::now().0);
         }
@@ -107,7 +183,9 @@ impl Batch<'_> {
         let arrivals = self.held.get_or_insert_with(|| lock(self.arrivals));
         // Without a header only the producer's timestamp tells when it was sent; the receiver takes it where both have
         // this machine's clock.
-        self.receiver.on_message(arrivals, self.now, partition, payload, timestamp.map(|wall| time.of(wall)));
+        let Incoming { partition, offset, payload, timestamp } = incoming;
+        let origin = Origin { now: self.now, partition, offset, sent: timestamp.map(|wall| time.of(wall)) };
+        self.receiver.on_message(arrivals, origin, payload);
         if self.taken >= ENTER_AFTER {
             self.enter();
         }
@@ -115,9 +193,39 @@ impl Batch<'_> {
 
     fn enter(&mut self) {
         self.taken = 0;
+        self.probed |= self.receiver.has_probes();
         if Ledger::is_behind(self.receiver) {
             lock(self.ledger).enter(self.receiver);
         }
         self.held = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_generation_is_one_rebalance_however_many_hear_of_it() {
+        let group = Group::default();
+        let members = [group.member(), group.member(), group.member()];
+        let see = |place: usize, generation, assigned, at| {
+            group.see(&members[place], Instant(at), Membership { generation, assigned });
+        };
+        assert_eq!(group.view(None), GroupView::default(), "nobody has joined");
+        see(0, 1, 4, 1);
+        (0..3).for_each(|place| see(place, 2, u32::from(place < 2) * 2, 2));
+        let view = group.view(None);
+        assert_eq!((view.joined, view.generations, view.assigned, view.rebalances), (3, (2, 2), 4, 2));
+        group.count_from_here();
+        (0..3).for_each(|place| see(place, 2, u32::from(place < 2) * 2, 3));
+        assert_eq!(group.view(None).rebalances, 0);
+        see(1, 3, 2, 7_000);
+        see(0, 0, 0, 8_000);
+        let view = group.view(Some(Instant(5_000)));
+        assert_eq!((view.joined, view.generations, view.rebalances), (2, (2, 3), 1));
+        assert_eq!(view.last, Some(Duration::from_nanos(2_000)));
+        (1..3).for_each(|place| see(place, 3, 2, 9_000));
+        assert_eq!(group.view(Some(Instant(5_000))).rebalances, 1);
     }
 }

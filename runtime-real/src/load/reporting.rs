@@ -1,6 +1,7 @@
 //! A reporting thread: blocks until delivery reports arrive, counts them, gives their buffers back.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -26,6 +27,7 @@ pub(crate) fn run(
     ring: &Arc<Ring>,
     tally: &Mutex<Acknowledgements>,
     confirmations: &Mutex<Confirmations>,
+    probed: &Mutex<BTreeSet<u32>>,
     problems: &Problems,
     silences: &Mutex<Silences>,
     stop: &AtomicBool,
@@ -53,9 +55,12 @@ pub(crate) fn run(
             }
             ring.give_back(&mut tickets);
         });
+        for partition in reports.probes() {
+            lock(probed).insert(partition);
+        }
         for trouble in reports.troubles() {
-            problems.add(&trouble);
-            lock(silences).trouble(&trouble);
+            problems.trouble(&trouble);
+            lock(silences).trouble(&trouble.what);
         }
     }
 }

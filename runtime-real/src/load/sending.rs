@@ -43,6 +43,8 @@ const NAP_MAX: Duration = Duration::from_millis(10);
 /// A producer with all that belongs to its sending half.
 pub(crate) struct Lane {
     pub(crate) id: ProducerId,
+    /// The topic's partitions.
+    pub(crate) partitions: u32,
     pub(crate) producer: Box<dyn Producer>,
     pub(crate) ring: Arc<Ring>,
     pub(crate) supply: Supply,

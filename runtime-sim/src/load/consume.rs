@@ -9,7 +9,8 @@ use omb_core::{
         TopicRef,
     },
     config::workload::Verify,
-    load::header,
+    id::ConsumerId,
+    load::{header, receiver::Origin},
     protocol::{self, command::ConsumerSpec},
     time::{Instant, WallTime},
 };
@@ -49,6 +50,7 @@ impl SimLoad {
         let rng = self.0.seed.numbered_stream("consume", u64::from(spec.id.0));
         let mut member =
             Member { spec, client, rng, member_id: String::new(), generation: -1, positions: BTreeMap::new() };
+        sleep(self.0.knobs.join_within.mul_f64(member.rng.random_range(0.0..1.0))).await;
         loop {
             if self.take_part(&mut member).await.is_none() {
                 sleep(BACKOFF).await;
@@ -58,7 +60,9 @@ impl SimLoad {
                 let (group, id) = (member.spec.group.clone(), member.member_id.clone());
                 consumer.member = Some(Membership { group, id });
             }
-            match self.read_on(&mut member).await {
+            let expelled = self.read_on(&mut member).await;
+            self.see(member.spec.id, 0, None);
+            match expelled {
                 Expelled::Rebalance => {
                     self.0.witness.hit("group: rebalance");
                     let _ = self.commit(&mut member).await;
@@ -117,6 +121,7 @@ impl SimLoad {
         };
         member.member_id.clone_from(&joined.member_id);
         member.generation = joined.generation;
+        self.see(member.spec.id, joined.generation, None);
         let assignments = if joined.leader == joined.member_id {
             let members: Vec<String> = joined.members.into_iter().map(|(id, ..)| id).collect();
             self.assign(member, &members).await?
@@ -150,11 +155,30 @@ impl SimLoad {
             .into_iter()
             .map(|(_, partition, committed)| (partition.cast_unsigned(), committed.map_or(0, |it| it.offset)))
             .collect();
+        self.see(member.spec.id, member.generation, Some(member.positions.len()));
         self.note(format_args!(
             "consumer {} has {:?} in generation {}",
             member.spec.id.0, member.positions, member.generation
         ));
         Some(())
+    }
+
+    /// A consumer hears of its group: of a generation, and with it of its share or not yet.
+    fn see(&self, id: ConsumerId, generation: i32, share: Option<usize>) {
+        let now = self.0.clock.now();
+        let state = &mut *self.state();
+        let Some(consumer) = state.consumers.get_mut(&id) else { return };
+        consumer.generation = generation;
+        consumer.assigned = share;
+        let Some(subscription) = state.subscriptions.get_mut(&consumer.subscription) else { return };
+        if generation > subscription.generation {
+            subscription.generation = generation;
+            subscription.rebalances += 1;
+            subscription.last = Some(now);
+            if state.loaded.is_some() {
+                self.0.witness.hit("effect: group rebalanced under load");
+            }
+        }
     }
 
     /// The leader deals the partitions to the members by turn.
@@ -309,13 +333,8 @@ impl SimLoad {
                     record.payload[member.rng.random_range(2..end)] ^= 1 << member.rng.random_range(0..8_u8);
                     self.0.witness.hit("effect: payload damaged");
                 }
-                consumer.receiver.on_message(
-                    &mut consumer.arrivals,
-                    wall,
-                    partition,
-                    &record.payload,
-                    Some(record.sent),
-                );
+                let origin = Origin { now: wall, partition, offset, sent: Some(record.sent) };
+                consumer.receiver.on_message(&mut consumer.arrivals, origin, &record.payload);
                 let since = |stamp: WallTime| wall.signed_since(stamp);
                 let handed = Handed {
                     subscription: member.spec.subscription,

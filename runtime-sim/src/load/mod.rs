@@ -8,7 +8,7 @@ mod produce;
 pub mod record;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -25,15 +25,15 @@ use omb_core::{
     load::{
         header,
         keys::{KeyTable, KeyWalk},
-        receiver::{Ledger, ProducerRange, Receiver},
+        receiver::{Ledger, ProducerRange, Progress, Receiver},
         sender::{Confirmations, Sender},
         silence::Silences,
     },
-    plan::pace::Pace,
+    plan::{pace::Pace, probing},
     protocol::{
         Command, Event, Failure, FailureKind,
         command::{Check, ConsumerSpec, Preparation, ProducerSpec, Reach, TopicSpec},
-        event::{Findings, Missing, Problem, Snapshot},
+        event::{Findings, GroupView, Missing, Problem, Snapshot},
     },
     rate::Tempo,
     seed::Seed,
@@ -87,6 +87,8 @@ pub struct Knobs {
     pub fetch_wait: Duration,
     /// Bytes at most that one fetch brings.
     pub fetch_bytes: u32,
+    /// Longest a consumer takes before it first asks to join its group: the others have their share by then.
+    pub join_within: Duration,
 }
 
 /// Pause between two tries of a request.
@@ -149,14 +151,20 @@ struct State {
     silences: Silences,
     tasks: Vec<JoinHandle<()>>,
     under_way: Option<JoinHandle<()>>,
-    /// A load was started.
-    loaded: bool,
+    /// A load was started, and is due to begin then.
+    loaded: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Subscription {
     producers: ProducerRange,
     ledger: Ledger,
+    progress: Arc<Progress>,
+    /// The newest generation that a member here has heard of.
+    generation: i32,
+    /// New ones since the last round of probes, and when the last of them was seen.
+    rebalances: u64,
+    last: Option<Instant>,
     /// All producers and consumers of the topic are here.
     whole: bool,
 }
@@ -181,7 +189,10 @@ struct Producer {
     sending: u64,
     /// Rises when everything is given up: what is reported later does not count.
     surrenders: u64,
+    partitions: u32,
     probes: u64,
+    /// Partitions of which a probe was confirmed.
+    probed: BTreeSet<u32>,
     filled: Arc<Notify>,
     room: Arc<Notify>,
 }
@@ -197,6 +208,10 @@ struct Consumer {
     subscription: SubscriptionId,
     receiver: Receiver,
     arrivals: Arrivals,
+    /// The generation that it is of; 0 if none.
+    generation: i32,
+    /// How many partitions it has, as soon as it knows.
+    assigned: Option<usize>,
     /// Its name in its group, once it has its share of the partitions.
     member: Option<Membership>,
 }
@@ -333,9 +348,9 @@ impl SimLoad {
             Command::Prepare(preparation) => return self.prepare(*preparation).await,
             Command::Check(check) => return self.check(*check).await,
             Command::CreateTopics(topics) => self.create_topics(topics).await?,
-            Command::CreateConsumers(consumers) => self.create_consumers(consumers).await?,
+            Command::CreateConsumers(consumers) => self.create_consumers(consumers),
             Command::CreateProducers(producers) => self.create_producers(producers),
-            Command::Probe => self.probe(),
+            Command::Probe { round } => self.probe(round),
             Command::StartLoad { tempo, producers, begin, window, correction } => {
                 self.correct(correction);
                 self.start_load(&tempo, producers, begin, window);
@@ -481,37 +496,37 @@ impl SimLoad {
         Ok(())
     }
 
-    async fn create_consumers(&self, specs: Vec<ConsumerSpec>) -> Result<(), Failure> {
+    fn create_consumers(&self, specs: Vec<ConsumerSpec>) {
         for spec in specs {
             {
                 let mut state = self.state();
                 let per_topic = state.preparation().producers_per_topic;
                 let producers = ProducerRange { first: ProducerId(spec.topic_index.0 * per_topic), count: per_topic };
-                let receiver = Receiver::new(producers, spec.whole);
-                let consumer =
-                    Consumer { subscription: spec.subscription, receiver, arrivals: Arrivals::default(), member: None };
+                let new = || Subscription {
+                    producers,
+                    ledger: Ledger::new(producers, spec.partitions),
+                    progress: Arc::new(Progress::new(spec.partitions)),
+                    generation: 0,
+                    rebalances: 0,
+                    last: None,
+                    whole: spec.whole,
+                };
+                let subscription = state.subscriptions.entry(spec.subscription).or_insert_with(new);
+                let consumer = Consumer {
+                    subscription: spec.subscription,
+                    receiver: Receiver::new(producers, spec.whole, Arc::clone(&subscription.progress)),
+                    arrivals: Arrivals::default(),
+                    generation: 0,
+                    assigned: None,
+                    member: None,
+                };
                 state.consumers.insert(spec.id, consumer);
-                let whole = spec.whole;
-                let new = || Subscription { producers, ledger: Ledger::new(producers), whole };
-                state.subscriptions.entry(spec.subscription).or_insert_with(new);
             }
             self.mine(|mine| {
                 mine.counts.seen.entry(spec.subscription).or_default();
                 mine.consumers.insert(spec.id);
             });
             self.spawn(self.clone().consume(spec));
-        }
-        let until = self.0.clock.now() + CREATE_WITHIN;
-        loop {
-            let waiting = self.state().consumers.values().filter(|consumer| consumer.member.is_none()).count();
-            if waiting == 0 {
-                return Ok(());
-            }
-            if self.0.clock.now() >= until {
-                let text = format!("{waiting} consumers got no partitions within {CREATE_WITHIN:?}");
-                return Err(Failure::new(FailureKind::Unreachable, text));
-            }
-            sleep(LOOK).await;
         }
     }
 
@@ -529,7 +544,9 @@ impl SimLoad {
                     queue: VecDeque::new(),
                     sending: 0,
                     surrenders: 0,
+                    partitions: spec.partitions,
                     probes: 0,
+                    probed: BTreeSet::new(),
                     filled: Arc::default(),
                     room: Arc::default(),
                 };
@@ -607,11 +624,13 @@ impl SimLoad {
         for (id, subscription) in &state.subscriptions {
             totals.seen.insert(*id, subscription.ledger.seen);
             match (subscription.whole, state.loaded) {
-                (true, _) => snapshot.paths_open += subscription.ledger.probed(),
-                (false, false) => _ = snapshot.probed.insert(*id, subscription.ledger.probed_places()),
-                (false, true) => {}
+                (true, _) => snapshot.paths_open += subscription.ledger.probed().len(),
+                (false, None) => _ = snapshot.probed.insert(*id, subscription.ledger.probed().clone()),
+                (false, Some(_)) => {}
             }
         }
+        snapshot.groups = state.groups();
+        snapshot.probes_pending = state.probes_pending();
         snapshot.totals = SparseTotals::from(&totals);
         snapshot.silences = state.silences.so_far();
         let due = state.senders.iter().filter(|_| !state.stopping).map(|sender| sender.pace.next_at()).min();
@@ -633,9 +652,10 @@ impl SimLoad {
         let by_count_only = state.prepared.is_some() && state.payload_len() < header::LEN;
         let mut findings = Findings { by_count_only, ..Findings::default() };
         for (id, subscription) in &state.subscriptions {
-            let Subscription { producers, ledger, whole } = subscription;
+            let Subscription { producers, ledger, whole, .. } = subscription;
             if !whole {
                 findings.received.insert(*id, ledger.sequences().to_vec());
+                findings.offsets.insert(*id, ledger.offsets().to_vec());
                 continue;
             }
             let mut missing = Missing { by_count_only, ..Missing::default() };
@@ -670,6 +690,37 @@ impl State {
 
     fn payload_len(&self) -> usize {
         self.prepared().pool[0].len()
+    }
+
+    /// What the members here know of their groups; under load only of those that were rebalanced.
+    fn groups(&self) -> BTreeMap<SubscriptionId, GroupView> {
+        let mut groups = BTreeMap::new();
+        for (id, subscription) in &self.subscriptions {
+            if self.loaded.is_some() && subscription.rebalances == 0 {
+                continue;
+            }
+            let last = self.loaded.and_then(|began| Some(subscription.last?.since(began)));
+            let mut view = GroupView { rebalances: subscription.rebalances, last, ..GroupView::default() };
+            for consumer in self.consumers.values().filter(|it| it.subscription == *id) {
+                let Some(assigned) = consumer.assigned else { continue };
+                let (low, high) = view.generations;
+                let low = if view.joined == 0 { consumer.generation } else { low.min(consumer.generation) };
+                view.generations = (low, high.max(consumer.generation));
+                view.joined += 1;
+                view.assigned += u32::try_from(assigned).expect("few");
+            }
+            groups.insert(*id, view);
+        }
+        groups
+    }
+
+    fn probes_pending(&self) -> u64 {
+        let per_topic = self.prepared.as_ref().map_or(1, |prepared| prepared.preparation.producers_per_topic);
+        let pending = |(id, producer): (&ProducerId, &Producer)| {
+            let probed = probing::partitions(id.0 % per_topic, per_topic, producer.partitions);
+            probed.filter(|partition| !producer.probed.contains(partition)).count() as u64
+        };
+        self.producers.iter().map(pending).sum()
     }
 
     fn skipped(&self) -> u64 {

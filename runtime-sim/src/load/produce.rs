@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use omb_core::{
     broker::{Acks, Appended, ErrorCode, NewBatch, ProducePartition, ProducerStamp, Request, Response, TopicRef},
     id::ProducerId,
-    load::{keys::KeyWalk, payload, sender::InFlight},
+    load::{header, keys::KeyWalk, payload, sender::InFlight},
+    plan::probing,
     protocol::command::{Begin, Window},
     rate::{Rate, Tempo},
     seed::fnv1a,
@@ -34,6 +35,8 @@ pub(super) struct Outgoing {
     /// When it was meant to leave, as its header says.
     stamped: WallTime,
     key: Option<Vec<u8>>,
+    /// Where it must go, whatever its key.
+    partition: Option<u32>,
     payload: Vec<u8>,
 }
 
@@ -63,15 +66,30 @@ struct Identity {
 }
 
 impl SimLoad {
-    pub(super) fn probe(&self) {
+    pub(super) fn probe(&self, round: u64) {
         let now = self.0.clock.now();
         let wall = WallTime(self.fleet_zero().0 + now.0);
-        for (id, producer) in &mut self.state().producers {
-            let payload = producer.sender.probe(wall).to_vec();
-            let mark = Mark { producer: *id, sequence: producer.probes, probe: true };
-            producer.probes += 1;
-            let in_flight = InFlight { sequence: 0, intended: now, sent: now };
-            producer.queue.push_back(Outgoing { mark, in_flight, stamped: wall, key: None, payload });
+        let State { producers, subscriptions, prepared, .. } = &mut *self.state();
+        for subscription in subscriptions.values_mut() {
+            subscription.ledger.expect_probes(round);
+            (subscription.rebalances, subscription.last) = (0, None);
+        }
+        let Some(prepared) = prepared else { return };
+        let per_topic = prepared.preparation.producers_per_topic;
+        for (id, producer) in producers {
+            let partitions = probing::partitions(id.0 % per_topic, per_topic, producer.partitions);
+            for (nth, partition) in partitions.enumerate() {
+                let len = probing::len(prepared.pool[0].len(), header::LEN, nth == 0, 1);
+                let mut payload = producer.sender.probe(wall, round).to_vec();
+                payload.resize(len, 0);
+                let key = KeyWalk::new(prepared.preparation.keys).next(now.0);
+                let key = key.map(|key| prepared.keys.get(key).to_vec());
+                let mark = Mark { producer: *id, sequence: producer.probes, probe: true };
+                producer.probes += 1;
+                let in_flight = InFlight { sequence: 0, intended: now, sent: now };
+                let partition = Some(partition);
+                producer.queue.push_back(Outgoing { mark, in_flight, stamped: wall, key, partition, payload });
+            }
             producer.filled.notify_one();
         }
     }
@@ -91,7 +109,7 @@ impl SimLoad {
             let mut state = self.state();
             state.window = ends.map_or([None, None], |ends| ends.map(|end| Some((end, None))));
             state.measured_from = ends.map_or(Instant(u64::MAX), |[from, _]| from);
-            state.loaded = true;
+            state.loaded = Some(start);
             state.silences.begin(start);
             // The end of a lease before the load has stopped nothing.
             state.stopping = false;
@@ -231,7 +249,7 @@ impl SimLoad {
                 truth.attempted(Attempt { mark, worker, intended: due.intended, sent: now, at, schedule });
                 mark
             });
-            producer.queue.push_back(Outgoing { mark, in_flight, stamped, key, payload });
+            producer.queue.push_back(Outgoing { mark, in_flight, stamped, key, partition: None, payload });
             producer.filled.notify_one();
         }
     }
@@ -328,7 +346,8 @@ impl SimLoad {
         let mut by_partition: BTreeMap<u32, Vec<Outgoing>> = BTreeMap::new();
         for message in messages {
             let keyed = |key: &Vec<u8>| u32::try_from(fnv1a(0, key) % u64::from(partitions)).expect("a remainder");
-            by_partition.entry(message.key.as_ref().map_or(sticky, keyed)).or_default().push(message);
+            let partition = message.partition.unwrap_or_else(|| message.key.as_ref().map_or(sticky, keyed));
+            by_partition.entry(partition).or_default().push(message);
         }
         let wall_ms = self.0.clock.wall_ms();
         let wall = self.0.clock.wall();
@@ -423,6 +442,9 @@ impl SimLoad {
         let producer = state.producers.get_mut(&id).expect("it was created");
         if producer.surrenders != surrenders {
             return;
+        }
+        if messages.iter().any(|message| message.mark.probe) {
+            producer.probed.insert(place.partition);
         }
         for (message, offset) in messages.iter().zip(base_offset..).filter(|(message, _)| !message.mark.probe) {
             let bytes = message.payload.len() as u64;

@@ -49,7 +49,7 @@ mod fleet {
         protocol::{
             self, Command, Event,
             command::Begin,
-            event::{Findings, Missing, Snapshot},
+            event::{Findings, GroupView, Missing, Snapshot},
         },
         rate::Rate,
         seed::Seed,
@@ -173,11 +173,13 @@ mod fleet {
 
         fn read(&mut self) -> Snapshot {
             self.advance();
+            let view = GroupView { joined: 1, generations: (1, 1), assigned: 1, ..GroupView::default() };
             Snapshot {
                 taken_at: self.clock.now(),
                 wall: self.clock.wall(),
                 totals: SparseTotals::from(&self.totals),
                 paths_open: self.subscriptions.len() as u64,
+                groups: self.subscriptions.iter().map(|id| (*id, view)).collect(),
                 ..Snapshot::default()
             }
         }

@@ -74,6 +74,9 @@ impl Calm {
                 broken.note(format_args!("nothing went wrong, and yet {subscription} misses {missing:?}"));
             }
         }
+        if !report.rebalances.is_empty() {
+            broken.note(format_args!("nothing went wrong, and yet {:?}", report.rebalances));
+        }
         if report.verdict.unverified > 0 {
             broken.note(format_args!("nothing went wrong, and yet {} are unverified", report.verdict.unverified));
         }

@@ -123,6 +123,7 @@ impl Counts {
             let topic = report.plan.subscriptions[id.0 as usize].topic;
             let name = &report.plan.topics[topic.0 as usize].name;
             let (mut confirmed, mut received, mut parts) = (BTreeSet::new(), BTreeSet::new(), 0);
+            let (mut read, mut read_parts) = (BTreeSet::new(), 0);
             for (worker, (acks, handed)) in (0..).zip(&truth.workers).filter_map(|(nth, it)| Some((nth, it.verified?)))
             {
                 let acks = truth.acks[..acks].iter().filter(|ack| ack.worker == worker && ack.place.topic == *name);
@@ -132,12 +133,19 @@ impl Counts {
                 let here: BTreeSet<_> = here.map(|it| (it.mark.producer, it.mark.sequence)).collect();
                 parts += here.len() as u64;
                 received.extend(here);
+                let here = truth.handed[..handed].iter().filter(|it| it.worker == worker && it.subscription == *id);
+                let here: BTreeSet<_> =
+                    here.filter(|it| !it.mark.probe).map(|it| (it.place.partition, it.offset)).collect();
+                read_parts += here.len() as u64;
+                read.extend(here);
             }
             let mut expected = report.whole.seen.get(id).copied().unwrap_or_default();
             if owners[topic.0 as usize].is_none() {
-                let twice = parts - received.len() as u64;
+                let again = read_parts - read.len() as u64;
+                let twice = if missing.by_count_only { again } else { parts - received.len() as u64 };
                 expected.distinct -= twice.min(expected.distinct);
-                expected.duplicated += twice;
+                expected.reread += twice.min(again);
+                expected.duplicated += twice - twice.min(again);
             }
             let count = confirmed.len() as u64;
             let lacking = if missing.by_count_only {

@@ -15,7 +15,8 @@
 //! | [`barrier`] | the workers of a fleet begin at once, as exactly as their clocks are known |
 //! | [`clocks`] | latencies between machines are right to within the error of their clocks |
 //! | [`checked`] | what a worker's check finds in the way ends the run before anything is created |
-//! | [`paths`] | the load begins once every producer reaches every subscription to its topic |
+//! | [`paths`] | the load begins once every producer reaches every subscription to its topic, through every partition |
+//! | [`settled`] | the load begins once every group has settled |
 //! | [`unread`] | the broker drops nothing that a living group has not read |
 //! | [`outages`] | the report's outages are the stretches in which nothing was acknowledged, to the millisecond |
 //! | [`calm`] | where nothing goes wrong nothing is missing, and nothing is called lost that still is there |
@@ -34,6 +35,7 @@ pub mod outages;
 pub mod owners;
 pub mod paths;
 pub mod schedule;
+pub mod settled;
 pub mod silence;
 pub mod sums;
 pub mod unread;
@@ -118,6 +120,7 @@ fn all() -> Vec<Box<dyn Promise>> {
         Box::<checked::Checked>::default(),
         Box::<paths::Paths>::default(),
         Box::<outages::Outages>::default(),
+        Box::<settled::Settled>::default(),
         Box::<unread::Unread>::default(),
         Box::<calm::Calm>::default(),
     ]

@@ -1,4 +1,4 @@
-//! The load begins once a probe of every producer has reached every subscription to its topic.
+//! The load begins once a probe of every producer has reached every subscription to its topic, through every partition.
 
 use std::collections::BTreeSet;
 
@@ -31,15 +31,19 @@ impl Promise for Paths {
             return;
         }
         let probes = truth.handed.iter().filter(|handed| handed.mark.probe);
-        let open: BTreeSet<_> = probes.map(|handed| (handed.mark.producer, handed.subscription)).collect();
+        let open: BTreeSet<_> = probes.map(|it| (it.mark.producer, it.place.partition, it.subscription)).collect();
         if plan.consumers.is_empty() {
             return;
         }
         for subscription in &plan.subscriptions {
             for producer in plan.producers.iter().filter(|it| it.topic == subscription.topic) {
-                if !open.contains(&(producer.id, subscription.id)) {
-                    broken
-                        .note(format_args!("the load begins, and {} has not reached {}", producer.id, subscription.id));
+                for partition in 0..plan.workload.partitions_per_topic {
+                    if !open.contains(&(producer.id, partition, subscription.id)) {
+                        broken.note(format_args!(
+                            "the load begins, and {} has not reached {} through partition {partition}",
+                            producer.id, subscription.id
+                        ));
+                    }
                 }
             }
         }
