@@ -9,6 +9,8 @@
 //! that is gone (a closed pipe, a terminal that was closed) is remembered and left alone; one that takes nothing for a while
 //! (a full disk, a pager that nobody scrolls) costs lines, and the next line that gets through says how many.
 
+#![allow(clippy::disallowed_methods, reason = "what is kept from everybody else is done here")]
+
 use std::{
     collections::VecDeque,
     fmt,
@@ -188,7 +190,6 @@ pub(crate) fn stand_above(bar: Option<ProgressBar>) {
 }
 
 /// Stdout for the bytes of a file, which are data: whoever writes them is told of errors.
-#[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub(crate) fn body() -> tokio::io::Stdout {
     tokio::io::stdout()
 }
@@ -214,9 +215,7 @@ static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 /// Those of stdout and stderr; unset as long as whoever says something writes it.
 static QUEUES: OnceLock<(Arc<Queue>, Arc<Queue>)> = OnceLock::new();
 
-#[expect(clippy::disallowed_methods, reason = "this is the one place")]
 static OUT: LazyLock<Sink> = LazyLock::new(|| Sink::new(io::stdout().as_fd()));
-#[expect(clippy::disallowed_methods, reason = "this is the one place")]
 static ERR: LazyLock<Sink> = LazyLock::new(|| Sink::new(io::stderr().as_fd()));
 
 fn sink(stream: Stream) -> &'static Sink {

@@ -236,8 +236,7 @@ impl Session {
         }
         let id = random_id().map_err(|mistake| failed(&mistake))?;
         let bytes = metadata.len();
-        let upload =
-            Upload { path: path.to_owned(), bytes, bar: bar(&shown.to_string(), bytes), digest: Arc::default() };
+        let upload = Upload { path: path.to_owned(), bytes, bar: bar(&shown, bytes), digest: Arc::default() };
         let put = message::Put { id, user: user.clone(), bytes, again: false, excluded: Default::default() };
         let outcome = self.ask(&format!("{shown}: not stored: "), Request::Put(put), upload.clone()).await;
         upload.bar.finish_and_clear();

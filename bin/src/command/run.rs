@@ -124,7 +124,7 @@ pub(super) fn prepare(flags: &flags::Run) -> Option<Prepared> {
         driver_ignored.push(ignored);
     }
     if !unsettled.is_empty() {
-        unsettled.iter().for_each(|mistake| eprintln!("{mistake}"));
+        unsettled.iter().for_each(|mistake| errln!("{mistake}"));
         return None;
     }
     let mut broker = embedded::Options::default();

@@ -584,7 +584,7 @@ mod tests {
             server(vec![answer("200 OK", r#"{"access_token":"tok","expires_in":1,"token_type":"Bearer"}"#)]);
         let settings = settings(&format!("http://127.0.0.1:{port}/oauth/token?x=y"));
         let runtime = runtime();
-        let tokens = Arc::new(Tokens::start(login(&settings), runtime.handle().clone()).ok().expect("a token"));
+        let tokens = Arc::new(Tokens::start(login(&settings), runtime.handle().clone()).expect("a token"));
         let asked = heard.recv_timeout(SOON).expect("it was asked");
         for part in [
             "POST /oauth/token?x=y HTTP/1.1\r\n",
@@ -601,7 +601,7 @@ mod tests {
         }
         let client: BaseProducer = BaseProducer::from_config(&config).expect("librdkafka takes the rest");
         let raw = Producer::<DefaultProducerContext>::client(&client).native_ptr();
-        let logged_in = LoggedIn::new(&tokens, NonNull::new(raw).expect("alive")).ok().expect("it takes the token");
+        let logged_in = LoggedIn::new(&tokens, NonNull::new(raw).expect("alive")).expect("it takes the token");
         assert_eq!(lock(&tokens.shared.state).clients.len(), 1);
         heard.recv_timeout(SOON).expect("it is asked again before the token expires");
         drop(logged_in);
