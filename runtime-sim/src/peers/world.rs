@@ -275,16 +275,6 @@ async fn live(nth: usize, cast: Cast) {
     let transport = SimTransport { foreign, ..cast.transport(process.expect("it is one of the nodes")) };
     let peers =
         if scenario.stranger == Some(node) { list(&scenario, Some(NodeId(NOBODY))) } else { peers_of(&scenario) };
-    // Where the keys lie is nothing that a simulated node reads.
-    let config = ClusterConfig {
-        key_file: scenario.keyed.then(PathBuf::new),
-        peer_key_file: scenario.peer_keyed.then(PathBuf::new),
-        peer_addresses: scenario.anywhere.then_some(PeerAddresses::Any),
-        quorum: scenario.quorum,
-        policy: scenario.policy,
-        durability: scenario.durability,
-        ..ClusterConfig::new(peers)
-    };
     // Each life draws anew.
     let life = omb_core::time::nanos(cast.time.elapsed());
     let seed = Seed(scenario.seed.0 ^ u64::from(node.0) << 32 ^ life);
@@ -293,6 +283,17 @@ async fn live(nth: usize, cast: Cast) {
             other.then(|| intruder::secret(seed, "another", life.into(), scenario.peer_keyed))
         }
         _ => scenario.keyed.then(|| intruder::secret(seed, "shared", life.into(), scenario.peer_keyed)),
+    };
+    // Where the keys lie is nothing that a simulated node reads; who lacks them has no file of them either.
+    let keys = secret.as_ref().map(|secret| &secret.keys);
+    let config = ClusterConfig {
+        key_file: keys.and_then(|keys| keys.clients.as_ref()).map(|_| PathBuf::new()),
+        peer_key_file: keys.and_then(|keys| keys.peers.as_ref()).map(|_| PathBuf::new()),
+        peer_addresses: scenario.anywhere.then_some(PeerAddresses::Any),
+        quorum: scenario.quorum,
+        policy: scenario.policy,
+        durability: scenario.durability,
+        ..ClusterConfig::new(peers)
     };
     let identity = Identity { me: node, config, limits: limits(), seed, secret };
     let mut observer = Onlooker { cast: cast.clone(), node };
