@@ -127,6 +127,9 @@ struct Session {
     patience: Patience,
 }
 
+/// A node that stores an upload, what it knows of it, and whether its file is gone or damaged.
+type Holding = (NodeId, Entry, Option<Loss>);
+
 impl Session {
     fn new(flags: &flags::Client) -> Result<Self, String> {
         let config = read(&flags.cluster)?;
@@ -311,9 +314,9 @@ impl Session {
         }
         let reply = self.ask("", Request::Find { sought: sought.to_owned() }, Nothing).await?;
         let Reply::Found { uploads, more, missing } = reply else { return Err(unexpected(&reply)) };
-        let mut meant: BTreeMap<Name, Vec<&(NodeId, Entry, Option<Loss>)>> = BTreeMap::new();
+        let mut meant: BTreeMap<Name, Vec<&Holding>> = BTreeMap::new();
         uploads.iter().for_each(|found| meant.entry(found.1.stored.name).or_default().push(found));
-        let held = |found: &[&(NodeId, Entry, Option<Loss>)]| found.iter().any(|(_, _, loss)| loss.is_none());
+        let held = |found: &[&Holding]| found.iter().any(|(_, _, loss)| loss.is_none());
         // What cannot be had is not meant where something can.
         if meant.values().any(|found| held(found)) {
             meant.retain(|_, found| held(found));

@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn names_read_as_documented() {
-        let run = RunId(0x6b49_d200_12345);
+        let run = RunId(0x0006_b49d_2001_2345);
         assert_eq!(topic(run, TopicIndex(3)), "test-topic-0000003-omb-0006b49d20012345");
         assert_eq!(group(run, SubscriptionId(12)), "sub-0000012-omb-0006b49d20012345");
     }

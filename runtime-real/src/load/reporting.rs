@@ -22,6 +22,7 @@ use crate::driver::Reports;
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Takes reports until `stop`.
+#[expect(clippy::too_many_arguments, reason = "what a thread shares with others, named once")]
 pub(crate) fn run(
     mut reports: Box<dyn Reports>,
     ring: &Arc<Ring>,

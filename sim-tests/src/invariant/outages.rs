@@ -37,7 +37,7 @@ impl Promise for Outages {
         let mut acked: Vec<Duration> = truth.workers.iter().flat_map(since_the_beginning).collect();
         acked.sort_unstable();
         let frames = report.periods.iter().filter(|period| period.phase < Phase::Stop);
-        let Some(end) = frames.map(|period| period.at).last() else { return };
+        let Some(end) = frames.map(|period| period.at).next_back() else { return };
         let least = Duration::from_secs(1).max(Duration::from_secs_f64(10.0 / rate.as_f64()));
         let from = std::iter::once(Duration::ZERO).chain(acked.iter().copied());
         let gaps: Vec<(Duration, Option<Duration>)> =
