@@ -70,7 +70,7 @@ fn a_cluster_file_that_is_none() {
         (&two(&first, &peer("2", "127.0.0.1")), "an address such as 192.168.1.100:7001, each once"),
         (
             &two(&first, &peer("2", "0.0.0.0:7002")),
-            "broken.json:1:70: peers.address: found the quoted text \"0.0.0.0:7002\"; allowed: the address at which the other",
+            "broken.json:1:73: peers.address: found the quoted text \"0.0.0.0:7002\"; allowed: the address at which the other",
         ),
         (&two(&first, &peer("2", "[::]:7002")), "0.0.0.0 and [::] stand for all addresses"),
         (&two(&first, &peer("2", "224.0.0.1:7002")), "none of many (multicast, broadcast)"),
@@ -221,7 +221,7 @@ fn a_client_that_gives_nonsense() {
         let shown = format!("`{}` is not the name of an upload", name.escape_debug());
         client(&["get", name], 2, &[&shown]);
     }
-    client(&["get", "a.png"], 1, &["a.png: no node that can be reached holds an upload of this name"]);
+    client(&["get", "b.png"], 1, &["b.png: no node that can be reached holds an upload of this name"]);
     let name = format!("{:032x}-{:064x}.png", 1, 2);
     client(&["get", &name], 1, &[&name, "no node that can be reached holds it"]);
     client(&["get", &name, "-o", "missing/a.png"], 1, &[&name]);

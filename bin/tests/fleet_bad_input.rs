@@ -289,7 +289,7 @@ fn what_a_worker_shows() {
         assert_eq!(get(port, "/nothing").0, 404);
     }
     let (status, hello) = get(worker.port, "/v1/hello");
-    assert!(status == 200 && hello.contains("\"protocol\":1"), "{hello}");
+    assert!(status == 200 && hello.contains("\"protocol\":2"), "{hello}");
     assert_eq!(get(worker.stats_port, "/v1/hello").0, 404, "there one can only look");
     assert_eq!(get(worker.port, "/v1/command"), (405, "use POST\n".to_owned()));
 

@@ -60,7 +60,8 @@ fn rates_by_a_list_are_followed() {
     let place = Place::default();
     let changes = [("warmupDuration", "0s"), ("testDuration", "6s")];
     place.write("w.yaml", workload("w", &changes) + "producerRateList: [[0, 40], [1, 520]]\n");
-    place.run(&["run", "w.yaml"]).with(0).saying("by producerRateList: 2 points from minute 0 to minute 1");
+    let ended = place.run(&["run", "w.yaml"]).with(0);
+    assert!(ended.stdout.contains("by producerRateList: 2 points from minute 0 to minute 1"), "{}", ended.stdout);
     let (result, record) = place.only_result();
     complete(&result, &record);
     assert_eq!(number(&result["omb"], "/totals/measured/attempted"), 5 * 40 + 80);
@@ -182,7 +183,7 @@ fn the_load_waits_until_all_consumers_have_joined() {
     let newer = kafka_driver(&broker.address, "  group.protocol=consumer\n");
     place.write("newer.yaml", newer);
     let ended = place.run(&["run", "-d", "newer.yaml", "eight.yaml"]).with(3).within(Duration::from_secs(20));
-    ended.saying("the broker does not offer ConsumerGroupHeartbeat, which group.protocol=consumer needs");
+    ended.saying("does not offer ConsumerGroupHeartbeat, which group.protocol: consumer needs");
 }
 
 /// Without room for a header messages can only be counted, and the result says so. Consumers of one subscription share.

@@ -251,7 +251,12 @@ fn damage_is_not_fetched_again_and_again() {
     let mut client = Client::new(None, Instant::ZERO, nodes, request, Patience::default(), Seed(3));
     let mut tries = 0;
     loop {
-        for output in drain(&mut client) {
+        let outputs = drain(&mut client);
+        if outputs.is_empty() {
+            let wake = client.poll_timeout().expect("it has not finished");
+            client.handle_timeout(wake.at);
+        }
+        for output in outputs {
             match output {
                 Output::Try { number, .. } => {
                     tries += 1;
@@ -266,10 +271,6 @@ fn damage_is_not_fetched_again_and_again() {
                 }
                 Output::Told(_) => {}
             }
-        }
-        // Where it has finished there is no wake, and its last output is still to be drained.
-        if let Some(wake) = client.poll_timeout() {
-            client.handle_timeout(wake.at);
         }
     }
 }

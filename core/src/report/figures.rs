@@ -100,6 +100,7 @@ fn report() -> Report {
             unread: 60_000 + n,
             in_flight: 400 + n,
             rebalances: 3 + n,
+            throttled: Duration::from_micros(900 + n),
             schedule_lag: Duration::from_nanos(800 + n),
             process: process(n),
             ..fixture::period(phase, n, totals(n))
@@ -314,6 +315,7 @@ fn judged(expected: &mut Expected) {
     expected.all(
         "/omb/verdict",
         &[
+            ("throttledSeconds", MEASURED.map(|n| real(900 + n) / 1e6).sum()),
             ("confirmedOverSubscriptions", 280_006.0),
             ("missing", 126.0),
             ("lost", 126.0),
@@ -367,6 +369,7 @@ fn series(expected: &mut Expected) {
             ("reread", real(counted.arrivals.reread)),
             ("corrupted", real(counted.arrivals.corrupted)),
             ("rebalances", real(3 + n)),
+            ("throttledSeconds", real(900 + n) / 1e6),
             ("unread", real(60_000 + n)),
             ("inFlight", real(400 + n)),
             ("scheduleLagNs", real(800 + n)),

@@ -9,6 +9,7 @@ mod leftovers;
 use std::{
     collections::BTreeMap,
     ffi::{CStr, CString, c_char, c_int, c_void},
+    net::{TcpStream, ToSocketAddrs as _},
     ptr::NonNull,
     sync::{
         Arc, Mutex, PoisonError,
@@ -191,6 +192,10 @@ fn first_answer(
         // Of several addresses one may be right, which was asked as long.
         let hopeless = began.elapsed() >= HOPELESS_AFTER && heard.iter().any(reason::Trouble::is_lasting);
         if hopeless || began.elapsed() >= REACH_WITHIN {
+            if heard.is_empty() {
+                // The library is silent about connections that are closed as soon as they are made.
+                heard = knock(config);
+            }
             let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
             return Err(no_answer(config, secrets, &unanswered(heard, &code.to_string())));
         }
@@ -201,6 +206,33 @@ fn first_answer(
         slice *= 2;
     }
 }
+
+/// Tries the addresses of the cluster by hand, to learn whether anybody is there, and says so in the library's words.
+fn knock(config: &KafkaConfig) -> Vec<reason::Trouble> {
+    let servers = config.common.get("bootstrap.servers").and_then(Setting::text).unwrap_or_default();
+    let knocks = servers.split(',').map(str::trim).filter(|server| !server.is_empty()).take(KNOCKS_MAX);
+    knocks
+        .map(|server| {
+            let address = server.rsplit_once("://").map_or(server, |(_, address)| address).to_owned();
+            let said = match address.to_socket_addrs().map(|mut found| found.next()) {
+                Err(error) => format!("Failed to resolve '{address}': {error}"),
+                Ok(None) => format!("Failed to resolve '{address}': no address"),
+                Ok(Some(ip)) => match TcpStream::connect_timeout(&ip, KNOCK_WITHIN) {
+                    Ok(_) => {
+                        "Disconnected: requesting ApiVersion: might be caused by incorrect security.protocol".to_owned()
+                    }
+                    Err(error) => format!("Connect to {ip} failed: {error}"),
+                },
+            };
+            reason::Trouble { broker: None, address, said }
+        })
+        .collect()
+}
+
+/// Addresses that are tried by hand.
+const KNOCKS_MAX: usize = 4;
+/// Longest such a try may take.
+const KNOCK_WITHIN: Duration = Duration::from_secs(1);
 
 /// The cluster did not answer the first question.
 fn no_answer(config: &KafkaConfig, secrets: &Secrets, why: &Unanswered) -> Failure {
