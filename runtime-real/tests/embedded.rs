@@ -226,13 +226,16 @@ fn who_dies_is_replaced_after_its_session_timeout() {
     stream.write_all(&[&(body.len() as u32).to_be_bytes()[..], &body].concat()).expect("sent");
     let members = || server.look(|broker, _| broker.group("group").map_or(0, |group| group.members.len()));
     eventually("it is a member", || members() == 1);
+    let generation = || server.look(|broker, _| broker.group("group").map_or(0, |group| group.generation));
+    // A new group waits a little for more members.
+    eventually("its generation has begun", || generation() == 1);
     drop(stream);
     assert_eq!(members(), 1, "a lost connection is no goodbye");
     let heir = consumer(&server, "group", &[]);
     heir.subscribe(&["orphaned"]).expect("a topic's name");
     settle(&[&heir], 2);
     assert_eq!(members(), 1);
-    assert_eq!(server.look(|broker, _| broker.group("group").map(|group| group.generation)), Some(2));
+    assert_eq!(generation(), 2);
 }
 
 #[test]
