@@ -276,7 +276,7 @@ pub(crate) struct Worker {
     #[arg(long, value_name = "NAME", value_parser = zone)]
     pub(crate) zone: Option<String>,
     /// Where controllers may let this worker fetch tokens (sasl.oauthbearer.token.endpoint.url): scheme, host and port
-    /// of https://HOST[:PORT]. May be repeated. None: nowhere.
+    /// of https://HOST:PORT or https://HOST. May be repeated. None: nowhere.
     #[arg(long, value_name = "URL", value_parser = origin)]
     pub(crate) allow_token_url: Vec<Origin>,
     /// Let controllers use the AWS credentials of this worker's environment to log in (AWS_MSK_IAM).

@@ -303,7 +303,7 @@ fn what_a_worker_shows() {
         let (status, said) = ask(worker.port, &declared);
         assert!(status == wanted && said.contains(why), "{path}: {status} {said}");
     }
-    let garbage = "POST /v1/command HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\nconnection: close\r\n\r\n\u{1}ab";
+    let garbage = "POST /v1/command HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\nconnection: close\r\n\r\n\u{2}ab";
     assert_eq!(ask(worker.port, garbage).0, 400);
     let other_version = "POST /v1/command HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\nconnection: close\r\n\r\n\u{7}";
     let (status, said) = ask(worker.port, other_version);

@@ -420,7 +420,7 @@ fn list(addresses: &[IpAddr]) -> String {
 /// Addresses of a name that are shown, or sent, in a refusal.
 const SHOWN_MAX: usize = 4;
 
-/// Bytes of a verdict: what it is, how many addresses follow, and room for one and [`SHOWN_MAX`] of them.
+/// Bytes of a verdict: what it is, how many addresses follow, and room for one and `SHOWN_MAX` of them.
 pub const VERDICT_BYTES: usize = 2 + 16 * (1 + SHOWN_MAX);
 
 /// Why the other side, a node, refuses this one, a peer.

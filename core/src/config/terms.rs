@@ -2,7 +2,7 @@
 //!
 //! A driver file is as powerful as a program: a client's settings name libraries to load and files to read. That is right
 //! where the person who wrote the file runs it, and wrong where it comes over a network. So each property says how it may
-//! travel ([`Travel`], a column of the table of properties), and what is not in the table does not travel at all.
+//! travel (`Travel`, a column of the table of properties), and what is not in the table does not travel at all.
 
 use super::{
     address::{Origin, WebAddress},

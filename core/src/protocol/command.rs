@@ -29,7 +29,7 @@ pub enum Command {
     CreateConsumers(Vec<ConsumerSpec>),
     /// Create these producers.
     CreateProducers(Vec<ProducerSpec>),
-    /// Send probes with each producer ([`crate::load::probing`]); that they arrive shows in the next [`Command::Read`].
+    /// Send probes with each producer ([`crate::plan::probing`]); that they arrive shows in the next [`Command::Read`].
     /// From here on rebalances are counted.
     Probe {
         /// Rises when earlier probes tell nothing any more, since the groups have changed.
