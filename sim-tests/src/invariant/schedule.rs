@@ -5,7 +5,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use omb_core::{
-    config::workload::CatchUp, controller::End, id::ProducerId, rate::Tempo, report::Report, time::Instant,
+    config::workload::{CatchUp, RateGoal},
+    controller::End,
+    id::ProducerId,
+    rate::Tempo,
+    report::Report,
+    time::Instant,
 };
 use omb_runtime_sim::{
     fault::{Trouble, process},
@@ -63,6 +68,12 @@ impl Promise for Schedule {
             && one_rate
         {
             Self::check_window(scenario, report, schedule, lasts, broken);
+        }
+        // At a rate that is known from the start a load ends by itself.
+        let known = scenario.workload.rate != RateGoal::Search && scenario.workload.backlog.is_none();
+        let told = truth.workers.iter().filter_map(|worker| worker.schedules.first()).all(|it| it.lasts.is_some());
+        if known && ended.end == Some(End::Sound) && !told {
+            broken.note("a worker was not told when the load ends");
         }
     }
 }
