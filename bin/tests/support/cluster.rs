@@ -251,7 +251,12 @@ impl Cluster {
         let strange: Vec<_> = holders.keys().filter(|id| !ids.contains(id)).collect();
         assert!(strange.is_empty(), "stored and never acknowledged: {strange:?}");
         let copies = holders.values().filter(|nodes| nodes.len() > 1).count();
-        let listed = self.client(&["list"]).with(0).stdout;
+        // A node that gets no processor for a while does not answer in time, and the listing says so.
+        let listed = within(PATIENCE, || {
+            let listed = self.client(&["list"]).with(0).stdout;
+            (!listed.contains("did not answer")).then_some(listed)
+        });
+        let listed = listed.expect("all nodes answer");
         let rows = listed.lines().filter(|line| line.contains("  node ")).count();
         assert_eq!(rows, files, "every file is listed:\n{listed}");
         let last = format!(
