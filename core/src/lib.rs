@@ -28,6 +28,7 @@ pub mod protocol;
 pub mod rate;
 pub mod reason;
 pub mod report;
+pub mod requests;
 pub mod routing;
 pub mod seed;
 pub mod stats;

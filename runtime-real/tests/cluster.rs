@@ -430,18 +430,72 @@ async fn a_flood_of_connections_does_not_end_a_leadership() {
     assert_eq!(cluster.logs.iter().map(Log::leader).collect::<Vec<_>>(), [leader; 3]);
 }
 
+/// A connection over which a client may ask, where no key is needed.
+async fn greeted(to: SocketAddr) -> wire::Line<TcpStream> {
+    let greeting = Opening { greeting: Greeting { version: VERSION, node: None }, part: Part::Client, nonce: None };
+    let mut line = wire::line(TcpStream::connect(to).await.expect("somebody listens"));
+    line.write_all(&greeting.encode()).await.expect("it listens");
+    line.flush().await.expect("it listens");
+    line.read_exact(&mut [0; GREETING_BYTES + TERMS_BYTES]).await.expect("it greets");
+    line
+}
+
+/// Whoever announces uploads and sends nothing of them, or asks for one and does not take it, keeps nobody out for longer than
+/// the patience, from the same address or from others; those that are sent are left alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn announced_uploads_that_do_not_come_keep_nobody_out() {
+    let limits = Limits { requests: 16, patience: Duration::from_millis(300), ..Limits::default() };
+    let cluster = cluster(&[None; 3], limits, None).await;
+    let (nodes, _) = cluster.nodes(None, limits, &[1, 2, 3]);
+    let large = vec![7; 16 << 20];
+    let Ok(Reply::Stored { stored, .. }) = asked(&nodes, put(999, large.len() as u64), large).await else {
+        panic!("there is room")
+    };
+    // One that goes on all the while, a little at a time.
+    let mut steady = greeted(cluster.socket(1)).await;
+    let bytes = 100 * 1_000;
+    wire::write_frame(&mut steady, &put(1_000, bytes)).await.expect("it listens");
+    assert_eq!(wire::read_frame(&mut steady).await.expect("it answers"), Some(wire::Word::Go));
+    let steady = tokio::spawn(async move {
+        for _ in 0..100 {
+            steady.write_all(&[7; 1_000]).await.expect("it is not broken off");
+            steady.flush().await.expect("it is not broken off");
+            sleep(Duration::from_millis(20)).await;
+        }
+        wire::read_frame::<wire::Word>(&mut steady).await.expect("it answers")
+    });
+    let mut hoarded = Vec::new();
+    for round in 0..3 {
+        for nth in 0..20 {
+            for node in 1..=3 {
+                let mut line = greeted(cluster.socket(node)).await;
+                // Small ones come with the request, others after the word; a body that is never taken fills the buffers.
+                let request = match nth % 3 {
+                    0 => put(u128::from(round * 1_000 + nth * 10 + node), 3_000),
+                    1 => put(u128::from(round * 1_000 + nth * 10 + node), 100_000),
+                    _ => Request::Get { name: stored.name },
+                };
+                wire::write_frame(&mut line, &request).await.expect("it listens");
+                hoarded.push(line);
+            }
+        }
+        let began = Instant::now();
+        for nth in 0..5 {
+            let reply = asked(&nodes, put(u128::from(9_000 + round * 10 + nth), 2_000), vec![1; 2_000]).await;
+            assert!(matches!(reply, Ok(Reply::Stored { .. })), "round {round}: {reply:?}");
+        }
+        // The bodies would be waited for for 15 s.
+        assert!(began.elapsed() < limits.idle / 2, "{:?}", began.elapsed());
+    }
+    let word = steady.await.expect("it ends");
+    assert!(matches!(word, Some(wire::Word::Reply(Reply::Stored { .. }))), "{word:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_beyond_the_cap_and_bodies_that_trickle_are_cut_off() {
     let limits = Limits { requests: 1, idle: Duration::from_millis(400), pace_min: 1_000_000, ..Limits::default() };
     let cluster = cluster(&[None], limits, None).await;
-    let greeting = Opening { greeting: Greeting { version: VERSION, node: None }, part: Part::Client, nonce: None };
-    let connect = async || {
-        let mut line = wire::line(TcpStream::connect(cluster.socket(1)).await.expect("somebody listens"));
-        line.write_all(&greeting.encode()).await.expect("it listens");
-        line.flush().await.expect("it listens");
-        line.read_exact(&mut [0; GREETING_BYTES + TERMS_BYTES]).await.expect("it greets");
-        line
-    };
+    let connect = async || greeted(cluster.socket(1)).await;
     let mut trickling = connect().await;
     wire::write_frame(&mut trickling, &put(1, 60_000)).await.expect("it listens");
     let began = Instant::now();

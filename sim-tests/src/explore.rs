@@ -449,7 +449,7 @@ const REACHED: [&str; 90] = [
 ];
 
 /// The same for clusters.
-const CLUSTER_REACHED: [&str; 83] = [
+const CLUSTER_REACHED: [&str; 88] = [
     "answer: listing",
     "answer: lost",
     "answer: retry",
@@ -471,6 +471,7 @@ const CLUSTER_REACHED: [&str; 83] = [
     "ballot: outdated",
     "ballot: victory",
     "client: acknowledged",
+    "client: sent three times, acknowledged each time",
     "client: tries again",
     "cluster: a key of peers",
     "cluster: a node speaks another version",
@@ -481,6 +482,7 @@ const CLUSTER_REACHED: [&str; 83] = [
     "cluster: durability None",
     "cluster: nothing goes wrong",
     "cluster: peers may come from anywhere",
+    "cluster: places are hoarded",
     "cluster: policy least-load",
     "cluster: policy least-outstanding",
     "cluster: policy peak-ewma",
@@ -533,6 +535,9 @@ const CLUSTER_REACHED: [&str; 83] = [
     "forger: passes for a peer",
     "forger: refused, comes from elsewhere",
     "forger: refused, does not know the key",
+    "hoarder: is answered",
+    "hoarder: is broken off",
+    "hoarder: is waited for",
 ];
 
 impl Explored<peers::Scenario> {

@@ -10,6 +10,7 @@ use crate::{
 
 use super::{
     ClientId, Node, Output, PLACE_MAX, RelayFailure,
+    leading::as_stored,
     message::{Message, Order, Put, Reply},
 };
 
@@ -55,8 +56,7 @@ impl Node {
             return self.reply(now, client, refusal);
         }
         if let Some(stored) = self.store.claim(put.id, &put.label) {
-            let node = self.me;
-            return self.reply(now, client, Reply::Stored { node, stored });
+            return self.reply(now, client, as_stored(self.me, stored, &put));
         }
         let Some(leader) = self.leader() else {
             return self.retry(now, client, self.leaderless(now), None);

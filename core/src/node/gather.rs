@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     ClientId, Node, Output,
-    message::{Answer, FOUND_MAX, Holding, LIST_BYTES_MAX, LIST_MAX, Message, Put, Question, Reply},
+    leading::Wish,
+    message::{Answer, FOUND_MAX, Holding, LIST_BYTES_MAX, LIST_MAX, Message, Question, Reply},
     metrics::Outcome,
 };
 use crate::{
@@ -31,7 +32,7 @@ pub(super) enum Purpose {
     Status { client: ClientId },
     Get { client: ClientId, name: Name },
     Find { client: ClientId, bytes: usize },
-    Place { entry: NodeId, ticket: u64, put: Put },
+    Place(Wish),
 }
 
 /// Each node's part of one page.
@@ -84,7 +85,8 @@ impl Node {
                     // It may never find out, and what it holds can be had as little as that of a dead node. One such disk
                     // must not keep every retry in the cluster from being placed.
                     None if self.store.is_blind() => Holding::No,
-                    None if self.store.is_under_way(*id) || !self.store.is_ready() => Holding::Perhaps,
+                    None if self.store.is_under_way(*id) => Holding::Perhaps,
+                    None if !self.store.is_ready() => Holding::Unread,
                     None => match self.store.lost(*id) {
                         Some((entry, loss)) => Holding::Lost(Box::new(entry.clone()), loss),
                         None => Holding::No,
@@ -139,7 +141,8 @@ impl Node {
         let ticket = self.ticket();
         let asked: BTreeSet<NodeId> = match purpose {
             // A leader that is new has not heard of all that it can reach, and a holder that it does not ask makes a copy.
-            Purpose::Place { .. } => self.config.peers.ids().collect(),
+            Purpose::Place(Wish { careful: true, .. }) => self.config.peers.ids().collect(),
+            Purpose::Place(_) => self.unrecalled(now).collect(),
             _ => self.election.alive(now),
         };
         let others: BTreeSet<NodeId> = asked.into_iter().filter(|node| *node != self.me).collect();
@@ -191,10 +194,15 @@ impl Node {
                 let reply = found(gather.answers, missing, bytes);
                 self.reply(now, client, reply);
             }
-            Purpose::Place { entry, ticket, put } => {
-                let silent: Vec<NodeId> =
-                    self.election.alive(now).into_iter().filter(|node| gather.waiting.contains(node)).collect();
-                self.place_again(now, entry, ticket, &put, &gather.answers, silent.first().copied());
+            // It was given to a node since, or somebody has recalled it: now all are asked.
+            Purpose::Place(Wish { entry, ticket, put, careful: false, overtaken })
+                if overtaken || self.knows(put.id) =>
+            {
+                self.place(now, entry, ticket, put);
+            }
+            Purpose::Place(wish) => {
+                let silent = self.election.alive(now).into_iter().find(|node| gather.waiting.contains(node));
+                self.place_asked(now, wish, &gather.answers, silent);
             }
         }
     }

@@ -5,16 +5,21 @@ use std::{
     time::Duration,
 };
 
+use rand::Rng as _;
+
 use crate::{
     peer::{Leadership, NodeId, RequestId},
     routing::{End, Router},
+    seed::Seed,
+    store::Stored,
     time::Instant,
 };
 
 use super::{
     Node, Output,
-    gather::Purpose,
-    message::{Answer, Holding, Message, Put, Question, Reply},
+    gather::{Gather, Purpose},
+    known::Known,
+    message::{Answer, Holding, Message, Put, Question, RECALLED_MAX, Reply},
 };
 
 /// How often a leader takes its census.
@@ -31,7 +36,21 @@ pub(super) struct Leading {
     /// What nodes have reported, until the books are opened.
     pub(super) census: Option<Census>,
     pub(super) placements: BTreeMap<RequestId, Placement>,
+    /// Uploads that it has given to nodes, and those that nodes recalled.
+    pub(super) known: Known,
+    /// How far each node has come with recalling what it holds. What it stores beyond that it stores by order of this
+    /// leadership, so once is enough: as soon as a newer one gives orders this one is over.
+    pub(super) recalls: BTreeMap<NodeId, Recall>,
     pub(super) asked: Instant,
+}
+
+/// How far a node has come with saying what it holds.
+#[derive(Debug)]
+pub(super) struct Recall {
+    /// All up to this id is known; nothing without one.
+    after: Option<RequestId>,
+    asked: Instant,
+    whole: bool,
 }
 
 #[derive(Debug)]
@@ -63,7 +82,24 @@ fn levels(reports: &BTreeMap<NodeId, Report>) -> BTreeMap<NodeId, u64> {
 pub(super) struct Placement {
     pub(super) node: NodeId,
     pub(super) entry: NodeId,
+    /// The entry's number for it.
+    pub(super) ticket: u64,
     pub(super) begun: Instant,
+}
+
+/// A client's wish that this leader is to grant.
+#[derive(Debug)]
+pub(super) struct Wish {
+    pub(super) entry: NodeId,
+    /// The entry's number for it.
+    pub(super) ticket: u64,
+    pub(super) put: Put,
+    /// Whether somebody may hold the upload, by what the client says or this leader knows. Then all nodes are asked, and
+    /// nothing is placed before all that can be reached have said no. Else only those are asked who have not recalled all that
+    /// they hold, and who cannot say yet is not waited for: starting nodes would keep every upload from being placed.
+    pub(super) careful: bool,
+    /// Whether the same upload was given to a node since they were asked.
+    pub(super) overtaken: bool,
 }
 
 impl Node {
@@ -76,9 +112,12 @@ impl Node {
             router: Router::new(self.config.policy, self.seed),
             census: Some(census),
             placements: BTreeMap::new(),
+            known: Known::new(Seed(self.seed.stream("known uploads").next_u64())),
+            recalls: BTreeMap::new(),
             asked: now,
         });
         self.send_to_all(&Message::Census { of, level: None });
+        self.recall(now, self.config.peers.ids().collect());
         self.open_books(now);
     }
 
@@ -97,14 +136,80 @@ impl Node {
         let Some(leading) = self.leading.as_ref().filter(|_| serves) else {
             return refuse(self, &format!("{} does not lead", self.me));
         };
-        if put.again {
-            let question = Question::Who { id, asked: Some((entry, ticket)), label: Some(put.label.clone()) };
-            return self.gather(now, question, Purpose::Place { entry, ticket, put });
+        let placement = leading.placements.get(&id);
+        if placement.is_some_and(|placement| (placement.entry, placement.ticket) == (entry, ticket)) {
+            // The same question once more: a message may come twice.
+            return;
         }
-        if leading.placements.contains_key(&id) {
-            return refuse(self, "this upload is under way");
+        let careful = put.again || self.knows(id);
+        if careful || self.unrecalled(now).next().is_some() {
+            let question = Question::Who { id, asked: Some((entry, ticket)), label: Some(put.label.clone()) };
+            let wish = Wish { entry, ticket, put, careful, overtaken: false };
+            return self.gather(now, question, Purpose::Place(wish));
         }
         self.assign(now, entry, ticket, &put);
+    }
+
+    /// As the leader: whether somebody may hold this upload, or be about to.
+    pub(super) fn knows(&self, id: RequestId) -> bool {
+        self.leading.as_ref().is_some_and(|leading| leading.known.contains(id)) || self.store.has_seen(id)
+    }
+
+    /// As the leader: nodes that can be reached and have not recalled all that they hold.
+    pub(super) fn unrecalled(&self, now: Instant) -> impl Iterator<Item = NodeId> {
+        let recalls = self.leading.as_ref().map(|leading| &leading.recalls);
+        let whole = move |node: &NodeId| recalls.is_some_and(|it| it.get(node).is_some_and(|recall| recall.whole));
+        // In calm all have, and then nobody needs to know who can be reached.
+        let all = self.config.peers.ids().all(|node| node == self.me || whole(&node));
+        let alive = if all { BTreeSet::new() } else { self.election.alive(now) };
+        alive.into_iter().filter(move |node| *node != self.me && !whole(node))
+    }
+
+    /// As the leader: asks these nodes to go on with recalling what they hold.
+    fn recall(&mut self, now: Instant, nodes: BTreeSet<NodeId>) {
+        let Some(leading) = &mut self.leading else { return };
+        let of = leading.of;
+        let mut asked = Vec::new();
+        for node in nodes.into_iter().filter(|node| *node != self.me) {
+            let recall = leading.recalls.entry(node).or_insert(Recall { after: None, asked: now, whole: false });
+            recall.asked = now;
+            asked.push((node, Message::Recall { of, after: recall.after }));
+        }
+        asked.into_iter().for_each(|(node, message)| self.send(node, message));
+    }
+
+    /// A leader asks which uploads this node has seen.
+    pub(super) fn on_recall(&mut self, from: NodeId, of: Leadership, after: Option<RequestId>) {
+        // Who would still take orders of an earlier leader, or has not read its folder, does not know what it will hold.
+        if of.leader == Some(from) && self.election.newest() >= of && self.store.is_ready() {
+            let (ids, more) = self.store.seen_after(after, RECALLED_MAX);
+            self.send(from, Message::Recalled { of, after, ids, more });
+        }
+    }
+
+    /// As the leader: a page of what a node has seen.
+    pub(super) fn on_recalled(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        of: Leadership,
+        after: Option<RequestId>,
+        ids: &[RequestId],
+        more: bool,
+    ) {
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.of == of) else { return };
+        let recall = leading.recalls.get_mut(&from).filter(|recall| recall.after == after && !recall.whole);
+        let Some(recall) = recall else { return };
+        let last = ids.iter().max().copied();
+        if more && last <= after {
+            return self.disbelieve(now, from, "that it holds more uploads, and not which");
+        }
+        ids.iter().for_each(|id| leading.known.insert(*id));
+        recall.whole = !more;
+        if more {
+            recall.after = last;
+            self.recall(now, [from].into());
+        }
     }
 
     pub(super) fn assign(&mut self, now: Instant, entry: NodeId, ticket: u64, put: &Put) {
@@ -114,7 +219,13 @@ impl Node {
         let router = &mut leading.router;
         let outcome = match router.assign(now, &put.excluded).or_else(|| router.assign(now, &BTreeSet::new())) {
             Some(node) => {
-                leading.placements.insert(put.id, Placement { node, entry, begun: now });
+                leading.placements.insert(put.id, Placement { node, entry, ticket, begun: now });
+                leading.known.insert(put.id);
+                for Gather { purpose, .. } in self.gathers.values_mut() {
+                    if let Purpose::Place(wish) = purpose {
+                        wish.overtaken |= wish.put.id == put.id;
+                    }
+                }
                 let total = leading.router.loads().find(|load| load.node == node).map_or(0, |load| load.assigned);
                 *self.counts.assigned.entry(node).or_default() += 1;
                 let policy = self.config.policy;
@@ -200,7 +311,7 @@ impl Node {
         }
         let router = &mut leading.router;
         leading.placements.retain(|_, placement| {
-            let Placement { node, entry, begun } = placement;
+            let Placement { node, entry, begun, .. } = placement;
             let stays = alive.contains(node) && alive.contains(entry) && now.since(*begun) < PLACEMENT_MAX;
             if !stays {
                 router.finish(now, *node, now.since(*begun), End::Unknown);
@@ -222,45 +333,70 @@ impl Node {
                 }
             }
         }
+        let due = |node: &NodeId| {
+            let recalls = self.leading.as_ref().map(|leading| &leading.recalls);
+            let asked = recalls.and_then(|recalls| recalls.get(node)).map(|recall| recall.asked);
+            asked.is_none_or(|asked| now.since(asked) >= self.config.timing.answer)
+        };
+        let due = self.unrecalled(now).filter(due).collect();
+        self.recall(now, due);
         for node in gone {
             self.tell(format!("[Node {}] node {} is gone; it gets no uploads", self.me.0, node.0));
         }
     }
 
-    /// As the leader: all that can be reached have said whether they hold an upload that was tried before.
-    pub(super) fn place_again(
+    /// As the leader: all that were asked whether they hold an upload have answered, or have had their time.
+    pub(super) fn place_asked(
         &mut self,
         now: Instant,
-        entry: NodeId,
-        ticket: u64,
-        put: &Put,
+        wish: Wish,
         answers: &BTreeMap<NodeId, Answer>,
         silent: Option<NodeId>,
     ) {
+        let Wish { entry, ticket, put, careful, overtaken } = wish;
+        let said = |wanted: fn(&Holding) -> bool| {
+            let mut answers = answers.iter();
+            answers.find(|(_, answer)| matches!(answer, Answer::Holds(it) if wanted(it))).map(|(node, _)| *node)
+        };
         let held = answers.iter().find_map(|(node, answer)| match answer {
             Answer::Holds(Holding::Held(stored)) => Some((*node, *stored)),
             _ => None,
         });
-        let perhaps = answers.iter().find(|(_, answer)| **answer == Answer::Holds(Holding::Perhaps));
+        let unread = said(|it| *it == Holding::Unread).filter(|_| careful);
         let leader = Some(self.me);
         let wait = |reason| Reply::Retry { reason, excluded: None, leader };
-        let reply = match (held, perhaps, silent) {
-            (Some((node, stored)), ..) => Reply::Stored { node, stored },
-            (None, Some((node, _)), _) => wait(format!("node {} may be storing this upload right now", node.0)),
-            (None, None, Some(node)) => wait(format!("node {} did not say whether it holds this upload", node.0)),
-            (None, None, None) if self.router().is_none() || !self.election.serves(now) => {
-                wait("the leader changed meanwhile".to_owned())
+        let reply = if let Some((node, stored)) = held {
+            as_stored(node, stored, &put)
+        } else if let Some(node) = said(|it| *it == Holding::Perhaps) {
+            wait(format!("node {} may be storing this upload right now", node.0))
+        } else if let Some(node) = unread {
+            wait(format!("node {} has not read its folder, and does not know whether it holds this upload", node.0))
+        } else if let Some(node) = silent {
+            wait(format!("node {} did not say whether it holds this upload", node.0))
+        } else if self.router().is_none() || !self.election.serves(now) {
+            wait("the leader changed meanwhile".to_owned())
+        } else if overtaken {
+            wait("this upload was given to a node meanwhile".to_owned())
+        } else {
+            // A former try is over, and word of it was lost.
+            if let Some(leading) = &mut self.leading
+                && let Some(former) = leading.placements.remove(&put.id)
+            {
+                leading.router.finish(now, former.node, now.since(former.begun), End::Unknown);
             }
-            (None, None, None) => {
-                // A former try is over, and word of it was lost.
-                if let Some(leading) = &mut self.leading
-                    && let Some(former) = leading.placements.remove(&put.id)
-                {
-                    leading.router.finish(now, former.node, now.since(former.begun), End::Unknown);
-                }
-                return self.assign(now, entry, ticket, put);
-            }
+            return self.assign(now, entry, ticket, &put);
         };
         self.placed(now, entry, ticket, put.id, Err(reply));
     }
+}
+
+/// What a client hears whose upload is stored already. One that has another size is none of its tries.
+pub(super) fn as_stored(node: NodeId, stored: Stored, put: &Put) -> Reply {
+    if stored.bytes == put.bytes {
+        return Reply::Stored { node, stored };
+    }
+    let (id, bytes, other) = (put.id, put.bytes, stored.bytes);
+    Reply::Refused(format!(
+        "{id} names an upload of {other} bytes, and this one has {bytes}: it needs an id of its own"
+    ))
 }

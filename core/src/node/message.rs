@@ -35,6 +35,9 @@ pub const LIST_BYTES_MAX: usize = FRAME_MAX - (128 << 10);
 /// Uploads in one [`Reply::Found`]: so many nobody chooses from.
 pub const FOUND_MAX: usize = 100;
 
+/// Uploads in one [`Message::Recalled`]: 128 KiB, which delay the next sign of life little.
+pub const RECALLED_MAX: usize = 8_192;
+
 /// Bytes of what [`Request::Find`] asks for: no file's name is longer.
 pub const SOUGHT_MAX: usize = crate::peer::FileName::BYTES_MAX;
 
@@ -73,6 +76,24 @@ pub enum Message {
         level: u64,
         /// Uploads stored. What all nodes store bounds what levels can be.
         stored: u64,
+    },
+    /// From the leader: "which uploads do you hold or are you storing, or had you?"
+    Recall {
+        /// As whom it asks: who would still store by order of an earlier leader does not answer.
+        of: Leadership,
+        /// Only uploads above this id; all of them without it.
+        after: Option<RequestId>,
+    },
+    /// To the leader, in answer: a page of them.
+    Recalled {
+        /// As whom the leader has asked.
+        of: Leadership,
+        /// As it has asked.
+        after: Option<RequestId>,
+        /// By id, at most [`RECALLED_MAX`].
+        ids: Vec<RequestId>,
+        /// Whether there are others above them.
+        more: bool,
     },
     /// To the leader: "a client wants to upload this; who takes it?"
     Place {
@@ -183,8 +204,10 @@ pub enum Holding {
     No,
     /// It did, and its file is gone or damaged.
     Lost(Box<Entry>, Loss),
-    /// It may, soon: it is being stored, or the node is still reading its folder.
+    /// It may, soon: it is being stored.
     Perhaps,
+    /// The node does not know yet: it is still reading its folder.
+    Unread,
     /// It does.
     Held(Stored),
 }
@@ -198,7 +221,7 @@ pub struct Put {
     pub label: Label,
     /// Bytes of the body.
     pub bytes: u64,
-    /// Whether it was tried before, so that somebody may hold it already.
+    /// Whether it was tried before, so that somebody may hold it already. Nobody relies on a client that says no.
     pub again: bool,
     /// Nodes that could not take it.
     pub excluded: BTreeSet<NodeId>,

@@ -7,11 +7,13 @@
 //! ```
 //!
 //! Bodies do not pass: [`Output::Relay`] and [`Output::Store`] say from where to where they go, and what came of it
-//! comes back as an input. A retried upload is asked for at all nodes that can be reached before it is placed anew. An
-//! order names the leadership under which it was given, and a node that has seen a newer one refuses it.
+//! comes back as an input. An upload that somebody may hold is asked for at all nodes that can be reached before it is placed:
+//! a leader knows all ids that it has placed, and those that nodes recall when it begins to lead (see [`known`]). An order
+//! names the leadership under which it was given, and a node that has seen a newer one refuses it.
 
 mod entry;
 mod gather;
+mod known;
 mod leading;
 pub mod message;
 pub mod metrics;
@@ -377,6 +379,8 @@ impl Node {
                 self.disbelieve(now, from, &format!("a report of {} uploads", level.max(stored)));
             }
             Message::Report { of, level, stored } => self.on_report(now, from, of, Report { level, stored }),
+            Message::Recall { of, after } => self.on_recall(from, of, after),
+            Message::Recalled { of, after, ids, more } => self.on_recalled(now, from, of, after, &ids, more),
             Message::Place { ticket, put } => self.place(now, from, ticket, put),
             Message::Placed { ticket, id, leadership, outcome } => {
                 self.on_placed(now, from, ticket, id, leadership, outcome);

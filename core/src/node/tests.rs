@@ -289,8 +289,11 @@ fn why_nothing_is_served_is_told() {
         reason,
         "node 3 places no uploads: it is heard by 1 of 3 nodes, itself included, and quorum: majority asks for more than half"
     );
+    net.step(Happening::Isolate(0));
     net.start(0);
     let Reply::Retry { reason, .. } = net.ask(0, Request::Put(put(1, false))) else { panic!("nobody leads") };
+    net.step(Happening::Heal);
+    net.run(ms(200));
     assert!(reason.starts_with("nobody leads, for "), "{reason}");
     assert!(reason.ends_with(" ms: node 2 was never heard, node 3 was never heard"), "{reason}");
     let Reply::Discovered { node, leader, peers, .. } = net.ask(0, Request::Discover) else { panic!("no answer") };
@@ -559,6 +562,155 @@ fn a_new_leader_asks_whom_it_has_not_heard_yet() {
     };
     assert_eq!(outputs.iter().filter_map(asks).collect::<Vec<_>>(), [NodeId(1), NodeId(2)], "{outputs:?}");
     assert!(!outputs.iter().any(|output| matches!(output, Output::Store { .. })), "{outputs:?}");
+}
+
+/// C4, whatever a client says: a leader knows what it has placed, and asks for what it knows.
+#[test]
+fn an_upload_that_is_sent_as_new_through_each_node_is_stored_once() {
+    let mut net = Net::new(6, 3);
+    net.run(ms(2_000));
+    let first = net.ask(0, Request::Put(put(7, false)));
+    let Reply::Stored { node, stored } = first else { panic!("{first:?}") };
+    for entry in [1, 2, 0, 1] {
+        assert_eq!(net.ask(entry, Request::Put(put(7, false))), Reply::Stored { node, stored });
+    }
+    assert_eq!(net.stored().iter().sum::<usize>(), 1);
+    // At once through all of them: one is stored, the others are told to wait.
+    (0..3).for_each(|entry| net.connect(entry, Waits::Asker, Request::Put(put(8, false))));
+    net.run(ms(500));
+    let replies = std::mem::take(&mut net.replies);
+    assert_eq!(replies.iter().filter(|reply| matches!(reply, Reply::Stored { .. })).count(), 1, "{replies:?}");
+    assert_eq!(replies.iter().filter(|reply| matches!(reply, Reply::Retry { .. })).count(), 2, "{replies:?}");
+    assert_eq!(net.stored().iter().sum::<usize>(), 2);
+    // What has another size is another upload, whichever node is asked.
+    for entry in 0..3 {
+        let reply = net.ask(entry, Request::Put(Put { bytes: 17, ..put(7, false) }));
+        let Reply::Refused(text) = reply else { panic!("{reply:?}") };
+        assert!(
+            text.ends_with("names an upload of 16 bytes, and this one has 17: it needs an id of its own"),
+            "{text}"
+        );
+    }
+}
+
+/// A new leader learns from the others, page by page, what they were given before it led.
+#[test]
+fn a_new_leader_knows_what_was_stored_before_it_led() {
+    let mut net = Net::new(7, 3);
+    let held = message::RECALLED_MAX as u128 * 2 + 5;
+    for id in 1..=held {
+        let id = RequestId(id << 100);
+        let name = Name { id, digest: Digest::of(&id.0.to_le_bytes()), kind: Kind::Bin };
+        net.nodes[0].shared.insert(name.to_string(), 16);
+        let entry = Entry { stored: Stored { name, bytes: 16 }, label: Some(put(1, false).label) };
+        net.nodes[0].recorded.insert(id, entry);
+    }
+    net.crash(0);
+    net.start(0);
+    net.run(ms(2_000));
+    let Reply::Stored { node, stored } = net.ask(1, Request::Put(put(7, false))) else { panic!("it is stored") };
+    net.step(Happening::Crash(2));
+    net.run(ms(3_000));
+    assert_eq!(net.node(1).leader(), Some(NodeId(2)));
+    assert_eq!(net.node(1).unrecalled(net.now).next(), None, "the dead one is not waited for");
+    if node != NodeId(3) {
+        assert_eq!(net.ask(1, Request::Put(put(7, false))), Reply::Stored { node, stored });
+    }
+    // Of the first page, of the second, the last of all: through the node that does not hold them.
+    for id in [1, message::RECALLED_MAX as u128 + 1, held] {
+        let reply = net.ask(1, Request::Put(put(id << 100, false)));
+        assert!(matches!(reply, Reply::Stored { node: NodeId(1), .. }), "{id}: {reply:?}");
+    }
+}
+
+/// A node that is still reading its folder keeps nobody from uploading what is new; what may be its own waits for it.
+#[test]
+fn who_still_reads_its_folder_holds_up_what_may_be_its_own() {
+    let started = || {
+        let mut node = Node::new(Instant::ZERO, NodeId(3), config(3), Leadership::default(), Seed(1));
+        let listed = store::Input::Listed { temporary: vec![], shared: vec![], recorded: BTreeMap::new() };
+        node.handle_input(Instant::ZERO, Input::Disk(listed));
+        (1..=5).for_each(|tick| node.handle_timeout(Instant::ZERO + ms(100 * tick)));
+        let of = Leadership { term: Term(2), leader: Some(NodeId(3)) };
+        node.handle_input(Instant::ZERO + ms(500), Input::Persisted(of));
+        (node, of)
+    };
+    let peers = config(3).peers.digest();
+    let hears = |node: &mut Node, now, message| {
+        while node.poll_output().is_some() {}
+        node.handle_input(now, Input::Received(Envelope { from: NodeId(1), peers, message }));
+        std::iter::from_fn(|| node.poll_output()).collect::<Vec<Output>>()
+    };
+    let is_placed = |outputs: &[Output]| {
+        let placed = |output: &Output| match output {
+            Output::Send { envelope: Envelope { message: Message::Placed { outcome, .. }, .. }, .. } => {
+                Some(outcome.is_ok())
+            }
+            _ => None,
+        };
+        outputs.iter().find_map(placed)
+    };
+    let asked = |outputs: &[Output]| {
+        let ask = |output: &Output| match output {
+            Output::Send { to: NodeId(1), envelope: Envelope { message: Message::Ask { ticket, .. }, .. } } => {
+                Some(*ticket)
+            }
+            _ => None,
+        };
+        outputs.iter().find_map(ask)
+    };
+    for (again, placed) in [(false, true), (true, false)] {
+        let (mut node, of) = started();
+        let now = Instant::ZERO + ms(900);
+        let echo = election::Ballot { newest: of, word: election::Word::Echo { beat: 1 } };
+        hears(&mut node, now, Message::Ballot(echo));
+        hears(&mut node, now, Message::Report { of, level: 0, stored: 0 });
+        node.handle_timeout(now);
+        let outputs = hears(&mut node, now, Message::Place { ticket: 5, put: put(7, again) });
+        let ticket = asked(&outputs).expect("node 1 has not recalled what it holds");
+        let unread = Answer::Holds(Holding::Unread);
+        let mut outputs = hears(&mut node, now, Message::Tell { ticket, answer: unread });
+        if again {
+            // Node 2 is asked, too, and is not there.
+            node.handle_timeout(now + config(3).timing.answer);
+            outputs = std::iter::from_fn(|| node.poll_output()).collect();
+        }
+        assert_eq!(is_placed(&outputs), Some(placed), "again: {again}, {outputs:?}");
+        // The same question once more is no second upload.
+        if placed {
+            let outputs = hears(&mut node, now, Message::Place { ticket: 5, put: put(7, again) });
+            assert_eq!((is_placed(&outputs), asked(&outputs)), (None, None), "{outputs:?}");
+        }
+        // Once it has recalled everything, nobody is asked for what is new.
+        hears(&mut node, now, Message::Recalled { of, after: None, ids: vec![RequestId(9)], more: false });
+        let outputs = hears(&mut node, now, Message::Place { ticket: 6, put: put(8, false) });
+        assert_eq!((is_placed(&outputs), asked(&outputs)), (Some(true), None), "{outputs:?}");
+        let outputs = hears(&mut node, now, Message::Place { ticket: 7, put: put(9, false) });
+        assert!(is_placed(&outputs).is_none() && asked(&outputs).is_some(), "{outputs:?}");
+    }
+}
+
+/// Two questions for one upload that are open at the same time: the one that ends later does not place it again.
+#[test]
+fn who_was_asked_before_an_upload_was_placed_is_not_relied_on() {
+    let mut net = Net::new(8, 3);
+    net.run(ms(2_000));
+    // Known, and held by nobody.
+    net.nodes[0].full = true;
+    net.nodes[1].full = true;
+    net.nodes[2].full = true;
+    assert!(matches!(net.ask(0, Request::Put(put(7, false))), Reply::Full { .. }));
+    net.nodes.iter_mut().for_each(|node| node.full = false);
+    for pause in 0..40 {
+        let id = 100 + pause;
+        net.connect(0, Waits::Asker, Request::Put(put(id, true)));
+        net.run(ms(1 + pause as u64 % 20));
+        net.connect(1, Waits::Asker, Request::Put(put(id, true)));
+        net.run(ms(1_000));
+        let copies =
+            net.nodes.iter().filter(|node| node.shared.keys().any(|name| name.starts_with(&format!("{id:032x}"))));
+        assert!(copies.count() <= 1, "after {pause} ms");
+    }
 }
 
 /// Found by the cluster's simulation, seed 3462: a report to an earlier leadership came late, and counted for the next.

@@ -378,6 +378,28 @@ impl Store {
         self.under_way.contains_key(&id) || self.stuck.contains_key(&id) || self.labelling.contains_key(&id)
     }
 
+    /// Whether it holds an upload of this id or has lost it, or whether one is under way.
+    #[must_use]
+    pub fn has_seen(&self, id: RequestId) -> bool {
+        self.held.contains_key(&id) || self.lost.contains_key(&id) || self.is_under_way(id)
+    }
+
+    /// The first `most` ids above this one that it [has seen](Self::has_seen), and whether there are more.
+    #[must_use]
+    pub fn seen_after(&self, id: Option<RequestId>, most: usize) -> (Vec<RequestId>, bool) {
+        fn above<T>(map: &BTreeMap<RequestId, T>, id: Option<RequestId>) -> impl Iterator<Item = RequestId> {
+            let from = id.map_or(Bound::Unbounded, Bound::Excluded);
+            map.range((from, Bound::Unbounded)).map(|(id, _)| *id)
+        }
+        let few = most.saturating_add(1);
+        let mut ids: BTreeSet<RequestId> = above(&self.held, id).take(few).collect();
+        ids.extend(above(&self.lost, id).take(few));
+        ids.extend(above(&self.under_way, id).take(few));
+        ids.extend(above(&self.stuck, id).take(few));
+        let more = ids.len() > most;
+        (ids.into_iter().take(most).collect(), more)
+    }
+
     fn on_put(&mut self, id: RequestId, bytes: u64, label: Label) {
         let refusal = match self.state {
             State::Ready if self.is_under_way(id) => Failure::UnderWay,

@@ -73,6 +73,34 @@ fn upload_until(store: &mut Store, upload: Stored, step: &Step) {
     }
 }
 
+/// What is held, what is lost and what is under way, each once, in pages.
+#[test]
+fn what_was_seen_is_told_page_by_page() {
+    let mut store = Store::new(Durability::None, SCRUB);
+    drain(&mut store);
+    let name = |id: u128| Name { id: RequestId(id), digest: Digest([0; 32]), kind: Kind::Bin };
+    let entry = |id: u128| (RequestId(id), entry(Stored { name: name(id), bytes: 3 }));
+    let shared = [2, 4, 6].map(|id| (name(id).to_string(), 3)).to_vec();
+    let recorded = [2, 3, 4, 6, 9].map(entry).into();
+    give(&mut store, Input::Listed { temporary: vec![], shared, recorded });
+    give(&mut store, put(3));
+    let all: Vec<RequestId> = [2, 3, 4, 6, 7, 9].map(RequestId).to_vec();
+    for most in 1..8 {
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let (ids, more) = store.seen_after(after, most);
+            assert_eq!(ids.len() == most || !more, true, "{most}");
+            after = ids.last().copied();
+            seen.extend(ids);
+            if !more {
+                break;
+            }
+        }
+        assert_eq!(seen, all, "{most} at a time");
+    }
+    assert!(all.iter().all(|id| store.has_seen(*id)) && !store.has_seen(RequestId(5)));
+}
+
 #[test]
 fn an_upload_counts_after_it_is_recorded() {
     let mut store = ready(Durability::Fsync);

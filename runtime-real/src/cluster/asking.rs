@@ -107,7 +107,7 @@ async fn attempt<T: Transport, C: Cargo>(
         0 => Vec::new(),
         bytes => {
             let mut source = cargo.source().await.map_err(own)?;
-            Body::new(bytes).whole(&mut source, limits).await.map_err(own)?
+            Body::new(bytes).whole(&mut source, None, limits).await.map_err(own)?
         }
     };
     let mut line = nodes.send(node, request, &small).await?;
@@ -115,7 +115,7 @@ async fn attempt<T: Transport, C: Cargo>(
     let bytes = request.announced();
     if word == Word::Go && bytes > SMALL_MAX {
         let mut source = cargo.source().await.map_err(own)?;
-        Body::new(bytes).copy(&mut source, &mut line, limits, |_| {}).await.map_err(|side| match side {
+        Body::new(bytes).copy(&mut source, &mut line, None, limits, |_| {}).await.map_err(|side| match side {
             Side::From(error) => own(error),
             Side::To(error) => broken(error),
         })?;
@@ -128,10 +128,12 @@ async fn attempt<T: Transport, C: Cargo>(
         let mut sink = cargo.sink(stored).await.map_err(own)?;
         let mut hashing = Hashing::default();
         let body = Body::new(stored.bytes);
-        body.copy(&mut line, &mut sink, limits, |bytes| hashing.update(bytes)).await.map_err(|side| match side {
-            Side::From(error) => broken(error),
-            Side::To(error) => own(error),
-        })?;
+        body.copy(&mut line, &mut sink, None, limits, |bytes| hashing.update(bytes)).await.map_err(
+            |side| match side {
+                Side::From(error) => broken(error),
+                Side::To(error) => own(error),
+            },
+        )?;
         sink.shutdown().await.map_err(own)?;
         if hashing.finish() != stored.name.digest {
             return Err(Failure::Damaged("what came is not what was stored".to_owned()));

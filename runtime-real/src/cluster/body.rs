@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::Limits;
+use super::{Limits, places::UnderWay};
 
 /// Bytes of a body that are held at once.
 const CHUNK: u64 = 64 << 10;
@@ -42,10 +42,11 @@ impl Body {
         Self { left: bytes, taken: 0, waited: Duration::ZERO, buffer: Vec::new() }
     }
 
-    /// The next bytes; `None` after the last.
+    /// The next bytes; `None` after the last. They come from the client of this request, if there is one.
     pub(super) async fn next(
         &mut self,
         from: &mut (impl AsyncRead + Unpin),
+        client: Option<&UnderWay<'_>>,
         limits: &Limits,
     ) -> io::Result<Option<&[u8]>> {
         if self.left == 0 {
@@ -58,11 +59,16 @@ impl Body {
         let allowed = limits.idle + Duration::from_secs_f64(self.taken as f64 / limits.pace_min.max(1) as f64);
         let patience = allowed.saturating_sub(self.waited).min(limits.idle);
         let began = Instant::now();
-        let Ok(read) = timeout(patience, from.read(&mut self.buffer[..most])).await else {
-            let why = if patience < limits.idle { "the body comes too slowly" } else { "the body does not come" };
-            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        let reading = async {
+            timeout(patience, from.read(&mut self.buffer[..most])).await.unwrap_or_else(|_| {
+                let why = if patience < limits.idle { "the body comes too slowly" } else { "the body does not come" };
+                Err(io::Error::new(io::ErrorKind::TimedOut, why))
+            })
         };
-        let count = read?;
+        let count = match client {
+            Some(client) => client.client(reading).await?,
+            None => reading.await?,
+        };
         self.waited += began.elapsed();
         if count == 0 {
             let why = format!("{} bytes are missing", self.left);
@@ -74,27 +80,43 @@ impl Body {
     }
 
     /// All of it, which is small.
-    pub(super) async fn whole(mut self, from: &mut (impl AsyncRead + Unpin), limits: &Limits) -> io::Result<Vec<u8>> {
+    pub(super) async fn whole(
+        mut self,
+        from: &mut (impl AsyncRead + Unpin),
+        client: Option<&UnderWay<'_>>,
+        limits: &Limits,
+    ) -> io::Result<Vec<u8>> {
         let mut all = Vec::new();
-        while let Some(bytes) = self.next(from, limits).await? {
+        while let Some(bytes) = self.next(from, client, limits).await? {
             all.extend_from_slice(bytes);
         }
         Ok(all)
     }
 
-    /// Copies all of it, as fast as it is taken. `look` sees every piece.
+    /// Copies all of it, as fast as it is taken, to the client of this request, if there is one. `look` sees every piece.
     pub(super) async fn copy(
         mut self,
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
+        client: Option<&UnderWay<'_>>,
         limits: &Limits,
         mut look: impl FnMut(&[u8]),
     ) -> Result<(), Side> {
         let late = |elapsed: tokio::time::error::Elapsed| io::Error::from(elapsed);
-        while let Some(bytes) = self.next(from, limits).await.map_err(Side::From)? {
+        while let Some(bytes) = self.next(from, None, limits).await.map_err(Side::From)? {
             look(bytes);
-            timeout(limits.idle, to.write_all(bytes)).await.map_err(late).flatten().map_err(Side::To)?;
+            let writing = async { timeout(limits.idle, to.write_all(bytes)).await.map_err(late).flatten() };
+            match client {
+                Some(client) => client.client(writing).await,
+                None => writing.await,
+            }
+            .map_err(Side::To)?;
         }
-        timeout(limits.idle, to.flush()).await.map_err(late).flatten().map_err(Side::To)
+        let flushing = async { timeout(limits.idle, to.flush()).await.map_err(late).flatten() };
+        match client {
+            Some(client) => client.client(flushing).await,
+            None => flushing.await,
+        }
+        .map_err(Side::To)
     }
 }

@@ -20,6 +20,7 @@ mod lanes;
 mod links;
 pub mod node;
 pub mod nodes;
+mod places;
 mod serving;
 pub mod wire;
 
@@ -64,9 +65,12 @@ pub struct Limits {
     pub connections_per_source: usize,
     /// Of them, kept for hosts of peers. Default 256.
     pub connections_reserve: usize,
-    /// Requests that are under way at once; more are answered with "node N is busy", and tried again by their clients.
-    /// Default 1,024.
+    /// Requests that are under way at once; more are answered with "node N is busy", and tried again by their clients. Half
+    /// of them from one source, an eighth for those that nodes pass on alone. Default 1,024.
     pub requests: usize,
+    /// How long a client that sends nothing of what it has announced, or does not take its answer, keeps its place while
+    /// others need one. Default 1 s.
+    pub patience: Duration,
     /// Idle connections to one node that are kept for the next request. Default 64.
     pub kept: usize,
     /// How long they are kept: shorter than [`Self::idle`], after which the other side closes them. Default 10 s.
@@ -89,6 +93,7 @@ impl Default for Limits {
             connections_per_source: 2_048,
             connections_reserve: 256,
             requests: 1_024,
+            patience: ms(1_000),
             kept: 64,
             kept_for: ms(10_000),
         }

@@ -4,10 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     ops::ControlFlow,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
 };
 
 use omb_core::{
@@ -26,6 +23,7 @@ use super::{
     gate::Gate,
     lanes::{Entrances, lanes},
     links::{self, Link},
+    places::Places,
     serving::{self, Errand},
 };
 use crate::{
@@ -73,8 +71,7 @@ pub(super) struct House<T: Transport, D> {
     pub(super) door: Mutex<Door>,
     pub(super) clients: Mutex<BTreeMap<ClientId, mpsc::UnboundedSender<Errand>>>,
     pub(super) numbers: AtomicU64,
-    /// Requests.
-    pub(super) under_way: AtomicUsize,
+    pub(super) places: Places,
 }
 
 impl<T: Transport, D> House<T, D> {
@@ -146,7 +143,7 @@ where
         door: Mutex::new(Door::new(strangers, clients, listed)),
         clients: Mutex::default(),
         numbers: AtomicU64::new(1),
-        under_way: AtomicUsize::new(0),
+        places: Places::new(&limits),
     });
     let accepting = tokio::spawn(serving::accept(listener, house.clone()));
     let mut machine = Node::new(clock.now(), me, config, restored, seed);

@@ -2,11 +2,8 @@
 
 use std::{
     io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use omb_core::{
@@ -33,6 +30,7 @@ use super::{
     links,
     node::House,
     nodes::word,
+    places::UnderWay,
     wire::{self, Announces as _, Line, SMALL_MAX, Word},
 };
 use crate::fleet::{Listener, Transport};
@@ -191,7 +189,7 @@ where
     loop {
         let next = timeout(house.limits.idle, Asked::read(guest, &mut line)).await??;
         if let Some(asked) = next
-            && !answer(&mut line, asked, &house).await?
+            && !answer(&mut line, asked, from.ip(), &house).await?
         {
             return Ok(());
         }
@@ -206,7 +204,7 @@ where
 {
     let reason = format!("{} is busy", house.me);
     say(line, &Word::Reply(Reply::Retry { reason, excluded: None, leader: None }), house).await?;
-    skip(line, sent_along, house).await
+    skip(line, sent_along, None, house).await
 }
 
 /// Hands over what a peer says, and confirms it.
@@ -241,17 +239,17 @@ where
 }
 
 /// One request, or order, from its arrival to its answer. Whether another one may follow.
-async fn answer<S, T, D>(line: &mut Line<S>, asked: Asked, house: &House<T, D>) -> io::Result<bool>
+async fn answer<S, T, D>(line: &mut Line<S>, asked: Asked, from: IpAddr, house: &House<T, D>) -> io::Result<bool>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     T: Transport + Sync,
     D: Disk,
 {
     let (bytes, mut untaken) = (asked.announced(), asked.sent_along());
-    let under_way = UnderWay::begin(&house.under_way);
-    if under_way.nth > house.limits.requests {
+    let from = matches!(asked, Asked::Request(_)).then_some(from);
+    let Some(under_way) = house.places.begin(from) else {
         return refuse_for_now(line, untaken, house).await;
-    }
+    };
     let client = ClientId(house.numbers.fetch_add(1, Relaxed));
     let (to_me, mut errands) = mpsc::unbounded_channel();
     house.clients().insert(client, to_me);
@@ -264,10 +262,10 @@ where
     }
     while let Some(errand) = errands.recv().await {
         match errand {
-            Errand::Answer(reply) => say(line, &Word::Reply(reply), house).await?,
+            Errand::Answer(reply) => under_way.client(say(line, &Word::Reply(reply), house)).await?,
             Errand::Relay { to, order } => {
                 untaken = 0;
-                let outcome = relay(line, to, &order, bytes, house).await;
+                let outcome = relay(line, to, &order, bytes, &under_way, house).await;
                 let broken = matches!(outcome, Err(RelayFailure::Client(_)));
                 let _ = house.inputs.own.send(Input::Relayed { client, outcome });
                 if broken {
@@ -276,7 +274,7 @@ where
                 continue;
             }
             Errand::Store { id } => {
-                let input = store(line, id, bytes, &mut untaken, house).await;
+                let input = store(line, id, bytes, &mut untaken, &under_way, house).await;
                 let broken = matches!(&input, store::Input::Failed { failure: Failure::Body(_), .. });
                 let _ = house.inputs.own.send(Input::Disk(input));
                 if broken {
@@ -284,39 +282,26 @@ where
                 }
                 continue;
             }
-            Errand::SendFile(file) => send_file(line, file, house).await?,
-            Errand::Fetch { from, name } => fetch(line, from, name, house).await?,
+            Errand::SendFile(file) => send_file(line, file, &under_way, house).await?,
+            Errand::Fetch { from, name } => fetch(line, from, name, &under_way, house).await?,
         }
-        return skip(line, untaken, house).await;
+        return skip(line, untaken, Some(&under_way), house).await;
     }
     Ok(false)
 }
 
-/// A request that is counted.
-struct UnderWay<'a> {
-    count: &'a AtomicUsize,
-    nth: usize,
-}
-
-impl<'a> UnderWay<'a> {
-    fn begin(count: &'a AtomicUsize) -> Self {
-        Self { count, nth: count.fetch_add(1, Relaxed) + 1 }
-    }
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Relaxed);
-    }
-}
-
 /// Reads past a body that nobody has taken, so that the next request is found behind it.
-async fn skip<S, T: Transport, D>(line: &mut Line<S>, untaken: u64, house: &House<T, D>) -> io::Result<bool>
+async fn skip<S, T: Transport, D>(
+    line: &mut Line<S>,
+    untaken: u64,
+    under_way: Option<&UnderWay<'_>>,
+    house: &House<T, D>,
+) -> io::Result<bool>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut body = Body::new(untaken);
-    while body.next(line, &house.limits).await?.is_some() {}
+    while body.next(line, under_way, &house.limits).await?.is_some() {}
     Ok(true)
 }
 
@@ -331,6 +316,7 @@ async fn store<S, T, D>(
     id: RequestId,
     bytes: u64,
     untaken: &mut u64,
+    under_way: &UnderWay<'_>,
     house: &House<T, D>,
 ) -> store::Input
 where
@@ -347,13 +333,13 @@ where
     let broken =
         |error: io::Error| store::Input::Failed { step: Step::Write(id), failure: Failure::Body(error.to_string()) };
     if bytes > SMALL_MAX
-        && let Err(error) = say(line, &Word::Go, house).await
+        && let Err(error) = under_way.client(say(line, &Word::Go, house)).await
     {
         return broken(error);
     }
     let (mut body, mut hashing, mut head, mut trouble) = (Body::new(bytes), Hashing::default(), Vec::new(), None);
     loop {
-        let bytes = match body.next(line, &house.limits).await {
+        let bytes = match body.next(line, Some(under_way), &house.limits).await {
             Ok(Some(bytes)) => bytes,
             Ok(None) => break,
             Err(error) => return broken(error),
@@ -379,6 +365,7 @@ async fn relay<S, T, D>(
     to: NodeId,
     order: &Order,
     bytes: u64,
+    under_way: &UnderWay<'_>,
     house: &House<T, D>,
 ) -> Result<Reply, RelayFailure>
 where
@@ -389,14 +376,15 @@ where
     let node = |error: io::Error| RelayFailure::Node(error.to_string());
     let client = |error: io::Error| RelayFailure::Client(error.to_string());
     let is_small = bytes <= SMALL_MAX;
-    let small = Body::new(if is_small { bytes } else { 0 }).whole(line, limits).await.map_err(client)?;
+    let small =
+        Body::new(if is_small { bytes } else { 0 }).whole(line, Some(under_way), limits).await.map_err(client)?;
     let sent = house.nodes.send(to, order, &small).await;
     let mut other = sent.map_err(|failure| RelayFailure::Node(failure.to_string()))?;
     let mut answer = word::<T>(&mut other, limits).await.map_err(node)?;
     if answer == Word::Go && !is_small {
-        say(line, &Word::Go, house).await.map_err(client)?;
+        under_way.client(say(line, &Word::Go, house)).await.map_err(client)?;
         let (mut body, mut trouble) = (Body::new(bytes), None);
-        while let Some(bytes) = body.next(line, limits).await.map_err(client)? {
+        while let Some(bytes) = body.next(line, Some(under_way), limits).await.map_err(client)? {
             if trouble.is_none() {
                 trouble = match timeout(limits.idle, other.write_all(bytes)).await {
                     Ok(written) => written.err(),
@@ -417,7 +405,12 @@ where
     Ok(reply)
 }
 
-async fn send_file<S, T, D>(line: &mut Line<S>, file: Stored, house: &House<T, D>) -> io::Result<()>
+async fn send_file<S, T, D>(
+    line: &mut Line<S>,
+    file: Stored,
+    under_way: &UnderWay<'_>,
+    house: &House<T, D>,
+) -> io::Result<()>
 where
     S: AsyncWrite + AsyncRead + Unpin,
     T: Transport,
@@ -435,12 +428,14 @@ where
             }
             // Who asks again is told what this node knows then, or is sent to another that holds it.
             let reason = format!("{} cannot read it: {error}", house.me);
-            return say(line, &Word::Reply(Reply::Retry { reason, excluded: None, leader: None }), house).await;
+            let word = Word::Reply(Reply::Retry { reason, excluded: None, leader: None });
+            return under_way.client(say(line, &word, house)).await;
         }
     };
     wire::put_frame(line, &Word::Reply(Reply::Body(file))).await?;
     let mut hashing = Hashing::default();
-    let copied = Body::new(file.bytes).copy(&mut reading, line, &house.limits, |bytes| hashing.update(bytes)).await;
+    let look = |bytes: &[u8]| hashing.update(bytes);
+    let copied = Body::new(file.bytes).copy(&mut reading, line, Some(under_way), &house.limits, look).await;
     let damaged = match &copied {
         Ok(()) => hashing.finish() != file.name.digest,
         // It has become shorter.
@@ -453,7 +448,13 @@ where
     Ok(copied?)
 }
 
-async fn fetch<S, T, D>(line: &mut Line<S>, from: NodeId, name: Name, house: &House<T, D>) -> io::Result<()>
+async fn fetch<S, T, D>(
+    line: &mut Line<S>,
+    from: NodeId,
+    name: Name,
+    under_way: &UnderWay<'_>,
+    house: &House<T, D>,
+) -> io::Result<()>
 where
     S: AsyncWrite + AsyncRead + Unpin + Send,
     T: Transport + Sync,
@@ -464,7 +465,7 @@ where
             Ok(Word::Reply(reply)) => {
                 wire::put_frame(line, &Word::Reply(reply.clone())).await?;
                 let bytes = if let Reply::Body(file) = reply { file.bytes } else { 0 };
-                Body::new(bytes).copy(&mut other, line, limits, |_| {}).await?;
+                Body::new(bytes).copy(&mut other, line, Some(under_way), limits, |_| {}).await?;
                 house.nodes.keep(from, other);
                 return Ok(());
             }
@@ -474,5 +475,6 @@ where
         Err(failure) => failure.to_string(),
     };
     let reason = format!("{from} holds it and did not send it: {failure}");
-    say(line, &Word::Reply(Reply::Retry { reason, excluded: None, leader: None }), house).await
+    let word = Word::Reply(Reply::Retry { reason, excluded: None, leader: None });
+    under_way.client(say(line, &word, house)).await
 }

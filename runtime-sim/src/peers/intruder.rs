@@ -163,6 +163,48 @@ async fn mumble(process: task::NodeId, cast: &Cast, node: NodeId, rng: &mut impl
     }
 }
 
+/// How long places are hoarded.
+const HOARDED: Duration = Duration::from_secs(14);
+
+/// How long the same node's places are.
+const HOARDED_AT_ONE: Duration = Duration::from_secs(4);
+
+/// One of many connections of somebody who announces uploads, now to this node and now to that, and sends nothing of them.
+pub(super) async fn hoard(nth: u64, process: task::NodeId, cast: Cast) {
+    let scenario = cast.facts().scenario.clone();
+    let seed = Seed(scenario.seed.0 ^ (nth + 1) << 44);
+    let mut rng = seed.stream("hoarder");
+    let key = scenario.keyed.then(|| secret(seed, "shared", 0, false));
+    while cast.time.elapsed() < HOARDED {
+        let turn = cast.time.elapsed().as_secs() / HOARDED_AT_ONE.as_secs();
+        let turn = usize::try_from(turn).expect("few turns");
+        let node = scenario.nodes[(turn + scenario.nodes.len() - 1) % scenario.nodes.len()];
+        let announced = async {
+            let mut line = wire::line(cast.transport(process).connect(&address(node)).await?);
+            greeting::meet(&mut line, None, Part::Client, node, key.as_ref()).await?;
+            // A small body comes with the request, a larger one after a word of the node's.
+            let bytes = [3_000, 100_000][rng.random_range(0..2)];
+            let id = RequestId(u128::from(rng.next_u64()) << 64 | 0x40a2d);
+            let put = Put { id, label: label(), bytes, again: false, excluded: [].into() };
+            wire::write_frame(&mut line, &Request::Put(put)).await?;
+            Ok::<_, Unmet>(line)
+        };
+        match timeout(limits().connect, announced).await {
+            Ok(Ok(mut line)) => {
+                let patience = rng.random_range(Duration::from_millis(500)..limits().idle);
+                let said = timeout(patience, wire::read_frame::<Word>(&mut line)).await;
+                cast.witness.hit(match said {
+                    Ok(Err(_)) => "hoarder: is broken off",
+                    Ok(Ok(_)) => "hoarder: is answered",
+                    Err(_) => "hoarder: is waited for",
+                });
+                sleep(Duration::from_millis(rng.random_range(20..300))).await;
+            }
+            _ => sleep(Duration::from_millis(rng.random_range(50..500))).await,
+        }
+    }
+}
+
 /// Greets as a peer some times, from an address that is none of a peer, and forges what it can where it is let in.
 pub(super) async fn forge(process: task::NodeId, cast: Cast) {
     let scenario = cast.facts().scenario.clone();

@@ -44,6 +44,10 @@ pub struct Scenario {
     pub durability: Durability,
     /// Each client: when it begins, and its uploads' sizes in bytes.
     pub clients: Vec<(Duration, Vec<u64>)>,
+    /// Whether clients send each upload through several nodes, at once and once more, each time as if it were the first.
+    pub careless: bool,
+    /// Whether somebody announces more uploads than a node has places for, and sends nothing of them.
+    pub hoarded: bool,
     /// How long clients wait for one answer.
     pub try_max: Duration,
     /// What goes wrong.
@@ -143,6 +147,8 @@ impl Scenario {
             policy: if rng.random_bool(0.8) { least } else { others[rng.random_range(0..4)] },
             durability: if rng.random_bool(0.85) { Durability::Fsync } else { Durability::None },
             clients,
+            careless: seed.stream("careless clients").random_bool(0.35),
+            hoarded: seed.stream("hoarder").random_bool(0.2),
             // The hasty ones come again while their upload is being stored.
             try_max: Duration::from_millis([300, 1_000, 2_500, 7_000][seed.stream("haste").random_range(0..4)]),
             troubles,
@@ -154,6 +160,12 @@ impl Scenario {
     /// Whether nothing goes wrong.
     #[must_use]
     pub fn is_calm(&self) -> bool {
+        !self.hoarded && self.is_calm_but_for_hoarders()
+    }
+
+    /// Whether nothing goes wrong, but that somebody may hoard places.
+    #[must_use]
+    pub fn is_calm_but_for_hoarders(&self) -> bool {
         self.troubles.is_empty()
             && self.stranger.is_none()
             && self.foreigner.is_none()
@@ -188,13 +200,15 @@ impl Scenario {
         let halve = |it: &mut Self| {
             it.clients.iter_mut().for_each(|(_, sizes)| sizes.truncate(sizes.len().div_ceil(2)));
         };
-        let changes: [&dyn Fn(&mut Self); 10] = [
+        let changes: [&dyn Fn(&mut Self); 12] = [
             &|it| it.ambush = None,
             &|it| it.stranger = None,
             &|it| it.foreigner = None,
             &|it| it.locked_out = None,
             &|it| (it.keyed, it.peer_keyed, it.locked_out) = (false, false, None),
             &|it| it.anywhere = false,
+            &|it| it.careless = false,
+            &|it| it.hoarded = false,
             &|it| it.starts.iter_mut().for_each(|start| *start = (*start).min(Duration::from_secs(1))),
             &|it| it.clocks.fill(Skew::NONE),
             &|it| it.clients.truncate(1),
@@ -349,6 +363,12 @@ impl fmt::Display for Scenario {
         }
         if let Some(foreigner) = self.foreigner {
             writeln!(f, "  {foreigner} speaks another version of the protocol")?;
+        }
+        if self.careless {
+            writeln!(f, "  clients send each upload through several nodes, as if for the first time")?;
+        }
+        if self.hoarded {
+            writeln!(f, "  somebody announces many uploads and sends nothing of them")?;
         }
         writeln!(f, "  clients wait for an answer for {:.1} s", self.try_max.as_secs_f64())?;
         for planned in &self.troubles {

@@ -74,8 +74,8 @@ fn socket(node: NodeId) -> SocketAddr {
 /// The bounds of simulated nodes: as the product's, but shorter where only waiting is bounded.
 pub(super) fn limits() -> Limits {
     let (idle, kept_for) = (Duration::from_secs(4), Duration::from_secs(6));
-    // Some that are kept are closed by the other side before they are used again.
-    Limits { idle, reply: idle, kept_for, ..Limits::default() }
+    // Some that are kept are closed by the other side before they are used again. Few places, so that they can be hoarded.
+    Limits { idle, reply: idle, kept_for, requests: 12, ..Limits::default() }
 }
 
 fn patience(scenario: &Scenario) -> Patience {
@@ -192,6 +192,14 @@ pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness:
     let process = client(102);
     let (own, moved) = (process.id(), cast.clone());
     process.spawn(async move { intruder::forge(own, moved).await });
+    if scenario.hoarded {
+        cast.witness.hit("cluster: places are hoarded");
+        let process = client(103);
+        for nth in 0..limits().requests {
+            let (own, moved) = (process.id(), cast.clone());
+            process.spawn(async move { intruder::hoard(nth as u64, own, moved).await });
+        }
+    }
     let moved = cast.clone();
     let ambushing = spawn(async move {
         while let Some(planned) = ambushed.recv().await {
@@ -677,7 +685,11 @@ async fn upload(nodes: &Nodes<SimTransport>, cast: &Cast, seed: Seed, bytes: u64
     cast.facts().uploads.insert(id, upload);
     cast.witness.note("client", format_args!("uploads {id}, {bytes} bytes"));
     let put = Put { id, label, bytes, again: false, excluded: [].into() };
-    let reply = ask(nodes, cast, Request::Put(put), body, seed).await?;
+    let reply = if cast.facts().scenario.careless {
+        send_carelessly(nodes, cast, put, body, seed).await?
+    } else {
+        ask(nodes, cast, Request::Put(put), body, seed).await?
+    };
     let Reply::Stored { node, stored } = reply else {
         let last = format!("answered by {reply:?}");
         return Err(GaveUp { tries: 0, last, unknown: false, refused: true, reached: false });
@@ -691,6 +703,31 @@ async fn upload(nodes: &Nodes<SimTransport>, cast: &Cast, seed: Seed, bytes: u64
     cast.witness.note("client", format_args!("has {id} on {node}"));
     cast.watch(|watcher, facts| watcher.on_acknowledged(id, facts));
     Ok(id)
+}
+
+/// Sends an upload through two nodes at once, and then once more: each time as if it were the first.
+async fn send_carelessly(
+    nodes: &Nodes<SimTransport>,
+    cast: &Cast,
+    put: Put,
+    body: Vec<u8>,
+    seed: Seed,
+) -> Result<Reply, GaveUp> {
+    let mut rng = seed.stream("carelessness");
+    let pause = Duration::from_millis(rng.random_range(0..60));
+    let later = Duration::from_millis(rng.random_range(0..1_500));
+    let send = |number: u64| ask(nodes, cast, Request::Put(put.clone()), body.clone(), Seed(seed.0 ^ number << 20));
+    let twin = async {
+        sleep(pause).await;
+        send(1).await
+    };
+    let (reply, twin) = tokio::join!(send(0), twin);
+    sleep(later).await;
+    let third = send(2).await;
+    if [&reply, &twin, &third].iter().all(|reply| matches!(reply, Ok(Reply::Stored { .. }))) {
+        cast.witness.hit("client: sent three times, acknowledged each time");
+    }
+    reply.or(twin).or(third)
 }
 
 async fn upload_all(nth: usize, process: task::NodeId, cast: Cast) {

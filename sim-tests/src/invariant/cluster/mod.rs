@@ -11,6 +11,7 @@
 //! | [`dead`] | C6: a dead node is given nothing after detection |
 //! | [`key`] | who lacks the shared key gets nothing: no vote, no byte of an upload, no list |
 //! | [`forged`] | who is no peer is not heard as one, and a number that no honest node comes to changes nothing |
+//! | [`served`] | whoever announces uploads and sends nothing of them keeps nobody out |
 //! | [`minority`] | C7: with `quorum: majority` a minority never serves |
 
 pub mod agreement;
@@ -23,6 +24,7 @@ pub mod level;
 pub mod minority;
 pub mod once;
 mod orders;
+pub mod served;
 pub mod terms;
 
 use omb_core::{
@@ -71,6 +73,7 @@ impl Default for Cluster {
             Box::<minority::Minority>::default(),
             Box::<key::Key>::default(),
             Box::<forged::Forged>::default(),
+            Box::<served::Served>::default(),
         ];
         Self { promises, broken: Broken::default() }
     }

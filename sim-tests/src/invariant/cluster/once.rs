@@ -30,8 +30,10 @@ pub struct Once {
     orders: Orders,
     /// Whom each node obeys.
     obeyed: BTreeMap<NodeId, Option<Leadership>>,
-    /// When each node was last seen not to know what it holds.
+    /// When each node was last seen not to know what it holds, and never to learn it by itself.
     blind: BTreeMap<NodeId, Duration>,
+    /// When each was last seen still to read what it holds.
+    reading: BTreeMap<NodeId, Duration>,
     /// Who was last told to take an upload.
     placed: BTreeMap<(RequestId, NodeId), Placing>,
     /// By which of these orders it was last written.
@@ -46,13 +48,24 @@ pub struct Once {
 #[derive(Clone, Debug)]
 struct Placing {
     leader: NodeId,
+    of: Leadership,
     at: Duration,
     /// Nodes that it could not ask, and when that was so.
     unasked: BTreeMap<NodeId, Duration>,
+    /// Nodes that did not know yet what they hold, if the client did not say that it comes again: a leader that is new has
+    /// no reason to wait for them.
+    reading: BTreeSet<NodeId>,
+}
+
+impl Placing {
+    /// Whether this leader could have learned that `holder` was given the upload by the `earlier` order.
+    fn could_ask(&self, holder: NodeId, earlier: &Self) -> bool {
+        !self.unasked.contains_key(&holder) && (self.of == earlier.of || !self.reading.contains(&holder))
+    }
 }
 
 impl Once {
-    fn place(&mut self, leader: NodeId, id: RequestId, to: NodeId, facts: &Facts) {
+    fn place(&mut self, leader: NodeId, of: Leadership, id: RequestId, to: NodeId, facts: &Facts) {
         // A link that heals is made anew: an attempt may have begun in vain just before, and the next one pauses.
         let Limits { connect, pause, .. } = Limits::default();
         let lag = connect + pause.1 + Timing::default().answer * 2;
@@ -65,7 +78,9 @@ impl Once {
         });
         let own = blind(&leader).map(|at| (leader, at));
         let unasked = unasked.chain(own).collect();
-        self.placed.insert((id, to), Placing { leader, at: facts.at, unasked });
+        let reading = self.reading.iter().filter(|(_, at)| facts.scenario.careless && **at >= since);
+        let reading = reading.map(|(node, _)| *node).collect();
+        self.placed.insert((id, to), Placing { leader, of, at: facts.at, unasked, reading });
     }
 
     fn check(&mut self, facts: &Facts, broken: &mut Broken) {
@@ -95,8 +110,9 @@ impl Once {
                 }
             }
             copies.sort_by_key(|(_, placing)| placing.at);
-            for (nth, (node, Placing { leader, at, unasked })) in copies.iter().enumerate() {
-                for (holder, earlier) in copies[..nth].iter().filter(|(holder, _)| !unasked.contains_key(holder)) {
+            for (nth, (node, placing)) in copies.iter().enumerate() {
+                for (holder, earlier) in copies[..nth].iter().filter(|(it, earlier)| placing.could_ask(*it, earlier)) {
+                    let Placing { leader, at, .. } = placing;
                     let (at, before) = (at.as_secs_f64(), earlier.at.as_secs_f64());
                     broken.note(format_args!(
                         "{leader} places {id} on {node} at {at:.3} s, and could have asked {holder}, \
@@ -123,18 +139,18 @@ impl Promise for Once {
         match output {
             Output::LeaderChanged(leader) => _ = self.obeyed.insert(node, *leader),
             Output::Send { envelope, .. } => {
-                if let Message::Placed { id, outcome: Ok(to), .. } = envelope.message {
-                    self.place(node, id, to, facts);
+                if let Message::Placed { id, leadership, outcome: Ok(to), .. } = envelope.message {
+                    self.place(node, leadership, id, to, facts);
                 }
             }
             Output::Relay { to, order: Order::Store { put, leadership }, .. } if leadership.leader == Some(node) => {
-                self.place(node, put.id, *to, facts);
+                self.place(node, *leadership, put.id, *to, facts);
             }
             Output::Store { id, .. } => {
-                let leads = self.obeyed.get(&node).copied().flatten().and_then(|it| it.leader) == Some(node);
+                let leads = self.obeyed.get(&node).copied().flatten().filter(|it| it.leader == Some(node));
                 // Nobody sent it an order: its own.
-                if leads && self.orders.newest(*id, node).is_none() {
-                    self.place(node, *id, node, facts);
+                if let Some(of) = leads.filter(|_| self.orders.newest(*id, node).is_none()) {
+                    self.place(node, of, *id, node, facts);
                 }
                 if let Some(placing) = self.placed.get(&(*id, node)) {
                     self.written.insert((*id, node), placing.clone());
@@ -165,6 +181,8 @@ impl Promise for Once {
     fn on_node(&mut self, node: NodeId, machine: &Node, _: Instant, facts: &Facts, broken: &mut Broken) {
         if machine.store().is_blind() {
             self.blind.insert(node, facts.at);
+        } else if !machine.store().is_ready() {
+            self.reading.insert(node, facts.at);
         }
         if std::mem::take(&mut self.renamed) {
             self.check(facts, broken);
