@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn whose_client_is_waited_for_makes_room() {
         let mut requests = Requests::new(ROOM, PATIENCE);
-        let mut begin = |requests: &mut Requests, ms, from| requests.begin(at(ms), Some(ip(from)));
+        let begin = |requests: &mut Requests, ms, from| requests.begin(at(ms), Some(ip(from)));
         let first: Vec<Place> =
             [1, 1, 1, 2, 2].map(|from| begin(&mut requests, 0, from).expect("there is room").0).to_vec();
         first.iter().zip([50, 30, 40, 10, 20]).for_each(|(place, ms)| requests.waits(at(ms), *place));

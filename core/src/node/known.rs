@@ -93,7 +93,6 @@ impl Layer {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rand::Rng as _;
 
     use super::*;
 

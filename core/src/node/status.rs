@@ -217,6 +217,8 @@ pub struct Book {
     pub in_flight: u64,
     /// For how much longer it is passed over since it failed, in ms; 0 if it is not.
     pub penalty_ms: u64,
+    /// How long ago an upload last failed on it, in ms; `None` if none has under this leader, since it joined.
+    pub failed_ms: Option<u64>,
 }
 
 /// A node was out of reach.
@@ -270,6 +272,7 @@ impl Node {
             assigned: load.assigned,
             in_flight: load.in_flight,
             penalty_ms: load.penalty_until.map_or(0, |until| ms(until.since(now))),
+            failed_ms: load.failed.map(|failed| ms(now.since(failed))),
         });
         Account { status, books: books.collect(), outages: self.watch.outages(now) }
     }

@@ -417,7 +417,7 @@ fn the_longest_replies_fit() {
         quorum: crate::config::cluster::Quorum::Majority,
         peers: vec![peer; 1_000],
         nodes: vec![own; 1_000],
-        books: vec![Book { node, assigned: ms, in_flight: ms, penalty_ms: ms }; 1_000],
+        books: vec![Book { node, assigned: ms, in_flight: ms, penalty_ms: ms, failed_ms: Some(ms) }; 1_000],
         outages: vec![Outage { node, from_ms: ms, until_ms: Some(ms), seen_by: u32::MAX }; 1_000],
     };
     assert!(message::encode(&Reply::Status(Box::new(status))).len() < message::FRAME_MAX);

@@ -11,6 +11,7 @@ use crate::{
     node::status::{Book, ClusterStatus, Hindrance, NodeStatus, Outage, PeerState, PeerStatus},
     peer::{Leadership, NodeId},
     printable::printable,
+    routing::PENALTY,
 };
 
 /// The lines a person reads: who leads, a row for each node, and a line for each thing that is not as it should be.
@@ -224,7 +225,15 @@ fn causes(node: NodeId, window: Duration, status: &ClusterStatus) -> Vec<String>
             causes.extend(disk(own));
         }
     }
-    causes.extend(status.books.iter().filter(|book| book.node == node && book.penalty_ms > 0).map(penalty));
+    let book = status.books.iter().find(|book| book.node == node);
+    causes.extend(book.and_then(|book| match book.failed_ms {
+        _ if book.penalty_ms > 0 => Some(penalty(book)),
+        Some(failed) if failed < window_ms => {
+            let (failed, penalty) = (lasting(failed), PENALTY.as_secs());
+            Some(format!("an upload failed on it {failed} ago, after which it was passed over for {penalty} s"))
+        }
+        _ => None,
+    }));
     causes
 }
 
@@ -307,7 +316,7 @@ pub(super) mod tests {
 
     /// Three nodes in calm, as node 1 sees them: 33, 34 and 33 uploads.
     pub(in crate::report) fn calm() -> ClusterStatus {
-        let book = |node, assigned| Book { node: NodeId(node), assigned, in_flight: 0, penalty_ms: 0 };
+        let book = |node, assigned| Book { node: NodeId(node), assigned, in_flight: 0, penalty_ms: 0, failed_ms: None };
         ClusterStatus {
             node: NodeId(1),
             leader: leads(3, 8),
@@ -446,6 +455,11 @@ node 3 was given another list of peers (digest abababababab, at node 1 cdcdcdcdc
         let counts = [(NodeId(1), 50), (NodeId(3), 50)].into();
         let without = uneven(&counts, Duration::from_secs(20), &status);
         assert_eq!(without, ["node 2 has 0, 50 fewer than node 1: nothing is known that kept it"]);
+        explains([20, 40, 40], &status, &["node 1 has 20, 20 fewer than node 2: nothing is known that kept it"]);
+        status.books[0].failed_ms = Some(7_000);
+        let cause = "an upload failed on it 7 s ago, after which it was passed over for 5 s";
+        explains([20, 40, 40], &status, &[&format!("node 1 has 20, 20 fewer than node 2: {cause}")]);
+        status.books[0].failed_ms = Some(20_000);
         explains([20, 40, 40], &status, &["node 1 has 20, 20 fewer than node 2: nothing is known that kept it"]);
         let outage = |node, from_ms, until_ms| Outage { node: NodeId(node), from_ms, until_ms, seen_by: 1 };
         status.outages = vec![outage(2, 90_000, Some(80_000)), outage(2, 12_000, Some(8_000)), outage(1, 5_000, None)];

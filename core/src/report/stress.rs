@@ -61,10 +61,10 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// What each node was given in all, by the leader's count; empty if nobody told.
-    fn assigned(&self) -> BTreeMap<NodeId, u64> {
+    /// What each node holds in all; empty if nobody told.
+    fn stored(&self) -> BTreeMap<NodeId, u64> {
         let nodes = self.status.iter().flat_map(|status| &status.nodes);
-        nodes.map(|node| (node.node, node.assigned)).collect()
+        nodes.map(|node| (node.node, node.stored)).collect()
     }
 }
 
@@ -200,9 +200,10 @@ pub fn verdict(setup: &Setup, measured: &Measured) -> Verdict {
     wrong.extend(held(measured));
     let counts = counts(setup, measured);
     let most = spread_max(setup);
-    // What was uneven before is evened out by a new leader: then all that was given is what is level.
-    let assigned = measured.assigned();
-    let levelled = assigned.len() == counts.len() && spread(&assigned) <= most;
+    // What was uneven before is evened out by a new leader: then all that is held is what is level. The leader's books would
+    // not do, for a node that was away joins them at the level of the others.
+    let stored = measured.stored();
+    let levelled = stored.len() == counts.len() && spread(&stored) <= most;
     if spread(&counts) > most && !levelled {
         let got = |extreme: Option<(&NodeId, &u64)>| {
             extreme.map(|(node, count)| format!("node {} got {count}", node.0)).unwrap_or_default()
@@ -377,6 +378,12 @@ mod tests {
         let mut evening = measured([25, 50, 25]);
         evening.status = Some(calm());
         assert_eq!(verdict(&setup(), &evening), Verdict::Pass);
+        // A node that was away joins the books at the level of the others, and has fewer all the same.
+        let mut away = measured([40, 20, 40]);
+        let mut status = calm();
+        status.nodes.iter_mut().zip([40, 20, 40]).for_each(|(node, stored)| node.stored = stored);
+        away.status = Some(status);
+        assert!(matches!(verdict(&setup(), &away), Verdict::Fail(_)), "the books are level, the nodes are not");
         evening.status.iter_mut().for_each(|status| drop(status.nodes.remove(2)));
         assert!(matches!(verdict(&setup(), &evening), Verdict::Fail(_)), "what is not known is not level");
     }

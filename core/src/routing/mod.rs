@@ -36,6 +36,8 @@ pub struct Load {
     pub turn: u64,
     /// Recent time from assignment to end, in seconds: rises to a slow one at once, and decays towards quick ones.
     pub latency: Latency,
+    /// When an upload last failed on it.
+    pub failed: Option<Instant>,
     /// Until when it is passed over, since it failed.
     pub penalty_until: Option<Instant>,
 }
@@ -156,7 +158,7 @@ impl Router {
         load.in_flight = load.in_flight.saturating_sub(1);
         match end {
             End::Stored => load.latency.observe(now, took),
-            End::Failed => load.penalty_until = Some(now + PENALTY),
+            End::Failed => (load.failed, load.penalty_until) = (Some(now), Some(now + PENALTY)),
             End::Abandoned => load.assigned = load.assigned.saturating_sub(1),
             End::Unknown => {}
         }
@@ -186,7 +188,7 @@ impl Router {
 }
 
 fn load(now: Instant, node: NodeId, assigned: u64) -> Load {
-    Load { node, assigned, in_flight: 0, turn: 0, latency: Latency::new(now), penalty_until: None }
+    Load { node, assigned, in_flight: 0, turn: 0, latency: Latency::new(now), failed: None, penalty_until: None }
 }
 
 #[cfg(test)]
