@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use support::{
     kafka::{Kafka, Options},
-    omb::{Place, complete, kafka_driver, number, workload},
+    omb::{Place, complete, eight_consumers_join_before_the_load, kafka_driver, number, workload},
 };
 
 /// One Kafka for all, since its start costs more than any of these runs.
@@ -18,7 +18,7 @@ fn runs_against_a_real_kafka() {
     produces_and_consumes(&kafka, &place);
     fills_and_drains_a_backlog(&place);
     outlives_a_broker_that_stands_still(&kafka, &place);
-    waits_for_all_consumers(&place);
+    eight_consumers_join_before_the_load(&place);
     is_refused_messages(&kafka, &place);
     is_refused_topics(&kafka, &place);
     takes_a_megabyte(&place);
@@ -82,19 +82,6 @@ fn outlives_a_broker_that_stands_still(kafka: &Kafka, place: &Place) {
     complete(&result, &place.record("stall.jsonl"));
     let worst = result["aggregatedPublishLatencyMax"].as_f64().unwrap_or_default();
     assert!(worst > 1_800.0, "the first to wait waited for 2 s, not for {worst} ms");
-}
-
-/// Eight consumers share one partition, and none joins under load.
-fn waits_for_all_consumers(place: &Place) {
-    let changes = [("consumerPerSubscription", "8"), ("warmupDuration", "0s"), ("testDuration", "1s")];
-    place.write("eight.yaml", workload("eight", &changes));
-    place.run(&["run", "-d", "k.yaml", "-o", "eight.json", "eight.yaml"]).with(0);
-    let result = place.result("eight.json");
-    complete(&result, &place.record("eight.jsonl"));
-    let verdict = &result["omb"]["verdict"];
-    for key in ["duplicated", "reread", "rebalances"] {
-        assert_eq!(number(verdict, &format!("/{key}")), 0, "{key}: {verdict}");
-    }
 }
 
 /// What the topic would refuse is known before it is created.

@@ -5,7 +5,9 @@ mod support;
 use std::time::Duration;
 
 use serde_json::Value;
-use support::omb::{Broker, Place, agree, complete, kafka_driver, number, workload};
+use support::omb::{
+    Broker, Place, agree, complete, eight_consumers_join_before_the_load, kafka_driver, number, workload,
+};
 
 #[test]
 fn a_result_holds_upstreams_keys_and_agrees_with_its_record() {
@@ -162,22 +164,12 @@ fn where_a_result_goes() {
     assert_eq!(number(&place.record("mine.jsonl")[0], "/origin/seed"), 7, "the flag goes before the file");
 }
 
-/// Eight consumers share one partition. They join one after another, and each that joined under load would make the group
-/// share it anew: then what was read before is read again.
 #[test]
 fn the_load_waits_until_all_consumers_have_joined() {
     let place = Place::default();
     let broker = Broker::start(&place);
     place.write("k.yaml", kafka_driver(&broker.address, ""));
-    let changes = [("consumerPerSubscription", "8"), ("warmupDuration", "0s"), ("testDuration", "2s")];
-    place.write("eight.yaml", workload("eight", &changes));
-    place.run(&["run", "-d", "k.yaml", "-o", "eight.json", "eight.yaml"]).with(0);
-    let result = place.result("eight.json");
-    complete(&result, &place.record("eight.jsonl"));
-    let verdict = &result["omb"]["verdict"];
-    for key in ["duplicated", "reread", "rebalances"] {
-        assert_eq!(number(verdict, &format!("/{key}")), 0, "{key}: {verdict}");
-    }
+    eight_consumers_join_before_the_load(&place);
 
     // Only who asks for what the broker does not offer is told so, and at once.
     let newer = kafka_driver(&broker.address, "  group.protocol=consumer\n");

@@ -403,3 +403,17 @@ pub fn complete(result: &Value, record: &[Value]) {
         assert!(counts[0] > 0 && counts.iter().all(|count| *count == counts[0]), "{one}");
     }
 }
+
+/// Eight consumers of the Kafka cluster in `k.yaml` share one partition. They join one after another, and each that joined under
+/// load would make the group share it anew: then what was read before is read again. The workload is `eight.yaml` after it.
+pub fn eight_consumers_join_before_the_load(place: &Place) {
+    let changes = [("consumerPerSubscription", "8"), ("warmupDuration", "0s"), ("testDuration", "1s")];
+    place.write("eight.yaml", workload("eight", &changes));
+    place.run(&["run", "-d", "k.yaml", "-o", "eight.json", "eight.yaml"]).with(0);
+    let result = place.result("eight.json");
+    complete(&result, &place.record("eight.jsonl"));
+    let verdict = &result["omb"]["verdict"];
+    for key in ["duplicated", "reread", "rebalances"] {
+        assert_eq!(number(verdict, &format!("/{key}")), 0, "{key}: {verdict}");
+    }
+}
