@@ -12,6 +12,7 @@ use madsim::{
     net::{TcpListener, TcpStream},
     runtime::Handle,
     task::{NodeId, spawn_local},
+    time::TimeHandle,
 };
 use omb_core::{
     broker::{Broker, Config, ConnId, GroupState, Input, Output, Request, Response, Token},
@@ -262,6 +263,9 @@ impl SimBroker {
                 let known = notes.truths[run].groups.entry(group.name.clone()).or_default();
                 known.now = (group.state == GroupState::Stable).then_some(group.members.len());
                 known.most = known.most.max(known.now.unwrap_or_default());
+                if known.now.is_some() && known.stable.0 != group.generation {
+                    known.stable = (group.generation, TimeHandle::current().elapsed());
+                }
             }
             if !group.members.is_empty() {
                 peopled.insert(group.name);

@@ -130,6 +130,7 @@ impl Scenario {
             period,
             knobs: Knobs {
                 copies: if !calm && seed.stream("copies").random_bool(0.03) { 3 } else { 1 },
+                shaken: seed.stream("shaken groups").random_bool(0.12),
                 ..knobs(&mut seed.stream("knobs"), &workload)
             },
             capacity,
@@ -157,6 +158,7 @@ impl Scenario {
             && self.second.is_none()
             && self.capacity == ROOMY
             && self.knobs.copies == 1
+            && !self.knobs.shaken
     }
 
     /// Whether some trouble is of this kind.
@@ -171,9 +173,10 @@ impl Scenario {
         let needed =
             self.troubles.iter().flat_map(|planned| workers_of(&planned.trouble)).max().map_or(1, |most| most + 1);
         let least = needed.max(if self.topology == Topology::Shared { 1 } else { 2 });
-        let changes: [&dyn Fn(&mut Self); 11] = [
+        let changes: [&dyn Fn(&mut Self); 12] = [
             &|it| it.second = None,
             &|it| it.stop_at = None,
+            &|it| it.knobs.shaken = false,
             &|it| it.topology = Topology::Shared,
             &|it| it.capacity = ROOMY,
             &|it| {
@@ -318,6 +321,7 @@ fn knobs(rng: &mut impl Rng, workload: &Workload) -> Knobs {
         fetch_wait: ms(rng.random_range(50..500)),
         fetch_bytes: [2_000, 20_000, 1 << 20][rng.random_range(0..3)],
         join_within: ms([0, 0, 400, 1_500][rng.random_range(0..4)]),
+        shaken: false,
     }
 }
 
@@ -463,6 +467,9 @@ impl fmt::Display for Scenario {
             "  {producer} producers, {retries}, catch up {:?}; the broker has room for {room}; {link}",
             it.catch_up
         )?;
+        if self.knobs.shaken {
+            writeln!(f, "  a consumer of each worker loses its membership when the first probes go out")?;
+        }
         writeln!(f, "  clocks: controller {}, broker {}", self.controller_clock, self.broker_clock)?;
         if self.linked {
             let clocks: Vec<String> = self.worker_clocks.iter().map(ToString::to_string).collect();

@@ -363,6 +363,8 @@ pub struct GroupTruth {
     pub now: Option<usize>,
     /// The most that ever had.
     pub most: usize,
+    /// The generation in which that was last so, and since when.
+    pub stable: (i32, Duration),
 }
 
 /// Everything that happened in one run.

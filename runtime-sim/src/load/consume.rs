@@ -205,6 +205,11 @@ impl SimLoad {
         let heartbeat_every = self.0.knobs.session / 3;
         let (mut heard, mut committed) = (Instant::ZERO, self.0.clock.now());
         loop {
+            if self.state().shaken == Some(Some(member.spec.id)) {
+                self.state().shaken = Some(None);
+                self.0.witness.hit("group: a member is lost while probes are on their way");
+                return Expelled::Forgotten;
+            }
             if self.0.clock.now().since(heard) >= heartbeat_every {
                 heard = self.0.clock.now();
                 let request = Request::Heartbeat { group: member.spec.group.clone(), member: Self::committer(member) };

@@ -89,6 +89,8 @@ pub struct Knobs {
     pub fetch_bytes: u32,
     /// Longest a consumer takes before it first asks to join its group: the others have their share by then.
     pub join_within: Duration,
+    /// Whether a consumer of each worker loses its membership when the first probes go out.
+    pub shaken: bool,
 }
 
 /// Pause between two tries of a request.
@@ -146,6 +148,8 @@ struct State {
     /// Messages that schedules given up by a change of rate had skipped.
     skipped_before: u64,
     paused: bool,
+    /// The consumer that is to lose its membership, if one is; `Some(None)` once it has.
+    shaken: Option<Option<ConsumerId>>,
     stopping: bool,
     problems: BTreeMap<String, u64>,
     silences: Silences,

@@ -69,7 +69,10 @@ impl SimLoad {
     pub(super) fn probe(&self, round: u64) {
         let now = self.0.clock.now();
         let wall = WallTime(self.fleet_zero().0 + now.0);
-        let State { producers, subscriptions, prepared, .. } = &mut *self.state();
+        let State { producers, subscriptions, prepared, consumers, shaken, .. } = &mut *self.state();
+        if self.0.knobs.shaken {
+            shaken.get_or_insert_with(|| consumers.keys().next().copied());
+        }
         for subscription in subscriptions.values_mut() {
             subscription.ledger.expect_probes(round);
             (subscription.rebalances, subscription.last) = (0, None);

@@ -163,8 +163,8 @@ async fn mumble(process: task::NodeId, cast: &Cast, node: NodeId, rng: &mut impl
     }
 }
 
-/// How long places are hoarded.
-const HOARDED: Duration = Duration::from_secs(14);
+/// Until when places are hoarded; what was announced last is waited for a little longer.
+pub(super) const HOARDED: Duration = Duration::from_secs(12);
 
 /// How long the same node's places are.
 const HOARDED_AT_ONE: Duration = Duration::from_secs(4);

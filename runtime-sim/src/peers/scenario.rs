@@ -90,18 +90,23 @@ impl Scenario {
         let count = rng.random_range(3..=most);
         let step = rng.random_range(1..=3);
         let nodes: Vec<NodeId> = (0..count).map(|nth| NodeId(1 + nth * step)).collect();
-        let stranger = seed.stream("stranger").random_bool(0.12).then(|| nodes[rng.random_range(0..nodes.len())]);
+        let mut hoards = seed.stream("hoarder");
+        let hoarded = hoards.random_bool(0.2);
+        // Often nothing else, so that what it does to others is seen.
+        let alone = hoarded && hoards.random_bool(0.4);
+        let stranger =
+            (!alone && seed.stream("stranger").random_bool(0.12)).then(|| nodes[rng.random_range(0..nodes.len())]);
         let mut foreign = seed.stream("foreigner");
         // Two nodes of three are a majority, one is none.
-        let foreigner = foreign.random_bool(0.08) && stranger.is_none();
+        let foreigner = !alone && foreign.random_bool(0.08) && stranger.is_none();
         let foreigner = foreigner.then(|| nodes[foreign.random_range(0..nodes.len())]);
         let mut keys = seed.stream("keys");
         let keyed = keys.random_bool(0.4);
-        let locked_out = (keyed && stranger.is_none() && foreigner.is_none() && keys.random_bool(0.4))
+        let locked_out = (!alone && keyed && stranger.is_none() && foreigner.is_none() && keys.random_bool(0.4))
             .then(|| (nodes[keys.random_range(0..nodes.len())], keys.random_bool(0.6)));
         let mut proofs = seed.stream("proofs of peers");
-        let (peer_keyed, anywhere) = (keyed && proofs.random_bool(0.5), proofs.random_bool(0.3));
-        let troubles = troubles(seed, &nodes);
+        let (peer_keyed, anywhere) = (keyed && proofs.random_bool(0.5), !alone && proofs.random_bool(0.3));
+        let troubles = if alone { Vec::new() } else { troubles(seed, &nodes) };
         let mut hidden = seed.stream("ambush");
         let ambush = hidden.random_bool(0.4).then(|| Ambush {
             moment: [Moment::Written, Moment::Renamed, Moment::Named, Moment::Stored][hidden.random_range(0..4)],
@@ -148,7 +153,7 @@ impl Scenario {
             durability: if rng.random_bool(0.85) { Durability::Fsync } else { Durability::None },
             clients,
             careless: seed.stream("careless clients").random_bool(0.35),
-            hoarded: seed.stream("hoarder").random_bool(0.2),
+            hoarded,
             // The hasty ones come again while their upload is being stored.
             try_max: Duration::from_millis([300, 1_000, 2_500, 7_000][seed.stream("haste").random_range(0..4)]),
             troubles,

@@ -223,6 +223,10 @@ pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness:
     for client in clients {
         let _ = client.await;
     }
+    if scenario.hoarded {
+        // Until nothing of what was announced is waited for.
+        sleep((intruder::HOARDED + limits().idle * 2).saturating_sub(cast.time.elapsed())).await;
+    }
     let process = client(100);
     let (own, moved) = (process.id(), cast.clone());
     let outcome = process.spawn(async move { look_around(own, &moved).await }).await.unwrap_or_default();

@@ -1,5 +1,5 @@
 //! The load begins once every group has settled: all its members have had their shares at the same time, and where nothing
-//! has gone wrong yet they still have.
+//! has gone wrong yet they still have, and have had them since before the probes went out that the load relies on.
 
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use super::{Broken, Promise};
 #[derive(Debug, Default)]
 pub struct Settled {
     plan: Option<Plan>,
+    /// The last round of probes, and when it began, in true time.
+    round: Option<(u64, Duration)>,
     /// When the load was started, in true time, and the groups that were not settled then.
     begun: Option<(Duration, Vec<String>)>,
 }
@@ -29,6 +31,12 @@ impl Promise for Settled {
     fn on_output(&mut self, output: &Output, truth: &Truth, broken: &mut Broken) {
         let Output::ToWorker { request, .. } = output else { return };
         let Some(plan) = self.plan.as_ref().filter(|plan| !plan.consumers.is_empty()) else { return };
+        let now = madsim::time::TimeHandle::current().elapsed();
+        if let Command::Probe { round } = request.command
+            && self.round.is_none_or(|(last, _)| last != round)
+        {
+            self.round = Some((round, now));
+        }
         if !matches!(request.command, Command::StartLoad { .. }) || self.begun.is_some() {
             return;
         }
@@ -43,8 +51,14 @@ impl Promise for Settled {
             if group.now != Some(wanted) {
                 moving.push(format!("{}: {group:?}", subscription.name));
             }
+            if let Some((round, began)) = self.round.filter(|(_, began)| *began < group.stable.1) {
+                moving.push(format!(
+                    "{}, since round {round} of the probes began at {began:?}: {group:?}",
+                    subscription.name
+                ));
+            }
         }
-        self.begun = Some((madsim::time::TimeHandle::current().elapsed(), moving));
+        self.begun = Some((now, moving));
     }
 
     fn on_controller(&mut self, controller: &Controller, _: Instant, _: &Truth, _: &mut Broken) {
