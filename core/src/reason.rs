@@ -4,6 +4,8 @@
 //! a log wants to know what happened and what to do. What it said is kept in parentheses, so that it can be searched for.
 //! Everything that reaches people from it passes through here: [`Trouble`] for connections, [`of_code`] for messages and requests.
 
+use std::time::Duration;
+
 use crate::printable::printable_within;
 
 /// Most characters that are shown of what the library said.
@@ -18,7 +20,15 @@ pub struct Trouble {
     pub address: String,
     /// What happened, in the library's words, without what it will do next.
     pub said: String,
+    /// How long the connection had been in the state in which it happened, where that is said.
+    pub after: Option<Duration>,
 }
+
+/// What is said of an address that accepts connections and leaves a question unanswered.
+pub const SILENT: &str = "no answer to ApiVersionRequest";
+
+/// Who has not answered the first question for so long is silent, whoever closed the connection then. The library gives up after 10 s.
+const SILENT_AFTER: Duration = Duration::from_secs(5);
 
 impl Trouble {
     /// Takes apart `[thrd:sasl_ssl://host:9092/1]: sasl_ssl://host:9092/1: What happened (after 3ms in state CONNECT)`; the
@@ -30,7 +40,13 @@ impl Trouble {
             return None;
         }
         // The last such mark: what happened may hold parentheses of its own.
-        let line = line.rfind(" (after ").map_or(line, |at| &line[..at]);
+        let (line, after) = match line.rfind(" (after ") {
+            Some(at) => {
+                let span = line[at..].trim_start_matches(" (after ").split_once("ms").map(|(ms, _)| ms.parse());
+                (&line[..at], span.and_then(Result::ok).map(Duration::from_millis))
+            }
+            None => (line, None),
+        };
         let named = |first: &str| {
             let (address, id) = first.rsplit_once('/')?;
             let address = address.rsplit_once("://").map_or(address, |(_, address)| address);
@@ -44,7 +60,7 @@ impl Trouble {
         };
         // A broker whose name has just changed is named once more.
         let said = said.strip_prefix(&format!("{address}: ")).unwrap_or(said);
-        Some(Self { broker, address, said: said.to_owned() })
+        Some(Self { broker, address, said: said.to_owned(), after })
     }
 
     /// Whether the broker was reached and turned us away: asking again changes nothing.
@@ -57,12 +73,18 @@ impl Trouble {
             || self.said.contains("SASL") && self.said.contains("not supported")
     }
 
+    /// Whether somebody accepts connections there and leaves the first question unanswered.
+    fn is_silent(&self) -> bool {
+        let asked = self.said.contains("requesting ApiVersion") || self.said.contains("ApiVersionRequest");
+        self.said == SILENT || asked && self.after.is_some_and(|after| after >= SILENT_AFTER)
+    }
+
     /// Whether waiting will not heal it: something else than a Kafka broker of this `security.protocol` answers, or one that
     /// turns us away. What starts, moves or is overloaded closes connections, too, but does not answer nonsense.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
         let lasting = ["requesting ApiVersion", "Invalid response size", "Invalid frame size", "SSL handshake failed"];
-        self.is_refusal() || lasting.iter().any(|text| self.said.contains(text))
+        self.is_refusal() || !self.is_silent() && lasting.iter().any(|text| self.said.contains(text))
     }
 
     /// The same with the address in front, if there is one.
@@ -104,6 +126,11 @@ impl Trouble {
         }
         if has("setup timed out") || has("Connection timed out") || has("No route to host") || has("unreachable") {
             return format!("no connection can be made; is it the right address, and is no firewall between? ({said})");
+        }
+        if self.is_silent() {
+            return format!(
+                "connections are accepted there, and nothing answers: is it a Kafka broker, and does it run? ({said})"
+            );
         }
         let tls = security == "ssl" || security == "sasl_ssl";
         let closed = has("isconnected") || has("hung up") || has("closed by peer") || has("reset by peer");
@@ -281,6 +308,15 @@ mod tests {
             "sasl_plaintext",
             "the broker closed the connection: security.protocol is sasl_plaintext; does this port want SSL? (",
         );
+        // The library's own end of a wait is no word of the broker's.
+        let silent = closed.replace("after 1ms", "after 5000ms");
+        says(
+            &silent,
+            "",
+            "connections are accepted there, and nothing answers: is it a Kafka broker, and does it run? (",
+        );
+        assert!(!Trouble::parse(&silent).expect("some").is_lasting(), "it may be held up");
+        assert!(Trouble::parse(&closed.replace("after 1ms", "after 4999ms")).expect("some").is_lasting());
         let sasl = "localhost:9094/1: Disconnected: verify that security.protocol is correctly configured, broker might \
                     require SASL authentication (after 12ms in state UP)";
         says(

@@ -402,7 +402,7 @@ fn commands() -> impl Strategy<Value = Command> {
         1 => any::<(i64, bool)>().prop_map(|(correction, whole)| Command::Read { correction, reach: Reach::Measured { whole } }),
         1 => durations().prop_map(|within| Command::StopLoad { within }),
         1 => Just(Command::Verify),
-        1 => Just(Command::DeleteTopics { topics: vec![String::new()], groups: vec![String::new()] }),
+        1 => Just(Command::DeleteTopics { within: Duration::MAX, topics: vec![String::new()], groups: vec![String::new()] }),
         1 => Just(Command::Close),
     ]
 }

@@ -55,7 +55,7 @@ use crate::{
         sending::{self, Lane},
     },
     local, process,
-    reaper::Reaper,
+    reaper::{CLOSE_WITHIN, Reaper},
 };
 
 /// How often a wait for something to come true looks.
@@ -63,8 +63,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// The creation of topics ends so long before the controller's own deadline (or at half of it), so that the cause is told
 /// and not only that time ran out.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
-/// Longest the deletion of the topics may take.
-const DELETE_WITHIN: Duration = Duration::from_secs(25);
+/// Longest that clients may take to close and what the run created to be deleted, whatever the controller allows.
+const DELETE_WITHIN: Duration = Duration::from_secs(30);
+/// One try there is at least.
+const DELETE_AT_LEAST: Duration = Duration::from_millis(500);
 /// The same where the clients could not be closed.
 const DELETE_WITHIN_DOUBT: Duration = Duration::from_secs(2);
 /// Longest a broker may take to say that it is there, where clients do not close.
@@ -294,15 +296,16 @@ impl Engine {
             }
             Command::StopLoad { within } => run.stop_load(within, &self.cut),
             Command::Verify => Ok(run.verify()),
-            Command::DeleteTopics { topics, groups } => {
+            Command::DeleteTopics { within, topics, groups } => {
+                let deadline = clock::now() + within.min(DELETE_WITHIN);
                 // Clients of a topic that vanishes under them only complain.
-                let closed = run.close_clients(&self.reaper);
+                let closed = run.close_clients(&self.reaper, within.min(DELETE_WITHIN) / 2);
                 // Where clients cannot take their leave, hardly anybody is there to delete anything.
-                let within = if closed.is_ok() { DELETE_WITHIN } else { DELETE_WITHIN_DOUBT };
-                let deadline = clock::now() + within;
-                let deleted = run.driver.delete_topics(&topics, within);
+                let doubt = if closed.is_ok() { deadline } else { deadline.min(clock::now() + DELETE_WITHIN_DOUBT) };
+                let left = || doubt.since(clock::now()).max(DELETE_AT_LEAST);
+                let deleted = run.driver.delete_topics(&topics, left());
                 // A topic that is still there does not keep its groups.
-                let groups = run.driver.delete_groups(&groups, deadline.since(clock::now()));
+                let groups = run.driver.delete_groups(&groups, left());
                 closed.and(deleted).and(groups).map(|()| Event::Done)
             }
             Command::Prepare(_) | Command::Close => unreachable!("performed above"),
@@ -692,7 +695,7 @@ impl Run {
 
     /// Ends the run: what is left of it is closed, the embedded broker last.
     fn close(mut self, reaper: &Reaper) -> Result<Event, Failure> {
-        let closed = self.close_clients(reaper);
+        let closed = self.close_clients(reaper, CLOSE_WITHIN);
         let Self { server, driver, .. } = self;
         let close = move || {
             drop(driver);
@@ -701,11 +704,14 @@ impl Run {
         };
         // Where the clients could not take their leave, it cannot either.
         let answers = closed.is_ok();
-        reaper.close("the connection to the messaging system", 1, close, || answers).and(closed).map(|()| Event::Done)
+        reaper
+            .close("the connection to the messaging system", 1, CLOSE_WITHIN, close, || answers)
+            .and(closed)
+            .map(|()| Event::Done)
     }
 
     /// Stops every thread of the load and closes every producer and consumer, at the same time and within a bound.
-    fn close_clients(&mut self, reaper: &Reaper) -> Result<(), Failure> {
+    fn close_clients(&mut self, reaper: &Reaper, within: Duration) -> Result<(), Failure> {
         if let Some(load) = self.load.take() {
             load.orders.stop.store(true, Relaxed);
             for thread in load.threads {
@@ -725,7 +731,7 @@ impl Run {
         };
         let driver = &self.driver;
         let what = format!("{clients} clients");
-        reaper.close(&what, clients, close, || driver.answers(ANSWERS_WITHIN))
+        reaper.close(&what, clients, within, close, || driver.answers(ANSWERS_WITHIN))
     }
 }
 

@@ -22,7 +22,7 @@ const LEFT_MAX: usize = 256;
 const DOUBT_AFTER: Duration = Duration::from_secs(2);
 
 /// Longest that clients of a broker which answers may take to close.
-const CLOSE_WITHIN: Duration = Duration::from_secs(15);
+pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(15);
 
 /// How often it is looked how long they have taken.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -54,7 +54,8 @@ impl Reaper {
     }
 
     /// Closes so many clients on a thread of its own. If that takes long, whether it is waited for depends on whether
-    /// their broker is there (`answers`): clients of one that is gone are left behind.
+    /// their broker is there (`answers`): clients of one that is gone are left behind, and in any case those that do not close
+    /// `within` so long.
     ///
     /// # Errors
     /// If they are left behind, `close` says that something is wrong, or the system gives no thread.
@@ -62,6 +63,7 @@ impl Reaper {
         &self,
         what: &str,
         clients: usize,
+        within: Duration,
         close: impl FnOnce() -> bool + Send + 'static,
         answers: impl FnOnce() -> bool,
     ) -> Result<(), Failure> {
@@ -87,7 +89,7 @@ impl Reaper {
                 Err(_) => waited += LOOK_EVERY,
             }
             let hopeless = waited >= DOUBT_AFTER && answers.take().is_some_and(|answers| !answers());
-            if hopeless || waited >= CLOSE_WITHIN {
+            if hopeless || waited >= within {
                 break;
             }
         }
@@ -110,7 +112,7 @@ mod tests {
     #[test]
     fn clients_of_a_broker_that_is_gone_hold_nobody_up() {
         let reaper = Reaper::default();
-        assert_eq!(reaper.close("they", 2, || true, || unreachable!("it does not take long")), Ok(()));
+        assert_eq!(reaper.close("they", 2, CLOSE_WITHIN, || true, || unreachable!("it does not take long")), Ok(()));
         assert_eq!(reaper.left(), 0);
         let back = Arc::new(Barrier::new(2));
         let waits = Arc::clone(&back);
@@ -118,7 +120,7 @@ mod tests {
             waits.wait();
             true
         };
-        let failure = reaper.close("300 clients", LEFT_MAX, closes, || false).expect_err("left behind");
+        let failure = reaper.close("300 clients", LEFT_MAX, CLOSE_WITHIN, closes, || false).expect_err("left behind");
         assert!(
             failure.message.contains("300 clients did not close within 2 s and are left behind"),
             "{}",

@@ -230,7 +230,7 @@ fn commands() -> Vec<Command> {
         Command::Read { correction: 5, reach: Reach::Everything },
         Command::StopLoad { within: Duration::from_secs(1) },
         Command::Verify,
-        Command::DeleteTopics { topics: vec!["t".to_owned()], groups: Vec::new() },
+        Command::DeleteTopics { within: Duration::from_secs(5), topics: vec!["t".to_owned()], groups: Vec::new() },
         Command::Close,
     ]
 }

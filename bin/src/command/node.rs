@@ -297,6 +297,10 @@ struct Watch {
 
 impl cluster::Observer for Watch {
     fn wants(&mut self, output: &Output) {
+        if let Output::Warned(line) = output {
+            tracing::warn!("{line}");
+            return;
+        }
         // Formatted only if somebody reads it: two lines for each upload cost as much as the rest of it.
         if tracing::enabled!(tracing::Level::INFO)
             && let Some(line) = output.line(&self.shared_dir)

@@ -374,11 +374,11 @@ impl Controller {
 
     /// Sends a command that only the first worker performs; the others are asked for nothing but to stay in step.
     fn ask_first(&mut self, now: Instant, within: Duration, command: &Command) {
-        let first = self.links.alive().next();
+        let (first, call_within) = (self.links.alive().next(), self.settings.call_within);
         self.ask(now, within, |worker| match command {
             Command::CreateTopics(_) if Some(worker) != first => Command::CreateTopics(Vec::new()),
             Command::DeleteTopics { .. } if Some(worker) != first => {
-                Command::DeleteTopics { topics: Vec::new(), groups: Vec::new() }
+                Command::DeleteTopics { within: call_within, topics: Vec::new(), groups: Vec::new() }
             }
             command => command.clone(),
         });
@@ -743,16 +743,16 @@ impl Controller {
             return self.ask_all(
                 now,
                 self.settings.call_within * 2,
-                &Command::DeleteTopics { topics: Vec::new(), groups: Vec::new() },
+                &Command::DeleteTopics { within: self.settings.call_within, topics: Vec::new(), groups: Vec::new() },
             );
         }
         if self.topics_exist {
             self.topics_exist = false;
             let command = Command::DeleteTopics {
+                within: self.settings.call_within,
                 topics: self.plan.topics.iter().map(|topic| topic.name.clone()).collect(),
                 groups: self.plan.subscriptions.iter().map(|subscription| subscription.name.clone()).collect(),
             };
-            // The clients are closed before, which has a bound of its own.
             return self.ask_first(now, self.settings.call_within * 2, &command);
         }
         self.closing = true;

@@ -210,6 +210,8 @@ pub enum Output {
     },
     /// A line for the log.
     Told(String),
+    /// A line for the log about what somebody should look after.
+    Warned(String),
 }
 
 impl Output {
@@ -217,7 +219,7 @@ impl Output {
     #[must_use]
     pub fn line(&self, shared_dir: &Path) -> Option<String> {
         match self {
-            Self::Told(line) => Some(line.clone()),
+            Self::Told(line) | Self::Warned(line) => Some(line.clone()),
             // A policy's own name is how people know it from the log: LeastLoad, RoundRobin.
             Self::Recorded { policy, node, total } => {
                 Some(format!("[{policy:?}] RECORDED: Node {} now has {total} total requests", node.0))
@@ -593,6 +595,10 @@ impl Node {
                     store::Output::Told(line) => {
                         let me = self.me.0;
                         self.tell(format!("[Node {me}] {line}"));
+                    }
+                    store::Output::Warned(line) => {
+                        let me = self.me.0;
+                        self.outputs.push_back(Output::Warned(format!("[Node {me}] {line}")));
                     }
                 }
             } else {

@@ -123,13 +123,21 @@ const LISTED_MAX: usize = 40;
 const LISTED_FIRST: usize = 5;
 const LISTED_LAST: usize = 3;
 
+/// What stands for the part of a rate that is no number.
+pub(crate) fn unstated(plan: &Plan) -> &'static str {
+    match plan.workload.rate {
+        RateGoal::Listed(_) => "by producerRateList",
+        RateGoal::Fixed(_) | RateGoal::Search => "as fast as holds",
+    }
+}
+
 /// Those of a list that are shown before and after a gap; the second part is empty if all are shown.
 pub(crate) fn listed<T>(all: &[T]) -> (&[T], &[T]) {
     if all.len() <= LISTED_MAX { (all, &[]) } else { (&all[..LISTED_FIRST], &all[all.len() - LISTED_LAST..]) }
 }
 
 /// Between which numbers the parts of all workers lie.
-pub(crate) fn spread(all: &[Dealt]) -> String {
+pub(crate) fn spread(plan: &Plan, all: &[Dealt]) -> String {
     fn between<T: PartialEq + fmt::Display>(least: Option<T>, most: Option<T>) -> String {
         match (least, most) {
             (Some(least), Some(most)) if least == most => least.to_string(),
@@ -141,7 +149,7 @@ pub(crate) fn spread(all: &[Dealt]) -> String {
     let order = |a: &&PartOfRate, b: &&PartOfRate| a.as_f64().total_cmp(&b.as_f64());
     let rates = || all.iter().filter_map(|dealt| dealt.rate.as_ref());
     let rate = if rates().next().is_none() {
-        "as holds".to_owned()
+        unstated(plan).to_owned()
     } else {
         between(rates().min_by(order), rates().max_by(order))
     };
@@ -187,7 +195,7 @@ pub(super) fn write_placement(plan: &Plan, f: &mut fmt::Formatter<'_>) -> fmt::R
     let mut line = |dealt: &Dealt| {
         let (producers, consumers) = (dealt.producers, dealt.consumers);
         let name = if plan.workers == 1 { "this process".to_owned() } else { format!("worker {}", dealt.worker.0 + 1) };
-        let rate = dealt.rate.map_or("as fast as holds".to_owned(), |rate| format!("{rate} msg/s"));
+        let rate = dealt.rate.map_or_else(|| unstated(plan).to_owned(), |rate| format!("{rate} msg/s"));
         writeln!(
             f,
             "  {name}: topics {}; {producers} producer{}, {rate}; {consumers} consumer{}",
@@ -202,7 +210,7 @@ pub(super) fn write_placement(plan: &Plan, f: &mut fmt::Formatter<'_>) -> fmt::R
         return Ok(());
     }
     last.iter().try_for_each(&mut line)?;
-    writeln!(f, "  {}", spread(&all))
+    writeln!(f, "  {}", spread(plan, &all))
 }
 
 /// `s`, unless there is one.

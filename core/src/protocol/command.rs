@@ -74,8 +74,11 @@ pub enum Command {
     /// Compare what was confirmed with what each subscription received; where others hold a part of either, tell what
     /// is here.
     Verify,
-    /// Close every client, then delete what this run created.
+    /// Close every client, then delete what this run created, all of it within this bound: who has not left by then is left behind,
+    /// and what could not be deleted is told.
     DeleteTopics {
+        /// How long it may take.
+        within: Duration,
         /// Names of its topics.
         topics: Vec<String>,
         /// Names of its subscriptions' groups. One whose members elsewhere have not left yet is tried again for a while.

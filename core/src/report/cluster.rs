@@ -242,17 +242,19 @@ fn causes(node: NodeId, window: Duration, status: &ClusterStatus) -> Vec<String>
 pub fn lost(NodeStatus { node, gone, damaged, .. }: &NodeStatus) -> Option<String> {
     let what = match (gone, damaged) {
         (0, 0) => return None,
-        (_, 0) => "their files are gone from its folder".to_owned(),
+        (1, 0) => "its file is gone from the folder".to_owned(),
+        (0, 1) => "its file is damaged".to_owned(),
+        (_, 0) => "their files are gone from the folder".to_owned(),
         (0, _) => "their files are damaged".to_owned(),
         _ => format!(
-            "the files of {} are gone from its folder, those of {} are damaged",
+            "the files of {} are gone from the folder, those of {} are damaged",
             grouped(*gone),
             grouped(*damaged)
         ),
     };
     let uploads = counted(gone.saturating_add(*damaged), "acknowledged upload");
     Some(format!(
-        "{node}: {uploads} cannot be had: {what}. Put them back, or start it once with --accept-loss to have them forgotten."
+        "{node}: {uploads} cannot be had: {what}. Put back what was there, or start {node} once with --accept-loss to have it forgotten."
     ))
 }
 
@@ -425,11 +427,11 @@ node 3 was given another list of peers (digest abababababab, at node 1 cdcdcdcdc
                 "node 1 obeys node 2 in term 7, node 1 obeys node 3 in term 8: an election is under way, or the network is \
                  cut between them.",
                 "node 3 is there and did not answer in time: ask again.",
-                "node 1: 31 acknowledged uploads cannot be had: their files are gone from its folder. Put them back, or \
-                 start it once with --accept-loss to have them forgotten.",
+                "node 1: 31 acknowledged uploads cannot be had: their files are gone from the folder. Put back what was \
+                 there, or start node 1 once with --accept-loss to have it forgotten.",
                 "node 2 cannot read its folder: it stores nothing, and nobody knows what it holds.",
-                "node 2: 1 acknowledged upload cannot be had: their files are damaged. Put them back, or start it once with \
-                 --accept-loss to have them forgotten.",
+                "node 2: 1 acknowledged upload cannot be had: its file is damaged. Put back what was there, or start node 2 \
+                 once with --accept-loss to have it forgotten.",
                 "node 2: its disk has failed 2 times, the last 1.50 s ago: disk full.",
                 "node 2: it has failed, and is passed over for 3 s more.",
                 "node 2 was out of reach from 72 s to 64 s ago, as 2 nodes saw it.",

@@ -237,7 +237,7 @@ impl Evidence {
             counted(rounded(self.unacked), "message"),
             figure(self.unacked_for)
         );
-        // Whoever gets what was asked for is limited by nobody, least of all by the client that asked.
+        // Whoever gets what was asked for is limited by nobody: neither by the client that asked nor by the broker that answered.
         if !met && !used_up.is_empty() {
             return self.limit(Side::Client, used_up.clone(), &format!("{rates} while {}", in_words(&used_up)));
         }
@@ -261,7 +261,8 @@ impl Evidence {
                 &format!("{} msg/s were sent as asked, but {rates}; {unacked}; {}", rate(self.sent), self.cpu_left()),
             );
         }
-        if self.unacked_for >= LONG_UNACKED {
+        let waited = self.unacked_for >= LONG_UNACKED;
+        if !met && waited {
             return self.limit(
                 Side::Broker,
                 Vec::new(),
@@ -270,12 +271,13 @@ impl Evidence {
         }
         if self.is_late() && met {
             let late = figure(self.late);
+            let waited = if waited { format!("; producers waited for room: {unacked}") } else { String::new() };
             return self.limit(
                 Side::Neither,
                 Vec::new(),
                 &format!(
                     "{rates}; messages left late (schedule error p99 {late}), which latencies from the intended instant \
-                     contain"
+                     contain{waited}"
                 ),
             );
         }

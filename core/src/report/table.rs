@@ -505,7 +505,7 @@ fn placement(plan: &Plan, names: &[String], width: usize) -> Vec<String> {
             cells.push(names.get(dealt.worker.0 as usize).map_or_else(String::new, |name| short(name)));
         }
         cells.extend([
-            dealt.rate.map_or_else(|| "as holds".to_owned(), |it| rate(it.as_f64())),
+            dealt.rate.map_or_else(|| partition::unstated(plan).to_owned(), |it| rate(it.as_f64())),
             grouped(dealt.producers as u64),
             grouped(dealt.consumers as u64),
             dealt.topics_in_words(),
@@ -526,7 +526,7 @@ fn placement(plan: &Plan, names: &[String], width: usize) -> Vec<String> {
     let texts = if names.is_empty() { vec![topics] } else { vec![1, topics] };
     let mut lines = Grid { rows, texts }.folded(width);
     if !last.is_empty() {
-        lines.extend(wrap(&format!("{}.", uppercase(&partition::spread(&all))), INDENT, INDENT, width));
+        lines.extend(wrap(&format!("{}.", uppercase(&partition::spread(plan, &all))), INDENT, INDENT, width));
     }
     lines
 }

@@ -454,14 +454,25 @@ pub fn notes(report: &Report, context: &Context) -> Vec<String> {
     notes
 }
 
-/// When nothing was acknowledged, a line each.
-fn outages(report: &Report) -> impl Iterator<Item = String> {
+/// Outages with less between them than this are one in words: a system that stutters is not a system that fails again and again.
+const STUTTER: Duration = Duration::from_millis(500);
+
+/// When nothing was acknowledged, a line each; those that follow each other at once are told together.
+fn outages(report: &Report) -> Vec<String> {
     let seconds = |at: Duration| format!("{:.1} s", at.as_secs_f64());
-    report.outages.iter().map(move |outage| {
-        let to = outage.until.map_or_else(|| "the end of the load".to_owned(), seconds);
-        let why = outage.why.as_ref().map(|why| format!("; {}", printable(why))).unwrap_or_default();
-        format!("No message was acknowledged from {} to {to} (since the load began){why}.", seconds(outage.from),)
-    })
+    let follows =
+        |one: &super::Silence, next: &super::Silence| one.until.is_some_and(|until| next.from < until + STUTTER);
+    let told = report.outages.chunk_by(follows).filter_map(|together| {
+        let (first, last) = (together.first()?, together.last()?);
+        let to = last.until.map_or_else(|| "the end of the load".to_owned(), seconds);
+        let why = together.iter().find_map(|outage| outage.why.as_ref());
+        let why = why.map(|why| format!("; {}", printable(why))).unwrap_or_default();
+        let (from, count) = (seconds(first.from), together.len());
+        let hardly = if count == 1 { "No message was" } else { "Hardly any message was" };
+        let often = if count == 1 { String::new() } else { format!(", with {count} silences of 1 s or more") };
+        Some(format!("{hardly} acknowledged from {from} to {to} (since the load began){often}{why}."))
+    });
+    told.collect()
 }
 
 /// For how long a quota held up some client while it was measured.
@@ -657,6 +668,18 @@ mod tests {
                 "No message was acknowledged from 12.0 s to 19.4 s (since the load began); 127.0.0.1:9092: nothing listens \
                  there\\n.",
                 "No message was acknowledged from 22.5 s to the end of the load (since the load began).",
+            ]
+        );
+        // One that stutters is one: with pauses below half a second in between.
+        let stutters = |from, until| Silence { from: seconds(from), until: Some(seconds(until)), why: None };
+        report.outages =
+            vec![stutters(3.9, 4.9), stutters(4.9, 5.9), stutters(6.39, 7.4), stutters(7.9, 9.0), stutters(9.6, 12.0)];
+        assert_eq!(
+            notes(&report, &fixture::context()),
+            [
+                "Hardly any message was acknowledged from 3.9 s to 7.4 s (since the load began), with 3 silences of 1 s or more.",
+                "No message was acknowledged from 7.9 s to 9.0 s (since the load began).",
+                "No message was acknowledged from 9.6 s to 12.0 s (since the load began).",
             ]
         );
         let held = report.periods.iter().map(|it| Period { throttled: Duration::from_millis(500), ..it });

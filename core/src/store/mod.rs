@@ -193,6 +193,8 @@ pub enum Output {
     },
     /// A line for the log.
     Told(String),
+    /// A line for the log about what somebody should look after.
+    Warned(String),
 }
 
 /// What one node holds, and is about to.
@@ -464,7 +466,7 @@ impl Store {
             let (all, uploads) = (remembered + self.count(), self.first_lost());
             let accept = "if that is as it should be, start this node once with --accept-loss";
             let plural = if all == 1 { "" } else { "s" };
-            self.tell(if remembered == all {
+            self.warn(if remembered == all {
                 format!(
                     "the folder of uploads is empty, without the {all} acknowledged upload{plural} that it held ({uploads}), \
                      which cannot be had; {accept}"
@@ -636,7 +638,7 @@ impl Store {
             self.scrub.after = None;
             if let Some(first) = self.scrub.first.take() {
                 let (count, first) = (std::mem::take(&mut self.scrub.lost), self.describe(first));
-                self.tell(format!("acknowledged uploads are gone from the folder or damaged: {count} ({first})"));
+                self.warn(format!("acknowledged uploads are gone from the folder or damaged: {count} ({first})"));
             }
         }
         self.scrub.next = Some(now + if more { CHECK_EVERY.min(self.scrub.every) } else { self.scrub.every });
@@ -658,7 +660,7 @@ impl Store {
         if self.held.get(&name.id).is_some_and(|entry| entry.stored.name == name) {
             self.lose(name.id, loss);
             let (what, first) = (if loss == Loss::Gone { "gone" } else { "damaged" }, self.describe(name.id));
-            self.tell(format!("the file of an acknowledged upload is {what}: {name} ({first})"));
+            self.warn(format!("the file of an acknowledged upload is {what}: {name} ({first})"));
         }
     }
 
@@ -764,6 +766,10 @@ impl Store {
 
     fn tell(&mut self, line: String) {
         self.outputs.push_back(Output::Told(line));
+    }
+
+    fn warn(&mut self, line: String) {
+        self.outputs.push_back(Output::Warned(line));
     }
 }
 

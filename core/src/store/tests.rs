@@ -263,7 +263,7 @@ fn the_start_misses_what_is_gone_or_damaged() {
     let (store, outputs) = start(vec![file(1, 3), file(2, 3), file(3, 3)]);
     assert_eq!((outputs, store.count()), (vec![Output::Ready], 3));
     let (store, outputs) = start(vec![file(1, 3), file(2, 2)]);
-    let [Output::Told(line), Output::Ready] = &outputs[..] else { panic!("{outputs:?}") };
+    let [Output::Warned(line), Output::Ready] = &outputs[..] else { panic!("{outputs:?}") };
     assert!(
         line.starts_with("acknowledged uploads are gone from the folder or damaged: 2 of 3 (such as photo.png of ann)")
     );
@@ -274,7 +274,7 @@ fn the_start_misses_what_is_gone_or_damaged() {
         [None, Some(Loss::Damaged), Some(Loss::Gone)]
     );
     let (store, outputs) = start(vec![]);
-    let [Output::Told(line), Output::Ready] = &outputs[..] else { panic!("{outputs:?}") };
+    let [Output::Warned(line), Output::Ready] = &outputs[..] else { panic!("{outputs:?}") };
     assert!(
         line.starts_with("the folder of uploads is empty, without the 3 acknowledged uploads that it held"),
         "{line}"
@@ -316,7 +316,7 @@ fn files_are_looked_at_from_time_to_time() {
     there.remove(&of(400).name);
     there.insert(of(599).name, 2);
     let told = "acknowledged uploads are gone from the folder or damaged: 3 (such as photo.png of ann)";
-    assert_eq!(pass(&mut store, &there), [Output::Told(told.to_owned())]);
+    assert_eq!(pass(&mut store, &there), [Output::Warned(told.to_owned())]);
     assert_eq!((store.count(), store.count_lost(Loss::Gone), store.count_lost(Loss::Damaged)), (597, 2, 1));
     assert_eq!(store.bytes(), 597 * 3);
     assert_eq!(pass(&mut store, &there), [], "it is said once");
@@ -326,7 +326,7 @@ fn files_are_looked_at_from_time_to_time() {
     assert_eq!((store.count(), store.held(RequestId(5))), (598, Some(of(5))));
     // Somebody who reads one sees it first.
     let outputs = give(&mut store, Input::Unreadable { name: of(6).name, loss: Loss::Damaged });
-    assert!(matches!(&outputs[..], [Output::Told(line)] if line.contains("damaged")), "{outputs:?}");
+    assert!(matches!(&outputs[..], [Output::Warned(line)] if line.contains("damaged")), "{outputs:?}");
     assert_eq!((store.held(RequestId(6)), store.count_lost(Loss::Damaged)), (None, 2));
     assert_eq!(give(&mut store, Input::Unreadable { name: of(6).name, loss: Loss::Damaged }), []);
     // What is damaged is stored again if its client comes again.
@@ -533,7 +533,7 @@ proptest! {
                         let first = *acknowledged.entry(id).or_insert(stored);
                         prop_assert_eq!(first, stored, "one id is acknowledged as one content");
                     }
-                    Output::Ended { .. } | Output::Ready | Output::Told(_) => {}
+                    Output::Ended { .. } | Output::Ready | Output::Told(_) | Output::Warned(_) => {}
                 }
             }
             for stored in acknowledged.values() {

@@ -335,7 +335,8 @@ fn a_worker_that_shuts_down_stays_until_its_controller_knows() {
 /// arrived here.
 #[test]
 fn the_deletion_of_topics_overtakes() {
-    let delete = || Command::DeleteTopics { topics: vec!["t".to_owned()], groups: Vec::new() };
+    let delete =
+        || Command::DeleteTopics { within: Duration::from_secs(1), topics: vec!["t".to_owned()], groups: Vec::new() };
     let mut worker = prepared();
     worker.handle_input(Instant::ZERO, command(1, 2, Command::CreateConsumers(Vec::new())));
     drain(&mut worker);

@@ -212,6 +212,7 @@ where
         | Output::LeaderChanged(_)
         | Output::Recorded { .. }
         | Output::Saved { .. }
-        | Output::Told(_) => {}
+        | Output::Told(_)
+        | Output::Warned(_) => {}
     }
 }

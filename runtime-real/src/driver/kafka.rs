@@ -9,6 +9,7 @@ mod leftovers;
 use std::{
     collections::BTreeMap,
     ffi::{CStr, CString, c_char, c_int, c_void},
+    io::{self, Read as _, Write as _},
     net::{TcpStream, ToSocketAddrs as _},
     ptr::NonNull,
     sync::{
@@ -218,15 +219,36 @@ fn knock(config: &KafkaConfig) -> Vec<reason::Trouble> {
                 Err(error) => format!("Failed to resolve '{address}': {error}"),
                 Ok(None) => format!("Failed to resolve '{address}': no address"),
                 Ok(Some(ip)) => match TcpStream::connect_timeout(&ip, KNOCK_WITHIN) {
-                    Ok(_) => {
-                        "Disconnected: requesting ApiVersion: might be caused by incorrect security.protocol".to_owned()
-                    }
+                    Ok(stream) => asked_by_hand(stream, security(&config.common)),
                     Err(error) => format!("Connect to {ip} failed: {error}"),
                 },
             };
-            reason::Trouble { broker: None, address, said }
+            reason::Trouble { broker: None, address, said, after: None }
         })
         .collect()
+}
+
+/// What comes of the first question that any client asks (`ApiVersions`, version 0, without a client id), in the library's words.
+fn asked_by_hand(mut stream: TcpStream, security: &str) -> String {
+    const QUESTION: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+    // Longer than any answer to it.
+    const ANSWER_MAX: i32 = 1 << 16;
+    if security.to_ascii_lowercase().ends_with("ssl") {
+        return reason::SILENT.to_owned();
+    }
+    let mut size = [0; 4];
+    let asked = stream
+        .set_read_timeout(Some(KNOCK_WITHIN))
+        .and_then(|()| stream.write_all(&QUESTION))
+        .and_then(|()| stream.read_exact(&mut size));
+    match asked.map_err(|error| error.kind()) {
+        Ok(()) if (0..=ANSWER_MAX).contains(&i32::from_be_bytes(size)) => {
+            "it answers now, and did not in time".to_owned()
+        }
+        Ok(()) => format!("Invalid response size {}", i32::from_be_bytes(size)),
+        Err(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => reason::SILENT.to_owned(),
+        Err(_) => "Disconnected: requesting ApiVersion: might be caused by incorrect security.protocol".to_owned(),
+    }
 }
 
 /// Addresses that are tried by hand.

@@ -368,7 +368,7 @@ impl SimLoad {
             }
             Command::StopLoad { within } => self.stop_load(within).await,
             Command::Verify => return Ok(Event::Verified(Box::new(self.verify()))),
-            Command::DeleteTopics { topics, groups } => self.delete(topics, groups).await?,
+            Command::DeleteTopics { within, topics, groups } => self.delete(within, topics, groups).await?,
             // What went on was ended when the command came.
             Command::Close => {}
         }
@@ -458,7 +458,8 @@ impl SimLoad {
     }
 
     /// Every client takes its leave; then what the run has created goes.
-    async fn delete(&self, topics: Vec<String>, groups: Vec<String>) -> Result<(), Failure> {
+    async fn delete(&self, within: Duration, topics: Vec<String>, groups: Vec<String>) -> Result<(), Failure> {
+        let until = self.0.clock.now() + within.min(GROUPS_WITHIN);
         let members: Vec<Membership> = {
             let mut state = self.state();
             state.stopping = true;
@@ -479,12 +480,11 @@ impl SimLoad {
             let request = Request::DeleteTopics { topics };
             self.insist(client, request, PREPARE_WITHIN).await.map_err(unreachable)?;
         }
-        self.delete_groups(client, groups).await
+        self.delete_groups(client, groups, until).await
     }
 
     /// Until none is left, for members of other workers may still be there; within the time that the real client takes.
-    async fn delete_groups(&self, client: &mut Client, mut groups: Vec<String>) -> Result<(), Failure> {
-        let until = self.0.clock.now() + GROUPS_WITHIN;
+    async fn delete_groups(&self, client: &mut Client, mut groups: Vec<String>, until: Instant) -> Result<(), Failure> {
         while !groups.is_empty() {
             let request = Request::DeleteGroups { groups: groups.clone() };
             let response = self.insist(client, request, PREPARE_WITHIN).await.map_err(unreachable)?;

@@ -194,8 +194,10 @@ pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness:
     process.spawn(async move { intruder::forge(own, moved).await });
     if scenario.hoarded {
         cast.witness.hit("cluster: places are hoarded");
-        let process = client(103);
-        for nth in 0..limits().requests {
+        // One source has half of the places at most.
+        let processes = [client(103), client(104)];
+        for nth in 0..limits().requests + 2 {
+            let process = &processes[nth % 2];
             let (own, moved) = (process.id(), cast.clone());
             process.spawn(async move { intruder::hoard(nth as u64, own, moved).await });
         }
@@ -386,7 +388,7 @@ impl Observer for Onlooker {
                     }
                 }
             }
-            Output::Told(line) => {
+            Output::Told(line) | Output::Warned(line) => {
                 witness.note("node", format_args!("{line}"));
                 for (part, what) in TOLD {
                     if line.contains(part) {

@@ -382,7 +382,7 @@ impl Net {
                 self.nodes[node].leadership = leadership;
                 self.push(after, here(Input::Persisted(leadership)));
             }
-            output @ (Output::Told(_) | Output::Recorded { .. } | Output::Saved { .. }) => {
+            output @ (Output::Told(_) | Output::Warned(_) | Output::Recorded { .. } | Output::Saved { .. }) => {
                 self.lines.extend(output.line(&self.config.shared_dir));
             }
             Output::LeaderChanged(_) | Output::SendFile { .. } | Output::Fetch { .. } => {}

@@ -12,9 +12,11 @@ use super::{Kafka, REACH_WITHIN, kind_of};
 
 /// How often a group that still has members is tried again.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
-/// Longest the members of a group may take to leave: another worker's clients are closed at the same time as ours. Those of a
-/// worker that was lost keep the group until their session ends.
+/// Longest the members of a group may take to leave, if there is so much time: another worker's clients are closed at the same time
+/// as ours. Those of a worker that was lost keep the group until their session ends.
 const MEMBERS_LEAVE_WITHIN: Duration = Duration::from_secs(10);
+/// One answer is waited for so long, however little time is left: that members are still there says more than that it ran out.
+const ANSWER_AT_LEAST: Duration = Duration::from_millis(500);
 /// Groups that are deleted with one request.
 const GROUPS_PER_REQUEST: usize = 100;
 
@@ -26,7 +28,7 @@ impl Kafka {
         loop {
             let mut peopled = Vec::new();
             for some in left.chunks(GROUPS_PER_REQUEST) {
-                let within = deadline.saturating_duration_since(Instant::now());
+                let within = deadline.saturating_duration_since(Instant::now()).max(ANSWER_AT_LEAST);
                 let results = self.runtime.block_on(self.admin.delete_groups(some, &Self::options(within)));
                 for result in results.map_err(|error| Self::failure("delete groups", &error))? {
                     match result {
