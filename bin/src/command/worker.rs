@@ -90,7 +90,7 @@ async fn serve(
         token: token.as_deref().map(Token::new),
         body_max: flags.body_limit,
         terms: flags.terms(),
-        open_files_max: process::open_files_max(),
+        limits: process::limits(),
     };
     let (stop, mut stops) = mpsc::unbounded_channel();
     tokio::spawn(async move {

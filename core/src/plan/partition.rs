@@ -243,7 +243,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::workload::{CatchUp, KeyDistributor, PayloadSource, Verify, Workload},
+        config::workload::{CatchUp, Clients, KeyDistributor, PayloadSource, Verify, Workload},
         id::RunId,
         seed::Seed,
     };
@@ -266,6 +266,7 @@ mod tests {
             seed: None,
             catch_up: CatchUp::All,
             verify: Verify::Header,
+            clients: Clients::default(),
         }
     }
 
