@@ -900,3 +900,32 @@ fn keep_ends(counting: &Mutex<Counting>, orders: &sending::Orders, ends: [Instan
         counting.window[nth] = Some((end, Some(Box::new(kept))));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever a controller says: two producers of one topic never have one client.
+    #[test]
+    fn producers_share_a_client_as_they_are_told_unless_their_topic_is_the_same() {
+        let spec = |id, topic: &str, client| ProducerSpec {
+            id: ProducerId(id),
+            topic: topic.to_owned(),
+            partitions: 1,
+            whole: true,
+            client,
+        };
+        let specs = vec![
+            spec(0, "a", 7),
+            spec(1, "b", 7),
+            spec(2, "b", 7),
+            spec(3, "a", 2),
+            spec(4, "b", 7),
+            spec(5, "c", 7),
+            spec(6, "a", 7),
+        ];
+        let clients: Vec<Vec<u32>> =
+            by_client(specs).into_iter().map(|specs| specs.iter().map(|spec| spec.id.0).collect()).collect();
+        assert_eq!(clients, [vec![3], vec![0, 1, 5], vec![2, 6], vec![4]]);
+    }
+}

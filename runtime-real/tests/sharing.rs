@@ -143,3 +143,33 @@ fn two_producers_of_one_topic_do_not_share() {
     let target = Target { topic: "a", partitions: 1 };
     let _ = kafka.producers(&[target, target], &cut);
 }
+
+/// Whoever serves several consumers waits for this and for nothing else.
+#[test]
+fn a_consumer_that_has_something_wakes_whoever_serves_it() {
+    let server = Server::start(Options::default()).expect("a free port on loopback");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads");
+    let cut = AtomicBool::new(false);
+    let kafka = Kafka::connect(&embedded_settings(server.addr()), runtime.handle().clone(), &cut).expect("it is there");
+    let topic = TopicSpec { name: "a".to_owned(), partitions: 1 };
+    kafka.create_topics(&[topic], PATIENCE, &cut).expect("a topic");
+    let (producers, mut stream) = kafka.producers(&[Target { topic: "a", partitions: 1 }], &cut).expect("a producer");
+    let mut all: Vec<Option<Sending>> = producers.into_iter().map(|producer| Some(Sending::new(producer))).collect();
+    let mut consumer = kafka.consumer("a", "g").expect("a consumer");
+    let (wake, woken) = std::sync::mpsc::channel();
+    consumer.wake_by(Box::new(move || wake.send(()).expect("somebody listens")));
+    for round in 0..3 {
+        all[0].as_mut().expect("it is there").send(2);
+        assert_eq!(reports(&mut *stream, &all, 2, PATIENCE), BTreeMap::from([(0, (2, 0))]));
+        let mut offsets = Vec::new();
+        while offsets.len() < 2 {
+            // Nothing but the call says that there is something.
+            woken.recv_timeout(PATIENCE).expect("it is called");
+            consumer.poll(Duration::ZERO, &mut |incoming| offsets.push(incoming.offset));
+        }
+        assert_eq!(offsets, [2 * round, 2 * round + 1]);
+    }
+    // It is not called once the consumer is gone, when nobody listens any more.
+    drop(consumer);
+    drop(woken);
+}
