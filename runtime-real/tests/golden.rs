@@ -275,8 +275,8 @@ fn those_who_share_a_client_are_counted_apart() {
         ..workload()
     };
     let plan = Plan::new(RunId(7), Seed(7), workload.clone(), 1);
-    assert_eq!(sharing::all_producer_clients(&plan), 16, "they share");
-    assert_eq!(sharing::receiving_threads(&plan, &plan.shares()[0]), 16);
+    assert_eq!(sharing::all_producer_clients(&plan), 20, "they share");
+    assert_eq!(sharing::receiving_threads(&plan, &plan.shares()[0]), 20);
     let producer = [("acks", "all"), ("linger.ms", "1"), ("queue.buffering.max.messages", "30")];
     let seen = play(workload, &producer, Trouble::Stall, |_| {});
     whole(&seen);

@@ -368,8 +368,8 @@ fn many_with_little_to_do_are_told_what_to_share() {
     let own: Vec<u32> = (0..40).collect();
     assert_eq!(dealt(40, Clients::Own), (own.clone(), own.clone()));
     assert_eq!(dealt(16, Clients::Shared), (own[..16].to_vec(), own[..16].to_vec()));
-    // At 25 msg/s each four could share one, but there are 16 at least.
-    let shared: Vec<u32> = (0..40).map(|nth| nth % 16).collect();
+    // At 25 msg/s each two share one.
+    let shared: Vec<u32> = (0..40).map(|nth| nth % 20).collect();
     assert_eq!(dealt(40, Clients::Shared), (shared.clone(), shared));
 }
 

@@ -297,7 +297,7 @@ mod tests {
         // Of 300 producers at 1,000 msg/s in all each has 64 buffers.
         let shared = one(&plan(300, 1), &kafka("a:9092"));
         let clients = sharing::all_producer_clients(&plan(300, 1));
-        assert_eq!(clients, 16);
+        assert_eq!(clients, 20);
         assert_eq!(shared.threads, 12 + clients * 4 + 300 * 5);
         assert_eq!(shared.files, 40 + clients * 6 + 300 * 7);
         assert_eq!(shared.memory, PROCESS_MEMORY + shared.threads * LEAN_THREAD_MEMORY + 300 * 6_400 + 1_000);

@@ -805,7 +805,7 @@ mod tests {
         );
         assert_eq!(plan_json(&fixture::report().plan).get("producerClients"), None, "each has its own");
         let shared = workload::Workload { topics: 40, ..fixture::workload() };
-        assert_eq!(plan_json(&fixture::plan(shared))["producerClients"], 16);
+        assert_eq!(plan_json(&fixture::plan(shared))["producerClients"], 20);
     }
 
     #[test]

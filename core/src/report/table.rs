@@ -907,7 +907,7 @@ Rate       1,000,000 msg/s in all = 20.0 msg/s for each of 50,000 producers: pro
            total of the run, shared by all 1,000 workers, not each worker's.
 Workers    1000; each produces and consumes. A topic belongs to one worker, with all its producers
            and consumers: topic i to worker 1 + i mod 1000.
-Clients    50,000 producers share 16,000 clients, each with connections of its own, for each has
+Clients    50,000 producers share 25,000 clients, each with connections of its own, for each has
            little to send; consumers have one each. `clients: own` in the workload gives every
            producer its own.
 Placement

@@ -690,7 +690,7 @@ mod tests {
         let mut report = fixture::report();
         report.plan = fixture::plan(Workload { topics: 40, ..fixture::workload() });
         let note = notes_of(&report);
-        assert!(note.starts_with("200 producers share 16 clients"), "{note}");
+        assert!(note.starts_with("200 producers share 20 clients"), "{note}");
         report.plan = fixture::plan(Workload { topics: 40, clients: Clients::Own, ..fixture::workload() });
         assert_eq!(notes_of(&report), "");
     }

@@ -374,7 +374,12 @@ impl Driver for Kafka {
     }
 
     fn producers(&self, targets: &[Target<'_>], cut: &AtomicBool) -> Result<ProducerHalves, Failure> {
-        let client = Arc::new(self.client(sys::rd_kafka_type_t::RD_KAFKA_PRODUCER, &self.native.producer)?);
+        let mut settings = self.native.producer.clone();
+        if targets.len() > 1 && settings.config.get("socket.nagle.disable").is_none() {
+            // Otherwise a small message of one waits until that of another was answered. (Java's client never lets it wait.)
+            settings.config.set("socket.nagle.disable", "true");
+        }
+        let client = Arc::new(self.client(sys::rd_kafka_type_t::RD_KAFKA_PRODUCER, &settings)?);
         let sharing = Arc::new(Sharing { producers: targets.len(), gave_up: AtomicUsize::new(0) });
         let mut names = BTreeSet::new();
         let mut producers: Vec<Box<dyn Producer>> = Vec::with_capacity(targets.len());
