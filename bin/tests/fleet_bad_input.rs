@@ -122,6 +122,23 @@ fn a_worker_of_another_version() {
     refused(&place, &new.address(), &[], 3, &[&new.address(), words]);
 }
 
+/// What a worker says that it may have is held against its share, before anything is created.
+#[test]
+fn a_worker_with_too_few_threads_or_too_little_memory() {
+    let (place, _broker) = with_broker();
+    let hello =
+        r#"{"protocol":2,"omb":"0.1.0","instance":"a","controller":null,"limits":{"threads":20,"memory":5000000}}"#;
+    let small = Pretender::start("200 OK", "application/json", hello);
+    let (address, about) = (small.address(), "its share of this run needs about");
+    let threads = format!("worker 1 ({address}): threads 20, {about} 21: raise the limit there (ulimit -Hu, ");
+    let memory = format!("worker 1 ({address}): memory 5.00 MB, {about} ");
+    for command in ["run", "check"] {
+        let ended = place.run(&[command, "-d", "k.yaml", "-w", &address, "w.yaml"]).with(3);
+        assert!(ended.stderr.contains(&threads) && ended.stderr.contains(&memory), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("Creating"), "{}", ended.stderr);
+    }
+}
+
 #[test]
 fn one_worker_under_two_names() {
     let (place, _broker) = with_broker();

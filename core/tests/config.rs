@@ -7,7 +7,7 @@ use omb_core::config::{
     driver::{self, DriverConfig, DriverKind, KafkaConfig},
     setting::Setting,
     workers,
-    workload::{self, Backlog, CatchUp, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
+    workload::{self, Backlog, CatchUp, Clients, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
 };
 use omb_core::rate::{Rate, RatePoint};
 use proptest::prelude::*;
@@ -87,6 +87,7 @@ fn a_workload_with_its_defaults() {
         seed: None,
         catch_up: CatchUp::All,
         verify: Verify::Header,
+        clients: Clients::default(),
     };
     assert_eq!(reads(""), want);
 }
@@ -103,6 +104,8 @@ fn values_are_read() {
     assert_eq!(reads("catchUp: cap(10s)").catch_up, CatchUp::Cap(Duration::from_secs(10)));
     assert_eq!(reads("catchUp: drop").catch_up, CatchUp::Drop);
     assert_eq!(reads("verify: full").verify, Verify::Full);
+    assert_eq!(reads("clients: own").clients, Clients::Own);
+    assert_eq!(reads("clients: shared").clients, Clients::Shared);
     assert_eq!(reads("seed: 18446744073709551615").seed, Some(u64::MAX));
     assert_eq!(reads("keyDistributor: \"RANDOM_NANO\"").key_distributor, KeyDistributor::RandomNano);
     let half = Backlog { bytes: 1 << 29, drain_ratio: 1.0 };
@@ -155,6 +158,7 @@ fn texts_that_are_none_of_the_allowed() {
         "catchUp: cap(10)",
         "w.yaml:12:10: catchUp: found `cap(10)`; allowed: all, drop, or cap(..) with a duration and its unit, such as cap(10s)",
     );
+    refuses("clients: share", "w.yaml:12:10: clients: found `share`; allowed: shared, own; did you mean `shared`?");
     refuses("verify: ful", "w.yaml:12:9: verify: found `ful`; allowed: header, full; did you mean `full`?");
     refuses("name: ''", "w.yaml:12:7: name: found the quoted text \"\"; allowed: a text on one line");
 }
@@ -698,6 +702,7 @@ fn any_workload() -> impl Strategy<Value = Workload> {
             (0..1_000_000_u64).prop_map(|millis| CatchUp::Cap(Duration::from_millis(millis))),
         ],
         prop_oneof![Just(Verify::Header), Just(Verify::Full)],
+        prop_oneof![Just(Clients::Shared), Just(Clients::Own)],
     );
     let rest =
         (1..=1_000_000_000_u64, any::<bool>(), proptest::option::of(1..1_u64 << 50), 0.0..=1.0, any::<Option<u64>>());
@@ -708,7 +713,7 @@ fn any_workload() -> impl Strategy<Value = Workload> {
             counts,
             payload,
             times,
-            (key_distributor, catch_up, verify),
+            (key_distributor, catch_up, verify, clients),
             (rate, search, backlog, drain_ratio, seed),
         )| {
             let (topics, partitions_per_topic, message_size, producers_per_topic, subscriptions, consumers) = counts;
@@ -734,6 +739,7 @@ fn any_workload() -> impl Strategy<Value = Workload> {
                 seed,
                 catch_up,
                 verify,
+                clients,
             }
         },
     )

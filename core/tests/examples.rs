@@ -23,6 +23,7 @@ const WORKLOADS: &[(&str, &str)] = &[
     example!("workloads/max-rate.yaml"),
     example!("workloads/full-speed-100b.yaml"),
     example!("workloads/fan-out-with-keys.yaml"),
+    example!("workloads/many-topics.yaml"),
     example!("workloads/short-backlog.yaml"),
     example!("workloads/produce-only.yaml"),
 ];

@@ -14,7 +14,7 @@ use omb_core::{
     config::{
         driver::{DriverConfig, DriverKind},
         terms::Terms,
-        workload::{CatchUp, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
+        workload::{CatchUp, Clients, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
     },
     controller::{self, Clocks, Controller, End, OnLoss, Settings, Trouble, TroubleKind},
     id::{ConsumerId, ProducerId, RunId, SubscriptionId, WorkerId},
@@ -463,6 +463,7 @@ fn workload(topics: u32) -> Workload {
         seed: None,
         catch_up: CatchUp::All,
         verify: Verify::Header,
+        clients: Clients::default(),
     }
 }
 

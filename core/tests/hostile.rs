@@ -6,7 +6,7 @@ use omb_core::{
     config::{
         driver::{DriverConfig, DriverKind},
         terms::Terms,
-        workload::{CatchUp, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
+        workload::{CatchUp, Clients, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
     },
     controller::{self, Clocks, Controller, OnLoss, Settings, Trouble, TroubleKind},
     id::{ProducerId, RunId, SubscriptionId, TopicIndex, WorkerId},
@@ -253,6 +253,7 @@ fn workload(rate: RateGoal) -> Workload {
         seed: None,
         catch_up: CatchUp::All,
         verify: Verify::Header,
+        clients: Clients::default(),
     }
 }
 
@@ -383,10 +384,10 @@ fn commands() -> impl Strategy<Value = Command> {
         1 => texts().prop_map(|name| Command::CreateTopics(vec![TopicSpec { name, partitions: 0 }])),
         1 => any::<u32>().prop_map(|id| Command::CreateConsumers(vec![ConsumerSpec {
             id: omb_core::id::ConsumerId(id), topic_index: TopicIndex(id), topic: String::new(),
-            subscription: SubscriptionId(id), group: String::new(), members: 0, partitions: 0, whole: true,
+            subscription: SubscriptionId(id), group: String::new(), members: 0, partitions: 0, whole: true, thread: id,
         }])),
         1 => any::<u32>().prop_map(|id| Command::CreateProducers(vec![ProducerSpec {
-            id: ProducerId(id), topic: String::new(), partitions: 0, whole: false,
+            id: ProducerId(id), topic: String::new(), partitions: 0, whole: false, client: id,
         }])),
         1 => numbers().prop_map(|round| Command::Probe { round }),
         1 => (rate(), any::<u32>(), numbers(), any::<i64>(), any::<[u32; 2]>()).prop_map(

@@ -1,4 +1,4 @@
-//! How much memory the control groups of this process leave it: a container's limit, of version 1 or 2.
+//! How much memory, and how many threads, the control groups of this process leave it: a container's limits, of version 1 or 2.
 //!
 //! A process is in one group of each hierarchy, and each group above it has a limit of its own, all of which hold. The kernel says
 //! which groups (`/proc/self/cgroup`) and where their files are (`/proc/self/mountinfo`); inside a container the mount may begin
@@ -12,48 +12,64 @@ use std::{
 /// The least limit of bytes that holds for this process; `None` if there is none, or the system does not say.
 #[must_use]
 pub fn memory_limit() -> Option<u64> {
-    limit_below(Path::new("/"))
+    MEMORY.limit_below(Path::new("/"))
 }
 
-/// The same, of the files below `root`.
-fn limit_below(root: &Path) -> Option<u64> {
-    let read = |path: &Path| fs::read_to_string(root.join(path.strip_prefix("/").unwrap_or(path))).ok();
-    let groups = read(Path::new("/proc/self/cgroup"))?;
-    let mounts = read(Path::new("/proc/self/mountinfo"))?;
-    let files = mounts.lines().filter_map(Mount::parse).flat_map(|mount| {
-        let folders = group(&groups, mount.kind).map(|group| mount.folders(group)).unwrap_or_default();
-        folders.into_iter().flat_map(move |folder| mount.kind.files().iter().map(move |file| folder.join(file)))
-    });
-    // `max` stands for no limit in version 2; version 1 gives a number that no machine has.
-    files.filter_map(|file| read(&file)?.trim().parse().ok()).min()
+/// The least limit of threads that holds for this process, and for whatever else is in its groups; `None` as above.
+#[must_use]
+pub fn threads_limit() -> Option<u64> {
+    THREADS.limit_below(Path::new("/"))
 }
 
-/// Which hierarchy of groups limits memory.
+/// What a control group limits.
+struct Controller {
+    /// Its name in version 1, where it has a hierarchy of its own.
+    name: &'static str,
+    /// Files of a group that hold a limit, in version 1 and in version 2.
+    files: [&'static [&'static str]; 2],
+}
+
+/// Above `memory.high` a process is slowed down until it is of no use to a measurement.
+const MEMORY: Controller =
+    Controller { name: "memory", files: [&["memory.limit_in_bytes"], &["memory.max", "memory.high"]] };
+
+const THREADS: Controller = Controller { name: "pids", files: [&["pids.max"], &["pids.max"]] };
+
+impl Controller {
+    /// The least limit, of the files below `root`.
+    fn limit_below(&self, root: &Path) -> Option<u64> {
+        let read = |path: &Path| fs::read_to_string(root.join(path.strip_prefix("/").unwrap_or(path))).ok();
+        let groups = read(Path::new("/proc/self/cgroup"))?;
+        let mounts = read(Path::new("/proc/self/mountinfo"))?;
+        let files = mounts.lines().filter_map(|line| Mount::parse(line, self.name)).flat_map(|mount| {
+            let folders = group(&groups, mount.kind, self.name).map(|group| mount.folders(group)).unwrap_or_default();
+            let names = match mount.kind {
+                Kind::Own => self.files[0],
+                Kind::Unified => self.files[1],
+            };
+            folders.into_iter().flat_map(move |folder| names.iter().map(move |file| folder.join(file)))
+        });
+        // `max` stands for no limit in version 2; version 1 gives a number that no machine has.
+        files.filter_map(|file| read(&file)?.trim().parse().ok()).min()
+    }
+}
+
+/// Which hierarchy of groups limits something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Version 1, where the controller for memory has a hierarchy of its own.
-    Memory,
+    /// Version 1, where each controller has a hierarchy of its own.
+    Own,
     /// Version 2, the one hierarchy of all controllers.
     Unified,
 }
 
-impl Kind {
-    /// Files of a group that hold a limit. Above `memory.high` a process is slowed down until it is of no use to a measurement.
-    fn files(self) -> &'static [&'static str] {
-        match self {
-            Self::Memory => &["memory.limit_in_bytes"],
-            Self::Unified => &["memory.max", "memory.high"],
-        }
-    }
-}
-
 /// The path of the process's group in a hierarchy: of `4:memory:/a/b`, or `0::/a/b`, what stands last.
-fn group(groups: &str, kind: Kind) -> Option<&Path> {
+fn group<'a>(groups: &'a str, kind: Kind, name: &str) -> Option<&'a Path> {
     groups.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':');
         let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
         let found = match kind {
-            Kind::Memory => controllers.split(',').any(|controller| controller == "memory"),
+            Kind::Own => controllers.split(',').any(|controller| controller == name),
             Kind::Unified => controllers.is_empty(),
         };
         found.then(|| Path::new(path))
@@ -71,13 +87,13 @@ struct Mount {
 
 impl Mount {
     /// Of a line such as `36 35 0:31 /root /sys/fs/cgroup/memory rw,nosuid shared:9 - cgroup cgroup rw,memory`.
-    fn parse(line: &str) -> Option<Self> {
+    fn parse(line: &str, name: &str) -> Option<Self> {
         let (mount, system) = line.split_once(" - ")?;
         let mut system = system.split(' ');
         let (kind, options) = (system.next()?, system.nth(1).unwrap_or_default());
         let kind = match kind {
             "cgroup2" => Kind::Unified,
-            "cgroup" if options.split(',').any(|option| option == "memory") => Kind::Memory,
+            "cgroup" if options.split(',').any(|option| option == name) => Kind::Own,
             _ => return None,
         };
         let mut fields = mount.split(' ').skip(3);
@@ -116,15 +132,19 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// The limit found where the kernel would show these files.
+    /// The limit of memory found where the kernel would show these files.
     fn found(files: &[(&str, &str)]) -> Option<u64> {
+        found_by(&MEMORY, files)
+    }
+
+    fn found_by(controller: &Controller, files: &[(&str, &str)]) -> Option<u64> {
         let root = tempfile::tempdir().expect("a folder can be made");
         for (path, text) in files {
             let path = root.path().join(path);
             fs::create_dir_all(path.parent().expect("files lie in folders")).expect("a folder can be made");
             fs::write(path, text).expect("a file can be written");
         }
-        limit_below(root.path())
+        controller.limit_below(root.path())
     }
 
     const V1: (&str, &str) = (
@@ -159,6 +179,23 @@ mod tests {
         assert_eq!(found(&[V2, own, none, above]), Some(512 * MIB));
         let slowed = ("sys/fs/cgroup/slice/my service/memory.high", "268435456\n");
         assert_eq!(found(&[V2, own, none, above, slowed]), Some(256 * MIB));
+    }
+
+    #[test]
+    fn threads_are_limited_by_groups_of_their_own() {
+        let mounts = (
+            "proc/self/mountinfo",
+            "26 24 0:23 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+             27 24 0:24 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n",
+        );
+        let own = ("proc/self/cgroup", "4:memory:/a\n3:pids:/a/b\n");
+        let beside = ("sys/fs/cgroup/memory/a/pids.max", "1\n");
+        let above = ("sys/fs/cgroup/pids/a/pids.max", "512\n");
+        let unlimited = ("sys/fs/cgroup/pids/a/b/pids.max", "max\n");
+        assert_eq!(found_by(&THREADS, &[mounts, own, unlimited, beside]), None);
+        assert_eq!(found_by(&THREADS, &[mounts, own, above, unlimited, beside]), Some(512));
+        let unified = ("sys/fs/cgroup/slice/pids.max", "100\n");
+        assert_eq!(found_by(&THREADS, &[V2, ("proc/self/cgroup", "0::/slice\n"), unified]), Some(100));
     }
 
     /// A container without a namespace of groups: the kernel gives the path outside, the mount begins at the own group.

@@ -1,7 +1,7 @@
 //! Does what a worker's commands ask for, on real threads and against a real messaging system.
 //!
 //! One control thread performs the commands one after another; each may block, within its bound. The load itself
-//! runs on threads of its own: one per sending group, per producer's delivery reports, per consumer.
+//! runs on threads of its own: one per sending group, per client's delivery reports, per consumer or several with little to do.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +30,7 @@ use omb_core::{
         silence::Silences,
         throttle::Throttled,
     },
-    plan::probing,
+    plan::{probing, sharing},
     protocol::{
         Command, Event, Failure, FailureKind,
         command::{Begin, ConsumerSpec, Preparation, ProducerSpec, Reach, Window},
@@ -47,14 +47,16 @@ use omb_core::{
 
 use crate::{
     clock::{self, FleetTime},
-    driver::{Driver, Trouble, go_on, kafka::Kafka},
+    driver::{Driver, Target, Trouble, go_on, kafka::Kafka},
     embedded,
     load::{
-        Problems, lock, receiving, reporting,
+        Problems, lock, receiving,
+        reporting::{self, Reported},
         ring::Ring,
         sending::{self, Lane},
     },
-    local, process,
+    local,
+    process::{self, Pages},
     reaper::{CLOSE_WITHIN, Reaper},
 };
 
@@ -198,6 +200,7 @@ struct Run {
     lanes: Vec<Lane>,
     load: Option<Load>,
     server: Option<embedded::Server>,
+    pages: Pages,
 }
 
 /// One producer's confirmed messages.
@@ -236,6 +239,8 @@ struct Counting {
 struct Threads {
     reporting: Vec<JoinHandle<()>>,
     receiving: Vec<JoinHandle<()>>,
+    /// Clients that they serve.
+    clients: usize,
     stop_reporting: Arc<AtomicBool>,
     receiving_orders: Arc<receiving::Orders>,
 }
@@ -346,6 +351,7 @@ impl Engine {
             lanes: Vec::new(),
             load: None,
             server,
+            pages: Pages::default(),
             preparation,
         });
         Ok(Event::Prepared { system })
@@ -415,6 +421,19 @@ fn spawn<T: Send + 'static>(name: String, body: impl FnOnce() -> T + Send + 'sta
         .map_err(|error| Failure::new(FailureKind::Broken, format!("the system gives no more threads: {error}")))
 }
 
+/// The producers of each client. Whoever has asked for two of one topic by one client gets two clients: their reports could not
+/// be told apart.
+fn by_client(producers: Vec<ProducerSpec>) -> Vec<Vec<ProducerSpec>> {
+    let mut seen: BTreeMap<(u32, String), u32> = BTreeMap::new();
+    let mut clients: BTreeMap<(u32, u32), Vec<ProducerSpec>> = BTreeMap::new();
+    for spec in producers {
+        let again = seen.entry((spec.client, spec.topic.clone())).or_default();
+        clients.entry((*again, spec.client)).or_default().push(spec);
+        *again += 1;
+    }
+    clients.into_values().collect()
+}
+
 impl Run {
     fn setup_within(&self) -> Duration {
         let within = self.preparation.setup_within;
@@ -439,33 +458,43 @@ impl Run {
             }
             DriverKind::Embedded => true,
         };
-        for (index, spec) in consumers.into_iter().enumerate() {
-            go_on(cut)?;
-            let producers = self.producers_of(spec.topic_index);
-            let consumer = self.driver.consumer(&spec.topic, &spec.group)?;
-            let mut counting = lock(&self.counting);
-            let subscription = counting.ledgers.entry(spec.subscription).or_insert_with(|| Subscription {
-                whole: spec.whole,
-                ledger: Arc::new(Mutex::new(Ledger::new(producers, spec.partitions))),
-                topic: spec.topic_index,
-                progress: Arc::new(Progress::new(spec.partitions)),
-                group: Arc::default(),
-            });
-            let progress = Arc::clone(&subscription.progress);
-            let shared = receiving::Shared {
-                arrivals: Arc::clone(&arrivals[index % arrivals.len()]),
-                ledger: Arc::clone(&subscription.ledger),
-                member: subscription.group.member(),
-                group: Arc::clone(&subscription.group),
-                orders: Arc::clone(&self.threads.receiving_orders),
-                problems: Arc::clone(&self.problems),
-                commits,
-                time: Arc::clone(&self.time),
-            };
-            drop(counting);
-            self.threads.receiving.push(spawn(format!("receive-{}", spec.id.0), move || {
-                receiving::run(consumer, Receiver::new(producers, spec.whole, progress), &shared);
-            })?);
+        let mut threads: BTreeMap<u32, Vec<ConsumerSpec>> = BTreeMap::new();
+        let count = consumers.len();
+        consumers.into_iter().for_each(|spec| threads.entry(spec.thread).or_default().push(spec));
+        self.pages.lean_if(threads.len() < count);
+        let mut nth = 0;
+        for specs in threads.into_values() {
+            let name = format!("receive-{}", specs[0].id.0);
+            let mut stations = Vec::with_capacity(specs.len());
+            for spec in specs {
+                go_on(cut)?;
+                let producers = self.producers_of(spec.topic_index);
+                let consumer = self.driver.consumer(&spec.topic, &spec.group)?;
+                let mut counting = lock(&self.counting);
+                let subscription = counting.ledgers.entry(spec.subscription).or_insert_with(|| Subscription {
+                    whole: spec.whole,
+                    ledger: Arc::new(Mutex::new(Ledger::new(producers, spec.partitions))),
+                    topic: spec.topic_index,
+                    progress: Arc::new(Progress::new(spec.partitions)),
+                    group: Arc::default(),
+                });
+                let receiver = Receiver::new(producers, spec.whole, Arc::clone(&subscription.progress));
+                let shared = receiving::Shared {
+                    arrivals: Arc::clone(&arrivals[nth % arrivals.len()]),
+                    ledger: Arc::clone(&subscription.ledger),
+                    member: subscription.group.member(),
+                    group: Arc::clone(&subscription.group),
+                    orders: Arc::clone(&self.threads.receiving_orders),
+                    problems: Arc::clone(&self.problems),
+                    commits,
+                    time: Arc::clone(&self.time),
+                };
+                drop(counting);
+                stations.push(receiving::Station::new(consumer, receiver, shared));
+                nth += 1;
+            }
+            self.threads.clients += stations.len();
+            self.threads.receiving.push(spawn(name, move || receiving::run(stations))?);
         }
         Ok(Event::Done)
     }
@@ -481,27 +510,41 @@ impl Run {
             (0..producers.len().min(cores())).map(|_| Arc::default()).collect();
         lock(&self.counting).acknowledgements.clone_from(&tallies);
         let silences = Arc::clone(&lock(&self.counting).silences);
-        for (index, spec) in producers.into_iter().enumerate() {
+        let (count, mut nth) = (producers.len(), 0);
+        let clients = by_client(producers);
+        self.pages.lean_if(clients.len() < count);
+        for specs in clients {
             go_on(cut)?;
-            let (producer, reports) = self.driver.producer(&spec.topic, spec.partitions, cut)?;
-            let rng = self.preparation.seed.numbered_stream("payload choice", u64::from(spec.id.0));
-            let (ring, supply) = Ring::new(Arc::clone(&self.pool), most, rng);
-            let confirmations: Arc<Mutex<Confirmations>> = Arc::default();
-            let per_topic = self.preparation.producers_per_topic.max(1);
-            let probes = probing::partitions(spec.id.0 % per_topic, per_topic, spec.partitions).count() as u64;
-            let probed: Arc<Mutex<BTreeSet<u32>>> = Arc::default();
-            lock(&self.counting).probes.push((probes, Arc::clone(&probed)));
-            let confirmed = Confirmed { confirmations: Arc::clone(&confirmations), probes, whole: spec.whole };
-            self.producers.insert(spec.id, confirmed);
-            let tally = Arc::clone(&tallies[index % tallies.len()]);
+            let targets: Vec<Target<'_>> =
+                specs.iter().map(|spec| Target { topic: &spec.topic, partitions: spec.partitions }).collect();
+            let (senders, reports) = self.driver.producers(&targets, cut)?;
+            // What the client can hold is there for all of them.
+            let most = (most / specs.len()).max(1);
+            let chunk = sharing::buffers(size, specs.len() > 1);
+            let mut reported = Vec::with_capacity(specs.len());
+            let name = format!("report-{}", specs[0].id.0);
+            for (spec, producer) in specs.iter().zip(senders) {
+                let rng = self.preparation.seed.numbered_stream("payload choice", u64::from(spec.id.0));
+                let (ring, supply) = Ring::new(Arc::clone(&self.pool), most, chunk, rng);
+                let confirmations: Arc<Mutex<Confirmations>> = Arc::default();
+                let per_topic = self.preparation.producers_per_topic.max(1);
+                let probes = probing::partitions(spec.id.0 % per_topic, per_topic, spec.partitions).count() as u64;
+                let probed: Arc<Mutex<BTreeSet<u32>>> = Arc::default();
+                lock(&self.counting).probes.push((probes, Arc::clone(&probed)));
+                reported.push(Reported::new(&ring, &tallies[nth % tallies.len()], &confirmations, &probed));
+                self.producers.insert(spec.id, Confirmed { confirmations, probes, whole: spec.whole });
+                let sender = Sender::new(spec.id, full);
+                self.lanes.push(Lane { id: spec.id, partitions: spec.partitions, producer, ring, supply, sender });
+                nth += 1;
+            }
             let (problems, stop) = (Arc::clone(&self.problems), Arc::clone(&self.threads.stop_reporting));
-            let (reported, silences) = (Arc::clone(&ring), Arc::clone(&silences));
-            self.threads.reporting.push(spawn(format!("report-{}", spec.id.0), move || {
-                reporting::run(reports, &reported, &tally, &confirmations, &probed, &problems, &silences, &stop);
+            let silences = Arc::clone(&silences);
+            self.threads.clients += 1;
+            self.threads.reporting.push(spawn(name, move || {
+                reporting::run(reports, reported, &problems, &silences, &stop);
             })?);
-            let sender = Sender::new(spec.id, full);
-            self.lanes.push(Lane { id: spec.id, partitions: spec.partitions, producer, ring, supply, sender });
         }
+        self.lanes.sort_by_key(|lane| lane.id);
         Ok(Event::Done)
     }
 
@@ -724,7 +767,7 @@ impl Run {
         let lanes = std::mem::take(&mut self.lanes);
         let threads = std::mem::take(&mut self.threads.reporting).into_iter();
         let threads: Vec<_> = threads.chain(std::mem::take(&mut self.threads.receiving)).collect();
-        let clients = threads.len();
+        let clients = std::mem::take(&mut self.threads.clients);
         let close = move || {
             drop(lanes);
             threads.into_iter().all(|thread| thread.join().is_ok())
@@ -861,5 +904,34 @@ fn keep_ends(counting: &Mutex<Counting>, orders: &sending::Orders, ends: [Instan
         let mut counting = lock(counting);
         counting.settle(&mut kept, end, nth == 0);
         counting.window[nth] = Some((end, Some(Box::new(kept))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever a controller says: two producers of one topic never have one client.
+    #[test]
+    fn producers_share_a_client_as_they_are_told_unless_their_topic_is_the_same() {
+        let spec = |id, topic: &str, client| ProducerSpec {
+            id: ProducerId(id),
+            topic: topic.to_owned(),
+            partitions: 1,
+            whole: true,
+            client,
+        };
+        let specs = vec![
+            spec(0, "a", 7),
+            spec(1, "b", 7),
+            spec(2, "b", 7),
+            spec(3, "a", 2),
+            spec(4, "b", 7),
+            spec(5, "c", 7),
+            spec(6, "a", 7),
+        ];
+        let clients: Vec<Vec<u32>> =
+            by_client(specs).into_iter().map(|specs| specs.iter().map(|spec| spec.id.0).collect()).collect();
+        assert_eq!(clients, [vec![3], vec![0, 1, 5], vec![2, 6], vec![4]]);
     }
 }

@@ -2,9 +2,9 @@
 
 use std::{fs, time::Duration};
 
-use omb_core::protocol::event::Process;
+use omb_core::{plan::needs::Limits, protocol::event::Process};
 
-use crate::clock;
+use crate::{clock, container};
 
 /// CPU and memory of this process now; `broker_cpu` is the embedded broker's part.
 #[must_use]
@@ -27,22 +27,98 @@ pub fn usage(broker_cpu: Duration) -> Process {
     }
 }
 
+/// What this process may have of files, threads and memory.
+#[must_use]
+pub fn limits() -> Limits {
+    Limits { files: open_files_max(), threads: threads_max(), memory: memory_max() }
+}
+
 /// How many files this process may open, once it has asked for as many as it can have: the soft limit is that of programs which
 /// wait by `select`. `None` if the system does not tell.
 #[must_use]
 pub fn open_files_max() -> Option<u64> {
+    raised(libc::RLIMIT_NOFILE)
+}
+
+/// How many threads this process may have, with all others that count beside it: those of its user, of its control groups, of the
+/// machine. `None` if the system does not tell.
+fn threads_max() -> Option<u64> {
+    // SAFETY: takes nothing and returns a number.
+    let root = unsafe { libc::geteuid() } == 0;
+    // The kernel does not count those of root.
+    let user = raised(libc::RLIMIT_NPROC).filter(|_| !root);
+    let machine = |file: &str| fs::read_to_string(file).ok()?.trim().parse().ok();
+    let machine = [machine("/proc/sys/kernel/threads-max"), machine("/proc/sys/kernel/pid_max")];
+    user.into_iter().chain(container::threads_limit()).chain(machine.into_iter().flatten()).min()
+}
+
+/// How many bytes of memory this process may have: those of the machine or container. `None` if the system does not tell.
+#[must_use]
+pub fn memory_max() -> Option<u64> {
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
+    });
+    machine.into_iter().chain(container::memory_limit()).min()
+}
+
+/// The soft limit of something, once it was raised to the hard one.
+fn raised(of: Resource) -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid place to write one to, and to read one from.
     unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
+        if libc::getrlimit(of, &raw mut limit) != 0 {
             return None;
         }
         let more = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
-        if limit.rlim_cur < limit.rlim_max && libc::setrlimit(libc::RLIMIT_NOFILE, &raw const more) == 0 {
+        if limit.rlim_cur < limit.rlim_max && libc::setrlimit(of, &raw const more) == 0 {
             limit = more;
         }
     }
     Some(limit.rlim_cur)
+}
+
+/// How the system's library calls the number of a resource.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+type Resource = libc::c_int;
+
+/// Whether the memory of this process comes in huge pages. They make a busy process faster, but an idle thread that needs some KiB
+/// takes two MiB: with hundreds of clients that is gigabytes. (Measured with 300 topics at 400 msg/s, where nothing is shared:
+/// 3,012 MiB with huge pages, 755 MiB without.)
+#[derive(Debug, Default)]
+pub struct Pages {
+    lean: bool,
+}
+
+impl Pages {
+    /// Takes small pages from now on, if `many` clients with little to do are about to be made; until this is dropped.
+    pub fn lean_if(&mut self, many: bool) {
+        if many && !self.lean {
+            self.lean = forbid_huge_pages(true);
+        }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        if self.lean {
+            forbid_huge_pages(false);
+        }
+    }
+}
+
+/// Whether it was done; a system without huge pages does not know how.
+#[cfg(target_os = "linux")]
+fn forbid_huge_pages(forbidden: bool) -> bool {
+    // SAFETY: takes numbers, of which the last three must be 0.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, libc::c_ulong::from(forbidden), 0, 0, 0) == 0 }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn forbid_huge_pages(_forbidden: bool) -> bool {
+    false
 }
 
 /// Bytes received and sent over all interfaces of this network namespace. What one process of it moved is not told apart.

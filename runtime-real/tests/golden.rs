@@ -11,11 +11,11 @@ use omb_core::{
     config::{
         driver::{DriverConfig, DriverKind, KafkaConfig},
         setting::Setting,
-        workload::{CatchUp, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
+        workload::{CatchUp, Clients, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
     },
     controller::{self, Controller, End, Settings},
     id::RunId,
-    plan::{Plan, probing},
+    plan::{Plan, probing, sharing},
     protocol::Command,
     rate::Rate,
     report::{Drained, Phase, Report},
@@ -59,6 +59,7 @@ fn workload() -> Workload {
         seed: None,
         catch_up: CatchUp::All,
         verify: Verify::Full,
+        clients: Clients::default(),
     }
 }
 
@@ -259,6 +260,31 @@ fn what_the_report_counts_is_what_the_broker_holds() {
     assert_eq!(seen.stored.len(), 3);
     let acked = seen.report.whole.acknowledgements.acked;
     assert!(acked >= 12_000, "2 s at 6,000 a second: {acked}");
+}
+
+/// Many producers with little to send share clients, and their consumers share threads: what each topic was sent, confirmed and
+/// brought is counted apart, also while they wait for a broker that stands still and their one queue of 30 is full.
+#[test]
+fn those_who_share_a_client_are_counted_apart() {
+    let workload = Workload {
+        topics: 40,
+        partitions_per_topic: 2,
+        key_distributor: KeyDistributor::RoundRobin,
+        rate: RateGoal::Fixed(Rate::per_second(1_000).expect("in range")),
+        test_duration: Duration::from_millis(3_500),
+        ..workload()
+    };
+    let plan = Plan::new(RunId(7), Seed(7), workload.clone(), 1);
+    assert_eq!(sharing::all_producer_clients(&plan), 20, "they share");
+    assert_eq!(sharing::receiving_threads(&plan, &plan.shares()[0]), 20);
+    let producer = [("acks", "all"), ("linger.ms", "1"), ("queue.buffering.max.messages", "30")];
+    let seen = play(workload, &producer, Trouble::Stall, |_| {});
+    whole(&seen);
+    assert_eq!(seen.stored.len(), 40);
+    let answered = seen.report.answered();
+    let worst = Duration::from_nanos(answered.acknowledgements.from_intended.max());
+    assert!(worst >= Duration::from_millis(1_900), "the first to wait waited for all of it, not {worst:?}");
+    assert_eq!(seen.report.whole.departures.skipped, 0, "the whole debt is sent");
 }
 
 /// (a) The broker stands still. Messages leave on time and wait for it: both latencies say so, the sender's own does not.

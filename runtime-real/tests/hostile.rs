@@ -17,7 +17,7 @@ use omb_core::{
     },
     id::{ProducerId, RunId},
     load::payload::PayloadRecipe,
-    plan::rate::Rate,
+    plan::{needs::Limits, rate::Rate},
     protocol::{
         self, Command, Event, Hello, Ping, Request,
         command::{Begin, Preparation, ProducerSpec, Reach, TopicSpec},
@@ -99,7 +99,7 @@ fn with_worker<T>(visit: impl AsyncFnOnce(Caller) -> T) -> T {
             token: None,
             body_max: BODY_MAX,
             terms: Terms::foreign(),
-            open_files_max: None,
+            limits: Limits::default(),
         };
         let (mut idle, mut nobody) = (Idle, Nobody);
         let worker = serving::serve(Door(door), None, identity, Pages, &mut idle, &mut nobody, &mut stops, &Clock);
@@ -217,6 +217,7 @@ fn commands() -> Vec<Command> {
             topic: "t".to_owned(),
             partitions: 1,
             whole: true,
+            client: 0,
         }]),
         Command::Probe { round: 1 },
         Command::StartLoad {

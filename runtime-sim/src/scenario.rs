@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt, time::Duration};
 
 use omb_core::{
-    config::workload::{Backlog, CatchUp, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
+    config::workload::{Backlog, CatchUp, Clients, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
     plan::Topology,
     rate::{Rate, RateList, RatePoint},
     seed::Seed,
@@ -270,6 +270,7 @@ fn workload(rng: &mut impl Rng) -> Workload {
             _ => CatchUp::All,
         },
         verify: if rng.random_bool(0.5) { Verify::Full } else { Verify::Header },
+        clients: Clients::default(),
     }
 }
 

@@ -246,7 +246,7 @@ async fn serve(worker: u32, cast: Cast) {
         token: None,
         body_max: omb_core::protocol::BODY_MAX,
         terms: omb_core::config::terms::Terms::foreign(),
-        open_files_max: None,
+        limits: omb_core::plan::needs::Limits::default(),
     };
     let (shutdown, mut shutdowns) = mpsc::unbounded_channel();
     cast.weather.now().processes[worker as usize].shutdown = Some(shutdown);

@@ -32,9 +32,9 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
     };
     let run::Prepared { inputs, drivers, broker, fleet, .. } = &prepared;
     let fleet = fleet.as_ref();
-    let open_files = match fleet.map(|fleet| runtime.block_on(run::reach(fleet, &mut interrupts))) {
+    let limits = match fleet.map(|fleet| runtime.block_on(run::reach(fleet, &mut interrupts))) {
         None => Vec::new(),
-        Some(Ok(open_files)) => open_files,
+        Some(Ok(limits)) => limits,
         // What the workers would find out cannot be known.
         Some(Err(ended)) => return ended.into(),
     };
@@ -44,7 +44,7 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
     for driver in drivers {
         for input in inputs {
             let plan = run::plan(flags, input, RunId(0), fleet);
-            if !run::enough_files(&plan, driver, fleet, &open_files) {
+            if !run::enough(&plan, driver, fleet, broker, &limits) {
                 worst = worst.max(Ended::Unavailable);
             }
         }
@@ -116,7 +116,8 @@ fn show(flags: &flags::Run, prepared: &run::Prepared, systems: &[String]) {
     for input in &prepared.inputs {
         let plan = run::plan(flags, input, RunId(0), prepared.fleet.as_ref());
         for (driver, system) in prepared.drivers.iter().zip(systems).filter(|(_, system)| !system.is_empty()) {
-            outln!("{}", output::plan(&plan, &names, driver, system));
+            let needs = run::needs(&plan, driver, prepared.fleet.as_ref(), &prepared.broker);
+            outln!("{}", output::plan(&plan, &names, driver, system, &needs));
         }
     }
 }

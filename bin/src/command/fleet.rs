@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, os::unix::fs::MetadataExt, path::Path, time::Du
 
 use omb_core::{
     controller::{Trouble, TroubleKind},
+    plan::needs::Limits,
     printable::printable_within,
     token::TOKEN_SHORT,
 };
@@ -71,8 +72,8 @@ impl Fleet {
         self.workers.iter().map(|to| Links { commands: self.caller(to), clock: self.caller(to) }).collect()
     }
 
-    /// Asks each who it is, and returns how many files each may open. All that is wrong is told, a line each.
-    pub(crate) async fn reach(&self) -> Result<Vec<Option<u64>>, Ended> {
+    /// Asks each who it is, and returns what each may have of files, threads and memory. All that is wrong is told, a line each.
+    pub(crate) async fn reach(&self) -> Result<Vec<Limits>, Ended> {
         let asked: Vec<_> = self
             .workers
             .iter()
@@ -83,11 +84,11 @@ impl Fleet {
             .collect();
         let mut instances: BTreeMap<String, &Address> = BTreeMap::new();
         let mut sound = true;
-        let mut open_files = Vec::new();
+        let mut limits = Vec::new();
         for (to, answer) in asked {
             match answer.await.expect("asking does not panic") {
                 Ok(hello) => {
-                    open_files.push(hello.open_files_max);
+                    limits.push(hello.limits);
                     if let Some(other) = hello.controller.filter(|_| !self.take_over) {
                         let other = printable_within(&other, CONTROLLER_MAX);
                         tracing::error!("{}: it obeys {other}; --take-over ends that run", to.name);
@@ -108,7 +109,7 @@ impl Fleet {
                 }
             }
         }
-        if sound { Ok(open_files) } else { Err(Ended::Unavailable) }
+        if sound { Ok(limits) } else { Err(Ended::Unavailable) }
     }
 
     fn in_words(&self, to: &Address, Trouble { kind, cause }: &Trouble) -> String {

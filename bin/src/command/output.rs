@@ -9,7 +9,7 @@ use std::{
 
 use omb_core::{
     config::driver::DriverConfig,
-    plan::Plan,
+    plan::{Plan, needs::Needs},
     printable::printable,
     report::{
         Period, Report,
@@ -278,8 +278,8 @@ pub(crate) fn width() -> usize {
 }
 
 /// The plan, as it is printed before anything starts.
-pub(crate) fn plan(plan: &Plan, names: &[String], driver: &DriverConfig, system: &str) -> String {
-    format!("{}\n", table::plan_text(plan, names, driver, Some(system), width()).trim_end())
+pub(crate) fn plan(plan: &Plan, names: &[String], driver: &DriverConfig, system: &str, needs: &[Needs]) -> String {
+    format!("{}\n", table::plan_text(plan, names, driver, Some(system), needs, width()).trim_end())
 }
 
 #[cfg(test)]

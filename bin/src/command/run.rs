@@ -12,7 +12,10 @@ use omb_core::{
     config::driver::{DriverConfig, DriverKind},
     controller::{self, Clocks, Controller, End, OnLoss, Settings},
     id::{RunId, WorkerId},
-    plan::{Plan, Topology, files},
+    plan::{
+        Plan, Topology,
+        needs::{self, Limits, Needs, Shortage},
+    },
     report::{
         Phase,
         context::{Context, Ignored},
@@ -63,10 +66,10 @@ pub(crate) fn run(flags: &flags::Run) -> ExitCode {
         let _within = runtime.enter();
         Interrupts::listen()
     };
-    let open_files = match &fleet {
+    let limits = match &fleet {
         None => Vec::new(),
         Some(fleet) => match runtime.block_on(reach(fleet, &mut interrupts)) {
-            Ok(open_files) => open_files,
+            Ok(limits) => limits,
             Err(ended) => return ended.into(),
         },
     };
@@ -76,7 +79,7 @@ pub(crate) fn run(flags: &flags::Run) -> ExitCode {
         for (driver, ignored) in drivers.iter().zip(&driver_ignored) {
             let ignored = [&input.ignored[..], &ignored[..]].concat();
             let asked = Asked { flags, input, driver, ignored, broker: &broker, fleet: fleet.as_ref(), several };
-            if !enough_files(&plan(flags, input, RunId(0), fleet.as_ref()), driver, fleet.as_ref(), &open_files) {
+            if !enough(&plan(flags, input, RunId(0), fleet.as_ref()), driver, fleet.as_ref(), &broker, &limits) {
                 worst = worst.max(Ended::Unavailable);
                 continue;
             }
@@ -167,28 +170,45 @@ pub(super) fn prepare(flags: &flags::Run) -> Option<Prepared> {
 /// What upstream takes for the list of workers, without being asked, where such a file lies in the current folder.
 const WORKERS_FILE: &str = "workers.yaml";
 
-/// Whether everybody may open as many files as their share of the plan needs; tells who may not. `limits` are those of the workers.
-pub(super) fn enough_files(plan: &Plan, driver: &DriverConfig, fleet: Option<&Fleet>, limits: &[Option<u64>]) -> bool {
-    let needs = files::of_plan(plan, driver, fleet.is_none());
+/// What each worker, or this process, needs for the plan.
+pub(super) fn needs(
+    plan: &Plan,
+    driver: &DriverConfig,
+    fleet: Option<&Fleet>,
+    broker: &embedded::Options,
+) -> Vec<Needs> {
+    let needs = needs::of_plan(plan, driver, fleet.is_none(), broker.capacity);
+    if fleet.is_none() { vec![needs::of_all(&needs)] } else { needs }
+}
+
+/// Whether everybody may have as many files and threads, and as much memory, as their share of the plan needs; tells who may not.
+/// `limits` are those of the workers.
+pub(super) fn enough(
+    plan: &Plan,
+    driver: &DriverConfig,
+    fleet: Option<&Fleet>,
+    broker: &embedded::Options,
+    limits: &[Limits],
+) -> bool {
+    let needs = needs(plan, driver, fleet, broker);
     let names = fleet.map(Fleet::names).unwrap_or_default();
-    let mistakes: Vec<String> = match fleet {
-        None => {
-            let (limit, needs) = (process::open_files_max(), needs.iter().sum());
-            limit.and_then(|limit| files::too_few(None, limit, needs)).into_iter().collect()
-        }
+    let shortages: Vec<Shortage> = match fleet {
+        None => needs::shortages(None, &process::limits(), &needs[0]),
         Some(_) => (0..)
             .map(WorkerId)
             .zip(&names)
-            .zip(limits.iter().zip(needs))
-            .filter_map(|((worker, name), (limit, needs))| files::too_few(Some((worker, name)), (*limit)?, needs))
+            .zip(limits.iter().zip(&needs))
+            .flat_map(|((worker, name), (limits, needs))| needs::shortages(Some((worker, name)), limits, needs))
             .collect(),
     };
-    mistakes.iter().for_each(|mistake| tracing::error!("{mistake}"));
-    mistakes.is_empty()
+    for Shortage { what, certain } in &shortages {
+        if *certain { tracing::error!("{what}") } else { tracing::warn!("{what}") }
+    }
+    shortages.iter().all(|shortage| !shortage.certain)
 }
 
-/// Finds out who the workers are, and how many files each may open, unless the user loses patience.
-pub(super) async fn reach(fleet: &Fleet, interrupts: &mut Interrupts) -> Result<Vec<Option<u64>>, Ended> {
+/// Finds out who the workers are, and what each may have, unless the user loses patience.
+pub(super) async fn reach(fleet: &Fleet, interrupts: &mut Interrupts) -> Result<Vec<Limits>, Ended> {
     tokio::select! {
         reached = fleet.reach() => reached,
         () = interrupts.next() => Err(Ended::Interrupted),
@@ -264,6 +284,7 @@ async fn one(
         driver,
         context: Context { ignored: asked.ignored.clone(), ..output::context(flags, driver, settings.names.clone()) },
         names: settings.names.clone(),
+        needs: needs(&plan, driver, fleet, broker),
         plan: plan.clone(),
         began: false,
         reported: false,
@@ -374,6 +395,8 @@ struct Watch<'a> {
     /// What the workers are called; empty if this process does the run.
     names: Vec<String>,
     plan: Plan,
+    /// What each worker needs for it.
+    needs: Vec<Needs>,
     /// The messaging system has answered, and the plan has been printed.
     began: bool,
     reported: bool,
@@ -427,7 +450,7 @@ impl local::Observer for Watch<'_> {
         if !self.began && !controller.system().is_empty() {
             self.began = true;
             self.trouble |= !self.files.begin(&self.plan, &self.context, controller.system());
-            outln!("{}", output::plan(&self.plan, &self.names, self.driver, controller.system()));
+            outln!("{}", output::plan(&self.plan, &self.names, self.driver, controller.system(), &self.needs));
         }
     }
 

@@ -69,6 +69,8 @@ async fn serve(
     let port_of = |listener: &Listener, asked| listener.address().map_or(asked, |address| address.port());
     let (port, stats_port) = (port_of(&listener, flags.port), port_of(&stats, stats_port));
     let scheme = if tls.is_some() { "https" } else { "http" };
+    // Whoever reads that it is there may end it at once, in good order.
+    let mut interrupts = Interrupts::listen();
     tracing::info!("Starting benchmark worker on port {port}");
     tracing::info!("Running on {scheme}://{}", SocketAddr::new(flags.bind, port));
     tracing::info!("Metrics on {scheme}://{}/metrics", SocketAddr::new(flags.bind, stats_port));
@@ -90,11 +92,10 @@ async fn serve(
         token: token.as_deref().map(Token::new),
         body_max: flags.body_limit,
         terms: flags.terms(),
-        open_files_max: process::open_files_max(),
+        limits: process::limits(),
     };
     let (stop, mut stops) = mpsc::unbounded_channel();
     tokio::spawn(async move {
-        let mut interrupts = Interrupts::listen();
         interrupts.next().await;
         tracing::warn!("Shutting down: what was sent is waited for (once more leaves at once)");
         ending.store(true, Relaxed);

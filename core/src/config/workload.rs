@@ -2,7 +2,7 @@
 //!
 //! Keys and their meaning are upstream's (openmessaging/benchmark, `Workload.java`), and so are the defaults, except
 //! where upstream's makes no sense: what it would take as 0 topics or as an endless test is an error here. Ours beside
-//! them are `testDuration`, `warmupDuration`, `seed`, `catchUp` and `verify`.
+//! them are `testDuration`, `warmupDuration`, `seed`, `catchUp`, `verify` and `clients`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -72,6 +72,9 @@ pub struct Workload {
     pub catch_up: CatchUp,
     /// `verify`, default `header`.
     pub verify: Verify,
+    /// `clients`, default `shared`.
+    #[serde(default)]
+    pub clients: Clients,
 }
 
 /// How keys are given to messages.
@@ -144,6 +147,17 @@ pub enum Verify {
     Full,
 }
 
+/// Whether producers and consumers with little to do may share what is costly (`clients`): see
+/// [`sharing`](crate::plan::sharing).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Clients {
+    /// Producers share client instances, consumers threads of ours, where there are many with little to do.
+    #[default]
+    Shared,
+    /// Each has its own.
+    Own,
+}
+
 /// Every key that is applied, in the order in which upstream writes them; ours come last.
 const KEYS: &[&str] = &[
     "name",
@@ -169,6 +183,7 @@ const KEYS: &[&str] = &[
     "seed",
     "catchUp",
     "verify",
+    "clients",
 ];
 
 /// Keys of other programs that read such files, and that change nothing about the load: how it is shown, what topics are
@@ -250,6 +265,7 @@ fn workload(reader: &mut Reader<'_>, file: &str) -> Option<Workload> {
     let seed = reader.has("seed").then(|| reader.whole("seed", 0, u64::MAX.into()));
     let catch_up = catch_up(reader);
     let verify = verify(reader);
+    let clients = clients(reader);
 
     producing(reader, producers, rate.as_ref());
     consuming(reader, subscriptions, consumers);
@@ -277,6 +293,7 @@ fn workload(reader: &mut Reader<'_>, file: &str) -> Option<Workload> {
         },
         catch_up: catch_up?,
         verify: verify?,
+        clients: clients?,
     })
 }
 
@@ -618,6 +635,21 @@ fn verify(reader: &mut Reader<'_>) -> Option<Verify> {
     None
 }
 
+fn clients(reader: &mut Reader<'_>) -> Option<Clients> {
+    let key = "clients";
+    let Some(node) = reader.get(key).cloned() else { return Some(Clients::Shared) };
+    let mut suggestion = None;
+    if let Value::Scalar { text, .. } = &node.value {
+        match text.as_str() {
+            "shared" => return Some(Clients::Shared),
+            "own" => return Some(Clients::Own),
+            _ => suggestion = nearest(text, ["shared", "own"]),
+        }
+    }
+    reader.not_allowed(key, &node, "shared, own", suggestion);
+    None
+}
+
 fn producing(reader: &mut Reader<'_>, producers: Option<u32>, rate: Option<&RateGoal>) {
     if producers == Some(0)
         && let Some(rate) = rate
@@ -744,6 +776,13 @@ impl Workload {
             json!(match self.verify {
                 Verify::Header => "header",
                 Verify::Full => "full",
+            }),
+        );
+        put(
+            "clients",
+            json!(match self.clients {
+                Clients::Shared => "shared",
+                Clients::Own => "own",
             }),
         );
         Json::Object(keys)

@@ -38,7 +38,7 @@ use crate::{
     load::payload::PayloadRecipe,
     machine::{Machine, Wake},
     offset::Exchange,
-    plan::Plan,
+    plan::{Plan, Share, sharing},
     printable::printable_within,
     protocol::{
         Command, Event, Failure, FailureKind, Ping, Request, Response,
@@ -433,7 +433,7 @@ impl Controller {
         self.enter(Phase::CreateConsumers);
         self.groups.deadline = now + self.settings.setup_within;
         let (plan, owners) = (&self.plan, self.plan.owners());
-        let spec = |consumer: &&crate::plan::Consumer| {
+        let spec = |(consumer, thread): (&&crate::plan::Consumer, u32)| {
             let subscription = &plan.subscriptions[consumer.subscription.0 as usize];
             ConsumerSpec {
                 id: consumer.id,
@@ -444,10 +444,14 @@ impl Controller {
                 members: plan.workload.consumers_per_subscription,
                 partitions: plan.workload.partitions_per_topic,
                 whole: owners[subscription.topic.0 as usize].is_some(),
+                thread,
             }
         };
-        let mut specs: Vec<Vec<ConsumerSpec>> =
-            plan.shares().iter().map(|share| share.consumers.iter().map(spec).collect()).collect();
+        let of_share = |share: Share<'_>| {
+            let threads = sharing::dealt(sharing::receiving_threads(plan, &share));
+            share.consumers.iter().zip(threads).map(spec).collect()
+        };
+        let mut specs: Vec<Vec<ConsumerSpec>> = plan.shares().into_iter().map(of_share).collect();
         self.ask(now, self.settings.setup_within, |worker| {
             Command::CreateConsumers(std::mem::take(&mut specs[worker.0 as usize]))
         });
@@ -490,14 +494,18 @@ impl Controller {
     fn create_producers(&mut self, now: Instant) {
         self.enter(Phase::CreateProducers);
         let (plan, owners) = (&self.plan, self.plan.owners());
-        let spec = |producer: &&crate::plan::Producer| ProducerSpec {
+        let spec = |(producer, client): (&&crate::plan::Producer, u32)| ProducerSpec {
             id: producer.id,
             topic: plan.topics[producer.topic.0 as usize].name.clone(),
             partitions: plan.workload.partitions_per_topic,
             whole: owners[producer.topic.0 as usize].is_some(),
+            client,
         };
-        let mut specs: Vec<Vec<ProducerSpec>> =
-            plan.shares().iter().map(|share| share.producers.iter().map(spec).collect()).collect();
+        let of_share = |share: Share<'_>| {
+            let clients = sharing::dealt(sharing::producer_clients(plan, &share));
+            share.producers.iter().zip(clients).map(spec).collect()
+        };
+        let mut specs: Vec<Vec<ProducerSpec>> = plan.shares().into_iter().map(of_share).collect();
         self.ask(now, self.settings.setup_within, |worker| {
             Command::CreateProducers(std::mem::take(&mut specs[worker.0 as usize]))
         });

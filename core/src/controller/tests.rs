@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     config::{
         driver::{DriverConfig, DriverKind},
-        workload::{Backlog, CatchUp, KeyDistributor, Verify, Workload},
+        workload::{Backlog, CatchUp, Clients, KeyDistributor, Verify, Workload},
     },
     id::RunId,
     machine::settle,
@@ -37,6 +37,7 @@ fn workload() -> Workload {
         seed: None,
         catch_up: CatchUp::All,
         verify: Verify::Header,
+        clients: Clients::default(),
     }
 }
 
@@ -79,6 +80,8 @@ struct RefWorker {
     /// Probes that are never confirmed.
     pending: u64,
     rounds: Vec<u64>,
+    /// For each producer the client that it is to use, for each consumer the thread.
+    dealt: (Vec<u32>, Vec<u32>),
     asked: Vec<&'static str>,
 }
 
@@ -109,6 +112,7 @@ impl RefWorker {
             hopeless: None,
             pending: 0,
             rounds: Vec::new(),
+            dealt: Default::default(),
             asked: Vec::new(),
         }
     }
@@ -127,8 +131,12 @@ impl RefWorker {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn snapshot(&mut self, now: Instant) -> Snapshot {
         let looked = *self.looked.get_or_insert(now);
-        let mut snapshot =
-            Snapshot { taken_at: now, wall: crate::time::WallTime(now.0), paths_open: 2, ..Snapshot::default() };
+        let mut snapshot = Snapshot {
+            taken_at: now,
+            wall: crate::time::WallTime(now.0),
+            paths_open: self.dealt.0.len() as u64,
+            ..Snapshot::default()
+        };
         let joined = u32::from(now >= looked + self.settles_after);
         let view = GroupView {
             joined,
@@ -137,7 +145,8 @@ impl RefWorker {
             rebalances: 0,
             last: None,
         };
-        snapshot.groups = [0, 1].map(|id| (SubscriptionId(id), view)).into();
+        let count = u32::try_from(self.dealt.1.len()).expect("few");
+        snapshot.groups = (0..count).map(|id| (SubscriptionId(id), view)).collect();
         snapshot.hopeless.clone_from(&self.hopeless);
         snapshot.probes_pending = self.pending;
         snapshot.totals.acknowledgements.acked = self.acked as u64;
@@ -178,6 +187,14 @@ impl RefWorker {
         Some(Ok(match command {
             Command::Prepare(_) => Event::Prepared { system: "model".to_owned() },
             Command::Check(_) => Event::Checked(self.finds.clone()),
+            Command::CreateProducers(specs) => {
+                self.dealt.0 = specs.iter().map(|spec| spec.client).collect();
+                Event::Done
+            }
+            Command::CreateConsumers(specs) => {
+                self.dealt.1 = specs.iter().map(|spec| spec.thread).collect();
+                Event::Done
+            }
             Command::StartLoad { tempo, begin: Begin::After(after), window, .. } => {
                 self.begins = now + *after;
                 self.since = Some(self.begins);
@@ -233,6 +250,7 @@ struct Played {
     took: Duration,
     asked: Vec<&'static str>,
     rounds: Vec<u64>,
+    dealt: (Vec<u32>, Vec<u32>),
     warnings: Vec<String>,
     misfits: Vec<String>,
 }
@@ -274,7 +292,8 @@ fn play_with(
         if let Some(end) = end {
             let took = now.since(began);
             assert!(took <= bound, "the run took {took:?}, its bound is {bound:?}");
-            return Played { phases, report, end, took, asked: worker.asked, rounds: worker.rounds, warnings, misfits };
+            let RefWorker { asked, rounds, dealt, .. } = worker;
+            return Played { phases, report, end, took, asked, rounds, dealt, warnings, misfits };
         }
         let std::ops::ControlFlow::Continue(wake) = wake else { unreachable!("nothing breaks") };
         let mut answered = false;
@@ -337,6 +356,21 @@ fn a_calm_run_goes_through_all_phases_and_adds_up() {
     assert!(report.periods.iter().filter(|period| period.phase == Phase::Measure).count() == 10);
     assert!(played.took < 14 * SECOND, "{:?}", played.took);
     assert_eq!(played.asked.last(), Some(&"close"));
+}
+
+#[test]
+fn many_with_little_to_do_are_told_what_to_share() {
+    let dealt = |topics, clients| {
+        let played = play(Workload { topics, clients, ..workload() }, RefWorker::new(), None);
+        assert_eq!(played.end, End::Sound);
+        played.dealt
+    };
+    let own: Vec<u32> = (0..40).collect();
+    assert_eq!(dealt(40, Clients::Own), (own.clone(), own.clone()));
+    assert_eq!(dealt(16, Clients::Shared), (own[..16].to_vec(), own[..16].to_vec()));
+    // At 25 msg/s each two share one.
+    let shared: Vec<u32> = (0..40).map(|nth| nth % 20).collect();
+    assert_eq!(dealt(40, Clients::Shared), (shared.clone(), shared));
 }
 
 use crate::stats::tally::Totals;

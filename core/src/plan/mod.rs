@@ -1,11 +1,12 @@
 //! Who does what: pure, made once, then only read.
 
-pub mod files;
 pub mod leftovers;
 pub mod names;
+pub mod needs;
 pub mod pace;
 pub mod partition;
 pub mod probing;
+pub mod sharing;
 
 pub use crate::rate;
 

@@ -251,7 +251,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::workload::{CatchUp, KeyDistributor, PayloadSource, Verify, Workload},
+        config::workload::{CatchUp, Clients, KeyDistributor, PayloadSource, Verify, Workload},
         id::RunId,
         seed::Seed,
     };
@@ -274,6 +274,7 @@ mod tests {
             seed: None,
             catch_up: CatchUp::All,
             verify: Verify::Header,
+            clients: Clients::default(),
         }
     }
 

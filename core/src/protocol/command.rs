@@ -227,6 +227,8 @@ pub struct ProducerSpec {
     pub partitions: u32,
     /// Whether this worker also runs all other producers and all consumers of the topic.
     pub whole: bool,
+    /// Which client it uses: those of this worker with one number share one. See [`sharing`](crate::plan::sharing).
+    pub client: u32,
 }
 
 /// A consumer to create.
@@ -248,4 +250,6 @@ pub struct ConsumerSpec {
     pub partitions: u32,
     /// Whether this worker also runs all producers and all other consumers of the topic.
     pub whole: bool,
+    /// Which thread receives for it: those of this worker with one number share one.
+    pub thread: u32,
 }

@@ -10,7 +10,7 @@ pub mod remedy;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{id::RunId, time::WallTime};
+use crate::{id::RunId, plan::needs::Limits, time::WallTime};
 pub use command::Command;
 pub use event::{Event, Failure, FailureKind};
 
@@ -60,9 +60,9 @@ pub struct Hello {
     pub instance: String,
     /// Who leads the run it obeys; `None` if it is free.
     pub controller: Option<String>,
-    /// How many files its process may open; `None` if it does not say.
+    /// What its process may have of files, threads and memory.
     #[serde(default)]
-    pub open_files_max: Option<u64>,
+    pub limits: Limits,
 }
 
 /// What is asked by `POST /v1/clock`. It also tells a worker that its controller is there: while one worker is slow to set

@@ -11,7 +11,7 @@ use crate::{
         ConfigWarning,
         driver::{DriverConfig, DriverKind},
     },
-    plan::{Plan, Topology, partition},
+    plan::{Plan, Topology, partition, sharing},
 };
 
 /// Facts that the core cannot know by itself. What is unknown stays out of the result.
@@ -171,6 +171,8 @@ pub fn plan_json(plan: &Plan) -> Value {
     map.insert("topics".to_owned(), plan.topics.len().into());
     map.insert("partitionsPerTopic".to_owned(), plan.workload.partitions_per_topic.into());
     map.insert("producers".to_owned(), plan.producers.len().into());
+    let clients = sharing::all_producer_clients(plan);
+    insert_known(&mut map, "producerClients", (clients < plan.producers.len() as u64).then_some(clients));
     map.insert("subscriptions".to_owned(), plan.subscriptions.len().into());
     map.insert("consumers".to_owned(), plan.consumers.len().into());
     insert_known(&mut map, "firstTopicName", plan.topics.first().map(|topic| topic.name.clone()));

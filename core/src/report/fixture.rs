@@ -12,7 +12,7 @@ use super::{
 use crate::{
     config::{
         driver::{DriverConfig, DriverKind, KafkaConfig},
-        workload::{CatchUp, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
+        workload::{CatchUp, Clients, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
     },
     id::{RunId, SubscriptionId, WorkerId},
     plan::Plan,
@@ -48,6 +48,7 @@ pub(crate) fn workload() -> Workload {
         seed: Some(7),
         catch_up: CatchUp::All,
         verify: Verify::Header,
+        clients: Clients::default(),
     }
 }
 

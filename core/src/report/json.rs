@@ -803,6 +803,9 @@ mod tests {
             None,
             "one process is no fleet"
         );
+        assert_eq!(plan_json(&fixture::report().plan).get("producerClients"), None, "each has its own");
+        let shared = workload::Workload { topics: 40, ..fixture::workload() };
+        assert_eq!(plan_json(&fixture::plan(shared))["producerClients"], 20);
     }
 
     #[test]

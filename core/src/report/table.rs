@@ -20,7 +20,9 @@ use crate::{
     load::header,
     plan::{
         Plan,
+        needs::Needs,
         partition::{self, Dealt},
+        sharing,
     },
     rate::{RateList, Tempo},
     stats::latency::Latency,
@@ -450,9 +452,16 @@ pub fn period_line(period: &Period) -> String {
 /// What is printed before a run starts: what will be done, by whom, and how much comes of it.
 ///
 /// `names` are the addresses of the workers, in order; none if the one worker is this process, or if they are not known.
-/// `system` is what the messaging system says of itself, where it has been asked already.
+/// `system` is what the messaging system says of itself, where it has been asked already; `needs` is what each worker needs.
 #[must_use]
-pub fn plan_text(plan: &Plan, names: &[String], driver: &DriverConfig, system: Option<&str>, width: usize) -> String {
+pub fn plan_text(
+    plan: &Plan,
+    names: &[String],
+    driver: &DriverConfig,
+    system: Option<&str>,
+    needs: &[Needs],
+    width: usize,
+) -> String {
     let width = width.max(WIDTH_MIN);
     let workload = &plan.workload;
     let broker = match (&driver.kind, system) {
@@ -472,8 +481,10 @@ pub fn plan_text(plan: &Plan, names: &[String], driver: &DriverConfig, system: O
     if plan.workers > 1 {
         facts.push(("Workers", partition::topology_in_words(plan)));
     }
+    facts.extend(sharing::in_words(plan).map(|sharing| ("Clients", sharing)));
     facts.push(("Durations", durations(workload)));
     facts.push(("Expected", expected(plan)));
+    facts.extend(needed(needs).map(|needs| ("Needs", needs)));
     facts.extend(cautions(workload).into_iter().map(|caution| ("Note", caution)));
     facts.push(("Run", format!("{}, seed {}", plan.run, plan.seed.0)));
     let mut text = String::new();
@@ -599,6 +610,24 @@ fn who_sends(plan: &Plan) -> String {
                 workers => format!(", shared by all {} workers, not each worker's", grouped(u64::from(workers))),
             };
             format!("{} msg/s in all{each}: producerRate is the total of the run{workers}.", rate(total.as_f64()))
+        }
+    }
+}
+
+/// What a process needs: this one, or a worker with the largest share.
+fn needed(needs: &[Needs]) -> Option<String> {
+    match needs {
+        [] => None,
+        [one] => Some(format!("about {one}.")),
+        all => {
+            let most = |of: fn(&Needs) -> u64| all.iter().map(of).max().unwrap_or(0);
+            let most = Needs {
+                files: most(|needs| needs.files),
+                threads: most(|needs| needs.threads),
+                memory: most(|needs| needs.memory),
+                broker: 0,
+            };
+            Some(format!("about {most} on each worker, at most."))
         }
     }
 }
@@ -778,7 +807,7 @@ made-up on kafka (Kafka, 3 brokers, librdkafka 2.12.1)
     #[test]
     fn the_plan_says_what_the_rate_means() {
         looks(
-            &plan_text(&fixture::plan(fixture::workload()), &[], &fixture::context().driver, None, 100),
+            &plan_text(&fixture::plan(fixture::workload()), &[], &fixture::context().driver, None, &[], 100),
             "\
 Workload   made-up: 2 topics of 3 partitions, messages of 1,024 bytes (50 % of them random, 100
            payloads), 10 producers, 4 consumers in 4 subscriptions.
@@ -792,6 +821,24 @@ Placement
   this process: topics 0-1; 10 producers, 1000 msg/s; 4 consumers
 ",
         );
+    }
+
+    #[test]
+    fn the_plan_says_what_it_needs() {
+        let needs = Needs { files: 2_440, threads: 1_576, memory: 310_000_000, broker: 0 };
+        let said = |needs: &[Needs]| {
+            let plan = fixture::plan(fixture::workload());
+            let text = plan_text(&plan, &[], &fixture::context().driver, None, needs, 100);
+            text.lines().find(|line| line.starts_with("Needs")).expect("it is said").to_owned()
+        };
+        assert_eq!(said(&[needs]), "Needs      about 2,440 open files, 1,576 threads and 310 MB of memory.");
+        let broker = Needs { broker: 2 << 30, ..needs };
+        let expected =
+            "Needs      about 2,440 open files, 1,576 threads and 310 MB of memory, and up to 2.15 GB for the";
+        assert_eq!(said(&[broker]), expected);
+        let less = Needs { files: 3, threads: 2_000, memory: 4, broker: 0 };
+        let expected = "Needs      about 2,440 open files, 2,000 threads and 310 MB of memory on each worker, at most.";
+        assert_eq!(said(&[needs, less]), expected);
     }
 
     fn fleet_plan(workload: Workload, workers: u32, topology: Topology) -> Plan {
@@ -819,7 +866,7 @@ Placement
         let driver = fixture::context().driver;
         let plan = fleet_plan(workload.clone(), 3, Topology::Shared);
         looks(
-            &of_workers(&plan_text(&plan, &names, &driver, None, 100)),
+            &of_workers(&plan_text(&plan, &names, &driver, None, &[], 100)),
             "\
 Rate       10,000 msg/s in all = 1,000 msg/s for each of 10 producers: producerRate is the total of
            the run, shared by all 3 workers, not each worker's.
@@ -833,7 +880,7 @@ Placement
         );
         let split = fleet_plan(workload, 3, Topology::Split { more_consumers: false });
         looks(
-            &of_workers(&plan_text(&split, &[], &driver, None, 100)),
+            &of_workers(&plan_text(&split, &[], &driver, None, &[], 100)),
             "\
 Rate       10,000 msg/s in all = 1,000 msg/s for each of 10 producers: producerRate is the total of
            the run, shared by all 3 workers, not each worker's.
@@ -854,12 +901,15 @@ Placement
         let names: Vec<String> =
             (1..=1_000).map(|n| format!("http://a-rather-long-name-of-a-worker-{n}.example:8080")).collect();
         looks(
-            &of_workers(&plan_text(&plan, &names, &fixture::context().driver, None, 100)),
+            &of_workers(&plan_text(&plan, &names, &fixture::context().driver, None, &[], 100)),
             "\
 Rate       1,000,000 msg/s in all = 20.0 msg/s for each of 50,000 producers: producerRate is the
            total of the run, shared by all 1,000 workers, not each worker's.
 Workers    1000; each produces and consumes. A topic belongs to one worker, with all its producers
            and consumers: topic i to worker 1 + i mod 1000.
+Clients    50,000 producers share 25,000 clients, each with connections of its own, for each has
+           little to send; consumers have one each. `clients: own` in the workload gives every
+           producer its own.
 Placement
   Worker  address                         msg/s  producers  consumers  topics
   1       …me-of-a-worker-1.example:8080  1,000         50         20  0, 1000, 2000, … 9000 (10)
@@ -973,7 +1023,7 @@ made-up on kafka (Kafka, 3 brokers, librdkafka 2.12.1)
         workload.rate = RateGoal::Search;
         workload.message_size = 10;
         workload.backlog = Some(Backlog { bytes: 1 << 30, drain_ratio: 0.9 });
-        let text = plan_text(&fixture::plan(workload), &[], &fixture::embedded().driver, None, 100);
+        let text = plan_text(&fixture::plan(workload), &[], &fixture::embedded().driver, None, &[], 100);
         for part in
             ["embedded, loopback", "searched", "95 %", "1.07 GB built up and drained by 90 %", "10 bytes", "Note"]
         {

@@ -9,8 +9,8 @@ use super::{
     quantity::{bytes, counted, grouped, latency, per_second, rate, real, span},
 };
 use crate::{
-    config::workload::RateGoal, id::SubscriptionId, load::header, plan::partition::plural, printable::printable,
-    protocol::event::Missing, rate::Tempo, stats::latency::Latency,
+    config::workload::RateGoal, id::SubscriptionId, load::header, plan::partition::plural, plan::sharing,
+    printable::printable, protocol::event::Missing, rate::Tempo, stats::latency::Latency,
 };
 
 /// What became of the acknowledged messages, in one word.
@@ -438,6 +438,7 @@ pub fn notes(report: &Report, context: &Context) -> Vec<String> {
          what the broker stored shows only in what was received."
             .to_owned()
     }));
+    notes.extend(sharing::in_words(&report.plan));
     notes.extend(search_sentence(report));
     notes.extend(backlog_sentence(report));
     if due(report) == Some(0) {
@@ -645,6 +646,7 @@ pub fn latencies(totals: &crate::stats::tally::Totals) -> [(&'static str, &'stat
 mod tests {
     use super::*;
     use crate::{
+        config::workload::{Clients, Workload},
         id::{SubscriptionId, WorkerId},
         load::silence::Silence,
         protocol::event::Problem,
@@ -703,6 +705,16 @@ mod tests {
     fn a_sound_run_needs_no_notes() {
         let report = fixture::report();
         assert_eq!(outcome(&report), Outcome::Complete);
+        assert_eq!(notes_of(&report), "");
+    }
+
+    #[test]
+    fn shared_clients_are_told() {
+        let mut report = fixture::report();
+        report.plan = fixture::plan(Workload { topics: 40, ..fixture::workload() });
+        let note = notes_of(&report);
+        assert!(note.starts_with("200 producers share 20 clients"), "{note}");
+        report.plan = fixture::plan(Workload { topics: 40, clients: Clients::Own, ..fixture::workload() });
         assert_eq!(notes_of(&report), "");
     }
 

@@ -7,14 +7,17 @@ mod check;
 mod leftovers;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::{CStr, CString, c_char, c_int, c_void},
     io::{self, Read as _, Write as _},
     net::{TcpStream, ToSocketAddrs as _},
     ptr::NonNull,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{AcqRel, Acquire, Relaxed},
+        },
     },
     time::Duration,
 };
@@ -25,7 +28,7 @@ use omb_core::{
         setting::{Setting, Settings},
     },
     load::{keys, throttle::Throttled},
-    plan::leftovers::Inventory,
+    plan::{leftovers::Inventory, sharing::BUFFER_BYTES_MAX},
     printable::printable,
     protocol::{
         Failure, FailureKind,
@@ -43,7 +46,8 @@ use rdkafka::{
 use rdkafka_sys as sys;
 
 use super::{
-    Consumer, Driver, Incoming, Membership, Outgoing, Producer, ProducerHalves, Report, Reports, Sent, Trouble, go_on,
+    Consumer, Driver, Incoming, Membership, Outgoing, Producer, ProducerHalves, Report, Reports, Sent, Target, Trouble,
+    go_on,
     login::LoggedIn,
     settings::{Kind, Native, Secrets},
 };
@@ -73,10 +77,6 @@ const HOPELESS_AFTER: Duration = Duration::from_secs(2);
 
 /// Topics created with one request. Brokers take a few ms for each, so larger requests would outlast a deadline.
 const TOPICS_PER_REQUEST: usize = 100;
-
-/// Memory that the buffers of one producer may take: as much as librdkafka's own default of 1 GiB would, but kept
-/// to what a small machine has. A queue of 64 MiB is far more than any broker has under way.
-const BUFFER_BYTES_MAX: usize = 64 << 20;
 
 /// librdkafka's `RD_KAFKA_PARTITION_UA`: the partitioner chooses.
 const PARTITION_UNASSIGNED: i32 = -1;
@@ -395,32 +395,49 @@ impl Driver for Kafka {
         self.take_inventory(within)
     }
 
-    fn producer(&self, topic: &str, partitions: u32, cut: &AtomicBool) -> Result<ProducerHalves, Failure> {
-        let client = Arc::new(self.client(sys::rd_kafka_type_t::RD_KAFKA_PRODUCER, &self.native.producer)?);
-        let name = c_string(topic)?;
-        // SAFETY: the client lives in the `Arc` that both halves hold; the name is copied.
-        let handle = unsafe { sys::rd_kafka_topic_new(client.raw(), name.as_ptr(), std::ptr::null_mut()) };
-        let Some(topic) = NonNull::new(handle) else { return Err(last_error("open topic", topic)) };
-        know_leaders(&client, handle, cut)?;
+    fn producers(&self, targets: &[Target<'_>], cut: &AtomicBool) -> Result<ProducerHalves, Failure> {
+        let mut settings = self.native.producer.clone();
+        if targets.len() > 1 && settings.config.get("socket.nagle.disable").is_none() {
+            // Otherwise a small message of one waits until that of another was answered. (Java's client never lets it wait.)
+            settings.config.set("socket.nagle.disable", "true");
+        }
+        let client = Arc::new(self.client(sys::rd_kafka_type_t::RD_KAFKA_PRODUCER, &settings)?);
+        let sharing = Arc::new(Sharing { producers: targets.len(), gave_up: AtomicUsize::new(0) });
+        let mut names = BTreeSet::new();
+        let mut producers: Vec<Box<dyn Producer>> = Vec::with_capacity(targets.len());
+        let mut only = std::ptr::null_mut();
+        for (place, Target { topic, partitions }) in targets.iter().enumerate() {
+            assert!(names.insert(*topic), "two producers of {topic} cannot share a client");
+            let name = c_string(topic)?;
+            let config = if targets.len() == 1 { std::ptr::null_mut() } else { topic_config(&client, place) };
+            // SAFETY: the client lives in the `Arc` that both halves hold; the name is copied, the configuration taken over.
+            let handle = unsafe { sys::rd_kafka_topic_new(client.raw(), name.as_ptr(), config) };
+            let Some(topic) = NonNull::new(handle) else { return Err(last_error("open topic", topic)) };
+            only = handle;
+            // With one partition there is nothing to choose, and librdkafka's partitioner need not be asked per message.
+            let partition = if *partitions == 1 { 0 } else { PARTITION_UNASSIGNED };
+            let (client, sharing) = (Arc::clone(&client), Arc::clone(&sharing));
+            let producer =
+                KafkaProducer { topic, partition, raw: Vec::new(), lent: None, client, sharing, gave_up: false };
+            producers.push(Box::new(producer));
+        }
+        // Without one topic to ask for it is all that the client has opened.
+        know_leaders(&client, if targets.len() == 1 { only } else { std::ptr::null_mut() }, cut)?;
         // SAFETY: as above; the queue is destroyed by `KafkaReports`, before the client is.
         let queue = unsafe { sys::rd_kafka_queue_get_main(client.raw()) };
         let queue = NonNull::new(queue).expect("a client has a main queue");
-        // With one partition there is nothing to choose, and librdkafka's partitioner need not be asked per message.
-        let partition = if partitions == 1 { 0 } else { PARTITION_UNASSIGNED };
-        let secrets = self.secrets.clone();
-        let producer = KafkaProducer { topic, partition, raw: Vec::new(), lent: None, client: Arc::clone(&client) };
-        let security = security(&self.config.producer).to_owned();
         let reports = KafkaReports {
             queue,
             _client: client,
-            secrets,
-            security,
+            secrets: self.secrets.clone(),
+            security: security(&self.config.producer).to_owned(),
+            shared: targets.len() > 1,
             messages: Vec::new(),
             batch: Vec::new(),
             probes: Vec::new(),
             troubles: Vec::new(),
         };
-        Ok((Box::new(producer), Box::new(reports)))
+        Ok((producers, Box::new(reports)))
     }
 
     fn consumer(&self, topic: &str, group: &str) -> Result<Box<dyn Consumer>, Failure> {
@@ -446,7 +463,7 @@ impl Driver for Kafka {
         // SAFETY: the client is alive; the queue is destroyed before it.
         let queue = unsafe { sys::rd_kafka_queue_get_consumer(client.raw()) };
         let queue = NonNull::new(queue).expect("a consumer has a queue");
-        Ok(Box::new(KafkaConsumer { queue, client, troubles: Vec::new(), failed: false }))
+        Ok(Box::new(KafkaConsumer { queue, client, wake: None, troubles: Vec::new(), failed: false }))
     }
 
     fn answers(&self, within: Duration) -> bool {
@@ -685,7 +702,18 @@ fn error_text(code: sys::rd_kafka_resp_err_t) -> &'static str {
     unsafe { CStr::from_ptr(sys::rd_kafka_err2str(code)) }.to_str().unwrap_or("unknown error")
 }
 
-/// Asks for the topic's leaders now: left to itself the library asks up to a second after the first message.
+/// What a topic of a client has by default, and beside it the place of its producer, by which reports find it.
+fn topic_config(client: &Client, place: usize) -> *mut sys::rd_kafka_topic_conf_t {
+    // SAFETY: the client is alive; the copy is the caller's. The opaque pointer is a number that is never followed.
+    unsafe {
+        let config = sys::rd_kafka_default_topic_conf_dup(client.raw());
+        sys::rd_kafka_topic_conf_set_opaque(config, std::ptr::without_provenance_mut(place));
+        config
+    }
+}
+
+/// Asks for the topic's leaders now, or for those of all topics that were opened: left to itself the library asks up to a
+/// second after the first message.
 fn know_leaders(client: &Client, topic: *mut sys::rd_kafka_topic_t, cut: &AtomicBool) -> Result<(), Failure> {
     let mut metadata = std::ptr::null();
     let asked = in_slices(REACH_WITHIN, cut, |slice| {
@@ -833,6 +861,13 @@ impl Drop for Client {
     }
 }
 
+/// Those who share a client. It can only give up everything that it has.
+struct Sharing {
+    producers: usize,
+    /// Of them, those who want that.
+    gave_up: AtomicUsize,
+}
+
 struct KafkaProducer {
     topic: NonNull<sys::rd_kafka_topic_t>,
     partition: i32,
@@ -840,6 +875,9 @@ struct KafkaProducer {
     client: Arc<Client>,
     /// The ring that the client is known to hold.
     lent: Option<Arc<Ring>>,
+    sharing: Arc<Sharing>,
+    /// Whether it has given up what it sent, and sent nothing since.
+    gave_up: bool,
 }
 
 // SAFETY: the topic's handle may be used from any thread; `raw` is scratch space.
@@ -858,6 +896,10 @@ impl Producer for KafkaProducer {
         if !self.lent.as_ref().is_some_and(|lent| Arc::ptr_eq(lent, ring)) {
             self.client.lent.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(ring));
             self.lent = Some(Arc::clone(ring));
+        }
+        if self.gave_up {
+            self.gave_up = false;
+            self.sharing.gave_up.fetch_sub(1, AcqRel);
         }
         self.raw.clear();
         for outgoing in batch.iter_mut() {
@@ -920,6 +962,13 @@ impl Producer for KafkaProducer {
     }
 
     fn purge(&mut self) {
+        if !self.gave_up {
+            self.gave_up = true;
+            self.sharing.gave_up.fetch_add(1, AcqRel);
+        }
+        if self.sharing.gave_up.load(Acquire) < self.sharing.producers {
+            return;
+        }
         let flags = sys::RD_KAFKA_PURGE_F_QUEUE | sys::RD_KAFKA_PURGE_F_INFLIGHT;
         // SAFETY: the client is alive.
         unsafe { sys::rd_kafka_purge(self.client.raw(), flags) };
@@ -931,10 +980,12 @@ struct KafkaReports {
     /// Keeps the client alive for as long as its queue is polled.
     _client: Arc<Client>,
     secrets: Secrets,
+    /// Whether the topics of the messages tell whose they are.
+    shared: bool,
     messages: Vec<*const sys::rd_kafka_message_t>,
     batch: Vec<Report>,
-    /// Partitions in which a probe was stored.
-    probes: Vec<u32>,
+    /// Where a probe was stored: the producer's place, the partition.
+    probes: Vec<(usize, u32)>,
     troubles: Vec<Trouble>,
     /// Its `security.protocol`, for what is said of its connections.
     security: String,
@@ -973,12 +1024,13 @@ impl Reports for KafkaReports {
                         let message = &**message;
                         let failed = message.err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
                         let failed = failed.then(|| error_text(message.err));
+                        let producer = if self.shared { sys::rd_kafka_topic_opaque(message.rkt).addr() } else { 0 };
                         if let Some(ticket) = Ticket::from_opaque(message._private.addr()) {
-                            self.batch.push(Report { ticket, bytes: message.len as u64, failed });
+                            self.batch.push(Report { producer, ticket, bytes: message.len as u64, failed });
                         } else if failed.is_some() {
                             self.troubles.push(trouble("a probe was not delivered: ", message.err));
                         } else {
-                            self.probes.push(message.partition.cast_unsigned());
+                            self.probes.push((producer, message.partition.cast_unsigned()));
                         }
                     }
                 }
@@ -1003,7 +1055,7 @@ impl Reports for KafkaReports {
         }
     }
 
-    fn probes(&mut self) -> Vec<u32> {
+    fn probes(&mut self) -> Vec<(usize, u32)> {
         std::mem::take(&mut self.probes)
     }
 
@@ -1017,9 +1069,14 @@ fn trouble(what: &str, code: sys::rd_kafka_resp_err_t) -> Trouble {
     Trouble { what: format!("{what}{}", of_code(error_text(code))), meaning: remedy::of(code as i32) }
 }
 
+/// Called when messages wait. Behind one more pointer, since the library keeps a thin one.
+type Wake = Box<dyn Fn() + Send + Sync>;
+
 struct KafkaConsumer {
     queue: NonNull<sys::rd_kafka_queue_t>,
     client: Client,
+    /// What the library calls when messages wait; it goes after that was taken back.
+    wake: Option<Box<Wake>>,
     troubles: Vec<Trouble>,
     /// Whether the client has failed for good, and that was told.
     failed: bool,
@@ -1030,8 +1087,12 @@ unsafe impl Send for KafkaConsumer {}
 
 impl Drop for KafkaConsumer {
     fn drop(&mut self) {
-        // SAFETY: destroyed once, before the client; closing leaves the group and waits for that.
+        // SAFETY: destroyed once, before the client; closing leaves the group and waits for that. Once it was taken back `wake`
+        // is not called any more, nor is a call still going on: both are done with the queue locked.
         unsafe {
+            if self.wake.is_some() {
+                sys::rd_kafka_queue_cb_event_enable(self.queue.as_ptr(), None, std::ptr::null_mut());
+            }
             sys::rd_kafka_queue_destroy(self.queue.as_ptr());
             sys::rd_kafka_consumer_close(self.client.raw());
         }
@@ -1072,6 +1133,12 @@ unsafe extern "C" fn on_message(message: *mut sys::rd_kafka_message_t, opaque: *
     (taking.take)(Incoming { partition, offset, payload, timestamp });
 }
 
+unsafe extern "C" fn on_waiting(_: *mut sys::rd_kafka_t, opaque: *mut c_void) {
+    // SAFETY: the library passes what `wake_by` gave it, which lives until it is taken back.
+    let wake = unsafe { &*opaque.cast_const().cast::<Wake>() };
+    wake();
+}
+
 /// When the producer says that it made the message; `None` where the broker has put its own time there (a topic with
 /// `message.timestamp.type=LogAppendTime`): nobody has measured the broker's clock.
 fn timestamp(message: &sys::rd_kafka_message_t) -> Option<WallTime> {
@@ -1096,6 +1163,14 @@ impl Consumer for KafkaConsumer {
                 (&raw mut taking).cast(),
             );
         }
+    }
+
+    fn wake_by(&mut self, wake: Wake) {
+        assert!(self.wake.is_none(), "a consumer wakes one thread, once and for all");
+        let wake: &Wake = self.wake.insert(Box::new(wake));
+        let opaque = std::ptr::from_ref(wake).cast_mut().cast();
+        // SAFETY: the queue is alive; `wake` stays where it is until it was taken back, when the consumer is dropped.
+        unsafe { sys::rd_kafka_queue_cb_event_enable(self.queue.as_ptr(), Some(on_waiting), opaque) };
     }
 
     fn membership(&self) -> Membership {

@@ -61,11 +61,15 @@ pub trait Driver: Send + Sync {
     /// The broker's own words, or that it took longer than `within`.
     fn inventory(&self, within: Duration) -> Result<Inventory, Failure>;
 
-    /// A producer with connections and buffers of its own, and the stream of its delivery reports.
+    /// Producers that share one client, which has connections and buffers of its own, and the stream of their delivery reports:
+    /// one producer for each of these topics, which differ. One alone has the client for itself.
     ///
     /// # Errors
     /// If the client cannot be made from its settings.
-    fn producer(&self, topic: &str, partitions: u32, cut: &AtomicBool) -> Result<ProducerHalves, Failure>;
+    ///
+    /// # Panics
+    /// If two topics have one name: reports could not be told apart.
+    fn producers(&self, topics: &[Target<'_>], cut: &AtomicBool) -> Result<ProducerHalves, Failure>;
 
     /// A member of the group `group`, subscribed to one topic.
     ///
@@ -78,7 +82,7 @@ pub trait Driver: Send + Sync {
     /// For how long a quota has held up clients made here, as it is counted.
     fn throttled(&self) -> Arc<Mutex<Throttled>>;
 
-    /// Messages a producer may have under way, given their size: the client's own queue limits.
+    /// Messages that the producers of one client may have under way together, given their size: the client's own queue limits.
     fn in_flight_max(&self, message_bytes: usize) -> usize;
 }
 
@@ -90,8 +94,18 @@ pub(crate) fn go_on(cut: &AtomicBool) -> Result<(), Failure> {
     if cut.load(Relaxed) { Err(Failure::new(FailureKind::Broken, "the run was ended meanwhile")) } else { Ok(()) }
 }
 
-/// The two halves of a producer, each used by a thread of its own.
-pub type ProducerHalves = (Box<dyn Producer>, Box<dyn Reports>);
+/// The sending halves of the producers of one client, in the order in which they were asked for, and the reporting half of them
+/// all: each is used by one thread.
+pub type ProducerHalves = (Vec<Box<dyn Producer>>, Box<dyn Reports>);
+
+/// A topic to send to.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// Its name on the broker.
+    pub topic: &'a str,
+    /// Its partitions.
+    pub partitions: u32,
+}
 
 /// A message on its way into the client.
 #[derive(Debug)]
@@ -125,16 +139,20 @@ pub trait Producer: Send {
     /// The client's words, if it does not take it.
     fn probe(&mut self, partition: u32, key: Option<&[u8; keys::LEN]>, payload: &[u8]) -> Result<(), Trouble>;
 
-    /// Lets nothing linger: sends what waits for its batch to fill.
+    /// Lets nothing linger: sends what waits for its batch to fill. (Those who share the client do so, too.)
     fn hurry(&mut self);
 
-    /// Gives up everything under way: each message still gets its (failed) report.
+    /// Gives up everything under way: each message still gets its (failed) report. Of a client that several share nothing is
+    /// given up before all of them want that, by this call or because they were dropped: nobody loses messages by what
+    /// another does.
     fn purge(&mut self);
 }
 
 /// A delivery report.
 #[derive(Debug)]
 pub struct Report {
+    /// Whose message it was: the producer's place among those of the client.
+    pub producer: usize,
     /// The buffer, which is ours again.
     pub ticket: Ticket,
     /// Payload bytes.
@@ -143,13 +161,13 @@ pub struct Report {
     pub failed: Option<&'static str>,
 }
 
-/// The reporting half of a producer; used by a thread of its own, which blocks here.
+/// The reporting half of the producers of one client; used by a thread of its own, which blocks here.
 pub trait Reports: Send {
     /// Waits up to `timeout` for reports and hands them over in one batch, with the instant at which they arrived.
     fn wait(&mut self, timeout: Duration, take: &mut dyn FnMut(Instant, &mut Vec<Report>));
 
-    /// Partitions in which a probe was stored since the last call.
-    fn probes(&mut self) -> Vec<u32>;
+    /// Where probes were stored since the last call: the producer's place among those of the client, and the partition.
+    fn probes(&mut self) -> Vec<(usize, u32)>;
 
     /// What went wrong with the client itself since the last call (connections lost, brokers down), or with a probe.
     fn troubles(&mut self) -> Vec<Trouble>;
@@ -181,6 +199,10 @@ pub struct Incoming<'a> {
 pub trait Consumer: Send {
     /// Waits up to `timeout` for messages and hands over all there are, one by one.
     fn poll(&mut self, timeout: Duration, take: &mut dyn FnMut(Incoming<'_>));
+
+    /// Has `wake` called, on a thread of the client's, whenever messages wait to be polled where none did before. It must return
+    /// at once, and must not call the consumer.
+    fn wake_by(&mut self, wake: Box<dyn Fn() + Send + Sync>);
 
     /// What it knows of its group.
     fn membership(&self) -> Membership;

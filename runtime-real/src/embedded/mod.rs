@@ -26,7 +26,7 @@ mod shape;
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
-    fmt, fs, io,
+    fmt, io,
     net::{SocketAddr, TcpListener},
     ops::ControlFlow,
     rc::Rc,
@@ -51,7 +51,7 @@ use tracing::{error, info, warn};
 
 use self::intake::Intake;
 
-use crate::container;
+use crate::process;
 
 /// Most that [`Options::capacity`] is by default.
 const CAPACITY_DEFAULT: u64 = 2 << 30;
@@ -264,14 +264,7 @@ fn intake_max(capacity: u64) -> u64 {
 
 /// A quarter of the memory there is, 2 GiB at most.
 fn default_capacity() -> u64 {
-    let read = |path: &str| fs::read_to_string(path).ok();
-    let machine = read("/proc/meminfo").and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
-    });
-    // Not a number where there is no limit.
-    let container = container::memory_limit();
-    let memory = machine.into_iter().chain(container).min();
+    let memory = process::memory_max();
     memory.map_or(CAPACITY_DEFAULT, |memory| (memory / 4).min(CAPACITY_DEFAULT))
 }
 

@@ -15,6 +15,7 @@ use hyper::{Method, StatusCode, body::Bytes};
 use omb_core::{
     config::terms::Terms,
     id::RunId,
+    plan::needs::Limits,
     protocol::{self, Hello, Ping, Response},
     time::WallTime,
     token::Token,
@@ -68,8 +69,8 @@ pub struct Identity {
     pub body_max: usize,
     /// Which settings it takes from controllers: [`Terms::foreign`], and what its owner agreed to.
     pub terms: Terms,
-    /// How many files its process may open.
-    pub open_files_max: Option<u64>,
+    /// What its process may have.
+    pub limits: Limits,
 }
 
 /// Those who wait for the answer to a command: several, if it was sent again.
@@ -264,7 +265,7 @@ impl<P: Pages, C: Clock + Send + Sync + 'static> Service for Desk<P, C> {
             "/v1/hello" if self.leaving.load(Relaxed) => Answered::text(StatusCode::SERVICE_UNAVAILABLE, LEAVING),
             "/v1/hello" => {
                 let hello = Hello {
-                    open_files_max: self.identity.open_files_max,
+                    limits: self.identity.limits,
                     protocol: protocol::VERSION,
                     omb: self.identity.omb.clone(),
                     instance: self.identity.instance.clone(),

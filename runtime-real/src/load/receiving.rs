@@ -1,9 +1,12 @@
-//! A receiving thread: one consumer, polled in batches.
+//! A receiving thread: a consumer, or several with little to do, polled in batches.
 
 use std::{
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
     time::Duration,
 };
@@ -122,44 +125,143 @@ pub(crate) struct Shared {
     pub(crate) time: Arc<FleetTime>,
 }
 
-/// Receives until it is ordered to stop.
-pub(crate) fn run(mut consumer: Box<dyn Consumer>, mut receiver: Receiver, shared: &Shared) {
-    let Shared { arrivals, ledger, member, group, orders, problems, commits, time } = shared;
-    let (mut committed, mut looked, mut is_paused) = (clock::now(), Instant::ZERO, (false, 0));
-    let mut assigned = 0;
-    while !orders.stop.load(Relaxed) {
-        let mut batch =
-            Batch { receiver: &mut receiver, arrivals, ledger, held: None, taken: 0, now: WallTime(0), probed: false };
-        let loaded = orders.loaded.load(Relaxed);
-        consumer.poll(if assigned == 0 && !loaded { LOOK_EVERY } else { PATIENCE }, &mut |incoming| {
-            batch.take(incoming, time);
-        });
+/// A consumer with all that belongs to it.
+pub(crate) struct Station {
+    consumer: Box<dyn Consumer>,
+    receiver: Receiver,
+    shared: Shared,
+    committed: Instant,
+    looked: Instant,
+    /// Whether it was paused, with so many partitions.
+    is_paused: (bool, u32),
+    assigned: u32,
+}
+
+impl Station {
+    pub(crate) fn new(consumer: Box<dyn Consumer>, receiver: Receiver, shared: Shared) -> Self {
+        Self {
+            consumer,
+            receiver,
+            shared,
+            committed: clock::now(),
+            looked: Instant::ZERO,
+            is_paused: (false, 0),
+            assigned: 0,
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.shared.orders.stop.load(Relaxed)
+    }
+
+    /// How often it looks at its part in the group, where it shares its thread with none.
+    fn looks_every(&self) -> Duration {
+        let Orders { paused, loaded, .. } = &*self.shared.orders;
+        let calm = loaded.load(Relaxed) && !paused.load(Relaxed) && !self.is_paused.0;
+        if calm { LOOK_UNDER_LOAD } else { LOOK_EVERY }
+    }
+
+    /// Takes what has arrived, waiting for it up to `patience`, and looks after the consumer if it was not for `look_every`.
+    fn turn(&mut self, patience: Duration, look_every: Duration) {
+        let Shared { arrivals, ledger, member, group, orders, problems, commits, time } = &self.shared;
+        let mut batch = Batch {
+            receiver: &mut self.receiver,
+            arrivals,
+            ledger,
+            held: None,
+            taken: 0,
+            now: WallTime(0),
+            probed: false,
+        };
+        self.consumer.poll(patience, &mut |incoming| batch.take(incoming, time));
         batch.enter();
         let (now, probed) = (clock::now(), batch.probed);
         let paused = orders.paused.load(Relaxed);
-        if now.since(looked) >= if loaded && !paused && !is_paused.0 { LOOK_UNDER_LOAD } else { LOOK_EVERY } {
-            looked = now;
-            let membership = consumer.membership();
+        if now.since(self.looked) >= look_every {
+            self.looked = now;
+            let membership = self.consumer.membership();
             group.see(member, now, membership);
-            assigned = membership.assigned;
+            self.assigned = membership.assigned;
             // Partitions that are given anew come unpaused.
-            let wanted = (paused, assigned);
-            if wanted != is_paused {
-                if wanted.0 || is_paused.0 {
-                    consumer.set_paused(wanted.0);
+            let wanted = (paused, self.assigned);
+            if wanted != self.is_paused {
+                if wanted.0 || self.is_paused.0 {
+                    self.consumer.set_paused(wanted.0);
                 }
-                is_paused = wanted;
+                self.is_paused = wanted;
             }
-            consumer.troubles().iter().for_each(|trouble| problems.trouble(trouble));
+            self.consumer.troubles().iter().for_each(|trouble| problems.trouble(trouble));
         }
         // With the first commit before the load its group has a place to go on from, wherever a rebalance comes: one that
         // reads from the end would skip what arrived until then.
-        if *commits && (probed || now.since(committed) >= COMMIT_EVERY) {
-            committed = now;
-            consumer.commit();
+        if *commits && (probed || now.since(self.committed) >= COMMIT_EVERY) {
+            self.committed = now;
+            self.consumer.commit();
         }
     }
 }
+
+/// Receives until it is ordered to stop: with one consumer by waiting for it, with several by waiting for whichever has something.
+pub(crate) fn run(stations: Vec<Station>) {
+    if stations.len() > 1 {
+        return run_together(stations);
+    }
+    for mut station in stations {
+        while !station.is_stopped() {
+            let settling = station.assigned == 0 && !station.shared.orders.loaded.load(Relaxed);
+            station.turn(if settling { LOOK_EVERY } else { PATIENCE }, station.looks_every());
+        }
+    }
+}
+
+/// Of so many consumers that share a thread each looks at its part in the group as seldom as if each look took that much longer:
+/// meanwhile the others must wait.
+const LOOKS_SHARED: u32 = 4;
+
+/// As [`run`], with consumers that have little to do: whoever has something wakes the thread.
+fn run_together(mut stations: Vec<Station>) {
+    let thread = std::thread::current();
+    let waiting: Arc<Vec<AtomicBool>> = Arc::new(stations.iter().map(|_| AtomicBool::new(true)).collect());
+    for (place, station) in stations.iter_mut().enumerate() {
+        let (thread, waiting) = (thread.clone(), Arc::clone(&waiting));
+        station.consumer.wake_by(Box::new(move || {
+            waiting[place].store(true, Release);
+            thread.unpark();
+        }));
+    }
+    let stretch = u32::try_from(stations.len()).unwrap_or(u32::MAX).div_ceil(LOOKS_SHARED);
+    while stations.iter().all(|station| !station.is_stopped()) {
+        let mut looked = false;
+        let mut next = clock::now() + PATIENCE;
+        for (station, waits) in stations.iter_mut().zip(&*waiting) {
+            let every = station.looks_every() * stretch;
+            // One look at a time: in between the others are served.
+            let due = !looked && clock::now().since(station.looked) >= every;
+            if waits.swap(false, Acquire) || due {
+                station.turn(Duration::ZERO, if due { every } else { Duration::MAX });
+            }
+            looked |= due;
+            next = next.min(station.looked + every);
+        }
+        let now = clock::now();
+        if next > now && !waiting.iter().any(|waits| waits.load(Acquire)) {
+            // Whoever has something since then has left a mark that ends this at once.
+            std::thread::park_timeout(next.since(now));
+        }
+    }
+    // Each takes leave of its broker, which may take long: all at the same time.
+    std::thread::scope(|scope| {
+        for station in stations {
+            let consumer = station.consumer;
+            let closing = std::thread::Builder::new().name("close".to_owned()).stack_size(CLOSING_STACK);
+            // Where there is no thread to have, the consumer is dropped here and now.
+            let _ = closing.spawn_scoped(scope, move || drop(consumer));
+        }
+    });
+}
+
+/// Bytes of stack of a thread that only closes a consumer.
+const CLOSING_STACK: usize = 256 << 10;
 
 /// The messages of one poll. The shared counts are locked from the first message on and let go now and then.
 struct Batch<'a> {

@@ -1,4 +1,4 @@
-//! A reporting thread: blocks until delivery reports arrive, counts them, gives their buffers back.
+//! A reporting thread: blocks until a client has delivery reports, counts them, gives their buffers back.
 
 use std::{
     collections::BTreeSet,
@@ -15,49 +15,85 @@ use omb_core::{
     stats::tally::Acknowledgements,
 };
 
-use super::{Problems, lock, ring::Ring};
+use super::{
+    Problems, lock,
+    ring::{Ring, Ticket, View},
+};
 use crate::driver::Reports;
 
 /// Longest a thread blocks without looking whether it is still wanted.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Takes reports until `stop`.
-#[expect(clippy::too_many_arguments, reason = "what a thread shares with others, named once")]
+/// What becomes of one producer's messages.
+#[derive(Debug)]
+pub(crate) struct Reported {
+    view: View,
+    ring: Arc<Ring>,
+    /// Counts, with some of the other producers.
+    tally: Arc<Mutex<Acknowledgements>>,
+    confirmations: Arc<Mutex<Confirmations>>,
+    /// Partitions in which its probe was stored.
+    probed: Arc<Mutex<BTreeSet<u32>>>,
+    tickets: Vec<Ticket>,
+}
+
+impl Reported {
+    pub(crate) fn new(
+        ring: &Arc<Ring>,
+        tally: &Arc<Mutex<Acknowledgements>>,
+        confirmations: &Arc<Mutex<Confirmations>>,
+        probed: &Arc<Mutex<BTreeSet<u32>>>,
+    ) -> Self {
+        Self {
+            view: ring.view(),
+            ring: Arc::clone(ring),
+            tally: Arc::clone(tally),
+            confirmations: Arc::clone(confirmations),
+            probed: Arc::clone(probed),
+            tickets: Vec::new(),
+        }
+    }
+}
+
+/// Takes reports until `stop`: those of all producers of one client, `producers` in their order there.
 pub(crate) fn run(
     mut reports: Box<dyn Reports>,
-    ring: &Arc<Ring>,
-    tally: &Mutex<Acknowledgements>,
-    confirmations: &Mutex<Confirmations>,
-    probed: &Mutex<BTreeSet<u32>>,
+    mut producers: Vec<Reported>,
     problems: &Problems,
     silences: &Mutex<Silences>,
     stop: &AtomicBool,
 ) {
-    let mut view = ring.view();
-    let mut tickets = Vec::new();
     while !stop.load(Relaxed) {
         reports.wait(PATIENCE, &mut |now, batch| {
-            {
-                let mut tally = lock(tally);
-                let mut confirmations = lock(confirmations);
-                let before = tally.acked;
-                for report in batch.drain(..) {
-                    if let Some(why) = report.failed {
-                        tally.failed += 1;
-                        problems.add(&format!("a message was not delivered: {}", of_code(why)));
-                    } else {
-                        confirmations.acked(&mut tally, now, view.note(&report.ticket), report.bytes);
+            let mut acked = false;
+            let mut batch = batch.drain(..).peekable();
+            // Reports of one producer come together.
+            while let Some(place) = batch.peek().map(|report| report.producer) {
+                let producer = &mut producers[place];
+                {
+                    let mut tally = lock(&producer.tally);
+                    let mut confirmations = lock(&producer.confirmations);
+                    let before = tally.acked;
+                    while let Some(report) = batch.next_if(|report| report.producer == place) {
+                        if let Some(why) = report.failed {
+                            tally.failed += 1;
+                            problems.add(&format!("a message was not delivered: {}", of_code(why)));
+                        } else {
+                            let note = producer.view.note(&report.ticket);
+                            confirmations.acked(&mut tally, now, note, report.bytes);
+                        }
+                        producer.tickets.push(report.ticket);
                     }
-                    tickets.push(report.ticket);
+                    acked |= tally.acked > before;
                 }
-                if tally.acked > before {
-                    lock(silences).acked(now);
-                }
+                producer.ring.give_back(&mut producer.tickets);
             }
-            ring.give_back(&mut tickets);
+            if acked {
+                lock(silences).acked(now);
+            }
         });
-        for partition in reports.probes() {
-            lock(probed).insert(partition);
+        for (place, partition) in reports.probes() {
+            lock(&producers[place].probed).insert(partition);
         }
         for trouble in reports.troubles() {
             problems.trouble(&trouble);

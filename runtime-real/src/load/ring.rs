@@ -2,7 +2,7 @@
 //! delivery report.
 //!
 //! Buffers are used in turn, so that every payload of the pool is sent about equally often; there are as many as
-//! were ever under way at once (but at least [`FIRST`]), so memory follows the load and not the limit.
+//! were ever under way at once (but at least as many as are made at a time), so memory follows the load and not the limit.
 
 use std::{
     cell::UnsafeCell,
@@ -10,11 +10,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use omb_core::{load::payload, load::sender::InFlight};
+use omb_core::load::{payload, sender::InFlight};
 use rand_chacha::ChaCha8Rng;
-
-/// Buffers made at the start, and each time more are needed.
-pub const FIRST: usize = 1_024;
 
 /// One buffer, owned by whoever holds the ticket: the sending thread, then the client library, then the thread that
 /// takes delivery reports. It cannot be copied, so two cannot own one buffer.
@@ -45,7 +42,7 @@ impl Ticket {
     }
 }
 
-/// A chunk of [`FIRST`] buffers.
+/// The buffers that were made at one time.
 struct Chunk {
     bytes: Box<[UnsafeCell<u8>]>,
     notes: Box<[UnsafeCell<InFlight>]>,
@@ -57,9 +54,29 @@ unsafe impl Sync for Chunk {}
 // SAFETY: as above; the contents are plain bytes and numbers.
 unsafe impl Send for Chunk {}
 
+/// Where the buffer of a ticket lies: which chunk, and its place in there.
+#[derive(Clone, Copy, Debug)]
+struct Layout {
+    /// Buffers of a chunk are two to this.
+    shift: u32,
+}
+
+impl Layout {
+    fn chunk_of(self) -> usize {
+        1 << self.shift
+    }
+
+    #[inline]
+    fn find(self, ticket: &Ticket) -> (usize, usize) {
+        let nth = ticket.0 as usize;
+        (nth >> self.shift, nth & (self.chunk_of() - 1))
+    }
+}
+
 /// The buffers of one producer.
 pub struct Ring {
     size: usize,
+    layout: Layout,
     /// Read by every holder of a ticket, written only to append.
     chunks: RwLock<Vec<Arc<Chunk>>>,
     returned: Mutex<Vec<Ticket>>,
@@ -75,6 +92,7 @@ impl std::fmt::Debug for Ring {
 #[derive(Debug)]
 pub struct Supply {
     ring: Arc<Ring>,
+    layout: Layout,
     /// The sender's own view of the chunks, so that no lock is taken per message.
     chunks: Vec<Arc<Chunk>>,
     free: VecDeque<Ticket>,
@@ -92,17 +110,21 @@ impl std::fmt::Debug for Chunk {
 }
 
 impl Ring {
-    /// Buffers as large as the pool's payloads, at most `most` of them; `rng` picks the payload that each one holds.
+    /// Buffers as large as the pool's payloads, at most `most` of them, made `chunk` at a time ([`buffers`](omb_core::plan::sharing::buffers)); `rng`
+    /// picks the payload that each one holds.
     ///
     /// # Panics
-    /// If the pool is empty, or its payloads differ in size.
+    /// If the pool is empty, or its payloads differ in size; if `chunk` is no power of two.
     #[must_use]
-    pub fn new(pool: Arc<Vec<Vec<u8>>>, most: usize, rng: ChaCha8Rng) -> (Arc<Self>, Supply) {
+    pub fn new(pool: Arc<Vec<Vec<u8>>>, most: usize, chunk: usize, rng: ChaCha8Rng) -> (Arc<Self>, Supply) {
         let size = pool.first().expect("a pool holds a payload").len();
         assert!(pool.iter().all(|payload| payload.len() == size), "payloads of one pool are of one size");
-        let ring = Arc::new(Self { size, chunks: RwLock::default(), returned: Mutex::default() });
+        assert!(chunk.is_power_of_two(), "{chunk} buffers are no power of two");
+        let layout = Layout { shift: chunk.ilog2() };
+        let ring = Arc::new(Self { size, layout, chunks: RwLock::default(), returned: Mutex::default() });
         let supply = Supply {
             ring: Arc::clone(&ring),
+            layout,
             chunks: Vec::new(),
             free: VecDeque::new(),
             spare: Vec::new(),
@@ -122,7 +144,7 @@ impl Ring {
     /// A view for reading notes, to be renewed when it does not reach far enough.
     #[must_use]
     pub fn view(self: &Arc<Self>) -> View {
-        View { ring: Arc::clone(self), chunks: Vec::new() }
+        View { ring: Arc::clone(self), layout: self.layout, chunks: Vec::new() }
     }
 
     /// Bytes of each buffer.
@@ -136,6 +158,7 @@ impl Ring {
 #[derive(Debug)]
 pub struct View {
     ring: Arc<Ring>,
+    layout: Layout,
     chunks: Vec<Arc<Chunk>>,
 }
 
@@ -144,7 +167,7 @@ impl View {
     #[inline]
     #[must_use]
     pub fn note(&mut self, ticket: &Ticket) -> InFlight {
-        let (chunk, at) = (ticket.0 as usize / FIRST, ticket.0 as usize % FIRST);
+        let (chunk, at) = self.layout.find(ticket);
         if chunk >= self.chunks.len() {
             self.chunks.clone_from(&self.ring.chunks.read().unwrap_or_else(PoisonError::into_inner));
         }
@@ -179,7 +202,7 @@ impl Supply {
     }
 
     fn grow(&mut self) {
-        let more = FIRST.min(self.most - self.made);
+        let more = self.layout.chunk_of().min(self.most - self.made);
         let size = self.ring.size;
         let mut bytes = Vec::with_capacity(more * size);
         for _ in 0..more {
@@ -208,7 +231,7 @@ impl Supply {
     /// What was noted with a ticket that did not leave.
     #[must_use]
     pub fn noted(&self, ticket: &Ticket) -> InFlight {
-        let (chunk, at) = (ticket.0 as usize / FIRST, ticket.0 as usize % FIRST);
+        let (chunk, at) = self.layout.find(ticket);
         // SAFETY: only the ticket's holder touches this note.
         unsafe { *self.chunks[chunk].notes[at].get() }
     }
@@ -216,7 +239,7 @@ impl Supply {
     /// Notes what the delivery report must know.
     #[inline]
     pub fn note(&mut self, ticket: &mut Ticket, note: InFlight) {
-        let (chunk, at) = (ticket.0 as usize / FIRST, ticket.0 as usize % FIRST);
+        let (chunk, at) = self.layout.find(ticket);
         // SAFETY: only the ticket's holder touches this note.
         unsafe { *self.chunks[chunk].notes[at].get() = note };
     }
@@ -225,20 +248,24 @@ impl Supply {
     #[inline]
     #[must_use]
     pub fn start(&self, ticket: &Ticket) -> *mut u8 {
-        let (chunk, at) = (ticket.0 as usize / FIRST, ticket.0 as usize % FIRST);
+        let (chunk, at) = self.layout.find(ticket);
         self.chunks[chunk].bytes[at * self.ring.size..][..self.ring.size].as_ptr().cast_mut().cast::<u8>()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use omb_core::{seed::Seed, time::Instant};
+    use omb_core::{plan::sharing::BUFFERS_OWN, seed::Seed, time::Instant};
 
     use super::*;
 
     fn ring(payloads: u8, most: usize) -> (Arc<Ring>, Supply) {
+        ring_of(payloads, most, BUFFERS_OWN)
+    }
+
+    fn ring_of(payloads: u8, most: usize, chunk: usize) -> (Arc<Ring>, Supply) {
         let pool = Arc::new((0..payloads).map(|n| vec![n; 8]).collect());
-        Ring::new(pool, most, Seed(1).stream("ring"))
+        Ring::new(pool, most, chunk, Seed(1).stream("ring"))
     }
 
     #[test]
@@ -252,7 +279,11 @@ mod tests {
 
     #[test]
     fn notes_and_bytes_belong_to_the_ticket() {
-        let (ring, mut supply) = ring(2, 5_000);
+        [BUFFERS_OWN, 64, 4].into_iter().for_each(belong_to_the_ticket);
+    }
+
+    fn belong_to_the_ticket(chunk: usize) {
+        let (ring, mut supply) = ring_of(2, 5_000, chunk);
         let mut view = ring.view();
         let mut tickets: Vec<_> = std::iter::from_fn(|| supply.take()).collect();
         assert_eq!(tickets.len(), 5_000);

@@ -41,7 +41,7 @@ mod fleet {
         config::{
             driver::{DriverConfig, DriverKind},
             terms::Terms,
-            workload::{CatchUp, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
+            workload::{CatchUp, Clients, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
         },
         controller::{Clocks, Controller, End, Output, Settings},
         id::{RunId, SubscriptionId},
@@ -95,6 +95,7 @@ mod fleet {
             seed: None,
             catch_up: CatchUp::All,
             verify: Verify::Header,
+            clients: Clients::default(),
         }
     }
 
@@ -219,7 +220,7 @@ mod fleet {
                     token: None,
                     body_max: protocol::BODY_MAX,
                     terms: Terms::foreign(),
-                    open_files_max: None,
+                    limits: omb_core::plan::needs::Limits::default(),
                 };
                 let (_stop, mut stops) = tokio::sync::mpsc::unbounded_channel();
                 serving::serve(
