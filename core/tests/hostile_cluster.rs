@@ -137,7 +137,8 @@ fn accounts() -> BoxedStrategy<Account> {
                     under_way,
                     disk,
                 };
-                let books = vec![Book { node: other, assigned, in_flight: bytes, penalty_ms }];
+                let books =
+                    vec![Book { node: other, assigned, in_flight: bytes, penalty_ms, failed_ms: Some(until_ms) }];
                 let outages = vec![Outage { node: other, from_ms, until_ms: Some(until_ms), seen_by: u32::MAX }];
                 Account { status, books, outages }
             },
@@ -169,6 +170,9 @@ fn messages() -> BoxedStrategy<Message> {
         8 => ballots().prop_map(Message::Ballot),
         2 => (leaderships(), prop::option::of(numbers())).prop_map(|(of, level)| Message::Census { of, level }),
         3 => (leaderships(), numbers()).prop_map(|(of, level)| Message::Report { of, level, stored: level / 2 }),
+        1 => (leaderships(), prop::option::of(ids())).prop_map(|(of, after)| Message::Recall { of, after }),
+        2 => (leaderships(), prop::option::of(ids()), prop::collection::vec(ids(), 0..9), any::<bool>())
+            .prop_map(|(of, after, ids, more)| Message::Recalled { of, after, ids, more }),
         3 => (numbers(), puts()).prop_map(|(ticket, put)| Message::Place { ticket, put }),
         3 => (numbers(), ids(), leaderships(), prop_oneof![nodes().prop_map(Ok), replies().prop_map(|it| Err(Box::new(it)))])
             .prop_map(|(ticket, id, leadership, outcome)| Message::Placed { ticket, id, leadership, outcome }),
