@@ -2,10 +2,11 @@
 //!
 //! A request takes a place from its arrival to its answer. For most of that time a client's request may wait for the client
 //! alone: for the next bytes of a body that was announced, or until an answer is taken. Such a place is kept as long as nobody
-//! else needs it. When one does, the request whose client has been waited for longest, and for longer than the patience, is
+//! else needs it. When one does, the request whose client has been waited for longest, and for as long as the patience, is
 //! broken off: of the newcomer's own source if that has its share, else of the source that has most places, and a peer's only
-//! if there is no other. So whoever announces a thousand uploads and sends nothing keeps nobody out for longer than that, and
-//! who sends at any pace is left alone.
+//! if there is no other. With a source that has more places than the newcomer's would have, the patience is a tenth: whoever
+//! announces a thousand uploads and sends nothing, and renews them as fast as they are broken off, keeps out nobody else. Who
+//! sends at any pace is left alone.
 //!
 //! [`crate::guests`] is the same for connections to a worker, and [`crate::admission`] says which connections a node keeps.
 
@@ -67,9 +68,9 @@ impl Requests {
         let has_share = from.is_some() && own >= per_source;
         let most = if from.is_some() { most.saturating_sub(reserve) } else { most };
         let broken = if has_share {
-            Some(self.longest_waiting(now, |open| open.source == from)?)
+            Some(self.longest_waiting(now, own, |open| open.source == from)?)
         } else if self.open.len() >= most {
-            Some(self.longest_waiting(now, |_| true)?)
+            Some(self.longest_waiting(now, own, |_| true)?)
         } else {
             None
         };
@@ -107,10 +108,13 @@ impl Requests {
         }
     }
 
-    fn longest_waiting(&self, now: Instant, which: impl Fn(&Open) -> bool) -> Option<Place> {
+    /// Who is broken off for somebody whose source has so many places.
+    fn longest_waiting(&self, now: Instant, own: usize, which: impl Fn(&Open) -> bool) -> Option<Place> {
         let waiting = self.open.iter().filter_map(|(place, open)| {
-            let since = open.waits.filter(|since| now.since(*since) >= self.patience && which(open))?;
             let crowd = self.counts.get(&open.source).copied().unwrap_or(0);
+            let is_larger = open.source.is_some() && crowd > own + 1;
+            let patience = if is_larger { self.patience / 10 } else { self.patience };
+            let since = open.waits.filter(|since| now.since(*since) >= patience && which(open))?;
             Some((open.source.is_none(), Reverse(crowd), since, *place))
         });
         waiting.min().map(|(.., place)| place)
@@ -152,30 +156,35 @@ mod tests {
         let first: Vec<Place> =
             [1, 1, 1, 2, 2].map(|from| begin(&mut requests, 0, from).expect("there is room").0).to_vec();
         first.iter().zip([50, 30, 40, 10, 20]).for_each(|(place, ms)| requests.waits(at(ms), *place));
-        assert_eq!(begin(&mut requests, 1_009, 3), None, "nobody has been waited for long enough");
+        assert_eq!(begin(&mut requests, 109, 3), None, "nobody has been waited for long enough");
         assert_eq!(begin(&mut requests, 1_029, 1), None, "of its own source");
         let (_, broken) = begin(&mut requests, 1_030, 1).expect("exactly as long as the patience");
         assert_eq!(broken, Some(first[1]));
         // Of the largest crowd, although others have been waited for longer.
-        let (_, broken) = begin(&mut requests, 1_040, 3).expect("somebody is waited for");
+        requests.waits(at(1_000), first[2]);
+        requests.waits(at(1_010), first[0]);
+        assert_eq!(
+            begin(&mut requests, 1_099, 3).map(|(_, broken)| broken),
+            Some(Some(first[3])),
+            "only of another one"
+        );
+        let (_, broken) = begin(&mut requests, 1_100, 3).expect("a tenth of the patience");
         assert_eq!(broken, Some(first[2]));
         requests.goes_on(first[0]);
-        requests.goes_on(first[3]);
         let (_, broken) = begin(&mut requests, 9_000, 3).expect("somebody is waited for");
         assert_eq!(broken, Some(first[4]), "it is the only one");
         assert_eq!(begin(&mut requests, 9_000, 3), None);
         requests.waits(at(8_500), first[0]);
-        assert_eq!(begin(&mut requests, 9_000, 3), None, "it begins anew each time");
+        assert_eq!(begin(&mut requests, 9_000, 3), None, "it begins anew each time, and its crowd is no larger");
         // Who was broken off says so again.
         requests.end(first[4]);
         assert_eq!(requests.len(), 5);
         // A peer's, which it would be blamed for, goes last.
         let (peer, _) = requests.begin(at(9_000), None).expect("the one that is kept");
         requests.waits(at(9_000), peer);
-        requests.waits(at(9_100), first[3]);
         let broken = |requests: &mut Requests| requests.begin(at(10_100), None).and_then(|(_, broken)| broken);
-        assert_eq!([broken(&mut requests), broken(&mut requests)], [Some(first[0]), Some(first[3])]);
-        assert_eq!([broken(&mut requests), broken(&mut requests)], [Some(peer), None]);
+        assert_eq!([broken(&mut requests), broken(&mut requests)], [Some(first[0]), Some(peer)]);
+        assert_eq!(broken(&mut requests), None);
     }
 
     proptest! {
@@ -198,7 +207,7 @@ mod tests {
                         if let Some((place, broken)) = requests.begin(now, from) {
                             if let Some(broken) = broken {
                                 let (_, waits) = inside.remove(&broken).expect("it had a place");
-                                prop_assert!(waits.is_some_and(|since| now.since(since) >= PATIENCE));
+                                prop_assert!(waits.is_some_and(|since| now.since(since) >= PATIENCE / 10));
                             }
                             inside.insert(place, (from, None));
                         } else {

@@ -69,7 +69,7 @@ pub struct Limits {
     /// of them from one source, an eighth for those that nodes pass on alone. Default 1,024.
     pub requests: usize,
     /// How long a client that sends nothing of what it has announced, or does not take its answer, keeps its place while
-    /// others need one. Default 1 s.
+    /// others need one; a tenth of it while those are of a source that has fewer. Default 1 s.
     pub patience: Duration,
     /// Idle connections to one node that are kept for the next request. Default 64.
     pub kept: usize,

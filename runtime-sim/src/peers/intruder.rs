@@ -191,14 +191,14 @@ pub(super) async fn hoard(nth: u64, process: task::NodeId, cast: Cast) {
         };
         match timeout(limits().connect, announced).await {
             Ok(Ok(mut line)) => {
-                let patience = rng.random_range(Duration::from_millis(500)..limits().idle);
-                let said = timeout(patience, wire::read_frame::<Word>(&mut line)).await;
+                let said =
+                    timeout(limits().idle - Duration::from_millis(200), wire::read_frame::<Word>(&mut line)).await;
                 cast.witness.hit(match said {
                     Ok(Err(_)) => "hoarder: is broken off",
                     Ok(Ok(_)) => "hoarder: is answered",
                     Err(_) => "hoarder: is waited for",
                 });
-                sleep(Duration::from_millis(rng.random_range(20..300))).await;
+                sleep(Duration::from_millis(rng.random_range(100..500))).await;
             }
             _ => sleep(Duration::from_millis(rng.random_range(50..500))).await,
         }
@@ -237,7 +237,9 @@ pub(super) async fn forge(process: task::NodeId, cast: Cast) {
                 }
                 cast.witness.note("forger", format_args!("passes for {claimed} at {node}"));
                 cast.witness.hit("forger: passes for a peer");
-                let said = timeout(limits().idle, lie(line, claimed, part, &cast, &mut rng)).await;
+                let said =
+                    timeout(limits().idle - Duration::from_millis(200), lie(line, claimed, part, &cast, &mut rng))
+                        .await;
                 if let Ok(Err(error)) = said {
                     cast.witness.note("forger", format_args!("{error}"));
                 }

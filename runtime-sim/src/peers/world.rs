@@ -196,7 +196,7 @@ pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness:
         cast.witness.hit("cluster: places are hoarded");
         // One source has half of the places at most.
         let processes = [client(103), client(104)];
-        for nth in 0..limits().requests + 2 {
+        for nth in 0..limits().requests * 2 {
             let process = &processes[nth % 2];
             let (own, moved) = (process.id(), cast.clone());
             process.spawn(async move { intruder::hoard(nth as u64, own, moved).await });
