@@ -166,19 +166,16 @@ async fn mumble(process: task::NodeId, cast: &Cast, node: NodeId, rng: &mut impl
 /// Until when places are hoarded; what was announced last is waited for a little longer.
 pub(super) const HOARDED: Duration = Duration::from_secs(12);
 
-/// How long the same node's places are.
-const HOARDED_AT_ONE: Duration = Duration::from_secs(4);
-
-/// One of many connections of somebody who announces uploads, now to this node and now to that, and sends nothing of them.
+/// One of many connections of somebody who announces uploads, to each node more than it has places for, and sends nothing of
+/// them.
 pub(super) async fn hoard(nth: u64, process: task::NodeId, cast: Cast) {
     let scenario = cast.facts().scenario.clone();
     let seed = Seed(scenario.seed.0 ^ (nth + 1) << 44);
     let mut rng = seed.stream("hoarder");
     let key = scenario.keyed.then(|| secret(seed, "shared", 0, false));
+    // Two in a row are of one node: the two sources have as many connections to each.
+    let node = scenario.nodes[usize::try_from(nth / 2).expect("few") % scenario.nodes.len()];
     while cast.time.elapsed() < HOARDED {
-        let turn = cast.time.elapsed().as_secs() / HOARDED_AT_ONE.as_secs();
-        let turn = usize::try_from(turn).expect("few turns");
-        let node = scenario.nodes[(turn + scenario.nodes.len() - 1) % scenario.nodes.len()];
         let announced = async {
             let mut line = wire::line(cast.transport(process).connect(&address(node)).await?);
             greeting::meet(&mut line, None, Part::Client, node, key.as_ref()).await?;

@@ -75,7 +75,7 @@ fn socket(node: NodeId) -> SocketAddr {
 pub(super) fn limits() -> Limits {
     let (idle, kept_for) = (Duration::from_secs(4), Duration::from_secs(6));
     // Some that are kept are closed by the other side before they are used again. Few places, so that they can be hoarded.
-    Limits { idle, reply: idle, kept_for, requests: 12, ..Limits::default() }
+    Limits { idle, reply: idle, kept_for, requests: 8, ..Limits::default() }
 }
 
 fn patience(scenario: &Scenario) -> Patience {
@@ -196,7 +196,7 @@ pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness:
         cast.witness.hit("cluster: places are hoarded");
         // One source has half of the places at most.
         let processes = [client(103), client(104)];
-        for nth in 0..limits().requests * 2 {
+        for nth in 0..(limits().requests + 1) * scenario.nodes.len() {
             let process = &processes[nth % 2];
             let (own, moved) = (process.id(), cast.clone());
             process.spawn(async move { intruder::hoard(nth as u64, own, moved).await });
