@@ -198,7 +198,7 @@ mod tests {
             let mut inside: BTreeMap<Place, (Option<IpAddr>, Option<Instant>)> = BTreeMap::new();
             let mut now = Instant::ZERO;
             for (step, from, which, ms) in steps {
-                now = now + Duration::from_millis(ms);
+                now += Duration::from_millis(ms);
                 let places: Vec<Place> = inside.keys().copied().collect();
                 let one = (!places.is_empty()).then(|| *which.get(&places));
                 match (step, one) {

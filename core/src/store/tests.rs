@@ -89,7 +89,7 @@ fn what_was_seen_is_told_page_by_page() {
         let (mut seen, mut after) = (Vec::new(), None);
         loop {
             let (ids, more) = store.seen_after(after, most);
-            assert_eq!(ids.len() == most || !more, true, "{most}");
+            assert!(ids.len() == most || !more, "{most}");
             after = ids.last().copied();
             seen.extend(ids);
             if !more {
