@@ -8,7 +8,7 @@
 //!
 //! Bodies do not pass: [`Output::Relay`] and [`Output::Store`] say from where to where they go, and what came of it
 //! comes back as an input. An upload that somebody may hold is asked for at all nodes that can be reached before it is placed:
-//! a leader knows all ids that it has placed, and those that nodes recall when it begins to lead (see [`known`]). An order
+//! a leader knows all ids that it has placed, and those that nodes recall when it begins to lead (`known.rs`). An order
 //! names the leadership under which it was given, and a node that has seen a newer one refuses it.
 
 mod entry;
