@@ -188,8 +188,9 @@ pub(super) async fn hoard(nth: u64, process: task::NodeId, cast: Cast) {
         };
         match timeout(limits().connect, announced).await {
             Ok(Ok(mut line)) => {
-                let said =
-                    timeout(limits().idle - Duration::from_millis(200), wire::read_frame::<Word>(&mut line)).await;
+                // A little less than the node waits for.
+                let patience = limits().idle - Duration::from_millis(200);
+                let said = timeout(patience, wire::read_frame::<Word>(&mut line)).await;
                 cast.witness.hit(match said {
                     Ok(Err(_)) => "hoarder: is broken off",
                     Ok(Ok(_)) => "hoarder: is answered",
@@ -234,9 +235,7 @@ pub(super) async fn forge(process: task::NodeId, cast: Cast) {
                 }
                 cast.witness.note("forger", format_args!("passes for {claimed} at {node}"));
                 cast.witness.hit("forger: passes for a peer");
-                let said =
-                    timeout(limits().idle - Duration::from_millis(200), lie(line, claimed, part, &cast, &mut rng))
-                        .await;
+                let said = timeout(limits().idle, lie(line, claimed, part, &cast, &mut rng)).await;
                 if let Ok(Err(error)) = said {
                     cast.witness.note("forger", format_args!("{error}"));
                 }
