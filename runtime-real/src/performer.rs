@@ -67,10 +67,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
 /// Longest that clients may take to close and what the run created to be deleted, whatever the controller allows.
 const DELETE_WITHIN: Duration = Duration::from_secs(30);
+/// Longest that the deletion may take where the clients could not be closed.
+const DELETE_WITHIN_DOUBT: Duration = Duration::from_secs(2);
 /// One try there is at least.
 const DELETE_AT_LEAST: Duration = Duration::from_millis(500);
-/// The same where the clients could not be closed.
-const DELETE_WITHIN_DOUBT: Duration = Duration::from_secs(2);
 /// Longest a broker may take to say that it is there, where clients do not close.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 /// Longest that the senders are waited for at the end of a window, so that what was due before has left: they lie behind by
@@ -302,12 +302,13 @@ impl Engine {
             Command::StopLoad { within } => run.stop_load(within, &self.cut),
             Command::Verify => Ok(run.verify()),
             Command::DeleteTopics { within, topics, groups } => {
-                let deadline = clock::now() + within.min(DELETE_WITHIN);
+                let within = within.min(DELETE_WITHIN);
+                let deadline = clock::now() + within;
                 // Clients of a topic that vanishes under them only complain.
-                let closed = run.close_clients(&self.reaper, within.min(DELETE_WITHIN) / 2);
+                let closed = run.close_clients(&self.reaper, within / 2);
                 // Where clients cannot take their leave, hardly anybody is there to delete anything.
-                let doubt = if closed.is_ok() { deadline } else { deadline.min(clock::now() + DELETE_WITHIN_DOUBT) };
-                let left = || doubt.since(clock::now()).max(DELETE_AT_LEAST);
+                let deadline = if closed.is_ok() { deadline } else { deadline.min(clock::now() + DELETE_WITHIN_DOUBT) };
+                let left = || deadline.since(clock::now()).max(DELETE_AT_LEAST);
                 let deleted = run.driver.delete_topics(&topics, left());
                 // A topic that is still there does not keep its groups.
                 let groups = run.driver.delete_groups(&groups, left());

@@ -347,9 +347,9 @@ pub fn parse_peers(text: &str) -> Result<Peers, ConfigErrors> {
 fn config(reader: &mut Reader<'_>) -> Option<ClusterConfig> {
     let peers = peers(reader);
     let shared_dir = path(reader, "shared_dir", Some(SHARED_DIR_DEFAULT));
-    let policy = one_of(reader, "policy", &POLICIES);
-    let quorum = one_of(reader, "quorum", &QUORUMS);
-    let durability = one_of(reader, "durability", &DURABILITIES);
+    let policy = reader.one_of("policy", &POLICIES);
+    let quorum = reader.one_of("quorum", &QUORUMS);
+    let durability = reader.one_of("durability", &DURABILITIES);
     let file_mode = file_mode(reader);
     let scrub = if reader.has("scrub_s") {
         // A day, and some time to spare.
@@ -366,7 +366,7 @@ fn config(reader: &mut Reader<'_>) -> Option<ClusterConfig> {
     let key_file = path(reader, "key_file", None);
     let peer_key_file = path(reader, "peer_key_file", None);
     let given = reader.has("peer_addresses");
-    let peer_addresses = one_of(reader, "peer_addresses", &PEER_ADDRESSES).map(|addresses| given.then_some(addresses));
+    let peer_addresses = reader.one_of("peer_addresses", &PEER_ADDRESSES).map(|addresses| given.then_some(addresses));
     let tls = tls(reader);
     Some(ClusterConfig {
         peers: peers?,
@@ -522,21 +522,6 @@ fn entries(
 /// A path, or the default. The outer `None` is an error that was reported.
 fn path(reader: &mut Reader<'_>, key: &str, default: Option<&str>) -> Option<Option<PathBuf>> {
     if reader.has(key) { reader.text(key).map(|text| Some(text.into())) } else { Some(default.map(PathBuf::from)) }
-}
-
-/// One of a few texts, or the default.
-fn one_of<T: Copy + Default>(reader: &mut Reader<'_>, key: &str, all: &[(&'static str, T)]) -> Option<T> {
-    let Some(node) = reader.get(key).cloned() else { return Some(T::default()) };
-    let names = all.iter().map(|(name, _)| *name);
-    let mut suggestion = None;
-    if let Value::Scalar { text, .. } = &node.value {
-        if let Some((_, value)) = all.iter().find(|(name, _)| name == text) {
-            return Some(*value);
-        }
-        suggestion = nearest(text, names.clone());
-    }
-    reader.not_allowed(key, &node, names.collect::<Vec<_>>().join(", "), suggestion);
-    None
 }
 
 fn name_of<T: PartialEq>(all: &[(&'static str, T)], value: T) -> &'static str {

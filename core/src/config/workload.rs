@@ -264,8 +264,8 @@ fn workload(reader: &mut Reader<'_>, file: &str) -> Option<Workload> {
     let warmup_duration = warmup_duration(reader);
     let seed = reader.has("seed").then(|| reader.whole("seed", 0, u64::MAX.into()));
     let catch_up = catch_up(reader);
-    let verify = verify(reader);
-    let clients = clients(reader);
+    let verify = reader.one_of("verify", &[("header", Verify::Header), ("full", Verify::Full)]);
+    let clients = reader.one_of("clients", &[("shared", Clients::Shared), ("own", Clients::Own)]);
 
     producing(reader, producers, rate.as_ref());
     consuming(reader, subscriptions, consumers);
@@ -617,36 +617,6 @@ fn catch_up(reader: &mut Reader<'_>) -> Option<CatchUp> {
         suggestion = nearest(text, ["all", "drop"]);
     }
     reader.not_allowed(key, &node, "all, drop, or cap(..) with a duration and its unit, such as cap(10s)", suggestion);
-    None
-}
-
-fn verify(reader: &mut Reader<'_>) -> Option<Verify> {
-    let key = "verify";
-    let Some(node) = reader.get(key).cloned() else { return Some(Verify::Header) };
-    let mut suggestion = None;
-    if let Value::Scalar { text, .. } = &node.value {
-        match text.as_str() {
-            "header" => return Some(Verify::Header),
-            "full" => return Some(Verify::Full),
-            _ => suggestion = nearest(text, ["header", "full"]),
-        }
-    }
-    reader.not_allowed(key, &node, "header, full", suggestion);
-    None
-}
-
-fn clients(reader: &mut Reader<'_>) -> Option<Clients> {
-    let key = "clients";
-    let Some(node) = reader.get(key).cloned() else { return Some(Clients::Shared) };
-    let mut suggestion = None;
-    if let Value::Scalar { text, .. } = &node.value {
-        match text.as_str() {
-            "shared" => return Some(Clients::Shared),
-            "own" => return Some(Clients::Own),
-            _ => suggestion = nearest(text, ["shared", "own"]),
-        }
-    }
-    reader.not_allowed(key, &node, "shared, own", suggestion);
     None
 }
 

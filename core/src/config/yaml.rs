@@ -331,6 +331,21 @@ impl<'t> Reader<'t> {
         self.error(key, Some(node.place), problem);
     }
 
+    /// One of a few texts, or the default.
+    pub(crate) fn one_of<T: Copy + Default>(&mut self, key: &str, all: &[(&'static str, T)]) -> Option<T> {
+        let Some(node) = self.get(key).cloned() else { return Some(T::default()) };
+        let names = all.iter().map(|(name, _)| *name);
+        let mut suggestion = None;
+        if let Value::Scalar { text, .. } = &node.value {
+            if let Some((_, value)) = all.iter().find(|(name, _)| name == text) {
+                return Some(*value);
+            }
+            suggestion = nearest(text, names.clone());
+        }
+        self.not_allowed(key, &node, names.collect::<Vec<_>>().join(", "), suggestion);
+        None
+    }
+
     /// A text on one line: texts end up in logs and file names. Any scalar is one, as it is written.
     pub(crate) fn text(&mut self, key: &str) -> Option<String> {
         let node = self.get(key)?.clone();

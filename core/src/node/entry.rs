@@ -143,7 +143,7 @@ impl Node {
                 let full = matches!(failure, store::Failure::Full(_));
                 let disk = full || matches!(failure, store::Failure::Disk(_));
                 if disk {
-                    self.outputs.push_back(Output::Warned(format!("[Node {}] cannot store {id}: {failure}", me.0)));
+                    self.warn(format!("[Node {}] cannot store {id}: {failure}", me.0));
                 }
                 if full {
                     return self.end(now, client, Reply::Full { node: me, leader }, End::Failed);

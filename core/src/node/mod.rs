@@ -552,6 +552,10 @@ impl Node {
         self.outputs.push_back(Output::Told(line));
     }
 
+    fn warn(&mut self, line: String) {
+        self.outputs.push_back(Output::Warned(line));
+    }
+
     fn send(&mut self, to: NodeId, message: Message) {
         let envelope = Envelope { from: self.me, peers: self.digest, message };
         self.outputs.push_back(Output::Send { to, envelope });
@@ -598,7 +602,7 @@ impl Node {
                     }
                     store::Output::Warned(line) => {
                         let me = self.me.0;
-                        self.outputs.push_back(Output::Warned(format!("[Node {me}] {line}")));
+                        self.warn(format!("[Node {me}] {line}"));
                     }
                 }
             } else {

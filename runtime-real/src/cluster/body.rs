@@ -28,6 +28,14 @@ impl From<Side> for io::Error {
     }
 }
 
+/// Does what waits for the client of a request, or for somebody who has none.
+async fn waited_for<T>(client: Option<&UnderWay<'_>>, what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    match client {
+        Some(client) => client.client(what).await,
+        None => what.await,
+    }
+}
+
 /// A body that is still to be read, or the rest of one.
 pub(super) struct Body {
     left: u64,
@@ -65,10 +73,7 @@ impl Body {
                 Err(io::Error::new(io::ErrorKind::TimedOut, why))
             })
         };
-        let count = match client {
-            Some(client) => client.client(reading).await?,
-            None => reading.await?,
-        };
+        let count = waited_for(client, reading).await?;
         self.waited += began.elapsed();
         if count == 0 {
             let why = format!("{} bytes are missing", self.left);
@@ -106,17 +111,9 @@ impl Body {
         while let Some(bytes) = self.next(from, None, limits).await.map_err(Side::From)? {
             look(bytes);
             let writing = async { timeout(limits.idle, to.write_all(bytes)).await.map_err(late).flatten() };
-            match client {
-                Some(client) => client.client(writing).await,
-                None => writing.await,
-            }
-            .map_err(Side::To)?;
+            waited_for(client, writing).await.map_err(Side::To)?;
         }
         let flushing = async { timeout(limits.idle, to.flush()).await.map_err(late).flatten() };
-        match client {
-            Some(client) => client.client(flushing).await,
-            None => flushing.await,
-        }
-        .map_err(Side::To)
+        waited_for(client, flushing).await.map_err(Side::To)
     }
 }
