@@ -43,7 +43,9 @@ pub use name::{File, Kind, Name};
 /// One thing to do to the disk. The first two come alone, and are answered by inputs of their own if they succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// List the folder of temporaries and the shared one; they are created where they are missing. Answered by [`Input::Listed`].
+    /// List the folder of temporaries and the shared one; they are created where they are missing. Read the journal of
+    /// uploads, and fsync it first, or what somebody wrote and could not sync would be acknowledged, and torn away by a loss
+    /// of power. Answered by [`Input::Listed`].
     List,
     /// Create the upload's temporary file, emptied if it is there, and stream the body into it. Answered by [`Input::Written`].
     Write(RequestId),
@@ -84,7 +86,7 @@ pub enum Input {
         temporary: Vec<String>,
         /// In the shared folder.
         shared: Vec<(String, u64)>,
-        /// What the journal remembers.
+        /// What the journal remembers, durably.
         recorded: BTreeMap<RequestId, Entry>,
     },
     /// What [`Step::Check`] found: the size of each plain file of that name, in bytes; `None` if there is none.

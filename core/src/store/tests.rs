@@ -398,6 +398,8 @@ impl SimDisk {
     fn perform(&mut self, step: &Step, body: &[u8]) -> Input {
         match step {
             Step::List => {
+                // What is said of the journal is durable: its process may have died before it could sync it.
+                self.journal.1 = self.journal.0.len();
                 return Input::Listed {
                     temporary: self.temporary.keys().map(|id| File::Temporary(*id).to_string()).collect(),
                     shared: self.shared.iter().map(|(name, (body, ..))| (name.clone(), body.len() as u64)).collect(),
