@@ -809,6 +809,13 @@ fn placeholders_that_cannot_be_filled_in_are_errors() {
         "d.yaml:4:3: sasl.password: no environment variable KAFKA_PASSWORD is set; `${KAFKA_PASSWORD}` is filled in from the \
          environment of the process that reads this file (`$${` stands for `${` itself)",
     );
+    // Nothing else is missing because of it.
+    kafka_refuses(
+        "commonConfig",
+        "security.protocol: SASL_SSL\nsasl.mechanism: ${MECHANISM}",
+        "d.yaml:5:3: sasl.mechanism: no environment variable MECHANISM is set; `${MECHANISM}` is filled in from the \
+         environment of the process that reads this file (`$${` stands for `${` itself)",
+    );
     kafka_refuses(
         "commonConfig",
         "sasl.password: hunter${2",

@@ -203,7 +203,7 @@ fn kafka(reader: &mut Reader<'_>) -> Option<KafkaConfig> {
             own.entry(name.clone()).or_insert_with(|| property.clone());
         }
     }
-    // In a block that cannot be read, the addresses are not missing.
+    // What a block that cannot be read lacks, or contradicts, nobody knows: neither addresses nor a login are missing.
     if !malformed {
         brokers(reader, &common);
     }
@@ -219,9 +219,9 @@ fn kafka(reader: &mut Reader<'_>) -> Option<KafkaConfig> {
     Some(KafkaConfig {
         replication_factor: replication_factor?,
         topic: topic.into_iter().map(topic_setting).collect(),
-        common: kafka::translate(reader, Role::Admin, &common),
-        producer: kafka::translate(reader, Role::Producer, &producer),
-        consumer: kafka::translate(reader, Role::Consumer, &consumer),
+        common: kafka::translate(reader, Role::Admin, &common, !malformed),
+        producer: kafka::translate(reader, Role::Producer, &producer, !malformed),
+        consumer: kafka::translate(reader, Role::Consumer, &consumer, !malformed),
     })
 }
 

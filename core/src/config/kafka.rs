@@ -455,12 +455,15 @@ pub(crate) fn travel(name: &str) -> Option<(Travel, Shape)> {
     PROPERTIES.iter().find(|(property, ..)| *property == name).map(|(_, _, shape, travel)| (*travel, *shape))
 }
 
-/// The properties of one client in librdkafka's words, our defaults included. What is wrong goes to `reader`.
-pub(crate) fn translate(reader: &mut Reader<'_>, role: Role, given: &Properties) -> Settings {
+/// The properties of one client in librdkafka's words, our defaults included. What is wrong goes to `reader`; whether they
+/// agree with each other is looked at only where all of them could be read (`whole`).
+pub(crate) fn translate(reader: &mut Reader<'_>, role: Role, given: &Properties, whole: bool) -> Settings {
     let mut translation = Translation { reader, role, given, settings: BTreeMap::new() };
     translation.all();
     translation.token();
-    translation.contradictions();
+    if whole {
+        translation.contradictions();
+    }
     translation.defaults();
     let setting = |(name, Translated { value, filled, .. }): (String, Translated)| {
         let hidden = filled || is_secret(&name);

@@ -137,6 +137,8 @@ struct Evidence {
     refused: u64,
     attempted: u64,
     acked: f64,
+    /// What that means in this run.
+    confirmed: &'static str,
     /// Messages without a delivery report, on average over the ends of periods, and how long they stay so.
     unacked: f64,
     unacked_for: Duration,
@@ -176,6 +178,7 @@ impl Evidence {
             refused: measured.acknowledgements.refused,
             attempted: measured.departures.attempted,
             acked,
+            confirmed: verdict::confirmed(report),
             unacked,
             unacked_for,
             late: Duration::from_nanos(answered.departures.schedule_error.at(0.99)),
@@ -330,9 +333,10 @@ impl Evidence {
     /// `499,000 of 500,000 msg/s were acknowledged (99.8 %)`.
     fn rates(&self) -> String {
         format!(
-            "{} of {} msg/s were acknowledged ({:.1} %)",
+            "{} of {} msg/s were {} ({:.1} %)",
             rate(self.acked),
             rate(self.target),
+            self.confirmed,
             100.0 * self.acked / self.target
         )
     }

@@ -241,7 +241,7 @@ fn latency_table(report: &Report, width: usize) -> Vec<String> {
     let all = latencies(&answered).into_iter().map(|(key, name, samples)| (key, label(name), samples));
     let shown: Vec<_> = all.filter(|(_, _, samples)| samples.count() > 0).collect();
     if shown.is_empty() {
-        return vec![format!("{INDENT}No latencies: nothing was acknowledged.")];
+        return vec![format!("{INDENT}No latencies: nothing was {}.", verdict::confirmed(report))];
     }
     let values = |samples: &Latency| {
         let mut cells: Vec<String> = COLUMNS.iter().map(|(_, quantile)| percentile(samples, *quantile)).collect();

@@ -463,6 +463,7 @@ fn outages(report: &Report) -> Vec<String> {
     let seconds = |at: Duration| format!("{:.1} s", at.as_secs_f64());
     let follows =
         |one: &super::Silence, next: &super::Silence| one.until.is_some_and(|until| next.from < until + STUTTER);
+    let confirmed = confirmed(report);
     let told = report.outages.chunk_by(follows).filter_map(|together| {
         let (first, last) = (together.first()?, together.last()?);
         let to = last.until.map_or_else(|| "the end of the load".to_owned(), seconds);
@@ -471,7 +472,7 @@ fn outages(report: &Report) -> Vec<String> {
         let (from, count) = (seconds(first.from), together.len());
         let hardly = if count == 1 { "No message was" } else { "Hardly any message was" };
         let often = if count == 1 { String::new() } else { format!(", with {count} silences of 1 s or more") };
-        Some(format!("{hardly} acknowledged from {from} to {to} (since the load began){often}{why}."))
+        Some(format!("{hardly} {confirmed} from {from} to {to} (since the load began){often}{why}."))
     });
     told.collect()
 }
@@ -549,11 +550,12 @@ fn debt(report: &Report) -> Option<String> {
     let behind = last.map(|period| period.schedule_lag).unwrap_or_default();
     if achieved < 0.99 * target || behind.as_millis() > 500 {
         return Some(format!(
-            "The target of {} msg/s was not reached ({} acknowledged), so messages leave later and later: publish \
+            "The target of {} msg/s was not reached ({} {}), so messages leave later and later: publish \
              latency p99 is {intended} from the intended instant but {sent} from the send. The first grows with the \
              length of the run; at the end the sender was {} behind. For a latency worth quoting take a rate that holds.",
             rate(target),
             rate(achieved),
+            confirmed(report),
             span(behind),
         ));
     }
@@ -901,6 +903,9 @@ mod tests {
         let shown = crate::report::table::result(&report, &fixture::context(), &[], 110);
         assert!(shown.contains("\n  handed over, from intended ") && shown.contains("\n  handed over  "), "{shown}");
         assert!(!shown.contains("publish, ") && !shown.contains("\n  acknowledged "), "{shown}");
+        // Nowhere else, either: only the line that says what the word means has it.
+        assert!(shown.contains("1,000 of 1,000 msg/s were handed to the socket (100.0 %)"), "{shown}");
+        assert_eq!(shown.to_lowercase().matches("acknowledged").count(), 1, "{shown}");
     }
 
     /// A broker that died early: most of what was sent was not delivered, so this is no result of the run asked for.
