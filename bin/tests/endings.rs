@@ -194,10 +194,11 @@ fn a_broker_that_dies_costs_the_run_and_not_its_result() {
     // If most of it was not delivered, it is no whole result.
     let most = number(totals, "/failed") > number(totals, "/acked");
     assert_eq!(result["omb"]["complete"], !most, "{totals}");
-    // The outage is one line: since when, to the end of the load, and what the client said first.
+    // The outage is one line: since when, to the end of the load, and what the client said first. It counts from the last
+    // acknowledgement, which on a busy machine came a while before the line that the broker was killed at.
     let outage = &result["omb"]["outages"][0];
     let from = outage["fromSeconds"].as_f64().unwrap_or_default();
-    assert!((2.0..5.3).contains(&from) && outage["cause"].is_string(), "{outage}");
+    assert!((1.5..5.3).contains(&from) && outage["cause"].is_string(), "{outage}");
     assert_eq!(outage.get("untilSeconds"), None, "{outage}");
     let line = format!("No message was acknowledged from {from:.1} s to the end of the load (since the load began)");
     assert!(result["omb"]["notes"].to_string().contains(&line), "{line}: {}", result["omb"]["notes"]);
@@ -216,6 +217,7 @@ fn a_full_disk_loses_nothing() {
     let omb = place.start_by_shell("ulimit -f 20; TMPDIR=tmp exec \"$OMB\" run -o out.json w.yaml");
     let ended = omb.end().with(1).saying("out.jsonl").saying("out.json: File too large");
     assert!(!place.path("out.json").exists(), "half a result is none");
+    assert!(ended.stdout.contains("Written to out.jsonl, which lacks its last "), "{}", ended.stdout);
     let from = ended.stdout.find("\n{\n").expect("the result is on stdout");
     let mut values = serde_json::Deserializer::from_str(&ended.stdout[from..]).into_iter::<Value>();
     let result = values.next().expect("a value").expect("of JSON");

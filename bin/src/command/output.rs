@@ -144,7 +144,13 @@ impl Files {
                 written.extend(self.write_elsewhere(&text));
             }
         }
-        written.push(self.record.path.display().to_string());
+        let record = self.record.path.display();
+        let lacks = self.record.pending.len();
+        written.push(if lacks == 0 {
+            record.to_string()
+        } else {
+            format!("{record}, which lacks its last {lacks} bytes")
+        });
         (written, whole)
     }
 

@@ -20,13 +20,24 @@ const ANSWER_AT_LEAST: Duration = Duration::from_millis(500);
 /// Groups that are deleted with one request.
 const GROUPS_PER_REQUEST: usize = 100;
 
+/// Whether a broker says by this that it will know of a group in a moment: it has only just begun to look after its groups,
+/// or another broker does so now.
+fn knows_later(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::CoordinatorLoadInProgress
+            | RDKafkaErrorCode::CoordinatorNotAvailable
+            | RDKafkaErrorCode::NotCoordinator
+    )
+}
+
 impl Kafka {
     pub(super) fn delete_all_groups(&self, names: &[String], within: Duration) -> Result<(), Failure> {
         let deadline = Instant::now() + within;
         let members_until = deadline.min(Instant::now() + MEMBERS_LEAVE_WITHIN);
         let mut left: Vec<&str> = names.iter().map(String::as_str).collect();
         loop {
-            let mut peopled = Vec::new();
+            let (mut peopled, mut later) = (Vec::new(), Vec::new());
             for some in left.chunks(GROUPS_PER_REQUEST) {
                 let within = deadline.saturating_duration_since(Instant::now()).max(ANSWER_AT_LEAST);
                 let results = self.runtime.block_on(self.admin.delete_groups(some, &Self::options(within)));
@@ -35,6 +46,7 @@ impl Kafka {
                         // One that nobody ever joined, or that is gone already.
                         Ok(_) | Err((_, RDKafkaErrorCode::GroupIdNotFound)) => {}
                         Err((name, RDKafkaErrorCode::NonEmptyGroup)) => peopled.push(name),
+                        Err((name, code)) if knows_later(code) && Instant::now() < deadline => later.push(name),
                         Err((name, code)) => {
                             let text = format!("the broker refuses to delete group {name}: {code}");
                             return Err(Failure::new(kind_of(code), text));
@@ -42,10 +54,10 @@ impl Kafka {
                     }
                 }
             }
-            if peopled.is_empty() {
+            if peopled.is_empty() && later.is_empty() {
                 return Ok(());
             }
-            if Instant::now() >= members_until {
+            if !peopled.is_empty() && Instant::now() >= members_until {
                 let text = format!(
                     "{} of the run's consumer groups still have members, {} among them: `omb clean` deletes them once \
                      their sessions have ended",
@@ -55,7 +67,7 @@ impl Kafka {
                 return Err(Failure::new(FailureKind::Refused, text));
             }
             std::thread::sleep(AGAIN_AFTER);
-            left.retain(|name| peopled.iter().any(|other| other == name));
+            left.retain(|name| peopled.iter().chain(&later).any(|other| other == name));
         }
     }
 
@@ -66,8 +78,15 @@ impl Kafka {
         let metadata = client
             .fetch_metadata(None, left().min(REACH_WITHIN))
             .map_err(|error| Self::failure("ask for the topics", &error))?;
-        let groups =
-            client.fetch_group_list(None, left()).map_err(|error| Self::failure("ask for the groups", &error))?;
+        let groups = loop {
+            match client.fetch_group_list(None, left()) {
+                Ok(groups) => break groups,
+                Err(error) if error.rdkafka_error_code().is_some_and(knows_later) && left() > AGAIN_AFTER => {
+                    std::thread::sleep(AGAIN_AFTER);
+                }
+                Err(error) => return Err(Self::failure("ask for the groups", &error)),
+            }
+        };
         let mut inventory = Inventory::default();
         for group in groups.groups() {
             let members = u32::try_from(group.members().len()).unwrap_or(u32::MAX);
