@@ -16,6 +16,7 @@ mod signals;
 use std::{path::Path, process::ExitCode};
 
 use clap::Parser;
+use omb_runtime_real::embedded;
 
 use crate::{
     console::{Purpose, errln},
@@ -26,6 +27,20 @@ use crate::{
 /// consumed message costs.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The embedded broker as this program runs it: it returns memory through the allocator above, which by itself does so only
+/// while it is being used.
+fn embedded_broker() -> embedded::Options {
+    unsafe extern "C" {
+        /// Of the allocator (mimalloc.h): frees what is not used, eagerly if `force`.
+        fn mi_collect(force: bool);
+    }
+    let give_back = || {
+        // SAFETY: it may be called at any time from any thread, and touches only what was freed.
+        unsafe { mi_collect(true) }
+    };
+    embedded::Options { give_back, ..embedded::Options::default() }
+}
 
 /// The program `omb`.
 #[must_use]

@@ -185,7 +185,7 @@ fn strangers_neither_fill_a_worker_nor_keep_others_out() {
     assert!(log.contains("right: holds a token of 9 characters, which can be guessed"), "{log}");
     assert!(log.contains("right: others may read the token"), "{log}");
     let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, worker.port)).expect("it can be connected to");
-    let before = worker.process.memory();
+    let before = worker.process.memory_max();
     let head = format!("POST /v1/command HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", 15 << 20);
     let bytes = vec![7; 15 << 20];
     for nth in 0..40 {
@@ -201,12 +201,12 @@ fn strangers_neither_fill_a_worker_nor_keep_others_out() {
             let _ = stream.write_all(&bytes);
         }
     }
-    let grown = worker.process.memory().saturating_sub(before);
+    let grown = worker.process.memory_max().saturating_sub(before);
     assert!(grown < 48 << 20, "{} MiB for what is not received", grown >> 20);
 
     // Where there is no token, what all are sending together has a bound: twice the largest body for one source.
     let open = Worker::start(&place, &[]);
-    let before = open.process.memory();
+    let before = open.process.memory_max();
     let crowd: Vec<TcpStream> = (0..40)
         .map(|_| {
             let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, open.port)).expect("it can be connected to");
@@ -216,7 +216,7 @@ fn strangers_neither_fill_a_worker_nor_keep_others_out() {
         })
         .collect();
     assert_eq!(get(open.port, "/readyz"), (200, "free\n".to_owned()));
-    let grown = open.process.memory().saturating_sub(before);
+    let grown = open.process.memory_max().saturating_sub(before);
     assert!(grown < 192 << 20, "{} MiB for two bodies of 16", grown >> 20);
     drop((crowd, open));
 

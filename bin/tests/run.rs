@@ -5,8 +5,9 @@ mod support;
 use std::time::Duration;
 
 use serde_json::Value;
-use support::omb::{
-    Broker, Place, agree, complete, eight_consumers_join_before_the_load, kafka_driver, number, workload,
+use support::{
+    cluster::within,
+    omb::{Broker, Place, agree, complete, eight_consumers_join_before_the_load, kafka_driver, number, workload},
 };
 
 #[test]
@@ -273,6 +274,30 @@ fn a_broker_of_its_own_is_used_and_left_clean() {
     assert_eq!(result["omb"]["embedded"], false);
     broker.process.signal("TERM");
     broker.process.end().with(0).saying("0 records of 0 topics");
+}
+
+/// What a backlog took goes back to the system when its topic is gone, also if nobody comes any more.
+#[test]
+fn a_broker_gives_memory_back() {
+    let place = Place::default();
+    let broker = Broker::start(&place);
+    place.write("k.yaml", kafka_driver(&broker.address, ""));
+    let unread = [
+        ("messageSize", "65536"),
+        ("producerRate", "2000"),
+        ("testDuration", "2s"),
+        ("subscriptionsPerTopic", "0"),
+        ("consumerPerSubscription", "0"),
+    ];
+    place.write("unread.yaml", workload("unread", &unread));
+    place.run(&["run", "-d", "k.yaml", "unread.yaml"]);
+    let little = || Some(broker.process.memory()).filter(|bytes| *bytes < 100 << 20);
+    let left = within(Duration::from_secs(30), little);
+    assert!(left.is_some(), "{} MiB are still there", broker.process.memory() >> 20);
+    broker.process.signal("TERM");
+    let said = broker.process.end().with(0).stderr;
+    let held = said.split("held at most ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+    assert!(held.is_some_and(|mib: u64| (200..400).contains(&mib)), "{said}");
 }
 
 /// Every key of upstream's result is there, of its type, and every list is of one length.

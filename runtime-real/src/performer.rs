@@ -146,7 +146,12 @@ impl Performer {
             .name("control".to_owned())
             .spawn(move || {
                 for (command, answer) in queue {
+                    let closes = command == Command::Close;
                     answer.give(engine.perform(command));
+                    if closes {
+                        // A worker waits for its next run, perhaps for days.
+                        (engine.broker.give_back)();
+                    }
                 }
             })
             .expect("the system gives one thread");

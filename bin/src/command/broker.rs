@@ -8,8 +8,7 @@ use crate::{console::outln, exit::Ended, flags, signals::Interrupts};
 
 /// Listens until it is interrupted.
 pub(crate) fn broker(flags: &flags::Broker) -> ExitCode {
-    let mut options =
-        embedded::Options { bind: SocketAddr::new(flags.bind, flags.port), ..embedded::Options::default() };
+    let mut options = embedded::Options { bind: SocketAddr::new(flags.bind, flags.port), ..crate::embedded_broker() };
     if let Some(capacity) = flags.capacity {
         options.capacity = capacity;
     }

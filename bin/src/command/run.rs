@@ -131,7 +131,7 @@ pub(super) fn prepare(flags: &flags::Run) -> Option<Prepared> {
         unsettled.iter().for_each(|mistake| errln!("{mistake}"));
         return None;
     }
-    let mut broker = embedded::Options::default();
+    let mut broker = crate::embedded_broker();
     broker.capacity = flags.embedded_capacity.unwrap_or(broker.capacity);
     let mut misfits: Vec<String> = inputs
         .iter()

@@ -13,7 +13,6 @@ use std::{
 use omb_core::{protocol::Command, token::Token, worker};
 use omb_runtime_real::{
     clock::Clock,
-    embedded,
     fleet::serving::{self, Identity},
     local,
     net::{BindError, Listener},
@@ -82,7 +81,7 @@ async fn serve(
         );
     }
     let ending = Arc::new(AtomicBool::new(false));
-    let mut performer = Performer::start(runtime, embedded::Options::default());
+    let mut performer = Performer::start(runtime, crate::embedded_broker());
     let name = format!("{}:{port}", output::host_name().unwrap_or_else(|| "worker".to_owned()));
     let ends = Arc::clone(&ending);
     let pages = Pages::new(env!("CARGO_PKG_VERSION"), &name, performer.counts(), performer.reaper(), ends);

@@ -191,9 +191,20 @@ impl Omb {
 
     /// Most memory that it ever held, in bytes.
     #[track_caller]
+    pub fn memory_max(&self) -> u64 {
+        self.status_of_memory("VmHWM:")
+    }
+
+    /// Memory that it holds now, in bytes.
+    #[track_caller]
     pub fn memory(&self) -> u64 {
+        self.status_of_memory("VmRSS:")
+    }
+
+    #[track_caller]
+    fn status_of_memory(&self, key: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it lives");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak is told");
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("it is told");
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") << 10
     }
 

@@ -11,7 +11,8 @@
 //! Memory: a part of the capacity is for requests that are being received or wait for room, the rest for records.
 //! What every reader has read is dropped, oldest first, beyond the latest 16 MiB; what somebody has yet to read is not. So
 //! a group that begins later, at the earliest offset, finds what others have not read yet and those 16 MiB. Of a topic that
-//! nobody reads the latest records are kept, as far as the capacity goes.
+//! nobody reads the latest records are kept, as far as the capacity goes. What was dropped the process still has, until its
+//! allocator is told to return it to the system, which is done once there is much of it ([`Options::give_back`]).
 //!
 //! Topics must be created, unless [`Options::auto_create`] says otherwise. Transactions, access control, quotas and
 //! encryption are not served. Everything is in memory and gone with the server.
@@ -66,6 +67,13 @@ const FRAME_SMALL: u64 = 2 << 20;
 /// the capacity if that is less.
 const READ_KEPT: u64 = 16 << 20;
 
+/// What is held no more is returned to the system if it is that much, and more than what is still held. Less is soon wanted
+/// again.
+const EBB_MIN: u64 = 32 << 20;
+
+/// How long it must be held no more: memory that is returned under load and wanted again costs a page fault for each page.
+const EBB_FOR: Duration = Duration::from_secs(1);
+
 /// Connections at once. A benchmark of thousands of clients stays below; the limit of open files comes first on most machines.
 const CONNECTIONS_MAX: usize = 50_000;
 
@@ -93,6 +101,10 @@ pub struct Options {
     /// How long a group without members waits for more of them when one joins. Default 100 ms, where Kafka's own is 3 s:
     /// enough for all consumers of a run, so that they need not share the partitions anew for each.
     pub group_initial_delay: Duration,
+    /// Makes the allocator return to the system what was freed. Called on the broker's thread, some time after it has dropped
+    /// much, and by a [`Performer`](crate::performer::Performer) after each run. Default: nothing, as is right for allocators
+    /// that do so by themselves.
+    pub give_back: fn(),
 }
 
 impl Default for Options {
@@ -104,6 +116,7 @@ impl Default for Options {
             frame_max: 100 << 20,
             auto_create: None,
             group_initial_delay: Duration::from_millis(100),
+            give_back: || {},
         }
     }
 }
@@ -306,6 +319,35 @@ struct Host {
     frame_max: u32,
     intake: Intake,
     held_max: Arc<AtomicU64>,
+    tide: Cell<Tide>,
+    give_back: fn(),
+}
+
+/// How much is held, to tell when much of it has become free.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tide {
+    /// Most since the last look.
+    now: u64,
+    /// Most since memory was last returned: so much the process may still have.
+    high: u64,
+}
+
+impl Tide {
+    fn rise(&mut self, held: u64) {
+        self.now = self.now.max(held);
+    }
+
+    /// Whether to return memory, where so much is held now. To be asked now and then: what is between two questions counts.
+    fn ebbed(&mut self, held: u64) -> bool {
+        let now = std::mem::replace(&mut self.now, held).max(held);
+        self.high = self.high.max(now);
+        let free = self.high - now;
+        let much = free >= EBB_MIN && free > now;
+        if much {
+            self.high = now;
+        }
+        much
+    }
 }
 
 impl Host {
@@ -334,6 +376,8 @@ impl Host {
             frame_max: options.frame_max.min(u32::try_from((intake / 2).max(FRAME_SMALL)).unwrap_or(u32::MAX)),
             intake: Intake::new(intake),
             held_max,
+            tide: Cell::default(),
+            give_back: options.give_back,
         }
     }
 
@@ -343,6 +387,7 @@ impl Host {
             Err(error) => return error!(%error, "embedded broker: cannot listen"),
         };
         tokio::task::spawn_local(Rc::clone(&self).ring());
+        tokio::task::spawn_local(Rc::clone(&self).watch_memory());
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
@@ -388,6 +433,23 @@ impl Host {
         }
     }
 
+    async fn watch_memory(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(EBB_FOR).await;
+            let (held, mut tide) = (self.held(), self.tide.get());
+            let ebbed = tide.ebbed(held);
+            self.tide.set(tide);
+            if ebbed {
+                (self.give_back)();
+            }
+        }
+    }
+
+    /// Bytes stored, and announced by requests in progress.
+    fn held(&self) -> u64 {
+        self.broker.borrow().stored_bytes() + self.intake.held()
+    }
+
     fn now(&self) -> Instant {
         Instant::ZERO + self.started.elapsed()
     }
@@ -427,11 +489,45 @@ impl Host {
         let ControlFlow::Continue(wake) = settle(&mut *self.broker.borrow_mut(), now, deliver) else {
             unreachable!("delivering never breaks off")
         };
-        self.held_max.fetch_max(self.broker.borrow().stored_bytes() + self.intake.held(), Relaxed);
+        let (held, mut tide) = (self.held(), self.tide.get());
+        self.held_max.fetch_max(held, Relaxed);
+        tide.rise(held);
+        self.tide.set(tide);
         self.wake.set(wake);
         let too_late = |alarm: Instant| wake.is_some_and(|wake| wake.at < alarm);
         if self.alarm.get().map_or(wake.is_some(), too_late) {
             self.alarm_moved.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_returned_once_much_is_free_for_a_while() {
+        const MIB: u64 = 1 << 20;
+        let mut tide = Tide::default();
+        let mut ebbed = |rises: &[u64], held: u64| {
+            rises.iter().for_each(|to| tide.rise(to * MIB));
+            tide.ebbed(held * MIB)
+        };
+        assert!(!ebbed(&[10, 900], 900), "it rises");
+        assert!(!ebbed(&[900, 100], 100), "it has only just fallen");
+        assert!(!ebbed(&[460], 80), "less is free than is held");
+        assert!(!ebbed(&[450], 80), "as much");
+        assert!(ebbed(&[449], 80));
+        assert!(!ebbed(&[80], 80), "it was returned: no more than 449 is still there");
+        assert!(ebbed(&[], 80));
+        assert!(!ebbed(&[], 80), "once");
+        // A load whose readers keep up.
+        for _ in 0..10 {
+            assert!(!ebbed(&[17, 60, 17], 17));
+        }
+        assert!(!ebbed(&[17], 16), "what came meanwhile counts");
+        assert!(ebbed(&[16], 0));
+        assert!(!ebbed(&[31], 0) && !ebbed(&[], 0) && !ebbed(&[], 0), "little is kept");
+        assert!(!ebbed(&[32], 0) && ebbed(&[], 0));
     }
 }
