@@ -172,6 +172,14 @@ fn a_real_kafka_refuses_who_is_not_allowed() {
     assert!(!refused.stderr.contains("guessed"), "a password is never told: {}", refused.stderr);
     assert!(place.files(".jsonl").is_empty(), "{:?}", place.files(""));
 
+    // Who does not log in at all is told that it must.
+    place.write("forgot.yaml", kafka_driver(&kafka.sasl_bootstrap(), ""));
+    for command in ["check", "run"] {
+        let said =
+            place.run(&[command, "-d", "forgot.yaml", "w.yaml"]).with(3).saying("refuses us: this port wants SASL");
+        said.saying("security.protocol is plaintext; the mechanisms it offers: PLAIN");
+    }
+
     // Whether it may create topics is asked as well.
     place.run(&["check", "-d", "right.yaml", "w.yaml"]).with(3).saying("uthorization failed");
     let denied = place.run(&["run", "-d", "right.yaml", "w.yaml"]).with(3).within(Duration::from_secs(40));

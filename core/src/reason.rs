@@ -27,6 +27,9 @@ pub struct Trouble {
 /// What is said of an address that accepts connections and leaves a question unanswered.
 pub const SILENT: &str = "no answer to ApiVersionRequest";
 
+/// How it begins what is said of an address that serves only who logs in; the mechanisms that it offers follow.
+pub const WANTS_SASL: &str = "SASL is wanted, by one of ";
+
 /// Who has not answered the first question for so long is silent, whoever closed the connection then. The library gives up after 10 s.
 const SILENT_AFTER: Duration = Duration::from_secs(5);
 
@@ -66,15 +69,23 @@ impl Trouble {
     /// Whether the broker was reached and turned us away: asking again changes nothing.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        self.said.contains("uthenticat")
-            && !self.said.contains("requesting ApiVersion")
-            && !self.said.contains("might require SASL")
-            && !self.said.contains("SSL authentication might be")
+        self.wants_sasl()
+            || self.said.contains("uthenticat")
+                && !self.said.contains("requesting ApiVersion")
+                && !self.said.contains("might require SASL")
+                && !self.said.contains("SSL authentication might be")
             || self.said.contains("SASL") && self.said.contains("not supported")
     }
 
+    /// Whether the broker has said by itself that it serves only who logs in.
+    #[must_use]
+    pub fn wants_sasl(&self) -> bool {
+        self.said.starts_with(WANTS_SASL)
+    }
+
     /// Whether somebody accepts connections there and leaves the first question unanswered.
-    fn is_silent(&self) -> bool {
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
         let asked = self.said.contains("requesting ApiVersion") || self.said.contains("ApiVersionRequest");
         self.said == SILENT || asked && self.after.is_some_and(|after| after >= SILENT_AFTER)
     }
@@ -106,6 +117,12 @@ impl Trouble {
                 "{} cannot be looked up ({})",
                 printable_within(address, SAID_MAX),
                 printable_within(cause, SAID_MAX)
+            );
+        }
+        if let Some(mechanisms) = self.said.strip_prefix(WANTS_SASL) {
+            return format!(
+                "this port wants SASL, and security.protocol is {security}; the mechanisms it offers: {}",
+                printable_within(mechanisms, SAID_MAX)
             );
         }
         if has("Too many open files") {
@@ -324,6 +341,11 @@ mod tests {
             "plaintext",
             "the broker closed the connection: security.protocol is plaintext; does this port want SASL? (",
         );
+        says(
+            &format!("localhost:9094/bootstrap: {WANTS_SASL}PLAIN, SCRAM-SHA-512\u{1b}[31m"),
+            "",
+            "this port wants SASL, and security.protocol is plaintext; the mechanisms it offers: PLAIN, SCRAM-SHA-512\\u{1b}[31m",
+        );
         let alert = format!("a:1/bootstrap: Invalid response size {}: increase", i32::from_be_bytes([0x15, 3, 3, 0]));
         says(&alert, "", "TLS is spoken there: security.protocol is plaintext; does this port want SSL? (");
         let plain =
@@ -393,6 +415,7 @@ mod tests {
     fn who_was_turned_away_need_not_ask_again() {
         let refused = |said: &str| Trouble::parse(&format!("a:1/bootstrap: {said}")).expect("some").is_refusal();
         assert!(refused("SASL authentication error: Authentication failed: Invalid username or password"));
+        assert!(refused(&format!("{WANTS_SASL}PLAIN")));
         assert!(!refused("Disconnected: verify that .. broker might require SASL authentication"));
         assert!(!refused("Connect to ipv4#127.0.0.1:1 failed: Connection refused"));
         let lasting = |said: &str| Trouble::parse(&format!("a:1/bootstrap: {said}")).expect("some").is_lasting();

@@ -168,6 +168,14 @@ fn security(settings: &Settings) -> &str {
     settings.get("security.protocol").and_then(Setting::text).unwrap_or("")
 }
 
+fn logs_in(settings: &Settings) -> bool {
+    security(settings).to_ascii_lowercase().starts_with("sasl")
+}
+
+fn speaks_tls(settings: &Settings) -> bool {
+    security(settings).to_ascii_lowercase().ends_with("ssl")
+}
+
 /// Asks for the cluster's brokers until there is an answer, and returns how many they are. What waiting does not heal ends it
 /// early.
 fn first_answer(
@@ -177,6 +185,7 @@ fn first_answer(
     cut: &AtomicBool,
 ) -> Result<usize, Failure> {
     let (began, mut heard, mut slice) = (std::time::Instant::now(), Vec::new(), ASK_AGAIN);
+    let (mut knocked, tls) = (false, speaks_tls(&config.common));
     loop {
         let asked = std::time::Instant::now();
         let left = REACH_WITHIN.saturating_sub(began.elapsed());
@@ -191,12 +200,19 @@ fn first_answer(
             }
         }
         // Of several addresses one may be right, which was asked as long.
-        let hopeless = began.elapsed() >= HOPELESS_AFTER && heard.iter().any(reason::Trouble::is_lasting);
-        if hopeless || began.elapsed() >= REACH_WITHIN {
-            if heard.is_empty() {
-                // The library is silent about connections that are closed as soon as they are made.
-                heard = knock(config);
+        let doubtful = began.elapsed() >= HOPELESS_AFTER;
+        let mut hopeless = doubtful && heard.iter().any(reason::Trouble::is_lasting);
+        let over = began.elapsed() >= REACH_WITHIN;
+        if !hopeless && (over || doubtful && !std::mem::replace(&mut knocked, true)) {
+            // The library is silent about connections that are closed while they serve, as by a broker that wants a login. And
+            // what it said of them once may be past.
+            let found = knock(config);
+            hopeless = found.iter().any(reason::Trouble::wants_sasl);
+            if hopeless || over && (heard.is_empty() || !tls && found.iter().all(reason::Trouble::is_silent)) {
+                heard = found;
             }
+        }
+        if hopeless || over {
             let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
             return Err(no_answer(config, secrets, &unanswered(heard, &code.to_string())));
         }
@@ -219,7 +235,10 @@ fn knock(config: &KafkaConfig) -> Vec<reason::Trouble> {
                 Err(error) => format!("Failed to resolve '{address}': {error}"),
                 Ok(None) => format!("Failed to resolve '{address}': no address"),
                 Ok(Some(ip)) => match TcpStream::connect_timeout(&ip, KNOCK_WITHIN) {
-                    Ok(stream) => asked_by_hand(stream, security(&config.common)),
+                    Ok(stream) => match stream.set_read_timeout(Some(KNOCK_WITHIN)) {
+                        Ok(()) => asked_by_hand(stream, &config.common),
+                        Err(error) => error.to_string(),
+                    },
                     Err(error) => format!("Connect to {ip} failed: {error}"),
                 },
             };
@@ -228,27 +247,56 @@ fn knock(config: &KafkaConfig) -> Vec<reason::Trouble> {
         .collect()
 }
 
-/// What comes of the first question that any client asks (`ApiVersions`, version 0, without a client id), in the library's words.
-fn asked_by_hand(mut stream: TcpStream, security: &str) -> String {
+/// What comes of the first question that any client asks (`ApiVersions`, version 0, without a client id), and then of one that
+/// only a listener with logins answers (`SaslHandshake`, version 1, of no mechanism), in the library's words.
+fn asked_by_hand(mut stream: TcpStream, settings: &Settings) -> String {
     const QUESTION: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
-    // Longer than any answer to it.
-    const ANSWER_MAX: i32 = 1 << 16;
-    if security.to_ascii_lowercase().ends_with("ssl") {
+    const LOGIN: [u8; 16] = [0, 0, 0, 12, 0, 17, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0, 0];
+    // Longer than any answer to them.
+    const ANSWER_MAX: usize = 1 << 16;
+    if speaks_tls(settings) {
         return reason::SILENT.to_owned();
     }
-    let mut size = [0; 4];
-    let asked = stream
-        .set_read_timeout(Some(KNOCK_WITHIN))
-        .and_then(|()| stream.write_all(&QUESTION))
-        .and_then(|()| stream.read_exact(&mut size));
-    match asked.map_err(|error| error.kind()) {
-        Ok(()) if (0..=ANSWER_MAX).contains(&i32::from_be_bytes(size)) => {
-            "it answers now, and did not in time".to_owned()
+    let mut ask = |question: &[u8]| -> io::Result<Result<Vec<u8>, i32>> {
+        let mut size = [0; 4];
+        stream.write_all(question)?;
+        stream.read_exact(&mut size)?;
+        let size = i32::from_be_bytes(size);
+        let Some(length) = usize::try_from(size).ok().filter(|length| *length <= ANSWER_MAX) else {
+            return Ok(Err(size));
+        };
+        let mut answer = vec![0; length];
+        stream.read_exact(&mut answer)?;
+        Ok(Ok(answer))
+    };
+    match ask(&QUESTION).map_err(|error| error.kind()) {
+        Ok(Ok(_)) => {
+            let login = ask(&LOGIN).ok().and_then(Result::ok);
+            match login.as_deref().and_then(mechanisms).filter(|_| !logs_in(settings)) {
+                Some(offered) => format!("{}{offered}", reason::WANTS_SASL),
+                None => "it answers now, and did not in time".to_owned(),
+            }
         }
-        Ok(()) => format!("Invalid response size {}", i32::from_be_bytes(size)),
+        Ok(Err(size)) => format!("Invalid response size {size}"),
         Err(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => reason::SILENT.to_owned(),
         Err(_) => "Disconnected: requesting ApiVersion: might be caused by incorrect security.protocol".to_owned(),
     }
+}
+
+/// The mechanisms that an answer to `SaslHandshake` offers instead of the one that was asked for: correlation id, error code,
+/// and an array of strings. `None` if it says anything else, such as that there are no logins here.
+fn mechanisms(answer: &[u8]) -> Option<String> {
+    const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
+    let (_, rest) = answer.split_first_chunk::<4>()?;
+    let (code, rest) = rest.split_first_chunk()?;
+    let (_, mut rest) = rest.split_first_chunk::<4>()?;
+    let mut offered = Vec::new();
+    while let Some((length, more)) = rest.split_first_chunk() {
+        let (name, more) = more.split_at_checked(usize::try_from(i16::from_be_bytes(*length)).ok()?)?;
+        offered.push(String::from_utf8_lossy(name));
+        rest = more;
+    }
+    (i16::from_be_bytes(*code) == UNSUPPORTED_SASL_MECHANISM && !offered.is_empty()).then(|| offered.join(", "))
 }
 
 /// Addresses that are tried by hand.
