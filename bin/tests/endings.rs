@@ -192,7 +192,7 @@ fn a_broker_that_dies_costs_the_run_and_not_its_result() {
     assert!(number(totals, "/acked") > 1_000 && number(totals, "/failed") > 500, "{totals}");
     assert!(ended.stderr.contains("messages were given up"), "{}", ended.stderr);
     // If most of it was not delivered, it is no whole result.
-    let most = number(totals, "/failed") > number(totals, "/acked");
+    let most = number(totals, "/failed") + number(totals, "/skipped") > number(totals, "/acked");
     assert_eq!(result["omb"]["complete"], !most, "{totals}");
     // The outage is one line: since when, to the end of the load, and what the client said first. It counts from the last
     // acknowledgement, which on a busy machine came a while before the line that the broker was killed at.

@@ -436,7 +436,7 @@ fn a_driver_file_runs_nothing_on_a_worker() {
     // The same library is loaded where its owner runs the file: what was looked for above would have been seen.
     if made {
         with("plugin.library.paths=./loads.so");
-        place.run(&["check", "-d", "k.yaml", "w.yaml"]);
+        place.run(&["check", "-d", "k.yaml", "w.yaml"]).saying("it loads code into this process");
         assert!(place.path("loaded").exists(), "who runs their own driver file may load what they like");
     } else {
         support::left_out("a_driver_file_runs_nothing_on_a_worker", "no C compiler to make a library with");

@@ -830,6 +830,16 @@ fn placeholders_that_cannot_be_filled_in_are_errors() {
     assert_eq!(zone.producer["client.rack"], "{zone.id}", "each worker fills it in");
 }
 
+/// Whoever runs a driver file is told where it loads code: it is as powerful as a program.
+#[test]
+fn what_loads_code_is_told() {
+    let told =
+        "it loads code into this process: a driver file is as powerful as a program, so run only those you trust";
+    for name in ["plugin.library.paths", "ssl.engine.location", "ssl.providers"] {
+        kafka("commonConfig", &format!("{name}: ./x.so"), &[&format!("d.yaml:4:3: {name}: {told}")]);
+    }
+}
+
 /// Whatever property a value from the environment is given to, and whatever is wrong with it there, it is not shown.
 #[test]
 fn no_message_shows_what_came_from_the_environment() {

@@ -131,6 +131,7 @@ impl Scenario {
             knobs: Knobs {
                 copies: if !calm && seed.stream("copies").random_bool(0.03) { 3 } else { 1 },
                 shaken: seed.stream("shaken groups").random_bool(0.12),
+                restless: restless(&mut seed.stream("restless groups")),
                 ..knobs(&mut seed.stream("knobs"), &workload)
             },
             capacity,
@@ -159,6 +160,7 @@ impl Scenario {
             && self.capacity == ROOMY
             && self.knobs.copies == 1
             && !self.knobs.shaken
+            && self.knobs.restless.is_none()
     }
 
     /// Whether some trouble is of this kind.
@@ -173,10 +175,11 @@ impl Scenario {
         let needed =
             self.troubles.iter().flat_map(|planned| workers_of(&planned.trouble)).max().map_or(1, |most| most + 1);
         let least = needed.max(if self.topology == Topology::Shared { 1 } else { 2 });
-        let changes: [&dyn Fn(&mut Self); 12] = [
+        let changes: [&dyn Fn(&mut Self); 13] = [
             &|it| it.second = None,
             &|it| it.stop_at = None,
             &|it| it.knobs.shaken = false,
+            &|it| it.knobs.restless = None,
             &|it| it.topology = Topology::Shared,
             &|it| it.capacity = ROOMY,
             &|it| {
@@ -323,7 +326,12 @@ fn knobs(rng: &mut impl Rng, workload: &Workload) -> Knobs {
         fetch_bytes: [2_000, 20_000, 1 << 20][rng.random_range(0..3)],
         join_within: ms([0, 0, 400, 1_500][rng.random_range(0..4)]),
         shaken: false,
+        restless: None,
     }
+}
+
+fn restless(rng: &mut impl Rng) -> Option<Duration> {
+    rng.random_bool(0.12).then(|| Duration::from_millis(rng.random_range(0..2_500)))
 }
 
 /// Kinds of trouble, by family, and how likely each is where its family is on.
@@ -470,6 +478,9 @@ impl fmt::Display for Scenario {
         )?;
         if self.knobs.shaken {
             writeln!(f, "  a consumer of each worker loses its membership when the first probes go out")?;
+        }
+        if let Some(after) = self.knobs.restless {
+            writeln!(f, "  a consumer of each worker loses its membership {after:?} after the load has begun")?;
         }
         writeln!(f, "  clocks: controller {}, broker {}", self.controller_clock, self.broker_clock)?;
         if self.linked {

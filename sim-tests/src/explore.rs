@@ -355,7 +355,7 @@ fn play_all<S: Send>(
 
 /// What a default sweep must reach: every trouble, every phase, every way to end, and what they lead to. A check that
 /// never met its case proves nothing.
-const REACHED: [&str; 91] = [
+const REACHED: [&str; 92] = [
     "client: connection broke",
     "client: could not connect",
     "client: error in place of an answer",
@@ -423,6 +423,7 @@ const REACHED: [&str; 91] = [
     "fault: worker mute",
     "fault: worker paused",
     "fault: worker shut down",
+    "group: a member is lost under load",
     "group: a member is lost while probes are on their way",
     "group: member forgotten",
     "group: rebalance",

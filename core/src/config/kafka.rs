@@ -492,6 +492,12 @@ impl Translation<'_, '_> {
     fn all(&mut self) {
         let given = self.given;
         for (name, property) in given {
+            if matches!(travel(name), Some((Never(CODE), _))) {
+                self.warn(
+                    property,
+                    "it loads code into this process: a driver file is as powerful as a program, so run only those you trust",
+                );
+            }
             match java(name) {
                 Some(Renamed(target)) => self.set(target, property.value.trim(), property),
                 Some(Converted(target, convert)) => {

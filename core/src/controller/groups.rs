@@ -7,6 +7,7 @@ use crate::{
     id::{SubscriptionId, WorkerId},
     plan::{Plan, partition::plural},
     protocol::event::{GroupView, Snapshot},
+    stats::sequence::SequenceSet,
 };
 
 /// The generation of each group.
@@ -54,9 +55,38 @@ fn join<'a>(views: impl Iterator<Item = &'a GroupView>, members: u32, partitions
     Ok(high)
 }
 
+/// Paths from a producer through a partition to a subscription that delivered their probe, by what the workers saw. A probe
+/// that two members of a group read, at two workers, has shown one path.
+pub(super) fn paths_open(snapshots: &BTreeMap<WorkerId, Snapshot>) -> u64 {
+    let mut shared: BTreeMap<SubscriptionId, SequenceSet> = BTreeMap::new();
+    for (subscription, places) in snapshots.values().flat_map(|snapshot| &snapshot.probed) {
+        shared.entry(*subscription).or_default().union_with(places);
+    }
+    let whole = snapshots.values().map(|snapshot| snapshot.paths_open);
+    whole.chain(shared.values().map(SequenceSet::len)).fold(0, u64::saturating_add)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_probe_that_two_workers_saw_has_shown_one_path() {
+        let snapshot = |paths_open, probed: &[(u32, &[u64])]| {
+            let set = |places: &[u64]| {
+                let mut set = SequenceSet::new();
+                places.iter().for_each(|place| _ = set.insert(*place));
+                set
+            };
+            let probed = probed.iter().map(|(id, places)| (SubscriptionId(*id), set(places))).collect();
+            Snapshot { paths_open, probed, ..Snapshot::default() }
+        };
+        let one = (WorkerId(0), snapshot(3, &[(0, &[0, 1, 2]), (1, &[0])]));
+        let two = (WorkerId(1), snapshot(4, &[(0, &[2, 3]), (2, &[0])]));
+        assert_eq!(paths_open(&[one.clone(), two].into()), 3 + 4 + 4 + 1 + 1);
+        assert_eq!(paths_open(&[one].into()), 3 + 3 + 1);
+        assert_eq!(paths_open(&BTreeMap::new()), 0);
+    }
 
     #[track_caller]
     fn joins(views: &[(u32, (i32, i32), u32)], wanted: Result<i32, &str>) {

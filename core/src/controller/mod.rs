@@ -34,7 +34,7 @@ pub use self::links::{Trouble, TroubleKind};
 use self::{groups::Generations, links::Links, load::Load};
 use crate::{
     config::workload::{PayloadSource, RateGoal},
-    id::{SubscriptionId, WorkerId},
+    id::WorkerId,
     load::payload::PayloadRecipe,
     machine::{Machine, Wake},
     offset::Exchange,
@@ -47,7 +47,6 @@ use crate::{
     },
     rate::{Rate, Tempo},
     report::{Drained, Lost, Period, Phase, Report, Verdict, verdict},
-    stats::sequence::SequenceSet,
     time::{Instant, WallTime},
 };
 
@@ -524,12 +523,7 @@ impl Controller {
 
     /// The probes are on their way (no snapshot yet), or have been looked for.
     fn on_probed(&mut self, now: Instant, snapshots: &BTreeMap<WorkerId, Snapshot>) {
-        let mut shared: BTreeMap<SubscriptionId, SequenceSet> = BTreeMap::new();
-        for (subscription, places) in snapshots.values().flat_map(|snapshot| &snapshot.probed) {
-            shared.entry(*subscription).or_default().union_with(places);
-        }
-        let open = snapshots.values().map(|snapshot| snapshot.paths_open);
-        let open = open.chain(shared.values().map(SequenceSet::len)).fold(0, u64::saturating_add);
+        let open = groups::paths_open(snapshots);
         if snapshots.is_empty() && now < self.probe.deadline {
             self.probe.look_at = Some(now + LOOK_FIRST);
             return;

@@ -6,7 +6,7 @@ use crate::{
         driver::{DriverConfig, DriverKind},
         workload::{Backlog, CatchUp, Clients, KeyDistributor, Verify, Workload},
     },
-    id::RunId,
+    id::{RunId, SubscriptionId},
     machine::settle,
     protocol::{
         command::Window,
@@ -19,7 +19,7 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn workload() -> Workload {
+pub(super) fn workload() -> Workload {
     Workload {
         name: "w".to_owned(),
         topics: 2,

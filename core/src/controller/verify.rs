@@ -123,3 +123,64 @@ fn torn_topics(plan: &Plan, lost: &[WorkerId]) -> Vec<bool> {
     }
     torn
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::workload::Workload, controller::tests::workload, id::RunId, seed::Seed};
+
+    fn set(numbers: &[u64]) -> SequenceSet {
+        let mut set = SequenceSet::new();
+        numbers.iter().for_each(|number| _ = set.insert(*number));
+        set
+    }
+
+    fn ranges(offsets: &[u64]) -> OffsetRanges {
+        let mut ranges = OffsetRanges::new();
+        offsets.iter().for_each(|offset| _ = ranges.insert(*offset));
+        ranges
+    }
+
+    /// Two members of a group at two workers. The first confirmed 0 to 5 and read the first of these messages at the first of
+    /// these offsets; the second read the others.
+    fn judged(messages: [&[u64]; 2], offsets: [&[u64]; 2], by_count_only: bool, lost: &[WorkerId]) -> Verdict {
+        let workload = Workload { topics: 1, partitions_per_topic: 1, consumers_per_subscription: 2, ..workload() };
+        let plan = Plan::new(RunId(1), Seed(1), workload, 2);
+        assert_eq!(plan.owners(), [None], "both have a part in it");
+        let found = |nth: usize| Findings {
+            confirmed: if nth == 0 { [(ProducerId(0), set(&[0, 1, 2, 3, 4, 5]))].into() } else { BTreeMap::new() },
+            received: [(SubscriptionId(0), vec![set(messages[nth])])].into(),
+            offsets: [(SubscriptionId(0), vec![ranges(offsets[nth])])].into(),
+            by_count_only,
+            ..Findings::default()
+        };
+        let received = messages.iter().map(|it| it.len() as u64).sum();
+        let seen = [(SubscriptionId(0), Seen { received, distinct: received, ..Seen::default() })].into();
+        judge(&plan, &seen, vec![found(0), found(1)], lost)
+    }
+
+    #[track_caller]
+    fn sees(verdict: &Verdict, distinct: u64, reread: u64, duplicated: u64, missing: u64) {
+        let (seen, lacks) = verdict.subscriptions[&SubscriptionId(0)];
+        assert_eq!((seen.distinct, seen.reread, seen.duplicated), (distinct, reread, duplicated), "{verdict:?}");
+        assert_eq!((lacks.confirmed, lacks.missing), (6, missing), "{verdict:?}");
+        assert_eq!(verdict.unverified, 0);
+    }
+
+    /// What a second worker reads again after a rebalance is not held against the messaging system; what lies there twice is.
+    #[test]
+    fn read_again_at_another_worker_is_no_double() {
+        sees(&judged([&[0, 1, 2], &[3, 4, 5]], [&[0, 1, 2], &[3, 4, 5]], false, &[]), 6, 0, 0, 0);
+        sees(&judged([&[0, 1, 2, 3], &[2, 3, 4, 5]], [&[0, 1, 2, 3], &[2, 3, 4, 5]], false, &[]), 6, 2, 0, 0);
+        sees(&judged([&[0, 1, 2, 3], &[2, 3, 4, 5]], [&[0, 1, 2, 3], &[4, 5, 6, 7]], false, &[]), 6, 0, 2, 0);
+        sees(&judged([&[0, 1, 2, 3], &[2, 3, 4]], [&[0, 1, 2, 3], &[3, 4, 5]], false, &[]), 5, 1, 1, 1);
+        // Without headers there are only places and counts.
+        sees(&judged([&[0, 1, 2, 3], &[2, 3, 4]], [&[0, 1, 2, 3], &[3, 4, 5]], true, &[]), 6, 1, 0, 0);
+    }
+
+    #[test]
+    fn of_what_a_lost_worker_had_a_part_in_nothing_is_said() {
+        let verdict = judged([&[0, 1, 2], &[3]], [&[0, 1, 2], &[3]], false, &[WorkerId(1)]);
+        assert_eq!((verdict.subscriptions.len(), verdict.unverified), (0, 1));
+    }
+}

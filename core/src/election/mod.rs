@@ -71,6 +71,13 @@ pub enum Output {
     LeaderChanged(Option<Leadership>),
     /// A line for the log.
     Told(String),
+    /// A peer names a term that no election can have led to, for the log.
+    Disbelieved {
+        /// The peer.
+        peer: NodeId,
+        /// What it said, and what helps.
+        what: String,
+    },
 }
 
 /// How many times [`Timing::answer`] and [`Timing::suspicion`] a node that was answered waits for a victory: the one that
@@ -366,11 +373,10 @@ impl Election {
         let told = self.disbelieved.get(&from).map(|former| former.told).filter(|told| now.since(*told) < ABSURD_EVERY);
         self.disbelieved.insert(from, Disbelieved { term, at: now, told: told.unwrap_or(now) });
         if told.is_none() {
-            let (me, seen) = (self.me.0, self.seen.term);
-            self.tell(format!(
-                "[Node {me}] does not believe {from}: it names {term}, and the newest one known here is {seen}; if that is on \
-                 its disk: {CURE}"
-            ));
+            let seen = self.seen.term;
+            let what =
+                format!("it names {term}, and the newest one known here is {seen}; if that is on its disk: {CURE}");
+            self.outputs.push_back(Output::Disbelieved { peer: from, what });
         }
     }
 

@@ -214,11 +214,10 @@ fn absurd_terms_are_not_believed() {
         assert_eq!((two.newest(), two.heard(NodeId(3))), (Leadership::default(), None));
         assert_eq!(two.disbelieved(NodeId(3)).map(|it| (it.term, it.at)), Some((Term(term), at_ms(100 + nth))));
     }
-    let line = format!(
-        "[Node 2] does not believe node 1: it names term {highest}, and the newest one known here is term 0; if that is on its \
-         disk: {CURE}"
-    );
-    assert_eq!(told(&hears(&mut two, at_ms(110), 1, led(highest, 1), Word::Victory)), [line.as_str()]);
+    let what =
+        format!("it names term {highest}, and the newest one known here is term 0; if that is on its disk: {CURE}");
+    let outputs = hears(&mut two, at_ms(110), 1, led(highest, 1), Word::Victory);
+    assert_eq!(outputs, [Output::Disbelieved { peer: NodeId(1), what }]);
     // The furthest that is believed; from there it goes on.
     let outputs = hears(&mut two, at_ms(120), 3, led(just, 1), Word::Outdated);
     assert_eq!(outputs, [Output::Persist(led(just, 1))]);
@@ -575,7 +574,7 @@ impl Net {
                     }
                 }
             }
-            Output::Told(_) => {}
+            Output::Told(_) | Output::Disbelieved { .. } => {}
         }
     }
 

@@ -57,6 +57,13 @@ pub struct ClientId(pub u64);
 pub enum Input {
     /// A connection to a peer was made.
     Connected(NodeId),
+    /// A peer connects to this node from there, or a node that orders for its clients: what it says next comes from there.
+    Speaks {
+        /// The peer.
+        peer: NodeId,
+        /// Its address, which proves nothing by itself.
+        from: IpAddr,
+    },
     /// A peer said something.
     Received(Envelope),
     /// Somebody was not spoken with: version, key, id. Says so in the log, once per source and minute.
@@ -271,6 +278,8 @@ pub struct Node {
     strangers: BTreeMap<Stranger, Instant>,
     /// When peers were last told of that said what no honest node can.
     disbelieved: BTreeMap<NodeId, Instant>,
+    /// Where peers last connected from.
+    speaks_from: BTreeMap<NodeId, IpAddr>,
     watch: Watch,
     /// Requests that are not answered yet.
     open: BTreeMap<ClientId, Open>,
@@ -315,6 +324,7 @@ impl Node {
             refused: BTreeMap::new(),
             strangers: BTreeMap::new(),
             disbelieved: BTreeMap::new(),
+            speaks_from: BTreeMap::new(),
             watch: Watch::new(now, peers.into_iter().filter(|peer| *peer != me)),
             open: BTreeMap::new(),
             counts: Counts::default(),
@@ -420,7 +430,7 @@ impl Node {
         if !told && (self.strangers.len() < STRANGERS_MAX || self.strangers.contains_key(&source)) {
             self.strangers.insert(source, now);
             let me = self.me.0;
-            self.tell(match (who, &refusal) {
+            self.warn(match (who, &refusal) {
                 (Stranger::Peer(peer), Refusal::Objected(objection)) => {
                     format!("[Node {me}] is refused by {peer}: {objection}")
                 }
@@ -434,8 +444,14 @@ impl Node {
         let told = self.disbelieved.get(&peer).is_some_and(|told| now.since(*told) < STRANGER_EVERY);
         if !told {
             self.disbelieved.insert(peer, now);
-            self.tell(format!("[Node {}] does not believe {peer}: {what}", self.me.0));
+            self.warn_of(peer, what);
         }
+    }
+
+    /// Whoever has a peer's key, or its address, may be somebody else: the log says where it speaks from.
+    fn warn_of(&mut self, peer: NodeId, what: &str) {
+        let from = self.speaks_from.get(&peer).map(|from| format!(" at {from}")).unwrap_or_default();
+        self.warn(format!("[Node {}] does not believe {peer}{from}: {what}", self.me.0));
     }
 
     /// The leader asks how much this node was given, and says how much that is by its books: nobody else is believed.
@@ -581,6 +597,7 @@ impl Node {
                     election::Output::Persist(leadership) => self.outputs.push_back(Output::Persist(leadership)),
                     election::Output::LeaderChanged(leader) => self.on_leader(now, leader),
                     election::Output::Told(line) => self.tell(line),
+                    election::Output::Disbelieved { peer, what } => self.warn_of(peer, &what),
                 }
             } else if let Some(output) = self.store.poll_output() {
                 match output {
@@ -620,6 +637,7 @@ impl Machine for Node {
         match input {
             Input::Connected(peer) => self.send(peer, Message::Hello),
             Input::Received(envelope) => self.on_envelope(now, envelope),
+            Input::Speaks { peer, from } => _ = self.speaks_from.insert(peer, from),
             Input::TurnedAway { who, refusal } => self.on_turned_away(now, who, refusal),
             Input::Request { client, request } => self.on_request(now, client, request),
             Input::Order { client, from, order } => self.on_order(now, client, from, order),

@@ -132,6 +132,24 @@ fn an_order_that_no_leader_gave_is_refused() {
     assert_eq!(told, 2, "once for each peer: {:?}", net.lines);
 }
 
+/// Whoever names an absurd term is told of with the address it speaks from: it may have a peer's key, or its name.
+#[test]
+fn who_is_not_believed_is_told_of_with_its_address() {
+    let mut node = Node::new(Instant::ZERO, NodeId(1), config(3), Leadership::default(), Seed(1));
+    let peers = config(3).peers.digest();
+    while node.poll_output().is_some() {}
+    node.handle_input(Instant::ZERO, Input::Speaks { peer: NodeId(3), from: [10, 0, 0, 9].into() });
+    let newest = Leadership { term: Term(u64::MAX), leader: Some(NodeId(3)) };
+    for (peer, begins) in
+        [(3, "[Node 1] does not believe node 3 at 10.0.0.9: it names term 18"), (2, "node 2: it names")]
+    {
+        let ballot = Message::Ballot(election::Ballot { newest, word: election::Word::Victory });
+        node.handle_input(Instant::ZERO, Input::Received(Envelope { from: NodeId(peer), peers, message: ballot }));
+        let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
+        assert!(matches!(&outputs[..], [Output::Warned(line)] if line.contains(begins)), "{outputs:?}");
+    }
+}
+
 /// A number of uploads that nothing stands behind takes no node out of the books: not one that a peer says which does not
 /// lead, not one that is absurd, and not one that a leader has said and that no node's disk bears out.
 #[test]
@@ -312,7 +330,7 @@ fn another_version_is_noted_once() {
     }
     let want = "[Node 1] refuses node 2: it speaks version 7 of the protocol, this is version 2";
     let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
-    assert_eq!(outputs, [Output::Told(want.to_owned())]);
+    assert_eq!(outputs, [Output::Warned(want.to_owned())]);
     let state = node.peers(Instant::ZERO)[1].state;
     assert_eq!(state, PeerState::OtherVersion { theirs: 7, ours: VERSION, ms: 0 });
 }
@@ -514,7 +532,7 @@ fn strangers_do_not_fill_the_log() {
     let mut lines = |at: Instant, who| {
         node.handle_input(at, Input::TurnedAway { who, refusal: Refusal::WrongKey { peers: false } });
         let told = std::iter::from_fn(|| node.poll_output());
-        told.filter_map(|output| if let Output::Told(line) = output { Some(line) } else { None }).collect::<Vec<_>>()
+        told.filter_map(|output| if let Output::Warned(line) = output { Some(line) } else { None }).collect::<Vec<_>>()
     };
     let from = |a, b, node| Stranger::From([10, 0, a, b].into(), node);
     let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);

@@ -255,9 +255,14 @@ pub fn incomplete(report: &Report) -> Option<String> {
     if report.workers.iter().any(|row| row.lost.is_some()) {
         return Some(format!("{} lost, and the run went on without", fleet::lost_in_words(report)));
     }
-    let (acks, sent) = (&report.whole.acknowledgements, report.whole.departures.attempted);
-    (acks.failed > acks.acked)
-        .then(|| format!("{} of {} were not delivered", grouped(acks.failed), counted(sent, "message")))
+    let (acks, departures) = (&report.whole.acknowledgements, &report.whole.departures);
+    // Where nothing was acknowledged to the end, what waited for room then was never even sent. (What a client has no time
+    // for is another matter: it measured what it could.)
+    let down = report.outages.last().is_some_and(|outage| outage.until.is_none());
+    let unsent = if down { departures.skipped } else { 0 };
+    let (undelivered, due) = (acks.failed.saturating_add(unsent), departures.attempted.saturating_add(unsent));
+    (undelivered > acks.acked)
+        .then(|| format!("{} of {} were not delivered", grouped(undelivered), counted(due, "message")))
 }
 
 /// Why no end-to-end latency is told, though messages were received; `None` if one is, or if there were none.
@@ -920,6 +925,17 @@ mod tests {
         assert!(notes_of(&report).starts_with("PARTIAL: 26,011"), "{}", notes_of(&report));
         let ours = &crate::report::json::result(&report, &fixture::context())["omb"];
         assert_eq!((&ours["complete"], ours["partialReason"].is_string()), (&false.into(), true));
+        // Most of it was never even sent: because of an outage that did not end, or because the client was too slow.
+        report.whole.acknowledgements.failed = 11;
+        report.whole.departures.skipped = acked - 10;
+        assert_eq!(incomplete(&report), None);
+        let from = Duration::from_secs(3);
+        report.outages = vec![Silence { from, until: Some(Duration::from_secs(9)), why: None }];
+        assert_eq!(incomplete(&report), None, "it came back, and all that was due was attempted");
+        report.outages.push(Silence { from: Duration::from_secs(12), until: None, why: None });
+        assert_eq!(incomplete(&report).as_deref(), Some("26,011 of 52,010 messages were not delivered"));
+        report.whole.departures.skipped -= 1;
+        assert_eq!(incomplete(&report), None);
     }
 
     #[test]

@@ -183,6 +183,11 @@ where
         return Ok(());
     };
     drop(seat);
+    if let Guest::Peer(peer) | Guest::Order(peer) = guest
+        && house.inputs.peers.send(Input::Speaks { peer, from: from.ip() }).await.is_err()
+    {
+        return Ok(());
+    }
     if let Guest::Peer(peer) = guest {
         return hear(line, peer, &house).await;
     }

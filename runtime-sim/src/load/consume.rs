@@ -210,6 +210,10 @@ impl SimLoad {
                 self.0.witness.hit("group: a member is lost while probes are on their way");
                 return Expelled::Forgotten;
             }
+            if self.grows_restless() {
+                self.0.witness.hit("group: a member is lost under load");
+                return Expelled::Forgotten;
+            }
             if self.0.clock.now().since(heard) >= heartbeat_every {
                 heard = self.0.clock.now();
                 let request = Request::Heartbeat { group: member.spec.group.clone(), member: Self::committer(member) };
@@ -231,6 +235,13 @@ impl SimLoad {
             }
             self.fetch(member).await;
         }
+    }
+
+    /// Whether it is time that the one who asks loses its membership.
+    fn grows_restless(&self) -> bool {
+        let (now, state) = (self.0.clock.now(), &mut *self.state());
+        let due = self.0.knobs.restless.zip(state.loaded).is_some_and(|(after, began)| now >= began + after);
+        due && !std::mem::replace(&mut state.restless, true)
     }
 
     async fn commit(&self, member: &mut Member) -> Result<(), Expelled> {

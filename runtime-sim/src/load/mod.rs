@@ -91,6 +91,8 @@ pub struct Knobs {
     pub join_within: Duration,
     /// Whether a consumer of each worker loses its membership when the first probes go out.
     pub shaken: bool,
+    /// How long after the load has begun a consumer of each worker loses its membership, with what it has not committed.
+    pub restless: Option<Duration>,
 }
 
 /// Pause between two tries of a request.
@@ -150,6 +152,8 @@ struct State {
     paused: bool,
     /// The consumer that is to lose its membership, if one is; `Some(None)` once it has.
     shaken: Option<Option<ConsumerId>>,
+    /// A consumer has lost its membership under load.
+    restless: bool,
     stopping: bool,
     problems: BTreeMap<String, u64>,
     silences: Silences,
