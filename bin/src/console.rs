@@ -18,6 +18,7 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     os::unix::fs::MetadataExt as _,
+    path::Path,
     process::ExitCode,
     sync::{
         Arc, Condvar, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -424,6 +425,11 @@ impl TermLike for Screen {
     fn flush(&self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// A path as people see it: a name of a file may hold anything.
+pub(crate) fn shown(path: &Path) -> String {
+    printable(&path.display().to_string()).into_owned()
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use crate::console::{self, errln};
+use crate::console::{self, errln, shown};
 
 /// Starts logging. `RUST_LOG`, where it is set, decides instead of the flags. What is logged is also appended to `file`,
 /// line by line, without colours.
@@ -58,9 +58,9 @@ struct Appended {
 
 impl Appended {
     fn open(path: &Path) -> Result<Self, String> {
-        let told = |error| format!("--log-file {}: cannot write to it: {error}", path.display());
+        let told = |error| format!("--log-file {}: cannot write to it: {error}", shown(path));
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(told)?;
-        Ok(Self { file, shown: path.display().to_string(), troubled: AtomicBool::new(false) })
+        Ok(Self { file, shown: shown(path), troubled: AtomicBool::new(false) })
     }
 }
 

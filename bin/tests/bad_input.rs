@@ -106,6 +106,8 @@ fn what_is_no_workload_is_refused() {
         ("bytes.yaml", "not a text file"),
         ("good.yaml/more.yaml", "Not a directory"),
         ("/dev/null", "the file is empty"),
+        // A name forges no line.
+        ("a\nGOOD\u{1b}[31m.yaml", "a\\nGOOD\\u{1b}[31m.yaml: cannot read it"),
     ] {
         let ended = place.run(&["run", file]).with(2).saying(telling);
         nothing_began(&place, &ended);

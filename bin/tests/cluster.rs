@@ -86,6 +86,16 @@ fn with_and_without_keys() {
         fs::set_permissions(cluster.place.path(file), fs::Permissions::from_mode(0o600)).expect("it is ours");
     }
     cluster.place.write("config.json", bare.replacen('{', keys, 1));
+    // With that of clients alone each of them could speak as a node, from its address.
+    cluster.place.write("config.json", bare.replacen('{', r#"{"key_file": "cluster.key", "#, 1));
+    cluster.launch(1);
+    let said = cluster.node(1).wait_for("peer_key_file");
+    assert!(
+        said.contains(" - WARN - peers prove the key of clients (key_file), so they are believed only from"),
+        "{said}"
+    );
+    cluster.kill(1);
+    cluster.place.write("config.json", bare.replacen('{', keys, 1));
     let before = cluster.mark_of_former();
     (1..=3).for_each(|node| cluster.launch(node));
     cluster.agree_on(3);

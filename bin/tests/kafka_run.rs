@@ -22,7 +22,9 @@ fn runs_against_a_real_kafka() {
     is_refused_messages(&kafka, &place);
     is_refused_topics(&kafka, &place);
     takes_a_megabyte(&place);
+    probes_with_the_keys_of_the_load(&kafka, &place);
     says_that_a_quota_holds_it_up(&kafka, &place);
+    assert_eq!(kafka.groups(), [""; 0], "no run leaves its groups behind");
     assert!(kafka.topics().is_empty(), "no run leaves its topics behind");
 }
 
@@ -51,6 +53,20 @@ fn produces_and_consumes(kafka: &Kafka, place: &Place) {
     assert!(number(&result, "/omb/totals/sinceLoadBegan/acked") >= 6_600);
     assert!(ended.stdout.contains("Kafka, 1 broker"), "{}", ended.stdout);
     assert!(kafka.topics().is_empty(), "no run leaves its topics behind");
+}
+
+/// A compacted topic takes messages with keys alone: probes have them where the load does, and where it does not the run ends
+/// before it.
+fn probes_with_the_keys_of_the_load(kafka: &Kafka, place: &Place) {
+    let driver = kafka_driver(&kafka.bootstrap(), "topicConfig: |\n  cleanup.policy=compact\n");
+    place.write("compact.yaml", driver);
+    place.write("keyed.yaml", workload("keyed", &[("keyDistributor", "RANDOM_NANO")]));
+    place.run(&["run", "-d", "compact.yaml", "-o", "keyed.json", "keyed.yaml"]).with(0);
+    complete(&place.result("keyed.json"), &place.record("keyed.jsonl"));
+    place.write("bare.yaml", workload("bare", &[]));
+    let refused = place.run(&["run", "-d", "compact.yaml", "-o", "bare.json", "bare.yaml"]).with(3);
+    refused.saying("a probe was not delivered").saying("failed to validate record");
+    assert!(!place.path("bare.json").exists(), "there was no load");
 }
 
 fn fills_and_drains_a_backlog(place: &Place) {

@@ -276,6 +276,19 @@ fn a_broker_of_its_own_is_used_and_left_clean() {
     broker.process.end().with(0).saying("0 records of 0 topics");
 }
 
+/// Where nobody confirms messages the result says what "acknowledged" means.
+#[test]
+fn what_nobody_confirms_is_called_so() {
+    let place = Place::default();
+    let broker = Broker::start(&place);
+    place.write("k.yaml", kafka_driver(&broker.address, "").replace("acks=all", "acks=0"));
+    place.write("w.yaml", workload("w", &[]));
+    let ended = place.run(&["run", "-d", "k.yaml", "w.yaml"]).with(0);
+    let (result, _) = place.only_result();
+    assert_eq!(result["omb"]["acknowledgedMeans"], "handed to the socket");
+    assert!(ended.stdout.contains("msg/s were handed to the socket ("), "{}", ended.stdout);
+}
+
 /// What a backlog took goes back to the system when its topic is gone, also if nobody comes any more.
 #[test]
 fn a_broker_gives_memory_back() {

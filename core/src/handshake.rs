@@ -29,7 +29,7 @@ use std::{
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::peer::NodeId;
+use crate::{peer::NodeId, printable::printable_within};
 
 const MAGIC: [u8; 4] = *b"omb:";
 
@@ -393,6 +393,33 @@ pub enum Refusal {
     /// A node that is not in the list of peers.
     #[error("it is a node that is not among the peers in config.json")]
     NoPeer,
+}
+
+/// How TLS begins what the other side says of this one.
+const THEIR_WORD: &str = "it does not take this side's certificate";
+
+impl Refusal {
+    /// TLS that failed, from the words of its library.
+    #[must_use]
+    pub fn unsecured(said: &str) -> Self {
+        let said = printable_within(said, 300);
+        // When that was looked at, in seconds since 1970, is nobody's question.
+        let short = said.split(": verification time").next().unwrap_or(&said);
+        let means = [
+            ("received fatal alert", THEIR_WORD),
+            ("CaUsedAsEndEntity", "its certificate is an authority's own, and none that `ca` has signed"),
+            ("certificate expired", "its certificate has expired"),
+            ("UnknownIssuer", "its certificate is signed by nobody in `ca`"),
+        ];
+        let means = means.into_iter().find(|(words, _)| said.contains(words));
+        Self::Unsecured(means.map_or_else(|| said.clone(), |(_, means)| format!("{means} ({short})")))
+    }
+
+    /// Whether this is what the other side says of this one.
+    #[must_use]
+    pub fn is_theirs(&self) -> bool {
+        matches!(self, Self::Objected(_)) || matches!(self, Self::Unsecured(why) if why.starts_with(THEIR_WORD))
+    }
 }
 
 fn key_of(peers: bool) -> &'static str {

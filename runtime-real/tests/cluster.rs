@@ -244,7 +244,7 @@ async fn cluster(keys: &[Option<&[u8]>], limits: Limits, tls: Option<Tls>) -> Cl
         let (log, config, secret) = (Log::default(), config.clone(), own.map(secret));
         cluster.logs.push(log.clone());
         let at: SocketAddr = config.peers.address(me).expect("a peer").parse().expect("an address");
-        let tls = config.tls.as_ref().map(|tls| (tls.cert.as_path(), tls.key.as_path(), tls.ca.as_path()));
+        let tls = config.tls.as_ref().map(|tls| tls.of_node().expect("a certificate"));
         let listener = net::Listener::bind_for_peers(at, tls).await;
         let listener = listener.unwrap_or_else(|error| panic!("{error:?}"));
         let transport = net::Transport::of_node("127.0.0.1", tls).expect("a certificate");
@@ -548,7 +548,7 @@ fn certificate(folder: &Path) -> Tls {
         path
     };
     let cert = write("node.pem", made.cert.pem());
-    Tls { key: write("node.key", made.key_pair.serialize_pem()), ca: cert.clone(), cert }
+    Tls { own: Some((cert.clone(), write("node.key", made.key_pair.serialize_pem()))), ca: cert }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -599,7 +599,7 @@ fn secrets(clients: Option<&[u8]>, peers: Option<&[u8]>) -> Option<Secret> {
 /// One node, the first of this list, whose others are not there.
 async fn lonely(config: &ClusterConfig, secret: Option<Secret>) -> Cluster {
     let (log, at) = (Log::default(), config.peers.address(NodeId(1)).expect("a peer").parse().expect("an address"));
-    let tls = config.tls.as_ref().map(|tls| (tls.cert.as_path(), tls.key.as_path(), tls.ca.as_path()));
+    let tls = config.tls.as_ref().map(|tls| tls.of_node().expect("a certificate"));
     let listener = net::Listener::bind_for_peers(at, tls).await.unwrap_or_else(|error| panic!("{error:?}"));
     let transport = net::Transport::of_node("127.0.0.1", tls).expect("a certificate");
     let identity = Identity { me: NodeId(1), config: config.clone(), limits: Limits::default(), seed: Seed(1), secret };
@@ -719,7 +719,7 @@ impl Authority {
         };
         let cert = write(format!("{name}.pem"), made.expect("a certificate can be made").pem());
         let key = write(format!("{name}.key"), key.serialize_pem());
-        Tls { cert, key, ca: self.folder.path().join("ca.pem") }
+        Tls { own: Some((cert, key)), ca: self.folder.path().join("ca.pem") }
     }
 }
 
@@ -741,7 +741,7 @@ async fn a_node_that_calls_shows_its_certificate() {
     let config = ClusterConfig { tls: Some(good.clone()), ..ClusterConfig::new(parse_peers(&list).expect("sound")) };
     let cluster = lonely(&config, None).await;
     let of = |tls: &Tls| {
-        let files = Some((tls.cert.as_path(), tls.key.as_path(), tls.ca.as_path()));
+        let files = Some(tls.of_node().expect("a certificate"));
         net::Transport::of_node(host, files).expect("a certificate")
     };
     let bare = net::Transport::new(Some(&good.ca)).expect("a certificate");
@@ -761,7 +761,7 @@ async fn a_node_that_calls_shows_its_certificate() {
         }
     }
     // Of one source the log tells once a minute: the first.
-    cluster.logs[0].wait_for("refuses 127.0.0.1: invalid peer certificate: ").await;
+    cluster.logs[0].wait_for("refuses 127.0.0.1: its certificate is an authority's own, and none that `ca` has signed (invalid peer certificate: ").await;
 }
 
 /// The lowest node's certificate is worth nothing: it is neither heard nor obeyed, and the others go on. (It was refused when it
@@ -778,7 +778,7 @@ async fn a_node_with_a_bad_certificate_leads_nobody() {
         let (me, log) = (NodeId(me), Log::default());
         cluster.logs.push(log.clone());
         let at: SocketAddr = config.peers.address(me).expect("a peer").parse().expect("an address");
-        let files = Some((tls.cert.as_path(), tls.key.as_path(), tls.ca.as_path()));
+        let files = Some(tls.of_node().expect("a certificate"));
         let listener = net::Listener::bind_for_peers(at, files).await.unwrap_or_else(|error| panic!("{error:?}"));
         let transport = net::Transport::of_node("127.0.0.1", files).expect("a certificate");
         let config = ClusterConfig { tls: Some(tls.clone()), ..config.clone() };

@@ -331,7 +331,7 @@ fn knobs(rng: &mut impl Rng, workload: &Workload) -> Knobs {
 }
 
 fn restless(rng: &mut impl Rng) -> Option<Duration> {
-    rng.random_bool(0.12).then(|| Duration::from_millis(rng.random_range(0..2_500)))
+    rng.random_bool(0.35).then(|| Duration::from_millis(rng.random_range(0..2_500)))
 }
 
 /// Kinds of trouble, by family, and how likely each is where its family is on.

@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, process::ExitCode};
 
-use omb_runtime_real::embedded;
+use omb_core::report::quantity::bytes;
+use omb_runtime_real::{embedded, process};
 
 use crate::{console::outln, exit::Ended, flags, signals::Interrupts};
 
@@ -13,6 +14,13 @@ pub(crate) fn broker(flags: &flags::Broker) -> ExitCode {
         options.capacity = capacity;
     }
     let capacity = options.capacity;
+    if let Some(memory) = process::memory_max().filter(|memory| *memory < capacity) {
+        tracing::warn!(
+            "--capacity {}: this process may have {} of memory; it is killed when it needs more",
+            bytes(capacity),
+            bytes(memory)
+        );
+    }
     let server = match embedded::Server::start(options) {
         Ok(server) => server,
         Err(error) => {

@@ -39,12 +39,14 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
         Some(Err(ended)) => return ended.into(),
     };
     let mut worst = Ended::Sound;
-    let mut usage = None;
+    let (mut usage, mut scarce) = (None, false);
     let mut systems = Vec::new();
     for driver in drivers {
         for input in inputs {
             let plan = run::plan(flags, input, RunId(0), fleet);
-            if !run::enough(&plan, driver, fleet, broker, &limits) {
+            let room = run::room(&plan, driver, fleet, broker, &limits);
+            scarce |= room == run::Room::Scarce;
+            if room == run::Room::Lacking {
                 worst = worst.max(Ended::Unavailable);
             }
         }
@@ -105,7 +107,8 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
     }
     show(flags, &prepared, &systems);
     if worst == Ended::Sound && usage.is_none() {
-        outln!("Everything fits. Nothing was run.");
+        let but = if scarce { ", but for the warnings above" } else { "" };
+        outln!("Everything fits{but}. Nothing was run.");
     }
     usage.unwrap_or_else(|| worst.into())
 }

@@ -146,6 +146,7 @@ fn describe(remains: &Remains) -> String {
 /// Why a run counts as in progress.
 fn why(sign: Sign, older_than: Duration) -> String {
     match sign {
+        Sign::Members(1) => "its groups have a member".to_owned(),
         Sign::Members(members) => format!("its groups have {members} members"),
         Sign::Written(messages) => format!("{messages} messages were written to it meanwhile"),
         Sign::Young(age) => format!(

@@ -34,7 +34,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::cluster::{Nothing, begin, nodes, random_id, random_seed, read, told};
 use crate::{
-    console::{self, errln, outln},
+    console::{self, errln, outln, shown},
     exit::{self, Ended},
     flags::{self, ClientCommand},
 };
@@ -115,7 +115,7 @@ fn prompt(runtime: &tokio::runtime::Runtime, session: &Session) -> ExitCode {
     if let Some(history) = &history
         && let Err(error) = editor.save_history(history)
     {
-        tracing::warn!("{}: the history cannot be kept: {error}", history.display());
+        tracing::warn!("{}: the history cannot be kept: {error}", shown(history));
     }
     ExitCode::SUCCESS
 }
@@ -231,22 +231,21 @@ impl Session {
     }
 
     async fn put_one(&self, path: &Path, owner: &User) -> Result<(), ExitCode> {
-        let shown = path.display().to_string();
-        let shown = printable(&shown);
-        let metadata = fs::metadata(path).map_err(|error| usage(&format!("{shown}: cannot read it: {error}")))?;
+        let named = shown(path);
+        let metadata = fs::metadata(path).map_err(|error| usage(&format!("{named}: cannot read it: {error}")))?;
         if !metadata.is_file() {
-            return Err(usage(&format!("{shown}: not a plain file")));
+            return Err(usage(&format!("{named}: not a plain file")));
         }
         if metadata.len() == 0 {
-            return Err(usage(&format!("{shown}: the file is empty; there is nothing to store")));
+            return Err(usage(&format!("{named}: the file is empty; there is nothing to store")));
         }
         let id = random_id().map_err(|mistake| failed(&mistake))?;
         let bytes = metadata.len();
-        let upload = Upload { path: path.to_owned(), bytes, bar: bar(&shown, bytes), digest: Arc::default() };
+        let upload = Upload { path: path.to_owned(), bytes, bar: bar(&named, bytes), digest: Arc::default() };
         let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
         let label = Label::of(&file, owner.clone(), clock::wall());
         let put = message::Put { id, label, bytes, again: false, excluded: Default::default() };
-        let outcome = self.ask(&format!("{shown}: not stored: "), Request::Put(put), upload.clone()).await;
+        let outcome = self.ask(&format!("{named}: not stored: "), Request::Put(put), upload.clone()).await;
         upload.bar.finish_and_clear();
         let reply = outcome?;
         let Reply::Stored { node, stored } = reply else { return Err(unexpected(&reply)) };
@@ -254,11 +253,11 @@ impl Session {
             && digest != stored.name.digest
         {
             return Err(failed(&format!(
-                "{shown}: node {} stored other bytes: {} instead of {digest}",
+                "{named}: node {} stored other bytes: {} instead of {digest}",
                 node.0, stored.name.digest
             )));
         }
-        outln!("{shown}: stored by node {} as {} ({})", node.0, stored.name, quantity::bytes(stored.bytes));
+        outln!("{named}: stored by node {} as {} ({})", node.0, stored.name, quantity::bytes(stored.bytes));
         Ok(())
     }
 
@@ -270,7 +269,7 @@ impl Session {
         let to_stdout = target.as_os_str() == "-";
         // Also a link that leads nowhere stands there.
         if !to_stdout && target.symlink_metadata().is_ok() {
-            return Err(usage(&format!("{} exists already, and nothing is ever overwritten", target.display())));
+            return Err(usage(&format!("{} exists already, and nothing is ever overwritten", shown(&target))));
         }
         let name = match get.name.parse() {
             Ok(name) => name,
@@ -287,7 +286,7 @@ impl Session {
             Ok(Reply::Body(stored)) if to_stdout => Ok(stored),
             Ok(Reply::Body(stored)) => fs::hard_link(&part, &target)
                 .map(|()| stored)
-                .map_err(|error| failed(&format!("{}: cannot be made: {error}", target.display()))),
+                .map_err(|error| failed(&format!("{}: cannot be made: {error}", shown(&target)))),
             Ok(Reply::NotFound) => Err(failed(&format!("{name}: no node that can be reached holds it"))),
             Ok(Reply::Lost { node, entry, loss }) => Err(failed(&lost(node, &entry, loss))),
             Ok(other) => Err(unexpected(&other)),
@@ -296,7 +295,7 @@ impl Session {
         let _ = fs::remove_file(&part);
         let stored = told?;
         if !to_stdout {
-            outln!("{}: fetched ({})", printable(&target.display().to_string()), quantity::bytes(stored.bytes));
+            outln!("{}: fetched ({})", shown(&target), quantity::bytes(stored.bytes));
         }
         Ok(())
     }
@@ -537,8 +536,7 @@ impl asking::Cargo for Download {
                 // Made anew for each try. Others may be able to write where it lies, so it is never one of theirs.
                 let _ = fs::remove_file(part);
                 let file = fs::File::create_new(part);
-                let file =
-                    file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", part.display())))?;
+                let file = file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", shown(part))))?;
                 Sink::File(tokio::fs::File::from_std(file))
             }
             None => Sink::Stdout(console::body()),

@@ -18,6 +18,7 @@ use tokio::runtime::Runtime;
 
 use super::input;
 use crate::{
+    console::shown,
     exit::{self, Ended},
     flags,
 };
@@ -31,7 +32,7 @@ pub(super) fn read(flags: &flags::Cluster) -> Result<ClusterConfig, String> {
         (_, Ok(text)) => text,
         (_, Err(mistake)) => return Err(missing(&flags.config, mistake)),
     };
-    let parsed = cluster::parse(&flags.config.display().to_string(), &file).map_err(|errors| errors.to_string())?;
+    let parsed = cluster::parse(&shown(&flags.config), &file).map_err(|errors| errors.to_string())?;
     parsed.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let mut config = parsed.value;
     config.peers = peers.unwrap_or(config.peers);

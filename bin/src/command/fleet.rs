@@ -18,7 +18,7 @@ use omb_runtime_real::{
 };
 
 use super::{addresses, input};
-use crate::{exit::Ended, flags};
+use crate::{console::shown, exit::Ended, flags};
 
 /// Most characters that are shown of the name of another controller.
 const CONTROLLER_MAX: usize = 300;
@@ -140,10 +140,10 @@ pub(crate) fn token(path: &Path) -> Result<String, String> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(format!(
             "{}: holds no token, which is one line of letters, digits and signs without spaces",
-            path.display()
+            shown(path)
         ));
     }
-    let name = path.display();
+    let name = shown(path);
     // What was just read has metadata, but for a file that is being replaced.
     let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.mode());
     if mode & 0o077 != 0 {

@@ -18,7 +18,7 @@ use omb_core::{
 use omb_runtime_real::embedded;
 
 use super::addresses::{self, Address};
-use crate::flags;
+use crate::{console::shown, flags};
 
 /// Largest workload or driver file: more is a mistake, not a file of this kind.
 const FILE_MAX: u64 = 64 << 20;
@@ -74,7 +74,7 @@ pub(crate) fn drivers(paths: &[PathBuf], leniency: Leniency) -> Result<Vec<Syste
     let (mut drivers, mut mistakes) = (Vec::new(), Vec::new());
     for path in paths {
         match text_of(path).and_then(|text| {
-            driver::parse_within(&path.display().to_string(), &text, leniency, &|name| std::env::var(name).ok())
+            driver::parse_within(&shown(path), &text, leniency, &|name| std::env::var(name).ok())
                 .map_err(|errors| errors.to_string())
         }) {
             Ok(parsed) => {
@@ -102,7 +102,7 @@ pub(crate) fn workers(flags: &flags::Run) -> Result<Vec<Address>, Vec<String>> {
     let (workers, mut mistakes) = match &flags.workers_file {
         Some(path) => text_of(path)
             .map_err(|mistake| vec![mistake])
-            .and_then(|text| addresses::from_file(&path.display().to_string(), &text, leniency(flags))),
+            .and_then(|text| addresses::from_file(&shown(path), &text, leniency(flags))),
         None => addresses::from_flag(&flags.workers),
     }
     .map_or_else(|mistakes| (None, mistakes), |workers| (Some(workers), Vec::new()));
@@ -131,25 +131,25 @@ pub(crate) fn settled(driver: &DriverConfig, zone: Option<&str>, fleet: bool) ->
 
 pub(super) fn text_of(path: &Path) -> Result<String, String> {
     let bytes = bytes_of(path, FILE_MAX)?;
-    String::from_utf8(bytes).map_err(|_| format!("{}: not a text file (it is not UTF-8)", path.display()))
+    String::from_utf8(bytes).map_err(|_| format!("{}: not a text file (it is not UTF-8)", shown(path)))
 }
 
 /// What a file holds, if that is no more than `most` bytes.
 pub(super) fn bytes_of(path: &Path, most: u64) -> Result<Vec<u8>, String> {
-    let told = |error: std::io::Error| format!("{}: cannot read it: {error}", path.display());
+    let told = |error: std::io::Error| format!("{}: cannot read it: {error}", shown(path));
     let metadata = fs::metadata(path).map_err(told)?;
     if metadata.is_dir() {
-        return Err(format!("{}: a folder, where a file is wanted", path.display()));
+        return Err(format!("{}: a folder, where a file is wanted", shown(path)));
     }
     if metadata.len() > most {
-        return Err(format!("{}: {} bytes, where at most {most} make sense", path.display(), metadata.len()));
+        return Err(format!("{}: {} bytes, where at most {most} make sense", shown(path), metadata.len()));
     }
     fs::read(path).map_err(told)
 }
 
 fn workload(path: &Path, leniency: Leniency) -> Result<Input, String> {
     let text = text_of(path)?;
-    let parsed = workload::parse(&path.display().to_string(), &text, leniency).map_err(|errors| errors.to_string())?;
+    let parsed = workload::parse(&shown(path), &text, leniency).map_err(|errors| errors.to_string())?;
     parsed.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let ignored = Ignored::among(&parsed.warnings).collect();
     let workload = parsed.value;
@@ -157,12 +157,12 @@ fn workload(path: &Path, leniency: Leniency) -> Result<Input, String> {
         PayloadSource::Random { .. } => None,
         PayloadSource::File(file) => {
             let bytes =
-                bytes_of(file, PAYLOAD_MAX).map_err(|mistake| format!("{}: payloadFile: {mistake}", path.display()))?;
+                bytes_of(file, PAYLOAD_MAX).map_err(|mistake| format!("{}: payloadFile: {mistake}", shown(path)))?;
             if bytes.len() as u64 != u64::from(workload.message_size) {
                 return Err(format!(
                     "{}: payloadFile: {} holds {} bytes, but messageSize is {}",
-                    path.display(),
-                    file.display(),
+                    shown(path),
+                    shown(file),
                     bytes.len(),
                     workload.message_size,
                 ));

@@ -10,7 +10,7 @@ use std::{
 };
 
 use omb_core::{
-    config::cluster::ClusterConfig,
+    config::cluster::{ClusterConfig, Tls},
     election,
     node::{Node, Output, metrics::Metrics},
     peer::NodeId,
@@ -32,6 +32,7 @@ use omb_runtime_real::{
 
 use super::cluster::{begin, random_seed, read, told};
 use crate::{
+    console::shown,
     exit::{self, Ended},
     flags,
     signals::Interrupts,
@@ -123,7 +124,7 @@ fn identify(id: Option<&str>, config: &ClusterConfig, cluster: &flags::Cluster) 
     let ids = config.peers.ids().map(|id| id.0.to_string()).collect::<Vec<_>>().join(", ");
     let from = match cluster.peers {
         Some(_) => "PEERS".to_owned(),
-        None => cluster.config.display().to_string(),
+        None => shown(&cluster.config),
     };
     let Some(id) = id else {
         return Err(format!("which node is this? Give NODE_ID=N or --id N; {from} has {ids}"));
@@ -139,7 +140,7 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Re
         config.shared_dir.clone_from(shared);
     }
     let own = config.peers.address(me).unwrap_or_default().to_owned();
-    let tls = config.tls.as_ref().map(|tls| (tls.cert.as_path(), tls.key.as_path(), tls.ca.as_path()));
+    let tls = config.tls.as_ref().map(Tls::of_node).transpose().map_err(|lacks| usage(lacks.to_owned()))?;
     let host = cluster::address(&own, tls.is_some()).map(|own| own.host).unwrap_or_default();
     let transport = Transport::of_node(&host, tls).map_err(usage)?;
     let secret = secret(config.key_file.as_deref(), config.peer_key_file.as_deref()).map_err(usage)?;
@@ -176,7 +177,7 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Re
     tracing::info!("[Node {id}] listening on {address}, one of {} peers ({})", config.peers.ids().len(), {
         config.peers.digest().short()
     });
-    tracing::info!("[Node {id}] stores uploads in {}", folders.shared().display());
+    tracing::info!("[Node {id}] stores uploads in {}", shown(folders.shared()));
     if let Some(warning) = warning(&config) {
         tracing::warn!("[Node {id}] {warning}");
     }

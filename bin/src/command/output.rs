@@ -20,7 +20,7 @@ use omb_core::{
 
 use super::input::Input;
 use crate::{
-    console::{self, Stream},
+    console::{self, Stream, shown},
     flags,
 };
 
@@ -62,7 +62,7 @@ impl Files {
             }
             Some(path) => {
                 if path.is_dir() || path.file_name().is_none() {
-                    return Err(format!("--output {}: a folder, where a file is wanted", path.display()));
+                    return Err(format!("--output {}: a folder, where a file is wanted", shown(path)));
                 }
                 let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
                 let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
@@ -80,10 +80,7 @@ impl Files {
             };
             let path = result.with_extension("jsonl");
             if path == result {
-                return Err(format!(
-                    "--output {}: this ending belongs to the record beside the result",
-                    path.display()
-                ));
+                return Err(format!("--output {}: this ending belongs to the record beside the result", shown(&path)));
             }
             let taken = result.exists().then_some(&result);
             match (taken, OpenOptions::new().write(true).create_new(true).open(&path)) {
@@ -96,15 +93,15 @@ impl Files {
                         let _ = fs::remove_file(&path);
                     }
                     if explicit {
-                        return Err(format!("{} exists already, and nothing is ever overwritten", taken.display()));
+                        return Err(format!("{} exists already, and nothing is ever overwritten", shown(taken)));
                     }
                 }
                 (None, Err(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
                     if explicit {
-                        return Err(format!("{} exists already, and nothing is ever overwritten", path.display()));
+                        return Err(format!("{} exists already, and nothing is ever overwritten", shown(&path)));
                     }
                 }
-                (None, Err(error)) => return Err(format!("cannot write {}: {error}", path.display())),
+                (None, Err(error)) => return Err(format!("cannot write {}: {error}", shown(&path))),
             }
         }
         Err(format!("no free name like {stem}.json is left"))
@@ -137,14 +134,14 @@ impl Files {
         let text = format!("{:#}\n", json::result(report, context));
         let mut written = Vec::new();
         match write_new(&self.result, &text) {
-            Ok(()) => written.push(self.result.display().to_string()),
+            Ok(()) => written.push(shown(&self.result)),
             Err(error) => {
                 whole = false;
-                tracing::error!("cannot write {}: {error}", self.result.display());
+                tracing::error!("cannot write {}: {error}", shown(&self.result));
                 written.extend(self.write_elsewhere(&text));
             }
         }
-        let record = self.record.path.display();
+        let record = shown(&self.record.path);
         let lacks = self.record.pending.len();
         written.push(if lacks == 0 {
             record.to_string()
@@ -161,11 +158,11 @@ impl Files {
         let elsewhere = std::env::temp_dir().join(name);
         match write_new(&elsewhere, text) {
             Ok(()) => {
-                tracing::warn!("the result is in {} instead", elsewhere.display());
-                Some(elsewhere.display().to_string())
+                tracing::warn!("the result is in {} instead", shown(&elsewhere));
+                Some(shown(&elsewhere))
             }
             Err(error) => {
-                tracing::error!("nor can it be written to {}: {error}; here it is:", elsewhere.display());
+                tracing::error!("nor can it be written to {}: {error}; here it is:", shown(&elsewhere));
                 console::write(Stream::Out, text.as_bytes());
                 None
             }
@@ -188,7 +185,7 @@ impl Record {
                         self.told = true;
                         tracing::error!(
                             "cannot write to {}: {error}; what it lacks is kept and tried again",
-                            self.path.display()
+                            shown(&self.path)
                         );
                     }
                     return false;

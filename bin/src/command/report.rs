@@ -17,7 +17,7 @@ use super::{
     output::{self, write_new},
 };
 use crate::{
-    console::{errln, outln},
+    console::{errln, outln, shown},
     exit::{self, Ended},
     flags,
 };
@@ -28,7 +28,7 @@ const RECORD_MAX: u64 = 16 << 30;
 /// Makes the result of each record.
 pub(crate) fn report(flags: &flags::Report) -> ExitCode {
     if let (Some(output), 2..) = (&flags.output, flags.records.len()) {
-        errln!("--output {} names one file, where {} results are made", output.display(), flags.records.len());
+        errln!("--output {} names one file, where {} results are made", shown(output), flags.records.len());
         return exit::USAGE.into();
     }
     let mut worst = Ended::Sound;
@@ -55,19 +55,19 @@ fn one(flags: &flags::Report, path: &Path) -> Result<Ended, String> {
     let mut ended = if report.partial.is_none() { Ended::Sound } else { Ended::Failed };
     let mut written = Vec::new();
     match write(flags.output.as_deref(), path, &text) {
-        Ok(place) => written.push(place.display().to_string()),
+        Ok(place) => written.push(shown(&place)),
         Err((place, error)) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(format!("{} exists already, and nothing is ever overwritten", place.display()));
+            return Err(format!("{} exists already, and nothing is ever overwritten", shown(&place)));
         }
         Err((place, error)) => {
-            tracing::error!("cannot write {}: {error}", place.display());
+            tracing::error!("cannot write {}: {error}", shown(&place));
             ended = Ended::Failed;
         }
     }
     let written: Vec<&str> = written.iter().map(String::as_str).collect();
     outln!("{}\n", table::result(&report, &context, &written, output::width()).trim_end());
     for reason in verdict::unsound(&report) {
-        tracing::error!("{}: {reason}", path.display());
+        tracing::error!("{}: {reason}", shown(path));
         ended = Ended::Failed;
     }
     Ok(ended)
@@ -79,13 +79,13 @@ fn read(path: &Path) -> Result<Recording, String> {
         let whole = error.valid_up_to();
         let line = bytes[..whole].iter().filter(|byte| **byte == b'\n').count() + 1;
         if bytes[whole..].contains(&b'\n') {
-            return Err(format!("{}: line {line}: not a text (it is not UTF-8)", path.display()));
+            return Err(format!("{}: line {line}: not a text (it is not UTF-8)", shown(path)));
         }
         // The last line broke off within a character; that it did is told by how the rest of it reads.
         bytes.truncate(whole);
     }
-    let text = String::from_utf8(bytes).map_err(|error| format!("{}: {error}", path.display()))?;
-    record::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+    let text = String::from_utf8(bytes).map_err(|error| format!("{}: {error}", shown(path)))?;
+    record::parse(&text).map_err(|error| format!("{}: {error}", shown(path)))
 }
 
 /// Writes a result to the file asked for, or beside its record under a name that is free. An error comes with the place

@@ -79,7 +79,8 @@ pub(crate) fn run(flags: &flags::Run) -> ExitCode {
         for (driver, ignored) in drivers.iter().zip(&driver_ignored) {
             let ignored = [&input.ignored[..], &ignored[..]].concat();
             let asked = Asked { flags, input, driver, ignored, broker: &broker, fleet: fleet.as_ref(), several };
-            if !enough(&plan(flags, input, RunId(0), fleet.as_ref()), driver, fleet.as_ref(), &broker, &limits) {
+            let plan = plan(flags, input, RunId(0), fleet.as_ref());
+            if room(&plan, driver, fleet.as_ref(), &broker, &limits) == Room::Lacking {
                 worst = worst.max(Ended::Unavailable);
                 continue;
             }
@@ -181,15 +182,24 @@ pub(super) fn needs(
     if fleet.is_none() { vec![needs::of_all(&needs)] } else { needs }
 }
 
+/// Whether everybody may have what their share of a plan needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    Enough,
+    /// It may be too little.
+    Scarce,
+    Lacking,
+}
+
 /// Whether everybody may have as many files and threads, and as much memory, as their share of the plan needs; tells who may not.
 /// `limits` are those of the workers.
-pub(super) fn enough(
+pub(super) fn room(
     plan: &Plan,
     driver: &DriverConfig,
     fleet: Option<&Fleet>,
     broker: &embedded::Options,
     limits: &[Limits],
-) -> bool {
+) -> Room {
     let needs = needs(plan, driver, fleet, broker);
     let names = fleet.map(Fleet::names).unwrap_or_default();
     let shortages: Vec<Shortage> = match fleet {
@@ -204,7 +214,11 @@ pub(super) fn enough(
     for Shortage { what, certain } in &shortages {
         if *certain { tracing::error!("{what}") } else { tracing::warn!("{what}") }
     }
-    shortages.iter().all(|shortage| !shortage.certain)
+    match &shortages[..] {
+        [] => Room::Enough,
+        some if some.iter().any(|shortage| shortage.certain) => Room::Lacking,
+        _ => Room::Scarce,
+    }
 }
 
 /// Finds out who the workers are, and what each may have, unless the user loses patience.

@@ -33,7 +33,7 @@ use super::{
     input,
 };
 use crate::{
-    console::{self, Stream},
+    console::{self, Stream, shown},
     exit::Ended,
     flags,
     signals::Interrupts,
@@ -55,7 +55,7 @@ pub(crate) fn stress(flags: &flags::Stress) -> ExitCode {
     let prepared = read(&flags.cluster).and_then(|config| {
         let nodes = nodes(&config)?;
         let (image, shown) = match &flags.file {
-            Some(path) => (input::bytes_of(path, FILE_MAX)?, path.display().to_string()),
+            Some(path) => (input::bytes_of(path, FILE_MAX)?, shown(path)),
             None => (make_image(flags.size)?, IMAGE.to_owned()),
         };
         let screen = Screen::open()?;
@@ -101,7 +101,7 @@ async fn test(setup: &Setup, asker: &Asker, image: &Arc<[u8]>, screen: &mut Scre
     screen.show(&format!("{}\n\n", stress::checked(&measured)));
     let verdict = stress::verdict(setup, &measured);
     screen.show(&stress::told(&verdict));
-    screen.show(&format!("\nDetails of each request: {}\n", screen.path.display()));
+    screen.show(&format!("\nDetails of each request: {}\n", shown(&screen.path)));
     match verdict {
         Verdict::Pass => Ended::Sound,
         Verdict::Fail(_) => Ended::Failed,
@@ -341,7 +341,7 @@ impl Screen {
             match File::create_new(&path) {
                 Ok(log) => return Ok(Self { path, log: BufWriter::new(log), told: false }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(format!("{}: cannot write it: {error}", path.display())),
+                Err(error) => return Err(format!("{}: cannot write it: {error}", shown(&path))),
             }
         }
         Err(format!("no free name like {stem}.log is left"))
@@ -375,7 +375,7 @@ impl Screen {
         if let Err(error) = written
             && !std::mem::replace(&mut self.told, true)
         {
-            tracing::error!("{}: cannot write to it: {error}", self.path.display());
+            tracing::error!("{}: cannot write to it: {error}", shown(&self.path));
         }
     }
 }

@@ -183,6 +183,21 @@ impl Kafka {
         topics
     }
 
+    /// Names of all consumer groups.
+    ///
+    /// # Panics
+    /// If the broker does not tell.
+    #[track_caller]
+    pub fn groups(&self) -> Vec<String> {
+        let output = self.tool(
+            "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+            &["--bootstrap-server", &self.bootstrap(), "--list"],
+        );
+        assert!(output.status.success(), "groups can be listed: {}", said(&output));
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    }
+
     /// The folder of the broker; files that tools are to read can be put there.
     pub fn folder(&self) -> &Path {
         self.folder.path()

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -214,12 +214,23 @@ impl Default for Timing {
 /// Files in PEM form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    /// `cert`: what this node shows.
-    pub cert: PathBuf,
-    /// `key`: the private key to it.
-    pub key: PathBuf,
+    /// `cert` and `key`: what this node shows, and the private key to it. Clients need neither.
+    pub own: Option<(PathBuf, PathBuf)>,
     /// `ca`: who must have signed what others show.
     pub ca: PathBuf,
+}
+
+impl Tls {
+    /// The names of the node's files: `cert`, `key`, `ca`.
+    ///
+    /// # Errors
+    /// If it has no certificate: what a node lacks, in words.
+    pub fn of_node(&self) -> Result<(&Path, &Path, &Path), &'static str> {
+        let Some((cert, key)) = &self.own else {
+            return Err("tls: a node needs its cert and key, too; ca alone is for clients");
+        };
+        Ok((cert, key, &self.ca))
+    }
 }
 
 /// The nodes of a cluster: at least one, each id and each address once.
@@ -583,14 +594,19 @@ fn tls(reader: &mut Reader<'_>) -> Option<Option<Tls>> {
                 None
             }
             None => {
-                let hint = "give the name of a PEM file; cert, key and ca belong together";
+                let hint = "give the name of a PEM file; a node needs cert, key and ca, a client ca alone";
                 reader.error(&format!("tls.{key}"), Some(node.place), Problem::Missing(hint));
                 None
             }
         }
     };
-    let (cert, key, ca) = (file("cert"), file("key"), file("ca"));
-    Some(Some(Tls { cert: cert?, key: key?, ca: ca? }))
+    let own = if entries.iter().any(|entry| entry.key != "ca") { Some((file("cert"), file("key"))) } else { None };
+    let ca = file("ca");
+    let own = match own {
+        Some((cert, key)) => Some((cert?, key?)),
+        None => None,
+    };
+    Some(Some(Tls { own, ca: ca? }))
 }
 
 #[cfg(test)]
@@ -643,7 +659,7 @@ mod tests {
             key_file: Some("k".into()),
             peer_key_file: Some("p".into()),
             peer_addresses: Some(PeerAddresses::Any),
-            tls: Some(Tls { cert: "c".into(), key: "d".into(), ca: "e".into() }),
+            tls: Some(Tls { own: Some(("c".into(), "d".into())), ca: "e".into() }),
         };
         assert_eq!(config, want);
     }
@@ -674,8 +690,8 @@ mod tests {
                 "config.json:3:1: polcy: no such key; did you mean `policy`?",
                 "config.json:3:35: quorum: found the quoted text \"majorty\"; allowed: none, majority; did you mean `majority`?",
                 "config.json:3:62: heartbeat_ms: found 0; allowed: a whole number from 1 to 3600000",
-                "config.json:3:72: tls.key: missing; give the name of a PEM file; cert, key and ca belong together",
-                "config.json:3:72: tls.ca: missing; give the name of a PEM file; cert, key and ca belong together",
+                "config.json:3:72: tls.key: missing; give the name of a PEM file; a node needs cert, key and ca, a client ca alone",
+                "config.json:3:72: tls.ca: missing; give the name of a PEM file; a node needs cert, key and ca, a client ca alone",
             ],
         );
         refuses(

@@ -36,6 +36,7 @@ use crate::{
     handshake::Refusal,
     machine::{Machine, Wake},
     peer::{Digest, Leadership, NodeId, RequestId},
+    printable::printable_within,
     routing::{End, Router},
     seed::Seed,
     store::{self, Name, Step, Store},
@@ -249,6 +250,12 @@ const LEVEL_MAX: u64 = 1 << 40;
 /// How often the same stranger is told of.
 const STRANGER_EVERY: Duration = Duration::from_secs(60);
 
+/// For how long it is told why no connection to a peer comes about: it is tried again every few seconds.
+const SHUT_FOR: Duration = Duration::from_secs(15);
+
+/// Most characters that are told of that.
+const SHUT_CHARS_MAX: usize = 400;
+
 /// Strangers that are told of within that time; of more nothing is said.
 const STRANGERS_MAX: usize = 256;
 
@@ -274,6 +281,8 @@ pub struct Node {
     level: u64,
     /// Peers that are not listened to, why, and when they last tried.
     refused: BTreeMap<NodeId, (Unheard, Instant)>,
+    /// Peers with which no connection comes about since one side refuses the other, why, and when that was last so.
+    shut: BTreeMap<NodeId, (String, Instant)>,
     /// When strangers were last told of.
     strangers: BTreeMap<Stranger, Instant>,
     /// When peers were last told of that said what no honest node can.
@@ -325,6 +334,7 @@ impl Node {
             strangers: BTreeMap::new(),
             disbelieved: BTreeMap::new(),
             speaks_from: BTreeMap::new(),
+            shut: BTreeMap::new(),
             watch: Watch::new(now, peers.into_iter().filter(|peer| *peer != me)),
             open: BTreeMap::new(),
             counts: Counts::default(),
@@ -381,6 +391,7 @@ impl Node {
             return;
         }
         self.refused.remove(&from);
+        self.shut.remove(&from);
         match message {
             // What they are for is done above.
             Message::Hello | Message::Refused => {}
@@ -422,6 +433,9 @@ impl Node {
         if let (Stranger::Peer(peer), Refusal::Version { theirs, .. }) = (who, &refusal) {
             self.refuses_anew(now, peer, Unheard::Version(*theirs));
         }
+        if let Stranger::Peer(peer) = who {
+            self.shut.insert(peer, (printable_within(&refusal.to_string(), SHUT_CHARS_MAX), now));
+        }
         let source = who.source();
         if self.strangers.len() >= STRANGERS_MAX {
             self.strangers.retain(|_, told| now.since(*told) < STRANGER_EVERY);
@@ -433,6 +447,9 @@ impl Node {
             self.warn(match (who, &refusal) {
                 (Stranger::Peer(peer), Refusal::Objected(objection)) => {
                     format!("[Node {me}] is refused by {peer}: {objection}")
+                }
+                (Stranger::Peer(peer), refusal) if refusal.is_theirs() => {
+                    format!("[Node {me}] is refused by {peer}: {refusal}")
                 }
                 _ => format!("[Node {me}] refuses {who}: {refusal}"),
             });

@@ -67,7 +67,7 @@ pub struct PeerStatus {
 }
 
 /// What a node knows of a peer by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerState {
     /// It is the node that was asked.
     Own,
@@ -109,6 +109,13 @@ pub enum PeerState {
         /// The version here.
         ours: u16,
         /// Since it last tried.
+        ms: u64,
+    },
+    /// One of the two refuses the other: keys, certificates.
+    Refused {
+        /// Why, as the log has it.
+        why: String,
+        /// Since that was last so.
         ms: u64,
     },
 }
@@ -310,6 +317,7 @@ impl Node {
             PeerState::OtherPeers { .. } => Some(format!("{node} was given another list of peers")),
             PeerState::Disbelieved { term, .. } => Some(format!("{node} names {term} and is not believed")),
             PeerState::OtherVersion { .. } => Some(format!("{node} speaks another version of the protocol")),
+            PeerState::Refused { why, .. } => Some(format!("{node}: {why}")),
         });
         let missing: Vec<String> = missing.collect();
         let for_ms = ms(now.since(self.watch.since));
@@ -336,8 +344,11 @@ impl Node {
             Some(seen) if alive.contains(&node) => PeerState::Here { ms: ago(seen) },
             // Its leader has just named it.
             None if alive.contains(&node) => PeerState::Here { ms: 0 },
-            Some(seen) => PeerState::Silent { ms: ago(seen) },
-            None => PeerState::Never { ms: ago(self.watch.started) },
+            seen => match (self.shut.get(&node).filter(|(_, at)| now.since(*at) < super::SHUT_FOR), seen) {
+                (Some((why, at)), _) => PeerState::Refused { why: why.clone(), ms: ago(*at) },
+                (None, Some(seen)) => PeerState::Silent { ms: ago(seen) },
+                (None, None) => PeerState::Never { ms: ago(self.watch.started) },
+            },
         }
     }
 

@@ -150,6 +150,33 @@ fn who_is_not_believed_is_told_of_with_its_address() {
     }
 }
 
+/// Where a certificate keeps two nodes apart a status says that, and not that one was never started; and who refuses whom.
+#[test]
+fn a_status_says_why_no_connection_comes_about() {
+    let mut node = Node::new(Instant::ZERO, NodeId(1), config(3), Leadership::default(), Seed(1));
+    while node.poll_output().is_some() {}
+    for (peer, said, line) in [
+        (
+            2,
+            "invalid peer certificate: certificate expired: verification time 1796027480 (UNIX)",
+            "refuses node 2: its",
+        ),
+        (3, "received fatal alert: CertificateExpired", "is refused by node 3: it does not take"),
+    ] {
+        let refusal = Refusal::unsecured(said);
+        node.handle_input(Instant::ZERO, Input::TurnedAway { who: Stranger::Peer(NodeId(peer)), refusal });
+        let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
+        assert!(matches!(&outputs[..], [Output::Warned(told)] if told.contains(line)), "{outputs:?}");
+    }
+    let state = |node: &Node, seconds| node.peers(Instant::ZERO + Duration::from_secs(seconds))[1].state.clone();
+    let why = "its certificate has expired (invalid peer certificate: certificate expired)".to_owned();
+    assert_eq!(state(&node, 14), PeerState::Refused { why, ms: 14_000 });
+    assert_eq!(state(&node, 15), PeerState::Never { ms: 15_000 }, "it was not tried again");
+    let hello = Envelope { from: NodeId(2), peers: config(3).peers.digest(), message: Message::Hello };
+    node.handle_input(Instant::ZERO, Input::Received(hello));
+    assert!(!matches!(state(&node, 1), PeerState::Refused { .. }));
+}
+
 /// A number of uploads that nothing stands behind takes no node out of the books: not one that a peer says which does not
 /// lead, not one that is absurd, and not one that a leader has said and that no node's disk bears out.
 #[test]
@@ -331,7 +358,7 @@ fn another_version_is_noted_once() {
     let want = "[Node 1] refuses node 2: it speaks version 7 of the protocol, this is version 2";
     let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
     assert_eq!(outputs, [Output::Warned(want.to_owned())]);
-    let state = node.peers(Instant::ZERO)[1].state;
+    let state = node.peers(Instant::ZERO)[1].state.clone();
     assert_eq!(state, PeerState::OtherVersion { theirs: 7, ours: VERSION, ms: 0 });
 }
 

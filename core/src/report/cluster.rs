@@ -8,9 +8,10 @@ use super::{
 };
 use crate::{
     config::cluster::Policy,
+    election::TERM_JUMP_MAX,
     node::status::{Book, ClusterStatus, Hindrance, NodeStatus, Outage, PeerState, PeerStatus},
     peer::{Leadership, NodeId},
-    printable::printable,
+    printable::{printable, printable_within},
     routing::PENALTY,
 };
 
@@ -115,6 +116,7 @@ fn state(peer: &PeerStatus, own: Option<&NodeStatus>) -> String {
         PeerState::OtherPeers { .. } => "refused: other peers".to_owned(),
         PeerState::Disbelieved { .. } => "refused: its term".to_owned(),
         PeerState::OtherVersion { .. } => "refused: other version".to_owned(),
+        PeerState::Refused { .. } => "refused".to_owned(),
     }
 }
 
@@ -126,6 +128,12 @@ fn notes(status: &ClusterStatus) -> Vec<String> {
              run, with the same config.json."
                 .to_owned(),
         );
+    }
+    if let Some(leadership) = status.leader.filter(|leadership| leadership.term.0 > TERM_JUMP_MAX) {
+        notes.push(format!(
+            "No election can have led to {leadership}: somebody forged it. A node that starts without its state does not believe \
+             it. Stop all nodes, run each once with --reset-term, and start them again."
+        ));
     }
     for own in &status.nodes {
         let node = own.node;
@@ -196,6 +204,9 @@ fn silence(asked: NodeId, PeerStatus { node, address, state }: &PeerStatus) -> O
         PeerState::OtherVersion { theirs, ours, .. } => Some(format!(
             "{node} speaks version {theirs} of the protocol, {asked} version {ours}. Run the same omb everywhere."
         )),
+        PeerState::Refused { why, .. } => {
+            Some(format!("{node} and {asked} do not speak with each other: {}.", printable_within(why, 400)))
+        }
     }
 }
 
@@ -206,12 +217,15 @@ fn causes(node: NodeId, window: Duration, status: &ClusterStatus) -> Vec<String>
     let of = |outage: &&Outage| outage.node == node && outage.until_ms.is_none_or(|until| until < window_ms);
     causes.extend(status.outages.iter().filter(of).map(|outage| format!("it {}", was_out(outage))));
     let peer = status.peers.iter().find(|peer| peer.node == node);
-    match peer.map(|peer| peer.state) {
-        Some(PeerState::Silent { ms }) if causes.is_empty() => causes.push(format!("it is silent for {}", lasting(ms))),
+    match peer.map(|peer| &peer.state) {
+        Some(PeerState::Silent { ms }) if causes.is_empty() => {
+            causes.push(format!("it is silent for {}", lasting(*ms)))
+        }
         Some(PeerState::Never { .. }) if causes.is_empty() => causes.push("it was never heard".to_owned()),
         Some(PeerState::OtherPeers { .. }) => causes.push("it was given another list of peers".to_owned()),
         Some(PeerState::Disbelieved { term, .. }) => causes.push(format!("it names {term} and is not believed")),
         Some(PeerState::OtherVersion { .. }) => causes.push("it speaks another version of the protocol".to_owned()),
+        Some(PeerState::Refused { why, .. }) => causes.push(printable_within(why, 400)),
         _ => {}
     }
     if let Some(own) = status.nodes.iter().find(|own| own.node == node) {
@@ -406,6 +420,20 @@ node 3 was given another list of peers (digest abababababab, at node 1 cdcdcdcdc
                 "node 2 speaks version 2 of the protocol, node 3 version 1. Run the same omb everywhere.",
             ],
         );
+    }
+
+    /// A forged term that was believed stays for good: a node that starts anew would not believe it.
+    #[test]
+    fn what_sets_a_cluster_at_odds_is_told() {
+        let mut status = calm();
+        status.leader = leads(3, TERM_JUMP_MAX);
+        assert!(notes(&status).iter().all(|note| !note.contains("forged")));
+        status.leader = leads(3, TERM_JUMP_MAX + 3);
+        status.peers[1].state = PeerState::Refused { why: "its certificate has expired".to_owned(), ms: 10 };
+        let notes = notes(&status);
+        let found = |begins: &str| notes.iter().any(|note| note.starts_with(begins));
+        assert!(found("No election can have led to node 3 in term 4294967299: somebody forged it."), "{notes:?}");
+        assert!(found("node 2 and node 1 do not speak with each other: its certificate has expired."), "{notes:?}");
     }
 
     #[test]

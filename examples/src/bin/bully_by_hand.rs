@@ -157,6 +157,9 @@ impl World {
                 Output::LeaderChanged(Some(leadership)) => {
                     self.say(&format!("node {} obeys {leadership}", id.0));
                 }
+                Output::Disbelieved { peer, what } => {
+                    self.say(&format!("node {} does not believe {peer}: {what}", id.0));
+                }
                 Output::LeaderChanged(None) => self.say(&format!("node {} obeys nobody", id.0)),
                 Output::Told(line) => self.say(&format!("log: {line}")),
             }

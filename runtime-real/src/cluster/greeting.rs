@@ -9,7 +9,6 @@ use omb_core::{
     },
     node::message::VERSION,
     peer::NodeId,
-    printable::printable_within,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -47,7 +46,7 @@ impl Unmet {
     pub(super) fn opening(error: io::Error) -> Self {
         match error.kind() {
             // It may quote what stands in a certificate.
-            io::ErrorKind::InvalidData => Refusal::Unsecured(printable_within(&error.to_string(), 300)).into(),
+            io::ErrorKind::InvalidData => Refusal::unsecured(&error.to_string()).into(),
             _ => error.into(),
         }
     }

@@ -34,7 +34,7 @@ pub async fn hello(link: &mut impl Call, within: Duration) -> Result<Hello, Trou
         .map_err(|_| refused("a web server that is no omb worker listens there".to_owned()))?;
     if hello.protocol != protocol::VERSION {
         return Err(refused(format!(
-            "it is omb {} and speaks version {} of the protocol; this is omb of version {}: run the same omb everywhere",
+            "it is omb {} and speaks version {} of the protocol; this omb speaks version {}: run the same omb everywhere",
             printable_within(&hello.omb, 60),
             hello.protocol,
             protocol::VERSION

@@ -288,11 +288,11 @@ impl Asking {
             (None, Some((most, id))) => (most, format!("message.max.bytes of broker {id}")),
             (None, None) => return None,
         };
+        let self_set = config.topic_batch_max().is_some();
         (check.producers > 0 && needed > most && !config.compresses()).then(|| {
-            let text = format!(
-                "messageSize: one message is a batch of {needed} bytes, but {of} is {most}: raise it, or set \
-                 max.message.bytes in topicConfig"
-            );
+            let instead = if self_set { "" } else { ", or set max.message.bytes in topicConfig" };
+            let text =
+                format!("messageSize: one message is a batch of {needed} bytes, but {of} is {most}: raise it{instead}");
             Failure::new(FailureKind::Refused, text)
         })
     }
