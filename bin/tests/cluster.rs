@@ -91,7 +91,7 @@ fn with_and_without_keys() {
     cluster.launch(1);
     let said = cluster.node(1).wait_for("peer_key_file");
     assert!(
-        said.contains(" - WARN - peers prove the key of clients (key_file), so they are believed only from"),
+        said.contains(" - WARN - [Node 1] peers prove the key of clients (key_file), so they are believed only from"),
         "{said}"
     );
     cluster.kill(1);

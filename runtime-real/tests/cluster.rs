@@ -160,7 +160,7 @@ impl Log {
 impl Observer for Log {
     fn wants(&mut self, output: &Output) {
         match output {
-            Output::Told(line) => self.lock().0.push(line.clone()),
+            Output::Told(line) | Output::Warned(line) => self.lock().0.push(line.clone()),
             Output::LeaderChanged(leader) => self.lock().1 = *leader,
             _ => {}
         }

@@ -2,26 +2,38 @@
 
 use std::time::Duration;
 
+use madsim::time::TimeHandle;
+use omb_core::{controller::Output, protocol::Command};
 use omb_runtime_sim::{scenario::Scenario, truth::Truth, world::Ended};
 
 use super::{Broken, Promise, barrier};
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Clocks;
+pub struct Clocks {
+    /// How exactly the clocks can have been known when the load was told to begin.
+    at_first: Duration,
+}
 
 impl Promise for Clocks {
     fn name(&self) -> &'static str {
         "latencies between machines"
     }
 
+    fn on_output(&mut self, output: &Output, truth: &Truth, _: &mut Broken) {
+        if let Output::ToWorker { request, .. } = output
+            && matches!(request.command, Command::StartLoad { .. })
+        {
+            self.at_first = self.at_first.max(known(TimeHandle::current().elapsed(), truth));
+        }
+    }
+
     fn at_end(&mut self, scenario: &Scenario, ended: &Ended, truth: &Truth, broken: &mut Broken) {
         if scenario.wild_clocks || ended.settings.names.is_empty() {
             return;
         }
-        // The first answers come before the load; how exactly clocks are known only gets better, but for drift.
-        let error = truth.clock_answers.values().map(|best| barrier::error(ended.ended_at, *best)).max();
-        let bound = error.unwrap_or_default() * 2 + FIRST;
+        // How exactly clocks are known only gets better, but for drift: the load may begin before the best answer has come.
+        let bound = known(ended.ended_at, truth).max(self.at_first) * 2 + FIRST;
         let wrong = |handed: &&omb_runtime_sim::truth::Handed| {
             let told = handed.from_intended.filter(|_| !handed.bare && !handed.mark.probe);
             told.is_some_and(|told| Duration::from_nanos(told.abs_diff(handed.truly)) > bound)
@@ -35,5 +47,10 @@ impl Promise for Clocks {
     }
 }
 
-/// The best answer of all may have come after the first messages.
+/// By the worst of all answers, of each worker the best.
+fn known(now: Duration, truth: &Truth) -> Duration {
+    truth.clock_answers.values().map(|best| barrier::error(now, *best)).max().unwrap_or_default()
+}
+
+/// What is given away beside that.
 const FIRST: Duration = Duration::from_millis(40);
