@@ -410,6 +410,7 @@ impl Refusal {
             ("CaUsedAsEndEntity", "its certificate is an authority's own, and none that `ca` has signed"),
             ("certificate expired", "its certificate has expired"),
             ("UnknownIssuer", "its certificate is signed by nobody in `ca`"),
+            ("BadSignature", "its certificate is not signed by the `ca` that it names"),
         ];
         let means = means.into_iter().find(|(words, _)| said.contains(words));
         Self::Unsecured(means.map_or_else(|| said.clone(), |(_, means)| format!("{means} ({short})")))
