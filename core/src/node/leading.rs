@@ -51,6 +51,8 @@ pub(super) struct Recall {
     after: Option<RequestId>,
     asked: Instant,
     whole: bool,
+    /// When it last reported to this leader: one that is new is not told by ballots yet who is there.
+    reported: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -98,7 +100,7 @@ pub(super) struct Wish {
     /// nothing is placed before all that can be reached have said no. Else only those are asked who have not recalled all that
     /// they hold, and who cannot say yet is not waited for: starting nodes would keep every upload from being placed.
     pub(super) careful: bool,
-    /// Whether the same upload was given to a node since they were asked.
+    /// Whether the same upload was given to a node, or was stored by one, since they were asked.
     pub(super) overtaken: bool,
 }
 
@@ -161,7 +163,13 @@ impl Node {
         let whole = move |node: &NodeId| recalls.is_some_and(|it| it.get(node).is_some_and(|recall| recall.whole));
         // In calm all have, and then nobody needs to know who can be reached.
         let all = self.config.peers.ids().all(|node| node == self.me || whole(&node));
-        let alive = if all { BTreeSet::new() } else { self.election.alive(now) };
+        let mut alive = if all { BTreeSet::new() } else { self.election.alive(now) };
+        if !all {
+            let suspicion = self.config.timing.suspicion;
+            let there = |recall: &Recall| recall.reported.is_some_and(|at| now.since(at) < suspicion);
+            let reported = recalls.into_iter().flatten().filter(|(_, recall)| there(recall));
+            alive.extend(reported.map(|(node, _)| *node));
+        }
         alive.into_iter().filter(move |node| *node != self.me && !whole(node))
     }
 
@@ -171,7 +179,8 @@ impl Node {
         let of = leading.of;
         let mut asked = Vec::new();
         for node in nodes.into_iter().filter(|node| *node != self.me) {
-            let recall = leading.recalls.entry(node).or_insert(Recall { after: None, asked: now, whole: false });
+            let recall =
+                leading.recalls.entry(node).or_insert(Recall { after: None, asked: now, whole: false, reported: None });
             recall.asked = now;
             asked.push((node, Message::Recall { of, after: recall.after }));
         }
@@ -221,15 +230,11 @@ impl Node {
             Some(node) => {
                 leading.placements.insert(put.id, Placement { node, entry, ticket, begun: now });
                 leading.known.insert(put.id);
-                for Gather { purpose, .. } in self.gathers.values_mut() {
-                    if let Purpose::Place(wish) = purpose {
-                        wish.overtaken |= wish.put.id == put.id;
-                    }
-                }
                 let total = leading.router.loads().find(|load| load.node == node).map_or(0, |load| load.assigned);
                 *self.counts.assigned.entry(node).or_default() += 1;
                 let policy = self.config.policy;
                 self.outputs.push_back(Output::Recorded { policy, node, total });
+                self.overtake(put.id);
                 Ok(node)
             }
             None => {
@@ -238,6 +243,15 @@ impl Node {
             }
         };
         self.placed(now, entry, ticket, put.id, outcome);
+    }
+
+    /// What was said of this upload until now is past.
+    fn overtake(&mut self, id: RequestId) {
+        for Gather { purpose, .. } in self.gathers.values_mut() {
+            if let Purpose::Place(wish) = purpose {
+                wish.overtaken |= wish.put.id == id;
+            }
+        }
     }
 
     /// As the leader: tells the entry what was decided.
@@ -265,6 +279,8 @@ impl Node {
         if let Some(begun) = leading.placements.get(&id).filter(same).map(|placement| placement.begun) {
             leading.placements.remove(&id);
             leading.router.finish(now, node, now.since(begun), end);
+            // Who was asked before that may have said no to what it holds now.
+            self.overtake(id);
         }
     }
 
@@ -272,6 +288,9 @@ impl Node {
     pub(super) fn on_report(&mut self, now: Instant, from: NodeId, of: Leadership, report: Report) {
         let alive = self.election.alive(now);
         let Some(leading) = self.leading.as_mut().filter(|leading| leading.of == of) else { return };
+        if let Some(recall) = leading.recalls.get_mut(&from) {
+            recall.reported = Some(now);
+        }
         match &mut leading.census {
             Some(census) => {
                 census.reports.insert(from, report);
@@ -375,7 +394,7 @@ impl Node {
             wait(format!("node {} did not say whether it holds this upload", node.0))
         } else if self.router().is_none() || !self.election.serves(now) {
             wait("the leader changed meanwhile".to_owned())
-        } else if overtaken {
+        } else if overtaken || self.store.held(put.id).is_some() || self.store.is_under_way(put.id) {
             wait("this upload was given to a node meanwhile".to_owned())
         } else {
             // A former try is over, and word of it was lost.
