@@ -518,15 +518,14 @@ mod tests {
         assert!(!ebbed(&[460], 80), "less is free than is held");
         assert!(!ebbed(&[450], 80), "as much");
         assert!(ebbed(&[449], 80));
-        assert!(!ebbed(&[80], 80), "it was returned: no more than 449 is still there");
-        assert!(ebbed(&[], 80));
+        assert!(ebbed(&[80], 80), "of the 449 that were kept");
         assert!(!ebbed(&[], 80), "once");
         // A load whose readers keep up.
         for _ in 0..10 {
             assert!(!ebbed(&[17, 60, 17], 17));
         }
-        assert!(!ebbed(&[17], 16), "what came meanwhile counts");
-        assert!(ebbed(&[16], 0));
+        assert!(ebbed(&[17], 16), "it is over");
+        assert!(!ebbed(&[16], 0), "what was held since the last look counts");
         assert!(!ebbed(&[31], 0) && !ebbed(&[], 0) && !ebbed(&[], 0), "little is kept");
         assert!(!ebbed(&[32], 0) && ebbed(&[], 0));
     }
