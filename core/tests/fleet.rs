@@ -437,9 +437,7 @@ fn snapshot(process: &Process, now: Instant, plan: &Plan) -> Snapshot {
         if owners[plan.subscriptions[id.0 as usize].topic.0 as usize].is_some() {
             snapshot.paths_open += 1;
         } else {
-            let mut places = SequenceSet::new();
-            places.insert(0);
-            snapshot.probed.insert(*id, places);
+            snapshot.probed.insert(*id, [0].into_iter().collect());
         }
     }
     snapshot

@@ -51,13 +51,7 @@ fn texts() -> impl Strategy<Value = String> {
 }
 
 fn sets() -> impl Strategy<Value = SequenceSet> {
-    let few = prop::collection::vec(0..500_u64, 0..40).prop_map(|sequences| {
-        let mut set = SequenceSet::new();
-        sequences.into_iter().for_each(|sequence| {
-            set.insert(sequence);
-        });
-        set
-    });
+    let few = prop::collection::vec(0..500_u64, 0..40).prop_map(SequenceSet::from_iter);
     // As high as is believed.
     let full = Just(protocol::decode(&protocol::encode(&(1_u64 << 62, Vec::<u8>::new(), Vec::<u8>::new()))));
     prop_oneof![3 => few, 1 => full.prop_map(|set| set.expect("the highest base is believed"))]
@@ -161,11 +155,8 @@ fn findings() -> impl Strategy<Value = Findings> {
     let confirmed = prop::collection::btree_map((0..8_u32).prop_map(ProducerId), sets(), 0..5);
     let received =
         prop::collection::btree_map((0..8_u32).prop_map(SubscriptionId), prop::collection::vec(sets(), 0..4), 0..5);
-    let ranges = prop::collection::vec((0..40_u64, 0..9_u64), 0..4).prop_map(|pairs| {
-        let mut ranges = OffsetRanges::new();
-        pairs.into_iter().for_each(|(from, count)| (from..from + count).for_each(|offset| _ = ranges.insert(offset)));
-        ranges
-    });
+    let ranges = prop::collection::vec((0..40_u64, 0..9_u64), 0..4)
+        .prop_map(|pairs| pairs.into_iter().flat_map(|(from, count)| from..from + count).collect::<OffsetRanges>());
     let offsets =
         prop::collection::btree_map((0..8_u32).prop_map(SubscriptionId), prop::collection::vec(ranges, 0..4), 0..5);
     let findings = (compared, confirmed, received, offsets, any::<bool>());

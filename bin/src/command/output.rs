@@ -143,11 +143,7 @@ impl Files {
         }
         let record = shown(&self.record.path);
         let lacks = self.record.pending.len();
-        written.push(if lacks == 0 {
-            record.to_string()
-        } else {
-            format!("{record}, which lacks its last {lacks} bytes")
-        });
+        written.push(if lacks == 0 { record } else { format!("{record}, which lacks its last {lacks} bytes") });
         (written, whole)
     }
 

@@ -600,12 +600,10 @@ fn tls(reader: &mut Reader<'_>) -> Option<Option<Tls>> {
             }
         }
     };
-    let own = if entries.iter().any(|entry| entry.key != "ca") { Some((file("cert"), file("key"))) } else { None };
+    // All that is missing is told before any of it ends this.
+    let own = entries.iter().any(|entry| entry.key != "ca").then(|| file("cert").zip(file("key")));
     let ca = file("ca");
-    let own = match own {
-        Some((cert, key)) => Some((cert?, key?)),
-        None => None,
-    };
+    let own = if let Some(own) = own { Some(own?) } else { None };
     Some(Some(Tls { own, ca: ca? }))
 }
 
@@ -662,6 +660,17 @@ mod tests {
             tls: Some(Tls { own: Some(("c".into(), "d".into())), ca: "e".into() }),
         };
         assert_eq!(config, want);
+    }
+
+    /// Clients show nothing, so they need nothing to show; a node does.
+    #[test]
+    fn clients_need_an_authority_alone() {
+        let tls = |files: &str| {
+            let tls = read(&THREE.replacen('{', &format!(r#"{{"tls": {{{files}}}, "#), 1)).tls.expect("it is given");
+            tls.of_node().map(|(cert, key, ca)| [cert, key, ca].map(Path::to_owned))
+        };
+        assert_eq!(tls(r#""ca": "e""#), Err("tls: a node needs its cert and key, too; ca alone is for clients"));
+        assert_eq!(tls(r#""ca": "e", "cert": "c", "key": "d""#), Ok(["c", "d", "e"].map(PathBuf::from)));
     }
 
     #[test]

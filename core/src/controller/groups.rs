@@ -73,12 +73,8 @@ mod tests {
     #[test]
     fn a_probe_that_two_workers_saw_has_shown_one_path() {
         let snapshot = |paths_open, probed: &[(u32, &[u64])]| {
-            let set = |places: &[u64]| {
-                let mut set = SequenceSet::new();
-                places.iter().for_each(|place| _ = set.insert(*place));
-                set
-            };
-            let probed = probed.iter().map(|(id, places)| (SubscriptionId(*id), set(places))).collect();
+            let probed = probed.iter().map(|(id, places)| (SubscriptionId(*id), places.iter().copied().collect()));
+            let probed = probed.collect();
             Snapshot { paths_open, probed, ..Snapshot::default() }
         };
         let one = (WorkerId(0), snapshot(3, &[(0, &[0, 1, 2]), (1, &[0])]));

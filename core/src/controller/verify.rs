@@ -129,18 +129,6 @@ mod tests {
     use super::*;
     use crate::{config::workload::Workload, controller::tests::workload, id::RunId, seed::Seed};
 
-    fn set(numbers: &[u64]) -> SequenceSet {
-        let mut set = SequenceSet::new();
-        numbers.iter().for_each(|number| _ = set.insert(*number));
-        set
-    }
-
-    fn ranges(offsets: &[u64]) -> OffsetRanges {
-        let mut ranges = OffsetRanges::new();
-        offsets.iter().for_each(|offset| _ = ranges.insert(*offset));
-        ranges
-    }
-
     /// Two members of a group at two workers. The first confirmed 0 to 5 and read the first of these messages at the first of
     /// these offsets; the second read the others.
     fn judged(messages: [&[u64]; 2], offsets: [&[u64]; 2], by_count_only: bool, lost: &[WorkerId]) -> Verdict {
@@ -148,9 +136,9 @@ mod tests {
         let plan = Plan::new(RunId(1), Seed(1), workload, 2);
         assert_eq!(plan.owners(), [None], "both have a part in it");
         let found = |nth: usize| Findings {
-            confirmed: if nth == 0 { [(ProducerId(0), set(&[0, 1, 2, 3, 4, 5]))].into() } else { BTreeMap::new() },
-            received: [(SubscriptionId(0), vec![set(messages[nth])])].into(),
-            offsets: [(SubscriptionId(0), vec![ranges(offsets[nth])])].into(),
+            confirmed: if nth == 0 { [(ProducerId(0), (0..6).collect())].into() } else { BTreeMap::new() },
+            received: [(SubscriptionId(0), vec![messages[nth].iter().copied().collect()])].into(),
+            offsets: [(SubscriptionId(0), vec![offsets[nth].iter().copied().collect()])].into(),
             by_count_only,
             ..Findings::default()
         };

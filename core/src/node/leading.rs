@@ -163,8 +163,9 @@ impl Node {
         let whole = move |node: &NodeId| recalls.is_some_and(|it| it.get(node).is_some_and(|recall| recall.whole));
         // In calm all have, and then nobody needs to know who can be reached.
         let all = self.config.peers.ids().all(|node| node == self.me || whole(&node));
-        let mut alive = if all { BTreeSet::new() } else { self.election.alive(now) };
+        let mut alive = BTreeSet::new();
         if !all {
+            alive = self.election.alive(now);
             let suspicion = self.config.timing.suspicion;
             let there = |recall: &Recall| recall.reported.is_some_and(|at| now.since(at) < suspicion);
             let reported = recalls.into_iter().flatten().filter(|(_, recall)| there(recall));

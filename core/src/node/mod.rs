@@ -445,9 +445,6 @@ impl Node {
             self.strangers.insert(source, now);
             let me = self.me.0;
             self.warn(match (who, &refusal) {
-                (Stranger::Peer(peer), Refusal::Objected(objection)) => {
-                    format!("[Node {me}] is refused by {peer}: {objection}")
-                }
                 (Stranger::Peer(peer), refusal) if refusal.is_theirs() => {
                     format!("[Node {me}] is refused by {peer}: {refusal}")
                 }

@@ -90,6 +90,14 @@ impl OffsetRanges {
     }
 }
 
+impl FromIterator<u64> for OffsetRanges {
+    fn from_iter<I: IntoIterator<Item = u64>>(offsets: I) -> Self {
+        let mut ranges = Self::new();
+        offsets.into_iter().for_each(|offset| _ = ranges.insert(offset));
+        ranges
+    }
+}
+
 impl From<OffsetRanges> for Vec<(u64, u64)> {
     fn from(ranges: OffsetRanges) -> Self {
         ranges.0

@@ -157,6 +157,14 @@ impl SequenceSet {
     }
 }
 
+impl FromIterator<u64> for SequenceSet {
+    fn from_iter<I: IntoIterator<Item = u64>>(sequences: I) -> Self {
+        let mut set = Self::new();
+        sequences.into_iter().for_each(|sequence| _ = set.insert(sequence));
+        set
+    }
+}
+
 /// Bits of `word` that are set.
 fn ones(word: u64) -> u64 {
     u64::from(word.count_ones())
@@ -341,10 +349,7 @@ mod tests {
     fn an_absurd_base_costs_no_time() {
         let mut set = decoded(BASE_MAX, &[3], &[]).expect("a set");
         assert_eq!((set.count_missing_in(&SequenceSet::new()), set.contains(3)), (BASE_MAX - 1, false));
-        set.union_with(&[3, 70].into_iter().fold(SequenceSet::new(), |mut set, sequence| {
-            set.insert(sequence);
-            set
-        }));
+        set.union_with(&[3, 70].into_iter().collect());
         assert_eq!((set.len(), set.insert(u64::MAX)), (BASE_MAX, false));
     }
 

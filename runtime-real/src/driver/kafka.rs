@@ -235,10 +235,7 @@ fn knock(config: &KafkaConfig) -> Vec<reason::Trouble> {
                 Err(error) => format!("Failed to resolve '{address}': {error}"),
                 Ok(None) => format!("Failed to resolve '{address}': no address"),
                 Ok(Some(ip)) => match TcpStream::connect_timeout(&ip, KNOCK_WITHIN) {
-                    Ok(stream) => match stream.set_read_timeout(Some(KNOCK_WITHIN)) {
-                        Ok(()) => asked_by_hand(stream, &config.common),
-                        Err(error) => error.to_string(),
-                    },
+                    Ok(stream) => asked_by_hand(stream, &config.common),
                     Err(error) => format!("Connect to {ip} failed: {error}"),
                 },
             };
@@ -257,6 +254,7 @@ fn asked_by_hand(mut stream: TcpStream, settings: &Settings) -> String {
     if speaks_tls(settings) {
         return reason::SILENT.to_owned();
     }
+    let timed = stream.set_read_timeout(Some(KNOCK_WITHIN));
     let mut ask = |question: &[u8]| -> io::Result<Result<Vec<u8>, i32>> {
         let mut size = [0; 4];
         stream.write_all(question)?;
@@ -269,7 +267,7 @@ fn asked_by_hand(mut stream: TcpStream, settings: &Settings) -> String {
         stream.read_exact(&mut answer)?;
         Ok(Ok(answer))
     };
-    match ask(&QUESTION).map_err(|error| error.kind()) {
+    match timed.and_then(|()| ask(&QUESTION)).map_err(|error| error.kind()) {
         Ok(Ok(_)) => {
             let login = ask(&LOGIN).ok().and_then(Result::ok);
             match login.as_deref().and_then(mechanisms).filter(|_| !logs_in(settings)) {
