@@ -329,10 +329,12 @@ impl Node {
         for node in &gone {
             leading.router.leave(*node);
         }
-        let router = &mut leading.router;
+        let (router, suspicion) = (&mut leading.router, self.config.timing.suspicion);
         leading.placements.retain(|_, placement| {
             let Placement { node, entry, begun, .. } = placement;
-            let stays = alive.contains(node) && alive.contains(entry) && now.since(*begun) < PLACEMENT_MAX;
+            // Who asks is there, although its first ballot under this leadership may still be on its way.
+            let reports = alive.contains(entry) || now.since(*begun) < suspicion;
+            let stays = alive.contains(node) && reports && now.since(*begun) < PLACEMENT_MAX;
             if !stays {
                 router.finish(now, *node, now.since(*begun), End::Unknown);
             }

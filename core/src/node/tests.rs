@@ -735,6 +735,49 @@ fn who_still_reads_its_folder_holds_up_what_may_be_its_own() {
     }
 }
 
+/// Found by the cluster's simulation, seed 1746: a node that had just come asked before its first ballot was there, the
+/// leader forgot at its next beat what it had given it, and then did not heed that the upload had failed.
+#[test]
+fn what_is_asked_before_the_first_ballot_stays_in_the_books() {
+    let mut node = Node::new(Instant::ZERO, NodeId(3), config(3), Leadership::default(), Seed(1));
+    let listed = store::Input::Listed { temporary: vec![], shared: vec![], recorded: BTreeMap::new() };
+    node.handle_input(Instant::ZERO, Input::Disk(listed));
+    (1..=5).for_each(|tick| node.handle_timeout(Instant::ZERO + ms(100 * tick)));
+    let of = Leadership { term: Term(2), leader: Some(NodeId(3)) };
+    node.handle_input(Instant::ZERO + ms(500), Input::Persisted(of));
+    let begun = Instant::ZERO + ms(500) + config(3).timing.answer;
+    node.handle_timeout(begun);
+    let peers = config(3).peers.digest();
+    let mut at = begun;
+    let mut hears = |now: Instant, message| {
+        // A node that does not wake for long would begin anew.
+        while at < now {
+            at = (at + ms(100)).min(now);
+            node.handle_timeout(at);
+        }
+        node.handle_input(now, Input::Received(Envelope { from: NodeId(1), peers, message }));
+        node.handle_timeout(now);
+        while node.poll_output().is_some() {}
+        let load = node.router().and_then(|router| router.loads().find(|load| load.node == NodeId(3)).cloned());
+        load.expect("it leads, and can be given uploads itself")
+    };
+    let echo = || Message::Ballot(election::Ballot { newest: of, word: election::Word::Echo { beat: 1 } });
+    let failed = |id| Message::Finished { id, node: NodeId(3), end: End::Failed };
+    hears(begun, Message::Recalled { of, after: None, ids: vec![], more: false });
+    let suspicion = config(3).timing.suspicion;
+    assert_eq!(hears(begun, Message::Place { ticket: 5, put: put(7, false) }).in_flight, 1);
+    // The last beat at which it is taken to be there without a ballot of its own.
+    assert_eq!(hears(begun + suspicion - ms(1), Message::Census { of, level: None }).in_flight, 1);
+    assert_eq!(hears(begun + suspicion - ms(1), echo()).in_flight, 1);
+    let load = hears(begun + suspicion + ms(100), failed(RequestId(7)));
+    assert_eq!(load.failed, Some(begun + suspicion + ms(100)), "{load:?}");
+    // Who is silent from then on is gone, and what it was given with it.
+    let now = begun + suspicion * 3;
+    assert_eq!(hears(now, Message::Place { ticket: 6, put: put(8, false) }).in_flight, 1);
+    assert_eq!(hears(now + suspicion, Message::Census { of, level: None }).in_flight, 0);
+    assert_eq!(hears(now + suspicion, failed(RequestId(8))).failed, load.failed, "it is off the books");
+}
+
 /// Two questions for one upload that are open at the same time: the one that ends later does not place it again.
 #[test]
 fn who_was_asked_before_an_upload_was_placed_is_not_relied_on() {
