@@ -28,7 +28,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, TermLike};
-use omb_core::printable::printable;
+use omb_machine::printable::printable;
 
 use crate::exit::Ended;
 

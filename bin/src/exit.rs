@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use omb_core::protocol::{Failure, FailureKind};
+use omb_bench::protocol::{Failure, FailureKind};
 
 /// How a command ended, from best to worst as several of them are weighed: 0, 130, 1, 3. (A usage error ends the
 /// process before anything runs.)

@@ -3,14 +3,9 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
-use omb_core::{
-    config::{
-        address::{Origin, WebAddress},
-        terms::Terms,
-    },
-    id::RunId,
-    report::context,
-};
+use omb_bench::{config::terms::Terms, id::RunId};
+use omb_machine::config::address::{Origin, WebAddress};
+use omb_report::context;
 
 /// Measures messaging systems honestly.
 #[derive(Debug, Parser)]
@@ -466,7 +461,7 @@ fn image_size(text: &str) -> Result<u64, String> {
 
 /// A [`size`] that our protocol allows.
 fn body_limit(text: &str) -> Result<usize, String> {
-    let most = omb_core::protocol::BODY_MAX;
+    let most = omb_machine::encoding::BODY_MAX;
     let bytes = usize::try_from(size(text)?).unwrap_or(usize::MAX);
     if bytes <= most { Ok(bytes) } else { Err(format!("at most {}MiB, the most that a controller sends", most >> 20)) }
 }

@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use omb_core::printable::printable;
+use omb_machine::printable::printable;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{
     EnvFilter,

@@ -5,7 +5,7 @@ mod support;
 
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path, time::Instant};
 
-use omb_core::store::Name;
+use omb_cluster::store::Name;
 use support::{
     cluster::{Cluster, PATIENT, shared, within},
     omb::PATIENCE,

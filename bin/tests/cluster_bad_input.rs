@@ -12,7 +12,8 @@ use std::{
     time::Duration,
 };
 
-use omb_core::{node::message::VERSION, peer::Digest, seed::fnv1a, store::Name};
+use omb_cluster::{node::message::VERSION, peer::Digest, store::Name};
+use omb_machine::seed::fnv1a;
 use support::{
     cluster::{Cluster, config, free_ports, shared, within},
     fleet::Pretender,

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use omb_core::{
+use omb_bench::{
     config::{
         driver::{DriverConfig, DriverKind, KafkaConfig},
         workload::{CatchUp, KeyDistributor, Verify},
@@ -17,8 +17,8 @@ use omb_core::{
     id::RunId,
     load::payload::PayloadRecipe,
     protocol::{self, Event, Failure, FailureKind, Request, Response, command::Preparation},
-    seed::Seed,
 };
+use omb_machine::{encoding, seed::Seed};
 use support::{
     fleet::{Fleet, Pretender, Worker, ask, certificate, free_pair, get},
     omb::{Broker, Ended, Place, kafka_driver, workload},
@@ -378,7 +378,7 @@ fn prepare(port: u16, driver: DriverConfig) -> Result<Event, Failure> {
         take_over: true,
     };
     let command = protocol::Command::Prepare(Box::new(preparation));
-    let body = protocol::encode(&Request { version: protocol::VERSION, run: RunId(7), number: 1, sent: None, command });
+    let body = encoding::encode(&Request { version: protocol::VERSION, run: RunId(7), number: 1, sent: None, command });
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the worker listens");
     stream.set_read_timeout(Some(SOON)).expect("a bound can be set");
     let head = "POST /v1/command HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length:";
@@ -387,7 +387,7 @@ fn prepare(port: u16, driver: DriverConfig) -> Result<Event, Failure> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("an answer");
     let at = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("a head and a body");
-    protocol::decode::<Response>(&answer[at + 4..]).expect("an answer of the protocol").outcome
+    encoding::decode::<Response>(&answer[at + 4..]).expect("an answer of the protocol").outcome
 }
 
 /// A controller cannot run code on a worker, nor have it open a file: neither one that bypasses our own checks, nor ours.

@@ -5,11 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use omb_core::{
-    handshake::{GREETING_BYTES, Greeting, Key, Meeting, Nonce, Opening, Part, Refusal, Side, TERMS_BYTES},
-    node::message::{self, Envelope, Order, Reply, Request},
-    peer::NodeId,
-};
+use omb_cluster::{handshake::{GREETING_BYTES, Greeting, Key, Meeting, Nonce, Opening, Part, Refusal, Side, TERMS_BYTES}, node::message::{self, Envelope, Order, Reply, Request}, peer::NodeId};
 
 fn same<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
     if let Ok(read) = message::decode::<T>(bytes) {

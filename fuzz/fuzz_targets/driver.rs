@@ -4,7 +4,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use omb_core::config::{Leniency, driver};
+use omb_bench::config::driver;
+use omb_machine::config::Leniency;
 
 fuzz_target!(|text: &str| {
     for leniency in [Leniency::Strict, Leniency::Lenient] {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use omb_core::time::{Instant, WallTime};
+use omb_machine::time::{Instant, WallTime};
 
 use crate::event_loop;
 

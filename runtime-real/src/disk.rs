@@ -33,15 +33,15 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use omb_core::{
-    config::cluster::{Durability, FileMode},
+use omb_cluster::{
+    config::{Durability, FileMode},
     peer::{Leadership, NodeId, RequestId, Term},
-    printable::printable_within,
     store::{
         self, Entry, Name, Step,
         journal::{Record, Scanned},
     },
 };
+use omb_machine::printable::printable_within;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::oneshot,
@@ -692,7 +692,7 @@ impl AsyncRead for Reading {
 
 #[cfg(test)]
 mod tests {
-    use omb_core::{peer::Digest, store::Kind};
+    use omb_cluster::{peer::Digest, store::Kind};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;

@@ -6,8 +6,8 @@
 
 use std::{future::Future, ops::ControlFlow, time::Duration};
 
-use omb_core::{
-    machine::{Machine, settle},
+use omb_machine::{
+    Machine, settle,
     time::{Instant, WallTime},
 };
 use tokio::sync::mpsc;

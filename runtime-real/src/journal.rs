@@ -13,7 +13,7 @@ use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
 };
 
-use omb_core::store::journal::{HEADER, Scanned, scan, whole};
+use omb_cluster::store::journal::{HEADER, Scanned, scan, whole};
 
 use crate::files::{self, Links};
 
@@ -160,11 +160,11 @@ impl Journal {
 mod tests {
     use std::sync::Arc;
 
-    use omb_core::{
+    use omb_cluster::{
         peer::{Digest, Label, RequestId, User},
         store::{Kind, Name, Stored, journal::Record},
-        time::WallTime,
     };
+    use omb_machine::time::WallTime;
 
     use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::{fs, io::Read, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
-use omb_core::handshake::{Key, Keys, Nonce};
+use omb_cluster::handshake::{Key, Keys, Nonce};
 
 use crate::cluster::Secret;
 

@@ -5,14 +5,14 @@
 
 use std::{cell::RefCell, ops::ControlFlow};
 
-use omb_core::{
+use omb_bench::{
     config::terms::Terms,
     controller::{self, Controller, End},
     id::WorkerId,
-    protocol::{self, Command, Event, Failure, Request, Response},
-    time::Instant,
+    protocol::{Command, Event, Failure, Request, Response},
     worker::{self, Worker},
 };
+use omb_machine::{encoding, time::Instant};
 use tokio::sync::mpsc;
 
 use crate::event_loop::{self, Clock};
@@ -78,7 +78,7 @@ pub async fn run(
                 }
                 worker::Output::Reply(response) => {
                     let response: Response =
-                        protocol::decode(&protocol::encode(&response)).expect("our own encoding is readable");
+                        encoding::decode(&encoding::encode(&response)).expect("our own encoding is readable");
                     let _ = answers.send(controller::Input::FromWorker { worker: WorkerId(0), response });
                 }
                 worker::Output::LeaseExpired(_) => observer.borrow_mut().on_lease_expired(),
@@ -91,7 +91,7 @@ pub async fn run(
     );
     let carry = |output| {
         if let controller::Output::ToWorker { request, .. } = output {
-            let request: Request = protocol::decode(&protocol::encode(&request)).expect("our own encoding is readable");
+            let request: Request = encoding::decode(&encoding::encode(&request)).expect("our own encoding is readable");
             let _ = to_worker.send(worker::Input::Command(request));
         }
     };

@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use omb_core::printable::printable_within;
+use omb_machine::printable::printable_within;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpSocket, TcpStream, lookup_host},

@@ -9,11 +9,9 @@ use std::{
 };
 
 use hyper::{StatusCode, body::Bytes};
-use omb_core::{
-    report::metrics::{self, Metrics, Obeyed, Rates},
-    stats::tally::Totals,
-    time::Instant,
-};
+use omb_bench::stats::tally::Totals;
+use omb_machine::{prometheus::CONTENT_TYPE, time::Instant};
+use omb_report::metrics::{self, Metrics, Obeyed, Rates};
 
 use crate::{
     clock,
@@ -108,7 +106,7 @@ impl serving::Pages for Pages {
             |content_type, body: String| Answered { status: StatusCode::OK, content_type, body: Bytes::from(body) };
         Some(match path {
             "/" => page("text/html; charset=utf-8", self.with_metrics(status, metrics::status_page)),
-            "/metrics" => page(metrics::CONTENT_TYPE, self.with_metrics(status, metrics::prometheus)),
+            "/metrics" => page(CONTENT_TYPE, self.with_metrics(status, metrics::prometheus)),
             "/counters-stats" => {
                 let totals = self.counts.snapshot().unwrap_or_default().totals.to_totals();
                 page("application/json", format!("{}\n", metrics::counters_stats(&totals)))

@@ -15,10 +15,9 @@ use std::{
     time::Duration,
 };
 
-use omb_core::{
+use omb_bench::{
     config::{
         driver::{DriverKind, KafkaConfig},
-        setting::Setting,
         workload::{POOL_BYTES_MAX, Verify},
     },
     id::{ProducerId, SubscriptionId, TopicIndex},
@@ -37,11 +36,14 @@ use omb_core::{
         event::{Findings, GroupView, Missing, Snapshot},
     },
     rate::{Rate, Tempo},
-    seed::Seed,
     stats::{
         sparse::{SparseDepartures, SparseTotals},
         tally::{Acknowledgements, Arrivals, Departures, Totals},
     },
+};
+use omb_machine::{
+    config::setting::Setting,
+    seed::Seed,
     time::{Instant, WallTime},
 };
 
@@ -712,7 +714,7 @@ impl Run {
     }
 
     fn verify(&self) -> Event {
-        let by_count_only = self.pool[0].len() < omb_core::load::header::LEN;
+        let by_count_only = self.pool[0].len() < omb_bench::load::header::LEN;
         let mut findings = Findings { by_count_only, ..Findings::default() };
         for (id, subscription) in &lock(&self.counting).ledgers {
             let ledger = lock(&subscription.ledger);

@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use omb_core::{plan::needs::Limits, protocol::event::Process};
+use omb_bench::{plan::needs::Limits, protocol::event::Process};
 
 use crate::{clock, container};
 

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use omb_core::protocol::{Failure, FailureKind};
+use omb_bench::protocol::{Failure, FailureKind};
 
 /// Clients left behind, from which on no run is begun: each has some threads and connections of its own.
 const LEFT_MAX: usize = 256;

@@ -14,9 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use omb_core::{
+use omb_cluster::{
     client::{GaveUp, Patience},
-    config::cluster::{ClusterConfig, PeerAddresses, Peers, Tls, parse_peers},
+    config::{ClusterConfig, PeerAddresses, Peers, Tls, parse_peers},
     handshake::{
         GREETING_BYTES, Greeting, Key, Keys, Nonce, Objection, Opening, PROOF_BYTES, Part, Refusal, TERMS_BYTES,
         VERDICT_BYTES,
@@ -26,10 +26,9 @@ use omb_core::{
         message::{Put, Reply, Request, VERSION},
     },
     peer::{Digest, Label, Leadership, NodeId, RequestId, User},
-    seed::Seed,
     store::{Kind, Name, Step, Stored},
-    time::WallTime,
 };
+use omb_machine::{seed::Seed, time::WallTime};
 use omb_runtime_real::{
     clock::Clock,
     cluster::{
@@ -165,7 +164,7 @@ impl Observer for Log {
             _ => {}
         }
     }
-    fn look(&mut self, _: &Node, _: omb_core::time::Instant) {}
+    fn look(&mut self, _: &Node, _: omb_machine::time::Instant) {}
 }
 
 /// Counts connections.

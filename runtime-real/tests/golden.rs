@@ -7,10 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use omb_core::{
+use omb_bench::{
     config::{
         driver::{DriverConfig, DriverKind, KafkaConfig},
-        setting::Setting,
         workload::{CatchUp, Clients, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
     },
     controller::{self, Controller, End, Settings},
@@ -18,9 +17,9 @@ use omb_core::{
     plan::{Plan, probing, sharing},
     protocol::Command,
     rate::Rate,
-    report::{Drained, Phase, Report},
-    seed::Seed,
+    result::{Drained, Phase, Report},
 };
+use omb_machine::{config::setting::Setting, seed::Seed};
 use omb_runtime_real::{
     clock::Clock,
     embedded::{Options, Server},

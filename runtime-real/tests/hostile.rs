@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use omb_core::{
+use omb_bench::{
     config::{
         driver::{DriverConfig, DriverKind},
         terms::Terms,
@@ -22,8 +22,8 @@ use omb_core::{
         self, Command, Event, Hello, Ping, Request,
         command::{Begin, Preparation, ProducerSpec, Reach, TopicSpec},
     },
-    seed::Seed,
 };
+use omb_machine::{encoding, seed::Seed};
 use omb_runtime_real::{
     clock::Clock,
     fleet::{
@@ -164,7 +164,7 @@ impl Caller {
         let take_over = Command::Prepare(Box::new(Preparation { take_over: true, ..preparation() }));
         for (number, command) in [(1, take_over), (2, Command::Close)] {
             let request = Request { version: protocol::VERSION, run, number, sent: None, command };
-            let answer = self.ask(&post("/v1/command", &protocol::encode(&request))).await;
+            let answer = self.ask(&post("/v1/command", &encoding::encode(&request))).await;
             assert_eq!(status(&answer), Some(200), "{}", String::from_utf8_lossy(&answer));
         }
     }
@@ -293,7 +293,7 @@ fn sent() -> impl Strategy<Value = Sent> {
 
 fn command(run: u64, number: u64, which: usize) -> Vec<u8> {
     let command = commands().swap_remove(which);
-    protocol::encode(&Request { version: protocol::VERSION, run: RunId(run), number, sent: None, command })
+    encoding::encode(&Request { version: protocol::VERSION, run: RunId(run), number, sent: None, command })
 }
 
 fn bytes_of(sent: Sent) -> Vec<u8> {
@@ -322,7 +322,7 @@ fn bytes_of(sent: Sent) -> Vec<u8> {
             whole
         }
         Sent::Several(bytes, times) => {
-            let ping = protocol::encode(&Ping { run: RunId(1), sent: None });
+            let ping = encoding::encode(&Ping { run: RunId(1), sent: None });
             let asked = String::from_utf8_lossy(&post("/v1/clock", &ping)).replace("connection: close\r\n", "");
             [&asked.as_bytes().repeat(times)[..], &bytes].concat()
         }
@@ -408,10 +408,10 @@ fn strangers_crowd_nobody_out() {
             let request = Request { version: protocol::VERSION, run, number, sent: None, command };
             String::from_utf8_lossy(&post("/v1/command", b""))
                 .replace("connection: close\r\n", "")
-                .replace("content-length: 0", &format!("content-length: {}", protocol::encode(&request).len()))
+                .replace("content-length: 0", &format!("content-length: {}", encoding::encode(&request).len()))
                 .into_bytes()
                 .into_iter()
-                .chain(protocol::encode(&request))
+                .chain(encoding::encode(&request))
                 .collect::<Vec<u8>>()
         };
         let (mut controller, theirs) = tokio::io::duplex(64 << 10);
@@ -466,7 +466,7 @@ fn slow_and_sloppy_requests_are_refused() {
         refused("POST /v1/command HTTP/1.1\r\nhost: a\r\ncontent-length: 8\r\n\r\n1234", 408).await;
         assert_eq!(caller.exchange(b"GET /healthz", false).await, b"", "a head that never ends");
         // Line feeds in a body are its own business.
-        let ping = protocol::encode(&Ping { run: RunId(0x0a0a), sent: None });
+        let ping = encoding::encode(&Ping { run: RunId(0x0a0a), sent: None });
         assert!(ping.contains(&b'\n'));
         assert_eq!(status(&caller.ask(&post("/v1/clock", &ping)).await), Some(200));
         caller.finds_it_sound().await;

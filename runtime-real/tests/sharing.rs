@@ -6,7 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use omb_core::{config::driver::KafkaConfig, plan::sharing, protocol::command::TopicSpec, seed::Seed};
+use omb_bench::{config::driver::KafkaConfig, plan::sharing, protocol::command::TopicSpec};
+use omb_machine::seed::Seed;
 use omb_runtime_real::{
     driver::{Driver, Outgoing, Producer, Report, Reports, Target, kafka::Kafka},
     embedded::{Options, Server},

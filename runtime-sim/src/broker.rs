@@ -1,4 +1,4 @@
-//! The messaging system's node: `omb_core::broker` behind frames, faulty on demand, and seen through.
+//! The messaging system's node: `omb_broker` behind frames, faulty on demand, and seen through.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,12 +14,8 @@ use madsim::{
     task::{NodeId, spawn_local},
     time::TimeHandle,
 };
-use omb_core::{
-    broker::{Broker, Config, ConnId, GroupState, Input, Output, Request, Response, Token},
-    machine::{Machine, Wake},
-    seed::Seed,
-    time::Instant,
-};
+use omb_broker::{Broker, Config, ConnId, GroupState, Input, Output, Request, Response, Token};
+use omb_machine::{Machine, Wake, seed::Seed, time::Instant};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use tokio::{sync::mpsc, time::sleep};
@@ -280,7 +276,7 @@ impl SimBroker {
     }
 }
 
-fn store(truth: &mut Truth, place: &Place, from: i64, log: &omb_core::broker::log::Log) {
+fn store(truth: &mut Truth, place: &Place, from: i64, log: &omb_broker::log::Log) {
     let stored = truth.stored.entry(place.clone()).or_default();
     for batch in log.batches().filter(|batch| batch.base_offset >= from) {
         let base = usize::try_from(batch.base_offset).expect("offsets are not negative");

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use madsim::time::TimeHandle;
-use omb_core::time::{Instant, WallTime, nanos};
+use omb_machine::time::{Instant, WallTime, nanos};
 
 use crate::event_loop;
 

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use hyper::{Method, body::Bytes};
-use omb_core::{
+use omb_bench::{
     controller::{Trouble, TroubleKind},
-    protocol::{self, Event, Response},
+    protocol::{Event, Response},
 };
+use omb_machine::encoding;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use tokio::time::{sleep, timeout};
@@ -119,7 +120,7 @@ impl Rough {
             }
         }
         if path == "/v1/command"
-            && let Ok(Response { outcome: Ok(Event::Read(snapshot)), .. }) = protocol::decode(body)
+            && let Ok(Response { outcome: Ok(Event::Read(snapshot)), .. }) = encoding::decode(body)
         {
             truth.worker(self.worker).take(snapshot.taken_at);
         }

@@ -5,10 +5,8 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use omb_core::{
-    broker::{Request, Response, Token},
-    protocol,
-};
+use omb_broker::{Request, Response, Token};
+use omb_machine::encoding;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -60,7 +58,7 @@ impl std::fmt::Display for CallError {
 
 /// Writes one frame.
 pub async fn write_frame<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), message: &T) -> io::Result<()> {
-    let body = protocol::encode(message);
+    let body = encoding::encode(message);
     let length = u32::try_from(body.len()).expect("frames are small");
     to.write_all(&length.to_le_bytes()).await?;
     to.write_all(&body).await?;
@@ -72,12 +70,12 @@ pub async fn read_frame<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)
     let mut length = [0; 4];
     from.read_exact(&mut length).await?;
     let length = u32::from_le_bytes(length) as usize;
-    if length > protocol::BODY_MAX {
+    if length > encoding::BODY_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the frame is too long"));
     }
     let mut body = vec![0; length];
     from.read_exact(&mut body).await?;
-    protocol::decode(&body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    encoding::decode(&body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// A client's connection, made anew whenever it breaks. One call at a time.

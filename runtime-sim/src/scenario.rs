@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
-use omb_core::{
+use omb_bench::{
     config::workload::{Backlog, CatchUp, Clients, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
     plan::Topology,
     rate::{Rate, RateList, RatePoint},
-    seed::Seed,
 };
+use omb_machine::seed::Seed;
 use rand::{Rng, RngExt};
 
 use crate::{

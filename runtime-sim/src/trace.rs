@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, fmt, fmt::Write as _, io::Write as _, time::Duration};
 
-use omb_core::seed::fnv1a;
+use omb_machine::seed::fnv1a;
 
 /// Records kept for the failure report.
 const KEPT: usize = 60;

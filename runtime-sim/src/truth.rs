@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use omb_core::{
+use omb_bench::{
     id::{ConsumerId, ProducerId, SubscriptionId},
     rate::Tempo,
     stats::tally::Seen,
-    time::Instant,
 };
+use omb_machine::time::Instant;
 use serde::{Deserialize, Serialize};
 
 /// Which message a record is, whatever its payload says.

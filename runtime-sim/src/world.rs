@@ -11,17 +11,17 @@ use madsim::{
     task::{spawn, spawn_local},
     time::{TimeHandle, sleep},
 };
-use omb_core::{
-    broker::Broker,
+use omb_bench::{
     config::driver::{DriverConfig, DriverKind},
     controller::{self, Clocks, Controller, End, OnLoss, Settings},
     id::RunId,
     plan::Plan,
     protocol::{Event, Failure, FailureKind, Response},
-    report::{Phase, Report},
-    time::{Instant, nanos},
+    result::{Phase, Report},
     worker::{self, Worker},
 };
+use omb_broker::Broker;
+use omb_machine::time::{Instant, nanos};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -244,9 +244,9 @@ async fn serve(worker: u32, cast: Cast) {
         omb: "0.0.0".to_owned(),
         instance: format!("{worker} {:?}", cast.time.elapsed()),
         token: None,
-        body_max: omb_core::protocol::BODY_MAX,
-        terms: omb_core::config::terms::Terms::foreign(),
-        limits: omb_core::plan::needs::Limits::default(),
+        body_max: omb_machine::encoding::BODY_MAX,
+        terms: omb_bench::config::terms::Terms::foreign(),
+        limits: omb_bench::plan::needs::Limits::default(),
     };
     let (shutdown, mut shutdowns) = mpsc::unbounded_channel();
     cast.weather.now().processes[worker as usize].shutdown = Some(shutdown);

@@ -15,7 +15,7 @@ use std::{
 };
 
 use madsim::runtime::{Handle, Runtime};
-use omb_core::seed::Seed;
+use omb_machine::seed::Seed;
 use omb_runtime_sim::{
     peers,
     scenario::Scenario,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Display};
 
-use omb_core::{
+use omb_bench::{
     id::SubscriptionId,
     stats::{
         latency::Latency,

@@ -2,7 +2,8 @@
 
 use std::{fmt, net::Ipv6Addr};
 
-use omb_core::config::{Leniency, workers};
+use omb_bench::config::workers;
+use omb_machine::config::Leniency;
 
 /// Where a worker listens if its address names no port.
 const PORT: u16 = 8080;

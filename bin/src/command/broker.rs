@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, process::ExitCode};
 
-use omb_core::report::quantity::bytes;
+use omb_machine::quantity::bytes;
 use omb_runtime_real::{embedded, process};
 
 use crate::{console::outln, exit::Ended, flags, signals::Interrupts};

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use omb_core::{
+use omb_bench::{
     controller::{self, Controller, End},
     id::RunId,
     plan::Plan,
@@ -150,7 +150,7 @@ impl local::Observer for Found<'_> {
         }
     }
 
-    fn on_controller(&mut self, controller: &Controller, _now: omb_core::time::Instant) {
+    fn on_controller(&mut self, controller: &Controller, _now: omb_machine::time::Instant) {
         if self.system.is_empty() {
             controller.system().clone_into(&mut self.system);
         }

@@ -6,11 +6,13 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use omb_core::{
+use omb_bench::{
     config::driver::{DriverConfig, DriverKind},
     plan::leftovers::{Remains, Sign, remains},
     protocol::Failure,
-    report::quantity::rfc3339,
+};
+use omb_machine::{
+    quantity::rfc3339,
     time::{WallTime, nanos},
 };
 use omb_runtime_real::driver::{Driver, kafka::Kafka};

@@ -14,16 +14,15 @@ use std::{
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use omb_core::{
+use omb_cluster::{
     client::{GaveUp, Patience, listing::Listing},
-    config::cluster::ClusterConfig,
+    config::ClusterConfig,
     node::message::{self, Reply, Request},
     peer::{Digest, FileName, Hashing, Label, NodeId, User},
-    printable::printable,
-    report::{cluster, quantity},
+    report::status,
     store::{Entry, Loss, Name, Stored},
-    time::WallTime,
 };
+use omb_machine::{printable::printable, quantity, time::WallTime};
 use omb_runtime_real::{
     clock::{self, Clock},
     cluster::{Nodes, asking},
@@ -176,7 +175,7 @@ impl Session {
     async fn status(&self) -> Result<(), ExitCode> {
         let reply = self.ask("", Request::Status, Nothing).await?;
         let Reply::Status(status) = reply else { return Err(unexpected(&reply)) };
-        cluster::lines(&status).iter().for_each(|line| outln!("{line}"));
+        status::lines(&status).iter().for_each(|line| outln!("{line}"));
         Ok(())
     }
 
@@ -212,7 +211,7 @@ impl Session {
                 Some(leader) => outln!("Leader: {leader}, for {since}"),
                 None => outln!("Leader: none, for {since}"),
             }
-            notes = cluster::missing(node, &peers);
+            notes = status::missing(node, &peers);
         }
         outln!("Peers ({}):", self.config.peers.digest().short());
         lines.iter().chain(&notes).for_each(|line| outln!("{line}"));

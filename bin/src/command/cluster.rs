@@ -2,12 +2,12 @@
 
 use std::{fmt, io, path::Path, process::ExitCode};
 
-use omb_core::{
-    config::cluster::{self, ClusterConfig},
+use omb_cluster::{
+    config::{self, ClusterConfig},
     peer::RequestId,
-    seed::Seed,
     store::Stored,
 };
+use omb_machine::seed::Seed;
 use omb_runtime_real::{
     cluster::{Limits, Nodes, address, asking},
     key::secret,
@@ -25,14 +25,14 @@ use crate::{
 
 /// Reads the cluster file, and `PEERS`, which takes precedence. All mistakes are told at once.
 pub(super) fn read(flags: &flags::Cluster) -> Result<ClusterConfig, String> {
-    let peers = flags.peers.as_deref().map(|text| cluster::parse_peers(text).map_err(|errors| errors.to_string()));
+    let peers = flags.peers.as_deref().map(|text| config::parse_peers(text).map_err(|errors| errors.to_string()));
     let peers = peers.transpose()?;
     let file = match (&peers, input::text_of(&flags.config)) {
         (Some(peers), Err(_)) if !flags.config.exists() => return Ok(ClusterConfig::new(peers.clone())),
         (_, Ok(text)) => text,
         (_, Err(mistake)) => return Err(missing(&flags.config, mistake)),
     };
-    let parsed = cluster::parse(&shown(&flags.config), &file).map_err(|errors| errors.to_string())?;
+    let parsed = config::parse(&shown(&flags.config), &file).map_err(|errors| errors.to_string())?;
     parsed.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let mut config = parsed.value;
     config.peers = peers.unwrap_or(config.peers);

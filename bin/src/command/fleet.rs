@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
-use omb_core::{
+use omb_bench::{
     controller::{Trouble, TroubleKind},
     plan::needs::Limits,
-    printable::printable_within,
     token::TOKEN_SHORT,
 };
+use omb_machine::printable::printable_within;
 use omb_runtime_real::{
     fleet::{
         Address,

@@ -5,16 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use omb_core::{
-    config::{
-        Leniency,
-        driver::{self, DriverConfig, DriverKind},
-        setting::CONTENT_MAX,
-        terms::Refused,
-        workload::{self, PayloadSource, RateGoal, Workload},
-    },
-    report::context::Ignored,
+use omb_bench::config::{
+    driver::{self, DriverConfig, DriverKind},
+    terms::Refused,
+    workload::{self, PayloadSource, RateGoal, Workload},
 };
+use omb_machine::config::{Leniency, setting::CONTENT_MAX};
+use omb_report::context::Ignored;
 use omb_runtime_real::embedded;
 
 use super::addresses::{self, Address};
@@ -24,7 +21,7 @@ use crate::{console::shown, flags};
 const FILE_MAX: u64 = 64 << 20;
 
 /// Largest payload: it travels to the workers in one message, beside some words.
-const PAYLOAD_MAX: u64 = (omb_core::protocol::BODY_MAX - (1 << 16)) as u64;
+const PAYLOAD_MAX: u64 = (omb_machine::encoding::BODY_MAX - (1 << 16)) as u64;
 
 /// A workload and what belongs to it.
 #[derive(Debug)]

@@ -9,14 +9,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use omb_core::{
-    config::cluster::{ClusterConfig, Tls},
+use omb_cluster::{
+    config::{ClusterConfig, Tls},
     election,
     node::{Node, Output, metrics::Metrics},
     peer::NodeId,
-    report::{metrics, node_metrics::prometheus},
-    time::Instant,
+    report::metrics::prometheus,
 };
+use omb_machine::{prometheus::CONTENT_TYPE, time::Instant};
 use omb_runtime_real::{
     clock::Clock,
     cluster::{self, Disk as _, Limits, node::Identity},
@@ -275,7 +275,7 @@ fn page(path: &str, metrics: Option<&Metrics>) -> Answered {
     match (path, metrics) {
         ("/metrics", Some(metrics)) => Answered {
             status: StatusCode::OK,
-            content_type: metrics::CONTENT_TYPE,
+            content_type: CONTENT_TYPE,
             body: prometheus(env!("CARGO_PKG_VERSION"), metrics).into(),
         },
         ("/healthz", _) => Answered::text(StatusCode::OK, "ok"),
@@ -322,7 +322,7 @@ impl cluster::Observer for Watch {
 
 #[cfg(test)]
 mod tests {
-    use omb_core::config::cluster::parse_peers;
+    use omb_cluster::config::parse_peers;
 
     use super::*;
 

@@ -7,15 +7,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use omb_core::{
+use omb_bench::{
     config::driver::DriverConfig,
     plan::{Plan, needs::Needs},
-    printable::printable,
-    report::{
-        Period, Report,
-        context::{Context, Host},
-        json, record, table,
-    },
+    result::{Period, Report},
+};
+use omb_machine::printable::printable;
+use omb_report::{
+    context::{Context, Host},
+    json, record, table,
 };
 
 use super::input::Input;

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use omb_core::{
+use omb_bench::{
     plan::Plan,
-    report::{Period, Phase, quantity, table},
+    result::{Period, Phase},
 };
+use omb_machine::quantity;
+use omb_report::table;
 
 use crate::console::{self, Stream, outln};
 

@@ -6,10 +6,11 @@ use std::{
     process::ExitCode,
 };
 
-use omb_core::report::{
+use omb_bench::result::soundness;
+use omb_report::{
     json,
     record::{self, Recording},
-    table, verdict,
+    table,
 };
 
 use super::{
@@ -66,7 +67,7 @@ fn one(flags: &flags::Report, path: &Path) -> Result<Ended, String> {
     }
     let written: Vec<&str> = written.iter().map(String::as_str).collect();
     outln!("{}\n", table::result(&report, &context, &written, output::width()).trim_end());
-    for reason in verdict::unsound(&report) {
+    for reason in soundness::unsound(&report) {
         tracing::error!("{}: {reason}", shown(path));
         ended = Ended::Failed;
     }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use omb_core::{
+use omb_bench::{
     config::driver::{DriverConfig, DriverKind},
     controller::{self, Clocks, Controller, End, OnLoss, Settings},
     id::{RunId, WorkerId},
@@ -16,13 +16,15 @@ use omb_core::{
         Plan, Topology,
         needs::{self, Limits, Needs, Shortage},
     },
-    report::{
-        Phase,
-        context::{Context, Ignored},
-        table,
-    },
+    result::Phase,
+};
+use omb_machine::{
     seed::Seed,
     time::{WallTime, nanos},
+};
+use omb_report::{
+    context::{Context, Ignored},
+    table,
 };
 use omb_runtime_real::{
     clock::Clock,
@@ -247,7 +249,7 @@ fn new_run() -> RunId {
 
 /// A number nobody has drawn before: the clock and the process, stirred.
 pub(super) fn fresh(purpose: &str) -> u64 {
-    use omb_core::seed::fnv1a;
+    use omb_machine::seed::fnv1a;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_nanos();
     let hash = fnv1a(0xcbf2_9ce4_8422_2325, purpose.as_bytes());
     let hash = fnv1a(hash, &now.to_le_bytes());
@@ -460,7 +462,7 @@ impl local::Observer for Watch<'_> {
         }
     }
 
-    fn on_controller(&mut self, controller: &Controller, _now: omb_core::time::Instant) {
+    fn on_controller(&mut self, controller: &Controller, _now: omb_machine::time::Instant) {
         if !self.began && !controller.system().is_empty() {
             self.began = true;
             self.trouble |= !self.files.begin(&self.plan, &self.context, controller.system());

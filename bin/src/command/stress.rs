@@ -11,15 +11,14 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
-use omb_core::{
+use omb_cluster::{
     client::{GaveUp, Patience, listing::Listing},
     node::message::{Put, Reply, Request},
     peer::{Label, Leadership, NodeId, RequestId, User},
-    printable::printable,
     report::stress::{self, Measured, Setup, Verdict},
-    seed::Seed,
     store::Stored,
 };
+use omb_machine::{printable::printable, seed::Seed};
 use omb_runtime_real::{
     clock::{self, Clock},
     cluster::{Nodes, asking},

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use omb_core::{protocol::Command, token::Token, worker};
+use omb_bench::{protocol::Command, token::Token, worker};
 use omb_runtime_real::{
     clock::Clock,
     fleet::serving::{self, Identity},

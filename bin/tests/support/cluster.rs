@@ -10,11 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use omb_core::{
+use omb_cluster::{
     peer::{Digest, RequestId},
-    report::quantity::{counted, grouped},
     store::Name,
 };
+use omb_machine::quantity::{counted, grouped};
 
 use super::omb::{Ended, Omb, PATIENCE, Place};
 

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use omb_core::seed::fnv1a;
+use omb_machine::seed::fnv1a;
 
 use super::omb::{Broker, Omb, Place, kafka_driver};
 

@@ -11,13 +11,12 @@ use std::{
     time::Duration,
 };
 
-use omb_core::{
-    config::cluster::{Quorum, Timing},
+use omb_cluster::{
+    config::{Quorum, Timing},
     election::{Ballot, Election, Input, Output, Word},
-    machine::{Machine, Wake, settle},
     peer::{Leadership, NodeId},
-    time::Instant,
 };
+use omb_machine::{Machine, Wake, settle, time::Instant};
 
 const NETWORK_TAKES: Duration = Duration::from_millis(5);
 const DISK_TAKES: Duration = Duration::from_millis(2);

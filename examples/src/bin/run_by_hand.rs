@@ -7,29 +7,32 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow, time::Duration};
 
-use omb_core::{
+use omb_bench::{
     config::{
-        Leniency,
         driver::{DriverConfig, DriverKind, KafkaConfig},
         workload,
     },
     controller::{Controller, Input, Output, Settings},
     id::{RunId, SubscriptionId, WorkerId},
-    machine::{Machine, settle},
     plan::Plan,
     protocol::{
         Command, Event, Response,
         command::Begin,
         event::{Findings, GroupView, Missing, Snapshot},
     },
-    report::{context::Context, table},
-    seed::Seed,
     stats::{
         sparse::SparseTotals,
         tally::{Seen, Totals},
     },
+};
+use omb_machine::{
+    Machine,
+    config::Leniency,
+    seed::Seed,
+    settle,
     time::{Instant, WallTime},
 };
+use omb_report::{context::Context, table};
 
 /// Every message is confirmed 2 ms, and received 3 ms, after it was due.
 const ACKED_AFTER: u64 = 2_000_000;

@@ -2,13 +2,13 @@
 
 use std::{future::Future, io, ops::ControlFlow};
 
-use omb_core::{
+use omb_cluster::{
     client::{self, Client, Failure, GaveUp, Output, Patience},
     node::message::{Reply, Request},
     peer::{Hashing, NodeId},
-    seed::Seed,
     store::Stored,
 };
+use omb_machine::seed::Seed;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     sync::mpsc,

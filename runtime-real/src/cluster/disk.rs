@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, future::Future, io};
 
-use omb_core::{
+use omb_cluster::{
     peer::{Leadership, RequestId},
     store::{self, Entry, Failure, Name, Step},
 };

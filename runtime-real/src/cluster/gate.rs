@@ -3,7 +3,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use omb_core::{admission::speaks_from, handshake::Refusal, peer::NodeId, printable::printable_within};
+use omb_cluster::{admission::speaks_from, handshake::Refusal, peer::NodeId};
+use omb_machine::printable::printable_within;
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout},

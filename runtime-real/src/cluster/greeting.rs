@@ -1,8 +1,8 @@
-//! What both sides of a connection say before anything else: `omb_core::handshake` over bytes. The caller bounds the time.
+//! What both sides of a connection say before anything else: `omb_cluster::handshake` over bytes. The caller bounds the time.
 
 use std::{fmt, io, net::IpAddr, sync::Arc};
 
-use omb_core::{
+use omb_cluster::{
     handshake::{
         GREETING_BYTES, Greeting, Keys, Meeting, Nonce, Objection, Opening, PROOF_BYTES, Part, Refusal, Side,
         TERMS_BYTES, VERDICT_BYTES, decode_verdict, encode_verdict, fits,

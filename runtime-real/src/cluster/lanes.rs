@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use omb_core::node::Input;
+use omb_cluster::node::Input;
 use tokio::sync::mpsc;
 
 use crate::event_loop::Inputs;
@@ -87,7 +87,7 @@ impl Inputs<Input> for Lanes {
 mod tests {
     use std::task::Waker;
 
-    use omb_core::{
+    use omb_cluster::{
         node::{ClientId, message::Request},
         peer::{Leadership, NodeId},
     };

@@ -5,7 +5,7 @@
 
 use std::{io, pin::pin, time::Duration};
 
-use omb_core::{
+use omb_cluster::{
     handshake::Part,
     node::{Input, Stranger, message::Envelope},
     peer::NodeId,

@@ -7,15 +7,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
 };
 
-use omb_core::{
+use omb_cluster::{
     admission::{Door, Room},
-    config::cluster::ClusterConfig,
+    config::ClusterConfig,
     node::{ClientId, Input, Node, Output, RelayFailure, message::Envelope},
     peer::NodeId,
-    seed::Seed,
     store::{self, Failure, Step},
-    time::Instant,
 };
+use omb_machine::{seed::Seed, time::Instant};
 use tokio::sync::mpsc;
 
 use super::{

@@ -11,7 +11,7 @@ use std::{
     task::Poll,
 };
 
-use omb_core::{client::Failure, handshake::Part, node::message::Reply, peer::NodeId};
+use omb_cluster::{client::Failure, handshake::Part, node::message::Reply, peer::NodeId};
 use serde::Serialize;
 use tokio::{
     io::{AsyncRead, AsyncWriteExt, ReadBuf},

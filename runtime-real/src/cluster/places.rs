@@ -1,4 +1,4 @@
-//! The places that requests have at a node: `omb_core::requests` with a clock, and a way to reach who is to leave.
+//! The places that requests have at a node: `omb_cluster::requests` with a clock, and a way to reach who is to leave.
 
 use std::{
     collections::BTreeMap,
@@ -7,11 +7,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use omb_core::{
+use omb_cluster::{
     admission::Room,
     requests::{Place, Requests},
-    time,
 };
+use omb_machine::time;
 use tokio::{sync::Notify, time::Instant};
 
 use super::Limits;

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use omb_core::{
+use omb_cluster::{
     admission::Place,
     handshake::Refusal,
     node::{

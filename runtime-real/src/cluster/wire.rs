@@ -6,7 +6,7 @@
 
 use std::io;
 
-use omb_core::node::message::{self, FRAME_MAX, Order, Reply, Request};
+use omb_cluster::node::message::{self, FRAME_MAX, Order, Reply, Request};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 

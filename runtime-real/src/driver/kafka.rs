@@ -22,20 +22,20 @@ use std::{
     time::Duration,
 };
 
-use omb_core::{
-    config::{
-        driver::KafkaConfig,
-        setting::{Setting, Settings},
-    },
+use omb_bench::{
+    config::driver::KafkaConfig,
     load::{keys, throttle::Throttled},
     plan::{leftovers::Inventory, sharing::BUFFER_BYTES_MAX},
-    printable::printable,
     protocol::{
         Failure, FailureKind,
         command::{Check, TopicSpec},
         remedy::{self, Meaning},
     },
-    reason::{self, of_code},
+};
+use omb_kafka::reason::{self, of_code};
+use omb_machine::{
+    config::setting::{Setting, Settings},
+    printable::printable,
     time::WallTime,
 };
 use rdkafka::{
@@ -1048,7 +1048,7 @@ impl Drop for KafkaReports {
 }
 
 impl Reports for KafkaReports {
-    fn wait(&mut self, timeout: Duration, take: &mut dyn FnMut(omb_core::time::Instant, &mut Vec<Report>)) {
+    fn wait(&mut self, timeout: Duration, take: &mut dyn FnMut(omb_machine::time::Instant, &mut Vec<Report>)) {
         let timeout = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
         // SAFETY: the queue is alive; the event is destroyed below, and nothing of it is kept.
         let event = unsafe { sys::rd_kafka_queue_poll(self.queue.as_ptr(), timeout) };
@@ -1174,7 +1174,7 @@ unsafe extern "C" fn on_message(message: *mut sys::rd_kafka_message_t, opaque: *
         unsafe { std::slice::from_raw_parts(message.payload.cast::<u8>(), message.len) }
     };
     // Only a payload too small for our header needs the record's timestamp.
-    let timestamp = if message.len < omb_core::load::header::LEN { timestamp(message) } else { None };
+    let timestamp = if message.len < omb_bench::load::header::LEN { timestamp(message) } else { None };
     let (partition, offset) = (message.partition.cast_unsigned(), message.offset);
     (taking.take)(Incoming { partition, offset, payload, timestamp });
 }

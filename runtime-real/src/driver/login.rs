@@ -16,15 +16,17 @@ use hyper::{
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
-use omb_core::{
+use omb_bench::{
+    config::AWS_METHOD,
+    protocol::{Failure, FailureKind},
+};
+use omb_kafka::oauthbearer::{self, ANSWER_MAX, AwsCredentials, Token, TokenError};
+use omb_machine::{
     config::{
-        AWS_METHOD,
         address::WebAddress,
         setting::{Secret, Setting, Settings},
     },
-    oauthbearer::{self, ANSWER_MAX, AwsCredentials, Token, TokenError},
     printable::printable_within,
-    protocol::{Failure, FailureKind},
     time::WallTime,
 };
 use rdkafka_sys as sys;
@@ -509,7 +511,7 @@ mod tests {
         path::Path,
     };
 
-    use omb_core::config::setting::Content;
+    use omb_machine::config::setting::Content;
     use rdkafka::{
         config::FromClientConfig,
         producer::{BaseProducer, DefaultProducerContext, Producer},

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use omb_core::{
+use omb_bench::{
     load::{keys, throttle::Throttled},
     plan::leftovers::Inventory,
     protocol::{
@@ -21,8 +21,8 @@ use omb_core::{
         command::{Check, TopicSpec},
         remedy::Meaning,
     },
-    time::{Instant, WallTime},
 };
+use omb_machine::time::{Instant, WallTime};
 
 use crate::load::ring::{Ring, Ticket};
 

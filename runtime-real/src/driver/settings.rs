@@ -8,13 +8,11 @@ use std::{
     sync::Arc,
 };
 
-use omb_core::{
-    config::{
-        driver::KafkaConfig,
-        setting::{HIDDEN, Setting, Settings},
-    },
+use omb_bench::{
+    config::driver::KafkaConfig,
     protocol::{Failure, FailureKind},
 };
+use omb_machine::config::setting::{HIDDEN, Setting, Settings};
 use rdkafka::ClientConfig;
 
 use super::login::{self, Login, Tokens};
@@ -153,7 +151,7 @@ impl Secrets {
 mod tests {
     use std::{collections::BTreeMap, fs};
 
-    use omb_core::config::setting::{Content, Secret};
+    use omb_machine::config::setting::{Content, Secret};
 
     use super::*;
 

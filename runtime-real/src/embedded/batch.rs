@@ -1,7 +1,7 @@
 //! Record batches as they come and go: what stands in their first 61 bytes. The records are never looked into.
 
 use bytes::Bytes;
-use omb_core::broker::{NewBatch, ProducerStamp, StoredBatch};
+use omb_broker::{NewBatch, ProducerStamp, StoredBatch};
 
 use super::codec::code;
 

@@ -42,7 +42,7 @@ use kafka_protocol::{
     },
     protocol::{Decodable, Encodable, HeaderVersion, StrBytes},
 };
-use omb_core::broker::{
+use omb_broker::{
     Acks, Committed, Committer, ErrorCode, FetchPartition, Fetched, GroupInfo, GroupState, Join, NewTopic,
     OffsetCommit, OffsetSpec, ProducePartition, Produced, Request, Response, Sync, TopicId, TopicRef,
 };
@@ -689,7 +689,7 @@ impl Ticket {
                     deleted.name = matches!(topic, TopicRef::Name(_)).then(|| name_of(&topic));
                     deleted.topic_id = id_of(&topic);
                     if let Ok(info) = result {
-                        let info: omb_core::broker::TopicInfo = info;
+                        let info: omb_broker::TopicInfo = info;
                         deleted.name = Some(TopicName(text(info.name)));
                         deleted.topic_id = Uuid::from_u128(info.id.0);
                     }
@@ -698,7 +698,7 @@ impl Ticket {
                 encode!(DeleteTopicsResponse::default().with_responses(topics.into_iter().map(topic).collect()))
             }
             (Response::CreatePartitions(topics), _) => {
-                let topic = |(name, result): (String, Result<(), omb_core::broker::Refusal>)| {
+                let topic = |(name, result): (String, Result<(), omb_broker::Refusal>)| {
                     let grown = CreatePartitionsTopicResult::default().with_name(TopicName(text(name)));
                     match result {
                         Ok(()) => grown,
@@ -962,10 +962,10 @@ fn put_varint(out: &mut Outgoing, mut value: usize) {
 }
 
 fn metadata(
-    topics: Vec<(TopicRef, Result<omb_core::broker::TopicInfo, ErrorCode>)>,
+    topics: Vec<(TopicRef, Result<omb_broker::TopicInfo, ErrorCode>)>,
     endpoint: &Endpoint,
 ) -> MetadataResponse {
-    let topic = |(topic, result): (TopicRef, Result<omb_core::broker::TopicInfo, ErrorCode>)| {
+    let topic = |(topic, result): (TopicRef, Result<omb_broker::TopicInfo, ErrorCode>)| {
         let mut answer = MetadataResponseTopic::default().with_error_code(result_code(&result));
         answer.name = matches!(topic, TopicRef::Name(_)).then(|| name_of(&topic));
         answer.topic_id = id_of(&topic);
@@ -992,7 +992,7 @@ fn metadata(
 fn created(
     version: i16,
     name: String,
-    result: Result<omb_core::broker::TopicInfo, omb_core::broker::Refusal>,
+    result: Result<omb_broker::TopicInfo, omb_broker::Refusal>,
 ) -> CreatableTopicResult {
     let topic = CreatableTopicResult::default().with_name(TopicName(text(name)));
     match result {
@@ -1005,10 +1005,7 @@ fn created(
     }
 }
 
-fn join_group(
-    version: i16,
-    result: Result<omb_core::broker::Joined, omb_core::broker::JoinRefused>,
-) -> JoinGroupResponse {
+fn join_group(version: i16, result: Result<omb_broker::Joined, omb_broker::JoinRefused>) -> JoinGroupResponse {
     let response = JoinGroupResponse::default();
     match result {
         Ok(joined) => {
@@ -1088,7 +1085,7 @@ fn described_group(version: i16, name: String, result: Result<GroupInfo, ErrorCo
             return described.with_error_message(Some(text(code.to_string())));
         }
     };
-    let member = |it: omb_core::broker::MemberInfo| {
+    let member = |it: omb_broker::MemberInfo| {
         let member = DescribedGroupMember::default().with_member_id(text(it.id)).with_client_id(text(it.client_id));
         let member = member.with_client_host(text(it.client_host)).with_member_metadata(it.metadata);
         let member = member.with_member_assignment(it.assignment);

@@ -6,7 +6,7 @@
 use std::{io, net::SocketAddr, rc::Rc};
 
 use bytes::{Buf, Bytes, BytesMut};
-use omb_core::broker::{ConnId, Input, Request, Response, Token};
+use omb_broker::{ConnId, Input, Request, Response, Token};
 use tokio::{io::AsyncReadExt, net::TcpStream, sync::Notify};
 use tracing::{debug, warn};
 

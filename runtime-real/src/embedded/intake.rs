@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use omb_core::broker::ConnId;
+use omb_broker::ConnId;
 use tokio::{sync::Notify, time::Instant};
 
 /// Requests up to this size, in bytes, are received at once: those of consumers are smaller, and must come through when

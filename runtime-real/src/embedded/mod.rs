@@ -1,4 +1,4 @@
-//! The embedded broker: [`omb_core::broker`] behind the Kafka protocol, on a thread of its own.
+//! The embedded broker: [`omb_broker`] behind the Kafka protocol, on a thread of its own.
 //!
 //! ```text
 //!   TCP ─▶ frame ─▶ codec ─▶ Request ─▶ Broker ─▶ Response ─▶ codec ─▶ frame ─▶ TCP
@@ -39,11 +39,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use omb_core::{
-    broker::{Broker, Config, ConnId, Dropped, Input, Output, Response},
-    machine::{Machine, Wake, settle},
-    time::Instant,
-};
+use omb_broker::{Broker, Config, ConnId, Dropped, Input, Output, Response};
+use omb_machine::{Machine, Wake, settle, time::Instant};
 use tokio::{
     sync::{Notify, mpsc},
     task::LocalSet,

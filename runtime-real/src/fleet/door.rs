@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use omb_core::guests::{Bounds, Exhausted, GuestId, Guests, Share};
+use omb_bench::guests::{Bounds, Exhausted, GuestId, Guests, Share};
 use tokio::sync::Notify;
 
 /// Connections of strangers that are kept: a page of metrics is fetched, or a controller introduces itself, in less time

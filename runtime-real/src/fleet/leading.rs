@@ -3,13 +3,13 @@
 use std::{cell::RefCell, time::Duration};
 
 use hyper::{Method, body::Bytes};
-use omb_core::{
+use omb_bench::{
     controller::{self, Controller, End, Trouble, TroubleKind},
     id::WorkerId,
     offset::Exchange,
-    printable::printable_within,
     protocol::{self, Hello, Ping, Request},
 };
+use omb_machine::{encoding, printable::printable_within};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::wire::Call;
@@ -102,7 +102,7 @@ async fn carry(
     let mut next = asked.recv().await;
     while let Some((request, within)) = next.take() {
         let number = request.number;
-        let body = Bytes::from(protocol::encode(&request));
+        let body = Bytes::from(encoding::encode(&request));
         let result = tokio::select! {
             biased;
             newer = asked.recv() => {
@@ -123,7 +123,7 @@ async fn carry(
 }
 
 fn read(body: &[u8]) -> Result<protocol::Response, Trouble> {
-    protocol::decode(body).map_err(|error| Trouble { kind: TroubleKind::Refused, cause: error.to_string() })
+    encoding::decode(body).map_err(|error| Trouble { kind: TroubleKind::Refused, cause: error.to_string() })
 }
 
 /// Asks one worker's clock whenever it is wanted.
@@ -139,7 +139,7 @@ async fn ask_clock(
         while let Ok(newer) = wanted.try_recv() {
             ping = newer;
         }
-        let question = Bytes::from(protocol::encode(&ping));
+        let question = Bytes::from(encoding::encode(&ping));
         let sent = clock.now();
         let body = match link.call(Method::POST, "/v1/clock", question, CLOCK_WITHIN).await {
             Ok(body) => body,
@@ -152,7 +152,7 @@ async fn ask_clock(
             Err(_) => continue,
         };
         let back = clock.now();
-        let Ok(protocol::Clock { received, answered }) = protocol::decode(&body) else { continue };
+        let Ok(protocol::Clock { received, answered }) = encoding::decode(&body) else { continue };
         let exchange = Exchange { sent, received, answered, back };
         if inputs.send(controller::Input::Pong { worker, exchange }).is_err() {
             return;

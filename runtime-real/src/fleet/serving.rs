@@ -12,15 +12,15 @@ use std::{
 };
 
 use hyper::{Method, StatusCode, body::Bytes};
-use omb_core::{
+use omb_bench::{
     config::terms::Terms,
     id::RunId,
     plan::needs::Limits,
     protocol::{self, Hello, Ping, Response},
-    time::WallTime,
     token::Token,
     worker::{self, Worker},
 };
+use omb_machine::{encoding, time::WallTime};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -250,7 +250,7 @@ impl<P: Pages, C: Clock + Send + Sync + 'static> Service for Desk<P, C> {
         match head.path.as_str() {
             "/v1/command" => self.command(&body, guest).await,
             "/v1/clock" => {
-                let Ok(ping) = protocol::decode::<Ping>(&body) else {
+                let Ok(ping) = encoding::decode::<Ping>(&body) else {
                     return Answered::text(StatusCode::BAD_REQUEST, "this is no question about the clock");
                 };
                 self.prove(ping.run, guest);
@@ -260,7 +260,7 @@ impl<P: Pages, C: Clock + Send + Sync + 'static> Service for Desk<P, C> {
                     return Answered::text(StatusCode::SERVICE_UNAVAILABLE, LEAVING);
                 }
                 let clock = protocol::Clock { received, answered: self.clock.wall() };
-                Answered::binary(protocol::encode(&clock))
+                Answered::binary(encoding::encode(&clock))
             }
             "/v1/hello" if self.leaving.load(Relaxed) => Answered::text(StatusCode::SERVICE_UNAVAILABLE, LEAVING),
             "/v1/hello" => {
@@ -311,7 +311,7 @@ impl<P: Pages, C: Clock> Desk<P, C> {
     async fn command(&self, body: &[u8], guest: &Guest) -> Answered {
         let request = match protocol::decode_request(body) {
             Ok(request) => request,
-            Err(error @ protocol::DecodeError::OtherVersion(_)) => {
+            Err(error @ encoding::DecodeError::OtherVersion { .. }) => {
                 let text = format!("{error}; this worker is omb {}", self.identity.omb);
                 return Answered::text(StatusCode::CONFLICT, &text);
             }
@@ -337,12 +337,12 @@ impl<P: Pages, C: Clock> Desk<P, C> {
     fn answer(&self, response: &Response) {
         lock(&self.status).commands_answered += 1;
         let Some(waiting) = lock(&self.waiting).remove(&(response.run, response.number)) else { return };
-        let mut body = Bytes::from(protocol::encode(response));
-        if body.len() > protocol::BODY_MAX {
+        let mut body = Bytes::from(encoding::encode(response));
+        if body.len() > encoding::BODY_MAX {
             let text =
-                format!("its answer of {} bytes is more than the {} that one may have", body.len(), protocol::BODY_MAX);
+                format!("its answer of {} bytes is more than the {} that one may have", body.len(), encoding::BODY_MAX);
             let failure = protocol::Failure::new(protocol::FailureKind::Broken, text);
-            body = protocol::encode(&Response { outcome: Err(failure), ..response.clone() }).into();
+            body = encoding::encode(&Response { outcome: Err(failure), ..response.clone() }).into();
         }
         for answer in waiting {
             // Whoever gave up asks again, or does not care.

@@ -26,11 +26,8 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use omb_core::{
-    controller::{Trouble, TroubleKind},
-    printable::printable_within,
-    protocol::BODY_MAX,
-};
+use omb_bench::controller::{Trouble, TroubleKind};
+use omb_machine::{encoding::BODY_MAX, printable::printable_within};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, sleep, timeout},

@@ -1,4 +1,4 @@
-//! The threads that send and receive. What happens per message stands in `omb_core::load`; here are the threads,
+//! The threads that send and receive. What happens per message stands in `omb_bench::load`; here are the threads,
 //! the clocks and the locks, of which none is taken per message.
 
 pub mod ring;
@@ -12,7 +12,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use omb_core::protocol::{
+use omb_bench::protocol::{
     Failure,
     event::{Problem, Snapshot},
 };

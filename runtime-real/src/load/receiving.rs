@@ -11,12 +11,12 @@ use std::{
     time::Duration,
 };
 
-use omb_core::{
+use omb_bench::{
     load::receiver::{Ledger, Origin, Receiver},
     protocol::event::GroupView,
     stats::tally::Arrivals,
-    time::{Instant, WallTime},
 };
+use omb_machine::time::{Instant, WallTime};
 
 use super::{Problems, lock};
 use crate::{

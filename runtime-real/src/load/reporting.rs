@@ -9,11 +9,11 @@ use std::{
     time::Duration,
 };
 
-use omb_core::{
+use omb_bench::{
     load::{sender::Confirmations, silence::Silences},
-    reason::of_code,
     stats::tally::Acknowledgements,
 };
+use omb_kafka::reason::of_code;
 
 use super::{
     Problems, lock,

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use omb_core::load::{payload, sender::InFlight};
+use omb_bench::load::{payload, sender::InFlight};
 use rand_chacha::ChaCha8Rng;
 
 /// One buffer, owned by whoever holds the ticket: the sending thread, then the client library, then the thread that
@@ -110,7 +110,7 @@ impl std::fmt::Debug for Chunk {
 }
 
 impl Ring {
-    /// Buffers as large as the pool's payloads, at most `most` of them, made `chunk` at a time ([`buffers`](omb_core::plan::sharing::buffers)); `rng`
+    /// Buffers as large as the pool's payloads, at most `most` of them, made `chunk` at a time ([`buffers`](omb_bench::plan::sharing::buffers)); `rng`
     /// picks the payload that each one holds.
     ///
     /// # Panics
@@ -255,7 +255,8 @@ impl Supply {
 
 #[cfg(test)]
 mod tests {
-    use omb_core::{plan::sharing::BUFFERS_OWN, seed::Seed, time::Instant};
+    use omb_bench::plan::sharing::BUFFERS_OWN;
+    use omb_machine::{seed::Seed, time::Instant};
 
     use super::*;
 

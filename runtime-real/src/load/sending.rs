@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use omb_core::{
+use omb_bench::{
     config::workload::{CatchUp, KeyDistributor},
     id::ProducerId,
     load::{
@@ -18,8 +18,8 @@ use omb_core::{
     plan::pace::Pace,
     rate::Tempo,
     stats::tally::Parted,
-    time::Instant,
 };
+use omb_machine::time::Instant;
 
 use super::{
     Problems, lock,

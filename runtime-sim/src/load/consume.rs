@@ -3,15 +3,17 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use omb_core::{
-    broker::{
-        Committer, ErrorCode, FetchPartition, Fetched, Join, OffsetCommit, OffsetSpec, Request, Response, Sync,
-        TopicRef,
-    },
+use omb_bench::{
     config::workload::Verify,
     id::ConsumerId,
     load::{header, receiver::Origin},
-    protocol::{self, command::ConsumerSpec},
+    protocol::command::ConsumerSpec,
+};
+use omb_broker::{
+    Committer, ErrorCode, FetchPartition, Fetched, Join, OffsetCommit, OffsetSpec, Request, Response, Sync, TopicRef,
+};
+use omb_machine::{
+    encoding,
     time::{Instant, WallTime},
 };
 use rand::RngExt;
@@ -147,7 +149,7 @@ impl SimLoad {
             }
             _ => return None,
         };
-        let share: Vec<u32> = protocol::decode(&share).ok()?;
+        let share: Vec<u32> = encoding::decode(&share).ok()?;
         let wanted = share.iter().map(|partition| (member.spec.topic.clone(), partition.cast_signed())).collect();
         let request = Request::FetchOffsets { group: member.spec.group.clone(), partitions: Some(wanted) };
         let Response::FetchOffsets(found) = self.ask(member, request, within).await? else { return None };
@@ -191,7 +193,7 @@ impl SimLoad {
         let share = |(nth, id): (usize, &String)| {
             let mine: Vec<u32> =
                 (0..partitions).filter(|partition| *partition as usize % members.len() == nth).collect();
-            (id.clone(), Bytes::from(protocol::encode(&mine)))
+            (id.clone(), Bytes::from(encoding::encode(&mine)))
         };
         Some(members.iter().enumerate().map(share).collect())
     }

@@ -18,8 +18,7 @@ use std::{
 };
 
 use madsim::task::{JoinHandle, spawn_local};
-use omb_core::{
-    broker::{ErrorCode, NewTopic, Request, Response, TopicRef},
+use omb_bench::{
     config::workload::Verify,
     id::{ConsumerId, ProducerId, SubscriptionId},
     load::{
@@ -36,11 +35,14 @@ use omb_core::{
         event::{Findings, GroupView, Missing, Problem, Snapshot},
     },
     rate::Tempo,
-    seed::Seed,
     stats::{
         sparse::{SparseDepartures, SparseTotals},
         tally::{Acknowledgements, Arrivals, Parted, Totals},
     },
+};
+use omb_broker::{ErrorCode, NewTopic, Request, Response, TopicRef};
+use omb_machine::{
+    seed::Seed,
     time::{Instant, WallTime},
 };
 use rand::RngExt;

@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use omb_core::{
-    broker::{Acks, Appended, ErrorCode, NewBatch, ProducePartition, ProducerStamp, Request, Response, TopicRef},
+use omb_bench::{
     id::ProducerId,
     load::{header, keys::KeyWalk, payload, sender::InFlight},
     plan::probing,
     protocol::command::{Begin, Window},
     rate::{Rate, Tempo},
+};
+use omb_broker::{Acks, Appended, ErrorCode, NewBatch, ProducePartition, ProducerStamp, Request, Response, TopicRef};
+use omb_machine::{
     seed::fnv1a,
     time::{Instant, WallTime},
 };

@@ -1,7 +1,7 @@
 //! What a batch holds on the simulated wire: to the broker machine these are opaque bytes.
 
 use bytes::Bytes;
-use omb_core::{protocol, time::WallTime};
+use omb_machine::{encoding, time::WallTime};
 use serde::{Deserialize, Serialize};
 
 use crate::truth::Mark;
@@ -26,7 +26,7 @@ pub struct Record {
 /// The bytes of a batch.
 #[must_use]
 pub fn pack(records: &[Record]) -> Bytes {
-    protocol::encode(&records).into()
+    encoding::encode(&records).into()
 }
 
 /// The records of a batch.
@@ -35,5 +35,5 @@ pub fn pack(records: &[Record]) -> Bytes {
 /// If the bytes were not made by [`pack`]: the broker must not touch them.
 #[must_use]
 pub fn unpack(bytes: &Bytes) -> Vec<Record> {
-    protocol::decode(bytes).expect("the broker keeps batches as they came")
+    encoding::decode(bytes).expect("the broker keeps batches as they came")
 }

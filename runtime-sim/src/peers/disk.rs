@@ -13,14 +13,14 @@ use std::{
     time::Duration,
 };
 
-use omb_core::{
+use omb_cluster::{
     peer::{Digest, Leadership, RequestId},
-    seed::Seed,
     store::{
         Entry, File, Name, Step,
         journal::{HEADER, Record, scan},
     },
 };
+use omb_machine::seed::Seed;
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use tokio::{io::AsyncWrite, time::sleep};

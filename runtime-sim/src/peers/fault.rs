@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
-use omb_core::peer::NodeId;
+use omb_cluster::peer::NodeId;
 
 /// One trouble.
 #[derive(Clone, Debug, PartialEq)]

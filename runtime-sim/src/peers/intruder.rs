@@ -8,7 +8,7 @@ use std::{
 };
 
 use madsim::{task, time::sleep};
-use omb_core::{
+use omb_cluster::{
     election::{self, Ballot},
     handshake::{
         GREETING_BYTES, Greeting, Key, Keys, Nonce, Objection, Opening, PROOF_BYTES, Part, Refusal, TERMS_BYTES,
@@ -16,9 +16,8 @@ use omb_core::{
     },
     node::message::{Envelope, Message, Order, Put, Request, VERSION},
     peer::{Digest, Label, Leadership, NodeId, RequestId, Term, User},
-    seed::Seed,
-    time::WallTime,
 };
+use omb_machine::{seed::Seed, time::WallTime};
 use rand::{Rng, RngExt as _};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

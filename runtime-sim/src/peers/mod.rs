@@ -16,12 +16,12 @@ use std::{
     time::Duration,
 };
 
-use omb_core::{
+use omb_cluster::{
     node::{Node, Output},
     peer::{Digest, Label, Leadership, NodeId, RequestId},
     store::{Entry, Stored},
-    time::Instant,
 };
+use omb_machine::time::Instant;
 
 pub use scenario::Scenario;
 

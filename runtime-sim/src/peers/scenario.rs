@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
-use omb_core::{
-    config::cluster::{Durability, Policy, Quorum},
+use omb_cluster::{
+    config::{Durability, Policy, Quorum},
     peer::NodeId,
-    seed::Seed,
 };
+use omb_machine::seed::Seed;
 use rand::{Rng, RngExt as _};
 
 use super::fault::{Mishap, Planned, Trouble, Way};

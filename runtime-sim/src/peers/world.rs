@@ -19,16 +19,18 @@ use madsim::{
     task::{self, spawn},
     time::{TimeHandle, sleep},
 };
-use omb_core::{
+use omb_cluster::{
     client::{GaveUp, Patience},
-    config::cluster::{ClusterConfig, Durability, PeerAddresses, Peers, parse_peers},
+    config::{ClusterConfig, Durability, PeerAddresses, Peers, parse_peers},
     node::{
         Node, Output,
         message::{Envelope, Message, Put, Reply, Request},
     },
     peer::{Digest, Label, NodeId, RequestId, User},
-    seed::Seed,
     store::{Name, Step, Stored},
+};
+use omb_machine::{
+    seed::Seed,
     time::{Instant, WallTime},
 };
 use rand::{Rng as _, RngExt as _};
@@ -293,7 +295,7 @@ async fn live(nth: usize, cast: Cast) {
     let peers =
         if scenario.stranger == Some(node) { list(&scenario, Some(NodeId(NOBODY))) } else { peers_of(&scenario) };
     // Each life draws anew.
-    let life = omb_core::time::nanos(cast.time.elapsed());
+    let life = omb_machine::time::nanos(cast.time.elapsed());
     let seed = Seed(scenario.seed.0 ^ u64::from(node.0) << 32 ^ life);
     let secret = match scenario.locked_out {
         Some((out, other)) if out == node => {

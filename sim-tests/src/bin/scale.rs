@@ -37,7 +37,7 @@ mod fleet {
         task::spawn_local,
         time::TimeHandle,
     };
-    use omb_core::{
+    use omb_bench::{
         config::{
             driver::{DriverConfig, DriverKind},
             terms::Terms,
@@ -47,18 +47,17 @@ mod fleet {
         id::{RunId, SubscriptionId},
         plan::Plan,
         protocol::{
-            self, Command, Event,
+            Command, Event,
             command::Begin,
             event::{Findings, GroupView, Missing, Snapshot},
         },
         rate::Rate,
-        seed::Seed,
         stats::{
             sparse::SparseTotals,
             tally::{Seen, Totals},
         },
-        time::Instant,
     };
+    use omb_machine::{encoding, seed::Seed, time::Instant};
     use omb_runtime_sim::{
         clock::{Clock, Skew},
         connection::{SimListener, SimTransport},
@@ -126,7 +125,7 @@ mod fleet {
                 }
                 Command::Read { .. } => {
                     let event = Event::Read(Box::new(self.read()));
-                    self.read_bytes.store(protocol::encode(&event).len() as u64, Relaxed);
+                    self.read_bytes.store(encoding::encode(&event).len() as u64, Relaxed);
                     event
                 }
                 Command::StopLoad { .. } => {
@@ -218,9 +217,9 @@ mod fleet {
                     omb: "0.0.0".to_owned(),
                     instance: worker.to_string(),
                     token: None,
-                    body_max: protocol::BODY_MAX,
+                    body_max: encoding::BODY_MAX,
                     terms: Terms::foreign(),
-                    limits: omb_core::plan::needs::Limits::default(),
+                    limits: omb_bench::plan::needs::Limits::default(),
                 };
                 let (_stop, mut stops) = tokio::sync::mpsc::unbounded_channel();
                 serving::serve(

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use omb_core::{controller::Output, protocol::Command};
+use omb_bench::{controller::Output, protocol::Command};
 use omb_runtime_sim::{scenario::Scenario, truth::Truth, world::Ended};
 
 use super::{Broken, Promise};

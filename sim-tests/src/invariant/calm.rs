@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use omb_core::{
+use omb_bench::{
     config::workload::RateGoal,
     controller::{End, Output},
-    report::{Drained, Phase},
+    result::{Drained, Phase},
 };
 use omb_runtime_sim::{
     fault::{Trouble, broker},

@@ -1,8 +1,8 @@
 //! What any worker's check finds in the way ends the run before anything is created.
 
-use omb_core::{
+use omb_bench::{
     controller::{End, Output},
-    report::Phase,
+    result::Phase,
 };
 use omb_runtime_sim::{scenario::Scenario, truth::Truth, world::Ended};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use madsim::time::TimeHandle;
-use omb_core::{controller::Output, protocol::Command};
+use omb_bench::{controller::Output, protocol::Command};
 use omb_runtime_sim::{scenario::Scenario, truth::Truth, world::Ended};
 
 use super::{Broken, Promise, barrier};

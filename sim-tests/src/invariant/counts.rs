@@ -6,15 +6,15 @@
 
 use std::collections::BTreeSet;
 
-use omb_core::broker::Broker;
-use omb_core::{
+use omb_bench::{
     controller::Output,
     id::ProducerId,
-    report::{Drained, Report},
+    result::{Drained, Report},
     stats::tally::Totals,
-    time::Instant,
     worker::Worker,
 };
+use omb_broker::Broker;
+use omb_machine::time::Instant;
 use omb_runtime_sim::{
     scenario::Scenario,
     truth::{Place, Truth},

@@ -3,12 +3,11 @@
 //! The bound is `Settings::longest`. Phases only go forward; a run whose load began hands out its result, once, before
 //! it tears anything down.
 
-use omb_core::{
+use omb_bench::{
     controller::{Controller, End, OnLoss, Output},
-    machine::Machine,
-    report::Phase,
-    time::Instant,
+    result::Phase,
 };
+use omb_machine::{Machine, time::Instant};
 use omb_runtime_sim::{scenario::Scenario, truth::Truth, world::Ended};
 
 use super::{Broken, Promise};

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use omb_core::{id::RunId, worker::Worker};
+use omb_bench::{id::RunId, worker::Worker};
 use omb_runtime_sim::{
     fault::{Trouble, Who, process},
     scenario::Scenario,
@@ -32,7 +32,7 @@ impl Promise for Freed {
         self.obeys.remove(&worker);
     }
 
-    fn on_worker(&mut self, worker: u32, machine: &Worker, _: omb_core::time::Instant, _: &Truth, _: &mut Broken) {
+    fn on_worker(&mut self, worker: u32, machine: &Worker, _: omb_machine::time::Instant, _: &Truth, _: &mut Broken) {
         self.obeys.insert(worker, machine.run());
     }
 

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use omb_core::{controller::Output, report::Phase};
+use omb_bench::{controller::Output, result::Phase};
 use omb_runtime_sim::{
     fault::{Planned, Trouble, Who, network, process},
     scenario::Scenario,

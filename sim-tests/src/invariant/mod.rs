@@ -40,12 +40,12 @@ pub mod silence;
 pub mod sums;
 pub mod unread;
 
-use omb_core::{
-    broker::Broker,
+use omb_bench::{
     controller::{self, Controller},
-    time::Instant,
     worker::Worker,
 };
+use omb_broker::Broker;
+use omb_machine::time::Instant;
 use omb_runtime_sim::{
     scenario::Scenario,
     truth::Truth,

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use omb_core::{controller::Output, id::RunId, protocol::Command, time::Instant, worker::Worker};
+use omb_bench::{controller::Output, id::RunId, protocol::Command, worker::Worker};
+use omb_machine::time::Instant;
 use omb_runtime_sim::truth::Truth;
 
 use super::{Broken, Promise};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use omb_core::{config::workload::RateGoal, load::silence, report::Phase};
+use omb_bench::{config::workload::RateGoal, load::silence, result::Phase};
 use omb_runtime_sim::{
     scenario::Scenario,
     truth::{Truth, WorkerTruth},

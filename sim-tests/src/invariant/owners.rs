@@ -10,14 +10,14 @@ use std::{
     ops::Range,
 };
 
-use omb_core::{
+use omb_bench::{
     controller::{Controller, Output},
     id::WorkerId,
     plan::{Plan, Topology},
-    report::Phase,
-    time::Instant,
+    result::Phase,
     worker::Worker,
 };
+use omb_machine::time::Instant;
 use omb_runtime_sim::truth::Truth;
 
 use super::{Broken, Promise};
@@ -105,7 +105,7 @@ fn check_plan(plan: &Plan, broken: &mut Broken) {
     let consuming = if plan.topology == Topology::Shared { 0 } else { producing }..plan.workers;
     let producers = plan.producers.iter().map(|it| (it.topic.0, it.worker.0));
     check_part("producers", plan, 0..producing, producers, broken);
-    let topic = |it: &omb_core::plan::Consumer| plan.subscriptions[it.subscription.0 as usize].topic.0;
+    let topic = |it: &omb_bench::plan::Consumer| plan.subscriptions[it.subscription.0 as usize].topic.0;
     check_part("consumers", plan, consuming, plan.consumers.iter().map(|it| (topic(it), it.worker.0)), broken);
 }
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use omb_core::{
+use omb_bench::{
     controller::{Controller, Output},
     plan::Plan,
     protocol::Command,
-    time::Instant,
 };
+use omb_machine::time::Instant;
 use omb_runtime_sim::truth::Truth;
 
 use super::{Broken, Promise};

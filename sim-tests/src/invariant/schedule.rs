@@ -4,14 +4,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use omb_core::{
+use omb_bench::{
     config::workload::{CatchUp, RateGoal},
     controller::End,
     id::ProducerId,
     rate::Tempo,
-    report::Report,
-    time::Instant,
+    result::Report,
 };
+use omb_machine::time::Instant;
 use omb_runtime_sim::{
     fault::{Trouble, process},
     scenario::Scenario,

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use omb_core::{
+use omb_bench::{
     controller::{Controller, Output},
     plan::Plan,
     protocol::Command,
-    time::Instant,
 };
+use omb_machine::time::Instant;
 use omb_runtime_sim::{scenario::Scenario, truth::Truth, world::Ended};
 
 use super::{Broken, Promise};

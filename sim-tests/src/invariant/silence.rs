@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use omb_core::{
+use omb_bench::{
     controller::{Controller, Output},
-    report::Phase,
-    time::Instant,
+    result::Phase,
 };
+use omb_machine::time::Instant;
 use omb_runtime_sim::{
     exchange::LATE_MAX,
     fault::{Planned, Trouble, Who, exchange, network, process},

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeSet, ops::RangeInclusive};
 
-use omb_core::{
+use omb_bench::{
     controller::Output,
     id::SubscriptionId,
     load::header,
-    report::Report,
+    result::Report,
     stats::tally::{Arrivals, Totals},
 };
 use omb_runtime_sim::truth::Truth;

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use omb_core::{
-    broker::Broker,
+use omb_bench::{
     controller::{Controller, Output},
     id::SubscriptionId,
-    report::Phase,
-    time::Instant,
+    result::Phase,
 };
+use omb_broker::Broker;
+use omb_machine::time::Instant;
 use omb_runtime_sim::truth::{Place, Truth};
 
 use super::{Broken, Promise};

@@ -15,11 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use omb_core::{
+use omb_bench::{
     config::{batch_bytes, driver::KafkaConfig},
     protocol::{Failure, FailureKind, command::Check},
-    reason::{Trouble, api_key, of_broker},
 };
+use omb_kafka::reason::{Trouble, api_key, of_broker};
 use rdkafka_sys as sys;
 
 use super::{Client, Kafka, Owned, REACH_WITHIN, c_string, error_text, on_log};
@@ -300,7 +300,7 @@ impl Asking {
 
 #[cfg(test)]
 mod tests {
-    use omb_core::reason::CODES;
+    use omb_kafka::reason::CODES;
 
     use super::*;
 

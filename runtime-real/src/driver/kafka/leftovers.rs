@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use omb_core::{
+use omb_bench::{
     plan::leftovers::Inventory,
     protocol::{Failure, FailureKind},
 };

@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use omb_core::{
-    config::cluster::Timing,
+use omb_cluster::{
+    config::Timing,
     node::Node,
     peer::{Leadership, NodeId},
-    time::Instant,
 };
+use omb_machine::time::Instant;
 use omb_runtime_sim::peers::{Facts, Kin, Outcome, world::AGREE_WITHIN};
 
 use super::{Broken, Promise};

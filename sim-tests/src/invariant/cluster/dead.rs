@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use omb_core::{
-    config::cluster::Timing,
+use omb_cluster::{
+    config::Timing,
     node::{
         Output,
         message::{Message, Order},

@@ -1,6 +1,6 @@
 //! C3: an acknowledged upload is on some disk, whole, whatever crashed after.
 
-use omb_core::{config::cluster::Durability, peer::RequestId};
+use omb_cluster::{config::Durability, peer::RequestId};
 use omb_runtime_sim::peers::{Facts, Outcome};
 
 use super::{Broken, Promise};
@@ -50,9 +50,9 @@ impl Promise for Durable {
 
     fn on_node(
         &mut self,
-        _: omb_core::peer::NodeId,
-        _: &omb_core::node::Node,
-        _: omb_core::time::Instant,
+        _: omb_cluster::peer::NodeId,
+        _: &omb_cluster::node::Node,
+        _: omb_machine::time::Instant,
         facts: &Facts,
         broken: &mut Broken,
     ) {

@@ -1,11 +1,11 @@
 //! Who is no peer is not heard as one, and a number that no honest node comes to changes nothing: no term, no books, no order.
 
-use omb_core::{
+use omb_cluster::{
     election::TERM_JUMP_MAX,
     node::{Node, Output},
     peer::NodeId,
-    time::Instant,
 };
+use omb_machine::time::Instant;
 use omb_runtime_sim::peers::{Facts, Outcome};
 
 use super::{Broken, Promise};
@@ -35,7 +35,7 @@ impl Promise for Forged {
         if newest.term.0 > TERM_JUMP_MAX {
             broken.note(format_args!("{node} believes {newest}"));
         }
-        let books = machine.router().into_iter().flat_map(omb_core::routing::Router::loads);
+        let books = machine.router().into_iter().flat_map(omb_cluster::routing::Router::loads);
         for load in books.filter(|load| load.assigned > LEVEL_MOST) {
             broken.note(format_args!("{node} has {} uploads in its books for {}", load.assigned, load.node));
         }

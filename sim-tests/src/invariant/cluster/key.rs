@@ -1,10 +1,10 @@
 //! With a shared key, who lacks it gets nothing: it neither votes nor is heard, reads nothing and stores nothing.
 
-use omb_core::{
+use omb_cluster::{
     node::{Node, Output},
     peer::NodeId,
-    time::Instant,
 };
+use omb_machine::time::Instant;
 use omb_runtime_sim::peers::{Facts, Outcome};
 
 use super::{Broken, Promise};

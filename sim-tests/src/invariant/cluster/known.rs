@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use omb_core::{
-    config::cluster::Durability,
+use omb_cluster::{
+    config::Durability,
     peer::{NodeId, RequestId},
     store::Entry,
 };

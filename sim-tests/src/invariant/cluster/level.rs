@@ -6,16 +6,16 @@ use std::{
     time::Duration,
 };
 
-use omb_core::{
-    config::cluster::Policy,
+use omb_cluster::{
+    config::Policy,
     node::{
         Node, Output,
         message::{Message, Reply},
     },
     peer::{Leadership, NodeId, RequestId},
     routing::{End, PENALTY},
-    time::Instant,
 };
+use omb_machine::time::Instant;
 use omb_runtime_sim::peers::{Facts, Outcome};
 
 use super::{Broken, Promise};
@@ -151,7 +151,7 @@ impl Promise for Level {
             self.leaders.insert(node, Leader { of, held, books: None, placed, failed });
         }
         if let (Some(router), Some(leader)) = (machine.router(), self.leaders.get_mut(&node)) {
-            let load = |load: &omb_core::routing::Load| (load.node, (load.assigned, load.penalty_until.is_some()));
+            let load = |load: &omb_cluster::routing::Load| (load.node, (load.assigned, load.penalty_until.is_some()));
             leader.open(router.loads().map(load).collect(), broken);
         }
     }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use omb_core::{
-    config::cluster::{Quorum, Timing},
+use omb_cluster::{
+    config::{Quorum, Timing},
     node::Node,
     peer::NodeId,
-    time::Instant,
 };
+use omb_machine::time::Instant;
 use omb_runtime_sim::peers::{Facts, Kin};
 
 use super::{Broken, Promise};

@@ -27,11 +27,11 @@ mod orders;
 pub mod served;
 pub mod terms;
 
-use omb_core::{
+use omb_cluster::{
     node::{Node, Output},
     peer::{Leadership, NodeId, RequestId},
-    time::Instant,
 };
+use omb_machine::time::Instant;
 use omb_runtime_sim::peers::{Facts, Outcome, Watcher};
 
 use super::Broken;

@@ -5,16 +5,16 @@ use std::{
     time::Duration,
 };
 
-use omb_core::{
-    config::cluster::Timing,
+use omb_cluster::{
+    config::Timing,
     node::{
         Node, Output,
         message::{Message, Order, Reply},
     },
     peer::{Digest, Leadership, NodeId, RequestId},
     store::{Name, Step},
-    time::Instant,
 };
+use omb_machine::time::Instant;
 use omb_runtime_sim::{
     cluster::Limits,
     peers::{Facts, Listed, Outcome},

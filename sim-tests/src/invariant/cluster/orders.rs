@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use omb_core::{
+use omb_cluster::{
     node::{ClientId, Output, message::Order},
     peer::{Leadership, NodeId, RequestId},
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use omb_core::peer::RequestId;
+use omb_cluster::peer::RequestId;
 use omb_runtime_sim::peers::{Facts, Outcome};
 
 use super::{Broken, Promise};

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use omb_core::{
+use omb_cluster::{
     node::{Node, Output, message::Message},
     peer::{Leadership, NodeId, RequestId, Term},
-    time::Instant,
 };
+use omb_machine::time::Instant;
 use omb_runtime_sim::peers::{Facts, Kin};
 
 use super::{Broken, Promise, orders::Orders};

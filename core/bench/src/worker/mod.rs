@@ -1,0 +1,577 @@
+//! Commands in, events out: what a worker decides about its controller.
+//!
+//! The machine keeps the order: one run at a time, each command performed once, a repeated one answered as the first
+//! time. What a command asks for is performed by the runtime (`Output::Perform`), which reports back (`Input::Done`).
+//!
+//! ```text
+//!            Prepare              silence for the lease               as long again
+//!   free ──────────────▶ led ───────────────────────────▶ left ────────────────────▶ closed
+//!     ▲                   ▲        (the load is stopped)    │                           │
+//!     │                   └────── any command of the run ───┘                           │
+//!     └──────────────── Close, a take-over, a shutdown: from anywhere ──────────────────┘
+//! ```
+
+use std::{collections::VecDeque, time::Duration};
+
+use crate::{
+    config::terms::Terms,
+    id::RunId,
+    protocol::{self, Command, Event, Failure, FailureKind, Ping, Request, Response},
+};
+use omb_machine::{
+    Machine, Wake,
+    printable::printable_within,
+    time::{Instant, WallTime},
+};
+
+/// What can happen to a worker.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// A command arrived.
+    Command(Request),
+    /// What [`Output::Perform`] asked for is done.
+    Done {
+        /// The number it was asked under.
+        ticket: u64,
+        /// What came of it.
+        outcome: Result<Event, Failure>,
+    },
+    /// The controller is there, and waits.
+    Heard(Ping),
+    /// The process shall end.
+    Shutdown,
+}
+
+/// What a worker wants done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Perform this and answer with [`Input::Done`]. At most one is in progress, except for [`Command::DeleteTopics`] and
+    /// [`Command::Close`], which overtake it and cut it short.
+    Perform {
+        /// Rises with each.
+        ticket: u64,
+        /// What to perform.
+        command: Command,
+    },
+    /// Send this to whoever asked: to all of them, if the same command was sent several times.
+    Reply(Response),
+    /// A run begins to be obeyed: whose.
+    Obeys {
+        /// The run.
+        run: RunId,
+        /// Who leads it.
+        controller: String,
+    },
+    /// The controller fell silent for its lease; the load is being stopped.
+    LeaseExpired(RunId),
+    /// No run is obeyed any more: the worker is free.
+    Freed(RunId),
+    /// Everything is closed; the process may end.
+    ShutDown,
+}
+
+/// Past runs remembered. A copy older than this many runs is as good as impossible: TCP connections do not live so long.
+const PAST_MAX: usize = 64;
+
+/// Longest the last delivery reports are waited for when nobody leads the run any more.
+const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+
+/// Longest a worker that is shut down stays, with everything closed, so that its controller learns why it goes. It asks for the
+/// clock once per period, which is a second.
+const FAREWELL_WITHIN: Duration = Duration::from_millis(2_500);
+
+/// How long the words that its controller was sent may take to leave the process.
+const FAREWELL_LEAVES_WITHIN: Duration = Duration::from_millis(100);
+
+/// Most characters of a controller's name: `omb (process 4711 on host-a)`, and a host's name has at most 253.
+const CONTROLLER_MAX: usize = 300;
+
+/// A worker's side of the protocol.
+#[derive(Debug)]
+pub struct Worker {
+    /// The process's wall time at its `Instant::ZERO`.
+    wall_zero: WallTime,
+    /// What it takes from its controllers.
+    terms: Terms,
+    obeys: Option<Obeyed>,
+    /// Runs that were obeyed before, newest last: a late copy of their first command must not begin them again.
+    past: VecDeque<RunId>,
+    /// A command that waits until what is under way has been performed.
+    queued: Option<Request>,
+    shutdown: Option<Shutdown>,
+    tickets: u64,
+    outputs: VecDeque<Output>,
+}
+
+/// The process is to end.
+#[derive(Debug)]
+struct Shutdown {
+    /// Whose controller is to learn of it, and when it did; `None` if no run was obeyed.
+    run: Option<RunId>,
+    heard: Option<Instant>,
+    /// Since when everything is closed.
+    closed: Option<Instant>,
+    /// [`Output::ShutDown`] was given out.
+    over: bool,
+}
+
+impl Shutdown {
+    /// When the process may end; `None` as long as something is open.
+    fn leaves_at(&self) -> Option<Instant> {
+        let closed = self.closed.filter(|_| !self.over)?;
+        let waits = match (self.run, self.heard) {
+            (None, _) => return Some(closed),
+            (Some(_), Some(heard)) => heard + FAREWELL_LEAVES_WITHIN,
+            (Some(_), None) => closed + FAREWELL_WITHIN,
+        };
+        Some(waits.max(closed))
+    }
+}
+
+/// The run that is obeyed, from its `Prepare` until the next run's.
+#[derive(Debug)]
+struct Obeyed {
+    run: RunId,
+    controller: String,
+    lease: Duration,
+    setup_within: Duration,
+    heard: Instant,
+    /// How long the controller may be silent beyond the lease, since it waits for what is under way.
+    waits: Duration,
+    /// The newest command's number, and its answer once there is one.
+    number: u64,
+    answer: Option<Response>,
+    /// What is being performed: its ticket, and the number to answer (none for what nobody asked for).
+    under_way: Option<(u64, Option<u64>)>,
+    state: State,
+    lease_ended: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    /// By its controller.
+    Led,
+    /// Its controller fell silent. What was counted is kept until then.
+    Left { until: Instant },
+    /// Another run may begin. Why, for a controller that does not know.
+    Closed(&'static str),
+}
+
+impl Obeyed {
+    fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed(_))
+    }
+}
+
+impl Worker {
+    /// A worker that obeys nobody yet. `wall_zero` is its process's wall time at its `Instant::ZERO`; `terms` say which
+    /// settings it takes.
+    #[must_use]
+    pub fn new(wall_zero: WallTime, terms: Terms) -> Self {
+        Self {
+            wall_zero,
+            terms,
+            obeys: None,
+            past: VecDeque::new(),
+            queued: None,
+            shutdown: None,
+            tickets: 0,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// The run it obeys; `None` if it is free.
+    #[must_use]
+    pub fn run(&self) -> Option<RunId> {
+        self.obeyed().map(|obeyed| obeyed.run)
+    }
+
+    /// Who leads the run it obeys; `None` if it is free.
+    #[must_use]
+    pub fn controller(&self) -> Option<&str> {
+        self.obeyed().map(|obeyed| obeyed.controller.as_str())
+    }
+
+    fn obeyed(&self) -> Option<&Obeyed> {
+        self.obeys.as_ref().filter(|obeyed| !obeyed.is_closed())
+    }
+
+    fn on_command(&mut self, now: Instant, mut request: Request) {
+        let (version, run, number) = (request.version, request.run, request.number);
+        if version != protocol::VERSION {
+            let text =
+                format!("the controller speaks version {version} of the protocol, this worker {}", protocol::VERSION);
+            return self.refuse(run, number, FailureKind::Protocol, text);
+        }
+        if self.shutdown.is_some() {
+            self.bid_farewell(now, run);
+            return self.refuse(run, number, FailureKind::Forgotten, "this worker is being shut down".to_owned());
+        }
+        // Before anything else: settings that are not taken neither begin a run nor end another one.
+        if let Command::Prepare(preparation) = &mut request.command
+            && let Err(refused) = self.terms.take(&mut preparation.driver)
+        {
+            let text = format!("the driver's settings are refused: {refused}");
+            return self.refuse(run, number, FailureKind::Configuration, text);
+        }
+        match &mut self.obeys {
+            Some(obeyed) if obeyed.run == run => {
+                let sent = sent_at(self.wall_zero, now, request.sent);
+                if sent + obeyed.lease <= now && request.command != Command::Close {
+                    let text =
+                        format!("command {number} was sent {:?} ago, which is longer than its lease", now.since(sent));
+                    return self.refuse(run, number, FailureKind::Forgotten, text);
+                }
+                obeyed.heard = obeyed.heard.max(sent);
+                if matches!(obeyed.state, State::Left { .. }) {
+                    obeyed.state = State::Led;
+                }
+                self.on_own_command(request);
+            }
+            Some(obeyed) if !obeyed.is_closed() => self.on_foreign_command(now, request),
+            // The run before is still being closed.
+            Some(obeyed) if obeyed.under_way.is_some() => self.queue(request),
+            _ => self.on_first_command(now, request),
+        }
+    }
+
+    /// A command while nobody is obeyed.
+    fn on_first_command(&mut self, now: Instant, request: Request) {
+        let Request { run, number, command, .. } = request;
+        match command {
+            Command::Prepare(_) if self.past.contains(&run) => {
+                self.refuse(run, number, FailureKind::Forgotten, format!("run {run} has ended here"));
+            }
+            Command::Prepare(preparation) if number == 1 => {
+                self.past.extend(self.obeys.as_ref().map(|obeyed| obeyed.run));
+                if self.past.len() > PAST_MAX {
+                    self.past.pop_front();
+                }
+                let controller = printable_within(&preparation.controller, CONTROLLER_MAX);
+                self.obeys = Some(Obeyed {
+                    run,
+                    controller: controller.clone(),
+                    lease: preparation.lease,
+                    setup_within: preparation.setup_within,
+                    heard: now,
+                    waits: Duration::ZERO,
+                    number,
+                    answer: None,
+                    under_way: None,
+                    state: State::Led,
+                    lease_ended: false,
+                });
+                self.outputs.push_back(Output::Obeys { run, controller });
+                self.perform(Command::Prepare(preparation), Some(number));
+            }
+            // A run that never began here is as good as closed.
+            Command::Close => self.reply(run, number, Ok(Event::Done), false),
+            other => {
+                let text = format!(
+                    "it knows nothing of run {run}, though this is its command {number} ({}): it was restarted, or \
+                     obeyed another controller meanwhile",
+                    other.name()
+                );
+                self.refuse(run, number, FailureKind::Forgotten, text);
+            }
+        }
+    }
+
+    /// A command of another run than the one that is obeyed.
+    fn on_foreign_command(&mut self, now: Instant, request: Request) {
+        let Some(obeyed) = &mut self.obeys else { return };
+        let (run, number) = (request.run, request.number);
+        match &request.command {
+            Command::Prepare(preparation) if number == 1 && !self.past.contains(&run) => {
+                // A controller leads one run at a time: if it begins another, it has given this worker up.
+                let controller = printable_within(&preparation.controller, CONTROLLER_MAX);
+                if preparation.take_over || controller == obeyed.controller {
+                    obeyed.state = State::Closed("another controller took this worker over");
+                    self.end(Command::Close, "another controller took this worker over");
+                    return self.queue(request);
+                }
+                let silent = now.since(obeyed.heard).as_secs();
+                let text = format!(
+                    "it obeys {} (run {}, last heard {silent} s ago); --take-over ends that run",
+                    obeyed.controller, obeyed.run
+                );
+                self.refuse(run, number, FailureKind::Refused, text);
+            }
+            // Not this run's any more, if it ever was: nothing to close.
+            Command::Close => self.reply(run, number, Ok(Event::Done), false),
+            _ => {
+                let text = format!("it obeys {} (run {})", obeyed.controller, obeyed.run);
+                self.refuse(run, number, FailureKind::Forgotten, text);
+            }
+        }
+    }
+
+    /// A command of the run that is obeyed: a new one, or one seen before.
+    fn on_own_command(&mut self, request: Request) {
+        let obeyed = self.obeys.as_mut().expect("called for the run that is obeyed");
+        let (run, number) = (request.run, request.number);
+        if number == obeyed.number {
+            // Seen before: answered as the first time, or not yet.
+            if let Some(answer) = obeyed.answer.clone() {
+                self.outputs.push_back(Output::Reply(answer));
+            }
+            return;
+        }
+        if number < obeyed.number {
+            // A copy that was on its way for long. The controller has its answer, or it would not have gone on.
+            let text = format!("command {number} is past: {} came after it", obeyed.number);
+            return self.refuse(run, number, FailureKind::Protocol, text);
+        }
+        let closing = request.command == Command::Close;
+        if matches!(request.command, Command::Prepare(_)) {
+            return self.refuse(run, number, FailureKind::Protocol, format!("run {run} is prepared already"));
+        }
+        if let State::Closed(why) = obeyed.state
+            && !closing
+        {
+            return self.refuse(run, number, FailureKind::Forgotten, format!("run {run} was closed here: {why}"));
+        }
+        // What a run began is cleaned up whatever came of its last command, which may never have arrived.
+        let deleting = matches!(request.command, Command::DeleteTopics { .. });
+        if !closing && !deleting && number != obeyed.number + 1 {
+            // A controller goes on when it has been answered. So somebody answered it, and was restarted since; then a
+            // late copy of the first command made this process begin the run anew.
+            let text = format!("command {number} came after {}: those in between were never heard here", obeyed.number);
+            return self.refuse(run, number, FailureKind::Forgotten, text);
+        }
+        if closing {
+            obeyed.number = number;
+            obeyed.answer = None;
+            if obeyed.is_closed() && obeyed.under_way.is_none() {
+                return self.answer(number, Ok(Event::Done));
+            }
+            obeyed.state = State::Closed("its controller closed it");
+            self.end(Command::Close, "the run was closed meanwhile");
+            if let Some(obeyed) = &mut self.obeys {
+                obeyed.under_way = obeyed.under_way.map(|(ticket, _)| (ticket, Some(number)));
+            }
+            return;
+        }
+        match obeyed.under_way {
+            // Nobody asked for it: what the lease began. It has a bound.
+            Some((_, None)) => self.queue(request),
+            Some((_, Some(before))) if deleting => {
+                let text = format!("command {before} was cut short: the run is being cleaned up");
+                self.answer(before, Err(Failure::new(FailureKind::Forgotten, text)));
+                self.perform_own(number, request.command);
+            }
+            Some((_, Some(_))) => {
+                let text = format!("command {number} came while {} is in progress", obeyed.number);
+                self.refuse(run, number, FailureKind::Protocol, text);
+            }
+            None => self.perform_own(number, request.command),
+        }
+    }
+
+    /// Performs a new command of the run that is obeyed.
+    fn perform_own(&mut self, number: u64, command: Command) {
+        let obeyed = self.obeys.as_mut().expect("called for the run that is obeyed");
+        obeyed.number = number;
+        obeyed.answer = None;
+        // A lease that ended before there was a load has stopped none.
+        obeyed.lease_ended &= !matches!(command, Command::StartLoad { .. });
+        self.perform(command, Some(number));
+    }
+
+    fn on_done(&mut self, now: Instant, ticket: u64, outcome: Result<Event, Failure>) {
+        // What was cut short by a close still reports; nobody waits for it any more.
+        let Some(obeyed) = self.obeys.as_mut().filter(|obeyed| obeyed.under_way.is_some_and(|(t, _)| t == ticket))
+        else {
+            return;
+        };
+        let Some((_, number)) = obeyed.under_way.take() else { return };
+        if obeyed.waits > Duration::ZERO && number.is_some() {
+            // The controller was silent because it waited; from here on it has its lease again.
+            obeyed.heard = now;
+        }
+        obeyed.waits = Duration::ZERO;
+        let (run, closed) = (obeyed.run, obeyed.is_closed());
+        if let Some(number) = number {
+            self.answer(number, outcome);
+        }
+        if closed {
+            self.outputs.push_back(Output::Freed(run));
+        }
+        if self.shutdown.is_some() {
+            // The last delivery reports have been waited for.
+            return if closed { self.leave(now) } else { self.close("the worker shuts down") };
+        }
+        if let Some(request) = self.queued.take() {
+            self.on_command(now, request);
+        }
+    }
+
+    fn on_shutdown(&mut self, now: Instant) {
+        if self.shutdown.is_some() {
+            return;
+        }
+        let run = self.run();
+        self.shutdown = Some(Shutdown { run, heard: None, closed: None, over: false });
+        if self.obeyed().is_some_and(|obeyed| matches!(obeyed.under_way, Some((_, Some(_)))))
+            && let Some(run) = run
+        {
+            // Whoever waits is answered below.
+            self.bid_farewell(now, run);
+        }
+        if let Some(request) = self.queued.take() {
+            let text = "this worker is being shut down".to_owned();
+            self.refuse(request.run, request.number, FailureKind::Forgotten, text);
+        }
+        match &self.obeys {
+            Some(obeyed) if obeyed.is_closed() && obeyed.under_way.is_some() => {}
+            Some(obeyed) if !obeyed.is_closed() && obeyed.under_way.is_some() => self.close("the worker shuts down"),
+            Some(obeyed) if !obeyed.is_closed() => {
+                self.end(Command::StopLoad { within: DRAIN_WITHIN }, "the worker shuts down");
+            }
+            _ => self.leave(now),
+        }
+    }
+
+    /// A controller is being told that this worker is shut down.
+    fn bid_farewell(&mut self, now: Instant, run: RunId) {
+        if let Some(shutdown) = self.shutdown.as_mut().filter(|shutdown| shutdown.run == Some(run)) {
+            shutdown.heard.get_or_insert(now);
+        }
+    }
+
+    /// Everything is closed: the process ends as soon as the controller knows why.
+    fn leave(&mut self, now: Instant) {
+        if let Some(shutdown) = &mut self.shutdown {
+            shutdown.closed.get_or_insert(now);
+        }
+        self.end_process(now);
+    }
+
+    /// Ends the process if it is time.
+    fn end_process(&mut self, now: Instant) {
+        if let Some(shutdown) = self.shutdown.as_mut().filter(|it| it.leaves_at().is_some_and(|at| at <= now)) {
+            shutdown.over = true;
+            self.outputs.push_back(Output::ShutDown);
+        }
+    }
+
+    fn close(&mut self, why: &'static str) {
+        if let Some(obeyed) = &mut self.obeys {
+            obeyed.state = State::Closed(why);
+        }
+        self.end(Command::Close, why);
+    }
+
+    /// Performs something that nobody asked for. Whoever waits for what is under way is told.
+    fn end(&mut self, command: Command, why: &str) {
+        if let Some((_, Some(number))) = self.obeys.as_ref().and_then(|obeyed| obeyed.under_way) {
+            // Kept like any other answer, for whoever asks again.
+            let text = format!("command {number} was cut short: {why}");
+            self.answer(number, Err(Failure::new(FailureKind::Forgotten, text)));
+        }
+        self.perform(command, None);
+    }
+
+    fn perform(&mut self, command: Command, number: Option<u64>) {
+        self.tickets += 1;
+        let obeyed = self.obeys.as_mut().expect("only an obeyed run performs");
+        obeyed.under_way = Some((self.tickets, number));
+        obeyed.waits = command.takes(obeyed.setup_within);
+        self.outputs.push_back(Output::Perform { ticket: self.tickets, command });
+    }
+
+    /// Makes a command wait; of two the newer one, for the older one's sender is gone or repeats it.
+    fn queue(&mut self, request: Request) {
+        if let Some(old) = self.queued.replace(request)
+            && self.queued.as_ref().is_some_and(|new| (new.run, new.number) != (old.run, old.number))
+        {
+            let text = "another command took its place".to_owned();
+            self.refuse(old.run, old.number, FailureKind::Protocol, text);
+        }
+    }
+
+    /// Answers the newest command of the run that is obeyed, and keeps the answer.
+    fn answer(&mut self, number: u64, outcome: Result<Event, Failure>) {
+        let obeyed = self.obeys.as_mut().expect("only an obeyed run is answered");
+        let answer = Response { run: obeyed.run, number, outcome, lease_ended: obeyed.lease_ended };
+        obeyed.answer = Some(answer.clone());
+        self.outputs.push_back(Output::Reply(answer));
+    }
+
+    fn refuse(&mut self, run: RunId, number: u64, kind: FailureKind, text: String) {
+        self.reply(run, number, Err(Failure::new(kind, text)), false);
+    }
+
+    fn reply(&mut self, run: RunId, number: u64, outcome: Result<Event, Failure>, lease_ended: bool) {
+        self.outputs.push_back(Output::Reply(Response { run, number, outcome, lease_ended }));
+    }
+}
+
+/// When something was sent, on the worker's own monotonic clock; now, where the controller does not know its clock yet.
+fn sent_at(wall_zero: WallTime, now: Instant, sent: Option<WallTime>) -> Instant {
+    sent.map_or(now, |sent| Instant(sent.0.saturating_sub(wall_zero.0)).min(now))
+}
+
+impl Machine for Worker {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle_input(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Command(request) => self.on_command(now, request),
+            Input::Done { ticket, outcome } => self.on_done(now, ticket, outcome),
+            Input::Heard(Ping { run, sent }) => {
+                // While it shuts down, that is what it is told in place of the time.
+                self.bid_farewell(now, run);
+                let sent = sent_at(self.wall_zero, now, sent);
+                if let Some(obeyed) = self.obeys.as_mut().filter(|it| it.run == run && it.state == State::Led) {
+                    obeyed.heard = obeyed.heard.max(sent);
+                }
+            }
+            Input::Shutdown => self.on_shutdown(now),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_none_or(|wake| wake.at > now) {
+            return;
+        }
+        if self.shutdown.is_some() {
+            return self.end_process(now);
+        }
+        let Some(obeyed) = &mut self.obeys else { return };
+        match obeyed.state {
+            State::Led => {
+                obeyed.lease_ended = true;
+                self.outputs.push_back(Output::LeaseExpired(obeyed.run));
+                if obeyed.under_way.is_some() {
+                    // It took longer than its controller allowed; nobody waits for it.
+                    return self.close("its lease ended");
+                }
+                obeyed.state = State::Left { until: now + obeyed.lease };
+                self.end(Command::StopLoad { within: DRAIN_WITHIN }, "its lease ended");
+            }
+            State::Left { .. } => self.close("its lease ended"),
+            State::Closed(_) => {}
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Wake> {
+        if let Some(shutdown) = &self.shutdown {
+            return Some(Wake { at: shutdown.leaves_at()?, why: "the controller learns that this worker shuts down" });
+        }
+        let obeyed = self.obeyed()?;
+        Some(match obeyed.state {
+            State::Led => Wake { at: obeyed.heard + obeyed.lease + obeyed.waits, why: "lease of the controller" },
+            State::Left { until } => Wake { at: until, why: "counts kept for a controller that comes back" },
+            State::Closed(_) => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

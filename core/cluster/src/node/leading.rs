@@ -1,0 +1,423 @@
+//! What a leader does: its books of who was given what, and to whom it gives the next upload.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use rand::Rng as _;
+
+use crate::{
+    peer::{Leadership, NodeId, RequestId},
+    routing::{End, Router},
+    store::Stored,
+};
+use omb_machine::{seed::Seed, time::Instant};
+
+use super::{
+    Node, Output,
+    gather::{Gather, Purpose},
+    known::Known,
+    message::{Answer, Holding, Message, Put, Question, RECALLED_MAX, Reply},
+};
+
+/// How often a leader takes its census.
+const CENSUS_EVERY: Duration = Duration::from_secs(1);
+
+/// After this long an upload that nobody speaks of any more is off the leader's books.
+const PLACEMENT_MAX: Duration = Duration::from_secs(600);
+
+/// What only a leader keeps.
+#[derive(Debug)]
+pub(super) struct Leading {
+    pub(super) of: Leadership,
+    pub(super) router: Router,
+    /// What nodes have reported, until the books are opened.
+    pub(super) census: Option<Census>,
+    pub(super) placements: BTreeMap<RequestId, Placement>,
+    /// Uploads that it has given to nodes, and those that nodes recalled.
+    pub(super) known: Known,
+    /// How far each node has come with recalling what it holds. What it stores beyond that it stores by order of this
+    /// leadership, so once is enough: as soon as a newer one gives orders this one is over.
+    pub(super) recalls: BTreeMap<NodeId, Recall>,
+    pub(super) asked: Instant,
+}
+
+/// How far a node has come with saying what it holds.
+#[derive(Debug)]
+pub(super) struct Recall {
+    /// All up to this id is known; nothing without one.
+    after: Option<RequestId>,
+    asked: Instant,
+    whole: bool,
+    /// When it last reported to this leader: one that is new is not told by ballots yet who is there.
+    reported: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub(super) struct Census {
+    pub(super) until: Instant,
+    pub(super) reports: BTreeMap<NodeId, Report>,
+}
+
+/// What a node says that it was given.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Report {
+    /// The greater of what leaders have said and what it stores.
+    pub(super) level: u64,
+    /// What it stores.
+    pub(super) stored: u64,
+}
+
+/// Uploads that a node may have been given beyond what any node has stored: those that failed, or are under way.
+const LEVEL_SLACK: u64 = 1_024;
+
+/// The levels to begin with. What a node stores it knows best; what it was told beyond that can be no more than some node
+/// has stored, so nobody is taken out of the books by a number that nothing stands behind.
+fn levels(reports: &BTreeMap<NodeId, Report>) -> BTreeMap<NodeId, u64> {
+    let most = reports.values().map(|report| report.stored).max().unwrap_or(0) + LEVEL_SLACK;
+    reports.iter().map(|(node, report)| (*node, report.level.min(most).max(report.stored))).collect()
+}
+
+#[derive(Debug)]
+pub(super) struct Placement {
+    pub(super) node: NodeId,
+    pub(super) entry: NodeId,
+    /// The entry's number for it.
+    pub(super) ticket: u64,
+    pub(super) begun: Instant,
+}
+
+/// A client's wish that this leader is to grant.
+#[derive(Debug)]
+pub(super) struct Wish {
+    pub(super) entry: NodeId,
+    /// The entry's number for it.
+    pub(super) ticket: u64,
+    pub(super) put: Put,
+    /// Whether somebody may hold the upload, by what the client says or this leader knows. Then all nodes are asked, and
+    /// nothing is placed before all that can be reached have said no. Else only those are asked who have not recalled all that
+    /// they hold, and who cannot say yet is not waited for: starting nodes would keep every upload from being placed.
+    pub(super) careful: bool,
+    /// Whether the same upload was given to a node, or was stored by one, since they were asked.
+    pub(super) overtaken: bool,
+}
+
+impl Node {
+    /// Leads from here on: asks who holds how much.
+    pub(super) fn lead(&mut self, now: Instant, of: Leadership) {
+        let own = Report { level: self.level, stored: self.store.count() };
+        let census = Census { until: now + self.config.timing.answer, reports: [(self.me, own)].into() };
+        self.leading = Some(Leading {
+            of,
+            router: Router::new(self.config.policy, self.seed),
+            census: Some(census),
+            placements: BTreeMap::new(),
+            known: Known::new(Seed(self.seed.stream("known uploads").next_u64())),
+            recalls: BTreeMap::new(),
+            asked: now,
+        });
+        self.send_to_all(&Message::Census { of, level: None });
+        self.recall(now, self.config.peers.ids().collect());
+        self.open_books(now);
+    }
+
+    /// As the leader: says who takes an upload.
+    pub(super) fn place(&mut self, now: Instant, entry: NodeId, ticket: u64, put: Put) {
+        let id = put.id;
+        let refuse = |node: &mut Self, reason: &str| {
+            let leader = node.leader();
+            let reply = Reply::Retry { reason: reason.to_owned(), excluded: None, leader };
+            node.placed(now, entry, ticket, id, Err(reply));
+        };
+        if let Some(hindrance) = self.hindrance(now) {
+            return refuse(self, &format!("{} places no uploads: {hindrance}", self.me));
+        }
+        let serves = self.election.serves(now);
+        let Some(leading) = self.leading.as_ref().filter(|_| serves) else {
+            return refuse(self, &format!("{} does not lead", self.me));
+        };
+        let placement = leading.placements.get(&id);
+        if placement.is_some_and(|placement| (placement.entry, placement.ticket) == (entry, ticket)) {
+            // The same question once more: a message may come twice.
+            return;
+        }
+        let careful = put.again || self.knows(id);
+        if careful || self.unrecalled(now).next().is_some() {
+            let question = Question::Who { id, asked: Some((entry, ticket)), label: Some(put.label.clone()) };
+            let wish = Wish { entry, ticket, put, careful, overtaken: false };
+            return self.gather(now, question, Purpose::Place(wish));
+        }
+        self.assign(now, entry, ticket, &put);
+    }
+
+    /// As the leader: whether somebody may hold this upload, or be about to.
+    pub(super) fn knows(&self, id: RequestId) -> bool {
+        self.leading.as_ref().is_some_and(|leading| leading.known.contains(id)) || self.store.has_seen(id)
+    }
+
+    /// As the leader: nodes that can be reached and have not recalled all that they hold.
+    pub(super) fn unrecalled(&self, now: Instant) -> impl Iterator<Item = NodeId> {
+        let recalls = self.leading.as_ref().map(|leading| &leading.recalls);
+        let whole = move |node: &NodeId| recalls.is_some_and(|it| it.get(node).is_some_and(|recall| recall.whole));
+        // In calm all have, and then nobody needs to know who can be reached.
+        let all = self.config.peers.ids().all(|node| node == self.me || whole(&node));
+        let mut alive = BTreeSet::new();
+        if !all {
+            alive = self.election.alive(now);
+            let suspicion = self.config.timing.suspicion;
+            let there = |recall: &Recall| recall.reported.is_some_and(|at| now.since(at) < suspicion);
+            let reported = recalls.into_iter().flatten().filter(|(_, recall)| there(recall));
+            alive.extend(reported.map(|(node, _)| *node));
+        }
+        alive.into_iter().filter(move |node| *node != self.me && !whole(node))
+    }
+
+    /// As the leader: asks these nodes to go on with recalling what they hold.
+    fn recall(&mut self, now: Instant, nodes: BTreeSet<NodeId>) {
+        let Some(leading) = &mut self.leading else { return };
+        let of = leading.of;
+        let mut asked = Vec::new();
+        for node in nodes.into_iter().filter(|node| *node != self.me) {
+            let recall =
+                leading.recalls.entry(node).or_insert(Recall { after: None, asked: now, whole: false, reported: None });
+            recall.asked = now;
+            asked.push((node, Message::Recall { of, after: recall.after }));
+        }
+        asked.into_iter().for_each(|(node, message)| self.send(node, message));
+    }
+
+    /// A leader asks which uploads this node has seen.
+    pub(super) fn on_recall(&mut self, from: NodeId, of: Leadership, after: Option<RequestId>) {
+        // Who would still take orders of an earlier leader, or has not read its folder, does not know what it will hold.
+        if of.leader == Some(from) && self.election.newest() >= of && self.store.is_ready() {
+            let (ids, more) = self.store.seen_after(after, RECALLED_MAX);
+            self.send(from, Message::Recalled { of, after, ids, more });
+        }
+    }
+
+    /// As the leader: a page of what a node has seen.
+    pub(super) fn on_recalled(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        of: Leadership,
+        after: Option<RequestId>,
+        ids: &[RequestId],
+        more: bool,
+    ) {
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.of == of) else { return };
+        let recall = leading.recalls.get_mut(&from).filter(|recall| recall.after == after && !recall.whole);
+        let Some(recall) = recall else { return };
+        let last = ids.iter().max().copied();
+        if more && last <= after {
+            return self.disbelieve(now, from, "that it holds more uploads, and not which");
+        }
+        ids.iter().for_each(|id| leading.known.insert(*id));
+        recall.whole = !more;
+        if more {
+            recall.after = last;
+            self.recall(now, [from].into());
+        }
+    }
+
+    pub(super) fn assign(&mut self, now: Instant, entry: NodeId, ticket: u64, put: &Put) {
+        let Some(leading) = &mut self.leading else { return };
+        // Where all have failed, they are tried again, for a disk may have room again; and if not, the client hears why
+        // instead of hearing that nobody is left.
+        let router = &mut leading.router;
+        let outcome = match router.assign(now, &put.excluded).or_else(|| router.assign(now, &BTreeSet::new())) {
+            Some(node) => {
+                leading.placements.insert(put.id, Placement { node, entry, ticket, begun: now });
+                leading.known.insert(put.id);
+                let total = leading.router.loads().find(|load| load.node == node).map_or(0, |load| load.assigned);
+                *self.counts.assigned.entry(node).or_default() += 1;
+                let policy = self.config.policy;
+                self.outputs.push_back(Output::Recorded { policy, node, total });
+                self.overtake(put.id);
+                Ok(node)
+            }
+            None => {
+                let reason = "no node can be reached that could take it".to_owned();
+                Err(Reply::Retry { reason, excluded: None, leader: Some(self.me) })
+            }
+        };
+        self.placed(now, entry, ticket, put.id, outcome);
+    }
+
+    /// What was said of this upload until now is past.
+    fn overtake(&mut self, id: RequestId) {
+        for Gather { purpose, .. } in self.gathers.values_mut() {
+            if let Purpose::Place(wish) = purpose {
+                wish.overtaken |= wish.put.id == id;
+            }
+        }
+    }
+
+    /// As the leader: tells the entry what was decided.
+    pub(super) fn placed(
+        &mut self,
+        now: Instant,
+        entry: NodeId,
+        ticket: u64,
+        id: RequestId,
+        outcome: Result<NodeId, Reply>,
+    ) {
+        let leadership = self.leading.as_ref().map_or(self.election.durable(), |leading| leading.of);
+        let outcome = outcome.map_err(Box::new);
+        if entry == self.me {
+            self.on_placed(now, self.me, ticket, id, leadership, outcome);
+        } else {
+            self.send(entry, Message::Placed { ticket, id, leadership, outcome });
+        }
+    }
+
+    /// As the leader: an upload has ended.
+    pub(super) fn on_finished(&mut self, now: Instant, entry: NodeId, id: RequestId, node: NodeId, end: End) {
+        let Some(leading) = &mut self.leading else { return };
+        let same = |placement: &&Placement| placement.node == node && placement.entry == entry;
+        if let Some(begun) = leading.placements.get(&id).filter(same).map(|placement| placement.begun) {
+            leading.placements.remove(&id);
+            leading.router.finish(now, node, now.since(begun), end);
+            // Who was asked before that may have said no to what it holds now.
+            self.overtake(id);
+        }
+    }
+
+    /// As the leader: a node says how much it was given.
+    pub(super) fn on_report(&mut self, now: Instant, from: NodeId, of: Leadership, report: Report) {
+        let alive = self.election.alive(now);
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.of == of) else { return };
+        if let Some(recall) = leading.recalls.get_mut(&from) {
+            recall.reported = Some(now);
+        }
+        match &mut leading.census {
+            Some(census) => {
+                census.reports.insert(from, report);
+                self.open_books(now);
+            }
+            None if alive.contains(&from) => {
+                let most = leading.router.loads().map(|load| load.assigned).max().unwrap_or(0) + LEVEL_SLACK;
+                leading.router.join(now, from, report.level.min(most).max(report.stored));
+            }
+            None => {}
+        }
+    }
+
+    /// As a new leader: begins to place once all that may be there have reported, or have had their time. Lower nodes are
+    /// waited for although they were not heard yet, or it would give the first uploads to itself alone; higher ones have
+    /// let it lead, so they are not there.
+    pub(super) fn open_books(&mut self, now: Instant) {
+        let mut awaited = self.election.alive(now);
+        awaited.extend(self.config.peers.ids().filter(|node| *node < self.me));
+        let Some(leading) = &mut self.leading else { return };
+        if let Some(census) = &leading.census
+            && (census.until <= now || awaited.iter().all(|node| census.reports.contains_key(node)))
+        {
+            leading.router.begin(now, &levels(&census.reports));
+            leading.census = None;
+        }
+    }
+
+    /// As the leader: nodes that are gone get nothing, nodes that came are asked how much they hold.
+    pub(super) fn watch_members(&mut self, now: Instant) {
+        let alive = self.election.alive(now);
+        let Some(leading) = &mut self.leading else { return };
+        let gone: Vec<NodeId> =
+            leading.router.loads().map(|load| load.node).filter(|node| !alive.contains(node)).collect();
+        for node in &gone {
+            leading.router.leave(*node);
+        }
+        let (router, suspicion) = (&mut leading.router, self.config.timing.suspicion);
+        leading.placements.retain(|_, placement| {
+            let Placement { node, entry, begun, .. } = placement;
+            // Who asks is there, although its first ballot under this leadership may still be on its way.
+            let reports = alive.contains(entry) || now.since(*begun) < suspicion;
+            let stays = alive.contains(node) && reports && now.since(*begun) < PLACEMENT_MAX;
+            if !stays {
+                router.finish(now, *node, now.since(*begun), End::Unknown);
+            }
+            stays
+        });
+        let known: BTreeMap<NodeId, u64> = leading.router.loads().map(|load| (load.node, load.assigned)).collect();
+        self.level = self.level.max(known.get(&self.me).copied().unwrap_or(0));
+        let all = now.since(leading.asked) >= CENSUS_EVERY;
+        if all {
+            leading.asked = now;
+        }
+        let of = leading.of;
+        if leading.census.is_none() {
+            for node in alive {
+                let level = known.get(&node).copied();
+                if node != self.me && (all || level.is_none()) {
+                    self.send(node, Message::Census { of, level });
+                }
+            }
+        }
+        let due = |node: &NodeId| {
+            let recalls = self.leading.as_ref().map(|leading| &leading.recalls);
+            let asked = recalls.and_then(|recalls| recalls.get(node)).map(|recall| recall.asked);
+            asked.is_none_or(|asked| now.since(asked) >= self.config.timing.answer)
+        };
+        let due = self.unrecalled(now).filter(due).collect();
+        self.recall(now, due);
+        for node in gone {
+            self.tell(format!("[Node {}] node {} is gone; it gets no uploads", self.me.0, node.0));
+        }
+    }
+
+    /// As the leader: all that were asked whether they hold an upload have answered, or have had their time.
+    pub(super) fn place_asked(
+        &mut self,
+        now: Instant,
+        wish: Wish,
+        answers: &BTreeMap<NodeId, Answer>,
+        silent: Option<NodeId>,
+    ) {
+        let Wish { entry, ticket, put, careful, overtaken } = wish;
+        let said = |wanted: fn(&Holding) -> bool| {
+            let mut answers = answers.iter();
+            answers.find(|(_, answer)| matches!(answer, Answer::Holds(it) if wanted(it))).map(|(node, _)| *node)
+        };
+        let held = answers.iter().find_map(|(node, answer)| match answer {
+            Answer::Holds(Holding::Held(stored)) => Some((*node, *stored)),
+            _ => None,
+        });
+        let unread = said(|it| *it == Holding::Unread).filter(|_| careful);
+        let leader = Some(self.me);
+        let wait = |reason| Reply::Retry { reason, excluded: None, leader };
+        let reply = if let Some((node, stored)) = held {
+            as_stored(node, stored, &put)
+        } else if let Some(node) = said(|it| *it == Holding::Perhaps) {
+            wait(format!("node {} may be storing this upload right now", node.0))
+        } else if let Some(node) = unread {
+            wait(format!("node {} has not read its folder, and does not know whether it holds this upload", node.0))
+        } else if let Some(node) = silent {
+            wait(format!("node {} did not say whether it holds this upload", node.0))
+        } else if self.router().is_none() || !self.election.serves(now) {
+            wait("the leader changed meanwhile".to_owned())
+        } else if overtaken || self.store.held(put.id).is_some() || self.store.is_under_way(put.id) {
+            wait("this upload was given to a node meanwhile".to_owned())
+        } else {
+            // A former try is over, and word of it was lost.
+            if let Some(leading) = &mut self.leading
+                && let Some(former) = leading.placements.remove(&put.id)
+            {
+                leading.router.finish(now, former.node, now.since(former.begun), End::Unknown);
+            }
+            return self.assign(now, entry, ticket, &put);
+        };
+        self.placed(now, entry, ticket, put.id, Err(reply));
+    }
+}
+
+/// What a client hears whose upload is stored already. One that has another size is none of its tries.
+pub(super) fn as_stored(node: NodeId, stored: Stored, put: &Put) -> Reply {
+    if stored.bytes == put.bytes {
+        return Reply::Stored { node, stored };
+    }
+    let (id, bytes, other) = (put.id, put.bytes, stored.bytes);
+    Reply::Refused(format!(
+        "{id} names an upload of {other} bytes, and this one has {bytes}: it needs an id of its own"
+    ))
+}

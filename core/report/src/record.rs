@@ -1,0 +1,815 @@
+//! The record of a run as it goes: a line of JSON per period, appended as it arrives, from which a result can be made.
+//!
+//! ```text
+//! {"kind":"run", ..}      what was asked for and by whom it is done; written before the load begins
+//! {"kind":"period", ..}   counts, rates and whole histograms of one period; as each arrives
+//! {"kind":"end", ..}      how it ended, and what arrived after the last period; missing if the process died
+//! ```
+//!
+//! Whatever is needed to make the same result again stands in numbers that do not round: nanoseconds and counts.
+//! Rates stand beside them for people.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    context::{Context, Host, plan_json},
+    histogram,
+    json::counts_json,
+    verdict::latencies,
+};
+use omb_bench::{
+    config::{
+        driver::DriverConfig,
+        workload::{PayloadSource, Workload},
+    },
+    id::{RunId, SubscriptionId, WorkerId},
+    load::silence::Silence,
+    plan::{Plan, Share, Topology},
+    protocol::event::{Problem, Process},
+    rate::Tempo,
+    result::{
+        BacklogTimes, Found, Lost, Period, Periods, Phase, Rebalances, Report, Verdict, WorkerPeriod, WorkerRow,
+        periods::Frame,
+        soundness,
+        sums::{self, Sums},
+    },
+    stats::{
+        latency::Latency,
+        tally::{Seen, Totals},
+    },
+};
+use omb_machine::{
+    quantity::per_second,
+    seed::Seed,
+    time::{WallTime, nanos},
+};
+
+/// Version of the lines. A reader refuses one it does not know.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Why a record cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// There is no line at all.
+    #[error("the record is empty")]
+    Empty,
+    /// The first line is no header of ours.
+    #[error("line 1 is not the header of a recorded run: {0}")]
+    NotARecord(String),
+    /// It was written by another version.
+    #[error("the record has format version {found}, this omb reads version {FORMAT_VERSION}")]
+    OtherVersion {
+        /// The version it says.
+        found: u64,
+    },
+    /// A line that is not the last cannot be read, so something is missing in the middle.
+    #[error("line {line}: {why}")]
+    Broken {
+        /// From 1.
+        line: usize,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// A record, read back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recording {
+    /// Who did what: made again from the run's id, its seed and its workload.
+    pub plan: Plan,
+    /// The driver file's `name`.
+    pub driver: String,
+    /// What the messaging system said of itself, as far as it was recorded.
+    pub system: String,
+    /// The header as it stands, with the readable configuration, tool and host.
+    pub header: Value,
+    /// Every period, in order.
+    pub periods: Periods,
+    /// Each worker's part as far as the periods tell it, for a record that breaks off; empty if there is but one.
+    pub workers: Vec<WorkerRow>,
+    /// How it ended; `None` if the process died before it could say so, or if it had no result.
+    pub end: Option<Ending>,
+    /// Why it ended without a result.
+    pub without_result: Option<String>,
+    /// Whether the last line was torn, as it is when a disk fills up or a process dies while writing.
+    pub torn: bool,
+}
+
+/// The last line: what a report holds beside its periods.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ending {
+    /// Why it ended before its time; `None` if it is whole.
+    pub partial: Option<String>,
+    /// What the messaging system says of itself.
+    pub system: String,
+    /// When the load began.
+    pub started: WallTime,
+    /// What was counted after the last period.
+    pub rest: Totals,
+    /// CPU time of the client while it was measured.
+    pub client_cpu: Duration,
+    /// The process at the end.
+    pub process: Process,
+    /// Each worker's part.
+    pub workers: Vec<WorkerRow>,
+    /// How far clocks may disagree.
+    pub clock_error: Option<Duration>,
+    /// What a search found.
+    pub found: Option<Found>,
+    /// How a backlog built up and drained.
+    pub backlog: Option<BacklogTimes>,
+    /// Groups that were rebalanced since the load began.
+    pub rebalances: BTreeMap<SubscriptionId, Rebalances>,
+    /// What became of the confirmed messages.
+    pub verdict: Verdict,
+    /// What went wrong.
+    pub problems: Vec<Problem>,
+    /// Whether nobody confirms messages.
+    pub unconfirmed: bool,
+    /// Rates by a list.
+    pub tempo: Option<Tempo>,
+    /// When nothing was acknowledged.
+    pub outages: Vec<Silence>,
+}
+
+/// What the header holds for machines: all a plan is made from.
+#[derive(Serialize, Deserialize)]
+struct Origin {
+    run: RunId,
+    seed: Seed,
+    workers: u32,
+    #[serde(default)]
+    topology: Topology,
+    workload: Workload,
+}
+
+/// The numbers of the last line that are not in its totals.
+#[derive(Serialize, Deserialize)]
+struct Tail {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    partial: Option<String>,
+    system: String,
+    started_unix_ns: u64,
+    client_cpu_ns: u64,
+    process: Process,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    workers: Vec<WorkerRow>,
+    #[serde(default)]
+    unconfirmed: bool,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    tempo: Option<Tempo>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    clock_error: Option<Duration>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    found: Option<Found>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    backlog: Option<BacklogTimes>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    rebalances: BTreeMap<SubscriptionId, Rebalances>,
+    verdict: Verdict,
+    problems: Vec<Problem>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    outages: Vec<Silence>,
+}
+
+/// One worker's part of a period, as it stands in a record.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WorkerLine {
+    /// From 1.
+    worker: u32,
+    elapsed_ns: u64,
+    attempted: u64,
+    acked: u64,
+    received: u64,
+    schedule_lag_ns: u64,
+    cpu_ns: u64,
+    network_received_bytes: u64,
+    network_sent_bytes: u64,
+    /// For people: it follows from the others.
+    #[serde(default)]
+    sent_per_second: f64,
+}
+
+impl WorkerLine {
+    fn of(part: &WorkerPeriod) -> Self {
+        Self {
+            worker: part.worker.0.saturating_add(1),
+            elapsed_ns: nanos(part.elapsed),
+            attempted: part.attempted,
+            acked: part.acked,
+            received: part.received,
+            schedule_lag_ns: nanos(part.schedule_lag),
+            cpu_ns: nanos(part.cpu),
+            network_received_bytes: part.received_bytes,
+            network_sent_bytes: part.sent_bytes,
+            sent_per_second: per_second(part.attempted, part.elapsed),
+        }
+    }
+
+    /// Adds what was counted to the worker's row.
+    fn add_to(&self, row: &mut WorkerRow, message_size: u64) {
+        row.measured_for = row.measured_for.saturating_add(Duration::from_nanos(self.elapsed_ns));
+        row.cpu = row.cpu.saturating_add(Duration::from_nanos(self.cpu_ns));
+        for (sum, more) in [
+            (&mut row.attempted, self.attempted),
+            (&mut row.acked, self.acked),
+            (&mut row.acked_bytes, self.acked.saturating_mul(message_size)),
+            (&mut row.received, self.received),
+            (&mut row.received_bytes, self.received.saturating_mul(message_size)),
+            (&mut row.net_received_bytes, self.network_received_bytes),
+            (&mut row.net_sent_bytes, self.network_sent_bytes),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+    }
+}
+
+/// The first line, without its end. `system` is what the messaging system says of itself, where it is known by then.
+#[must_use]
+pub fn header(plan: &Plan, context: &Context, system: Option<&str>) -> String {
+    let mut workload = plan.workload.clone();
+    if let PayloadSource::File(path) = &mut workload.payload {
+        // JSON is Unicode; a path need not be.
+        *path = path.to_string_lossy().into_owned().into();
+    }
+    let origin = Origin { run: plan.run, seed: plan.seed, workers: plan.workers, topology: plan.topology, workload };
+    let mut map = Map::new();
+    let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
+    put("kind", "run".into());
+    put("formatVersion", FORMAT_VERSION.into());
+    put("run", plan.run.to_string().into());
+    put("tool", context.tool_json());
+    put("host", context.host_json());
+    if let Some(started) = &context.started {
+        put("started", started.clone().into());
+    }
+    if let Some(system) = system {
+        put("system", system.into());
+    }
+    put("workload", plan.workload.resolved());
+    put("driver", context.driver.resolved());
+    if !context.ignored.is_empty() {
+        put("ignored", json!(context.ignored));
+    }
+    put("plan", plan_json(plan));
+    if !context.workers.is_empty() {
+        put("workers", context.workers.clone().into());
+    }
+    put("histograms", json!({ "encoding": histogram::ENCODING, "unit": "ns" }));
+    put("origin", plain(&origin));
+    Value::from(map).to_string()
+}
+
+/// The line of one period, without its end.
+#[must_use]
+pub fn period(period: &Period) -> String {
+    let frame = Frame::of(period);
+    let totals = &period.totals;
+    let rates = json!({
+        "sentPerSecond": per_second(totals.departures.attempted, period.elapsed),
+        "ackedPerSecond": per_second(totals.acknowledgements.acked, period.elapsed),
+        "ackedBytesPerSecond": per_second(totals.acknowledgements.acked_bytes, period.elapsed),
+        "receivedPerSecond": per_second(totals.arrivals.received, period.elapsed),
+        "failedPerSecond": per_second(totals.acknowledgements.failed, period.elapsed),
+    });
+    let mut line = json!({ "kind": "period", "frame": plain(&frame), "rates": rates, "totals": totals_out(totals) });
+    if !period.workers.is_empty() {
+        line["workers"] = period.workers.iter().map(|part| plain(&WorkerLine::of(part))).collect();
+    }
+    line.to_string()
+}
+
+/// The last line, without its end: how the run of this report ended.
+#[must_use]
+pub fn end(report: &Report) -> String {
+    let tail = Tail {
+        partial: report.partial.clone(),
+        system: report.system.clone(),
+        started_unix_ns: report.started.0,
+        client_cpu_ns: nanos(report.client_cpu),
+        process: report.process,
+        workers: report.workers.clone(),
+        unconfirmed: report.unconfirmed,
+        tempo: report.tempo.clone(),
+        clock_error: report.clock_error,
+        found: report.found,
+        backlog: report.backlog,
+        rebalances: report.rebalances.clone(),
+        verdict: report.verdict.clone(),
+        problems: report.problems.clone(),
+        outages: report.outages.clone(),
+    };
+    // The phases are the sums of their periods already, except the drain's, which has the rest in it.
+    let mut counted = Totals::default();
+    report.phases.iter().filter(|sum| sum.phase != Phase::Drain).for_each(|sum| counted.merge(&sum.totals));
+    report.periods.of_phase(Phase::Drain).for_each(|period| counted.merge(&period.totals));
+    let rest = report.whole.since(&counted).expect("the whole holds every period");
+    let outcome = crate::verdict::headline(report);
+    let complete = soundness::incomplete(report).is_none();
+    let (frame, totals) = (plain(&tail), totals_out(&rest));
+    json!({ "kind": "end", "outcome": outcome, "complete": complete, "frame": frame, "totals": totals }).to_string()
+}
+
+/// The line of a run that ended without any report, without its end: why.
+#[must_use]
+pub fn end_without_report(why: &str) -> String {
+    json!({ "kind": "end", "outcome": why }).to_string()
+}
+
+/// Our own plain types as JSON.
+fn plain(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).expect("plain numbers, texts and maps with numbers for keys become JSON")
+}
+
+fn totals_out(totals: &Totals) -> Value {
+    let histograms = latencies(totals).map(|(key, _, latency)| {
+        (key.to_owned(), json!({ "clamped": latency.clamped(), "data": histogram::encode(latency) }))
+    });
+    json!({
+        "counts": counts_json(totals),
+        "seen": plain(&totals.seen),
+        "histograms": histograms.into_iter().collect::<Map<_, _>>(),
+    })
+}
+
+/// The counts under the names that [`counts_json`] gives them.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Counts {
+    attempted: u64,
+    skipped: u64,
+    acked: u64,
+    acked_bytes: u64,
+    failed: u64,
+    #[serde(default)]
+    refused: u64,
+    received: u64,
+    received_bytes: u64,
+    #[serde(default)]
+    reread: u64,
+    corrupted: u64,
+    headerless: u64,
+    before_intended: u64,
+}
+
+fn field<T: DeserializeOwned>(value: &Value, key: &str) -> Result<T, String> {
+    T::deserialize(&value[key]).map_err(|error| format!("{key}: {error}"))
+}
+
+fn totals_in(value: &Value) -> Result<Totals, String> {
+    let counts: Counts = field(value, "counts")?;
+    let seen: BTreeMap<SubscriptionId, Seen> = field(value, "seen")?;
+    let latency = |key: &str| -> Result<Latency, String> {
+        let one = &value["histograms"][key];
+        let text: String = field(one, "data").map_err(|error| format!("{key}: {error}"))?;
+        histogram::decode(&text, field(one, "clamped")?).map_err(|error| format!("{key}: {error}"))
+    };
+    let mut totals = Totals { seen, ..Totals::default() };
+    let (departures, acks, arrivals) = (&mut totals.departures, &mut totals.acknowledgements, &mut totals.arrivals);
+    departures.attempted = counts.attempted;
+    departures.skipped = counts.skipped;
+    departures.schedule_error = latency("scheduleError")?;
+    acks.acked = counts.acked;
+    acks.acked_bytes = counts.acked_bytes;
+    acks.failed = counts.failed;
+    acks.refused = counts.refused;
+    acks.from_intended = latency("publishFromIntended")?;
+    acks.from_sent = latency("publishFromSent")?;
+    arrivals.received = counts.received;
+    arrivals.received_bytes = counts.received_bytes;
+    arrivals.reread = counts.reread;
+    arrivals.corrupted = counts.corrupted;
+    arrivals.headerless = counts.headerless;
+    arrivals.before_intended = counts.before_intended;
+    arrivals.from_intended = latency("endToEndFromIntended")?;
+    arrivals.from_sent = latency("endToEndFromSent")?;
+    Ok(totals)
+}
+
+fn period_in(value: &Value) -> Result<Period, String> {
+    let frame: Frame = field(value, "frame")?;
+    Ok(frame.with(totals_in(&value["totals"])?))
+}
+
+fn end_in(value: &Value) -> Result<Option<Ending>, String> {
+    if value.get("frame").is_none() {
+        return Ok(None);
+    }
+    let tail: Tail = field(value, "frame")?;
+    Ok(Some(Ending {
+        partial: tail.partial,
+        system: tail.system,
+        started: WallTime(tail.started_unix_ns),
+        rest: totals_in(&value["totals"])?,
+        client_cpu: Duration::from_nanos(tail.client_cpu_ns),
+        process: tail.process,
+        workers: tail.workers,
+        clock_error: tail.clock_error,
+        found: tail.found,
+        backlog: tail.backlog,
+        rebalances: tail.rebalances,
+        verdict: tail.verdict,
+        problems: tail.problems,
+        unconfirmed: tail.unconfirmed,
+        tempo: tail.tempo,
+        outages: tail.outages,
+    }))
+}
+
+/// Reads a record. A last line that cannot be read is left out ([`Recording::torn`]); any other is an error.
+///
+/// # Errors
+/// If it is no record, of another version, or broken in the middle.
+pub fn parse(text: &str) -> Result<Recording, RecordError> {
+    let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).peekable();
+    let (_, first) = lines.next().ok_or(RecordError::Empty)?;
+    let header: Value = serde_json::from_str(first).map_err(|error| RecordError::NotARecord(error.to_string()))?;
+    if header["kind"] != "run" {
+        return Err(RecordError::NotARecord("its kind is not \"run\"".to_owned()));
+    }
+    match header["formatVersion"].as_u64() {
+        Some(found) if found == u64::from(FORMAT_VERSION) => {}
+        Some(found) => return Err(RecordError::OtherVersion { found }),
+        None => return Err(RecordError::NotARecord("it has no formatVersion".to_owned())),
+    }
+    let origin: Origin = field(&header, "origin").map_err(RecordError::NotARecord)?;
+    if origin.workers == 0 || (origin.workers == 1 && origin.topology != Topology::Shared) {
+        return Err(RecordError::NotARecord("a run has at least one worker".to_owned()));
+    }
+    let text_of = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut recording = Recording {
+        plan: Plan::with_topology(origin.run, origin.seed, origin.workload, origin.workers, origin.topology),
+        driver: text_of(&header["driver"]["name"]),
+        system: text_of(&header["system"]),
+        header,
+        periods: Periods::new(),
+        workers: Vec::new(),
+        end: None,
+        without_result: None,
+        torn: false,
+    };
+    while let Some((index, line)) = lines.next() {
+        if let Err(why) = recording.take(line) {
+            if lines.peek().is_some() {
+                return Err(RecordError::Broken { line: index + 1, why });
+            }
+            recording.torn = true;
+        }
+    }
+    Ok(recording)
+}
+
+impl Recording {
+    fn take(&mut self, line: &str) -> Result<(), String> {
+        let value: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
+        match value["kind"].as_str() {
+            Some("period") => {
+                let period = period_in(&value)?;
+                if value.get("workers").is_some() {
+                    self.take_workers(&period, &field::<Vec<WorkerLine>>(&value, "workers")?)?;
+                }
+                self.periods.push(&period);
+            }
+            Some("end") => {
+                self.end = end_in(&value)?;
+                match &self.end {
+                    Some(end) => self.system.clone_from(&end.system),
+                    None => self.without_result = Some(field(&value, "outcome")?),
+                }
+            }
+            Some(other) => return Err(format!("{other:?} is no kind of line")),
+            None => return Err("it has no kind".to_owned()),
+        }
+        Ok(())
+    }
+
+    /// Adds the workers' parts of a period. Whoever is no longer among them was lost by then.
+    fn take_workers(&mut self, period: &Period, lines: &[WorkerLine]) -> Result<(), String> {
+        let all = self.plan.workers;
+        if let Some(stranger) = lines.iter().find(|line| line.worker == 0 || line.worker > all) {
+            return Err(format!("workers: there is no worker {} of {all}", stranger.worker));
+        }
+        if self.workers.is_empty() {
+            self.workers = self.rows();
+        }
+        let mut heard = vec![false; self.workers.len()];
+        for line in lines {
+            let at = line.worker as usize - 1;
+            heard[at] = true;
+            let row = &mut self.workers[at];
+            row.schedule_lag = Duration::from_nanos(line.schedule_lag_ns);
+            if period.phase.counts() {
+                line.add_to(row, u64::from(self.plan.workload.message_size));
+            }
+        }
+        for (row, _) in self.workers.iter_mut().zip(heard).filter(|(row, heard)| !heard && row.lost.is_none()) {
+            let cause = "its numbers end here; why, the record does not say".to_owned();
+            let read = self.periods.frames().last().map(|before| before.at);
+            row.lost = Some(Lost { worker: row.worker, read, detected: period.at, cause });
+        }
+        Ok(())
+    }
+
+    /// A row per worker, with what it was dealt and nothing counted.
+    fn rows(&self) -> Vec<WorkerRow> {
+        let addresses = self.context().workers;
+        let row = |(worker, share): (WorkerId, Share<'_>)| WorkerRow {
+            worker,
+            name: addresses.get(worker.0 as usize).cloned().unwrap_or_default(),
+            producers: u32::try_from(share.producers.len()).unwrap_or(u32::MAX),
+            consumers: u32::try_from(share.consumers.len()).unwrap_or(u32::MAX),
+            ..WorkerRow::default()
+        };
+        (0..).map(WorkerId).zip(self.plan.shares()).map(row).collect()
+    }
+
+    /// What a result says beside the measurement, as the header tells it. When the run ended it does not tell, and what was
+    /// hidden in the driver's configuration stays hidden.
+    #[must_use]
+    pub fn context(&self) -> Context {
+        let (tool, host) = (&self.header["tool"], &self.header["host"]);
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let mut driver = DriverConfig::from_resolved(&self.header["driver"]);
+        driver.name.clone_from(&self.driver);
+        let mut context = Context::new(text(&tool["version"]).unwrap_or_default(), driver);
+        context.commit = text(&tool["gitCommit"]);
+        let clients = tool["clientLibraries"].as_object().into_iter().flatten();
+        context.clients = clients.filter_map(|(name, version)| Some((name.clone(), text(version)?))).collect();
+        context.host = Host {
+            name: text(&host["name"]),
+            system: text(&host["system"]),
+            kernel: text(&host["kernel"]),
+            cpu_model: text(&host["cpuModel"]),
+            cores: host["cores"].as_u64().and_then(|cores| cores.try_into().ok()),
+            memory_bytes: host["memoryBytes"].as_u64(),
+        };
+        context.started = text(&self.header["started"]);
+        // Absent from records of before, and of runs that applied everything.
+        context.ignored = serde_json::from_value(self.header["ignored"].clone()).unwrap_or_default();
+        context.workers = self.header["workers"].as_array().into_iter().flatten().filter_map(text).collect();
+        context
+    }
+
+    /// The report this is the record of. Without a last line it is partial, and nobody checked what arrived.
+    #[must_use]
+    pub fn into_report(self) -> Report {
+        let end = self.end.unwrap_or_else(|| {
+            let torn = if self.torn { ", in the middle of a line" } else { "" };
+            let why = self
+                .without_result
+                .unwrap_or_else(|| format!("the record breaks off{torn}: the process ended before the run did"));
+            let unconfirmed = DriverConfig::from_resolved(&self.header["driver"]).acks_nothing();
+            Ending { unconfirmed, ..unfinished(&self.periods, self.workers, self.system, why) }
+        });
+        let mut phases = Vec::new();
+        for Period { phase, elapsed, totals, .. } in self.periods.iter() {
+            sums::add(&mut phases, phase, elapsed, &totals);
+        }
+        let Sums { measured, measured_for, tail, whole } = sums::finish(&mut phases, &end.rest);
+        Report {
+            plan: self.plan,
+            driver: self.driver,
+            system: end.system,
+            started: end.started,
+            periods: self.periods,
+            phases,
+            measured,
+            measured_for,
+            tail,
+            whole,
+            client_cpu: end.client_cpu,
+            process: end.process,
+            workers: end.workers,
+            clock_error: end.clock_error,
+            found: end.found,
+            backlog: end.backlog,
+            rebalances: end.rebalances,
+            verdict: end.verdict,
+            problems: end.problems,
+            unconfirmed: end.unconfirmed,
+            tempo: end.tempo,
+            outages: end.outages,
+            partial: end.partial,
+        }
+    }
+}
+
+/// The end of a run that could not say how it ended, as far as its periods tell.
+fn unfinished(periods: &Periods, workers: Vec<WorkerRow>, system: String, why: String) -> Ending {
+    let started = periods.frames().next().map_or(0, |first| first.wall.0.saturating_sub(nanos(first.at)));
+    // CPU is cumulative: what a period used is the difference to the one before it.
+    let pairs = periods.frames().skip(1).zip(periods.frames());
+    let counting = pairs.filter(|(frame, _)| frame.phase.counts());
+    let used =
+        |(frame, before): (&Frame, &Frame)| frame.process.client_cpu().saturating_sub(before.process.client_cpu());
+    let client_cpu = counting.map(used).sum();
+    Ending {
+        partial: Some(why),
+        system,
+        started: WallTime(started),
+        rest: Totals::default(),
+        client_cpu,
+        process: periods.frames().last().map(|frame| frame.process).unwrap_or_default(),
+        workers,
+        clock_error: None,
+        found: None,
+        backlog: None,
+        rebalances: BTreeMap::new(),
+        verdict: Verdict::default(),
+        problems: Vec::new(),
+        unconfirmed: false,
+        tempo: None,
+        outages: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fixture;
+
+    fn lines(report: &Report) -> String {
+        let mut text = header(&report.plan, &fixture::context(), None) + "\n";
+        for one in report.periods.iter() {
+            text += &(period(&one) + "\n");
+        }
+        text + &end(report) + "\n"
+    }
+
+    #[test]
+    fn a_record_makes_the_same_report() {
+        let mut report = fixture::report();
+        report.partial = Some("interrupted by the user".to_owned());
+        report.found = Some(Found { rate: 1_000, failed_at: Some(1_040), trials: 9 });
+        report.backlog = Some(BacklogTimes { asked_bytes: 1 << 30, built_messages: 5, ..BacklogTimes::default() });
+        report.problems = vec![Problem { what: "Local: Message timed out".to_owned(), count: 3 }];
+        let (from, until) = (Duration::from_secs(12), Some(Duration::from_secs(19)));
+        report.outages = vec![Silence { from, until, why: Some("broker 1 is away".to_owned()) }];
+        let text = lines(&report);
+        assert!(!text.contains("hunter2"), "a record is passed on as a result is");
+        let recording = parse(&text).expect("our own");
+        assert!(!recording.torn);
+        assert_eq!(recording.into_report(), report);
+    }
+
+    #[test]
+    fn a_process_that_died_leaves_a_partial_report() {
+        let report = fixture::report();
+        let text = lines(&report);
+        let kept: Vec<&str> = text.lines().take(10).collect();
+        let torn = format!("{}\n{}", kept.join("\n"), &text.lines().nth(10).expect("more")[..100]);
+        let recording = parse(&torn).expect("nine periods and a torn one");
+        assert!(recording.torn && recording.end.is_none());
+        assert_eq!(recording.periods, report.periods.iter().take(9).collect());
+        let partial = recording.into_report();
+        assert_eq!((partial.started, partial.measured_for), (report.started, Duration::from_secs(7)));
+        assert!(partial.partial.is_some_and(|reason| reason.contains("breaks off")));
+        assert_eq!(partial.client_cpu, Duration::from_millis(350));
+    }
+
+    /// The controller was killed: what each worker did until then is in the lines, and who was lost before.
+    #[test]
+    fn a_record_that_breaks_off_tells_of_each_worker() {
+        let context = Context { workers: fixture::addresses(), ..fixture::context() };
+        let mut text = header(&fixture::fleet().plan, &context, None) + "\n";
+        for (n, mut one) in fixture::fleet_periods().into_iter().enumerate().take(12) {
+            one.workers.truncate(if n < 7 { 2 } else { 1 });
+            text += &(period(&one) + "\n");
+        }
+        let recording = parse(&text).expect("our own");
+        assert_eq!(recording.context().workers, fixture::addresses());
+        let report = recording.into_report();
+        let [first, second] = report.workers.as_slice() else { panic!("two workers: {:?}", report.workers) };
+        assert_eq!((first.name.as_str(), first.producers, first.consumers), ("http://10.0.0.1:8080", 5, 2));
+        assert_eq!((first.measured_for, first.acked), (Duration::from_secs(10), 5_000), "2 s of warm-up do not count");
+        assert_eq!((second.acked, second.cpu), (2_500, Duration::from_millis(125)));
+        assert_eq!((first.lost.as_ref(), second.lost.as_ref().map(|it| it.detected.as_secs())), (None, Some(8)));
+        assert_eq!(second.lost.as_ref().and_then(|it| it.read), Some(Duration::from_secs(7)), "its last period");
+        assert_eq!((first.net_sent_bytes, first.received_bytes), (5_160_000, 10_240_000));
+    }
+
+    #[test]
+    fn workers_are_counted_from_one_and_strangers_refused() {
+        let one = period(&fixture::fleet_periods()[0]);
+        let line: Value = serde_json::from_str(&one).expect("JSON");
+        assert_eq!(line["workers"][1]["worker"], 2);
+        assert_eq!(line["workers"][1]["sentPerSecond"], 500.0);
+        for stranger in ["0", "3"] {
+            let text = format!(
+                "{}\n{}\n{one}\n",
+                header(&fixture::fleet().plan, &fixture::context(), None),
+                one.replace("\"worker\":2", &format!("\"worker\":{stranger}"))
+            );
+            let Err(RecordError::Broken { line: 2, why }) = parse(&text) else {
+                panic!("worker {stranger} is not there")
+            };
+            assert!(why.contains(&format!("no worker {stranger} of 2")), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_record_knows_its_context() {
+        let context = fixture::context();
+        let recording = parse(&lines(&fixture::report())).expect("our own");
+        let again = recording.context();
+        assert_eq!(again.driver.resolved(), context.driver.resolved());
+        assert_eq!(Context { driver: context.driver.clone(), ..again }, context);
+    }
+
+    #[test]
+    fn a_run_without_a_result_says_why() {
+        let report = fixture::report();
+        let text = format!(
+            "{}\n{}\n",
+            header(&report.plan, &fixture::embedded(), None),
+            end_without_report("interrupted before the load began")
+        );
+        let recording = parse(&text).expect("our own");
+        assert!(recording.context().embedded());
+        assert_eq!(recording.into_report().partial.as_deref(), Some("interrupted before the load began"));
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused_with_its_line() {
+        assert_eq!(parse("\n"), Err(RecordError::Empty));
+        assert!(matches!(parse("{}"), Err(RecordError::NotARecord(_))));
+        assert_eq!(parse(r#"{"kind":"run","formatVersion":2}"#), Err(RecordError::OtherVersion { found: 2 }));
+        let text = lines(&fixture::report());
+        let broken = text.replacen(r#"{"kind":"period""#, r#"{"kind":"pause""#, 1);
+        let Err(RecordError::Broken { line: 2, why }) = parse(&broken) else { panic!("line 2 is broken") };
+        assert!(why.contains("pause"), "{why}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        /// What is written is read back, and a record cut anywhere gives the periods whose lines are whole.
+        #[test]
+        fn what_was_written_is_read(periods in prop::collection::vec(fixture::any_period(), 0..5), cut in any::<prop::sample::Index>()) {
+            let report = fixture::of(periods, fixture::totals(3, 3));
+            let text = lines(&report);
+            let recording = parse(&text).expect("our own");
+            prop_assert_eq!(&recording.periods, &report.periods);
+            prop_assert_eq!(&recording.plan, &report.plan);
+            prop_assert_eq!(recording.end.as_ref().map(|end| &end.verdict), Some(&report.verdict));
+            prop_assert_eq!(recording.end.as_ref().map(|end| &end.rest), Some(&fixture::totals(3, 3)));
+            prop_assert_eq!(&recording.clone().into_report(), &report);
+
+            let header_len = text.find('\n').expect("lines");
+            let cut = header_len + cut.index(text.len() - header_len);
+            let whole = text[..cut].matches('\n').count().saturating_sub(1);
+            let recording = parse(&text[..cut]).expect("only its last line is torn");
+            // A line may be whole but for its end.
+            prop_assert!((whole..=whole + 1).contains(&(recording.periods.len() + usize::from(recording.end.is_some()))));
+            let first: Periods = report.periods.iter().take(recording.periods.len()).collect();
+            prop_assert_eq!(&recording.periods, &first);
+        }
+
+        /// The same for a fleet: every new number, clocks, losses; and cut anywhere it still makes a result.
+        #[test]
+        fn what_was_written_of_workers_is_read(
+            rows in prop::collection::vec(fixture::any_row(), 0..4), clock_error in prop::option::of(any::<u64>()),
+            unverified in any::<u32>(), cut in any::<prop::sample::Index>(),
+        ) {
+            let mut report = fixture::fleet();
+            report.periods = fixture::fleet_periods().into_iter().take(4).collect();
+            let (workers, clock_error) = (rows, clock_error.map(Duration::from_nanos));
+            report = Report { workers, clock_error, ..fixture::of(report.periods.iter().collect(), fixture::totals(3, 3)) };
+            report.plan = fixture::fleet().plan;
+            report.verdict.unverified = unverified;
+            let mut text = header(&report.plan, &fixture::context(), None) + "\n";
+            fixture::fleet_periods().iter().take(4).for_each(|one| text += &(period(one) + "\n"));
+            text += &(end(&report) + "\n");
+            let again = parse(&text).expect("our own").into_report();
+            prop_assert_eq!(&again.workers, &report.workers);
+            prop_assert!(again == report, "something else than the workers is not as it was");
+            // Whatever the numbers, they can be shown.
+            let shown = crate::table::result(&again, &fixture::context(), &[], 100);
+            prop_assert!(again.workers.is_empty() || shown.contains("dealt/s"), "{}", shown);
+            let value = crate::json::result(&again, &fixture::context());
+            prop_assert_eq!(value["omb"]["workers"].as_array().map_or(0, Vec::len), again.workers.len());
+
+            let header_len = text.find('\n').expect("lines");
+            let mut cut = header_len + cut.index(text.len() - header_len);
+            while !text.is_char_boundary(cut) {
+                cut -= 1;
+            }
+            let recording = parse(&text[..cut]).expect("only its last line is torn");
+            let (periods, ended) = (recording.periods.len() as u64, recording.end.is_some());
+            let partial = recording.into_report();
+            let measured = 500 * periods.saturating_sub(2);
+            prop_assert!(ended || partial.workers.iter().all(|row| row.acked == measured && row.lost.is_none()));
+            let told = if periods > 0 { 2 } else { 0 };
+            prop_assert!(ended || partial.workers.len() == told);
+            let text = crate::table::result(&partial, &fixture::context(), &[], 100);
+            prop_assert!(ended || text.contains("PARTIAL"), "{}", text);
+            let value = crate::json::result(&partial, &fixture::context());
+            prop_assert!(!value.to_string().contains("null"), "{}", value);
+        }
+    }
+}

@@ -1,8 +1,0 @@
-//! How numbers add up: latencies, sequences, periods, totals. Knows no machine.
-
-pub mod buckets;
-pub mod latency;
-pub mod offsets;
-pub mod sequence;
-pub mod sparse;
-pub mod tally;
