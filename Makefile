@@ -4,7 +4,8 @@
 # hold them (REAL) are always built with --release; the others (PURE) use the dev profile, which compiles faster.
 
 CARGO ?= cargo
-PURE = -p omb-core -p omb-runtime-sim -p sim-tests -p omb-examples
+CORE = -p omb-machine -p omb-bench -p omb-report -p omb-cluster -p omb-broker -p omb-kafka
+PURE = $(CORE) -p omb-runtime-sim -p sim-tests -p omb-examples
 REAL = -p omb-runtime-real -p omb
 DENY = target/tools/bin/cargo-deny
 
@@ -18,7 +19,7 @@ fmt-check:
 clippy:
 	$(CARGO) clippy --locked --release --workspace --all-targets -- -D warnings
 
-# Proves that core/clippy.toml bites: a copy of the core with planted violations must fail.
+# Proves that core/clippy.toml bites: a copy of each crate of the core with planted violations must fail.
 purity:
 	scripts/check-core-purity.sh
 
@@ -67,7 +68,7 @@ planted:
 
 # What the steps per message cost, what the counts of a hundred workers, and what an upload.
 bench:
-	$(CARGO) bench --locked -p omb-core --bench hot_path --bench merge --bench upload
+	$(CARGO) bench --locked -p omb-bench -p omb-cluster --bench hot_path --bench merge --bench upload
 
 # What it costs to lead 10, 100 and 1,000 simulated workers.
 scale:

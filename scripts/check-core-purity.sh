@@ -1,30 +1,34 @@
 #!/usr/bin/env bash
-# Proves that the checks on omb-core bite: plants one violation of each kind in a copy of it, and expects clippy
-# to name every one. A list nobody reads would look the same as a clean core, so the clean copy must pass too.
+# Proves that the checks on the crates of core/ bite: plants one violation of each kind in a copy of each crate, and expects
+# clippy to name every one. A list nobody reads would look the same as a clean core, so the clean copy must pass too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# An own target folder, and without the tests: only the crates that omb-core itself needs are checked, and only by
+# An own target folder, and without the tests: only the crates that the core itself needs are checked, and only by
 # the lints in question. Whatever else clippy finds is the business of `make clippy`.
 copy=target/core-purity
 rm -rf "$copy/omb"
 mkdir -p "$copy/omb"
 cp -R Cargo.lock .cargo core "$copy/omb/"
-# The copy is a workspace of one; versions and lints are the real ones.
-sed 's/^members = .*/members = ["core"]/; /^default-members/d' Cargo.toml > "$copy/omb/Cargo.toml"
+crates=$(cd core && for manifest in */Cargo.toml; do dirname "$manifest"; done)
+# The copy is a workspace of these crates alone; versions and lints are the real ones.
+sed 's|^members = .*|members = ["core/*"]|; /^default-members/d' Cargo.toml > "$copy/omb/Cargo.toml"
 
+# The lints are forced to a level: at "deny" a crate that fails keeps those above it from being looked at.
 lint() {
-    (cd "$copy/omb" && CARGO_TARGET_DIR=../build cargo clippy --quiet --offline -p omb-core --lib -- -A warnings \
-        -D clippy::disallowed_types -D clippy::disallowed_methods -D clippy::disallowed_macros)
+    (cd "$copy/omb" && CARGO_TARGET_DIR=../build cargo clippy --quiet --offline --workspace --lib -- -A warnings \
+        --force-warn clippy::disallowed_types --force-warn clippy::disallowed_methods \
+        --force-warn clippy::disallowed_macros)
 }
 
-if ! lint > "$copy/clean.log" 2>&1; then
+if ! lint > "$copy/clean.log" 2>&1 || grep -q "use of a disallowed" "$copy/clean.log"; then
     cat "$copy/clean.log" >&2
-    echo "check-core-purity: omb-core itself does not pass" >&2
+    echo "check-core-purity: the core itself does not pass" >&2
     exit 1
 fi
 
-cat >> "$copy/omb/core/src/lib.rs" <<'RUST'
+for crate in $crates; do
+    cat >> "$copy/omb/core/$crate/src/lib.rs" <<'RUST'
 
 /// One sin per line; each must be named.
 pub mod planted {
@@ -48,17 +52,23 @@ pub mod planted {
     pub fn word() { println!("x") }
 }
 RUST
+done
 
-if lint > "$copy/planted.log" 2>&1; then
-    echo "check-core-purity: clippy passes a core with a clock, threads, a socket, a file and a HashMap in it" >&2
+if ! lint > "$copy/planted.log" 2>&1; then
+    cat "$copy/planted.log" >&2
+    echo "check-core-purity: the planted copy does not compile" >&2
     exit 1
 fi
-for sin in std::time::Instant::now std::time::SystemTime::now std::thread::spawn std::thread::sleep \
-    std::net::TcpStream std::fs::read std::env::var std::collections::HashMap std::println; do
-    if ! grep -q "use of a disallowed [a-z]* \`$sin\`" "$copy/planted.log"; then
-        cat "$copy/planted.log" >&2
-        echo "check-core-purity: $sin was planted in omb-core and not found" >&2
-        exit 1
-    fi
+for crate in $crates; do
+    for sin in std::time::Instant::now std::time::SystemTime::now std::thread::spawn std::thread::sleep \
+        std::net::TcpStream std::fs::read std::env::var std::collections::HashMap std::println; do
+        # Clippy names the place in the line below the words.
+        if ! grep -A 1 "use of a disallowed [a-z]* \`$sin\`" "$copy/planted.log" | grep -q "core/$crate/src/lib.rs"; then
+            cat "$copy/planted.log" >&2
+            echo "check-core-purity: $sin was planted in core/$crate and not found" >&2
+            exit 1
+        fi
+    done
 done
-echo "check-core-purity: omb-core is clean, and all 9 planted violations were found"
+# shellcheck disable=SC2086 # Words, on purpose.
+echo "check-core-purity: $(echo $crates | wc -w) crates of core/ are clean, and all 9 planted violations were found in each"

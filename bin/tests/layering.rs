@@ -1,6 +1,6 @@
 //! The architecture, held by tests: what depends on what, and what lies where.
 //!
-//! `core/clippy.toml` is the other half: it turns away what omb-core could reach through the standard library, and
+//! `core/clippy.toml` is the other half: it turns away what the core could reach through the standard library, and
 //! `scripts/check-core-purity.sh` proves that it does.
 
 use std::{
@@ -9,7 +9,25 @@ use std::{
     process::Command,
 };
 
-/// What omb-core may depend on, and what for. None of it brings a clock, a thread, a socket, a file or async.
+/// The packages of this repository, and which of ours each may use. What a line does not name, the compiler does not find.
+const PACKAGES: &[(&str, &[&str])] = &[
+    ("omb-machine", &[]),
+    ("omb-bench", &["omb-machine"]),
+    ("omb-report", &["omb-bench", "omb-machine"]),
+    ("omb-cluster", &["omb-machine"]),
+    ("omb-broker", &["omb-machine"]),
+    ("omb-kafka", &["omb-broker", "omb-machine"]),
+    ("omb-runtime-real", CORE),
+    ("omb-runtime-sim", &["omb-bench", "omb-broker", "omb-cluster", "omb-machine"]),
+    ("sim-tests", &["omb-bench", "omb-broker", "omb-cluster", "omb-machine", "omb-runtime-sim"]),
+    ("omb", &["omb-bench", "omb-broker", "omb-cluster", "omb-kafka", "omb-machine", "omb-report", "omb-runtime-real"]),
+    ("omb-examples", &["omb-bench", "omb-cluster", "omb-machine", "omb-report"]),
+];
+
+/// The pure packages, which lie below `core/`.
+const CORE: &[&str] = &["omb-bench", "omb-broker", "omb-cluster", "omb-kafka", "omb-machine", "omb-report"];
+
+/// What the packages of the core may depend on, and what for. None of it brings a clock, a thread, a socket, a file or async.
 const CORE_DEPENDENCIES: &[(&str, &str)] = &[
     ("base64", "histograms travel and are stored as text"),
     ("bincode", "the one encoding of our own messages"),
@@ -28,7 +46,7 @@ const CORE_DEPENDENCIES: &[(&str, &str)] = &[
     ("thiserror", "error enums"),
 ];
 
-/// What must not be found anywhere below omb-core: another way to the clock, the system or a runtime, each by the crate that would bring it.
+/// What must not be found anywhere below the core: another way to the clock, the system or a runtime, each by the crate that would bring it.
 const NEVER_BELOW_CORE: &[(&str, &str)] = &[
     ("ahash", "its keys differ from run to run"),
     ("async-trait", "async"),
@@ -84,13 +102,12 @@ const TOP_LEVEL: &[&str] = &[
     "sim-tests",
     "start_worker.sh",
     "stress_test_multi_machine.sh",
-    "stress_test_multi_machine.sh",
 ];
 
 /// The product's dependency graph holds no simulator.
 #[test]
 fn the_product_holds_no_simulator() {
-    for package in ["omb", "omb-runtime-real", "omb-core"] {
+    for package in CORE.iter().copied().chain(["omb", "omb-runtime-real"]) {
         let found: Vec<_> = tree(package, "normal,build").into_iter().filter(|name| name.contains("madsim")).collect();
         assert!(found.is_empty(), "{package} depends on {found:?}, which belongs below runtime-sim and sim-tests only");
     }
@@ -98,64 +115,73 @@ fn the_product_holds_no_simulator() {
     assert!(tree("sim-tests", "normal").contains("madsim"), "cargo tree names the simulator where there is one");
 }
 
-/// The two runtimes do not know each other, and nothing points sideways.
+/// Each package names exactly those of ours that it may use: nothing points sideways or upwards, and no line of the table is idle.
 #[test]
-fn nothing_points_sideways() {
-    let allowed: &[(&str, &[&str])] = &[
-        ("omb-core", &[]),
-        ("omb-runtime-real", &["omb-core"]),
-        ("omb-runtime-sim", &["omb-core"]),
-        ("sim-tests", &["omb-core", "omb-runtime-sim"]),
-        ("omb", &["omb-core", "omb-runtime-real"]),
-        ("omb-examples", &["omb-core"]),
-    ];
-    let ours: BTreeSet<&str> = allowed.iter().map(|(package, _)| *package).collect();
-    for (package, below) in allowed {
-        let got: BTreeSet<String> = tree(package, "normal,build,dev")
-            .into_iter()
-            .filter(|name| name != package && ours.contains(name.as_str()))
-            .collect();
-        let want: BTreeSet<String> = below.iter().map(|name| (*name).to_owned()).collect();
-        assert_eq!(got, want, "the packages of ours below {package}");
+fn packages_use_what_the_table_says() {
+    let metadata: serde_json::Value =
+        serde_json::from_str(&stdout(&["metadata", "--format-version", "1", "--no-deps"])).expect("cargo writes JSON");
+    let name = |value: &serde_json::Value| value["name"].as_str().expect("a name").to_owned();
+    let packages = metadata["packages"].as_array().expect("a list of packages");
+    let ours: BTreeSet<String> = packages.iter().map(name).collect();
+    let listed: BTreeSet<String> = PACKAGES.iter().map(|(package, _)| (*package).to_owned()).collect();
+    assert_eq!(ours, listed, "the packages of the workspace");
+    for package in packages {
+        let dependencies = package["dependencies"].as_array().expect("a list of dependencies");
+        // Also those of tests and build scripts.
+        let got: BTreeSet<String> = dependencies.iter().map(name).filter(|name| ours.contains(name)).collect();
+        let (_, may) = PACKAGES.iter().find(|(listed, _)| *listed == name(package)).expect("it is listed");
+        let want: BTreeSet<String> = may.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(got, want, "the packages of ours that {} uses", name(package));
+        let manifest = Path::new(package["manifest_path"].as_str().expect("a path"));
+        let pure = manifest.starts_with(root().join("core"));
+        assert_eq!(pure, CORE.contains(&name(package).as_str()), "{} is pure, or lies elsewhere", manifest.display());
     }
 }
 
-/// omb-core depends on exactly what is listed above, each with its reason.
+/// The core depends on exactly what is listed above, each with its reason.
 #[test]
 fn core_depends_on_what_is_listed() {
-    let got = lines(&["tree", "-p", "omb-core", "-e", "normal,build", "--depth", "1"]);
-    let got: BTreeSet<&str> = got.iter().map(String::as_str).filter(|name| *name != "omb-core").collect();
-    let want: BTreeSet<&str> = CORE_DEPENDENCIES.iter().map(|(name, _)| *name).collect();
+    let mut got = BTreeSet::new();
+    for package in CORE {
+        got.extend(lines(&["tree", "--prefix", "none", "-p", package, "-e", "normal,build", "--depth", "1"]));
+    }
+    got.retain(|name| !CORE.contains(&name.as_str()));
+    let want: BTreeSet<String> = CORE_DEPENDENCIES.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(
         got, want,
-        "a new dependency of omb-core needs a reason in CORE_DEPENDENCIES, and no way to the world outside"
+        "a new dependency of the core needs a reason in CORE_DEPENDENCIES, and no way to the world outside"
     );
 }
 
-/// Nothing below omb-core reaches the clock, the system, a runtime, or randomness without a seed.
+/// Nothing below the core reaches the clock, the system, a runtime, or randomness without a seed.
 #[test]
 fn nothing_below_core_reaches_outside() {
-    let below = tree("omb-core", "normal,build");
-    for (name, brings) in NEVER_BELOW_CORE {
-        assert!(
-            !below.contains(*name),
-            "{name} ({brings}) is in the tree of omb-core: cargo tree -p omb-core -i {name}"
-        );
-    }
-    let features = stdout(&["tree", "-p", "omb-core", "-e", "normal,build,features"]);
-    assert!(features.contains("feature \""), "cargo tree prints features");
-    for feature in ["std_rng", "sys_rng", "thread_rng"] {
-        let spelled = format!("rand feature \"{feature}\"");
-        assert!(!features.contains(&spelled), "omb-core switches on rand's {feature}: randomness without a seed");
+    for package in CORE {
+        let below = tree(package, "normal,build");
+        for (name, brings) in NEVER_BELOW_CORE {
+            assert!(
+                !below.contains(*name),
+                "{name} ({brings}) is in the tree of {package}: cargo tree -p {package} -i {name}"
+            );
+        }
+        let features = stdout(&["tree", "--prefix", "none", "-p", package, "-e", "normal,build,features"]);
+        assert!(features.contains("feature \""), "cargo tree prints features");
+        for feature in ["std_rng", "sys_rng", "thread_rng"] {
+            let spelled = format!("rand feature \"{feature}\"");
+            assert!(!features.contains(&spelled), "{package} switches on rand's {feature}: randomness without a seed");
+        }
     }
 }
 
-/// The checks of omb-core are not switched off from within.
+/// The checks of the core are not switched off from within.
 #[test]
 fn core_allows_itself_nothing() {
     let mut files = Vec::new();
-    rust_files(&root().join("core/src"), &mut files);
-    assert!(files.len() > 10, "the sources of omb-core are found");
+    for package in CORE {
+        let source = root().join("core").join(package.trim_start_matches("omb-")).join("src");
+        rust_files(&source, &mut files);
+    }
+    assert!(files.len() > 100, "the sources of the core are found");
     for file in files {
         let text = std::fs::read_to_string(&file).expect("a source file can be read");
         for (at, line) in text.lines().enumerate() {
@@ -197,7 +223,7 @@ fn the_top_level_is_tidy() {
     assert!(strays.is_empty(), "{strays:?} at the top of the repository: move it, or name it in TOP_LEVEL");
 }
 
-/// The clippy list of omb-core bites, tried on a copy with planted violations.
+/// The clippy list of the core bites, tried on a copy with planted violations.
 #[test]
 fn the_core_checks_bite() {
     let script = root().join("scripts/check-core-purity.sh");
@@ -217,7 +243,8 @@ fn root() -> PathBuf {
 /// The names of all packages in the tree of `package`, itself included.
 #[track_caller]
 fn tree(package: &str, edges: &str) -> BTreeSet<String> {
-    let names: BTreeSet<String> = lines(&["tree", "-p", package, "-e", edges, "--no-dedupe"]).into_iter().collect();
+    let names: BTreeSet<String> =
+        lines(&["tree", "--prefix", "none", "-p", package, "-e", edges, "--no-dedupe"]).into_iter().collect();
     assert!(names.contains(package), "cargo tree names {package} itself");
     names
 }
@@ -233,7 +260,7 @@ fn lines(arguments: &[&str]) -> Vec<String> {
 fn stdout(arguments: &[&str]) -> String {
     let ask = |network: &[&str]| {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(arguments).args(["--locked", "--prefix", "none"]).args(network);
+        cargo.args(arguments).arg("--locked").args(network);
         cargo.current_dir(root()).output().expect("cargo runs")
     };
     let offline = ask(&["--offline"]);

@@ -10,7 +10,7 @@ use std::{
 
 use omb_machine::time::{Instant, WallTime};
 
-use crate::event_loop;
+use crate::portable::event_loop;
 
 /// The machine's monotonic clock; its origin is the kernel's (boot).
 #[derive(Clone, Copy, Debug, Default)]

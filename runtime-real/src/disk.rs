@@ -49,9 +49,9 @@ use tokio::{
 };
 
 use crate::{
-    cluster::{self, disk::Listed},
     files::{self, Links},
     journal::Journal,
+    portable::cluster::{self, disk::Listed},
 };
 
 /// Bytes that are written, or read, in one go.
@@ -696,7 +696,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::cluster::Disk as _;
+    use crate::portable::cluster::Disk as _;
 
     fn open(shared: &Path) -> Result<Folders, OpenError> {
         Folders::open(shared, None, NodeId(3), Durability::Fsync, FileMode::default())

@@ -4,7 +4,7 @@ use std::{fs, io::Read, os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
 use omb_cluster::handshake::{Key, Keys, Nonce};
 
-use crate::cluster::Secret;
+use crate::portable::cluster::Secret;
 
 /// Largest file that is read: a longer one is no key but a mistake.
 const FILE_MAX: u64 = 64 << 10;

@@ -31,7 +31,7 @@ use tokio_rustls::{
     },
 };
 
-use crate::fleet::{self, Address};
+use crate::portable::fleet::{self, Address};
 
 /// A connection, plain or not.
 #[derive(Debug)]

@@ -15,12 +15,12 @@ use omb_report::metrics::{self, Metrics, Obeyed, Rates};
 
 use crate::{
     clock,
-    fleet::{
+    load::lock,
+    performer::Counts,
+    portable::fleet::{
         serving::{self, Status},
         wire::Answered,
     },
-    load::lock,
-    performer::Counts,
     process,
     reaper::Reaper,
 };

@@ -57,7 +57,7 @@ use crate::{
         ring::Ring,
         sending::{self, Lane},
     },
-    local,
+    portable::local,
     process::{self, Pages},
     reaper::{CLOSE_WITHIN, Reaper},
 };

@@ -31,16 +31,18 @@ use omb_cluster::{
 use omb_machine::{seed::Seed, time::WallTime};
 use omb_runtime_real::{
     clock::Clock,
-    cluster::{
-        self, Disk, Limits, Nodes, Observer, Secret, address,
-        asking::{Cargo, ask},
-        disk::Listed,
-        greeting::{self, Unmet},
-        node::Identity,
-        wire,
-    },
-    fleet::{self, Address},
     key, net,
+    portable::{
+        cluster::{
+            self, Disk, Limits, Nodes, Observer, Secret, address,
+            asking::{Cargo, ask},
+            disk::Listed,
+            greeting::{self, Unmet},
+            node::Identity,
+            wire,
+        },
+        fleet::{self, Address},
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},

@@ -23,9 +23,8 @@ use omb_machine::{config::setting::Setting, seed::Seed};
 use omb_runtime_real::{
     clock::Clock,
     embedded::{Options, Server},
-    event_loop::Clock as _,
-    local,
     performer::Performer,
+    portable::{event_loop::Clock as _, local},
 };
 use rdkafka::{
     ClientConfig,

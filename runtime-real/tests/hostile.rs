@@ -26,12 +26,14 @@ use omb_bench::{
 use omb_machine::{encoding, seed::Seed};
 use omb_runtime_real::{
     clock::Clock,
-    fleet::{
-        self,
-        serving::{self, Identity, Status},
-        wire::Answered,
+    portable::{
+        fleet::{
+            self,
+            serving::{self, Identity, Status},
+            wire::Answered,
+        },
+        local::{Answer, Observer, Performer},
     },
-    local::{Answer, Observer, Performer},
 };
 use proptest::prelude::*;
 use tokio::{

@@ -22,10 +22,10 @@ use tokio::{sync::mpsc, time::sleep};
 
 use crate::{
     clock::Clock,
-    event_loop,
     fault::Weather,
     load::record::unpack,
     net::{Question, Reply, read_frame, write_frame},
+    portable::event_loop,
     truth::{Place, Truth},
     witness::Witness,
 };

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use madsim::time::TimeHandle;
 use omb_machine::time::{Instant, WallTime, nanos};
 
-use crate::event_loop;
+use crate::portable::event_loop;
 
 /// A simulated process's clock.
 #[derive(Clone)]

@@ -24,7 +24,7 @@ use tokio::{
 
 use crate::{
     fault::Weather,
-    fleet::{Address, Listener, Transport},
+    portable::fleet::{Address, Listener, Transport},
 };
 
 /// One end of a connection.

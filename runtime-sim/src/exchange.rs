@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use crate::{
     connection::SimTransport,
     fault::{Weather, exchange::Kind},
-    fleet::{
+    portable::fleet::{
         Address,
         wire::{Call, Caller},
     },

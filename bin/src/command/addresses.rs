@@ -40,7 +40,7 @@ impl fmt::Display for Address {
     }
 }
 
-impl From<&Address> for omb_runtime_real::fleet::Address {
+impl From<&Address> for omb_runtime_real::portable::fleet::Address {
     fn from(address: &Address) -> Self {
         Self {
             name: address.to_string(),

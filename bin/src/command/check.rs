@@ -8,7 +8,11 @@ use omb_bench::{
     id::RunId,
     plan::Plan,
 };
-use omb_runtime_real::{clock::Clock, event_loop::Clock as _, fleet::leading, local, performer::Performer};
+use omb_runtime_real::{
+    clock::Clock,
+    performer::Performer,
+    portable::{event_loop::Clock as _, fleet::leading, local},
+};
 use tokio::sync::mpsc;
 
 use super::{fleet, output, run};

@@ -25,9 +25,9 @@ use omb_cluster::{
 use omb_machine::{printable::printable, quantity, time::WallTime};
 use omb_runtime_real::{
     clock::{self, Clock},
-    cluster::{Nodes, asking},
     files::{self, Links},
     net::Transport,
+    portable::cluster::{Nodes, asking},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 

@@ -9,9 +9,9 @@ use omb_cluster::{
 };
 use omb_machine::seed::Seed;
 use omb_runtime_real::{
-    cluster::{Limits, Nodes, address, asking},
     key::secret,
     net::Transport,
+    portable::cluster::{Limits, Nodes, address, asking},
 };
 
 use tokio::runtime::Runtime;

@@ -9,12 +9,12 @@ use omb_bench::{
 };
 use omb_machine::printable::printable_within;
 use omb_runtime_real::{
-    fleet::{
+    net::Transport,
+    portable::fleet::{
         Address,
         leading::{self, Links},
         wire::Caller,
     },
-    net::Transport,
 };
 
 use super::{addresses, input};

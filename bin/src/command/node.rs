@@ -19,14 +19,16 @@ use omb_cluster::{
 use omb_machine::{prometheus::CONTENT_TYPE, time::Instant};
 use omb_runtime_real::{
     clock::Clock,
-    cluster::{self, Disk as _, Limits, node::Identity},
     disk::{Folders, OpenError},
-    fleet::{
-        serving,
-        wire::{Answered, StatusCode},
-    },
     key::secret,
     net::{BindError, Listener, Transport},
+    portable::{
+        cluster::{self, Disk as _, Limits, node::Identity},
+        fleet::{
+            serving,
+            wire::{Answered, StatusCode},
+        },
+    },
     process,
 };
 

@@ -29,10 +29,8 @@ use omb_report::{
 use omb_runtime_real::{
     clock::Clock,
     embedded,
-    event_loop::Clock as _,
-    fleet::leading,
-    local,
     performer::{self, Performer},
+    portable::{event_loop::Clock as _, fleet::leading, local},
     process,
 };
 use tokio::sync::mpsc;

@@ -21,9 +21,9 @@ use omb_cluster::{
 use omb_machine::{printable::printable, seed::Seed};
 use omb_runtime_real::{
     clock::{self, Clock},
-    cluster::{Nodes, asking},
     files::{self, Links},
     net::Transport,
+    portable::cluster::{Nodes, asking},
 };
 use tokio::task::JoinSet;
 

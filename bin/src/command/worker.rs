@@ -13,11 +13,13 @@ use std::{
 use omb_bench::{protocol::Command, token::Token, worker};
 use omb_runtime_real::{
     clock::Clock,
-    fleet::serving::{self, Identity},
-    local,
     net::{BindError, Listener},
     pages::Pages,
     performer::Performer,
+    portable::{
+        fleet::serving::{self, Identity},
+        local,
+    },
     process,
 };
 use tokio::sync::mpsc;

@@ -519,7 +519,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::{fleet::Listener as _, net::Listener};
+    use crate::{net::Listener, portable::fleet::Listener as _};
 
     const SOON: Duration = Duration::from_secs(20);
 

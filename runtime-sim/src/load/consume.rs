@@ -22,8 +22,8 @@ use tokio::time::sleep;
 
 use super::{BACKOFF, Membership, SimLoad, kind, record};
 use crate::{
-    event_loop::Clock as _,
     net::{CallError, Client},
+    portable::event_loop::Clock as _,
     truth::{Handed, Place},
 };
 

@@ -52,10 +52,12 @@ use tokio::{sync::Notify, time::sleep};
 use self::produce::Outgoing;
 use crate::{
     clock::Clock,
-    event_loop::Clock as _,
     fault::Weather,
-    local::{Answer, Performer},
     net::{CallError, Client},
+    portable::{
+        event_loop::Clock as _,
+        local::{Answer, Performer},
+    },
     truth::{Schedule, Truth, WorkerTruth},
     witness::Witness,
 };

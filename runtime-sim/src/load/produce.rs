@@ -24,8 +24,8 @@ use super::{
     schedule,
 };
 use crate::{
-    event_loop::Clock as _,
     net::Client,
+    portable::event_loop::Clock as _,
     truth::{Ack, Attempt, Mark, Place},
 };
 

@@ -26,7 +26,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::{io::AsyncWrite, time::sleep};
 
 use super::scenario::Moment;
-use crate::cluster::{Disk, disk::Listed};
+use crate::portable::cluster::{Disk, disk::Listed};
 
 /// One node's disk. Clones are the same disk.
 #[derive(Clone)]

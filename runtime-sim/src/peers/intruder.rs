@@ -29,13 +29,15 @@ use super::{
     world::{Cast, address, ask, limits, peers_of},
 };
 use crate::{
-    cluster::{
-        Nodes, Secret,
-        greeting::{self, Unmet},
-        wire::{self, Line, Word},
-    },
     connection::Stream,
-    fleet::Transport as _,
+    portable::{
+        cluster::{
+            Nodes, Secret,
+            greeting::{self, Unmet},
+            wire::{self, Line, Word},
+        },
+        fleet::Transport as _,
+    },
 };
 
 /// A key of this name for clients, and one for `peers` if asked for, with nonces of which no life of a process draws what

@@ -46,10 +46,12 @@ use super::{
 };
 use crate::{
     clock::{Clock, Skew},
-    cluster::{self, Limits, Nodes, Observer, asking, node::Identity},
     connection::{SimListener, SimTransport},
     fault::Weather,
-    fleet::Address,
+    portable::{
+        cluster::{self, Limits, Nodes, Observer, asking, node::Identity},
+        fleet::Address,
+    },
     witness::Witness,
 };
 

@@ -61,14 +61,16 @@ mod fleet {
     use omb_runtime_sim::{
         clock::{Clock, Skew},
         connection::{SimListener, SimTransport},
-        event_loop::Clock as _,
-        fleet::{
-            Address,
-            leading::{self, Links},
-            serving::{self, Identity, Pages, Status},
-            wire::{Answered, Caller},
+        portable::{
+            event_loop::Clock as _,
+            fleet::{
+                Address,
+                leading::{self, Links},
+                serving::{self, Identity, Pages, Status},
+                wire::{Answered, Caller},
+            },
+            local::{Answer, Observer, Performer},
         },
-        local::{Answer, Observer, Performer},
     };
 
     /// How long is measured, and so how many periods.

@@ -16,8 +16,8 @@ use omb_cluster::{
 };
 use omb_machine::time::Instant;
 use omb_runtime_sim::{
-    cluster::Limits,
     peers::{Facts, Listed, Outcome},
+    portable::cluster::Limits,
 };
 
 use super::{Broken, Promise, orders::Orders};

@@ -31,7 +31,7 @@ use super::{
     door::{self, Door},
     wire::{self, Answered, Head, STRANGER_WITHIN, Service, Welcome},
 };
-use crate::{
+use crate::portable::{
     event_loop::{self, Clock},
     local::{Answer, Observer, Performer},
 };

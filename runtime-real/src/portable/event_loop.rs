@@ -1,8 +1,4 @@
 //! Runs a machine: reads the clock, waits, passes things on; decides nothing.
-//!
-//! **This file is compiled twice**: here against tokio, and in `runtime-sim` (by `#[path]`) against the simulator's
-//! tokio. What keeps both honest: every `select!` is `biased` (a random branch would make a replayed seed another run),
-//! no map is iterated in hash order, and the only clock is the one that is handed in.
 
 use std::{future::Future, ops::ControlFlow, time::Duration};
 

@@ -13,7 +13,7 @@ use omb_machine::{encoding, printable::printable_within};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::wire::Call;
-use crate::{
+use crate::portable::{
     event_loop::Clock,
     local::{Observer, control},
 };

@@ -8,7 +8,7 @@ use std::{
 use omb_cluster::node::Input;
 use tokio::sync::mpsc;
 
-use crate::event_loop::Inputs;
+use crate::portable::event_loop::Inputs;
 
 /// Messages of peers, and requests, that may wait; who sends more waits with it.
 const LANE: usize = 256;

@@ -21,7 +21,7 @@ use super::{
     greeting::{self, Secret, Unmet},
     wire::{self, Line},
 };
-use crate::fleet::{Address, Transport};
+use crate::portable::fleet::{Address, Transport};
 
 /// Messages that may wait for a peer; more are lost.
 pub(super) const QUEUE: usize = 256;

@@ -13,7 +13,7 @@ use omb_cluster::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{node::House, wire::Line};
-use crate::fleet::{Listener, Transport};
+use crate::portable::fleet::{Listener, Transport};
 
 /// What a node or a client shows, and wants to be shown, where a cluster has keys.
 #[derive(Clone)]

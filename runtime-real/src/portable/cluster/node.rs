@@ -25,7 +25,7 @@ use super::{
     places::Places,
     serving::{self, Errand},
 };
-use crate::{
+use crate::portable::{
     event_loop::{self, Clock},
     fleet::{Address, Listener, Transport},
 };

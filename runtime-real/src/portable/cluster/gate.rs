@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::fleet::{Address, Listener, Transport};
+use crate::portable::fleet::{Address, Listener, Transport};
 
 /// Longest that a name may take to be looked up: the handshake has to end in time.
 const LOOK_UP_MAX: Duration = Duration::from_secs(1);

@@ -23,7 +23,7 @@ use super::{
     greeting::{self, Secret, Unmet},
     wire::{self, Line, Word},
 };
-use crate::fleet::{Address, Transport};
+use crate::portable::fleet::{Address, Transport};
 
 /// Where nodes listen, what they are shown, and connections to them that are idle. Clones share the connections.
 #[derive(Clone)]

@@ -33,7 +33,7 @@ use super::{
     places::UnderWay,
     wire::{self, Announces as _, Line, SMALL_MAX, Word},
 };
-use crate::fleet::{Listener, Transport};
+use crate::portable::fleet::{Listener, Transport};
 
 /// What a request's connection is to do.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use omb_bench::{
 use omb_machine::{encoding, time::Instant};
 use tokio::sync::mpsc;
 
-use crate::event_loop::{self, Clock};
+use crate::portable::event_loop::{self, Clock};
 
 /// Does what a worker's commands ask for. Every command is answered once, through the [`Answer`] it comes with.
 pub trait Performer {

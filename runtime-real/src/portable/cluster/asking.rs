@@ -19,7 +19,7 @@ use super::{
     nodes::{self, Nodes, word},
     wire::{self, Announces as _, SMALL_MAX, Word},
 };
-use crate::{
+use crate::portable::{
     event_loop::{self, Clock},
     fleet::Transport,
 };

@@ -31,7 +31,7 @@ pub use greeting::Secret;
 pub use node::{Observer, serve};
 pub use nodes::Nodes;
 
-use crate::fleet::Address;
+use crate::portable::fleet::Address;
 
 /// Bounds on everything that others can make last, or grow.
 ///
