@@ -20,7 +20,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("omb-runtime-real", CORE),
     ("omb-runtime-sim", &["omb-bench", "omb-broker", "omb-cluster", "omb-machine"]),
     ("sim-tests", &["omb-bench", "omb-broker", "omb-cluster", "omb-machine", "omb-runtime-sim"]),
-    ("omb", &["omb-bench", "omb-broker", "omb-cluster", "omb-kafka", "omb-machine", "omb-report", "omb-runtime-real"]),
+    ("omb", &["omb-bench", "omb-cluster", "omb-machine", "omb-report", "omb-runtime-real"]),
     ("omb-examples", &["omb-bench", "omb-cluster", "omb-machine", "omb-report"]),
 ];
 
@@ -36,6 +36,7 @@ const CORE_DEPENDENCIES: &[(&str, &str)] = &[
     ("flate2", "the periods of a long run, packed in memory"),
     ("hdrhistogram", "latencies, in the format that the Java tools read"),
     ("hmac", "the proof that somebody knows a cluster's shared key"),
+    ("kafka-protocol", "the shapes of Kafka's requests and answers"),
     ("rand", "the traits of random streams; its features that ask the system for randomness are off"),
     ("rand_chacha", "random streams that are the same on every machine and in every version"),
     ("saphyr-parser", "YAML as events, each with its line and column"),
@@ -44,6 +45,7 @@ const CORE_DEPENDENCIES: &[(&str, &str)] = &[
     ("sha2", "the digest of the list of peers, and what an upload is known by"),
     ("strsim", "\"did you mean\""),
     ("thiserror", "error enums"),
+    ("uuid", "named by the types of kafka-protocol"),
 ];
 
 /// What must not be found anywhere below the core: another way to the clock, the system or a runtime, each by the crate that would bring it.
@@ -195,6 +197,39 @@ fn core_allows_itself_nothing() {
                 file.display(),
                 at + 1
             );
+        }
+    }
+}
+
+/// What is compiled twice is one folder.
+#[test]
+fn one_folder_is_compiled_twice() {
+    let mut files = Vec::new();
+    for package in ["core", "runtime-real", "runtime-sim", "sim-tests", "bin", "examples"] {
+        rust_files(&root().join(package), &mut files);
+    }
+    let mut shared = Vec::new();
+    for file in files.iter().filter(|file| !file.ends_with("bin/tests/layering.rs")) {
+        let text = std::fs::read_to_string(file).expect("a source file can be read");
+        shared.extend(text.lines().filter(|line| line.trim_start().starts_with("#[path")).map(str::to_owned));
+    }
+    assert_eq!(shared, ["#[path = \"../../runtime-real/src/portable/mod.rs\"]"]);
+}
+
+/// Libraries that one package alone may use: Kafka's protocol and its client, the encoding, and madsim (see `deny.toml`). The
+/// settings of a Kafka driver file are still among the benchmark's.
+#[test]
+fn some_libraries_have_one_user() {
+    let users: &[(&str, &[&str])] = &[
+        ("bincode", &["omb-machine"]),
+        ("kafka-protocol", &["omb-kafka"]),
+        ("madsim", &["omb-runtime-sim", "sim-tests"]),
+        ("rdkafka", &["omb-runtime-real"]),
+    ];
+    for (library, allowed) in users {
+        for (package, _) in PACKAGES {
+            let names = lines(&["tree", "--prefix", "none", "-p", package, "-e", "normal,build", "--depth", "1"]);
+            assert_eq!(names.iter().any(|name| name == *library), allowed.contains(package), "{package} and {library}");
         }
     }
 }

@@ -1,3 +1,3 @@
-//! omb-examples: small programs that show the machines of `omb-core` at work, without a network or a clock.
+//! omb-examples: small programs that show the machines of the core at work, without a network or a clock.
 //!
 //! The YAML files beside this package are what `omb run` reads.

@@ -8,7 +8,7 @@
 //! What a connection announces to send counts from the announcement on, until it has been dealt with, against a budget of
 //! its source and one of all. Whoever takes more than that sends away the strangers that announced before it.
 //!
-//! [`omb_cluster::admission`] is the same for the nodes of a cluster, where whoever has greeted keeps its place.
+//! `omb_cluster::admission` is the same for the nodes of a cluster, where whoever has greeted keeps its place.
 
 use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr};
 

@@ -8,7 +8,7 @@
 //! announces a thousand uploads and sends nothing, and renews them as fast as they are broken off, keeps out nobody else. Who
 //! sends at any pace is left alone.
 //!
-//! [`omb_bench::guests`] is the same for connections to a worker, and [`crate::admission`] says which connections a node keeps.
+//! `omb_bench::guests` is the same for connections to a worker, and [`crate::admission`] says which connections a node keeps.
 
 use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr, time::Duration};
 

@@ -3,19 +3,26 @@
 //! As with Kafka, a connection's next request is looked at when the one before is answered. That alone keeps
 //! the answers in order, and a producer whose batch waits for room is held back by TCP itself.
 
-use std::{io, net::SocketAddr, rc::Rc};
+use std::{
+    io::{self, IoSlice},
+    net::SocketAddr,
+    rc::Rc,
+};
 
 use bytes::{Buf, Bytes, BytesMut};
 use omb_broker::{ConnId, Input, Request, Response, Token};
-use tokio::{io::AsyncReadExt, net::TcpStream, sync::Notify};
+use omb_kafka::{
+    outgoing::Outgoing,
+    serving::{self, Endpoint, Incoming, Malformed, Ticket},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    sync::Notify,
+};
 use tracing::{debug, warn};
 
-use super::{
-    Host, Mailbox,
-    codec::{self, Endpoint, Incoming, Malformed, Ticket},
-    intake::FREE,
-    outgoing::Outgoing,
-};
+use super::{Host, Mailbox, intake::FREE};
 
 /// What is read at once, at most. Most connections are idle, so each begins with [`READ_FIRST`].
 const READ_SIZE: usize = 256 * 1024;
@@ -25,6 +32,9 @@ const READ_FIRST: usize = 4 * 1024;
 
 /// Answers gathered before they are written although more requests are at hand.
 const WRITE_SIZE: usize = 1024 * 1024;
+
+/// Pieces per system call; the kernel takes up to 1024.
+const SLICES_MAX: usize = 64;
 
 /// Why a connection ended other than by the client's wish.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +66,31 @@ pub(super) async fn serve(host: Rc<Host>, mut stream: TcpStream, client: SocketA
         Err(Ended::Io(error)) => debug!(%client, %error, "embedded broker: connection lost"),
         Err(error) => warn!(%client, %error, "embedded broker: connection closed for what it sent"),
     }
+}
+
+/// Writes all of it.
+async fn flush(outgoing: &mut Outgoing, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    while !outgoing.is_empty() {
+        let pieces = outgoing.pieces();
+        let written = if let [first] = pieces.as_slices().0
+            && pieces.len() == 1
+        {
+            to.write(first).await?
+        } else {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let mut count = 0;
+            for (slice, piece) in slices.iter_mut().zip(pieces) {
+                *slice = IoSlice::new(piece);
+                count += 1;
+            }
+            to.write_vectored(&slices[..count]).await?
+        };
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        outgoing.advance(written);
+    }
+    Ok(())
 }
 
 /// A connection the broker knows of, until this is dropped: also if serving it panics.
@@ -102,10 +137,10 @@ impl Connection<'_> {
                     self.outgoing.put_frame(message);
                 }
                 if self.outgoing.len() >= WRITE_SIZE {
-                    self.outgoing.flush(stream).await?;
+                    flush(&mut self.outgoing, stream).await?;
                 }
             }
-            self.outgoing.flush(stream).await?;
+            flush(&mut self.outgoing, stream).await?;
             if !self.read_on(stream).await? {
                 return Ok(());
             }
@@ -113,7 +148,7 @@ impl Connection<'_> {
     }
 
     async fn answer(&mut self, stream: &mut TcpStream, frame: Bytes) -> Result<Option<Outgoing>, Ended> {
-        match codec::read(frame, &self.endpoint)? {
+        match serving::read(frame, &self.endpoint)? {
             Incoming::Answered(message) => Ok(Some(message)),
             Incoming::Ask(requests, ticket) => self.ask(stream, requests, ticket).await,
         }
@@ -150,7 +185,7 @@ impl Connection<'_> {
             let response = match mailbox.take() {
                 Some(response) => response,
                 None => {
-                    self.outgoing.flush(stream).await?;
+                    flush(&mut self.outgoing, stream).await?;
                     self.wait(stream, ticket.silent).await?
                 }
             };

@@ -1,8 +1,8 @@
 //! The embedded broker: [`omb_broker`] behind the Kafka protocol, on a thread of its own.
 //!
 //! ```text
-//!   TCP ─▶ frame ─▶ codec ─▶ Request ─▶ Broker ─▶ Response ─▶ codec ─▶ frame ─▶ TCP
-//!          connection.rs     ╰───────── core, one thread ─────────╯    outgoing.rs
+//!   TCP ─▶ frame ─▶ omb_kafka::serving ─▶ Request ─▶ Broker ─▶ Response ─▶ Ticket::answer ─▶ TCP
+//!          connection.rs          ╰────────────── core, one thread ──────────────╯
 //! ```
 //!
 //! One thread serves everything: the broker is a machine and has one owner. Nothing is done per record; a batch is copied
@@ -17,12 +17,8 @@
 //! Topics must be created, unless [`Options::auto_create`] says otherwise. Transactions, access control, quotas and
 //! encryption are not served. Everything is in memory and gone with the server.
 
-mod batch;
-mod codec;
 mod connection;
 mod intake;
-mod outgoing;
-mod shape;
 
 use std::{
     cell::{Cell, RefCell},
@@ -48,7 +44,6 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use self::intake::Intake;
-
 use crate::process;
 
 /// Most that [`Options::capacity`] is by default.

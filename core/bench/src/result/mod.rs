@@ -1,17 +1,11 @@
-//! What the reader gets: one run's result as data, from which files and tables are made.
-//!
-//! ```text
-//! Period ─▶ record (a line as it arrives) · table (a line on the screen)
-//! Report ─▶ json (the result file) · table (the end of a run)      record ─▶ Report again
-//! ```
+//! One run's result as data, from which files and tables are made (`omb_report`).
 //!
 //! An hour has 3,600 periods of 1.35 MB each, so they are [packed](periods), and whoever reads them unpacks one at a
 //! time, in one walk. Measured on the heap, for an hour at 10,000 msg/s: the report takes 42 MB (32 MB of packed periods,
 //! the rest sums of phases), and 58 MB are the most while it becomes a result file; 86 MB and 102 MB if latencies spread
 //! over five decades. Sums of phases stay whole, for they are few.
 //!
-//! Both say the same in words, which come from [`verdict`]; what only the runtime knows comes in as a
-//! [`context::Context`].
+//! Whether it can be relied upon is said by [`soundness`].
 
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;

@@ -1,7 +1,7 @@
 //! The words between nodes, and between a client and a node: data, and their one encoding.
 //!
 //! A frame begins with the protocol's version, so that a node of another version can be told so in its own words; the
-//! rest is encoded as everything else of ours (see [`omb_bench::protocol`]). Bodies of uploads are no messages: they follow
+//! rest is encoded as everything else of ours (see [`omb_machine::encoding`]). Bodies of uploads are no messages: they follow
 //! a [`Request::Put`], an [`Order::Store`] or a reply to [`Request::Get`] or [`Order::Send`] on the same connection.
 //!
 //! Who may utter what is a matter of types: a client's connection carries [`Request`]s and nothing else, and ballots, books

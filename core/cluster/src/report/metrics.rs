@@ -1,4 +1,4 @@
-//! What a cluster's node shows to whoever watches it: metrics in Prometheus' text. See [`omb_report::metrics`].
+//! What a cluster's node shows to whoever watches it: metrics in Prometheus' text. See [`omb_machine::prometheus`].
 
 use crate::node::metrics::{Kind, Metrics, Outcome};
 use omb_machine::{buckets::Buckets, prometheus::Text};

@@ -239,7 +239,7 @@ fn fields(api: ApiKey) -> Option<&'static [Field]> {
 }
 
 /// Whether `body`, what follows the request's header, is a whole request of this version, and how many bytes follow it.
-pub(super) fn check(api: ApiKey, version: i16, body: &[u8]) -> Option<usize> {
+pub(crate) fn check(api: ApiKey, version: i16, body: &[u8]) -> Option<usize> {
     let flexible = api.request_header_version(version) >= 2;
     let mut walk = Walk { rest: body, version, flexible, elements: 0 };
     walk.structure(fields(api)?)?;

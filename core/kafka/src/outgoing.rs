@@ -1,40 +1,41 @@
 //! What is to be sent on a connection: small pieces gathered, large ones passed on without a copy.
 
-use std::{
-    collections::VecDeque,
-    io::{self, IoSlice},
-};
+use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 /// From this size on a piece is sent from where it lies; below, copying it costs less than another piece does.
 const SHARED_MIN: usize = 4 * 1024;
 
-/// Pieces per system call; the kernel takes up to 1024.
-const SLICES_MAX: usize = 64;
-
 /// Bytes in order.
 #[derive(Debug, Default)]
-pub(super) struct Outgoing {
+pub struct Outgoing {
     pieces: VecDeque<Bytes>,
     tail: BytesMut,
     length: usize,
 }
 
 impl Outgoing {
-    pub(super) fn len(&self) -> usize {
+    /// Bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.length
     }
 
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
     /// Adds a copy of `bytes`.
-    pub(super) fn put(&mut self, bytes: &[u8]) {
+    pub fn put(&mut self, bytes: &[u8]) {
         self.length += bytes.len();
         self.tail.extend_from_slice(bytes);
     }
 
     /// Adds `bytes`, which are shared if they are many.
-    pub(super) fn put_shared(&mut self, bytes: Bytes) {
+    pub fn put_shared(&mut self, bytes: Bytes) {
         if bytes.len() < SHARED_MIN {
             return self.put(&bytes);
         }
@@ -44,7 +45,7 @@ impl Outgoing {
     }
 
     /// Adds a message behind its length in four bytes.
-    pub(super) fn put_frame(&mut self, mut message: Self) {
+    pub fn put_frame(&mut self, mut message: Self) {
         let length = i32::try_from(message.length).expect("no response comes near 2 GiB");
         self.put(&length.to_be_bytes());
         message.seal();
@@ -53,27 +54,10 @@ impl Outgoing {
         }
     }
 
-    /// Writes all of it.
-    pub(super) async fn flush(&mut self, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    /// The bytes, in pieces that one vectored write may take.
+    pub fn pieces(&mut self) -> &VecDeque<Bytes> {
         self.seal();
-        while let Some(first) = self.pieces.front() {
-            let written = if self.pieces.len() == 1 {
-                to.write(first).await?
-            } else {
-                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-                let mut count = 0;
-                for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
-                    *slice = IoSlice::new(piece);
-                    count += 1;
-                }
-                to.write_vectored(&slices[..count]).await?
-            };
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            self.advance(written);
-        }
-        Ok(())
+        &self.pieces
     }
 
     fn seal(&mut self) {
@@ -82,7 +66,8 @@ impl Outgoing {
         }
     }
 
-    fn advance(&mut self, mut written: usize) {
+    /// Forgets the first `written` bytes, which have been sent.
+    pub fn advance(&mut self, mut written: usize) {
         self.length -= written;
         while let Some(first) = self.pieces.front_mut() {
             if written < first.len() {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use omb_broker::{NewBatch, ProducerStamp, StoredBatch};
 
-use super::codec::code;
+use crate::error::code;
 
 /// The header of a batch of magic 2, up to its first record.
 const HEADER: usize = 61;
@@ -18,7 +18,7 @@ const TRANSACTIONAL_OR_CONTROL: i16 = 0x30;
 /// Checks a batch and reads what the broker wants to know of it. The error is the protocol's code.
 ///
 /// The bytes are copied: kept as a part of what was read from the socket, one small batch would keep all of that.
-pub(super) fn parse(records: Option<&Bytes>) -> Result<NewBatch, i16> {
+pub fn parse(records: Option<&Bytes>) -> Result<NewBatch, i16> {
     let bytes = records.filter(|bytes| bytes.len() >= HEADER).ok_or(code::CORRUPT_MESSAGE)?;
     if bytes[MAGIC] != 2 {
         return Err(code::UNSUPPORTED_FOR_MESSAGE_FORMAT);
@@ -54,7 +54,7 @@ pub(super) fn parse(records: Option<&Bytes>) -> Result<NewBatch, i16> {
 }
 
 /// What a stored batch begins with when it is sent, and how many of its own bytes that stands for. Its offset is not under its checksum.
-pub(super) fn prefix(batch: &StoredBatch) -> [u8; 8] {
+pub fn prefix(batch: &StoredBatch) -> [u8; 8] {
     batch.base_offset.to_be_bytes()
 }
 
