@@ -22,6 +22,7 @@ use omb_bench::{
     },
     id::{ProducerId, SubscriptionId, TopicIndex},
     load::{
+        books::{Comparison, Ends, Look, Standing},
         header,
         keys::{KeyTable, KeyWalk},
         receiver::{Ledger, ProducerRange, Progress, Receiver},
@@ -33,13 +34,10 @@ use omb_bench::{
     protocol::{
         Command, Event, Failure, FailureKind,
         command::{Begin, ConsumerSpec, Preparation, ProducerSpec, Reach, Window},
-        event::{Findings, GroupView, Missing, Snapshot},
+        event::Snapshot,
     },
     rate::{Rate, Tempo},
-    stats::{
-        sparse::{SparseDepartures, SparseTotals},
-        tally::{Acknowledgements, Arrivals, Departures, Totals},
-    },
+    stats::tally::{Acknowledgements, Arrivals, Departures},
 };
 use omb_machine::{
     config::setting::Setting,
@@ -239,7 +237,7 @@ struct Counting {
     /// The kernel's number of the thread on which the embedded broker lives.
     broker_thread: Option<i32>,
     /// The ends of what is measured, and how things stood there.
-    window: [Option<(Instant, Option<Box<Snapshot>>)>; 2],
+    ends: Ends,
 }
 
 #[derive(Default)]
@@ -611,7 +609,7 @@ impl Run {
         {
             let mut counting = lock(&self.counting);
             counting.loaded = Some(start);
-            counting.window = ends.map_or([None, None], |ends| ends.map(|end| Some((end, None))));
+            counting.ends.begin(ends);
             lock(&counting.silences).begin(start);
         }
         self.threads.receiving_orders.loaded.store(true, Relaxed);
@@ -648,22 +646,15 @@ impl Run {
 
     /// Everything counted so far, or what belongs to a part of the load.
     fn read(&self, reach: Reach, cut: &AtomicBool) -> Box<Snapshot> {
-        let (end, whole) = match reach {
-            Reach::Everything => return Box::new(lock(&self.counting).snapshot()),
-            Reach::WarmUp { whole } => (0, whole),
-            Reach::Measured { whole } => (1, whole),
-        };
         let give_up = clock::now() + WINDOW_WITHIN;
         loop {
             let now = clock::now();
             {
                 let counting = lock(&self.counting);
-                match &counting.window[end] {
-                    Some((_, Some(kept))) => return kept.clone(),
-                    // It is over, or is waited for; where the load was ended before, nothing is kept any more.
-                    Some((at, None))
-                        if (whole || *at <= now) && now < give_up && self.load.is_some() && !cut.load(Relaxed) => {}
-                    _ => return Box::new(counting.snapshot()),
+                match counting.ends.look(reach, now, self.load.is_some()) {
+                    Look::Kept(kept) => return kept,
+                    Look::Wait if now < give_up && !cut.load(Relaxed) => {}
+                    Look::Wait | Look::Now => return Box::new(counting.snapshot()),
                 }
             }
             std::thread::sleep(WINDOW_LOOK);
@@ -714,34 +705,15 @@ impl Run {
     }
 
     fn verify(&self) -> Event {
-        let by_count_only = self.pool[0].len() < omb_bench::load::header::LEN;
-        let mut findings = Findings { by_count_only, ..Findings::default() };
-        for (id, subscription) in &lock(&self.counting).ledgers {
-            let ledger = lock(&subscription.ledger);
-            if !subscription.whole {
-                // Others hold a part of it: the controller compares.
-                findings.received.insert(*id, ledger.sequences().to_vec());
-                findings.offsets.insert(*id, ledger.offsets().to_vec());
-                continue;
-            }
-            let range = self.producers_of(subscription.topic);
-            let mut missing = Missing { by_count_only, ..Missing::default() };
-            for place in 0..range.count {
-                let Some(producer) = self.producers.get(&ProducerId(range.first.0 + place)) else { continue };
-                let confirmations = lock(&producer.confirmations);
-                missing.confirmed += confirmations.sequences.len();
-                if !by_count_only {
-                    missing.missing += ledger.missing(place, &confirmations.sequences);
-                }
-            }
-            if by_count_only {
-                missing.missing = missing.confirmed.saturating_sub(ledger.seen.distinct);
-            }
-            findings.compared.insert(*id, missing);
+        let mut comparison = Comparison::new(self.pool[0].len());
+        for (id, Subscription { ledger, whole, topic, .. }) in &lock(&self.counting).ledgers {
+            let confirmed = |id| self.producers.get(&id).map(|producer| lock(&producer.confirmations));
+            comparison.subscription(*id, *whole, self.producers_of(*topic), &lock(ledger), confirmed);
         }
-        let shared = self.producers.iter().filter(|(_, producer)| !producer.whole);
-        findings.confirmed = shared.map(|(id, it)| (*id, lock(&it.confirmations).sequences.clone())).collect();
-        Event::Verified(Box::new(findings))
+        for (id, Confirmed { confirmations, whole, .. }) in &self.producers {
+            comparison.producer(*id, *whole, &lock(confirmations));
+        }
+        Event::Verified(Box::new(comparison.findings()))
     }
 
     /// Ends the run: what is left of it is closed, the embedded broker last.
@@ -792,23 +764,6 @@ impl Counting {
         self.sent.iter().all(|counted| counted.passed.load(Relaxed) >= at.0)
     }
 
-    /// Makes a snapshot taken at about `end` one of that instant: with the departures that were due before.
-    fn settle(&self, kept: &mut Snapshot, end: Instant, only_before: bool) {
-        let mut departures = Departures::default();
-        for counted in &self.sent {
-            let parted = lock(&counted.departures);
-            departures.merge(&parted.before);
-            if !only_before {
-                departures.merge(&parted.counted);
-            }
-        }
-        kept.wall = WallTime(clock::wall_zero().0 + end.0);
-        kept.taken_at = end;
-        let reported = kept.totals.acknowledgements.acked + kept.totals.acknowledgements.failed;
-        kept.in_flight = departures.attempted.saturating_sub(reported);
-        kept.totals.departures = SparseDepartures::from(&departures);
-    }
-
     /// Attempted messages, and those of which it is known what became.
     fn attempted_and_reported(&self) -> (u64, u64) {
         let tallies = self.acknowledgements.iter().map(|tally| {
@@ -830,64 +785,33 @@ impl Counting {
         attempted.saturating_sub(reported)
     }
 
-    /// Everything counted so far. What happens later is read first, so that no message is confirmed before it left.
+    /// Everything counted so far.
     fn snapshot(&self) -> Snapshot {
-        let mut totals = Totals::default();
-        let (mut paths_open, mut probed, mut groups) = (0, BTreeMap::new(), BTreeMap::new());
+        let mut standing = Standing::new(self.loaded.is_some());
         for (id, subscription) in &self.ledgers {
-            let ledger = lock(&subscription.ledger);
-            totals.seen.insert(*id, ledger.seen);
-            match (subscription.whole, self.loaded) {
-                (true, _) => paths_open += ledger.probed().len(),
-                (false, None) => {
-                    probed.insert(*id, ledger.probed().clone());
-                }
-                (false, Some(_)) => {}
-            }
-            let view: GroupView = subscription.group.view(self.loaded);
-            if self.loaded.is_none() || view.rebalances > 0 {
-                groups.insert(*id, view);
-            }
+            let group = subscription.group.view(self.loaded);
+            standing.subscription(*id, subscription.whole, &lock(&subscription.ledger), group);
         }
-        for arrivals in &self.arrivals {
-            totals.arrivals.merge(&lock(arrivals));
-        }
-        for tally in &self.acknowledgements {
-            totals.acknowledgements.merge(&lock(tally));
-        }
+        self.arrivals.iter().for_each(|arrivals| standing.arrivals(&lock(arrivals)));
+        self.acknowledgements.iter().for_each(|tally| standing.acknowledgements(&lock(tally)));
         let mut schedule_lag = Duration::ZERO;
         for counted in &self.sent {
-            let refused = counted.refused.load(Relaxed);
-            totals.acknowledgements.failed += refused;
-            totals.acknowledgements.refused += refused;
-            let departures = lock(&counted.departures);
-            totals.departures.merge(&departures.before);
-            totals.departures.merge(&departures.counted);
-            drop(departures);
+            standing.refused(counted.refused.load(Relaxed));
+            standing.departures(&lock(&counted.departures));
             schedule_lag = schedule_lag.max(Duration::from_nanos(counted.lag.load(Relaxed)));
         }
-        let reported = totals.acknowledgements.acked + totals.acknowledgements.failed;
-        let pending =
-            |(probes, probed): &(u64, Arc<Mutex<BTreeSet<u32>>>)| probes.saturating_sub(lock(probed).len() as u64);
-        let probes_pending = self.probes.iter().map(pending).sum();
+        self.probes.iter().for_each(|(probes, probed)| standing.probes(*probes, lock(probed).len() as u64));
+        standing.problems(self.problems.list());
         let taken_at = clock::now();
         // The broker's CPU is read from outside, so that a broker that stalls holds nothing up.
         let broker_cpu = self.broker_thread.map_or(Duration::ZERO, process::thread_cpu);
         Snapshot {
-            taken_at,
-            wall: WallTime(clock::wall_zero().0 + taken_at.0),
-            in_flight: totals.departures.attempted.saturating_sub(reported),
-            totals: SparseTotals::from(&totals),
             schedule_lag,
-            paths_open,
-            probed,
-            probes_pending,
-            groups,
             hopeless: self.problems.hopeless(),
             process: process::usage(broker_cpu),
             throttled: lock(&self.throttled).so_far(taken_at),
             silences: lock(&self.silences).so_far(),
-            problems: self.problems.list(),
+            ..standing.at(taken_at, WallTime(clock::wall_zero().0 + taken_at.0))
         }
     }
 }
@@ -904,14 +828,15 @@ fn keep_ends(counting: &Mutex<Counting>, orders: &sending::Orders, ends: [Instan
         if stopped() {
             return;
         }
-        let mut kept = lock(counting).snapshot();
+        let stood = lock(counting).snapshot();
         let give_up = clock::now() + SENDERS_WITHIN;
         while clock::now() < give_up && !stopped() && !lock(counting).have_passed(end) {
             std::thread::sleep(WINDOW_LOOK);
         }
         let mut counting = lock(counting);
-        counting.settle(&mut kept, end, nth == 0);
-        counting.window[nth] = Some((end, Some(Box::new(kept))));
+        let mut departures = Departures::default();
+        counting.sent.iter().for_each(|sent| Ends::due_before(nth, &lock(&sent.departures), &mut departures));
+        counting.ends.keep(nth, stood, &departures, clock::wall_zero());
     }
 }
 

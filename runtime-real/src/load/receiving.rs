@@ -99,10 +99,7 @@ impl Group {
             if generation <= 0 {
                 continue;
             }
-            let low = if view.joined == 0 { generation } else { view.generations.0.min(generation) };
-            view.generations = (low, view.generations.1.max(generation));
-            view.joined += 1;
-            view.assigned += assigned;
+            view.member(generation, assigned);
         }
         view
     }

@@ -22,7 +22,7 @@ use omb_bench::{
     config::workload::Verify,
     id::{ConsumerId, ProducerId, SubscriptionId},
     load::{
-        header,
+        books::{Comparison, Ends, Look, Standing},
         keys::{KeyTable, KeyWalk},
         receiver::{Ledger, ProducerRange, Progress, Receiver},
         sender::{Confirmations, Sender},
@@ -32,13 +32,10 @@ use omb_bench::{
     protocol::{
         Command, Event, Failure, FailureKind,
         command::{Check, ConsumerSpec, Preparation, ProducerSpec, Reach, TopicSpec},
-        event::{Findings, GroupView, Missing, Problem, Snapshot},
+        event::{Findings, GroupView, Problem, Snapshot},
     },
     rate::Tempo,
-    stats::{
-        sparse::{SparseDepartures, SparseTotals},
-        tally::{Acknowledgements, Arrivals, Parted, Totals},
-    },
+    stats::tally::{Acknowledgements, Arrivals, Departures, Parted},
 };
 use omb_broker::{ErrorCode, NewTopic, Request, Response, TopicRef};
 use omb_machine::{
@@ -150,7 +147,7 @@ struct State {
     /// What is due from then on is measured.
     measured_from: Instant,
     /// The ends of what is measured, and how things stood there.
-    window: [Option<(Instant, Option<Box<Snapshot>>)>; 2],
+    ends: Ends,
     /// Messages that schedules given up by a change of rate had skipped.
     skipped_before: u64,
     paused: bool,
@@ -574,25 +571,19 @@ impl SimLoad {
 
     /// Everything counted so far, or what belongs to a part of the load.
     async fn read(&self, reach: Reach) -> Box<Snapshot> {
-        let (end, whole) = match reach {
-            Reach::Everything => return Box::new(self.snapshot(true)),
-            Reach::WarmUp { whole } => (0, whole),
-            Reach::Measured { whole } => (1, whole),
-        };
         let give_up = self.0.clock.now() + WINDOW_WITHIN;
         loop {
             let now = self.0.clock.now();
-            {
+            let look = {
                 let state = self.state();
-                match &state.window[end] {
-                    Some((_, Some(kept))) => return kept.clone(),
-                    Some((at, None)) if (whole || *at <= now) && now < give_up && !state.stopping => {}
-                    _ => break,
-                }
+                state.ends.look(reach, now, !state.stopping)
+            };
+            match look {
+                Look::Kept(kept) => return kept,
+                Look::Wait if now < give_up => sleep(WINDOW_LOOK).await,
+                Look::Wait | Look::Now => return Box::new(self.snapshot(true)),
             }
-            sleep(WINDOW_LOOK).await;
         }
-        Box::new(self.snapshot(true))
     }
 
     /// Keeps how things stand at each end of the window.
@@ -602,7 +593,7 @@ impl SimLoad {
             if self.state().stopping {
                 return;
             }
-            let mut kept = self.snapshot(false);
+            let stood = self.snapshot(false);
             let give_up = self.0.clock.now() + SENDERS_WITHIN;
             while self.0.clock.now() < give_up && self.state().senders.iter().any(|it| it.pace.next_at() < end) {
                 sleep(WINDOW_LOOK).await;
@@ -611,13 +602,9 @@ impl SimLoad {
             if state.stopping {
                 return;
             }
-            let departures = if nth == 0 { state.departures.before.clone() } else { state.departures.whole() };
-            (kept.taken_at, kept.wall) = (end, WallTime(self.0.clock.wall_zero().0 + end.0));
-            let skipped = kept.totals.departures.skipped;
-            kept.totals.departures = SparseDepartures { skipped, ..SparseDepartures::from(&departures) };
-            let reported = kept.totals.acknowledgements.acked + kept.totals.acknowledgements.failed;
-            kept.in_flight = departures.attempted.saturating_sub(reported);
-            state.window[nth] = Some((end, Some(Box::new(kept))));
+            let mut departures = Departures { skipped: stood.totals.departures.skipped, ..Departures::default() };
+            Ends::due_before(nth, &state.departures, &mut departures);
+            state.ends.keep(nth, stood, &departures, self.0.clock.wall_zero());
             self.mine(|mine| mine.read_of_window(end, nth == 0));
         }
     }
@@ -626,35 +613,23 @@ impl SimLoad {
     fn snapshot(&self, told: bool) -> Snapshot {
         let state = self.state();
         let (taken_at, wall) = (self.0.clock.now(), self.0.clock.wall());
-        let mut snapshot = Snapshot { taken_at, wall, ..Snapshot::default() };
-        let mut totals = Totals { departures: state.departures.whole(), ..Totals::default() };
-        totals.departures.skipped = state.skipped();
-        for producer in state.producers.values() {
-            totals.acknowledgements.merge(&producer.acknowledgements);
-            snapshot.in_flight += producer.in_flight();
-        }
-        for consumer in state.consumers.values() {
-            totals.arrivals.merge(&consumer.arrivals);
-        }
+        let mut standing = Standing::new(state.loaded.is_some());
         for (id, subscription) in &state.subscriptions {
-            totals.seen.insert(*id, subscription.ledger.seen);
-            match (subscription.whole, state.loaded) {
-                (true, _) => snapshot.paths_open += subscription.ledger.probed().len(),
-                (false, None) => _ = snapshot.probed.insert(*id, subscription.ledger.probed().clone()),
-                (false, Some(_)) => {}
-            }
+            standing.subscription(*id, subscription.whole, &subscription.ledger, state.group(*id, subscription));
         }
-        snapshot.groups = state.groups();
-        snapshot.probes_pending = state.probes_pending();
-        snapshot.totals = SparseTotals::from(&totals);
-        snapshot.silences = state.silences.so_far();
-        let due = state.senders.iter().filter(|_| !state.stopping).map(|sender| sender.pace.next_at()).min();
-        snapshot.schedule_lag = due.map(|due| taken_at.since(due)).unwrap_or_default();
-        let problems = state.problems.iter().map(|(what, count)| Problem { what: what.clone(), count: *count });
-        snapshot.problems = problems.collect();
-        snapshot.problems.sort_by_key(|problem| std::cmp::Reverse(problem.count));
-        snapshot.problems.truncate(Snapshot::PROBLEMS_MAX);
+        state.consumers.values().for_each(|consumer| standing.arrivals(&consumer.arrivals));
+        state.producers.values().for_each(|producer| standing.acknowledgements(&producer.acknowledgements));
+        standing.departures(&state.departures);
         let skipped = state.skipped();
+        standing.skipped(skipped);
+        state.probes().for_each(|(probes, probed)| standing.probes(probes, probed));
+        standing.problems(state.problems.iter().map(|(what, count)| Problem { what: what.clone(), count: *count }));
+        let due = state.senders.iter().filter(|_| !state.stopping).map(|sender| sender.pace.next_at()).min();
+        let snapshot = Snapshot {
+            silences: state.silences.so_far(),
+            schedule_lag: due.map(|due| taken_at.since(due)).unwrap_or_default(),
+            ..standing.at(taken_at, wall)
+        };
         self.mine(|mine| {
             mine.counts.skipped = skipped;
             if told { mine.read(taken_at) } else { mine.look() }
@@ -664,33 +639,19 @@ impl SimLoad {
 
     fn verify(&self) -> Findings {
         let state = self.state();
-        let by_count_only = state.prepared.is_some() && state.payload_len() < header::LEN;
-        let mut findings = Findings { by_count_only, ..Findings::default() };
-        for (id, subscription) in &state.subscriptions {
-            let Subscription { producers, ledger, whole, .. } = subscription;
-            if !whole {
-                findings.received.insert(*id, ledger.sequences().to_vec());
-                findings.offsets.insert(*id, ledger.offsets().to_vec());
-                continue;
-            }
-            let mut missing = Missing { by_count_only, ..Missing::default() };
-            for place in 0..producers.count {
-                let Some(producer) = state.producers.get(&ProducerId(producers.first.0 + place)) else { continue };
-                missing.confirmed += producer.confirmations.sequences.len();
-                missing.missing += ledger.missing(place, &producer.confirmations.sequences);
-            }
-            if by_count_only {
-                missing.missing = missing.confirmed.saturating_sub(ledger.seen.distinct);
-            }
-            findings.compared.insert(*id, missing);
+        let mut comparison = Comparison::new(state.payload_len());
+        for (id, Subscription { producers, ledger, whole, .. }) in &state.subscriptions {
+            let confirmed = |id| state.producers.get(&id).map(|producer| &producer.confirmations);
+            comparison.subscription(*id, *whole, *producers, ledger, confirmed);
         }
-        let shared = state.producers.iter().filter(|(_, producer)| !producer.whole);
-        findings.confirmed = shared.map(|(id, it)| (*id, it.confirmations.sequences.clone())).collect();
+        for (id, producer) in &state.producers {
+            comparison.producer(*id, producer.whole, &producer.confirmations);
+        }
         self.truth(|truth| {
             let ends = (truth.acks.len(), truth.handed.len());
             truth.worker(self.0.worker).verified = Some(ends);
         });
-        findings
+        comparison.findings()
     }
 }
 
@@ -707,35 +668,25 @@ impl State {
         self.prepared().pool[0].len()
     }
 
-    /// What the members here know of their groups; under load only of those that were rebalanced.
-    fn groups(&self) -> BTreeMap<SubscriptionId, GroupView> {
-        let mut groups = BTreeMap::new();
-        for (id, subscription) in &self.subscriptions {
-            if self.loaded.is_some() && subscription.rebalances == 0 {
-                continue;
+    /// What the members here know of a group.
+    fn group(&self, id: SubscriptionId, subscription: &Subscription) -> GroupView {
+        let last = self.loaded.and_then(|began| Some(subscription.last?.since(began)));
+        let mut view = GroupView { rebalances: subscription.rebalances, last, ..GroupView::default() };
+        for consumer in self.consumers.values().filter(|it| it.subscription == id) {
+            if let Some(assigned) = consumer.assigned {
+                view.member(consumer.generation, u32::try_from(assigned).expect("few"));
             }
-            let last = self.loaded.and_then(|began| Some(subscription.last?.since(began)));
-            let mut view = GroupView { rebalances: subscription.rebalances, last, ..GroupView::default() };
-            for consumer in self.consumers.values().filter(|it| it.subscription == *id) {
-                let Some(assigned) = consumer.assigned else { continue };
-                let (low, high) = view.generations;
-                let low = if view.joined == 0 { consumer.generation } else { low.min(consumer.generation) };
-                view.generations = (low, high.max(consumer.generation));
-                view.joined += 1;
-                view.assigned += u32::try_from(assigned).expect("few");
-            }
-            groups.insert(*id, view);
         }
-        groups
+        view
     }
 
-    fn probes_pending(&self) -> u64 {
+    /// For each producer, the probes that it sends and those that were confirmed.
+    fn probes(&self) -> impl Iterator<Item = (u64, u64)> {
         let per_topic = self.prepared.as_ref().map_or(1, |prepared| prepared.preparation.producers_per_topic);
-        let pending = |(id, producer): (&ProducerId, &Producer)| {
-            let probed = probing::partitions(id.0 % per_topic, per_topic, producer.partitions);
-            probed.filter(|partition| !producer.probed.contains(partition)).count() as u64
-        };
-        self.producers.iter().map(pending).sum()
+        self.producers.iter().map(move |(id, producer)| {
+            let probes = probing::partitions(id.0 % per_topic, per_topic, producer.partitions).count() as u64;
+            (probes, producer.probed.len() as u64)
+        })
     }
 
     fn skipped(&self) -> u64 {

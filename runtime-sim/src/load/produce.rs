@@ -112,7 +112,7 @@ impl SimLoad {
         let ends = window.map(|Window { from, until }| [start + from, start + until]);
         let threads = {
             let mut state = self.state();
-            state.window = ends.map_or([None, None], |ends| ends.map(|end| Some((end, None))));
+            state.ends.begin(ends);
             state.measured_from = ends.map_or(Instant(u64::MAX), |[from, _]| from);
             state.loaded = Some(start);
             state.silences.begin(start);

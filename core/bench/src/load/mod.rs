@@ -1,6 +1,8 @@
 //! What happens per message, as step functions on plain data: when it is due, its header, what its
-//! arrival tells. Called by threads in one runtime and by simulated tasks in the other.
+//! arrival tells; and what a worker says of all that was counted ([`books`]). Called by threads in one runtime and by simulated
+//! tasks in the other.
 
+pub mod books;
 pub mod header;
 pub mod keys;
 pub mod payload;

@@ -83,6 +83,17 @@ pub struct GroupView {
     pub last: Option<Duration>,
 }
 
+impl GroupView {
+    /// Counts a member that has joined, the newest generation that it has heard of, and the partitions that it was given.
+    pub fn member(&mut self, generation: i32, assigned: u32) {
+        let (low, high) = self.generations;
+        let low = if self.joined == 0 { generation } else { low.min(generation) };
+        self.generations = (low, high.max(generation));
+        self.joined += 1;
+        self.assigned += assigned;
+    }
+}
+
 impl Snapshot {
     /// Kinds of problem that are told apart; later ones count under "other problems".
     pub const PROBLEMS_MAX: usize = 16;
