@@ -6,19 +6,16 @@
 //! -sp 8081                 ─▶ --stats-port 8081                             (of `worker`)
 //! ```
 
-use std::{ffi::OsString, iter::Peekable, path::Path};
+use std::{ffi::OsString, iter::Peekable};
 
 /// Short flags of `run` and `check` that take no value, so others may follow in the same argument.
 const SWITCHES: &str = "qvxhV";
 
-/// Rewrites the arguments, the program's name first. What they mean is for clap to say; `is_file` says whether a path
-/// is that of an existing file.
+/// Rewrites the arguments, the program's name first. What they mean is for clap to say. No file is looked at.
 ///
-/// After `-w` each argument is a worker, up to the next flag, a name that ends as a workload's does, or a file.
-pub(crate) fn rewrite(
-    given: impl IntoIterator<Item = OsString>,
-    is_file: impl Fn(&Path) -> bool,
-) -> impl Iterator<Item = OsString> {
+/// After `-w` each argument is a worker, up to the next flag or to what looks like a workload's file: it ends in `.yaml`, `.yml`
+/// or `.json`, or is, after the first worker, a path with a slash that is no web address.
+pub(crate) fn rewrite(given: impl IntoIterator<Item = OsString>) -> impl Iterator<Item = OsString> {
     let mut given = given.into_iter().peekable();
     let mut rewritten: Vec<OsString> = given.next().into_iter().collect();
     // No flag before the command takes a value, so the first argument that is no flag is the command.
@@ -28,7 +25,7 @@ pub(crate) fn rewrite(
     let command = given.next();
     rewritten.extend(command.clone());
     match command.as_ref().and_then(|command| command.to_str()) {
-        Some("run" | "check") => workers(&mut given, is_file, &mut rewritten),
+        Some("run" | "check") => workers(&mut given, &mut rewritten),
         Some("worker") => stats_port(&mut given, &mut rewritten),
         _ => {}
     }
@@ -66,11 +63,7 @@ fn fleet(argument: &str) -> Option<(&str, Fleet<'_>)> {
     Some((switches, fleet))
 }
 
-fn workers(
-    given: &mut Peekable<impl Iterator<Item = OsString>>,
-    is_file: impl Fn(&Path) -> bool,
-    rewritten: &mut Vec<OsString>,
-) {
+fn workers(given: &mut Peekable<impl Iterator<Item = OsString>>, rewritten: &mut Vec<OsString>) {
     while let Some(argument) = given.next_if(|argument| argument != "--") {
         let Some((switches, fleet)) = argument.to_str().and_then(fleet) else {
             rewritten.push(argument);
@@ -93,8 +86,8 @@ fn workers(
         let before = rewritten.len();
         rewritten.extend(attached.map(|worker| format!("--workers={worker}").into()));
         while let Some(worker) = given.next_if(|next| {
-            // A file that happens to be called as the first worker does not take its place.
-            !is_flag(next) && !is_workload(next) && (rewritten.len() == before || !is_file(Path::new(next)))
+            let first = rewritten.len() == before;
+            !is_flag(next) && !is_workload(next) && (first || !is_path(next))
         }) {
             let mut flag = OsString::from("--workers=");
             flag.push(worker);
@@ -108,7 +101,13 @@ fn workers(
 }
 
 fn is_workload(argument: &OsString) -> bool {
-    [b".yaml".as_slice(), b".yml"].iter().any(|ending| argument.as_encoded_bytes().ends_with(ending))
+    [b".yaml".as_slice(), b".yml", b".json"].iter().any(|ending| argument.as_encoded_bytes().ends_with(ending))
+}
+
+/// Whether an argument is a path, and no web address.
+fn is_path(argument: &OsString) -> bool {
+    let bytes = argument.as_encoded_bytes();
+    bytes.contains(&b'/') && !bytes.windows(3).any(|three| three == b"://")
 }
 
 fn stats_port(given: &mut Peekable<impl Iterator<Item = OsString>>, rewritten: &mut Vec<OsString>) {
@@ -126,11 +125,10 @@ fn stats_port(given: &mut Peekable<impl Iterator<Item = OsString>>, rewritten: &
 mod tests {
     use super::*;
 
-    /// There is one file, called `plain`.
     #[track_caller]
     fn becomes(given: &str, want: &str) {
         let words = |text: &str| text.split_whitespace().map(OsString::from).collect::<Vec<_>>();
-        let got: Vec<_> = rewrite(words(&format!("omb {given}")), |path| path == Path::new("plain")).collect();
+        let got: Vec<_> = rewrite(words(&format!("omb {given}"))).collect();
         assert_eq!(got, words(&format!("omb {want}")), "{given}");
     }
 
@@ -138,7 +136,8 @@ mod tests {
     fn workers_end_where_something_else_begins() {
         becomes("run -w a:1 b:2 w.yaml", "run --workers=a:1 --workers=b:2 w.yaml");
         becomes("run --workers a:1 b:2 w.yml v.yaml", "run --workers=a:1 --workers=b:2 w.yml v.yaml");
-        becomes("run -w a b plain more", "run --workers=a --workers=b plain more");
+        becomes("run -w a b ./plain more", "run --workers=a --workers=b ./plain more");
+        becomes("run -w http://a:1/ b w.json", "run --workers=http://a:1/ --workers=b w.json");
         becomes("run -w a b -- c", "run --workers=a --workers=b -- c");
         becomes("run -w a b -x w", "run --workers=a --workers=b -x w");
         becomes("check -w a,b w.yaml", "check --workers=a,b w.yaml");
@@ -195,7 +194,7 @@ mod tests {
         use std::os::unix::ffi::OsStringExt as _;
         let odd = OsString::from_vec(vec![b'w', 0xff, b'.', b'y', b'm', b'l']);
         let given = ["omb", "run", "-w", "a"].map(OsString::from).into_iter().chain([odd.clone()]);
-        let got: Vec<_> = rewrite(given, |_| false).collect();
+        let got: Vec<_> = rewrite(given).collect();
         assert_eq!(got[2..], [OsString::from("--workers=a"), odd]);
     }
 }

@@ -168,11 +168,8 @@ fn moves(stream: Stream) -> bool {
 
 /// Columns to write for: those of the terminal that a stream is, or `otherwise`.
 pub(crate) fn columns(stream: Stream, otherwise: usize) -> usize {
-    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
-    let Some(file) = &sink(stream).file else { return otherwise };
-    // SAFETY: this request writes one `winsize`, and fails harmlessly if the file is no terminal.
-    let failed = unsafe { libc::ioctl(file.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
-    if failed == 0 && size.ws_col > 0 { usize::from(size.ws_col) } else { otherwise }
+    let size = sink(stream).file.as_ref().and_then(terminal_size::terminal_size_of);
+    size.map(|(width, _)| usize::from(width.0)).filter(|columns| *columns > 0).unwrap_or(otherwise)
 }
 
 /// A progress bar of this length on stderr: hidden unless that is a terminal.

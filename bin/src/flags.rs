@@ -4,7 +4,10 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use omb_bench::{config::terms::Terms, id::RunId};
-use omb_machine::config::address::{Origin, WebAddress};
+use omb_machine::{
+    config::address::{Origin, WebAddress},
+    units,
+};
 use omb_report::context;
 
 /// Measures messaging systems honestly.
@@ -68,6 +71,25 @@ pub(crate) enum Command {
     Client(Client),
     /// Test how evenly a cluster spreads uploads; exit code 0 or 1.
     Stress(Stress),
+    /// Print what a shell needs to complete omb's arguments.
+    Completions(Completions),
+    /// Print a manual page, for `man -l -`.
+    Man(Man),
+}
+
+/// What `completions` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// What `man` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// The command whose page is wanted. Default: the page of omb itself, which lists the commands.
+    #[arg(value_name = "COMMAND")]
+    pub(crate) command: Option<String>,
 }
 
 /// What `clean` takes.
@@ -481,18 +503,9 @@ fn origin(text: &str) -> Result<Origin, String> {
         .ok_or_else(|| "an address is wanted: https://HOST[:PORT], in ASCII, without a user".to_owned())
 }
 
-/// `512MiB`, `4GiB`, `1000000`: bytes, with an optional binary unit.
+/// Bytes, by the grammar of [`units::size`].
 fn bytes(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let factor = match text[digits..].trim() {
-        "" | "B" => Some(1),
-        "KiB" | "K" => Some(1 << 10),
-        "MiB" | "M" => Some(1 << 20),
-        "GiB" | "G" => Some(1 << 30),
-        _ => None,
-    };
-    let bytes = factor.and_then(|factor: u64| text[..digits].parse::<u64>().ok()?.checked_mul(factor));
-    bytes.ok_or_else(|| "a whole number and a unit are wanted: 512MiB, 4GiB".to_owned())
+    units::size(text).ok_or_else(|| "a whole number and a unit are expected: 512MiB, 4GiB".to_owned())
 }
 
 /// [`bytes`] that a broker, or a request, needs at least.
@@ -500,27 +513,19 @@ fn size(text: &str) -> Result<u64, String> {
     bytes(text).and_then(|bytes| if bytes < 1 << 20 { Err("at least 1MiB".to_owned()) } else { Ok(bytes) })
 }
 
-/// `500ms`, `30s`, `2m`, `1h`; a number alone is seconds.
 fn run_id(text: &str) -> Result<RunId, String> {
     let hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let id = if hex { u64::from_str_radix(text, 16).ok() } else { None };
-    id.map(RunId).ok_or_else(|| "16 hexadecimal digits are wanted, such as 0006b49d20012345".to_owned())
+    id.map(RunId).ok_or_else(|| "16 hexadecimal digits are expected, such as 0006b49d20012345".to_owned())
 }
 
+/// A duration by the grammar of [`units::duration`]; a number alone is seconds.
 fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let millis = match &text[digits..] {
-        "ms" => Some(1),
-        "" | "s" => Some(1_000),
-        "m" => Some(60_000),
-        "h" => Some(3_600_000),
-        _ => None,
-    };
-    let duration = millis.and_then(|millis: u64| text[..digits].parse::<u64>().ok()?.checked_mul(millis));
-    match duration.map(Duration::from_millis) {
+    let seconds = || text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+    match units::duration(text).or_else(|| seconds().map(Duration::from_secs)) {
         Some(duration) if (TIME_MIN..=TIME_MAX).contains(&duration) => Ok(duration),
         Some(_) => Err("100ms to 1h are allowed".to_owned()),
-        None => Err("a whole number and a unit are wanted: 500ms, 30s, 2m".to_owned()),
+        None => Err("whole numbers with units are expected: 500ms, 30s, 1m30s".to_owned()),
     }
 }
 
@@ -561,10 +566,25 @@ mod tests {
 
     #[test]
     fn durations_have_units_and_bounds() {
-        for (text, millis) in [("500ms", 500), ("30s", 30_000), ("2m", 120_000), ("1h", 3_600_000), ("7", 7_000)] {
+        for (text, millis) in
+            [("500ms", 500), ("30s", 30_000), ("2m", 120_000), ("1h", 3_600_000), ("1m30s", 90_000), ("7", 7_000)]
+        {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for wrong in ["", "s", "1.5s", "30 s", "1d", "-1s", "99ms", "0", "61m", "99999999999999999999s"] {
+        for wrong in [
+            "",
+            "s",
+            "1.5s",
+            "30 s",
+            "1d",
+            "-1s",
+            "99ms",
+            "0",
+            "61m",
+            "30s1m",
+            "99999999999999999999s",
+            "99999999999999999999",
+        ] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
     }

@@ -45,7 +45,7 @@ fn embedded_broker() -> embedded::Options {
 /// The program `omb`.
 #[must_use]
 pub fn omb() -> ExitCode {
-    let flags: Flags = match parse(arguments::rewrite(std::env::args_os(), Path::is_file)) {
+    let flags: Flags = match parse(arguments::rewrite(std::env::args_os())) {
         Ok(flags) => flags,
         Err(code) => return code,
     };
@@ -68,6 +68,8 @@ pub fn omb() -> ExitCode {
         Command::Node(node) => command::node::node(&node),
         Command::Client(client) => command::client::client(&client),
         Command::Stress(stress) => command::stress::stress(&stress),
+        Command::Completions(completions) => command::manual::completions(&completions),
+        Command::Man(man) => command::manual::man(&man),
     };
     console::finish(purpose, code)
 }
@@ -76,7 +78,7 @@ pub fn omb() -> ExitCode {
 fn purpose(command: &Command) -> Purpose {
     match command {
         Command::Run(_) | Command::Stress(_) => Purpose::Measurement,
-        Command::Check(_) | Command::Report(_) => Purpose::Output,
+        Command::Check(_) | Command::Report(_) | Command::Completions(_) | Command::Man(_) => Purpose::Output,
         Command::Clean(_) => Purpose::Deed,
         Command::Worker(_) | Command::Broker(_) | Command::Node(_) => Purpose::Service,
         Command::Client(client) => client_purpose(client),

@@ -153,7 +153,7 @@ fn the_command_line_is_checked() {
         (&["run", "--seed", "many", "w.yaml"], "many"),
         (&["run", "--embedded-capacity", "12XB", "w.yaml"], "512MiB"),
         (&["run", "--result-format", "xml", "w.yaml"], "upstream"),
-        (&["run", "--lease", "5d", "w.yaml"], "500ms, 30s, 2m"),
+        (&["run", "--lease", "5d", "w.yaml"], "500ms, 30s, 1m30s"),
         (&["run", "--call-timeout", "2h", "w.yaml"], "100ms to 1h"),
         (&["run", "-x", "w.yaml"], "--workers"),
         (&["worker", "-sp", "many"], "--stats-port"),
@@ -161,6 +161,8 @@ fn the_command_line_is_checked() {
         (&["worker", "--log-file", "missing/log"], "--log-file missing/log: cannot write to it: No such file"),
         (&["report"], "FILE.jsonl"),
         (&["fly"], "fly"),
+        (&["man", "fly"], "omb man: no command is called fly; there are run, check, "),
+        (&["completions", "tcl"], "bash, "),
         (&[], "Usage"),
     ] {
         place.run(arguments).with(2).saying(telling);
@@ -169,6 +171,26 @@ fn the_command_line_is_checked() {
         let ended = place.run(arguments).with(0);
         assert!(ended.stdout.contains("omb") && ended.stderr.is_empty(), "{ended:?}");
     }
+}
+
+/// What shells complete, and the manual: all of it from the flags themselves.
+#[test]
+fn shells_and_manuals_know_the_flags() {
+    let place = Place::default();
+    for (arguments, telling) in [
+        (&["completions", "bash"][..], "--embedded-capacity"),
+        (&["completions", "zsh"], "--embedded-capacity"),
+        (&["completions", "fish"], "embedded-capacity"),
+        (&["man"], ".TH omb 1"),
+        (&["man", "run"], "\\-\\-embedded\\-capacity"),
+        (&["man", "client"], ".SH SUBCOMMANDS"),
+    ] {
+        let ended = place.run(arguments).with(0);
+        assert!(ended.stdout.contains(telling) && ended.stderr.is_empty(), "{arguments:?}: {ended:?}");
+    }
+    // A shell takes it as it is.
+    let script = r#"bash -c 'eval "$("$OMB" completions bash)" && complete -p omb'"#;
+    place.start_by_shell(script).end().with(0);
 }
 
 /// The soft limit is raised; where the hard one is too low, that is said before anything is created.

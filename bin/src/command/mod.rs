@@ -8,6 +8,7 @@ pub(crate) mod client;
 mod cluster;
 pub(crate) mod fleet;
 mod input;
+pub(crate) mod manual;
 pub(crate) mod node;
 mod output;
 pub(crate) mod progress;

@@ -41,7 +41,7 @@ pub struct ClusterConfig {
     pub scrub: Duration,
     /// `heartbeat_ms`, `suspicion_ms`, `answer_ms`, `steady_ms`.
     pub timing: Timing,
-    /// `upload_limit`: bytes of the largest upload. Default 4 GiB.
+    /// `upload_limit`: bytes of the largest upload, as a number or as `512MiB`. Default 4 GiB.
     pub upload_limit: u64,
     /// `key_file`: a key that clients prove, so that all nodes and clients share it; who lacks it gets nothing.
     pub key_file: Option<PathBuf>,
@@ -369,11 +369,8 @@ fn config(reader: &mut Reader<'_>) -> Option<ClusterConfig> {
         Some(SCRUB_DEFAULT)
     };
     let timing = timing(reader);
-    let upload_limit = if reader.has("upload_limit") {
-        reader.whole("upload_limit", 1, i64::MAX.into()).and_then(|limit| u64::try_from(limit).ok())
-    } else {
-        Some(UPLOAD_LIMIT_DEFAULT)
-    };
+    let upload_limit =
+        if reader.has("upload_limit") { reader.size("upload_limit") } else { Some(UPLOAD_LIMIT_DEFAULT) };
     let key_file = path(reader, "key_file", None);
     let peer_key_file = path(reader, "peer_key_file", None);
     let given = reader.has("peer_addresses");
@@ -640,7 +637,7 @@ mod tests {
         let config = read(
             r#"{"peers": [{"id": 7, "address": "Host-a:1"}], "shared_dir": "/srv/up", "policy": "peak-ewma",
                 "quorum": "majority", "durability": "none", "file_mode": "0640", "scrub_s": 3600, "heartbeat_ms": 10, "suspicion_ms": 50, "answer_ms": 30,
-                "steady_ms": 200, "upload_limit": 1048576, "key_file": "k",
+                "steady_ms": 200, "upload_limit": "1MiB", "key_file": "k",
                 "peer_key_file": "p", "peer_addresses": "any", "tls": {"cert": "c", "key": "d", "ca": "e"}}"#,
         );
         let ms = Duration::from_millis;
@@ -660,6 +657,21 @@ mod tests {
             tls: Some(Tls { own: Some(("c".into(), "d".into())), ca: "e".into() }),
         };
         assert_eq!(config, want);
+    }
+
+    #[test]
+    fn the_limit_of_uploads_is_a_size() {
+        let limit = |text: &str| {
+            let text = format!(r#"{{"peers": [{{"id": 1, "address": "a:1"}}], "upload_limit": {text}}}"#);
+            parse("config.json", &text).map(|parsed| parsed.value.upload_limit).map_err(|errors| errors.to_string())
+        };
+        for (text, bytes) in [("1", 1), ("\"512MiB\"", 512 << 20), ("9223372036854775807", i64::MAX.cast_unsigned())] {
+            assert_eq!(limit(text), Ok(bytes), "{text}");
+        }
+        for wrong in ["0", "-1", "1.5", "\"4 TB\"", "9223372036854775808", "[]"] {
+            let said = limit(wrong).expect_err(wrong);
+            assert!(said.starts_with("config.json:1:58: upload_limit: ") && said.contains("such as 512MiB"), "{said}");
+        }
     }
 
     /// Clients show nothing, so they need nothing to show; a node does.

@@ -14,5 +14,6 @@ pub mod quantity;
 pub mod seed;
 pub mod source;
 pub mod time;
+pub mod units;
 
 pub use machine::{Machine, Wake, settle};

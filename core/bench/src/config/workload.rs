@@ -10,9 +10,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 
 use crate::rate::{Rate, RateList, RatePoint};
-use omb_machine::config::{
-    ConfigErrors, Leniency, Parsed, Problem,
-    yaml::{self, Node, Number, Reader, Value, duration_text, nearest},
+use omb_machine::{
+    config::{
+        ConfigErrors, Leniency, Parsed, Problem,
+        yaml::{self, Node, Number, Reader, Value, nearest},
+    },
+    units,
 };
 
 /// Highest `producerRate`: one message per nanosecond, the resolution of the schedule.
@@ -610,7 +613,7 @@ fn catch_up(reader: &mut Reader<'_>) -> Option<CatchUp> {
             "drop" => return Some(CatchUp::Drop),
             _ => {}
         }
-        let cap = text.strip_prefix("cap(").and_then(|rest| rest.strip_suffix(')')).and_then(yaml::duration);
+        let cap = text.strip_prefix("cap(").and_then(|rest| rest.strip_suffix(')')).and_then(units::duration);
         if let Some(cap) = cap {
             return Some(CatchUp::Cap(cap));
         }
@@ -728,8 +731,8 @@ impl Workload {
                 put("consumerBacklogSizeGB", json!(0));
             }
         }
-        put("testDuration", json!(duration_text(self.test_duration)));
-        put("warmupDuration", json!(duration_text(self.warmup_duration)));
+        put("testDuration", json!(units::duration_text(self.test_duration)));
+        put("warmupDuration", json!(units::duration_text(self.warmup_duration)));
         if let Some(seed) = self.seed {
             put("seed", json!(seed));
         }
@@ -737,7 +740,7 @@ impl Workload {
             "catchUp",
             json!(match self.catch_up {
                 CatchUp::All => "all".to_owned(),
-                CatchUp::Cap(cap) => format!("cap({})", duration_text(cap)),
+                CatchUp::Cap(cap) => format!("cap({})", units::duration_text(cap)),
                 CatchUp::Drop => "drop".to_owned(),
             }),
         );

@@ -10,16 +10,19 @@ pub use saphyr_parser::ScalarStyle;
 use saphyr_parser::{Event, Parser, Span, Tag};
 
 use super::{ConfigError, ConfigErrors, ConfigWarning, Leniency, Parsed, Place, Problem, placeholder::Environment};
-use crate::printable::printable;
+use crate::{
+    printable::printable,
+    units::{duration, size},
+};
 
 /// Levels of lists and mappings in one file. Ours need three; a limit keeps hostile files off the stack.
 const DEPTH_MAX: usize = 16;
 
+/// What a size may look like, in messages.
+const SIZE: &str = "a number of bytes from 1 on, or one with a unit (KiB, MiB, GiB), such as 512MiB or 4GiB";
+
 /// What a duration may look like, in messages.
 const DURATION: &str = "a duration with its unit (ms, s, m, h) up to 8760h, such as 90s, 5m, 1h30m or 500ms";
-
-/// No duration of a run is longer: a year in nanoseconds leaves room in 64 bits for every sum of them.
-const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The lowest number that upstream reads, for keys where it takes any below 0 as 0.
 pub const NEGATIVE: i128 = i32::MIN as i128;
@@ -104,45 +107,6 @@ pub fn number(text: &str) -> Option<Number> {
         return Some(Number::Whole(float as i128));
     }
     Some(Number::Fraction(float))
-}
-
-/// Reads `90s`, `5m`, `1h30m`, `500ms`: whole numbers with units, from large to small, each unit at most once.
-pub fn duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    let mut previous = u64::MAX;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let count: u64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
-        let millis = match &rest[..letters] {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => return None,
-        };
-        if millis >= previous {
-            return None;
-        }
-        previous = millis;
-        rest = &rest[letters..];
-        total = total.checked_add(Duration::from_millis(count.checked_mul(millis)?))?;
-    }
-    (previous != u64::MAX && total <= DURATION_MAX).then_some(total)
-}
-
-/// A duration as [`duration`] reads it, in one unit.
-pub fn duration_text(duration: Duration) -> String {
-    let millis = duration.as_millis();
-    match millis {
-        0 => "0s".to_owned(),
-        _ if millis.is_multiple_of(3_600_000) => format!("{}h", millis / 3_600_000),
-        _ if millis.is_multiple_of(60_000) => format!("{}m", millis / 60_000),
-        _ if millis.is_multiple_of(1_000) => format!("{}s", millis / 1_000),
-        _ => format!("{millis}ms"),
-    }
 }
 
 /// The candidate most like `text`, whatever its case, if it is like it at all.
@@ -444,6 +408,19 @@ impl<'t> Reader<'t> {
         };
         if read.is_none() {
             self.not_allowed(key, &node, DURATION, None);
+        }
+        read
+    }
+
+    /// A size from 1 byte to 2^63 - 1: a number of bytes, or one with a unit, such as `4GiB`.
+    pub fn size(&mut self, key: &str) -> Option<u64> {
+        let node = self.get(key)?.clone();
+        let read = match &node.value {
+            Value::Scalar { text, .. } => size(text).filter(|bytes| (1..=i64::MAX.cast_unsigned()).contains(bytes)),
+            _ => None,
+        };
+        if read.is_none() {
+            self.not_allowed(key, &node, SIZE, None);
         }
         read
     }
