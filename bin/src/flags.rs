@@ -10,7 +10,7 @@ use omb_machine::{
 };
 use omb_report::context;
 
-/// Measures messaging systems honestly.
+/// Measures messaging systems: throughput, latency, and whether every message arrives.
 #[derive(Debug, Parser)]
 #[command(name = "omb", version, propagate_version = true, max_term_width = 100)]
 pub(crate) struct Flags {
@@ -57,15 +57,15 @@ pub(crate) enum Command {
     Run(Run),
     /// Parse everything, reach the broker, print the plan; run nothing.
     Check(Run),
-    /// Be one worker of a fleet: do what a controller (`omb run -w`) asks for.
+    /// Run one worker of a fleet, which does what a controller (`omb run -w`) asks for.
     Worker(Worker),
-    /// Make the result of recorded runs again, also of one whose process died.
+    /// Write the result of recorded runs again, including one whose process died.
     Report(Report),
-    /// Delete the topics and consumer groups that runs which died have left on a messaging system.
+    /// Delete the topics and consumer groups that dead runs left on a messaging system.
     Clean(Clean),
     /// Run the embedded broker by itself, for any Kafka client.
     Broker(Broker),
-    /// Be one peer of a cluster: elect a leader, take uploads, spread them by load. Also called cloud-p2p.
+    /// Run one peer of a cluster: it elects a leader, takes uploads and spreads them by load. Also called cloud-p2p.
     Node(Node),
     /// Talk to a cluster; without a command, at a prompt.
     Client(Client),
@@ -95,17 +95,17 @@ pub(crate) struct Man {
 /// What `clean` takes.
 #[derive(Debug, Args)]
 pub(crate) struct Clean {
-    /// Driver files: which messaging system, and how to speak to it. May be repeated, or separated by commas.
+    /// Driver files: which messaging system, and how to talk to it. May be repeated, or separated by commas.
     #[arg(short, long = "drivers", value_name = "DRIVER.yaml", value_delimiter = ',', required = true)]
     pub(crate) drivers: Vec<PathBuf>,
     /// Say what would be deleted, and delete nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Clean up after this run alone: its id, as results, records and the names of its topics have it.
+    /// Clean up after this run only: its id, as shown in results, records and the names of its topics.
     #[arg(long, value_name = "ID", value_parser = run_id)]
     pub(crate) run: Option<RunId>,
-    /// A run that began less than this ago counts as setting up, and is left alone; so is one whose groups have members or whose
-    /// topics grow.
+    /// Leave runs alone that began less than this ago, since they may still be setting up. Runs whose groups have members or
+    /// whose topics grow are always left alone.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
     pub(crate) older_than: Duration,
     /// Turn unknown keys of the driver file from errors into warnings.
@@ -120,72 +120,71 @@ pub(crate) struct Run {
     /// Workload files; each runs on each driver, in the order given.
     #[arg(value_name = "WORKLOAD.yaml", required = true)]
     pub(crate) workloads: Vec<PathBuf>,
-    /// Driver files: which messaging system, and how to speak to it. May be repeated, or separated by commas. None
-    /// means the embedded broker: in memory, in this process, for trying and not for quoting. A driver file is as
-    /// powerful as a program (plugin.library.paths loads code): run only those you trust.
+    /// Driver files: which messaging system, and how to talk to it. May be repeated, or separated by commas. Without one
+    /// the embedded broker is used, which keeps everything in memory in this process: good for trying omb, not for
+    /// quoting. A driver file is as powerful as a program (plugin.library.paths loads code): run only those you trust.
     #[arg(short, long = "drivers", value_name = "DRIVER.yaml", value_delimiter = ',')]
     pub(crate) drivers: Vec<PathBuf>,
-    /// Result file. Default: NAME-DRIVER-YYYY-MM-DD-HH-MM-SS.json in the current folder. Nothing is ever overwritten;
-    /// of several runs each puts its workload's and driver's name before the ending.
+    /// Result file. Default: NAME-DRIVER-YYYY-MM-DD-HH-MM-SS.json in the current folder. No file is ever overwritten;
+    /// with several runs, each inserts its workload's and driver's name before the extension.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Whether the result holds our own object beside upstream's keys, which upstream's CSV tool does not bear.
+    /// Layout of the result: `omb` adds an object that upstream's CSV tool rejects, `upstream` leaves it out.
     #[arg(long, value_enum, default_value_t = ResultFormat::Omb)]
     pub(crate) result_format: ResultFormat,
-    /// The number from which every random choice follows. Default: the workload's `seed`, or else a fresh one, which
-    /// the result records.
+    /// Seed of every random choice. Default: the workload's `seed`, or else a fresh one, which the result records.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
     /// Turn unknown keys, and values that would be cut, from errors into warnings.
     #[arg(long)]
     pub(crate) lenient: bool,
-    /// Bytes the embedded broker may hold: 512MiB, 4GiB. Default: 2 GiB, or a quarter of the memory if that is less.
+    /// Memory of the embedded broker for records and requests: 512MiB, 4GiB. Default: 2 GiB, or a quarter of the memory if that is less.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) embedded_capacity: Option<u64>,
-    /// Zone of this machine, which takes the place of {zone.id} in driver files. Workers have their own --zone.
+    /// Zone of this machine, which replaces {zone.id} in driver files. Workers have their own --zone.
     #[arg(long, value_name = "NAME", value_parser = zone, conflicts_with = "fleet")]
     pub(crate) zone: Option<String>,
 
-    /// Workers that do the run instead of this process: HOST:PORT or http://HOST:PORT, with https where they have a
-    /// certificate; port 8080 if none is given. Several follow one another, or are separated by commas; the list ends at
-    /// the next flag, at an existing file, or at a name that ends in .yaml or .yml.
+    /// Workers that do the run instead of this process: HOST:PORT or http://HOST:PORT, with https if they have a
+    /// certificate; the default port is 8080. Several follow one another, or are separated by commas; the list ends at the
+    /// next flag, at a name that ends in .yaml, .yml or .json, or at a path with a slash.
     #[arg(short, long, value_name = "ADDRESS", help_heading = FLEET)]
     pub(crate) workers: Vec<String>,
     /// File that lists the workers under `workers:`. Also -wf FILE.
     #[arg(long, value_name = "FILE", help_heading = FLEET)]
     pub(crate) workers_file: Option<PathBuf>,
-    /// More workers that consume than workers that produce. Implies --topology split.
+    /// Use more workers for consuming than for producing. Implies --topology split.
     #[arg(short = 'x', long, requires = "fleet", help_heading = FLEET)]
     pub(crate) extra: bool,
-    /// What workers are there for. Default: shared.
+    /// How producers and consumers are divided among the workers. Default: shared.
     #[arg(long, value_enum, requires = "fleet", help_heading = FLEET)]
     pub(crate) topology: Option<Topology>,
-    /// What becomes of the run if a worker is lost.
+    /// What happens to the run if a worker is lost.
     #[arg(long, value_enum, default_value_t = OnWorkerLoss::Fail, requires = "fleet", help_heading = FLEET)]
     pub(crate) on_worker_loss: OnWorkerLoss,
-    /// Longest wait for a connection to a worker: 500ms, 30s, 2m; a number alone is seconds.
+    /// Longest wait for a connection to a worker: 500ms, 30s, 1m30s; a number alone is seconds.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration, help_heading = FLEET)]
     pub(crate) connect_timeout: Duration,
     /// Longest wait for a worker's answer.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration, help_heading = FLEET)]
     pub(crate) call_timeout: Duration,
-    /// Longest wait for each step that sets the run up: connecting to the broker, making topics, producers, consumers.
+    /// Longest wait for each step of the setup: connecting to the broker, creating topics, producers and consumers.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration, help_heading = FLEET)]
     pub(crate) setup_timeout: Duration,
-    /// How long a worker goes on without hearing from its controller; then it stops its load by itself.
+    /// How long a worker goes on without hearing from its controller before it stops its load by itself.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration, help_heading = FLEET)]
     pub(crate) lease: Duration,
-    /// File that holds the token the workers ask for.
+    /// File with the token that the workers require.
     #[arg(long, value_name = "FILE", requires = "fleet", help_heading = FLEET)]
     pub(crate) token_file: Option<PathBuf>,
     /// File with the certificates (PEM) that vouch for workers at https addresses.
     #[arg(long, value_name = "FILE", requires = "fleet", help_heading = FLEET)]
     pub(crate) ca: Option<PathBuf>,
-    /// Take workers from the controller they obey; its run ends as failed.
+    /// Take over workers that follow another controller; that controller's run ends as failed.
     #[arg(long, requires = "fleet", help_heading = FLEET)]
     pub(crate) take_over: bool,
-    /// Address of this machine on which the embedded broker listens for the workers. Whoever reaches it can read and
-    /// write everything: it knows no authentication.
+    /// Address of this machine on which the embedded broker listens for the workers. It has no authentication: anyone who
+    /// reaches it can read and write everything.
     #[arg(long, value_name = "ADDR", requires = "fleet", help_heading = FLEET)]
     pub(crate) embedded_bind: Option<IpAddr>,
 }
@@ -193,7 +192,7 @@ pub(crate) struct Run {
 /// Where the help shows what is about workers.
 const FLEET: &str = "Workers";
 
-/// What workers are there for.
+/// How producers and consumers are divided among the workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Topology {
     /// Every worker produces and consumes.
@@ -202,7 +201,7 @@ pub(crate) enum Topology {
     Split,
 }
 
-/// What becomes of a run that loses a worker.
+/// What happens to a run that loses a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OnWorkerLoss {
     /// It ends, and its result is partial.
@@ -231,9 +230,9 @@ impl Run {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ResultFormat {
-    /// Upstream's keys and an object `omb` with all that is ours.
+    /// Upstream's keys, and an object `omb` with everything else.
     Omb,
-    /// Upstream's keys alone.
+    /// Upstream's keys only.
     Upstream,
 }
 
@@ -252,11 +251,11 @@ pub(crate) struct Report {
     /// Records of runs, as `run` writes them beside its results.
     #[arg(value_name = "FILE.jsonl", required = true)]
     pub(crate) records: Vec<PathBuf>,
-    /// Result file, where there is one record. Default: the record's name with the ending .json, and a number before it
-    /// if that is taken. Nothing is ever overwritten.
+    /// Result file, if there is only one record. Default: the record's name with the extension .json, and a number before it
+    /// if that name is taken. No file is ever overwritten.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Whether the result holds our own object beside upstream's keys, which upstream's CSV tool does not bear.
+    /// Layout of the result: `omb` adds an object that upstream's CSV tool rejects, `upstream` leaves it out.
     #[arg(long, value_enum, default_value_t = ResultFormat::Omb)]
     pub(crate) result_format: ResultFormat,
 }
@@ -264,36 +263,36 @@ pub(crate) struct Report {
 /// What `worker` takes.
 #[derive(Debug, Args)]
 pub(crate) struct Worker {
-    /// Port on which controllers are listened to; 0 for any free one.
+    /// Port on which to listen for controllers; 0 for any free one.
     #[arg(short, long, default_value_t = 8080)]
     pub(crate) port: u16,
     /// Port of the metrics for Prometheus; 0 for any free one. Also -sp PORT. Default: 1000 above --port, so that
-    /// several workers on one machine (8080, 8081, ..) do not meet; any free one if --port is 0.
+    /// several workers on one machine (8080, 8081, ..) do not collide; any free one if --port is 0.
     #[arg(long, value_name = "PORT")]
     pub(crate) stats_port: Option<u16>,
     /// Address to listen on.
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0")]
     pub(crate) bind: IpAddr,
-    /// Most bytes of a request's body that are taken, 1MiB to 16MiB.
+    /// Largest body of a request that is accepted, 1MiB to 16MiB.
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = body_limit)]
     pub(crate) body_limit: usize,
-    /// File to which everything logged is appended, too.
+    /// File to which the log is also appended.
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
-    /// File that holds a token; only controllers that know it are obeyed.
+    /// File with a token; only controllers that know it are served.
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Certificate (PEM), and those that vouch for it; controllers then speak https.
+    /// Certificate chain (PEM); controllers then connect by https.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,
     /// Private key of the certificate (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
-    /// Zone of this machine, which takes the place of {zone.id} in driver files.
+    /// Zone of this machine, which replaces {zone.id} in driver files.
     #[arg(long, value_name = "NAME", value_parser = zone)]
     pub(crate) zone: Option<String>,
-    /// Where controllers may let this worker fetch tokens (sasl.oauthbearer.token.endpoint.url): scheme, host and port
-    /// of https://HOST:PORT or https://HOST. May be repeated. None: nowhere.
+    /// Where controllers may have this worker fetch tokens (sasl.oauthbearer.token.endpoint.url): https://HOST or
+    /// https://HOST:PORT. May be repeated. Default: nowhere.
     #[arg(long, value_name = "URL", value_parser = origin)]
     pub(crate) allow_token_url: Vec<Origin>,
     /// Let controllers use the AWS credentials of this worker's environment to log in (AWS_MSK_IAM).
@@ -341,11 +340,11 @@ pub(crate) struct Broker {
     /// Port to listen on; 0 for any free one.
     #[arg(long, default_value_t = 9092)]
     pub(crate) port: u16,
-    /// Address to listen on. Whoever reaches it can read and write everything: it knows no authentication.
+    /// Address to listen on. There is no authentication: anyone who reaches it can read and write everything.
     #[arg(long, default_value = "127.0.0.1")]
     pub(crate) bind: IpAddr,
-    /// Bytes it may hold, requests in progress included: 512MiB, 4GiB. Default: 2 GiB, or a quarter of the memory if that
-    /// is less. What every reader has read is dropped beyond the latest 16 MiB.
+    /// Memory for records and requests in progress: 512MiB, 4GiB. Default: 2 GiB, or a quarter of the memory if that is
+    /// less. What every reader has read is dropped, except for the latest 16 MiB.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) capacity: Option<u64>,
 }
@@ -357,7 +356,7 @@ pub(crate) struct Cluster {
     /// "shared_dir": "./shared_images"}.
     #[arg(long, value_name = "FILE", env = "CONFIG_FILE", default_value = "./config.json")]
     pub(crate) config: PathBuf,
-    /// The peers, instead of those in the cluster file: 1=HOST:PORT,2=HOST:PORT,..; there need be no file then.
+    /// The peers, instead of those in the cluster file: 1=HOST:PORT,2=HOST:PORT,..; no file is needed then.
     #[arg(long, value_name = "LIST", env = "PEERS")]
     pub(crate) peers: Option<String>,
 }
@@ -377,27 +376,25 @@ pub(crate) struct Node {
     /// addresses of this machine.
     #[arg(long, value_name = "ADDRESS", env = "BIND")]
     pub(crate) bind: Option<String>,
-    /// Forget uploads that were stored and whose files are gone or damaged, or have another size, and go on without them.
+    /// Forget stored uploads whose files are gone, damaged or of another size, and go on without them.
     #[arg(long)]
     pub(crate) accept_loss: bool,
-    /// Folder for this node's term, for what uploads are called and whose they are, and for uploads in the making, on the
-    /// file system of the folder for uploads; for this node alone.
-    /// Default: .NAME.node-ID beside it.
+    /// Folder for this node's state: its term, names and owners of uploads, and uploads in progress. It must be on the file
+    /// system of the folder for uploads and belongs to this node alone. Default: .NAME.node-ID beside that folder.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) state_dir: Option<PathBuf>,
     /// Port of the metrics for Prometheus; 0 for any free one. Default: none.
     #[arg(long, value_name = "PORT")]
     pub(crate) stats_port: Option<u16>,
-    /// Address on which the metrics are shown, to whoever reaches it: they need neither key nor certificate. Default: the
-    /// address listened on; 127.0.0.1 where the cluster has a key or certificates.
+    /// Address on which to serve the metrics; anyone who reaches it can read them, without key or certificate. Default: the
+    /// address listened on, or 127.0.0.1 if the cluster has a key or certificates.
     #[arg(long, value_name = "ADDR", requires = "stats_port")]
     pub(crate) stats_bind: Option<IpAddr>,
-    /// File to which everything logged is appended, too.
+    /// File to which the log is also appended.
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
-    /// Repairs this node's state and ends: a stored term that no election can have led to (above 4,294,967,296) is replaced
-    /// by one that is above all that the cluster has had. Stop all nodes before, and do it on each of them. A sound term is
-    /// left as it is.
+    /// Repair this node's state and exit: a stored term that no election can have led to (above 4,294,967,296) is replaced
+    /// by one above all that the cluster has had. Stop all nodes first, and do it on each of them. A sound term is kept.
     #[arg(long)]
     pub(crate) reset_term: bool,
 }
@@ -407,7 +404,7 @@ pub(crate) struct Node {
 pub(crate) struct Client {
     #[command(flatten)]
     pub(crate) cluster: Cluster,
-    /// Longest time for each request, retries included: 500ms, 30s, 2m; a number alone is seconds. Questions (status,
+    /// Longest time for each request, retries included: 500ms, 30s, 1m30s; a number alone is seconds. Queries (status,
     /// discover, list) end after 5s in any case.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration, global = true)]
     pub(crate) timeout: Duration,
@@ -420,13 +417,13 @@ pub(crate) struct Client {
 pub(crate) enum ClientCommand {
     /// Who leads, who is alive, and what each node has got.
     Status,
-    /// The peers, and which of them answer.
+    /// List the peers, and which of them answer.
     Discover,
     /// Upload files.
     Put(Put),
-    /// Fetch an upload by its file's name, or by the first digits of its id.
+    /// Fetch an upload by the name of its file, or by the first digits of its id.
     Get(Get),
-    /// All uploads: what they are called, whose they are, since when, and where they lie.
+    /// List all uploads: name, owner, time and node.
     List,
 }
 
@@ -435,7 +432,7 @@ pub(crate) enum ClientCommand {
 pub(crate) struct Put {
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
-    /// Whose they are. Default: the user of this machine.
+    /// Owner of the uploads. Default: the user of this machine.
     #[arg(long, value_name = "NAME", env = "USER", default_value = "anonymous")]
     pub(crate) user: String,
 }
@@ -443,12 +440,10 @@ pub(crate) struct Put {
 /// What `get` takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Get {
-    /// The file's name, as it was uploaded; or the upload's name as `put` and `list` tell it, or at least its first six
-    /// digits.
+    /// The file's name, as it was uploaded; or the upload's id as `put` and `list` show it, or at least its first six digits.
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
-    /// Where to put it; `-` for stdout. Default: the name that was given, in the current folder. Nothing is ever
-    /// overwritten.
+    /// Where to put it; `-` for stdout. Default: the given name, in the current folder. No file is ever overwritten.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 }

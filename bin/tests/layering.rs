@@ -96,6 +96,7 @@ const TOP_LEVEL: &[&str] = &[
     "bin",
     "core",
     "deny.toml",
+    "docs",
     "examples",
     "fuzz",
     "runtime-real",
