@@ -7,14 +7,14 @@
 #   scripts/planted.sh close pace      those whose names contain one of the words
 #   scripts/planted.sh cluster         those of the cluster
 #
-# PLANTED_SEEDS (400) bounds the seeds played against each. PLANTED_DIR (planted) is where it works below target/, so
+# PLANTED_SEEDS (800) bounds the seeds played against each. PLANTED_DIR (planted) is where it works below target/, so
 # that two can play at once.
 set -eu
 cd "$(dirname "$0")/.."
 root=$PWD
 dir=$root/target/${PLANTED_DIR:-planted}
 copy=$dir/tree
-seeds=${PLANTED_SEEDS:-400}
+seeds=${PLANTED_SEEDS:-800}
 cargo=${CARGO:-cargo}
 
 # Only what git knows: a stray file must not decide the outcome.

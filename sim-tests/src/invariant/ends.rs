@@ -1,10 +1,14 @@
 //! B1: a run ends within its bound, with a result or a named cause.
 //!
 //! The bound is `Settings::longest`. Phases only go forward; a run whose load began hands out its result, once, before
-//! it tears anything down.
+//! it tears anything down. Whoever was sent anything and was not given up is told to close before it ends.
+
+use std::collections::BTreeSet;
 
 use omb_bench::{
     controller::{Controller, End, OnLoss, Output},
+    id::WorkerId,
+    protocol::Command,
     result::Phase,
 };
 use omb_machine::{Machine, time::Instant};
@@ -25,6 +29,8 @@ pub struct Ends {
     restless: u32,
     reports: u32,
     finished: bool,
+    /// Workers to which something was sent, that were not given up, and that were not told to close.
+    open: BTreeSet<WorkerId>,
 }
 
 const RESTLESS_MAX: u32 = 10_000;
@@ -37,6 +43,14 @@ impl Promise for Ends {
     fn on_output(&mut self, output: &Output, _: &Truth, broken: &mut Broken) {
         if self.finished {
             broken.note(format_args!("an output follows the last one: {output:?}"));
+        }
+        match output {
+            Output::ToWorker { worker, request, .. } if request.command == Command::Close => {
+                _ = self.open.remove(worker)
+            }
+            Output::ToWorker { worker, .. } => _ = self.open.insert(*worker),
+            Output::WorkerLost { worker, .. } => _ = self.open.remove(worker),
+            _ => {}
         }
         match output {
             Output::Entered(phase) => {
@@ -70,6 +84,9 @@ impl Promise for Ends {
                     End::Unsound(reasons) => reasons.is_empty() || reasons.iter().any(|reason| reason.is_empty()),
                     End::Sound | End::Interrupted(_) => false,
                 };
+                if !self.open.is_empty() {
+                    broken.note(format_args!("it ended {end:?}, and did not tell {:?} to close", self.open));
+                }
                 if unnamed {
                     broken.note(format_args!("it ended without a cause: {end:?}"));
                 }
