@@ -148,7 +148,7 @@ impl local::Observer for Found<'_> {
             }
             controller::Output::Warning(text) => tracing::warn!("{text}"),
             controller::Output::WorkerLost { worker, cause } => {
-                tracing::error!("worker {} is lost: {cause}", worker.0 + 1);
+                tracing::error!("worker {} is lost: {cause}", worker.number());
             }
             _ => {}
         }

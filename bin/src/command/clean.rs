@@ -12,7 +12,7 @@ use omb_bench::{
     protocol::Failure,
 };
 use omb_machine::{
-    quantity::rfc3339,
+    quantity::{plural, rfc3339},
     time::{WallTime, nanos},
 };
 use omb_runtime_real::driver::{Driver, kafka::Kafka};
@@ -135,7 +135,7 @@ fn delete(system: &dyn Driver, remains: &Remains) -> Result<(), Failure> {
 
 /// `run 0006b49d20012345 of 2026-11-29T21:54:49Z, 3 topics, 1 group`.
 fn describe(remains: &Remains) -> String {
-    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let count = |n: usize, what: &str| format!("{n} {what}{}", plural(n));
     format!(
         "run {} of {}, {}, {}",
         remains.run,

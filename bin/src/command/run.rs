@@ -19,6 +19,7 @@ use omb_bench::{
     result::Phase,
 };
 use omb_machine::{
+    quantity::plural,
     seed::Seed,
     time::{WallTime, nanos},
 };
@@ -454,7 +455,7 @@ impl local::Observer for Watch<'_> {
                 }
             }
             controller::Output::WorkerLost { worker, cause } => {
-                tracing::error!("worker {} is lost: {cause}", worker.0 + 1);
+                tracing::error!("worker {} is lost: {cause}", worker.number());
             }
             controller::Output::ToWorker { .. } | controller::Output::Ping { .. } => {}
         }
@@ -478,7 +479,7 @@ impl Watch<'_> {
     fn tell(&self, phase: Phase) {
         let plan = &self.plan;
         let count = self.names.len();
-        let workers = (count > 0).then(|| format!("{count} worker{}", if count == 1 { "" } else { "s" }));
+        let workers = (count > 0).then(|| format!("{count} worker{}", plural(count)));
         match phase {
             Phase::CreateTopics => {
                 if let Some(workers) = &workers {

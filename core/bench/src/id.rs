@@ -65,6 +65,21 @@ id!(
     ConsumerId(u32), "consumer {}"
 );
 
+impl WorkerId {
+    /// Its number as people count: from 1, as the guide does.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        u64::from(self.0) + 1
+    }
+
+    /// What it is called in messages to people: `worker 2 (http://b:8080)`, or `worker 2` if its name is empty.
+    #[must_use]
+    pub fn named(self, name: &str) -> String {
+        let number = self.number();
+        if name.is_empty() { format!("worker {number}") } else { format!("worker {number} ({name})") }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -427,7 +427,7 @@ fn peers(reader: &mut Reader<'_>) -> Option<Peers> {
         let Some(entries) = entries(reader, "peers", item, PEER, &["id", "address"]) else { continue };
         let get = |key: &str| entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value);
         let id = get("id").and_then(|node| match &node.value {
-            Value::Scalar { text, style: yaml::PLAIN } => match yaml::number(text)? {
+            Value::Scalar { text, style: yaml::ScalarStyle::Plain } => match yaml::number(text)? {
                 yaml::Number::Whole(id) => u32::try_from(id).ok().filter(|id| *id > 0).map(NodeId),
                 yaml::Number::Fraction(_) => None,
             },

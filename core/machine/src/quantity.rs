@@ -112,13 +112,13 @@ pub fn bytes(count: u64) -> String {
 /// `1 message`, `2 messages`: a grouped count and a noun that takes an `s`.
 #[must_use]
 pub fn counted(count: u64, noun: &str) -> String {
-    format!("{} {noun}{}", grouped(count), if count == 1 { "" } else { "s" })
+    format!("{} {noun}{}", grouped(count), plural(count))
 }
 
 /// `s`, unless there is one.
 #[must_use]
-pub fn plural(count: usize) -> &'static str {
-    if count == 1 { "" } else { "s" }
+pub fn plural<N: PartialEq + From<u8>>(count: N) -> &'static str {
+    if count == N::from(1) { "" } else { "s" }
 }
 
 /// A text as the beginning of a sentence.

@@ -8,7 +8,6 @@ use serde_json::{Map, Value, json};
 use omb_bench::{
     config::driver::{DriverConfig, DriverKind},
     plan::{Plan, Topology, partition, sharing},
-    result::soundness,
 };
 use omb_machine::config::ConfigWarning;
 
@@ -147,7 +146,7 @@ pub fn plan_json(plan: &Plan) -> Value {
         .into_iter()
         .map(|dealt| {
             let mut row = Map::new();
-            row.insert("worker".to_owned(), soundness::number(dealt.worker).into());
+            row.insert("worker".to_owned(), dealt.worker.number().into());
             row.insert("topics".to_owned(), dealt.topics.len().into());
             row.insert("producers".to_owned(), dealt.producers.into());
             row.insert("consumers".to_owned(), dealt.consumers.into());

@@ -8,10 +8,7 @@ use crate::context::insert_known;
 use omb_bench::{
     config::workload::RateGoal,
     load::header,
-    result::{
-        Lost, Report, WorkerRow,
-        soundness::{name, number},
-    },
+    result::{Lost, Report, WorkerRow},
 };
 use omb_machine::{
     quantity::{counted, latency, per_second, rate, real, span, uppercase},
@@ -104,7 +101,7 @@ pub(super) fn losses(report: &Report) -> Vec<String> {
     let lost: Vec<(&WorkerRow, &Lost)> =
         report.workers.iter().filter_map(|row| Some((row, row.lost.as_ref()?))).collect();
     let sentence = |(row, lost): &(&WorkerRow, &Lost)| {
-        let who = name(row.worker, &row.name);
+        let who = row.worker.named(&row.name);
         let who = uppercase(&who);
         let cause = lost.cause.trim_end_matches('.');
         if lost.detected.is_zero() {
@@ -167,7 +164,7 @@ fn row_json(report: &Report, row: &WorkerRow) -> Value {
     let elapsed = row.measured_for;
     let mut map = Map::new();
     let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
-    put("worker", number(row.worker).into());
+    put("worker", row.worker.number().into());
     put("address", row.name.clone().into());
     put("producers", row.producers.into());
     put("consumers", row.consumers.into());

@@ -370,7 +370,7 @@ fn verdict_json(report: &Report, context: &Context) -> Value {
     if let Some(limit) = limit::limit(report, context) {
         judged["limit"] = limit.side.as_str().into();
         judged["limitReason"] = limit.reason.into();
-        judged["limitWorkers"] = limit.workers.into_iter().map(soundness::number).collect();
+        judged["limitWorkers"] = limit.workers.into_iter().map(|worker| worker.number()).collect();
     }
     judged
 }

@@ -413,7 +413,7 @@ fn clients(report: &Report, context: &Context) -> Vec<Client> {
         let late = Duration::from_nanos(row.schedule_error[1]);
         Client {
             worker: Some(row.worker),
-            name: soundness::name(row.worker, &row.name),
+            name: row.worker.named(&row.name),
             used: fleet::cores_used(row),
             cores: Some(row.process.cores).filter(|cores| *cores > 0).map(f64::from),
             behind: dealt > 0.0

@@ -249,7 +249,7 @@ fn worker_cells(report: &Report, row: &WorkerRow, lost: bool) -> Vec<String> {
         cores => cores.to_string(),
     };
     let mut cells = vec![
-        soundness::number(row.worker).to_string(),
+        row.worker.number().to_string(),
         short(&row.name),
         rate(fleet::dealt_rate(report, row)),
         every_second(row.attempted),
@@ -406,7 +406,7 @@ fn placement(plan: &Plan, names: &[String], width: usize) -> Vec<String> {
     let all = partition::dealt(plan);
     let (first, last) = partition::listed(&all);
     let row = |dealt: &Dealt| {
-        let mut cells = vec![soundness::number(dealt.worker).to_string()];
+        let mut cells = vec![dealt.worker.number().to_string()];
         if !names.is_empty() {
             cells.push(names.get(dealt.worker.0 as usize).map_or_else(String::new, |name| short(name)));
         }

@@ -36,6 +36,7 @@ use omb_kafka::reason::{self, of_code};
 use omb_machine::{
     config::setting::{Setting, Settings},
     printable::printable,
+    quantity::plural,
     time::WallTime,
 };
 use rdkafka::{
@@ -351,7 +352,7 @@ impl Kafka {
         let login = log_in(&native.admin, admin.inner().native_ptr())?;
         let brokers = first_answer(&admin, config, &secrets, cut)?;
         let (_, version) = rdkafka::util::get_rdkafka_version();
-        let system = format!("Kafka, {brokers} broker{}, librdkafka {version}", if brokers == 1 { "" } else { "s" });
+        let system = format!("Kafka, {brokers} broker{}, librdkafka {version}", plural(brokers));
         let throttled = Arc::default();
         Ok(Self { config: config.clone(), native, secrets, _login: login, admin, system, throttled, runtime })
     }

@@ -72,10 +72,8 @@ pub(super) async fn serve(host: Rc<Host>, mut stream: TcpStream, client: SocketA
 async fn flush(outgoing: &mut Outgoing, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
     while !outgoing.is_empty() {
         let pieces = outgoing.pieces();
-        let written = if let [first] = pieces.as_slices().0
-            && pieces.len() == 1
-        {
-            to.write(first).await?
+        let written = if pieces.len() == 1 {
+            to.write(&pieces[0]).await?
         } else {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let mut count = 0;

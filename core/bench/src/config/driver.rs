@@ -247,7 +247,7 @@ fn block(reader: &mut Reader<'_>, key: &str, kind: Option<Block>) -> kafka::Prop
     let given = match &node.value {
         Value::Keys(entries) => {
             let entries = reader.unique(entries.clone());
-            let property = |entry: omb_machine::config::yaml::Entry| {
+            let property = |entry: yaml::Entry| {
                 let value = property_text(reader, &entry.key, &entry.value)?;
                 Some((entry.key, value, entry.place))
             };

@@ -454,7 +454,7 @@ fn rate(reader: &mut Reader<'_>) -> Option<RateGoal> {
 /// An unquoted number, with its text.
 fn plain_number(node: &Node) -> Option<(&str, Number)> {
     match &node.value {
-        Value::Scalar { text, style: yaml::PLAIN } => Some((text, yaml::number(text)?)),
+        Value::Scalar { text, style: yaml::ScalarStyle::Plain } => Some((text, yaml::number(text)?)),
         _ => None,
     }
 }

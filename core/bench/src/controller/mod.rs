@@ -325,10 +325,10 @@ impl Controller {
         self.outputs.push_back(Output::Entered(phase));
     }
 
-    /// What a worker is called in messages to people, who count from 1, as the guide does.
+    /// What a worker is called in messages to people.
     fn name(&self, worker: WorkerId) -> String {
         match self.settings.names.get(worker.0 as usize) {
-            Some(name) => format!("worker {} ({name})", worker.0 + 1),
+            Some(name) => worker.named(name),
             None => "this process".to_owned(),
         }
     }

@@ -100,14 +100,15 @@ impl Standing {
     /// The sum, taken at an instant of this worker's clocks. What the process knows of itself is the caller's to add.
     #[must_use]
     pub fn at(self, taken_at: Instant, wall: WallTime) -> Snapshot {
-        let in_flight = in_flight(&self.totals.departures, &self.totals.acknowledgements);
+        let Acknowledgements { acked, failed, .. } = self.totals.acknowledgements;
+        let in_flight = in_flight(&self.totals.departures, acked, failed);
         Snapshot { taken_at, wall, in_flight, totals: SparseTotals::from(&self.totals), ..self.snapshot }
     }
 }
 
 /// Messages that have left and of which nobody knows yet what became.
-fn in_flight(departures: &Departures, acknowledgements: &Acknowledgements) -> u64 {
-    departures.attempted.saturating_sub(acknowledgements.acked + acknowledgements.failed)
+fn in_flight(departures: &Departures, acked: u64, failed: u64) -> u64 {
+    departures.attempted.saturating_sub(acked + failed)
 }
 
 /// The ends of what is measured, and how things stood there.
@@ -165,8 +166,7 @@ impl Ends {
         stood.taken_at = *end;
         stood.wall = WallTime(wall_zero.0 + end.0);
         let acknowledgements = &stood.totals.acknowledgements;
-        let reported = acknowledgements.acked + acknowledgements.failed;
-        stood.in_flight = departures.attempted.saturating_sub(reported);
+        stood.in_flight = in_flight(departures, acknowledgements.acked, acknowledgements.failed);
         stood.totals.departures = SparseDepartures::from(departures);
         *kept = Some(Box::new(stood));
     }

@@ -201,7 +201,7 @@ const CERTAIN_PART: u64 = 2;
 /// Of what a worker may have less than its share needs. `name` is what it is called; `None` is this process.
 #[must_use]
 pub fn shortages(name: Option<(WorkerId, &str)>, limits: &Limits, needs: &Needs) -> Vec<Shortage> {
-    let who = name.map_or_else(String::new, |(worker, name)| format!("worker {} ({name}): ", worker.0 + 1));
+    let who = name.map_or_else(String::new, |(worker, name)| format!("{}: ", worker.named(name)));
     let share = if name.is_some() { "its share of this run" } else { "this run" };
     let fewer = "or run fewer topics, producers or consumers";
     let mut shortages = Vec::new();

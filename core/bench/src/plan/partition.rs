@@ -195,7 +195,7 @@ pub(super) fn write_placement(plan: &Plan, f: &mut fmt::Formatter<'_>) -> fmt::R
     let all = dealt(plan);
     let mut line = |dealt: &Dealt| {
         let (producers, consumers) = (dealt.producers, dealt.consumers);
-        let name = if plan.workers == 1 { "this process".to_owned() } else { format!("worker {}", dealt.worker.0 + 1) };
+        let name = if plan.workers == 1 { "this process".to_owned() } else { dealt.worker.named("") };
         let rate = dealt.rate.map_or_else(|| unstated(plan).to_owned(), |rate| format!("{rate} msg/s"));
         writeln!(
             f,

@@ -2,7 +2,6 @@
 
 use crate::{
     config::workload::RateGoal,
-    id::WorkerId,
     rate::Tempo,
     result::{Report, WorkerRow},
 };
@@ -17,7 +16,7 @@ pub fn unsound(report: &Report) -> Vec<String> {
         if let Some(lost) = &row.lost
             && report.partial.is_none()
         {
-            reasons.push(format!("{} was lost: {}", name(row.worker, &row.name), lost.cause));
+            reasons.push(format!("{} was lost: {}", row.worker.named(&row.name), lost.cause));
         }
     }
     let corrupted = report.whole.arrivals.corrupted;
@@ -117,29 +116,13 @@ pub fn target(report: &Report) -> f64 {
     counting().map(|period| period.target * period.elapsed.as_secs_f64()).sum::<f64>() / seconds
 }
 
-/// A worker's number as people count: from 1.
-#[must_use]
-pub fn number(worker: WorkerId) -> u64 {
-    u64::from(worker.0) + 1
-}
-
-/// `worker 2 (http://b:8080)`.
-#[must_use]
-pub fn name(worker: WorkerId, address: &str) -> String {
-    if address.is_empty() {
-        format!("worker {}", number(worker))
-    } else {
-        format!("worker {} ({address})", number(worker))
-    }
-}
-
 /// The workers that were lost, and the verb: `worker 2 (http://b:8080) was`, or how many.
 #[must_use]
 pub fn lost_in_words(report: &Report) -> String {
     let lost: Vec<&WorkerRow> = report.workers.iter().filter(|row| row.lost.is_some()).collect();
     match lost.as_slice() {
         [] => "a worker was".to_owned(),
-        [one] => format!("{} was", name(one.worker, &one.name)),
+        [one] => format!("{} was", one.worker.named(&one.name)),
         many => format!("{} workers were", many.len()),
     }
 }

@@ -37,7 +37,7 @@ use crate::{
 };
 use journal::Record;
 pub use name::{File, Kind, Name};
-use omb_machine::{Machine, Wake, time::Instant};
+use omb_machine::{Machine, Wake, quantity::plural, time::Instant};
 
 /// One thing to do to the disk. The first two come alone, and are answered by inputs of their own if they succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -466,7 +466,7 @@ impl Store {
         if remembered > 0 {
             let (all, uploads) = (remembered + self.count(), self.first_lost());
             let accept = "if that is as it should be, start this node once with --accept-loss";
-            let plural = if all == 1 { "" } else { "s" };
+            let plural = plural(all);
             self.warn(if remembered == all {
                 format!(
                     "the folder of uploads is empty, without the {all} acknowledged upload{plural} that it held ({uploads}), \

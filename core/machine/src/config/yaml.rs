@@ -27,9 +27,6 @@ const DURATION: &str = "a duration with its unit (ms, s, m, h) up to 8760h, such
 /// The lowest number that upstream reads, for keys where it takes any below 0 as 0.
 pub const NEGATIVE: i128 = i32::MIN as i128;
 
-/// How a scalar is written that stands for itself.
-pub const PLAIN: ScalarStyle = ScalarStyle::Plain;
-
 /// A value with its place.
 #[derive(Clone, Debug)]
 pub struct Node {
