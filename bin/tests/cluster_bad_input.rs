@@ -391,8 +391,11 @@ fn a_full_disk() {
     let parts = disk.join(".s2.node-2/parts");
     let removed = within(PATIENCE, || fs::read_dir(&parts).is_ok_and(|mut left| left.next().is_none()).then_some(()));
     assert!(removed.is_some(), "nothing half-written remains");
-    let log = cluster.logs();
-    assert!(log.contains("[Node 2] cannot store ") && log.contains("No space left on device"), "it says why:\n{log}");
+    let why = || {
+        let log = cluster.logs();
+        (log.contains("[Node 2] cannot store ") && log.contains("No space left on device")).then_some(())
+    };
+    assert!(within(PATIENCE, why).is_some(), "it says why:\n{}", cluster.logs());
 
     // Not a byte is left: terms are stored all the same, so it follows, and leads.
     let mut filler = fs::File::create(disk.join("filler")).expect("the disk can be seen");

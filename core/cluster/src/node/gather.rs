@@ -201,7 +201,7 @@ impl Node {
                 self.place(now, entry, ticket, put);
             }
             Purpose::Place(wish) => {
-                let silent = self.election.alive(now).into_iter().find(|node| gather.waiting.contains(node));
+                let silent = self.reachable(now).into_iter().find(|node| gather.waiting.contains(node));
                 self.place_asked(now, wish, &gather.answers, silent);
             }
         }

@@ -50,7 +50,7 @@ pub(super) struct Recall {
     after: Option<RequestId>,
     asked: Instant,
     whole: bool,
-    /// When it last reported to this leader: one that is new is not told by ballots yet who is there.
+    /// When it last reported to this leader.
     reported: Option<Instant>,
 }
 
@@ -162,15 +162,20 @@ impl Node {
         let whole = move |node: &NodeId| recalls.is_some_and(|it| it.get(node).is_some_and(|recall| recall.whole));
         // In calm all have, and then nobody needs to know who can be reached.
         let all = self.config.peers.ids().all(|node| node == self.me || whole(&node));
-        let mut alive = BTreeSet::new();
-        if !all {
-            alive = self.election.alive(now);
-            let suspicion = self.config.timing.suspicion;
-            let there = |recall: &Recall| recall.reported.is_some_and(|at| now.since(at) < suspicion);
-            let reported = recalls.into_iter().flatten().filter(|(_, recall)| there(recall));
-            alive.extend(reported.map(|(node, _)| *node));
-        }
-        alive.into_iter().filter(move |node| *node != self.me && !whole(node))
+        let reachable = if all { BTreeSet::new() } else { self.reachable(now) };
+        reachable.into_iter().filter(move |node| *node != self.me && !whole(node))
+    }
+
+    /// As the leader: nodes that were heard within the suspicion time, by a ballot or by a report. A node answers the first
+    /// census at once, but sends its first ballot under a new leadership only after it has stored that.
+    pub(super) fn reachable(&self, now: Instant) -> BTreeSet<NodeId> {
+        let mut reachable = self.election.alive(now);
+        let suspicion = self.config.timing.suspicion;
+        let recent = |recall: &Recall| recall.reported.is_some_and(|at| now.since(at) < suspicion);
+        let recalls = self.leading.as_ref().map(|leading| &leading.recalls);
+        let reported = recalls.into_iter().flatten().filter(|(_, recall)| recent(recall));
+        reachable.extend(reported.map(|(node, _)| *node));
+        reachable
     }
 
     /// As the leader: asks these nodes to go on with recalling what they hold.
@@ -321,7 +326,7 @@ impl Node {
 
     /// As the leader: nodes that are gone get nothing, nodes that came are asked how much they hold.
     pub(super) fn watch_members(&mut self, now: Instant) {
-        let alive = self.election.alive(now);
+        let alive = self.reachable(now);
         let Some(leading) = &mut self.leading else { return };
         let gone: Vec<NodeId> =
             leading.router.loads().map(|load| load.node).filter(|node| !alive.contains(node)).collect();

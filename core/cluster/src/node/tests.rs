@@ -778,6 +778,36 @@ fn what_is_asked_before_the_first_ballot_stays_in_the_books() {
     assert_eq!(hears(now + suspicion, failed(RequestId(8))).failed, load.failed, "it is off the books");
 }
 
+/// A node answers the first census at once, and sends its first ballot only after it has stored the leadership.
+#[test]
+fn who_has_reported_is_given_uploads_before_its_first_ballot() {
+    let mut node = Node::new(Instant::ZERO, NodeId(3), config(3), Leadership::default(), Seed(1));
+    let listed = store::Input::Listed { temporary: vec![], shared: vec![], recorded: BTreeMap::new() };
+    node.handle_input(Instant::ZERO, Input::Disk(listed));
+    (1..=5).for_each(|tick| node.handle_timeout(Instant::ZERO + ms(100 * tick)));
+    let of = Leadership { term: Term(2), leader: Some(NodeId(3)) };
+    let (begun, peers) = (Instant::ZERO + ms(500), config(3).peers.digest());
+    node.handle_input(begun, Input::Persisted(of));
+    for from in [NodeId(1), NodeId(2)] {
+        let message = Message::Report { of, level: 0, stored: 0 };
+        node.handle_input(begun, Input::Received(Envelope { from, peers, message }));
+    }
+    let known = |node: &Node| node.router().map(|router| router.loads().map(|load| load.node.0).collect::<Vec<_>>());
+    for tick in 0..5 {
+        node.handle_timeout(begun + ms(100 * tick));
+        assert_eq!(known(&node), Some(vec![1, 2, 3]), "{tick}");
+    }
+    let last = begun + config(3).timing.suspicion - ms(1);
+    let echo = Message::Ballot(election::Ballot { newest: of, word: election::Word::Echo { beat: 1 } });
+    node.handle_input(last, Input::Received(Envelope { from: NodeId(1), peers, message: echo }));
+    node.handle_timeout(last);
+    assert_eq!(known(&node), Some(vec![1, 2, 3]));
+    // Neither a ballot nor a report of the second one since.
+    node.handle_timeout(last + ms(1));
+    node.handle_timeout(last + ms(100));
+    assert_eq!(known(&node), Some(vec![1, 3]));
+}
+
 /// Two questions for one upload that are open at the same time: the one that ends later does not place it again.
 #[test]
 fn who_was_asked_before_an_upload_was_placed_is_not_relied_on() {

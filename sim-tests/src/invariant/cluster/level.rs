@@ -1,5 +1,6 @@
-//! C5: in calm, the fullest and the emptiest node differ by one upload at most. And whatever happens, who joins does not
-//! begin behind the others, a new leader begins with what nodes have reported, and who failed is not preferred.
+//! C5: in calm, the fullest and the emptiest node differ by one upload at most, and a leader that has opened its books takes
+//! nobody off them. And whatever happens, a node that joins does not begin behind the others, a new leader begins with what
+//! nodes have reported, and a node that failed is not preferred.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,7 +49,7 @@ struct Leader {
 const SLACK: Duration = Duration::from_millis(150);
 
 impl Leader {
-    fn open(&mut self, books: BTreeMap<NodeId, (u64, bool)>, broken: &mut Broken) {
+    fn open(&mut self, books: BTreeMap<NodeId, (u64, bool)>, calm: bool, broken: &mut Broken) {
         let of = self.of;
         match &self.books {
             None => {
@@ -59,6 +60,9 @@ impl Leader {
                 }
             }
             Some(before) => {
+                if calm && let Some(node) = before.keys().find(|node| !books.contains_key(node)) {
+                    broken.note(format_args!("{of} takes {node} off its books, and nothing has gone wrong"));
+                }
                 let able = before.values().filter(|(_, passed)| !passed);
                 let least = able.map(|(given, _)| *given).min().unwrap_or(0);
                 for (node, (given, _)) in books.iter().filter(|(node, _)| !before.contains_key(node)) {
@@ -138,7 +142,7 @@ impl Promise for Level {
         }
     }
 
-    fn on_node(&mut self, node: NodeId, machine: &Node, _: Instant, _: &Facts, broken: &mut Broken) {
+    fn on_node(&mut self, node: NodeId, machine: &Node, _: Instant, facts: &Facts, broken: &mut Broken) {
         if machine.store().is_ready() {
             self.held.insert(node, machine.store().count());
         }
@@ -152,7 +156,7 @@ impl Promise for Level {
         }
         if let (Some(router), Some(leader)) = (machine.router(), self.leaders.get_mut(&node)) {
             let load = |load: &omb_cluster::routing::Load| (load.node, (load.assigned, load.penalty_until.is_some()));
-            leader.open(router.loads().map(load).collect(), broken);
+            leader.open(router.loads().map(load).collect(), facts.scenario.is_calm(), broken);
         }
     }
 
