@@ -9,7 +9,7 @@ PURE = $(CORE) -p omb-runtime-sim -p sim-tests -p omb-examples
 REAL = -p omb-runtime-real -p omb
 DENY = target/tools/bin/cargo-deny
 
-.PHONY: verify fix test brokers fmt-check clippy docs deny purity sim hunt planted bench scale bench-kafka bench-cluster
+.PHONY: verify fix schema test brokers fmt-check clippy docs deny purity sim hunt planted bench scale bench-kafka bench-cluster
 
 verify: fmt-check clippy purity docs deny test
 
@@ -38,6 +38,11 @@ $(DENY):
 fix:
 	$(CARGO) fmt --all
 	$(CARGO) clippy --release --workspace --all-targets --fix --allow-dirty --allow-staged
+
+# The schema of result files, from the structs; a test compares the two.
+schema:
+	$(CARGO) run --locked --quiet -p omb-report --features schema --example schema > target/result.schema.json
+	mv target/result.schema.json docs/result.schema.json
 
 # Everything. The last line names what could not be run here; OMB_REQUIRE_BROKERS=1 makes that a failure.
 test:

@@ -8,7 +8,7 @@ use omb_machine::{
     config::address::{Origin, WebAddress},
     units,
 };
-use omb_report::context;
+use omb_report::result;
 
 /// Measures messaging systems: throughput, latency, and whether every message arrives.
 #[derive(Debug, Parser)]
@@ -59,7 +59,7 @@ pub(crate) enum Command {
     Check(Run),
     /// Run one worker of a fleet, which does what a controller (`omb run -w`) asks for.
     Worker(Worker),
-    /// Write the result of recorded runs again, including one whose process died.
+    /// Show results again, and make those of records, including one whose process died.
     Report(Report),
     /// Delete the topics and consumer groups that dead runs left on a messaging system.
     Clean(Clean),
@@ -236,7 +236,7 @@ pub(crate) enum ResultFormat {
     Upstream,
 }
 
-impl From<ResultFormat> for context::ResultFormat {
+impl From<ResultFormat> for result::ResultFormat {
     fn from(format: ResultFormat) -> Self {
         match format {
             ResultFormat::Omb => Self::Omb,
@@ -248,11 +248,11 @@ impl From<ResultFormat> for context::ResultFormat {
 /// What `report` takes.
 #[derive(Debug, Args)]
 pub(crate) struct Report {
-    /// Records of runs, as `run` writes them beside its results.
-    #[arg(value_name = "FILE.jsonl", required = true)]
-    pub(crate) records: Vec<PathBuf>,
-    /// Result file, if there is only one record. Default: the record's name with the extension .json, and a number before it
-    /// if that name is taken. No file is ever overwritten.
+    /// Records (.jsonl) or results (.json), as `run` writes them.
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Result file to write, if there is only one FILE. Default for a record: its name with the extension .json, and a number
+    /// before it if that name is taken. A result is only shown unless this is given. No file is ever overwritten.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Layout of the result: `omb` adds an object that upstream's CSV tool rejects, `upstream` leaves it out.

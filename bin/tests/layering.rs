@@ -36,6 +36,7 @@ const CORE_DEPENDENCIES: &[(&str, &str)] = &[
     ("flate2", "the periods of a long run, packed in memory"),
     ("hdrhistogram", "latencies, in the format that the Java tools read"),
     ("hmac", "the proof that somebody knows a cluster's shared key"),
+    ("indexmap", "maps of a result that keep their order"),
     ("kafka-protocol", "the shapes of Kafka's requests and answers"),
     ("rand", "the traits of random streams; its features that ask the system for randomness are off"),
     ("rand_chacha", "random streams that are the same on every machine and in every version"),

@@ -125,6 +125,20 @@ fn a_record_makes_the_result_again() {
     }
     assert_eq!(result, again);
 
+    // The result file itself is shown as the run showed it, and written only where that is asked for.
+    let shown = place.run(&["report", "out.json"]).with(0);
+    assert_eq!(table(&shown.stdout), table(&ran.stdout));
+    assert!(!shown.stdout.contains("Written to"), "{}", shown.stdout);
+    place.run(&["report", "-o", "same.json", "out.json"]).with(0);
+    assert_eq!(place.text("same.json"), place.text("out.json"));
+    place.run(&["report", "-o", "upstream.json", "--result-format", "upstream", "out.json"]).with(0);
+    fits_upstream(&place.result("upstream.json"));
+    place.run(&["report", "upstream.json"]).with(2).saying("upstream.json: it has upstream's keys only");
+    place.write("lost.json", place.text("out.json").replace("\"complete\",", "\"lost\","));
+    place.run(&["report", "lost.json"]).with(1);
+    place.write("cut.json", &place.text("out.json")[..1_000]);
+    place.run(&["report", "cut.json"]).with(2).saying("cut.json: not a result file: EOF");
+
     place.run(&["report", "-o", "out.json", "out.jsonl"]).with(2).saying("out.json exists already");
     place.run(&["report", "-o", "bare.json", "--result-format", "upstream", "out.jsonl"]).with(0);
     fits_upstream(&place.result("bare.json"));

@@ -15,7 +15,9 @@ use omb_bench::{
 use omb_machine::printable::printable;
 use omb_report::{
     context::{Context, Host},
-    json, record, table,
+    record,
+    result::{ResultFormat, RunResult},
+    table,
 };
 
 use super::input::Input;
@@ -30,6 +32,7 @@ const NAME_MAX: usize = 200;
 /// The two files of a run. Nothing is ever overwritten: both come into being under names that were free.
 #[derive(Debug)]
 pub(crate) struct Files {
+    format: ResultFormat,
     result: PathBuf,
     record: Record,
 }
@@ -85,7 +88,8 @@ impl Files {
             let taken = result.exists().then_some(&result);
             match (taken, OpenOptions::new().write(true).create_new(true).open(&path)) {
                 (None, Ok(file)) => {
-                    return Ok(Self { result, record: Record { path, file, pending: Vec::new(), told: false } });
+                    let record = Record { path, file, pending: Vec::new(), told: false };
+                    return Ok(Self { format: flags.result_format.into(), result, record });
                 }
                 (Some(taken), opened) => {
                     if opened.is_ok() {
@@ -129,9 +133,9 @@ impl Files {
 
     /// Writes the result, and ends the record. Returns the files that hold what was measured, and whether all went as
     /// it should.
-    pub(crate) fn write(&mut self, report: &Report, context: &Context) -> (Vec<String>, bool) {
+    pub(crate) fn write(&mut self, report: &Report, result: &RunResult) -> (Vec<String>, bool) {
         let mut whole = self.record.line(&record::end(report));
-        let text = format!("{:#}\n", json::result(report, context));
+        let text = result.to_json(self.format);
         let mut written = Vec::new();
         match write_new(&self.result, &text) {
             Ok(()) => written.push(shown(&self.result)),
@@ -218,7 +222,7 @@ fn plain(text: &str) -> String {
 }
 
 /// What a result says beside the measurement.
-pub(crate) fn context(flags: &flags::Run, driver: &DriverConfig, workers: Vec<String>) -> Context {
+pub(crate) fn context(driver: &DriverConfig, workers: Vec<String>) -> Context {
     let (_, librdkafka) = omb_runtime_real::driver::kafka::library_version();
     let mut context = Context::new(env!("CARGO_PKG_VERSION"), driver.clone());
     context.commit = option_env!("OMB_COMMIT").map(str::to_owned);
@@ -226,7 +230,6 @@ pub(crate) fn context(flags: &flags::Run, driver: &DriverConfig, workers: Vec<St
     context.host = host();
     context.workers = workers;
     context.started = Some(time_now());
-    context.format = flags.result_format.into();
     context
 }
 

@@ -1,4 +1,4 @@
-//! `omb report`: the result of a recorded run, made again from its record.
+//! `omb report`: the result of a run, made again from its record or shown again from its result file.
 
 use std::{
     io,
@@ -6,12 +6,12 @@ use std::{
     process::ExitCode,
 };
 
-use omb_bench::result::soundness;
 use omb_report::{
-    json,
     record::{self, Recording},
+    result::RunResult,
     table,
 };
+use serde::Deserialize;
 
 use super::{
     input,
@@ -26,15 +26,18 @@ use crate::{
 /// Largest record: days of periods with the widest latencies stay far below.
 const RECORD_MAX: u64 = 16 << 30;
 
-/// Makes the result of each record.
+/// Largest result file: one of a day of periods stays far below.
+const RESULT_MAX: u64 = 1 << 30;
+
+/// Shows the result of each file.
 pub(crate) fn report(flags: &flags::Report) -> ExitCode {
-    if let (Some(output), 2..) = (&flags.output, flags.records.len()) {
-        errln!("--output {} names one file, where {} results are made", shown(output), flags.records.len());
+    if let (Some(output), 2..) = (&flags.output, flags.files.len()) {
+        errln!("--output {} names one file, where {} results are made", shown(output), flags.files.len());
         return exit::USAGE.into();
     }
     let mut worst = Ended::Sound;
     let mut usage = false;
-    for path in &flags.records {
+    for path in &flags.files {
         match one(flags, path) {
             Ok(ended) => worst = worst.max(ended),
             Err(mistake) => {
@@ -46,36 +49,69 @@ pub(crate) fn report(flags: &flags::Report) -> ExitCode {
     if usage { exit::USAGE.into() } else { worst.into() }
 }
 
-/// The result of one record; an error is what keeps it from being made.
+/// What a file holds.
+enum Contents {
+    Record(Box<Recording>),
+    Result(Box<RunResult>),
+}
+
+/// Shows the result of one file; an error is what keeps it from being made.
 fn one(flags: &flags::Report, path: &Path) -> Result<Ended, String> {
-    let recording = read(path)?;
-    let mut context = recording.context();
-    context.format = flags.result_format.into();
-    let report = recording.into_report();
-    let text = format!("{:#}\n", json::result(&report, &context));
-    let mut ended = if report.partial.is_none() { Ended::Sound } else { Ended::Failed };
     let mut written = Vec::new();
-    match write(flags.output.as_deref(), path, &text) {
-        Ok(place) => written.push(shown(&place)),
-        Err((place, error)) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(format!("{} exists already, and nothing is ever overwritten", shown(&place)));
+    let mut ended = Ended::Sound;
+    let contents = read(path)?;
+    let is_record = matches!(contents, Contents::Record(_));
+    let result = match contents {
+        Contents::Record(recording) => {
+            let context = recording.context();
+            RunResult::of(&recording.into_report(), &context)
         }
-        Err((place, error)) => {
-            tracing::error!("cannot write {}: {error}", shown(&place));
-            ended = Ended::Failed;
+        Contents::Result(result) => *result,
+    };
+    // A result is there already.
+    if is_record || flags.output.is_some() {
+        match write(flags.output.as_deref(), path, &result.to_json(flags.result_format.into())) {
+            Ok(place) => written.push(shown(&place)),
+            Err((place, error)) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(format!("{} exists already, and nothing is ever overwritten", shown(&place)));
+            }
+            Err((place, error)) => {
+                tracing::error!("cannot write {}: {error}", shown(&place));
+                ended = Ended::Failed;
+            }
         }
     }
     let written: Vec<&str> = written.iter().map(String::as_str).collect();
-    outln!("{}\n", table::result(&report, &context, &written, output::width()).trim_end());
-    for reason in soundness::unsound(&report) {
-        tracing::error!("{}: {reason}", shown(path));
+    outln!("{}\n", table::result(&result, &written, output::width()).trim_end());
+    if !result.is_sound() {
         ended = Ended::Failed;
+    }
+    for reason in &result.omb.verdict.unsound {
+        tracing::error!("{}: {reason}", shown(path));
     }
     Ok(ended)
 }
 
-fn read(path: &Path) -> Result<Recording, String> {
+fn read(path: &Path) -> Result<Contents, String> {
+    /// The first line of a record, or a result in one line.
+    #[derive(Deserialize)]
+    struct FirstLine {
+        kind: Option<serde_json::Value>,
+    }
     let mut bytes = input::bytes_of(path, RECORD_MAX)?;
+    let first = bytes.split(|byte| *byte == b'\n').find(|line| !line.trim_ascii().is_empty()).unwrap_or_default();
+    let by_name = path.extension().is_some_and(|extension| extension == "jsonl");
+    let is_record = serde_json::from_slice::<FirstLine>(first).is_ok_and(|line| line.kind.is_some());
+    if !(is_record || by_name || first.is_empty()) {
+        let size = bytes.len() as u64;
+        if size > RESULT_MAX {
+            return Err(format!("{}: {size} bytes, where a result has at most {RESULT_MAX}", shown(path)));
+        }
+        let text =
+            String::from_utf8(bytes).map_err(|_| format!("{}: not a text file (it is not UTF-8)", shown(path)))?;
+        let result = RunResult::parse(&text).map_err(|error| format!("{}: {error}", shown(path)))?;
+        return Ok(Contents::Result(Box::new(result)));
+    }
     if let Err(error) = std::str::from_utf8(&bytes) {
         let whole = error.valid_up_to();
         let line = bytes[..whole].iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -86,7 +122,8 @@ fn read(path: &Path) -> Result<Recording, String> {
         bytes.truncate(whole);
     }
     let text = String::from_utf8(bytes).map_err(|error| format!("{}: {error}", shown(path)))?;
-    record::parse(&text).map_err(|error| format!("{}: {error}", shown(path)))
+    let recording = record::parse(&text).map_err(|error| format!("{}: {error}", shown(path)))?;
+    Ok(Contents::Record(Box::new(recording)))
 }
 
 /// Writes a result to the file asked for, or beside its record under a name that is free. An error comes with the place

@@ -25,6 +25,7 @@ use omb_machine::{
 };
 use omb_report::{
     context::{Context, Ignored},
+    result::RunResult,
     table,
 };
 use omb_runtime_real::{
@@ -297,7 +298,7 @@ async fn one(
         progress: Progress::new(&plan),
         files,
         driver,
-        context: Context { ignored: asked.ignored.clone(), ..output::context(flags, driver, settings.names.clone()) },
+        context: Context { ignored: asked.ignored.clone(), ..output::context(driver, settings.names.clone()) },
         names: settings.names.clone(),
         needs: needs(&plan, driver, fleet, broker),
         plan: plan.clone(),
@@ -435,11 +436,12 @@ impl local::Observer for Watch<'_> {
             controller::Output::Report(report) => {
                 self.progress.finish();
                 self.context.ended = Some(output::time_now());
-                let (written, whole) = self.files.write(report, &self.context);
+                let result = RunResult::of(report, &self.context);
+                let (written, whole) = self.files.write(report, &result);
                 self.trouble |= !whole;
                 self.reported = true;
                 let written: Vec<&str> = written.iter().map(String::as_str).collect();
-                outln!("\n{}", table::result(report, &self.context, &written, output::width()).trim_end());
+                outln!("\n{}", table::result(&result, &written, output::width()).trim_end());
             }
             controller::Output::Warning(text) => tracing::warn!("{text}"),
             controller::Output::Misfit(failure) => {

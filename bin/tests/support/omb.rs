@@ -89,6 +89,12 @@ impl Place {
         names
     }
 
+    /// What a file holds.
+    #[track_caller]
+    pub fn text(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
     /// The result of this name.
     #[track_caller]
     pub fn result(&self, name: &str) -> Value {

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use omb_machine::time::nanos;
 
@@ -10,8 +10,7 @@ use omb_machine::time::nanos;
 const SECOND: u64 = 1_000_000_000;
 
 /// Messages per second, as an exact fraction, above zero and at most [`Rate::HIGHEST`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Unchecked")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Rate {
     messages: u64,
     seconds: u64,
@@ -22,6 +21,28 @@ pub struct Rate {
 struct Unchecked {
     messages: u64,
     seconds: u64,
+}
+
+/// In text also as records of November 2026 hold it: whole messages per second.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum UncheckedText {
+    Whole(u64),
+    Fraction(Unchecked),
+}
+
+impl<'de> Deserialize<'de> for Rate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let unchecked = if deserializer.is_human_readable() {
+            match UncheckedText::deserialize(deserializer)? {
+                UncheckedText::Whole(messages) => Unchecked { messages, seconds: 1 },
+                UncheckedText::Fraction(fraction) => fraction,
+            }
+        } else {
+            Unchecked::deserialize(deserializer)?
+        };
+        Self::try_from(unchecked).map_err(D::Error::custom)
+    }
 }
 
 impl TryFrom<Unchecked> for Rate {

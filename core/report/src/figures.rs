@@ -6,10 +6,11 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::Value;
 
 use crate::{
+    analysis::Analysis,
     fixture,
     histogram::{millis, quantile_map, whole_micros},
-    json,
     metrics::{self, Metrics, Rates},
+    result::RunResult,
     table,
 };
 use omb_bench::{
@@ -85,7 +86,7 @@ fn process(n: u64) -> Process {
     }
 }
 
-fn report() -> Report {
+pub(crate) fn report() -> Report {
     let periods = (0..=STOP).map(|n| {
         let phase = match n {
             n if WARM_UP.contains(&n) => Phase::WarmUp,
@@ -256,8 +257,9 @@ fn upstreams(expected: &mut Expected) {
         ("aggregatedEndToEndLatency", &answered.arrivals.from_sent, false),
     ] {
         expected.upstream(key, "", latency, micros);
-        let show = |nanos: u64| if micros { whole_micros(nanos).into() } else { millis(nanos).into() };
-        expected.map(&format!("/{key}Quantiles"), quantile_map(latency.histogram(), show).into());
+        let show = |nanos: u64| if micros { real(whole_micros(nanos)) } else { millis(nanos) };
+        let quantiles = serde_json::to_value(quantile_map(latency.histogram(), show)).expect("JSON");
+        expected.map(&format!("/{key}Quantiles"), quantiles);
     }
 }
 
@@ -506,7 +508,7 @@ fn every_figure_of_the_result_is_known() {
     judged(&mut expected);
     series(&mut expected);
     the_rest(&mut expected);
-    let value = json::result(&report(), &fixture::context());
+    let value = serde_json::to_value(RunResult::of(&report(), &fixture::context())).expect("JSON");
     let mut found = BTreeMap::new();
     numbers(&value, "", &mut found);
     // Who limited it has tests of its own, in words.
@@ -517,7 +519,7 @@ fn every_figure_of_the_result_is_known() {
 /// The rows of the table, each with its numbers, against the same run.
 #[test]
 fn every_figure_of_the_table_is_known() {
-    let text = table::result(&report(), &fixture::context(), &[], 200);
+    let text = table::result(&RunResult::of(&report(), &fixture::context()), &[], 200);
     let cells = |name: &str| {
         let line = text.lines().find(|line| line.trim_start().starts_with(name));
         line.unwrap_or_else(|| panic!("no {name} in\n{text}")).split_whitespace().map(str::to_owned).collect::<Vec<_>>()
@@ -588,7 +590,7 @@ fn the_busiest_worker_is_the_busiest() {
     // Nothing acknowledged in time: the broker's, and the busiest client had cores left.
     report.measured.acknowledgements.refused = 0;
     report.measured.departures.attempted = 11_100 * 17;
-    let limit = crate::limit::limit(&report, &fixture::context()).expect("something was measured");
+    let limit = Analysis::of(&report, &fixture::context()).limit.expect("something was measured");
     assert!(limit.reason.contains(said), "{}", limit.reason);
 }
 

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
-
-use crate::context::insert_known;
+use crate::result::Worker;
 use omb_bench::{
     config::workload::RateGoal,
     load::header,
@@ -46,18 +44,17 @@ pub(super) fn cores_used(row: &WorkerRow) -> f64 {
 }
 
 /// The workers to show, and whether there are others: all in their order, or of many those that lag most.
-pub(super) fn shown(report: &Report) -> (Vec<&WorkerRow>, bool) {
-    let mut rows: Vec<&WorkerRow> = report.workers.iter().collect();
+pub(super) fn shown(workers: &[Worker]) -> (Vec<&Worker>, bool) {
+    let mut rows: Vec<&Worker> = workers.iter().collect();
     if rows.len() <= SHOWN_MAX {
         return (rows, false);
     }
     rows.sort_by(|a, b| {
-        let share = |row| achieved(report, row).unwrap_or(1.0);
-        let lost = b.lost.is_some().cmp(&a.lost.is_some());
         // To a tenth of a percent, or the edges of periods decide.
-        let share = ((share(a) * 1e3).round()).total_cmp(&(share(b) * 1e3).round());
-        let late = |row: &WorkerRow| (row.schedule_lag.as_millis(), row.schedule_error[1]);
-        lost.then(share).then(late(b).cmp(&late(a)))
+        let share = |row: &Worker| (row.sent_share_of_target.unwrap_or(1.0) * 1e3).round();
+        let lost = b.lost.is_some().cmp(&a.lost.is_some());
+        let late = |row: &Worker| (row.schedule_lag_ns / 1_000_000, row.schedule_error.map_or(0, |late| late.p99_ns));
+        lost.then(share(a).total_cmp(&share(b))).then(late(b).cmp(&late(a)))
     });
     rows.truncate(SHOWN_WORST);
     (rows, true)
@@ -153,79 +150,4 @@ fn parts(report: &Report, row: &WorkerRow) -> String {
 
 fn whole_millis(duration: Duration) -> Duration {
     Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// The list `omb.workers`.
-pub(super) fn workers_json(report: &Report) -> Value {
-    report.workers.iter().map(|row| row_json(report, row)).collect()
-}
-
-fn row_json(report: &Report, row: &WorkerRow) -> Value {
-    let elapsed = row.measured_for;
-    let mut map = Map::new();
-    let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
-    put("worker", row.worker.number().into());
-    put("address", row.name.clone().into());
-    put("producers", row.producers.into());
-    put("consumers", row.consumers.into());
-    put("measuredSeconds", elapsed.as_secs_f64().into());
-    put("targetPerSecond", dealt_rate(report, row).into());
-    put("sentPerSecond", per_second(row.attempted, elapsed).into());
-    if let Some(share) = achieved(report, row) {
-        put("sentShareOfTarget", share.into());
-    }
-    put("ackedPerSecond", per_second(row.acked, elapsed).into());
-    put("ackedBytesPerSecond", per_second(row.acked_bytes, elapsed).into());
-    put("receivedPerSecond", per_second(row.received, elapsed).into());
-    put("receivedBytesPerSecond", per_second(row.received_bytes, elapsed).into());
-    put("attempted", row.attempted.into());
-    put("acked", row.acked.into());
-    put("ackedBytes", row.acked_bytes.into());
-    put("received", row.received.into());
-    put("receivedBytes", row.received_bytes.into());
-    put("cpuSeconds", row.cpu.as_secs_f64().into());
-    put("coresUsed", cores_used(row).into());
-    if row.process.cores > 0 {
-        put("cores", row.process.cores.into());
-    }
-    put("memoryBytes", row.process.memory_bytes.into());
-    put("memoryBytesMax", row.process.memory_bytes_max.into());
-    put("networkReceivedBytesPerSecond", per_second(row.net_received_bytes, elapsed).into());
-    put("networkSentBytesPerSecond", per_second(row.net_sent_bytes, elapsed).into());
-    let [p50, p99, max] = row.schedule_error;
-    // Only a whole record tells it.
-    if max > 0 {
-        put("scheduleError", json!({ "p50Ns": p50, "p99Ns": p99, "maxNs": max }));
-    }
-    put("scheduleLagNs", nanos(row.schedule_lag).into());
-    if let Some(clock) = row.clock {
-        let mut told = Map::new();
-        // JSON knows no infinity.
-        let drift = clock.drift_ppm.filter(|(drift, error)| drift.is_finite() && error.is_finite());
-        told.insert("errorNs".to_owned(), nanos(clock.error).into());
-        insert_known(&mut told, "driftPpm", drift.map(|(drift, _)| drift));
-        insert_known(&mut told, "driftErrorPpm", drift.map(|(_, error)| error));
-        told.insert("contradictions".to_owned(), clock.contradictions.into());
-        put("clock", told.into());
-    }
-    if let Some(lost) = &row.lost {
-        let mut told = Map::new();
-        insert_known(&mut told, "lastReadSeconds", lost.read.map(|read| read.as_secs_f64()));
-        told.insert("detectedSeconds".to_owned(), lost.detected.as_secs_f64().into());
-        told.insert("cause".to_owned(), lost.cause.clone().into());
-        put("lost", told.into());
-    }
-    map.into()
-}
-
-/// The object `omb.clocks`; `None` where there is but one clock, this machine's.
-pub(super) fn clocks_json(report: &Report) -> Option<Value> {
-    if report.workers.is_empty() {
-        return None;
-    }
-    let mut map = Map::new();
-    map.insert("messagesPassBetweenClocks".to_owned(), pass_between_clocks(report).into());
-    insert_known(&mut map, "endToEndErrorNs", report.clock_error.map(nanos));
-    insert_known(&mut map, "sentence", clocks_sentence(report));
-    Some(map.into())
 }

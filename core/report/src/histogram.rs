@@ -5,9 +5,13 @@ use hdrhistogram::{
     Histogram,
     serialization::{Serializer, V2DeflateSerializer},
 };
-use serde_json::{Map, Value, json};
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
 
-use omb_bench::stats::latency::{Latency, UnreadableHistogram};
+use omb_bench::stats::{
+    latency::{DIGITS, HIGHEST, Latency, UnreadableHistogram},
+    tally::Totals,
+};
 use omb_machine::quantity::real;
 
 /// How the text is made, for the result to say.
@@ -47,8 +51,8 @@ pub enum Unreadable {
 ///
 /// A hundred steps per half of what is left to 100 %; of equal keys the last value counts. Empty if there is no sample.
 #[must_use]
-pub fn quantile_map(histogram: &Histogram<u64>, show: impl Fn(u64) -> Value) -> Map<String, Value> {
-    let mut map = Map::new();
+pub fn quantile_map<V>(histogram: &Histogram<u64>, show: impl Fn(u64) -> V) -> IndexMap<String, V> {
+    let mut map = IndexMap::new();
     if histogram.is_empty() {
         return map;
     }
@@ -63,22 +67,112 @@ pub fn quantile_map(histogram: &Histogram<u64>, show: impl Fn(u64) -> Value) -> 
     map
 }
 
-/// A summary and the samples themselves.
-#[must_use]
-pub fn to_json(latency: &Latency) -> Value {
-    json!({
-        "count": latency.count(),
-        "clamped": latency.clamped(),
-        "meanNs": latency.mean(),
-        "p50Ns": latency.at(0.5),
-        "p75Ns": latency.at(0.75),
-        "p95Ns": latency.at(0.95),
-        "p99Ns": latency.at(0.99),
-        "p999Ns": latency.at(0.999),
-        "p9999Ns": latency.at(0.9999),
-        "maxNs": latency.max(),
-        "data": encode(latency),
-    })
+/// The samples of one latency: figures to read, and the whole histogram.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
+pub struct Samples {
+    /// Samples.
+    pub count: u64,
+    /// Samples above one hour, which are counted as one hour.
+    pub clamped: u64,
+    /// Mean, ns.
+    pub mean_ns: f64,
+    /// Median, ns.
+    pub p50_ns: u64,
+    /// 75th percentile, ns.
+    pub p75_ns: u64,
+    /// 95th percentile, ns.
+    pub p95_ns: u64,
+    /// 99th percentile, ns.
+    pub p99_ns: u64,
+    /// 99.9th percentile, ns.
+    pub p999_ns: u64,
+    /// 99.99th percentile, ns.
+    pub p9999_ns: u64,
+    /// Highest, ns.
+    pub max_ns: u64,
+    /// The histogram in [`ENCODING`], values in ns.
+    pub data: String,
+}
+
+impl Samples {
+    /// Figures and samples of `latency`.
+    #[must_use]
+    pub fn of(latency: &Latency) -> Self {
+        Self {
+            count: latency.count(),
+            clamped: latency.clamped(),
+            mean_ns: latency.mean(),
+            p50_ns: latency.at(0.5),
+            p75_ns: latency.at(0.75),
+            p95_ns: latency.at(0.95),
+            p99_ns: latency.at(0.99),
+            p999_ns: latency.at(0.999),
+            p9999_ns: latency.at(0.9999),
+            max_ns: latency.max(),
+            data: encode(latency),
+        }
+    }
+}
+
+/// The latencies of a run, from the first measured message to the last answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
+pub struct Histograms {
+    /// How `data` is encoded.
+    pub encoding: String,
+    /// Unit of the values in `data`.
+    pub unit: String,
+    /// Significant decimal digits of the values.
+    pub significant_digits: u8,
+    /// Highest value that can be told from higher ones, ns.
+    pub highest_ns: u64,
+    /// Acknowledged minus intended: the headline, which no stall of the sender can hide.
+    pub publish_from_intended: Samples,
+    /// Acknowledged minus sent: what the messaging system itself took.
+    pub publish_from_sent: Samples,
+    /// Sent minus intended: how far the sender itself lagged.
+    pub schedule_error: Samples,
+    /// Received minus intended. Absent if it cannot be known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_to_end_from_intended: Option<Samples>,
+    /// Received minus sent. Absent if it cannot be known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_to_end_from_sent: Option<Samples>,
+}
+
+impl Histograms {
+    /// The latencies in `totals`, with or without those from end to end.
+    #[must_use]
+    pub fn of(totals: &Totals, end_to_end: bool) -> Self {
+        let Totals { departures, acknowledgements: acks, arrivals, seen: _ } = totals;
+        Self {
+            encoding: ENCODING.to_owned(),
+            unit: "ns".to_owned(),
+            significant_digits: DIGITS,
+            highest_ns: HIGHEST,
+            publish_from_intended: Samples::of(&acks.from_intended),
+            publish_from_sent: Samples::of(&acks.from_sent),
+            schedule_error: Samples::of(&departures.schedule_error),
+            end_to_end_from_intended: end_to_end.then(|| Samples::of(&arrivals.from_intended)),
+            end_to_end_from_sent: end_to_end.then(|| Samples::of(&arrivals.from_sent)),
+        }
+    }
+
+    /// Each latency under the name that a table gives it.
+    #[must_use]
+    pub fn named(&self) -> Vec<(&'static str, &Samples)> {
+        let known = [
+            ("publish, from intended", Some(&self.publish_from_intended)),
+            ("publish, from sent", Some(&self.publish_from_sent)),
+            ("schedule error", Some(&self.schedule_error)),
+            ("end-to-end, from intended", self.end_to_end_from_intended.as_ref()),
+            ("end-to-end, from sent", self.end_to_end_from_sent.as_ref()),
+        ];
+        known.into_iter().filter_map(|(name, samples)| Some((name, samples?))).collect()
+    }
 }
 
 /// Nanoseconds as floating milliseconds, upstream's unit of all latencies but the publish delay.
@@ -116,11 +210,10 @@ mod tests {
         assert!((histogram.mean() / 1_000.0 - 0.178_586_13).abs() < 5e-9, "{}", histogram.mean());
         assert_eq!([0.5, 0.75, 0.95, 0.99, 0.999, 0.9999].map(at), [0.143, 0.18, 0.307, 0.932, 6.244, 16.521]);
         assert_eq!(ms(histogram.max()), 16.521);
-        let map = quantile_map(&histogram, |micros| ms(micros).into());
+        let map = quantile_map(&histogram, ms);
         assert_eq!(map.len(), 431);
-        let (first, last) = (map.iter().next().expect("some"), map.iter().next_back().expect("some"));
-        assert_eq!((first.0.as_str(), first.1.as_f64()), ("0.015832805573147563", Some(0.014)));
-        assert_eq!((last.0.as_str(), last.1.as_f64()), ("100.0", Some(16.521)));
+        assert_eq!(map.first(), Some((&"0.015832805573147563".to_owned(), &0.014)));
+        assert_eq!(map.last(), Some((&"100.0".to_owned(), &16.521)));
     }
 
     #[test]
@@ -128,8 +221,9 @@ mod tests {
         let histogram = upstream("HISTFAAAACt4nJNpmSzMwMDAzQABrFCaEUQwT25nsP8AETjPz3SWn+X1ujmMTACJGgec");
         assert_eq!((histogram.len(), histogram.value_at_quantile(0.5), histogram.max()), (4, 2_000, 60_000_255));
         assert_eq!(histogram.mean().round(), 15_001_282.0);
-        let map = Value::from(quantile_map(&histogram, Value::from));
-        assert_eq!(map, json!({"25.0": 1000, "75.0": 2000, "100.0": 60_000_255}));
+        let map = quantile_map(&histogram, |micros| micros);
+        let found: Vec<_> = map.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+        assert_eq!(found, [("25.0", 1000), ("75.0", 2000), ("100.0", 60_000_255)]);
     }
 
     #[test]
@@ -140,7 +234,7 @@ mod tests {
         ] {
             let histogram = upstream(empty);
             assert_eq!((histogram.len(), histogram.max(), histogram.value_at_quantile(0.99)), (0, 0, 0));
-            assert!(quantile_map(&histogram, Value::from).is_empty());
+            assert!(quantile_map(&histogram, |micros| micros).is_empty());
         }
     }
 

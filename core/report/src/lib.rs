@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! Period ─▶ record (a line as it arrives) · table (a line on the screen)
-//! Report ─▶ json (the result file) · table (the end of a run)      record ─▶ Report again
+//! Report ─▶ analysis (what it means) ─▶ result (a tree of structs: the result file) ─▶ table (the end of a run)
+//! record ─▶ Report again            result file ─▶ result again
 //! ```
 //!
-//! All say the same in words, which come from [`verdict`]; what only the runtime knows comes in as a
-//! [`context::Context`].
+//! What a report means is computed once, by [`analysis`], in words that come from [`verdict`] and [`limit`]; what only the
+//! runtime knows comes in as a [`context::Context`]. Renderers read a [`result::RunResult`] and compute nothing.
 
+pub mod analysis;
 pub mod context;
 #[cfg(test)]
 mod figures;
@@ -15,9 +17,9 @@ mod figures;
 mod fixture;
 mod fleet;
 pub mod histogram;
-pub mod json;
 pub mod limit;
 pub mod metrics;
 pub mod record;
+pub mod result;
 pub mod table;
 pub mod verdict;

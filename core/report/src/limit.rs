@@ -14,10 +14,13 @@
 
 use std::time::Duration;
 
-use crate::{context::Context, fleet, json::sent, verdict};
+use serde::{Deserialize, Serialize};
+
+use crate::{context::Context, fleet, result::Counts, verdict};
 use omb_bench::{
     id::WorkerId,
     result::{Found, Phase, Report, soundness},
+    stats::tally::Totals,
 };
 use omb_machine::{
     quantity::{counted, grouped, latency, per_second, rate, real},
@@ -51,7 +54,9 @@ const QUOTA_SHARE: f64 = 0.1;
 const NAMED: usize = 3;
 
 /// Who limited a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
 pub enum Side {
     /// The processes of the benchmark, or their hosts.
     Client,
@@ -61,19 +66,6 @@ pub enum Side {
     Quota,
     /// Nobody, or nothing that was measured tells who.
     Neither,
-}
-
-impl Side {
-    /// The word that stands in the result.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Broker => "broker",
-            Self::Quota => "quota",
-            Self::Neither => "neither",
-        }
-    }
 }
 
 /// What limited a run, and why it is thought so.
@@ -87,10 +79,10 @@ pub struct Limit {
     pub workers: Vec<WorkerId>,
 }
 
-/// What limited the run; `None` if nothing was measured.
+/// What limited the run; `None` if nothing was measured. `answered` is what was measured, with the answers that came later.
 #[must_use]
-pub fn limit(report: &Report, context: &Context) -> Option<Limit> {
-    Some(Evidence::of(report, context)?.judge())
+pub fn limit(report: &Report, answered: &Totals, context: &Context) -> Option<Limit> {
+    Some(Evidence::of(report, answered, context)?.judge())
 }
 
 /// A process that sends or receives.
@@ -157,7 +149,7 @@ struct Evidence {
 }
 
 impl Evidence {
-    fn of(report: &Report, context: &Context) -> Option<Self> {
+    fn of(report: &Report, answered: &Totals, context: &Context) -> Option<Self> {
         let (measured, elapsed) = (&report.measured, report.measured_for);
         let target = soundness::target(report);
         if elapsed.is_zero() || target <= 0.0 {
@@ -170,11 +162,10 @@ impl Evidence {
         // By Little's law; without any acknowledgement they stay for as long as it was looked.
         let unacked_for =
             if acked > 0.0 { Duration::from_secs_f64((unacked / acked).min(elapsed.as_secs_f64())) } else { elapsed };
-        let answered = report.answered();
         Some(Self {
             elapsed,
             target,
-            sent: per_second(sent(measured), elapsed),
+            sent: per_second(Counts::of(measured).sent(), elapsed),
             refused: measured.acknowledgements.refused,
             attempted: measured.departures.attempted,
             acked,
@@ -457,11 +448,15 @@ fn unread_more(report: &Report, target: f64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture;
+    use crate::{analysis::Analysis, fixture};
     use omb_bench::{
         result::Period,
         stats::{latency::Latency, tally::Totals},
     };
+
+    fn limit(report: &Report, context: &Context) -> Option<Limit> {
+        Analysis::of(report, context).limit
+    }
 
     /// A report over 10 s in which each second is as `change` makes it of a good one.
     fn of(change: impl Fn(u64, &mut Period)) -> Report {

@@ -1,24 +1,24 @@
 //! The record of a run as it goes: a line of JSON per period, appended as it arrives, from which a result can be made.
 //!
 //! ```text
-//! {"kind":"run", ..}      what was asked for and by whom it is done; written before the load begins
-//! {"kind":"period", ..}   counts, rates and whole histograms of one period; as each arrives
-//! {"kind":"end", ..}      how it ended, and what arrived after the last period; missing if the process died
+//! {"kind":"run", ..}      what was asked for and by whom it is done; written before the load begins      Header
+//! {"kind":"period", ..}   counts, rates and whole histograms of one period; as each arrives              PeriodLine
+//! {"kind":"end", ..}      how it ended, and what arrived after the last period; missing if the           EndLine
+//!                         process died
 //! ```
 //!
-//! Whatever is needed to make the same result again stands in numbers that do not round: nanoseconds and counts.
+//! What is needed to make the same result again stands in numbers that do not round: nanoseconds and counts.
 //! Rates stand beside them for people.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use crate::{
-    context::{Context, Host, plan_json},
+    context::{Context, Host, Ignored},
     histogram,
-    json::counts_json,
-    verdict::latencies,
+    result::{Counts, PlanSummary, Tool},
 };
 use omb_bench::{
     config::{
@@ -84,8 +84,8 @@ pub struct Recording {
     pub driver: String,
     /// What the messaging system said of itself, as far as it was recorded.
     pub system: String,
-    /// The header as it stands, with the readable configuration, tool and host.
-    pub header: Value,
+    /// The first line: the configuration, the tool and the host.
+    pub header: Header,
     /// Every period, in order.
     pub periods: Periods,
     /// Each worker's part as far as the periods tell it, for a record that breaks off; empty if there is but one.
@@ -135,8 +135,84 @@ pub struct Ending {
     pub outages: Vec<Silence>,
 }
 
+/// A line of a record, as it is written. It is read by its kind: serde reads no numbers as keys from behind a tag.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Line {
+    Run(Box<Header>),
+    Period(Box<PeriodLine>),
+    End(Box<EndLine>),
+}
+
+/// What kind of line it is.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kind {
+    kind: Option<Value>,
+    format_version: Option<u64>,
+}
+
+impl Line {
+    fn text(&self) -> String {
+        serde_json::to_string(self).expect("plain numbers, texts and maps with numbers for keys become JSON")
+    }
+}
+
+/// The first line of a record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Header {
+    /// Version of the lines: [`FORMAT_VERSION`].
+    pub format_version: u32,
+    /// Id of the run.
+    pub run: String,
+    /// What measures.
+    #[serde(default)]
+    pub tool: Tool,
+    /// The controller's machine.
+    #[serde(default)]
+    pub host: Host,
+    /// When the run began, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<String>,
+    /// What the messaging system says of itself, where it is known by then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// The workload, every default filled in.
+    pub workload: Value,
+    /// The driver's configuration, every default filled in and every secret hidden.
+    pub driver: Value,
+    /// Keys of the files that were not applied. Absent from records of before, and of runs that applied every key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored: Vec<Ignored>,
+    /// Who does what. Absent from a record of before: a plan is made of `origin`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanSummary>,
+    /// Addresses of the workers, in order; empty if one process does the whole run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<String>,
+    /// How histograms are encoded.
+    histograms: Encoding,
+    /// What the plan is made from.
+    origin: Origin,
+}
+
+/// How histograms are encoded, for people and other programs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Encoding {
+    encoding: String,
+    unit: String,
+}
+
+impl Default for Encoding {
+    fn default() -> Self {
+        Self { encoding: histogram::ENCODING.to_owned(), unit: "ns".to_owned() }
+    }
+}
+
 /// What the header holds for machines: all a plan is made from.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Origin {
     run: RunId,
     seed: Seed,
@@ -146,8 +222,118 @@ struct Origin {
     workload: Workload,
 }
 
+/// The line of one period.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct PeriodLine {
+    frame: Frame,
+    /// For people: they follow from the others.
+    #[serde(default)]
+    rates: PeriodRates,
+    totals: RecordedTotals,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workers: Option<Vec<WorkerLine>>,
+}
+
+/// Rates of one period, per second.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PeriodRates {
+    sent_per_second: f64,
+    acked_per_second: f64,
+    acked_bytes_per_second: f64,
+    received_per_second: f64,
+    failed_per_second: f64,
+}
+
+impl PeriodRates {
+    fn of(counts: &Counts, elapsed: Duration) -> Self {
+        Self {
+            sent_per_second: per_second(counts.attempted, elapsed),
+            acked_per_second: per_second(counts.acked, elapsed),
+            acked_bytes_per_second: per_second(counts.acked_bytes, elapsed),
+            received_per_second: per_second(counts.received, elapsed),
+            failed_per_second: per_second(counts.failed, elapsed),
+        }
+    }
+}
+
+/// Totals with nothing left out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct RecordedTotals {
+    counts: Counts,
+    seen: BTreeMap<SubscriptionId, Seen>,
+    histograms: RecordedHistograms,
+}
+
+/// The five latencies, whole.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RecordedHistograms {
+    publish_from_intended: RecordedHistogram,
+    publish_from_sent: RecordedHistogram,
+    schedule_error: RecordedHistogram,
+    end_to_end_from_intended: RecordedHistogram,
+    end_to_end_from_sent: RecordedHistogram,
+}
+
+/// One latency, whole, in [`histogram::ENCODING`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct RecordedHistogram {
+    clamped: u64,
+    data: String,
+}
+
+impl RecordedHistogram {
+    fn of(latency: &Latency) -> Self {
+        Self { clamped: latency.clamped(), data: histogram::encode(latency) }
+    }
+}
+
+impl RecordedTotals {
+    fn of(totals: &Totals) -> Self {
+        let Totals { departures, acknowledgements: acks, arrivals, seen } = totals;
+        Self {
+            counts: Counts::of(totals),
+            seen: seen.clone(),
+            histograms: RecordedHistograms {
+                publish_from_intended: RecordedHistogram::of(&acks.from_intended),
+                publish_from_sent: RecordedHistogram::of(&acks.from_sent),
+                schedule_error: RecordedHistogram::of(&departures.schedule_error),
+                end_to_end_from_intended: RecordedHistogram::of(&arrivals.from_intended),
+                end_to_end_from_sent: RecordedHistogram::of(&arrivals.from_sent),
+            },
+        }
+    }
+
+    fn into_totals(self) -> Result<Totals, String> {
+        let decode = |key: &str, one: &RecordedHistogram| {
+            histogram::decode(&one.data, one.clamped).map_err(|error| format!("{key}: {error}"))
+        };
+        let Self { counts, seen, histograms } = self;
+        let mut totals = Totals { seen, ..counts.into_totals() };
+        totals.acknowledgements.from_intended = decode("publishFromIntended", &histograms.publish_from_intended)?;
+        totals.acknowledgements.from_sent = decode("publishFromSent", &histograms.publish_from_sent)?;
+        totals.departures.schedule_error = decode("scheduleError", &histograms.schedule_error)?;
+        totals.arrivals.from_intended = decode("endToEndFromIntended", &histograms.end_to_end_from_intended)?;
+        totals.arrivals.from_sent = decode("endToEndFromSent", &histograms.end_to_end_from_sent)?;
+        Ok(totals)
+    }
+}
+
+/// The last line. Without `frame` and `totals` the run ended without a result.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct EndLine {
+    outcome: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    complete: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frame: Option<Tail>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    totals: Option<RecordedTotals>,
+}
+
 /// The numbers of the last line that are not in its totals.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Tail {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     partial: Option<String>,
@@ -176,7 +362,7 @@ struct Tail {
 }
 
 /// One worker's part of a period, as it stands in a record.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WorkerLine {
     /// From 1.
@@ -237,50 +423,35 @@ pub fn header(plan: &Plan, context: &Context, system: Option<&str>) -> String {
         *path = path.to_string_lossy().into_owned().into();
     }
     let origin = Origin { run: plan.run, seed: plan.seed, workers: plan.workers, topology: plan.topology, workload };
-    let mut map = Map::new();
-    let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
-    put("kind", "run".into());
-    put("formatVersion", FORMAT_VERSION.into());
-    put("run", plan.run.to_string().into());
-    put("tool", context.tool_json());
-    put("host", context.host_json());
-    if let Some(started) = &context.started {
-        put("started", started.clone().into());
-    }
-    if let Some(system) = system {
-        put("system", system.into());
-    }
-    put("workload", plan.workload.resolved());
-    put("driver", context.driver.resolved());
-    if !context.ignored.is_empty() {
-        put("ignored", json!(context.ignored));
-    }
-    put("plan", plan_json(plan));
-    if !context.workers.is_empty() {
-        put("workers", context.workers.clone().into());
-    }
-    put("histograms", json!({ "encoding": histogram::ENCODING, "unit": "ns" }));
-    put("origin", plain(&origin));
-    Value::from(map).to_string()
+    let header = Header {
+        format_version: FORMAT_VERSION,
+        run: plan.run.to_string(),
+        tool: Tool::of(context),
+        host: context.host.clone(),
+        started: context.started.clone(),
+        system: system.map(str::to_owned),
+        workload: plan.workload.resolved(),
+        driver: context.driver.resolved(),
+        ignored: context.ignored.clone(),
+        plan: Some(PlanSummary::of(plan)),
+        workers: context.workers.clone(),
+        histograms: Encoding::default(),
+        origin,
+    };
+    Line::Run(Box::new(header)).text()
 }
 
 /// The line of one period, without its end.
 #[must_use]
 pub fn period(period: &Period) -> String {
-    let frame = Frame::of(period);
-    let totals = &period.totals;
-    let rates = json!({
-        "sentPerSecond": per_second(totals.departures.attempted, period.elapsed),
-        "ackedPerSecond": per_second(totals.acknowledgements.acked, period.elapsed),
-        "ackedBytesPerSecond": per_second(totals.acknowledgements.acked_bytes, period.elapsed),
-        "receivedPerSecond": per_second(totals.arrivals.received, period.elapsed),
-        "failedPerSecond": per_second(totals.acknowledgements.failed, period.elapsed),
-    });
-    let mut line = json!({ "kind": "period", "frame": plain(&frame), "rates": rates, "totals": totals_out(totals) });
-    if !period.workers.is_empty() {
-        line["workers"] = period.workers.iter().map(|part| plain(&WorkerLine::of(part))).collect();
-    }
-    line.to_string()
+    let workers: Vec<WorkerLine> = period.workers.iter().map(WorkerLine::of).collect();
+    let line = PeriodLine {
+        frame: Frame::of(period),
+        rates: PeriodRates::of(&Counts::of(&period.totals), period.elapsed),
+        totals: RecordedTotals::of(&period.totals),
+        workers: (!workers.is_empty()).then_some(workers),
+    };
+    Line::Period(Box::new(line)).text()
 }
 
 /// The last line, without its end: how the run of this report ended.
@@ -308,103 +479,27 @@ pub fn end(report: &Report) -> String {
     report.phases.iter().filter(|sum| sum.phase != Phase::Drain).for_each(|sum| counted.merge(&sum.totals));
     report.periods.of_phase(Phase::Drain).for_each(|period| counted.merge(&period.totals));
     let rest = report.whole.since(&counted).expect("the whole holds every period");
-    let outcome = crate::verdict::headline(report);
-    let complete = soundness::incomplete(report).is_none();
-    let (frame, totals) = (plain(&tail), totals_out(&rest));
-    json!({ "kind": "end", "outcome": outcome, "complete": complete, "frame": frame, "totals": totals }).to_string()
+    let line = EndLine {
+        outcome: crate::verdict::headline(report),
+        complete: Some(soundness::incomplete(report).is_none()),
+        frame: Some(tail),
+        totals: Some(RecordedTotals::of(&rest)),
+    };
+    Line::End(Box::new(line)).text()
 }
 
 /// The line of a run that ended without any report, without its end: why.
 #[must_use]
 pub fn end_without_report(why: &str) -> String {
-    json!({ "kind": "end", "outcome": why }).to_string()
+    Line::End(Box::new(EndLine { outcome: why.to_owned(), complete: None, frame: None, totals: None })).text()
 }
 
-/// Our own plain types as JSON.
-fn plain(value: &impl Serialize) -> Value {
-    serde_json::to_value(value).expect("plain numbers, texts and maps with numbers for keys become JSON")
-}
-
-fn totals_out(totals: &Totals) -> Value {
-    let histograms = latencies(totals).map(|(key, _, latency)| {
-        (key.to_owned(), json!({ "clamped": latency.clamped(), "data": histogram::encode(latency) }))
-    });
-    json!({
-        "counts": counts_json(totals),
-        "seen": plain(&totals.seen),
-        "histograms": histograms.into_iter().collect::<Map<_, _>>(),
-    })
-}
-
-/// The counts under the names that [`counts_json`] gives them.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Counts {
-    attempted: u64,
-    skipped: u64,
-    acked: u64,
-    acked_bytes: u64,
-    failed: u64,
-    #[serde(default)]
-    refused: u64,
-    received: u64,
-    received_bytes: u64,
-    #[serde(default)]
-    reread: u64,
-    corrupted: u64,
-    headerless: u64,
-    before_intended: u64,
-}
-
-fn field<T: DeserializeOwned>(value: &Value, key: &str) -> Result<T, String> {
-    T::deserialize(&value[key]).map_err(|error| format!("{key}: {error}"))
-}
-
-fn totals_in(value: &Value) -> Result<Totals, String> {
-    let counts: Counts = field(value, "counts")?;
-    let seen: BTreeMap<SubscriptionId, Seen> = field(value, "seen")?;
-    let latency = |key: &str| -> Result<Latency, String> {
-        let one = &value["histograms"][key];
-        let text: String = field(one, "data").map_err(|error| format!("{key}: {error}"))?;
-        histogram::decode(&text, field(one, "clamped")?).map_err(|error| format!("{key}: {error}"))
-    };
-    let mut totals = Totals { seen, ..Totals::default() };
-    let (departures, acks, arrivals) = (&mut totals.departures, &mut totals.acknowledgements, &mut totals.arrivals);
-    departures.attempted = counts.attempted;
-    departures.skipped = counts.skipped;
-    departures.schedule_error = latency("scheduleError")?;
-    acks.acked = counts.acked;
-    acks.acked_bytes = counts.acked_bytes;
-    acks.failed = counts.failed;
-    acks.refused = counts.refused;
-    acks.from_intended = latency("publishFromIntended")?;
-    acks.from_sent = latency("publishFromSent")?;
-    arrivals.received = counts.received;
-    arrivals.received_bytes = counts.received_bytes;
-    arrivals.reread = counts.reread;
-    arrivals.corrupted = counts.corrupted;
-    arrivals.headerless = counts.headerless;
-    arrivals.before_intended = counts.before_intended;
-    arrivals.from_intended = latency("endToEndFromIntended")?;
-    arrivals.from_sent = latency("endToEndFromSent")?;
-    Ok(totals)
-}
-
-fn period_in(value: &Value) -> Result<Period, String> {
-    let frame: Frame = field(value, "frame")?;
-    Ok(frame.with(totals_in(&value["totals"])?))
-}
-
-fn end_in(value: &Value) -> Result<Option<Ending>, String> {
-    if value.get("frame").is_none() {
-        return Ok(None);
-    }
-    let tail: Tail = field(value, "frame")?;
-    Ok(Some(Ending {
+fn end_in(tail: Tail, totals: RecordedTotals) -> Result<Ending, String> {
+    Ok(Ending {
         partial: tail.partial,
         system: tail.system,
         started: WallTime(tail.started_unix_ns),
-        rest: totals_in(&value["totals"])?,
+        rest: totals.into_totals()?,
         client_cpu: Duration::from_nanos(tail.client_cpu_ns),
         process: tail.process,
         workers: tail.workers,
@@ -417,7 +512,7 @@ fn end_in(value: &Value) -> Result<Option<Ending>, String> {
         unconfirmed: tail.unconfirmed,
         tempo: tail.tempo,
         outages: tail.outages,
-    }))
+    })
 }
 
 /// Reads a record. A last line that cannot be read is left out ([`Recording::torn`]); any other is an error.
@@ -427,24 +522,15 @@ fn end_in(value: &Value) -> Result<Option<Ending>, String> {
 pub fn parse(text: &str) -> Result<Recording, RecordError> {
     let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).peekable();
     let (_, first) = lines.next().ok_or(RecordError::Empty)?;
-    let header: Value = serde_json::from_str(first).map_err(|error| RecordError::NotARecord(error.to_string()))?;
-    if header["kind"] != "run" {
-        return Err(RecordError::NotARecord("its kind is not \"run\"".to_owned()));
-    }
-    match header["formatVersion"].as_u64() {
-        Some(found) if found == u64::from(FORMAT_VERSION) => {}
-        Some(found) => return Err(RecordError::OtherVersion { found }),
-        None => return Err(RecordError::NotARecord("it has no formatVersion".to_owned())),
-    }
-    let origin: Origin = field(&header, "origin").map_err(RecordError::NotARecord)?;
+    let header = header_in(first)?;
+    let origin = header.origin.clone();
     if origin.workers == 0 || (origin.workers == 1 && origin.topology != Topology::Shared) {
         return Err(RecordError::NotARecord("a run has at least one worker".to_owned()));
     }
-    let text_of = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut recording = Recording {
         plan: Plan::with_topology(origin.run, origin.seed, origin.workload, origin.workers, origin.topology),
-        driver: text_of(&header["driver"]["name"]),
-        system: text_of(&header["system"]),
+        driver: header.driver["name"].as_str().unwrap_or_default().to_owned(),
+        system: header.system.clone().unwrap_or_default(),
         header,
         periods: Periods::new(),
         workers: Vec::new(),
@@ -463,26 +549,46 @@ pub fn parse(text: &str) -> Result<Recording, RecordError> {
     Ok(recording)
 }
 
+/// The first line. Its version is looked at before anything else.
+fn header_in(line: &str) -> Result<Header, RecordError> {
+    let other = |error: serde_json::Error| RecordError::NotARecord(error.to_string());
+    let Kind { kind, format_version } = serde_json::from_str(line).map_err(other)?;
+    if kind.is_none_or(|kind| kind != "run") {
+        return Err(RecordError::NotARecord("its kind is not \"run\"".to_owned()));
+    }
+    match format_version {
+        Some(found) if found == u64::from(FORMAT_VERSION) => {}
+        Some(found) => return Err(RecordError::OtherVersion { found }),
+        None => return Err(RecordError::NotARecord("it has no formatVersion".to_owned())),
+    }
+    serde_json::from_str(line).map_err(other)
+}
+
 impl Recording {
     fn take(&mut self, line: &str) -> Result<(), String> {
-        let value: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
-        match value["kind"].as_str() {
+        fn read<T: DeserializeOwned>(line: &str) -> Result<T, String> {
+            serde_json::from_str(line).map_err(|error| error.to_string())
+        }
+        let kind = read::<Kind>(line)?.kind.ok_or("it has no kind")?;
+        match kind.as_str() {
             Some("period") => {
-                let period = period_in(&value)?;
-                if value.get("workers").is_some() {
-                    self.take_workers(&period, &field::<Vec<WorkerLine>>(&value, "workers")?)?;
+                let PeriodLine { frame, rates: _, totals, workers } = read(line)?;
+                let period = frame.with(totals.into_totals()?);
+                if let Some(lines) = workers {
+                    self.take_workers(&period, &lines)?;
                 }
                 self.periods.push(&period);
             }
-            Some("end") => {
-                self.end = end_in(&value)?;
-                match &self.end {
-                    Some(end) => self.system.clone_from(&end.system),
-                    None => self.without_result = Some(field(&value, "outcome")?),
+            Some("end") => match read(line)? {
+                EndLine { frame: Some(frame), totals: Some(totals), .. } => {
+                    let end = end_in(frame, totals)?;
+                    self.system.clone_from(&end.system);
+                    self.end = Some(end);
                 }
-            }
-            Some(other) => return Err(format!("{other:?} is no kind of line")),
-            None => return Err("it has no kind".to_owned()),
+                EndLine { frame: None, totals: None, outcome, .. } => self.without_result = Some(outcome),
+                _ => return Err("frame and totals belong together".to_owned()),
+            },
+            _ => return Err(format!("{kind} is no kind of line")),
         }
         Ok(())
     }
@@ -531,27 +637,20 @@ impl Recording {
     /// hidden in the driver's configuration stays hidden.
     #[must_use]
     pub fn context(&self) -> Context {
-        let (tool, host) = (&self.header["tool"], &self.header["host"]);
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let mut driver = DriverConfig::from_resolved(&self.header["driver"]);
+        let Header { tool, host, started, driver, ignored, workers, .. } = self.header.clone();
+        let mut driver = DriverConfig::from_resolved(&driver);
         driver.name.clone_from(&self.driver);
-        let mut context = Context::new(text(&tool["version"]).unwrap_or_default(), driver);
-        context.commit = text(&tool["gitCommit"]);
-        let clients = tool["clientLibraries"].as_object().into_iter().flatten();
-        context.clients = clients.filter_map(|(name, version)| Some((name.clone(), text(version)?))).collect();
-        context.host = Host {
-            name: text(&host["name"]),
-            system: text(&host["system"]),
-            kernel: text(&host["kernel"]),
-            cpu_model: text(&host["cpuModel"]),
-            cores: host["cores"].as_u64().and_then(|cores| cores.try_into().ok()),
-            memory_bytes: host["memoryBytes"].as_u64(),
-        };
-        context.started = text(&self.header["started"]);
-        // Absent from records of before, and of runs that applied everything.
-        context.ignored = serde_json::from_value(self.header["ignored"].clone()).unwrap_or_default();
-        context.workers = self.header["workers"].as_array().into_iter().flatten().filter_map(text).collect();
-        context
+        Context {
+            version: tool.version,
+            commit: tool.git_commit,
+            clients: tool.client_libraries,
+            host,
+            driver,
+            started,
+            ended: None,
+            workers,
+            ignored,
+        }
     }
 
     /// The report this is the record of. Without a last line it is partial, and nobody checked what arrived.
@@ -562,7 +661,7 @@ impl Recording {
             let why = self
                 .without_result
                 .unwrap_or_else(|| format!("the record breaks off{torn}: the process ended before the run did"));
-            let unconfirmed = DriverConfig::from_resolved(&self.header["driver"]).acks_nothing();
+            let unconfirmed = DriverConfig::from_resolved(&self.header.driver).acks_nothing();
             Ending { unconfirmed, ..unfinished(&self.periods, self.workers, self.system, why) }
         });
         let mut phases = Vec::new();
@@ -632,7 +731,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::fixture;
+    use crate::{fixture, result::RunResult};
 
     fn lines(report: &Report) -> String {
         let mut text = header(&report.plan, &fixture::context(), None) + "\n";
@@ -789,9 +888,9 @@ mod tests {
             prop_assert_eq!(&again.workers, &report.workers);
             prop_assert!(again == report, "something else than the workers is not as it was");
             // Whatever the numbers, they can be shown.
-            let shown = crate::table::result(&again, &fixture::context(), &[], 100);
+            let shown = crate::table::result(&RunResult::of(&again, &fixture::context()), &[], 100);
             prop_assert!(again.workers.is_empty() || shown.contains("dealt/s"), "{}", shown);
-            let value = crate::json::result(&again, &fixture::context());
+            let value = serde_json::to_value(RunResult::of(&again, &fixture::context())).expect("JSON");
             prop_assert_eq!(value["omb"]["workers"].as_array().map_or(0, Vec::len), again.workers.len());
 
             let header_len = text.find('\n').expect("lines");
@@ -806,9 +905,9 @@ mod tests {
             prop_assert!(ended || partial.workers.iter().all(|row| row.acked == measured && row.lost.is_none()));
             let told = if periods > 0 { 2 } else { 0 };
             prop_assert!(ended || partial.workers.len() == told);
-            let text = crate::table::result(&partial, &fixture::context(), &[], 100);
+            let text = crate::table::result(&RunResult::of(&partial, &fixture::context()), &[], 100);
             prop_assert!(ended || text.contains("PARTIAL"), "{}", text);
-            let value = crate::json::result(&partial, &fixture::context());
+            let value = serde_json::to_value(RunResult::of(&partial, &fixture::context())).expect("JSON");
             prop_assert!(!value.to_string().contains("null"), "{}", value);
         }
     }

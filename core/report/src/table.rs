@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use crate::{
-    context::Context,
     fleet,
-    json::{cpu_per_message, sent},
-    limit,
-    verdict::{self, latencies},
+    histogram::Samples,
+    result::{Omb, RunResult, TotalCounts, Worker},
+    verdict,
 };
 use omb_bench::{
     config::{
@@ -22,7 +21,7 @@ use omb_bench::{
         sharing,
     },
     rate::{RateList, Tempo},
-    result::{Period, Report, WorkerRow, soundness},
+    result::Period,
     stats::latency::Latency,
 };
 use omb_machine::{
@@ -38,33 +37,34 @@ const WIDTH_MIN: usize = 60;
 ///
 /// `written` names the files that hold more. MB are a million bytes, as the messages' payloads are counted.
 #[must_use]
-pub fn result(report: &Report, context: &Context, written: &[&str], width: usize) -> String {
+pub fn result(result: &RunResult, written: &[&str], width: usize) -> String {
+    let RunResult { upstream, omb } = result;
     let width = width.max(WIDTH_MIN);
     let mut text = String::new();
     let mut line = |line: &str| {
         text.push_str(line.trim_end());
         text.push('\n');
     };
-    line(&format!("{} on {} ({})", report.plan.workload.name, report.driver, report.system));
+    line(&format!("{} on {} ({})", upstream.workload, upstream.driver, omb.system));
     line("");
-    wrap(&verdict::headline(report), INDENT, INDENT, width).iter().for_each(|wrapped| line(wrapped));
-    for note in verdict::notes(report, context) {
-        wrap(&note, "  - ", "    ", width).iter().for_each(|wrapped| line(wrapped));
+    wrap(&omb.verdict.sentence, INDENT, INDENT, width).iter().for_each(|wrapped| line(wrapped));
+    for note in &omb.notes {
+        wrap(note, "  - ", "    ", width).iter().for_each(|wrapped| line(wrapped));
     }
-    if let Some(limit) = limit::limit(report, context) {
+    if let Some(reason) = &omb.verdict.limit_reason {
         line("");
-        wrap(&limit.reason, INDENT, INDENT, width).iter().for_each(|wrapped| line(wrapped));
+        wrap(reason, INDENT, INDENT, width).iter().for_each(|wrapped| line(wrapped));
     }
     line("");
-    rates(report).lines().iter().for_each(|row| line(row));
+    rates(result).lines().iter().for_each(|row| line(row));
     line("");
-    latency_table(report, width).iter().for_each(|row| line(row));
+    latency_table(omb, width).iter().for_each(|row| line(row));
     line("");
-    if !report.workers.is_empty() {
-        workers(report, width).iter().for_each(|row| line(row));
+    if !omb.workers.is_empty() {
+        workers(omb, width).iter().for_each(|row| line(row));
         line("");
     }
-    wrap(&client(report, context), INDENT, INDENT, width).iter().for_each(|wrapped| line(wrapped));
+    wrap(&client(omb), INDENT, INDENT, width).iter().for_each(|wrapped| line(wrapped));
     for path in written {
         line(&format!("{INDENT}Written to {path}"));
     }
@@ -76,34 +76,43 @@ fn megabytes(bytes: u64, elapsed: Duration) -> String {
     three_digits(per_second(bytes, elapsed) / 1e6)
 }
 
-fn rates(report: &Report) -> Grid {
-    let (measured, elapsed) = (&report.measured, report.measured_for);
-    let size = u64::from(report.plan.workload.message_size);
-    let cells = |cells: [&str; 4]| cells.map(str::to_owned).to_vec();
-    let row = |name: &str, count: u64, bytes: u64| {
-        vec![name.to_owned(), rate(per_second(count, elapsed)), megabytes(bytes, elapsed), grouped(count)]
+fn rates(result: &RunResult) -> Grid {
+    let Omb { rates, totals: TotalCounts { measured, .. }, .. } = &result.omb;
+    let size = f64::from(result.upstream.message_size);
+    let row = |name: &str, count: u64, messages: f64, bytes: f64| {
+        vec![name.to_owned(), rate(messages), three_digits(bytes / 1e6), grouped(count)]
     };
-    let target = soundness::target(report);
+    let target = rates.target_per_second;
+    let measured_for = Duration::try_from_secs_f64(rates.measured_seconds).unwrap_or_default();
+    let heads = [&format!("Rates, over {}", span(rounded(measured_for))), "msg/s", "MB/s", "messages"];
     let mut rows = vec![
-        cells([&format!("Rates, over {}", span(rounded(elapsed))), "msg/s", "MB/s", "messages"]),
-        vec!["target".to_owned(), rate(target), three_digits(target * real(size) / 1e6), String::new()],
-        row("sent", sent(measured), sent(measured) * size),
+        heads.map(str::to_owned).to_vec(),
+        vec!["target".to_owned(), rate(target), three_digits(target * size / 1e6), String::new()],
+        row("sent", measured.sent(), rates.sent_per_second, rates.sent_bytes_per_second),
         row(
-            if report.unconfirmed { "handed over" } else { "acknowledged" },
-            measured.acknowledgements.acked,
-            measured.acknowledgements.acked_bytes,
+            if unconfirmed(&result.omb) { "handed over" } else { "acknowledged" },
+            measured.acked,
+            rates.acked_per_second,
+            rates.acked_bytes_per_second,
         ),
     ];
-    let acks = &measured.acknowledgements;
-    for (name, count) in [("refused by client", acks.refused), ("given up", acks.given_up())] {
+    for (name, count, messages) in [
+        ("refused by client", measured.refused, rates.refused_per_second),
+        ("given up", measured.given_up, rates.given_up_per_second),
+    ] {
         if count > 0 {
-            rows.push(row(name, count, count * size));
+            rows.push(row(name, count, messages, messages * size));
         }
     }
-    if !report.plan.consumers.is_empty() {
-        rows.push(row("received", measured.arrivals.received, measured.arrivals.received_bytes));
+    if result.omb.plan.consumers > 0 {
+        rows.push(row("received", measured.received, rates.received_per_second, rates.received_bytes_per_second));
     }
     Grid::new(rows)
+}
+
+/// Whether the broker confirms nothing, so that messages are handed over and not acknowledged.
+fn unconfirmed(omb: &Omb) -> bool {
+    omb.acknowledged_means != "acknowledged"
 }
 
 /// To a tenth of a second where it is longer than one: 60.0004 s is `1 min`.
@@ -115,46 +124,51 @@ fn rounded(elapsed: Duration) -> Duration {
     Duration::from_millis(u64::try_from(tenths).unwrap_or(u64::MAX / 100) * 100)
 }
 
-/// The columns of the latency table: a name, and the share of the samples that a value is above.
-const COLUMNS: [(&str, f64); 6] =
-    [("p50", 0.5), ("p75", 0.75), ("p95", 0.95), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
+/// A column of the latency table: its name, the share of the samples that a value is above, and the value.
+type Column = (&'static str, f64, fn(&Samples) -> u64);
+
+const COLUMNS: [Column; 6] = [
+    ("p50", 0.5, |samples| samples.p50_ns),
+    ("p75", 0.25, |samples| samples.p75_ns),
+    ("p95", 0.05, |samples| samples.p95_ns),
+    ("p99", 0.01, |samples| samples.p99_ns),
+    ("p99.9", 0.001, |samples| samples.p999_ns),
+    ("p99.99", 0.000_1, |samples| samples.p9999_ns),
+];
 
 /// A percentile, or `-` where not even one sample can be expected above it.
-fn percentile(samples: &Latency, quantile: f64) -> String {
-    // A whisker of tolerance: 1,000 samples are enough for p99.9, though 1 - 0.999 is a little less than a thousandth.
-    if real(samples.count()) * (1.0 - quantile) < 0.999 { "-".to_owned() } else { latency(real(samples.at(quantile))) }
+fn percentile(samples: &Samples, (_, above, value): &Column) -> String {
+    // With a little tolerance for what a share in binary lacks: 1,000 samples are enough for p99.9.
+    if real(samples.count) * above < 0.999 { "-".to_owned() } else { latency(real(value(samples))) }
 }
 
 /// A row per latency, or where that is too wide a column per latency.
-fn latency_table(report: &Report, width: usize) -> Vec<String> {
-    let answered = report.answered();
+fn latency_table(omb: &Omb, width: usize) -> Vec<String> {
     let label = |name: &'static str| match name {
-        "publish, from intended" if report.unconfirmed => "handed over, from intended",
-        "publish, from sent" if report.unconfirmed => "handed over, from sent",
+        "publish, from intended" if unconfirmed(omb) => "handed over, from intended",
+        "publish, from sent" if unconfirmed(omb) => "handed over, from sent",
         name => name,
     };
-    let all = latencies(&answered).into_iter().map(|(key, name, samples)| (key, label(name), samples));
-    let shown: Vec<_> = all.filter(|(_, _, samples)| samples.count() > 0).collect();
+    let all = omb.histograms.named().into_iter().map(|(name, samples)| (label(name), samples));
+    let shown: Vec<_> = all.filter(|(_, samples)| samples.count > 0).collect();
     if shown.is_empty() {
-        return vec![format!("{INDENT}No latencies: nothing was {}.", soundness::confirmed(report))];
+        return vec![format!("{INDENT}No latencies: nothing was {}.", omb.acknowledged_means)];
     }
-    let values = |samples: &Latency| {
-        let mut cells: Vec<String> = COLUMNS.iter().map(|(_, quantile)| percentile(samples, *quantile)).collect();
-        cells.push(latency(real(samples.max())));
-        cells.push(latency(samples.mean()));
+    let values = |samples: &Samples| {
+        let mut cells: Vec<String> = COLUMNS.iter().map(|column| percentile(samples, column)).collect();
+        cells.push(latency(real(samples.max_ns)));
+        cells.push(latency(samples.mean_ns));
         cells
     };
-    let heads = COLUMNS.iter().map(|(name, _)| *name).chain(["max", "mean"]).map(str::to_owned);
+    let heads = COLUMNS.iter().map(|(name, ..)| *name).chain(["max", "mean"]).map(str::to_owned);
     let mut rows = vec![["Latency".to_owned()].into_iter().chain(heads).collect::<Vec<_>>()];
-    rows.extend(
-        shown.iter().map(|(_, name, samples)| [(*name).to_owned()].into_iter().chain(values(samples)).collect()),
-    );
+    rows.extend(shown.iter().map(|(name, samples)| [(*name).to_owned()].into_iter().chain(values(samples)).collect()));
     let wide = Grid::new(rows);
     if wide.width() <= width {
         return wide.lines();
     }
     // Turned, with the names in two lines.
-    let names = shown.iter().map(|(_, name, _)| name.split_once([',', ' ']).unwrap_or((name, "")));
+    let names = shown.iter().map(|(name, _)| name.split_once([',', ' ']).unwrap_or((name, "")));
     let (mut above, mut below) = (vec!["Latency".to_owned()], vec![String::new()]);
     for (what, of) in names {
         above.push(what.to_owned());
@@ -164,17 +178,14 @@ fn latency_table(report: &Report, width: usize) -> Vec<String> {
     Grid::new([above, below].into_iter().chain(turned).collect()).lines()
 }
 
-fn client(report: &Report, context: &Context) -> String {
-    let cpu = format!("Client CPU {}", latency(report.client_cpu.as_secs_f64() * 1e9));
-    let each = cpu_per_message(report).map_or_else(String::new, |nanos| format!(", {} per message", latency(nanos)));
-    let broker =
-        if context.embedded() && report.workers.is_empty() { ", of which part is the embedded broker's" } else { "" };
-    let memory = format!(
-        "memory {}, at most {}{broker}",
-        bytes(report.process.memory_bytes),
-        bytes(report.process.memory_bytes_max)
-    );
-    let sum = match report.plan.workers {
+fn client(omb: &Omb) -> String {
+    let client = &omb.client;
+    let cpu = format!("Client CPU {}", latency(client.cpu_seconds * 1e9));
+    let each = client.cpu_ns_per_acked_message;
+    let each = each.map_or_else(String::new, |nanos| format!(", {} per message", latency(nanos)));
+    let broker = if omb.embedded && omb.workers.is_empty() { ", of which part is the embedded broker's" } else { "" };
+    let memory = format!("memory {}, at most {}{broker}", bytes(client.memory_bytes), bytes(client.memory_bytes_max));
+    let sum = match omb.plan.workers {
         1 => String::new(),
         workers => format!(" of {} workers together", grouped(u64::from(workers))),
     };
@@ -194,8 +205,8 @@ fn short(address: &str) -> String {
 }
 
 /// A row per worker, the words that explain its columns, and what is known of the clocks.
-fn workers(report: &Report, width: usize) -> Vec<String> {
-    let (rows, others) = fleet::shown(report);
+fn workers(omb: &Omb, width: usize) -> Vec<String> {
+    let (rows, others) = fleet::shown(&omb.workers);
     let lost = rows.iter().any(|row| row.lost.is_some());
     let mut heads = vec![
         "Worker",
@@ -219,13 +230,13 @@ fn workers(report: &Report, width: usize) -> Vec<String> {
         heads.extend(["last read", "lost at"]);
     }
     let mut table = vec![heads.into_iter().map(str::to_owned).collect::<Vec<_>>()];
-    table.extend(rows.iter().map(|row| worker_cells(report, row, lost)));
+    table.extend(rows.iter().map(|row| worker_cells(row, lost)));
     let mut lines = Vec::new();
     if others {
         let said = format!(
             "The {} of {} workers that lag most; the result file has all of them.",
             rows.len(),
-            grouped(report.workers.len() as u64)
+            grouped(omb.workers.len() as u64)
         );
         lines.extend(wrap(&said, INDENT, INDENT, width));
     }
@@ -235,46 +246,43 @@ fn workers(report: &Report, width: usize) -> Vec<String> {
                  has, in and out the network of its host (loopback included), late sent minus intended over the whole \
                  load.";
     lines.extend(wrap(words, INDENT, INDENT, width));
-    if let Some(clocks) = fleet::clocks_sentence(report) {
-        lines.extend(wrap(&clocks, INDENT, INDENT, width));
+    if let Some(clocks) = omb.clocks.as_ref().and_then(|clocks| clocks.sentence.as_ref()) {
+        lines.extend(wrap(clocks, INDENT, INDENT, width));
     }
     lines
 }
 
-fn worker_cells(report: &Report, row: &WorkerRow, lost: bool) -> Vec<String> {
-    let every_second = |count: u64| rate(per_second(count, row.measured_for));
+fn worker_cells(row: &Worker, lost: bool) -> Vec<String> {
     let unknown = || "-".to_owned();
-    let cores = match row.process.cores {
-        0 => "?".to_owned(),
-        cores => cores.to_string(),
-    };
+    let cores = row.cores.map_or_else(|| "?".to_owned(), |cores| cores.to_string());
+    let megabytes = |bytes: f64| three_digits(bytes / 1e6);
     let mut cells = vec![
-        row.worker.number().to_string(),
-        short(&row.name),
-        rate(fleet::dealt_rate(report, row)),
-        every_second(row.attempted),
-        fleet::achieved(report, row).map_or_else(unknown, |share| format!("{:.1}", share * 100.0)),
-        every_second(row.acked),
-        every_second(row.received),
-        format!("{:.2}/{cores}", fleet::cores_used(row)),
-        bytes(row.process.memory_bytes),
-        megabytes(row.net_received_bytes, row.measured_for),
-        megabytes(row.net_sent_bytes, row.measured_for),
+        row.worker.to_string(),
+        short(&row.address),
+        rate(row.target_per_second),
+        rate(row.sent_per_second),
+        row.sent_share_of_target.map_or_else(unknown, |share| format!("{:.1}", share * 100.0)),
+        rate(row.acked_per_second),
+        rate(row.received_per_second),
+        format!("{:.2}/{cores}", row.cores_used),
+        bytes(row.memory_bytes),
+        megabytes(row.network_received_bytes_per_second),
+        megabytes(row.network_sent_bytes_per_second),
     ];
-    // A record that breaks off does not tell it.
-    let told = row.schedule_error[2] > 0;
-    cells.extend(row.schedule_error.map(|late| if told { latency(real(late)) } else { unknown() }));
+    let late = row.schedule_error.map(|late| [late.p50_ns, late.p99_ns, late.max_ns].map(|late| latency(real(late))));
+    cells.extend(late.unwrap_or_else(|| std::array::from_fn(|_| unknown())));
     let clock = row.clock.as_ref();
-    cells.push(clock.map_or_else(unknown, |clock| format!("±{}", latency(clock.error.as_secs_f64() * 1e9))));
-    let drift = clock.and_then(|clock| clock.drift_ppm);
+    cells.push(clock.map_or_else(unknown, |clock| format!("±{}", latency(real(clock.error_ns)))));
+    let drift = clock.and_then(|clock| Some((clock.drift_ppm?, clock.drift_error_ppm?)));
     cells.push(drift.map_or_else(unknown, |(drift, error)| {
         // A bound is rounded up, or it is none.
         format!("{drift:+.2} ±{:.2}", (error * 100.0).ceil() / 100.0)
     }));
     if lost {
+        let seconds = |at: f64| span(rounded(Duration::try_from_secs_f64(at).unwrap_or_default()));
         let lost = row.lost.as_ref();
-        cells.push(lost.and_then(|lost| lost.read).map_or_else(unknown, |read| span(rounded(read))));
-        cells.push(lost.map_or_else(unknown, |lost| span(rounded(lost.detected))));
+        cells.push(lost.and_then(|lost| lost.last_read_seconds).map_or_else(unknown, seconds));
+        cells.push(lost.map_or_else(unknown, |lost| seconds(lost.detected_seconds)));
     }
     cells
 }
@@ -590,15 +598,19 @@ fn cautions(workload: &Workload) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture;
+    use crate::{context::Context, fixture};
     use omb_bench::{
         config::workload::Backlog,
         id::{RunId, WorkerId},
         plan::Topology,
-        result::{Drained, Lost, Phase},
+        result::{Drained, Lost, Phase, Report},
         stats::tally::Totals,
     };
     use omb_machine::seed::Seed;
+
+    fn result(report: &Report, context: &Context, written: &[&str], width: usize) -> String {
+        super::result(&RunResult::of(report, context), written, width)
+    }
 
     #[track_caller]
     fn looks(got: &str, want: &str) {
@@ -896,7 +908,7 @@ made-up on kafka (Kafka, 3 brokers, librdkafka 2.12.1)
         report.workers[800].attempted = 9_000;
         report.workers[900].schedule_lag = Duration::from_secs(3);
         report.workers[999].lost = Some(Lost { worker: WorkerId(999), ..Lost::default() });
-        let text = workers(&report, 140).join("\n");
+        let text = workers(&RunResult::of(&report, &fixture::context()).omb, 140).join("\n");
         assert!(
             text.starts_with("  The 10 of 1,000 workers that lag most; the result file has all of them."),
             "{text}"

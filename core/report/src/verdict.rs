@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{context::Context, fleet};
 use omb_bench::{
     id::SubscriptionId,
@@ -12,7 +14,7 @@ use omb_bench::{
         Drained, Found, Rebalances, Report,
         soundness::{self, awaited, confirmed, due, incomplete, target},
     },
-    stats::latency::Latency,
+    stats::{latency::Latency, tally::Totals},
 };
 use omb_machine::{
     printable::printable,
@@ -20,7 +22,9 @@ use omb_machine::{
 };
 
 /// What became of the acknowledged messages, in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
 pub enum Outcome {
     /// Every subscription received every one of them, intact.
     Complete,
@@ -32,27 +36,13 @@ pub enum Outcome {
     Corrupted,
     /// Every subscription that could be checked received every one of them; of others nothing can be said, since a worker
     /// was lost.
+    #[serde(rename = "partly checked")]
     PartlyChecked,
     /// Nobody looked: there are no consumers, or the run was cut short.
     Unchecked,
     /// There was none.
+    #[serde(rename = "nothing acknowledged")]
     NothingAcknowledged,
-}
-
-impl Outcome {
-    /// The word that stands in the result.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Complete => "complete",
-            Self::Lost => "lost",
-            Self::Unread => "unread",
-            Self::Corrupted => "corrupted",
-            Self::PartlyChecked => "partly checked",
-            Self::Unchecked => "unchecked",
-            Self::NothingAcknowledged => "nothing acknowledged",
-        }
-    }
 }
 
 /// What became of the acknowledged messages.
@@ -303,8 +293,10 @@ pub fn backlog_sentence(report: &Report) -> Option<String> {
 }
 
 /// What a reader must know beside the headline, a sentence or two each, the gravest first.
+///
+/// `answered` is what was measured, with the answers that came later.
 #[must_use]
-pub fn notes(report: &Report, context: &Context) -> Vec<String> {
+pub fn notes(report: &Report, answered: &Totals, context: &Context) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(reason) = incomplete(report) {
         let shown = if report.partial.is_some() {
@@ -337,11 +329,11 @@ pub fn notes(report: &Report, context: &Context) -> Vec<String> {
     notes.extend(outages(report));
     notes.extend(throttled_sentence(report));
     notes.extend(rebalanced(report));
-    notes.extend(debt(report));
+    notes.extend(debt(report, answered));
     notes.extend(failures(report));
-    notes.extend(clocks(report));
+    notes.extend(clocks(answered));
     notes.extend(headerless(report));
-    notes.extend(clamped(report));
+    notes.extend(clamped(answered));
     notes
 }
 
@@ -426,8 +418,8 @@ fn rebalanced(report: &Report) -> Option<String> {
 }
 
 /// Why latency from the intended instant is far above that from the send.
-fn debt(report: &Report) -> Option<String> {
-    let answered = &report.answered().acknowledgements;
+fn debt(report: &Report, answered: &Totals) -> Option<String> {
+    let answered = &answered.acknowledgements;
     let (intended, sent) = (answered.from_intended.at(0.99), answered.from_sent.at(0.99));
     if intended <= 1_000_000_000 || intended / 10 <= sent {
         return None;
@@ -483,8 +475,8 @@ fn were(count: u64, noun: &str) -> String {
     format!("{} {}", counted(count, noun), if count == 1 { "was" } else { "were" })
 }
 
-fn clocks(report: &Report) -> Option<String> {
-    let before = report.answered().arrivals.before_intended;
+fn clocks(answered: &Totals) -> Option<String> {
+    let before = answered.arrivals.before_intended;
     (before > 0).then(|| {
         let (they, counted) = if before == 1 { ("it was", "It is counted") } else { ("they were", "They are counted") };
         format!(
@@ -514,15 +506,14 @@ fn headerless(report: &Report) -> Option<String> {
     })
 }
 
-fn clamped(report: &Report) -> Option<String> {
-    let answered = report.answered();
-    let clamped: u64 = latencies(&answered).iter().map(|(_, _, latency)| latency.clamped()).sum();
+fn clamped(answered: &Totals) -> Option<String> {
+    let clamped: u64 = latencies(answered).iter().map(|(_, _, latency)| latency.clamped()).sum();
     (clamped > 0).then(|| format!("{} above one hour, and counted as one hour.", were(clamped, "latency sample")))
 }
 
 /// The five latencies: key in the result, name in a table, samples.
 #[must_use]
-pub fn latencies(totals: &omb_bench::stats::tally::Totals) -> [(&'static str, &'static str, &Latency); 5] {
+pub fn latencies(totals: &Totals) -> [(&'static str, &'static str, &Latency); 5] {
     let (departures, acks, arrivals) = (&totals.departures, &totals.acknowledgements, &totals.arrivals);
     [
         ("publishFromIntended", "publish, from intended", &acks.from_intended),
@@ -536,7 +527,7 @@ pub fn latencies(totals: &omb_bench::stats::tally::Totals) -> [(&'static str, &'
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture;
+    use crate::{analysis::Analysis, fixture, result::RunResult};
     use omb_bench::{
         config::workload::{Clients, Workload},
         id::{SubscriptionId, WorkerId},
@@ -545,6 +536,15 @@ mod tests {
         result::{BacklogTimes, Lost, Period, Phase, soundness::unsound},
         stats::tally::Totals,
     };
+
+    fn notes(report: &Report, context: &Context) -> Vec<String> {
+        Analysis::of(report, context).notes
+    }
+
+    /// The result as it is printed.
+    fn table(report: &Report, context: &Context) -> String {
+        crate::table::result(&RunResult::of(report, context), &[], 110)
+    }
 
     #[test]
     fn outages_and_quotas_are_a_line_each() {
@@ -656,7 +656,7 @@ mod tests {
         });
         report.verdict.subscriptions.retain(|id, _| id.0 < 2);
         report.verdict.unverified = 2;
-        assert_eq!(outcome(&report).as_str(), "partly checked");
+        assert_eq!(serde_json::to_value(outcome(&report)).expect("JSON"), "partly checked");
         assert_eq!(
             headline(&report),
             "26,010 messages acknowledged since the load began; 2 subscriptions received every message of theirs, 26,010 \
@@ -771,13 +771,13 @@ mod tests {
         }
         let said = notes_of(&report);
         assert!(said.contains("so no correction for the difference between clocks is possible"), "{said}");
-        let value = crate::json::result(&report, &fixture::context());
+        let value = serde_json::to_value(RunResult::of(&report, &fixture::context())).expect("JSON");
         let told = |key: &str| value.as_object().expect("an object").keys().any(|it| it.to_lowercase().contains(key));
         assert!(!told("endtoend"), "upstream's keys are absent");
         assert!(value["omb"]["endToEndMissing"].as_str().is_some_and(|why| why.contains("whose clock")));
         assert_eq!(value["omb"]["histograms"].get("endToEndFromSent"), None);
         assert_eq!(value["omb"]["series"].get("endToEndFromIntended"), None);
-        let shown = crate::table::result(&report, &fixture::context(), &[], 110);
+        let shown = table(&report, &fixture::context());
         assert!(!shown.contains("end-to-end, ") && !shown.contains("Clocks differ"), "{shown}");
     }
 
@@ -790,7 +790,7 @@ mod tests {
         missing(&mut report, 1, 3);
         report.verdict.drained = Drained::Quiet;
         assert_eq!(unsound(&report), ["3 messages handed to the socket never arrived"]);
-        let shown = crate::table::result(&report, &fixture::context(), &[], 110);
+        let shown = table(&report, &fixture::context());
         assert!(shown.contains("\n  handed over, from intended ") && shown.contains("\n  handed over  "), "{shown}");
         assert!(!shown.contains("publish, ") && !shown.contains("\n  acknowledged "), "{shown}");
         // Nowhere else, either: only the line that says what the word means has it.
@@ -808,7 +808,7 @@ mod tests {
         report.whole.acknowledgements.failed = acked + 1;
         assert_eq!(incomplete(&report).as_deref(), Some("26,011 of 26,010 messages were not delivered"));
         assert!(notes_of(&report).starts_with("PARTIAL: 26,011"), "{}", notes_of(&report));
-        let ours = &crate::json::result(&report, &fixture::context())["omb"];
+        let ours = &serde_json::to_value(RunResult::of(&report, &fixture::context())).expect("JSON")["omb"];
         assert_eq!((&ours["complete"], ours["partialReason"].is_string()), (&false.into(), true));
         // Most of it was never even sent: because of an outage that did not end, or because the client was too slow.
         report.whole.acknowledgements.failed = 11;

@@ -32,7 +32,7 @@ use omb_machine::{
     settle,
     time::{Instant, WallTime},
 };
-use omb_report::{context::Context, table};
+use omb_report::{context::Context, result::RunResult, table};
 
 /// Every message is confirmed 2 ms, and received 3 ms, after it was due.
 const ACKED_AFTER: u64 = 2_000_000;
@@ -76,7 +76,10 @@ fn main() {
                     answers.push(Response { run: request.run, number: request.number, outcome, lease_ended: false });
                 }
                 Output::Period(period) => println!("{}", table::period_line(&period)),
-                Output::Report(report) => println!("\n{}\n", table::result(&report, &context, &[], 100).trim_end()),
+                Output::Report(report) => {
+                    let result = RunResult::of(&report, &context);
+                    println!("\n{}\n", table::result(&result, &[], 100).trim_end());
+                }
                 Output::Warning(text) => println!("warning: {text}"),
                 Output::Misfit(failure) => println!("in the way: {failure}"),
                 Output::Finished(end) => {

@@ -1,4 +1,4 @@
-//! One run's result as data, from which files and tables are made (`omb_report`).
+//! What a run yields, as data, from which files and tables are made (`omb_report`).
 //!
 //! An hour has 3,600 periods of 1.35 MB each, so they are [packed](periods), and whoever reads them unpacks one at a
 //! time, in one walk. Measured on the heap, for an hour at 10,000 msg/s: the report takes 42 MB (32 MB of packed periods,
@@ -290,19 +290,6 @@ pub enum Drained {
     NotAwaited,
 }
 
-impl Drained {
-    /// The word that stands in the result.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Completely => "completely",
-            Self::Quiet => "quiet",
-            Self::TooLong => "too long",
-            Self::NotAwaited => "not awaited",
-        }
-    }
-}
-
 impl Found {
     /// Share of a rate that must be confirmed for it to hold.
     pub const ACHIEVED_MIN: f64 = 0.95;
@@ -317,16 +304,6 @@ impl WorkerClock {
         let estimate = offsets.estimate(now)?;
         let drift_ppm = offsets.drift().map(|drift| (drift.ppm, drift.error_ppm));
         Some(Self { error: estimate.error, drift_ppm, contradictions: offsets.contradictions() })
-    }
-}
-
-impl Report {
-    /// What was measured, with the answers that came after the producers had stopped: the latencies to show.
-    #[must_use]
-    pub fn answered(&self) -> Totals {
-        let mut answered = self.measured.clone();
-        answered.merge(&self.tail);
-        answered
     }
 }
 

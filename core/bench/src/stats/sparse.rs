@@ -15,7 +15,7 @@ use crate::{
     id::SubscriptionId,
     stats::{
         latency::{HIGHEST, Latency},
-        tally::{Acknowledgements, Arrivals, Departures, Seen, Totals},
+        tally::{Acknowledgements, Arrivals, Departures, Seen, Totals, tallies},
     },
 };
 
@@ -265,7 +265,7 @@ fn take_long_varint(bytes: &mut &[u8]) -> Option<u64> {
 /// Makes the twin of a tally, and every way between the two. Taking the tally apart without `..` keeps a field that
 /// one of them has and the other lacks from compiling.
 macro_rules! sparse_twin {
-    ($twin:ident, $sum:ident of $tally:ident { counts: $($count:ident),* ; latencies: $($latency:ident),* }) => {
+    ($tally:ident, $twin:ident, $sum:ident { counts: $($count:ident),* ; latencies: $($latency:ident),* }) => {
         #[doc = concat!("[`", stringify!($tally), "`] as they travel.")]
         #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         pub struct $twin {
@@ -317,14 +317,7 @@ macro_rules! sparse_twin {
     };
 }
 
-sparse_twin!(SparseDepartures, DeparturesSum of Departures { counts: attempted, skipped; latencies: schedule_error });
-sparse_twin!(SparseAcknowledgements, AcknowledgementsSum of Acknowledgements {
-    counts: acked, acked_bytes, failed, refused; latencies: from_intended, from_sent
-});
-sparse_twin!(SparseArrivals, ArrivalsSum of Arrivals {
-    counts: received, received_bytes, reread, corrupted, headerless, before_intended;
-    latencies: from_intended, from_sent
-});
+tallies!(sparse_twin);
 
 /// [`Totals`] as they travel: a few kB for each histogram in use, instead of 1.35 MB.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

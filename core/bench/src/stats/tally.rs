@@ -128,7 +128,7 @@ pub struct Totals {
 /// Applies a binary operation to every number of two tallies, so that merging and subtracting cannot
 /// forget a field that the other knows.
 macro_rules! each_field {
-    ($tally:ident { counts: $($count:ident),* ; latencies: $($latency:ident),* }) => {
+    ($tally:ident $(, $twin:ident, $sum:ident)? { counts: $($count:ident),* ; latencies: $($latency:ident),* }) => {
         impl $tally {
             /// Adds another tally's counts and samples. Sums saturate.
             pub fn merge(&mut self, other: &Self) {
@@ -150,12 +150,23 @@ macro_rules! each_field {
     };
 }
 
-each_field!(Departures { counts: attempted, skipped; latencies: schedule_error });
-each_field!(Acknowledgements { counts: acked, acked_bytes, failed, refused; latencies: from_intended, from_sent });
-each_field!(Arrivals {
-    counts: received, received_bytes, reread, corrupted, headerless, before_intended;
-    latencies: from_intended, from_sent
-});
+/// The one list of what the tallies hold: what adds, subtracts and sends them is made from it.
+macro_rules! tallies {
+    ($make:ident) => {
+        $make!(Departures, SparseDepartures, DeparturesSum { counts: attempted, skipped; latencies: schedule_error });
+        $make!(Acknowledgements, SparseAcknowledgements, AcknowledgementsSum {
+            counts: acked, acked_bytes, failed, refused;
+            latencies: from_intended, from_sent
+        });
+        $make!(Arrivals, SparseArrivals, ArrivalsSum {
+            counts: received, received_bytes, reread, corrupted, headerless, before_intended;
+            latencies: from_intended, from_sent
+        });
+    };
+}
+pub(super) use tallies;
+
+tallies!(each_field);
 each_field!(Seen { counts: received, distinct, duplicated, reread, reordered; latencies: });
 
 impl Totals {
