@@ -237,11 +237,12 @@ impl Inner {
                 return;
             }
             let inner = self.clone();
-            let work = move || batch.into_iter().map(|(steps, tell)| (inner.perform(steps), tell)).collect::<Vec<_>>();
+            let work =
+                move || batch.into_iter().map(|(steps, reply)| (inner.perform(steps), reply)).collect::<Vec<_>>();
             // Told here, not there: each word from another thread would wake this one anew. A panic drops the batch,
             // and those who wait hear of it by that.
-            for (outcome, tell) in spawn_blocking(work).await.unwrap_or_default() {
-                let _ = tell.send(outcome);
+            for (outcome, reply) in spawn_blocking(work).await.unwrap_or_default() {
+                let _ = reply.send(outcome);
             }
         }
     }
@@ -510,16 +511,16 @@ impl cluster::Disk for Folders {
                 .await
                 .map_err(|error| (first, io::Error::other(error)))?;
         }
-        let (tell, told) = oneshot::channel();
+        let (reply, outcome) = oneshot::channel();
         let begin = {
             let mut short = inner.short();
-            short.waiting.push((steps, tell));
+            short.waiting.push((steps, reply));
             !mem::replace(&mut short.busy, true)
         };
         if begin {
             tokio::spawn(inner.perform_waiting());
         }
-        told.await.map_err(|error| (first, io::Error::other(error)))?
+        outcome.await.map_err(|error| (first, io::Error::other(error)))?
     }
 
     async fn open(&self, name: Name) -> io::Result<Reading> {

@@ -669,8 +669,11 @@ mod tests {
             assert_eq!(limit(text), Ok(bytes), "{text}");
         }
         for wrong in ["0", "-1", "1.5", "\"4 TB\"", "9223372036854775808", "[]"] {
-            let said = limit(wrong).expect_err(wrong);
-            assert!(said.starts_with("config.json:1:58: upload_limit: ") && said.contains("such as 512MiB"), "{said}");
+            let error = limit(wrong).expect_err(wrong);
+            assert!(
+                error.starts_with("config.json:1:58: upload_limit: ") && error.contains("such as 512MiB"),
+                "{error}"
+            );
         }
     }
 

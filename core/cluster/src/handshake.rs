@@ -402,10 +402,10 @@ const THEIR_WORD: &str = "it does not take this side's certificate";
 impl Refusal {
     /// TLS that failed, from the words of its library.
     #[must_use]
-    pub fn unsecured(said: &str) -> Self {
-        let said = printable_within(said, 300);
+    pub fn unsecured(message: &str) -> Self {
+        let message = printable_within(message, 300);
         // When that was looked at, in seconds since 1970, is nobody's question.
-        let short = said.split(": verification time").next().unwrap_or(&said);
+        let short = message.split(": verification time").next().unwrap_or(&message);
         let means = [
             ("received fatal alert", THEIR_WORD),
             ("CaUsedAsEndEntity", "its certificate is an authority's own, and none that `ca` has signed"),
@@ -413,8 +413,8 @@ impl Refusal {
             ("UnknownIssuer", "its certificate is signed by nobody in `ca`"),
             ("BadSignature", "its certificate is not signed by the `ca` that it names"),
         ];
-        let means = means.into_iter().find(|(words, _)| said.contains(words));
-        Self::Unsecured(means.map_or_else(|| said.clone(), |(_, means)| format!("{means} ({short})")))
+        let means = means.into_iter().find(|(words, _)| message.contains(words));
+        Self::Unsecured(means.map_or_else(|| message.clone(), |(_, means)| format!("{means} ({short})")))
     }
 
     /// Whether this is what the other side says of this one.
@@ -644,10 +644,10 @@ mod tests {
         assert_eq!(Greeting::decode(theirs.encode()), Ok(theirs));
         let ours = Greeting { version: 1, node: None };
         assert_eq!(fits(ours, theirs), Err(Refusal::Version { theirs: 7, ours: 1 }));
-        let said = |bytes: &[u8; GREETING_BYTES]| Greeting::decode(*bytes);
-        assert_eq!(said(b"HTTP/1.1 4"), Err(Refusal::Http));
-        assert_eq!(said(&[0x16, 3, 1, 2, 0, 1, 0, 1, 252, 3]), Err(Refusal::Tls));
-        assert_eq!(said(b"SSH-2.0-Op"), Err(Refusal::Stranger));
+        let decode = |bytes: &[u8; GREETING_BYTES]| Greeting::decode(*bytes);
+        assert_eq!(decode(b"HTTP/1.1 4"), Err(Refusal::Http));
+        assert_eq!(decode(&[0x16, 3, 1, 2, 0, 1, 0, 1, 252, 3]), Err(Refusal::Tls));
+        assert_eq!(decode(b"SSH-2.0-Op"), Err(Refusal::Stranger));
         assert_eq!(Opening::decode(ours, [2; TERMS_BYTES]), Err(Refusal::Stranger));
     }
 
@@ -711,8 +711,8 @@ mod tests {
         let from: IpAddr = "2001:db8::7".parse().expect("sound");
         let far = Refusal::Elsewhere { from, listed: "a:1".to_owned(), stands_for: ips(9) };
         let text = far.to_string();
-        let told = "it comes from 2001:db8::7, but its address in the list of peers, a:1, stands for 10.0.0.0, 10.0.0.1, 10.0.0.2, 10.0.0.3, ..:";
-        assert!(text.starts_with(told), "{text}");
+        let begins = "it comes from 2001:db8::7, but its address in the list of peers, a:1, stands for 10.0.0.0, 10.0.0.1, 10.0.0.2, 10.0.0.3, ..:";
+        assert!(text.starts_with(begins), "{text}");
         for refusal in [
             far,
             Refusal::WrongKey { peers: true },

@@ -107,11 +107,8 @@ fn ballots() -> BoxedStrategy<Ballot> {
 
 fn questions() -> impl Strategy<Value = Question> {
     prop_oneof![
-        (ids(), prop::option::of((nodes(), numbers())), any::<bool>()).prop_map(|(id, asked, stores)| Question::Who {
-            id,
-            asked,
-            label: stores.then(label)
-        }),
+        (ids(), prop::option::of((nodes(), numbers())), any::<bool>())
+            .prop_map(|(id, asked, stores)| Question::Holder { id, asked, label: stores.then(label) }),
         (prop::option::of(ids()), prop::sample::select(vec![0, 3, u32::MAX]))
             .prop_map(|(after, most)| Question::List { after, most, bytes: most }),
         Just(Question::Find { sought: "photo.png".to_owned(), bytes: u32::MAX }),
@@ -124,12 +121,12 @@ fn accounts() -> BoxedStrategy<Account> {
     (nodes(), nodes(), leaderships(), numbers(), numbers())
         .prop_map(
             |(node, other, newest, [assigned, stored, bytes, under_way], [up_ms, from_ms, until_ms, penalty_ms])| {
-                let (obeys, hindrance, disk) = (Some(newest), None, DiskStatus::default());
+                let (follows, hindrance, disk) = (Some(newest), None, DiskStatus::default());
                 let (gone, damaged) = (from_ms, until_ms);
                 let status = NodeStatus {
                     node,
                     newest,
-                    obeys,
+                    follows,
                     hindrance,
                     up_ms,
                     assigned,
@@ -181,7 +178,7 @@ fn messages() -> BoxedStrategy<Message> {
             .prop_map(|(ticket, id, leadership, outcome)| Message::Placed { ticket, id, leadership, outcome }),
         2 => (ids(), nodes(), ends).prop_map(|(id, node, end)| Message::Finished { id, node, end }),
         2 => (numbers(), questions()).prop_map(|(ticket, question)| Message::Ask { ticket, question }),
-        3 => (numbers(), answers()).prop_map(|(ticket, answer)| Message::Tell { ticket, answer }),
+        3 => (numbers(), answers()).prop_map(|(ticket, answer)| Message::Answer { ticket, answer }),
     ]
     .boxed()
 }

@@ -55,7 +55,7 @@ pub(super) fn secret(seed: Seed, name: &str, life: u128, peers: bool) -> Secret 
 }
 
 /// All that a node says to who has proven nothing.
-const SAID_MOST: usize = GREETING_BYTES + TERMS_BYTES + PROOF_BYTES + VERDICT_BYTES;
+const RECEIVED_MAX: usize = GREETING_BYTES + TERMS_BYTES + PROOF_BYTES + VERDICT_BYTES;
 
 /// How much later than its bound a calm node may close: packets take some time.
 const SLACK: Duration = Duration::from_millis(200);
@@ -144,18 +144,18 @@ async fn mumble(process: task::NodeId, cast: &Cast, node: NodeId, rng: &mut impl
     if rng.random_bool(0.3) {
         return cast.witness.hit("intruder: breaks off within the handshake");
     }
-    let (mut said, mut piece) = (0, [0; 256]);
+    let (mut received, mut piece) = (0, [0; 256]);
     let closed = timeout(limits().connect * 2, async {
         while let Ok(count @ 1..) = stream.read(&mut piece).await {
-            said += count;
+            received += count;
         }
     });
     let closed = closed.await.is_ok();
     cast.witness.hit("intruder: is closed upon");
     let took = cast.time.elapsed() - began;
     let mut facts = cast.facts();
-    if keyed && said > SAID_MOST {
-        facts.leaked.push(format!("{node} said {said} bytes to who has proven nothing"));
+    if keyed && received > RECEIVED_MAX {
+        facts.leaked.push(format!("{node} sent {received} bytes to a side that has proven nothing"));
     }
     // A cluster without a key refuses whoever wants one.
     let calm = facts.scenario.troubles.is_empty();
@@ -191,8 +191,8 @@ pub(super) async fn hoard(nth: u64, process: task::NodeId, cast: Cast) {
             Ok(Ok(mut line)) => {
                 // A little less than the node waits for.
                 let patience = limits().idle - Duration::from_millis(200);
-                let said = timeout(patience, wire::read_frame::<Word>(&mut line)).await;
-                cast.witness.hit(match said {
+                let answer = timeout(patience, wire::read_frame::<Word>(&mut line)).await;
+                cast.witness.hit(match answer {
                     Ok(Err(_)) => "hoarder: is broken off",
                     Ok(Ok(_)) => "hoarder: is answered",
                     Err(_) => "hoarder: is waited for",
@@ -236,8 +236,8 @@ pub(super) async fn forge(process: task::NodeId, cast: Cast) {
                 }
                 cast.witness.note("forger", format_args!("passes for {claimed} at {node}"));
                 cast.witness.hit("forger: passes for a peer");
-                let said = timeout(limits().idle, lie(line, claimed, part, &cast, &mut rng)).await;
-                if let Ok(Err(error)) = said {
+                let outcome = timeout(limits().idle, lie(line, claimed, part, &cast, &mut rng)).await;
+                if let Ok(Err(error)) = outcome {
                     cast.witness.note("forger", format_args!("{error}"));
                 }
             }

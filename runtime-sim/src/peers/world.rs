@@ -392,7 +392,7 @@ impl Observer for Onlooker {
                     }
                 }
             }
-            Output::Told(line) | Output::Warned(line) => {
+            Output::Info(line) | Output::Warn(line) => {
                 witness.note("node", format_args!("{line}"));
                 for (part, what) in TOLD {
                     if line.contains(part) {
@@ -668,13 +668,13 @@ pub(super) async fn ask(
     seed: Seed,
 ) -> Result<Reply, GaveUp> {
     let witness = cast.witness.clone();
-    let told = move |line: String| {
+    let log = move |line: String| {
         witness.note("client", format_args!("{line}"));
         witness.hit("client: tries again");
     };
     let clock = Clock::new(cast.time.clone(), Skew::NONE);
     let patience = patience(&cast.facts().scenario);
-    asking::ask(nodes, request, Cargo(Arc::new(body)), (patience, seed), told, &clock).await
+    asking::ask(nodes, request, Cargo(Arc::new(body)), (patience, seed), log, &clock).await
 }
 
 /// Uploads one body under a fresh id; whether it was acknowledged.

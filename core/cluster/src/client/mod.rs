@@ -98,7 +98,7 @@ pub enum Output {
         request: Request,
     },
     /// A line for the user, why it takes longer.
-    Told(String),
+    Info(String),
     /// Always the last output.
     Finished(Result<Reply, GaveUp>),
 }
@@ -318,7 +318,7 @@ impl Client {
 
     fn note(&mut self, node: NodeId, why: &str) {
         self.last = format!("{node}: {}", printable_within(why, WORDS_MAX));
-        self.outputs.push_back(Output::Told(self.last.clone()));
+        self.outputs.push_back(Output::Info(self.last.clone()));
     }
 
     /// Waits before the next round, for half to all of the pause.

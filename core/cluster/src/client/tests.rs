@@ -70,12 +70,12 @@ fn a_refusal_forges_no_line() {
     let mut client = self::client(1);
     let (number, ..) = tried(&drain(&mut client));
     client.handle_input(Instant::ZERO, Input::Failed { number, failure: Failure::BrokenOff(foul) });
-    let told = drain(&mut client).into_iter().find_map(|output| match output {
-        Output::Told(line) => Some(line),
+    let line = drain(&mut client).into_iter().find_map(|output| match output {
+        Output::Info(line) => Some(line),
         _ => None,
     });
-    let told = told.expect("why it takes longer");
-    assert!(!told.contains(char::is_control) && told.chars().count() < WORDS_MAX + 20, "{told:.200}");
+    let line = line.expect("why it takes longer");
+    assert!(!line.contains(char::is_control) && line.chars().count() < WORDS_MAX + 20, "{line:.200}");
 }
 
 fn stored() -> Reply {
@@ -269,7 +269,7 @@ fn damage_is_not_fetched_again_and_again() {
                     assert_eq!(tries, 4);
                     return;
                 }
-                Output::Told(_) => {}
+                Output::Info(_) => {}
             }
         }
     }

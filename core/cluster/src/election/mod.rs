@@ -69,7 +69,7 @@ pub enum Output {
     /// Whom this node obeys from here on, itself included; `None` while there is nobody.
     LeaderChanged(Option<Leadership>),
     /// A line for the log.
-    Told(String),
+    Info(String),
     /// A peer names a term that no election can have led to, for the log.
     Disbelieved {
         /// The peer.
@@ -163,7 +163,7 @@ pub struct Disbelieved {
     /// When.
     pub at: Instant,
     /// When this was last logged.
-    told: Instant,
+    logged: Instant,
 }
 
 /// What happened since the process began.
@@ -237,7 +237,7 @@ impl Election {
                 "[Node {}] has {} on its disk, which no cluster comes to by elections: {CURE}",
                 me.0, restored.term
             );
-            outputs.push_back(Output::Told(line));
+            outputs.push_back(Output::Info(line));
         }
         Self {
             me,
@@ -294,7 +294,7 @@ impl Election {
     #[must_use]
     pub fn minority(&self, now: Instant) -> Option<usize> {
         match &self.role {
-            Role::Leading(leading) if !self.has_quorum(leading, now) => Some(self.obeyed_by(leading, now)),
+            Role::Leading(leading) if !self.has_quorum(leading, now) => Some(self.support(leading, now)),
             _ => None,
         }
     }
@@ -369,9 +369,10 @@ impl Election {
 
     /// Takes no note of an absurd term but this one.
     fn disbelieve(&mut self, now: Instant, from: NodeId, term: Term) {
-        let told = self.disbelieved.get(&from).map(|former| former.told).filter(|told| now.since(*told) < ABSURD_EVERY);
-        self.disbelieved.insert(from, Disbelieved { term, at: now, told: told.unwrap_or(now) });
-        if told.is_none() {
+        let logged =
+            self.disbelieved.get(&from).map(|former| former.logged).filter(|logged| now.since(*logged) < ABSURD_EVERY);
+        self.disbelieved.insert(from, Disbelieved { term, at: now, logged: logged.unwrap_or(now) });
+        if logged.is_none() {
             let seen = self.seen.term;
             let what =
                 format!("it names {term}, and the newest one known here is {seen}; if that is on its disk: {CURE}");
@@ -401,7 +402,7 @@ impl Election {
             match &self.role {
                 Role::Leading(leading) => {
                     let (of, me) = (leading.of, self.me.0);
-                    self.tell(format!("[Node {me}] learned of {newest} -> stepping down from {}", of.term));
+                    self.info(format!("[Node {me}] learned of {newest} -> stepping down from {}", of.term));
                     self.role = Role::Listening { until };
                 }
                 Role::Following(_) | Role::Claiming(_) => self.role = Role::Listening { until },
@@ -445,7 +446,7 @@ impl Election {
         }
         match &mut self.role {
             Role::Challenging { .. } => {
-                self.tell(format!("[Node {}] node {} is alive -> waiting for it to lead", self.me.0, from.0));
+                self.info(format!("[Node {}] node {} is alive -> waiting for it to lead", self.me.0, from.0));
                 let until = now + self.timing.answer * VICTORY_ANSWERS + self.timing.suspicion;
                 self.role = Role::Waiting { until };
             }
@@ -506,7 +507,7 @@ impl Election {
             steady_since: None,
             takeover: None,
         });
-        self.tell(format!("[Node {}] follows {of}", self.me.0));
+        self.info(format!("[Node {}] follows {of}", self.me.0));
         self.announce(Some(of));
     }
 
@@ -535,7 +536,7 @@ impl Election {
                 self.had_quorum = false;
                 self.counts.won += 1;
                 self.announce(Some(claim));
-                self.tell(format!("[Node {}] leads in {}", self.me.0, claim.term));
+                self.info(format!("[Node {}] leads in {}", self.me.0, claim.term));
                 self.send_to_all(&Word::Victory);
                 self.beat(now);
                 self.watch_quorum(now);
@@ -551,7 +552,7 @@ impl Election {
             return;
         }
         self.persisting = None;
-        self.tell(format!("[Node {}] cannot store {leadership}: it can neither lead nor follow", self.me.0));
+        self.info(format!("[Node {}] cannot store {leadership}: it can neither lead nor follow", self.me.0));
         // A node that cannot lead must not keep lower ones from it. Whether storing works again shows with the next try.
         self.unfit_until = now + self.timing.suspicion * 2 + self.timing.answer * VICTORY_ANSWERS;
         if let Role::Claiming(claim) = self.role {
@@ -574,10 +575,10 @@ impl Election {
         self.counts.started += 1;
         let higher = self.challenge_higher();
         if higher.is_empty() {
-            self.tell(format!("[Node {}] no higher nodes -> becoming coordinator", self.me.0));
+            self.info(format!("[Node {}] no higher nodes -> becoming coordinator", self.me.0));
             self.claim(now);
         } else {
-            self.tell(format!("[Node {}] nobody leads -> challenging {}", self.me.0, list(&higher)));
+            self.info(format!("[Node {}] nobody leads -> challenging {}", self.me.0, list(&higher)));
             self.role = Role::Challenging { until: now + self.timing.answer };
         }
     }
@@ -598,7 +599,7 @@ impl Election {
     fn lacks_answer(&mut self, now: Instant) {
         let (me, higher) = (self.me.0, self.higher().collect::<Vec<_>>());
         let ms = self.timing.answer.as_millis();
-        self.tell(format!(
+        self.info(format!(
             "[Node {me}] no higher nodes answer ({} within {ms} ms) -> becoming coordinator",
             list(&higher)
         ));
@@ -615,7 +616,7 @@ impl Election {
         let term = if base > self.seen.term.0 { base } else { base + nodes };
         if term > TERM_MAX {
             // Others would not believe it, and each would lead itself.
-            self.tell(format!("[Node {}] cannot lead: no term is left above {}; {CURE}", self.me.0, self.seen.term));
+            self.info(format!("[Node {}] cannot lead: no term is left above {}; {CURE}", self.me.0, self.seen.term));
             self.unfit_until = now + ABSURD_EVERY;
             self.role = Role::Listening { until: self.unfit_until };
             return self.announce(None);
@@ -634,8 +635,8 @@ impl Election {
         self.counts.started += 1;
         if self.higher().next().is_none() {
             let me = self.me.0;
-            self.tell(format!("[Node {me}] node {lower} leads, and has seen node {me} for {steady_ms} ms"));
-            self.tell(format!("[Node {me}] no higher nodes -> becoming coordinator"));
+            self.info(format!("[Node {me}] node {lower} leads, and has seen node {me} for {steady_ms} ms"));
+            self.info(format!("[Node {me}] no higher nodes -> becoming coordinator"));
             return self.claim(now);
         }
         self.challenge_higher();
@@ -666,7 +667,7 @@ impl Election {
     fn wake_up(&mut self, now: Instant) {
         let gap = now.since(self.ticked).as_millis();
         self.ticked = now;
-        self.tell(format!("[Node {}] slept for {gap} ms -> asking who leads", self.me.0));
+        self.info(format!("[Node {}] slept for {gap} ms -> asking who leads", self.me.0));
         // A claim that is being stored is given up as well; its term stays used. What was heard before is old.
         self.spoke = None;
         self.role = Role::Listening { until: now + self.timing.suspicion };
@@ -678,12 +679,12 @@ impl Election {
     fn has_quorum(&self, leading: &Leading, now: Instant) -> bool {
         match self.quorum {
             Quorum::None => true,
-            Quorum::Majority => self.obeyed_by(leading, now) * 2 > self.peers.len(),
+            Quorum::Majority => self.support(leading, now) * 2 > self.peers.len(),
         }
     }
 
     /// How many nodes have obeyed this leader recently, itself included.
-    fn obeyed_by(&self, leading: &Leading, now: Instant) -> usize {
+    fn support(&self, leading: &Leading, now: Instant) -> usize {
         1 + leading.echoed.values().filter(|at| now.since(**at) < self.timing.suspicion).count()
     }
 
@@ -693,7 +694,7 @@ impl Election {
         let has = self.has_quorum(leading, now);
         if has != self.had_quorum && self.quorum == Quorum::Majority {
             let (me, of) = (self.me.0, self.peers.len());
-            self.tell(if has {
+            self.info(if has {
                 format!("[Node {me}] hears a majority of {of} nodes -> serving")
             } else {
                 format!("[Node {me}] hears no majority of {of} nodes -> not serving")
@@ -709,8 +710,8 @@ impl Election {
         }
     }
 
-    fn tell(&mut self, line: String) {
-        self.outputs.push_back(Output::Told(line));
+    fn info(&mut self, line: String) {
+        self.outputs.push_back(Output::Info(line));
     }
 
     fn send(&mut self, to: NodeId, word: Word) {
@@ -752,7 +753,7 @@ impl Election {
             Role::Challenging { .. } => self.lacks_answer(now),
             Role::Following(following) if following.heard + self.timing.suspicion <= now => {
                 let (of, ms) = (following.of, now.since(following.heard).as_millis());
-                self.tell(format!("[Node {}] {of} silent for {ms} ms -> starting an election", self.me.0));
+                self.info(format!("[Node {}] {of} silent for {ms} ms -> starting an election", self.me.0));
                 self.challenge(now);
             }
             Role::Following(following) if following.takeover.is_some() => self.lacks_answer(now),

@@ -42,10 +42,10 @@ fn pass(election: &mut Election, to: Instant) -> Vec<Output> {
     outputs
 }
 
-fn told(outputs: &[Output]) -> Vec<&str> {
+fn info_lines(outputs: &[Output]) -> Vec<&str> {
     outputs
         .iter()
-        .filter_map(|output| if let Output::Told(line) = output { Some(line.as_str()) } else { None })
+        .filter_map(|output| if let Output::Info(line) = output { Some(line.as_str()) } else { None })
         .collect()
 }
 
@@ -78,7 +78,7 @@ fn nothing_is_announced_before_it_is_stored() {
     assert_eq!(pass(&mut three, at_ms(499)), [], "it listens first");
     let outputs = pass(&mut three, at_ms(500));
     let line = "[Node 3] no higher nodes -> becoming coordinator".to_owned();
-    assert_eq!(outputs, [Output::Told(line), Output::Persist(led(2, 3))]);
+    assert_eq!(outputs, [Output::Info(line), Output::Persist(led(2, 3))]);
     assert_eq!((three.leader(), three.serves(at_ms(500))), (None, false));
     three.handle_input(at_ms(501), Input::Persisted(led(2, 3)));
     let outputs = drain(&mut three);
@@ -98,7 +98,7 @@ fn silence_from_above_makes_a_leader() {
     assert_eq!(outputs[0], Output::Send { to: NodeId(3), ballot: challenge });
     assert_eq!(outputs.len(), 2, "{outputs:?}");
     assert_eq!(
-        told(&pass(&mut two, at_ms(800))),
+        info_lines(&pass(&mut two, at_ms(800))),
         ["[Node 2] no higher nodes answer (3 within 300 ms) -> becoming coordinator"]
     );
 }
@@ -111,7 +111,7 @@ fn an_answer_is_left_to_lead() {
     let outputs = pass(&mut two, at_ms(1_699));
     assert_eq!(outputs, [], "600 ms for its answers and its store, 500 ms for its suspicion");
     let outputs = pass(&mut two, at_ms(1_700));
-    assert_eq!(told(&outputs), ["[Node 2] nobody leads -> challenging 3"]);
+    assert_eq!(info_lines(&outputs), ["[Node 2] nobody leads -> challenging 3"]);
     hears(&mut two, at_ms(1_750), 3, Leadership::default(), Word::Answer { round: 1 });
     assert!(matches!(two.role, Role::Challenging { .. }), "an answer to an earlier round");
 }
@@ -123,7 +123,7 @@ fn who_cannot_store_does_not_lead() {
     pass(&mut three, at_ms(500));
     three.handle_input(at_ms(510), Input::PersistFailed(led(2, 3)));
     let outputs = drain(&mut three);
-    assert_eq!(told(&outputs), ["[Node 3] cannot store node 3 in term 2: it can neither lead nor follow"]);
+    assert_eq!(info_lines(&outputs), ["[Node 3] cannot store node 3 in term 2: it can neither lead nor follow"]);
     let challenge = Word::Challenge { round: 1 };
     assert_eq!(hears(&mut three, at_ms(600), 2, Leadership::default(), challenge), [], "node 2 is to lead");
     assert!(hears(&mut three, at_ms(900), 2, led(1, 2), Word::Victory).contains(&Output::Persist(led(1, 2))));
@@ -137,7 +137,7 @@ fn a_takeover_waits_for_a_steady_connection() {
     let mut hear = |three: &mut Election, now: u64, alive: &[u32]| {
         pass(three, at_ms(now));
         beat += 1;
-        told(&hears(three, at_ms(now), 2, led(4, 2), heartbeat(beat, alive))).len()
+        info_lines(&hears(three, at_ms(now), 2, led(4, 2), heartbeat(beat, alive))).len()
     };
     for now in (300..1_200).step_by(100) {
         hear(&mut three, now, &[1, 2, 3]);
@@ -149,7 +149,7 @@ fn a_takeover_waits_for_a_steady_connection() {
     }
     let outputs = pass(&mut three, at_ms(3_300));
     assert!(outputs.contains(&Output::Persist(led(5, 3))), "{outputs:?}");
-    let lines = told(&outputs);
+    let lines = info_lines(&outputs);
     assert_eq!(lines.last(), Some(&"[Node 3] no higher nodes -> becoming coordinator"));
 }
 
@@ -164,7 +164,7 @@ fn a_leader_that_slept_asks_before_it_serves() {
     assert!(!three.serves(at_ms(1_000)), "without anything having happened: its lease is over");
     // Late voices of the past that waited in its sockets do not help it.
     let outputs = hears(&mut three, at_ms(9_000), 1, led(2, 3), Word::Echo { beat: 1 });
-    assert_eq!(told(&outputs), ["[Node 3] slept for 8500 ms -> asking who leads"]);
+    assert_eq!(info_lines(&outputs), ["[Node 3] slept for 8500 ms -> asking who leads"]);
     assert!(outputs.contains(&Output::LeaderChanged(None)));
     assert!(!three.serves(at_ms(9_000)));
     let outputs = hears(&mut three, at_ms(9_050), 2, led(4, 2), Word::Outdated);
@@ -178,7 +178,7 @@ fn a_leader_that_learns_of_a_newer_one_steps_down_at_once() {
     three.handle_input(at_ms(500), Input::Persisted(led(2, 3)));
     drain(&mut three);
     let outputs = hears(&mut three, at_ms(600), 1, led(4, 2), Word::Outdated);
-    assert_eq!(told(&outputs), ["[Node 3] learned of node 2 in term 4 -> stepping down from term 2"]);
+    assert_eq!(info_lines(&outputs), ["[Node 3] learned of node 2 in term 4 -> stepping down from term 2"]);
     assert!(!three.serves(at_ms(600)), "before the news is stored");
     // The older one's voice is void, and answered.
     three.handle_input(at_ms(610), Input::Persisted(led(4, 2)));
@@ -232,7 +232,7 @@ fn no_term_above_the_highest_is_claimed() {
     let timing = Timing::default();
     let mut three = Election::new(Instant::ZERO, NodeId(3), &ids(3), restored, timing, Quorum::None);
     let outputs = pass(&mut three, at_ms(59_000));
-    let lines = told(&outputs);
+    let lines = info_lines(&outputs);
     assert_eq!(lines.len(), 3, "{lines:?}");
     assert!(lines[0].contains("on its disk, which no cluster comes to by elections: stop all nodes"), "{lines:?}");
     assert!(lines[2].starts_with("[Node 3] cannot lead: no term is left above term 46116860"), "{lines:?}");
@@ -284,7 +284,7 @@ fn with_a_quorum_a_leader_serves_while_it_is_heard() {
     hears(&mut three, at_ms(550), 1, led(2, 3), Word::Echo { beat: 1 });
     assert!(three.serves(at_ms(550)));
     let lines = pass(&mut three, at_ms(1_000));
-    assert_eq!(told(&lines), ["[Node 3] hears no majority of 3 nodes -> not serving"]);
+    assert_eq!(info_lines(&lines), ["[Node 3] hears no majority of 3 nodes -> not serving"]);
     assert!(!three.serves(at_ms(1_000)), "counted from when the heartbeat left");
 }
 
@@ -330,7 +330,7 @@ struct SimNode {
     disk_fails: bool,
     wake: Option<Instant>,
     /// The newest that was obeyed, and stored, in any life.
-    obeyed: Leadership,
+    followed: Leadership,
     durable: Leadership,
     /// Whether each node can be reached both ways, and when it last could.
     reach: Vec<(bool, Instant)>,
@@ -367,7 +367,7 @@ impl Net {
             disk: Leadership::default(),
             disk_fails: false,
             wake: None,
-            obeyed: Leadership::default(),
+            followed: Leadership::default(),
             durable: Leadership::default(),
             reach: vec![(false, Instant::ZERO); nodes as usize],
         };
@@ -565,16 +565,16 @@ impl Net {
                 self.changes += 1;
                 let n = &mut self.nodes[node];
                 if let Some(leader) = leader {
-                    assert!(leader >= n.obeyed, "C1: {} obeys {leader} after {}", n.id, n.obeyed);
+                    assert!(leader >= n.followed, "C1: {} obeys {leader} after {}", n.id, n.followed);
                     assert!(leader <= n.disk, "C1: {} obeys {leader} before it is stored", n.id);
-                    n.obeyed = leader;
+                    n.followed = leader;
                     if leader.leader == Some(n.id) {
                         let first = *self.leaders.entry(leader.term).or_insert(n.id);
                         assert_eq!(first, n.id, "one leader in {}", leader.term);
                     }
                 }
             }
-            Output::Told(_) | Output::Disbelieved { .. } => {}
+            Output::Info(_) | Output::Disbelieved { .. } => {}
         }
     }
 
@@ -592,7 +592,7 @@ impl Net {
     }
 
     /// Whom each running node obeys.
-    fn obeyed(&self) -> Vec<Option<NodeId>> {
+    fn followed(&self) -> Vec<Option<NodeId>> {
         let leader = |election: &Election| election.leader().and_then(|leadership| leadership.leader);
         self.nodes.iter().filter_map(|node| node.election.as_ref()).map(leader).collect()
     }
@@ -619,18 +619,18 @@ impl Net {
         let (mut agreed, mut changes) = (healed, self.changes);
         while self.now.since(agreed) < ms(1_000) {
             self.run(ms(50));
-            if self.changes != changes || self.obeyed().iter().any(|leader| *leader != highest) {
+            if self.changes != changes || self.followed().iter().any(|leader| *leader != highest) {
                 (agreed, changes) = (self.now, self.changes);
             }
             let waited = agreed.since(healed);
-            assert!(waited < Duration::from_secs(5), "C2: {:?} after {waited:?}, not {highest:?}", self.obeyed());
+            assert!(waited < Duration::from_secs(5), "C2: {:?} after {waited:?}, not {highest:?}", self.followed());
         }
         if self.number.is_multiple_of(16) {
             self.run(Duration::from_secs(10));
             assert_eq!(self.changes, changes, "C2: no election in calm");
         }
         let leader = self.nodes.iter().find(|node| Some(node.id) == highest).and_then(|node| node.election.as_ref());
-        let majority = self.obeyed().len() * 2 > self.nodes.len() || self.quorum == Quorum::None;
+        let majority = self.followed().len() * 2 > self.nodes.len() || self.quorum == Quorum::None;
         assert_eq!(leader.map(|leader| leader.serves(self.now)), Some(majority), "who leads serves");
     }
 }
@@ -711,7 +711,7 @@ proptest! {
                 }
             }
             net.run(Duration::from_secs(5));
-            prop_assert_eq!(net.obeyed(), ref_leaders(sides));
+            prop_assert_eq!(net.followed(), ref_leaders(sides));
         }
     }
 }
@@ -729,9 +729,9 @@ fn a_dead_leader_is_replaced_in_time() {
             let changes = net.changes;
             net.step(Step::Crash(nodes as usize - 1));
             let died = net.now;
-            while !net.obeyed().iter().all(|leader| *leader == Some(NodeId(nodes - 1))) {
+            while !net.followed().iter().all(|leader| *leader == Some(NodeId(nodes - 1))) {
                 net.run(ms(10));
-                assert!(net.now.since(died) < Duration::from_secs(5), "{:?}", net.obeyed());
+                assert!(net.now.since(died) < Duration::from_secs(5), "{:?}", net.followed());
             }
             assert!(changes > 0);
             net.now.since(died)

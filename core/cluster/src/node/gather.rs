@@ -74,7 +74,7 @@ impl Node {
     pub(super) fn answer(&mut self, now: Instant, question: &Question) -> Answer {
         let size = |size: u32| usize::try_from(size).unwrap_or(usize::MAX);
         match question {
-            Question::Who { id, asked, label } => {
+            Question::Holder { id, asked, label } => {
                 let stored = match label {
                     Some(label) => self.store.claim(*id, label),
                     None => self.store.held(*id),
@@ -219,7 +219,7 @@ fn listing(
     let mut next: Option<RequestId> = None;
     let mut lost = BTreeMap::new();
     for (node, answer) in answers {
-        let Answer::List { uploads: mut told, more, lost: gone } = answer else {
+        let Answer::List { uploads: mut listed, more, lost: gone } = answer else {
             missing.insert(node);
             continue;
         };
@@ -227,14 +227,14 @@ fn listing(
             lost.insert(node, gone);
         }
         // Whatever a node tells, a page is one frame, and the next one begins further on.
-        told.retain(|entry| Some(entry.stored.name.id) > after);
-        told.sort_by_key(|entry| entry.stored.name.id);
-        let (told, cut) = share.of(told.into_iter(), Entry::cost);
-        if let Some(last) = told.last().filter(|_| more || cut) {
+        listed.retain(|entry| Some(entry.stored.name.id) > after);
+        listed.sort_by_key(|entry| entry.stored.name.id);
+        let (listed, cut) = share.of(listed.into_iter(), Entry::cost);
+        if let Some(last) = listed.last().filter(|_| more || cut) {
             let last = last.stored.name.id;
             next = Some(next.map_or(last, |next| next.min(last)));
         }
-        uploads.extend(told.into_iter().map(|entry| (node, entry)));
+        uploads.extend(listed.into_iter().map(|entry| (node, entry)));
     }
     // Beyond what a node has told of, nobody knows all holders.
     uploads.retain(|(_, entry)| next.is_none_or(|next| entry.stored.name.id <= next));
@@ -248,13 +248,13 @@ fn listing(
 fn found(answers: BTreeMap<NodeId, Answer>, mut missing: BTreeSet<NodeId>, bytes: usize) -> Reply {
     let (mut uploads, mut others) = (Vec::new(), false);
     for (node, answer) in answers {
-        let Answer::Found { uploads: told, more } = answer else {
+        let Answer::Found { uploads: found, more } = answer else {
             missing.insert(node);
             continue;
         };
-        let (told, cut) = Share { most: FOUND_MAX, bytes }.of(told.into_iter(), |(entry, _)| entry.cost());
+        let (found, cut) = Share { most: FOUND_MAX, bytes }.of(found.into_iter(), |(entry, _)| entry.cost());
         others |= more || cut;
-        uploads.extend(told.into_iter().map(|(entry, loss)| (node, entry, loss)));
+        uploads.extend(found.into_iter().map(|(entry, loss)| (node, entry, loss)));
     }
     uploads.sort_by_key(|(node, entry, _)| (entry.stored.name.id, *node));
     others |= uploads.len() > FOUND_MAX;
@@ -323,8 +323,9 @@ mod tests {
     #[test]
     fn whatever_a_node_tells_a_page_is_bounded() {
         for share in [Share { most: 2, bytes: 10_000 }, Share { most: 9, bytes: 2 * entry(0).cost() }] {
-            let told = Answer::List { uploads: [9, 4, 5, 1, 7].map(entry).to_vec(), more: false, lost: 3 };
-            let reply = listing_of([(NodeId(1), told), (NodeId(2), Answer::Unread)].into(), Some(RequestId(4)), share);
+            let answer = Answer::List { uploads: [9, 4, 5, 1, 7].map(entry).to_vec(), more: false, lost: 3 };
+            let reply =
+                listing_of([(NodeId(1), answer), (NodeId(2), Answer::Unread)].into(), Some(RequestId(4)), share);
             let Reply::Listing { uploads, copies, next, missing, lost } = reply else { panic!("a listing") };
             let ids: Vec<u128> = uploads.iter().map(|(_, entry)| entry.stored.name.id.0).collect();
             assert_eq!((ids, copies, next, missing), (vec![5, 7], 0, Some(RequestId(7)), [NodeId(2)].into()));

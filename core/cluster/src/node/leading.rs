@@ -144,7 +144,7 @@ impl Node {
         }
         let careful = put.again || self.knows(id);
         if careful || self.unrecalled(now).next().is_some() {
-            let question = Question::Who { id, asked: Some((entry, ticket)), label: Some(put.label.clone()) };
+            let question = Question::Holder { id, asked: Some((entry, ticket)), label: Some(put.label.clone()) };
             let wish = Wish { entry, ticket, put, careful, overtaken: false };
             return self.gather(now, question, Purpose::Place(wish));
         }
@@ -367,7 +367,7 @@ impl Node {
         let due = self.unrecalled(now).filter(due).collect();
         self.recall(now, due);
         for node in gone {
-            self.tell(format!("[Node {}] node {} is gone; it gets no uploads", self.me.0, node.0));
+            self.info(format!("[Node {}] node {} is gone; it gets no uploads", self.me.0, node.0));
         }
     }
 
@@ -380,7 +380,7 @@ impl Node {
         silent: Option<NodeId>,
     ) {
         let Wish { entry, ticket, put, careful, overtaken } = wish;
-        let said = |wanted: fn(&Holding) -> bool| {
+        let first_with = |wanted: fn(&Holding) -> bool| {
             let mut answers = answers.iter();
             answers.find(|(_, answer)| matches!(answer, Answer::Holds(it) if wanted(it))).map(|(node, _)| *node)
         };
@@ -388,12 +388,12 @@ impl Node {
             Answer::Holds(Holding::Held(stored)) => Some((*node, *stored)),
             _ => None,
         });
-        let unread = said(|it| *it == Holding::Unread).filter(|_| careful);
+        let unread = first_with(|it| *it == Holding::Unread).filter(|_| careful);
         let leader = Some(self.me);
         let wait = |reason| Reply::Retry { reason, excluded: None, leader };
         let reply = if let Some((node, stored)) = held {
             as_stored(node, stored, &put)
-        } else if let Some(node) = said(|it| *it == Holding::Perhaps) {
+        } else if let Some(node) = first_with(|it| *it == Holding::Perhaps) {
             wait(format!("node {} may be storing this upload right now", node.0))
         } else if let Some(node) = unread {
             wait(format!("node {} has not read its folder, and does not know whether it holds this upload", node.0))

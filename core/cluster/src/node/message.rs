@@ -130,7 +130,7 @@ pub enum Message {
         question: Question,
     },
     /// In answer.
-    Tell {
+    Answer {
         /// The number that it was asked under.
         ticket: u64,
         /// The answer.
@@ -142,7 +142,7 @@ pub enum Message {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Question {
     /// Do you hold this upload, or may you soon?
-    Who {
+    Holder {
         /// The upload.
         id: RequestId,
         /// The request that it is asked for, by its entry and that one's ticket: it is no sign of another try.
@@ -173,7 +173,7 @@ pub enum Question {
 /// What one node answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// To [`Question::Who`].
+    /// To [`Question::Holder`].
     Holds(Holding),
     /// To [`Question::List`].
     List {

@@ -67,7 +67,7 @@ pub enum Input {
     /// Somebody was not spoken with: version, key, id. Says so in the log, once per source and minute.
     TurnedAway {
         /// Who.
-        who: Stranger,
+        stranger: Stranger,
         /// Why.
         refusal: Refusal,
     },
@@ -214,9 +214,9 @@ pub enum Output {
         stored: store::Stored,
     },
     /// A line for the log.
-    Told(String),
+    Info(String),
     /// A line for the log about what somebody should look after.
-    Warned(String),
+    Warn(String),
 }
 
 impl Output {
@@ -224,7 +224,7 @@ impl Output {
     #[must_use]
     pub fn line(&self, shared_dir: &Path) -> Option<String> {
         match self {
-            Self::Told(line) | Self::Warned(line) => Some(line.clone()),
+            Self::Info(line) | Self::Warn(line) => Some(line.clone()),
             // A policy's own name is how people know it from the log: LeastLoad, RoundRobin.
             Self::Recorded { policy, node, total } => {
                 Some(format!("[{policy:?}] RECORDED: Node {} now has {total} total requests", node.0))
@@ -373,7 +373,7 @@ impl Node {
         }
         if peers != self.digest {
             if self.refuses_anew(now, from, Unheard::Peers(peers)) {
-                self.tell(format!(
+                self.info(format!(
                     "[Node {}] refuses node {}: it was given another list of peers (digest {}, here {}); \
                      config.json must name the same peers everywhere",
                     self.me.0,
@@ -408,9 +408,9 @@ impl Node {
             Message::Finished { id, node, end } => self.on_finished(now, from, id, node, end),
             Message::Ask { ticket, question } => {
                 let answer = self.answer(now, &question);
-                self.send(from, Message::Tell { ticket, answer });
+                self.send(from, Message::Answer { ticket, answer });
             }
-            Message::Tell { ticket, answer } => {
+            Message::Answer { ticket, answer } => {
                 let done = self.gathers.get_mut(&ticket).is_some_and(|gather| gather.take(from, answer));
                 if done {
                     self.conclude(now, ticket);
@@ -425,35 +425,35 @@ impl Node {
     }
 
     /// However many come, and how often: they must not fill the log.
-    fn on_turned_away(&mut self, now: Instant, who: Stranger, refusal: Refusal) {
+    fn on_turned_away(&mut self, now: Instant, stranger: Stranger, refusal: Refusal) {
         // Who listens at a peer's address is that peer; who comes from somewhere may say what it likes.
-        if let (Stranger::Peer(peer), Refusal::Version { theirs, .. }) = (who, &refusal) {
+        if let (Stranger::Peer(peer), Refusal::Version { theirs, .. }) = (stranger, &refusal) {
             self.refuses_anew(now, peer, Unheard::Version(*theirs));
         }
-        if let Stranger::Peer(peer) = who {
+        if let Stranger::Peer(peer) = stranger {
             self.shut.insert(peer, (printable_within(&refusal.to_string(), SHUT_CHARS_MAX), now));
         }
-        let source = who.source();
+        let source = stranger.source();
         if self.strangers.len() >= STRANGERS_MAX {
-            self.strangers.retain(|_, told| now.since(*told) < STRANGER_EVERY);
+            self.strangers.retain(|_, logged| now.since(*logged) < STRANGER_EVERY);
         }
-        let told = self.strangers.get(&source).is_some_and(|told| now.since(*told) < STRANGER_EVERY);
-        if !told && (self.strangers.len() < STRANGERS_MAX || self.strangers.contains_key(&source)) {
+        let logged = self.strangers.get(&source).is_some_and(|logged| now.since(*logged) < STRANGER_EVERY);
+        if !logged && (self.strangers.len() < STRANGERS_MAX || self.strangers.contains_key(&source)) {
             self.strangers.insert(source, now);
             let me = self.me.0;
-            self.warn(match (who, &refusal) {
+            self.warn(match (stranger, &refusal) {
                 (Stranger::Peer(peer), refusal) if refusal.is_theirs() => {
                     format!("[Node {me}] is refused by {peer}: {refusal}")
                 }
-                _ => format!("[Node {me}] refuses {who}: {refusal}"),
+                _ => format!("[Node {me}] refuses {stranger}: {refusal}"),
             });
         }
     }
 
     /// A peer says what no honest node can: nothing changes, and the log says so, once per peer and minute.
     fn disbelieve(&mut self, now: Instant, peer: NodeId, what: &str) {
-        let told = self.disbelieved.get(&peer).is_some_and(|told| now.since(*told) < STRANGER_EVERY);
-        if !told {
+        let logged = self.disbelieved.get(&peer).is_some_and(|logged| now.since(*logged) < STRANGER_EVERY);
+        if !logged {
             self.disbelieved.insert(peer, now);
             self.warn_of(peer, what);
         }
@@ -488,7 +488,7 @@ impl Node {
             Request::Put(put) => self.on_put(now, client, put),
             Request::Get { name } => {
                 if !self.sends(now, client, name) {
-                    let question = Question::Who { id: name.id, asked: None, label: None };
+                    let question = Question::Holder { id: name.id, asked: None, label: None };
                     self.gather(now, question, Purpose::Get { client, name });
                 }
             }
@@ -575,12 +575,12 @@ impl Node {
         self.trouble = Some((now, text));
     }
 
-    fn tell(&mut self, line: String) {
-        self.outputs.push_back(Output::Told(line));
+    fn info(&mut self, line: String) {
+        self.outputs.push_back(Output::Info(line));
     }
 
     fn warn(&mut self, line: String) {
-        self.outputs.push_back(Output::Warned(line));
+        self.outputs.push_back(Output::Warn(line));
     }
 
     fn send(&mut self, to: NodeId, message: Message) {
@@ -607,7 +607,7 @@ impl Node {
                     election::Output::Send { to, ballot } => self.send(to, Message::Ballot(ballot)),
                     election::Output::Persist(leadership) => self.outputs.push_back(Output::Persist(leadership)),
                     election::Output::LeaderChanged(leader) => self.on_leader(now, leader),
-                    election::Output::Told(line) => self.tell(line),
+                    election::Output::Info(line) => self.info(line),
                     election::Output::Disbelieved { peer, what } => self.warn_of(peer, &what),
                 }
             } else if let Some(output) = self.store.poll_output() {
@@ -621,14 +621,14 @@ impl Node {
                     }
                     store::Output::Ready => {
                         let (me, count) = (self.me.0, self.store.count());
-                        self.tell(format!("[Node {me}] holds {count} uploads"));
+                        self.info(format!("[Node {me}] holds {count} uploads"));
                     }
                     store::Output::Ended { id, outcome } => self.on_stored(now, id, outcome),
-                    store::Output::Told(line) => {
+                    store::Output::Info(line) => {
                         let me = self.me.0;
-                        self.tell(format!("[Node {me}] {line}"));
+                        self.info(format!("[Node {me}] {line}"));
                     }
-                    store::Output::Warned(line) => {
+                    store::Output::Warn(line) => {
                         let me = self.me.0;
                         self.warn(format!("[Node {me}] {line}"));
                     }
@@ -649,7 +649,7 @@ impl Machine for Node {
             Input::Connected(peer) => self.send(peer, Message::Hello),
             Input::Received(envelope) => self.on_envelope(now, envelope),
             Input::Speaks { peer, from } => _ = self.speaks_from.insert(peer, from),
-            Input::TurnedAway { who, refusal } => self.on_turned_away(now, who, refusal),
+            Input::TurnedAway { stranger, refusal } => self.on_turned_away(now, stranger, refusal),
             Input::Request { client, request } => self.on_request(now, client, request),
             Input::Order { client, from, order } => self.on_order(now, client, from, order),
             Input::Relayed { client, outcome } => self.on_relayed(now, client, outcome),

@@ -127,7 +127,7 @@ pub struct NodeStatus {
     /// The newest leadership that it has stored.
     pub newest: Leadership,
     /// Whom it obeys, itself included.
-    pub obeys: Option<Leadership>,
+    pub follows: Option<Leadership>,
     /// Why it places no uploads: always with nobody to obey, and where it leads. A follower has nothing to place.
     pub hindrance: Option<Hindrance>,
     /// For how long it has run, in ms.
@@ -257,7 +257,7 @@ impl Node {
         let status = NodeStatus {
             node: self.me,
             newest: self.election.durable(),
-            obeys: self.election.leader(),
+            follows: self.election.leader(),
             hindrance: self.hindrance(now),
             up_ms: ms(now.since(self.watch.started)),
             assigned: self.level.max(self.store.count()),
@@ -425,7 +425,7 @@ mod tests {
 
     #[test]
     fn outages_that_overlap_are_one() {
-        let told = [
+        let reported = [
             (1, outage(2, 9_000, Some(5_000), 1)),
             (3, outage(2, 9_100, Some(7_000), 1)),
             (3, outage(2, 6_000, Some(5_200), 1)),
@@ -433,9 +433,9 @@ mod tests {
             (2, outage(3, 8_000, None, 1)),
             (1, outage(3, 7_000, Some(6_000), 1)),
         ];
-        let told = told.map(|(witness, outage)| (NodeId(witness), outage)).to_vec();
+        let reported = reported.map(|(witness, outage)| (NodeId(witness), outage)).to_vec();
         let want = [outage(2, 9_100, Some(5_000), 2), outage(3, 8_000, None, 2), outage(2, 4_000, Some(3_000), 1)];
-        assert_eq!(united(told), want);
+        assert_eq!(united(reported), want);
         let many = (0..100).map(|n| (NodeId(2), outage(1, 100_000 - n * 1_000, Some(99_500 - n * 1_000), 1))).collect();
         let latest = united(many);
         assert_eq!((latest.len(), latest.last().map(|outage| outage.from_ms)), (OUTAGES_MAX, Some(1_000)));

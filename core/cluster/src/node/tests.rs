@@ -92,7 +92,7 @@ fn peers_with_another_list_are_refused() {
     let hello = Envelope { from: NodeId(3), peers: other, message: Message::Hello };
     node.handle_input(Instant::ZERO, Input::Received(hello));
     let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
-    let [Output::Told(line), Output::Send { envelope, .. }] = &outputs[..] else { panic!("{outputs:?}") };
+    let [Output::Info(line), Output::Send { envelope, .. }] = &outputs[..] else { panic!("{outputs:?}") };
     assert!(line.contains(&other.short()) && line.contains(&config(3).peers.digest().short()), "{line}");
     assert_eq!(envelope.message, Message::Refused);
     let newest = Leadership { term: Term(5), leader: Some(NodeId(3)) };
@@ -128,8 +128,8 @@ fn an_order_that_no_leader_gave_is_refused() {
         assert!(matches!(reply, Reply::Refused(_) | Reply::Retry { .. }), "{from}, {leadership}: {reply:?}");
     }
     assert_eq!(net.stored(), [0, 0, 0]);
-    let told = net.lines.iter().filter(|line| line.contains("does not believe")).count();
-    assert_eq!(told, 2, "once for each peer: {:?}", net.lines);
+    let warned = net.lines.iter().filter(|line| line.contains("does not believe")).count();
+    assert_eq!(warned, 2, "once for each peer: {:?}", net.lines);
 }
 
 /// Whoever names an absurd term is told of with the address it speaks from: it may have a peer's key, or its name.
@@ -146,7 +146,7 @@ fn who_is_not_believed_is_told_of_with_its_address() {
         let ballot = Message::Ballot(election::Ballot { newest, word: election::Word::Victory });
         node.handle_input(Instant::ZERO, Input::Received(Envelope { from: NodeId(peer), peers, message: ballot }));
         let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
-        assert!(matches!(&outputs[..], [Output::Warned(line)] if line.contains(begins)), "{outputs:?}");
+        assert!(matches!(&outputs[..], [Output::Warn(line)] if line.contains(begins)), "{outputs:?}");
     }
 }
 
@@ -155,7 +155,7 @@ fn who_is_not_believed_is_told_of_with_its_address() {
 fn a_status_says_why_no_connection_comes_about() {
     let mut node = Node::new(Instant::ZERO, NodeId(1), config(3), Leadership::default(), Seed(1));
     while node.poll_output().is_some() {}
-    for (peer, said, line) in [
+    for (peer, message, part) in [
         (
             2,
             "invalid peer certificate: certificate expired: verification time 1796027480 (UNIX)",
@@ -163,10 +163,10 @@ fn a_status_says_why_no_connection_comes_about() {
         ),
         (3, "received fatal alert: CertificateExpired", "is refused by node 3: it does not take"),
     ] {
-        let refusal = Refusal::unsecured(said);
-        node.handle_input(Instant::ZERO, Input::TurnedAway { who: Stranger::Peer(NodeId(peer)), refusal });
+        let refusal = Refusal::unsecured(message);
+        node.handle_input(Instant::ZERO, Input::TurnedAway { stranger: Stranger::Peer(NodeId(peer)), refusal });
         let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
-        assert!(matches!(&outputs[..], [Output::Warned(told)] if told.contains(line)), "{outputs:?}");
+        assert!(matches!(&outputs[..], [Output::Warn(line)] if line.contains(part)), "{outputs:?}");
     }
     let state = |node: &Node, seconds| node.peers(Instant::ZERO + Duration::from_secs(seconds))[1].state.clone();
     let why = "its certificate has expired (invalid peer certificate: certificate expired)".to_owned();
@@ -223,10 +223,10 @@ fn an_upload_on_its_way_is_no_clear_no() {
     let entry = net.nodes[0].node.as_mut().expect("it runs");
     assert!(entry.entered.values().all(|entered| entered.put.excluded == [NodeId(2)].into()), "of nodes only");
     let ticket = *entry.asked.keys().next().expect("the leader's answer is lost");
-    let mut who = |asked| entry.answer(now, &Question::Who { id: RequestId(9), asked, label: None });
-    assert_eq!(who(Some((NodeId(1), ticket))), Answer::Holds(Holding::No));
+    let mut holds = |asked| entry.answer(now, &Question::Holder { id: RequestId(9), asked, label: None });
+    assert_eq!(holds(Some((NodeId(1), ticket))), Answer::Holds(Holding::No));
     for other in [None, Some((NodeId(1), ticket + 1)), Some((NodeId(2), ticket))] {
-        assert_eq!(who(other), Answer::Holds(Holding::Perhaps), "{other:?}");
+        assert_eq!(holds(other), Answer::Holds(Holding::Perhaps), "{other:?}");
     }
     net.run(ms(3_000));
     let entry = net.nodes[0].node.as_ref().expect("it runs");
@@ -352,12 +352,12 @@ fn another_version_is_noted_once() {
     let mut node = Node::new(Instant::ZERO, NodeId(1), config(2), Leadership::default(), Seed(1));
     while node.poll_output().is_some() {}
     let refusal = Refusal::Version { theirs: 7, ours: VERSION };
-    for who in [Stranger::Peer(NodeId(2)), Stranger::Peer(NodeId(2))] {
-        node.handle_input(Instant::ZERO, Input::TurnedAway { who, refusal: refusal.clone() });
+    for stranger in [Stranger::Peer(NodeId(2)), Stranger::Peer(NodeId(2))] {
+        node.handle_input(Instant::ZERO, Input::TurnedAway { stranger, refusal: refusal.clone() });
     }
     let want = "[Node 1] refuses node 2: it speaks version 7 of the protocol, this is version 2";
     let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
-    assert_eq!(outputs, [Output::Warned(want.to_owned())]);
+    assert_eq!(outputs, [Output::Warn(want.to_owned())]);
     let state = node.peers(Instant::ZERO)[1].state.clone();
     assert_eq!(state, PeerState::OtherVersion { theirs: 7, ours: VERSION, ms: 0 });
 }
@@ -439,7 +439,7 @@ fn the_longest_replies_fit() {
     let own = NodeStatus {
         node,
         newest: far,
-        obeys: Some(far),
+        follows: Some(far),
         hindrance: Some(Hindrance::NoMajority { heard: u32::MAX, of: u32::MAX }),
         up_ms: ms,
         assigned: ms,
@@ -511,8 +511,8 @@ fn uploads_are_known_by_name_and_missed_when_they_are_gone() {
     }
     let status = net.status(0);
     assert_eq!(status.nodes.iter().map(|own| (own.gone, own.stored)).collect::<Vec<_>>()[holder], (1, 0));
-    let told = |net: &Net| net.lines.iter().filter(|line| line.contains("gone from the folder")).count();
-    assert_eq!(told(&net), 1, "{:?}", net.lines);
+    let count = |net: &Net| net.lines.iter().filter(|line| line.contains("gone from the folder")).count();
+    assert_eq!(count(&net), 1, "{:?}", net.lines);
     // A restart knows it too, and says so once; and a client that still tries is served.
     net.crash(holder);
     net.start(holder);
@@ -556,10 +556,10 @@ fn a_name_is_made_up_for_before_it_is_acknowledged() {
 #[test]
 fn strangers_do_not_fill_the_log() {
     let mut node = Node::new(Instant::ZERO, NodeId(1), config(3), Leadership::default(), Seed(1));
-    let mut lines = |at: Instant, who| {
-        node.handle_input(at, Input::TurnedAway { who, refusal: Refusal::WrongKey { peers: false } });
-        let told = std::iter::from_fn(|| node.poll_output());
-        told.filter_map(|output| if let Output::Warned(line) = output { Some(line) } else { None }).collect::<Vec<_>>()
+    let mut lines = |at: Instant, stranger| {
+        node.handle_input(at, Input::TurnedAway { stranger, refusal: Refusal::WrongKey { peers: false } });
+        let outputs = std::iter::from_fn(|| node.poll_output());
+        outputs.filter_map(|output| if let Output::Warn(line) = output { Some(line) } else { None }).collect::<Vec<_>>()
     };
     let from = |a, b, node| Stranger::From([10, 0, a, b].into(), node);
     let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
@@ -570,8 +570,8 @@ fn strangers_do_not_fill_the_log() {
     assert_eq!(lines(at(61), Stranger::Peer(NodeId(2))), [format!("[Node 1] refuses node 2: {reason}")]);
     assert_eq!(lines(at(61), from(0, 1, None)).len(), 1, "a minute later");
     let flood = (0..=255).flat_map(|a| (0..=255).map(move |b| (a, b)));
-    let told: usize = flood.map(|(a, b)| lines(at(62), from(a, b, None)).len()).sum();
-    assert_eq!(told, STRANGERS_MAX - 2);
+    let logged: usize = flood.map(|(a, b)| lines(at(62), from(a, b, None)).len()).sum();
+    assert_eq!(logged, STRANGERS_MAX - 2);
     assert_eq!(lines(at(122), from(9, 9, None)).len(), 1);
 }
 
@@ -714,7 +714,7 @@ fn who_still_reads_its_folder_holds_up_what_may_be_its_own() {
         let outputs = hears(&mut node, now, Message::Place { ticket: 5, put: put(7, again) });
         let ticket = asked(&outputs).expect("node 1 has not recalled what it holds");
         let unread = Answer::Holds(Holding::Unread);
-        let mut outputs = hears(&mut node, now, Message::Tell { ticket, answer: unread });
+        let mut outputs = hears(&mut node, now, Message::Answer { ticket, answer: unread });
         if again {
             // Node 2 is asked, too, and is not there.
             node.handle_timeout(now + config(3).timing.answer);

@@ -106,7 +106,7 @@ fn table(status: &ClusterStatus) -> Vec<String> {
 
 /// A few words on a node.
 fn state(peer: &PeerStatus, own: Option<&NodeStatus>) -> String {
-    let leads = own.is_some_and(|own| own.obeys.is_some_and(|obeys| obeys.leader == Some(peer.node)));
+    let leads = own.is_some_and(|own| own.follows.is_some_and(|follows| follows.leader == Some(peer.node)));
     match peer.state {
         PeerState::Own | PeerState::Here { .. } if leads => "leads".to_owned(),
         PeerState::Here { .. } if own.is_none() => "no answer".to_owned(),
@@ -143,7 +143,7 @@ fn notes(status: &ClusterStatus) -> Vec<String> {
             }
             Some(Hindrance::NobodyLeads) | None => {}
         }
-        match (own.obeys, status.leader) {
+        match (own.follows, status.leader) {
             (Some(theirs), Some(ours)) if theirs != ours => notes.push(format!(
                 "{node} obeys {theirs}, {} obeys {ours}: an election is under way, or the network is cut between them.",
                 status.node
@@ -313,7 +313,7 @@ pub(super) mod tests {
         NodeStatus {
             node: NodeId(node),
             newest: leads(3, 8).unwrap_or_default(),
-            obeys: leads(3, 8),
+            follows: leads(3, 8),
             hindrance: None,
             up_ms: 600_000,
             assigned: stored,
@@ -378,7 +378,7 @@ policy least-load, durability fsync, quorum none
         let (theirs, ours) = (Digest([0xab; 32]), Digest([0xcd; 32]));
         status.peers[2].state = PeerState::OtherPeers { theirs, ours, ms: 100 };
         status.nodes.truncate(1);
-        status.nodes[0].obeys = None;
+        status.nodes[0].follows = None;
         status.nodes[0].hindrance = Some(Hindrance::NobodyLeads);
         status.books.clear();
         let want = "\
@@ -439,7 +439,7 @@ node 3 was given another list of peers (digest abababababab, at node 1 cdcdcdcdc
     #[test]
     fn troubles_of_disks_and_of_agreement_are_told() {
         let mut status = calm();
-        status.nodes[0].obeys = leads(2, 7);
+        status.nodes[0].follows = leads(2, 7);
         status.nodes[1].disk = DiskStatus {
             blind: true,
             failures: 2,
@@ -452,7 +452,7 @@ node 3 was given another list of peers (digest abababababab, at node 1 cdcdcdcdc
         noted(
             &status,
             &[
-                "node 1 obeys node 2 in term 7, node 1 obeys node 3 in term 8: an election is under way, or the network is \
+                "node 1 follows node 2 in term 7, node 1 follows node 3 in term 8: an election is under way, or the network is \
                  cut between them.",
                 "node 3 is there and did not answer in time: ask again.",
                 "node 1: 31 acknowledged uploads cannot be had: their files are gone from the folder. Put back what was \

@@ -272,7 +272,7 @@ pub fn checked(measured: &Measured) -> String {
 
 /// The verdict as the last lines of the screen.
 #[must_use]
-pub fn told(verdict: &Verdict) -> String {
+pub fn verdict_lines(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Pass => "✅ PASS: Load distribution is balanced across machines\n".to_owned(),
         Verdict::Fail(wrong) => {
@@ -343,7 +343,7 @@ mod tests {
         );
         let verdict = verdict(&setup, &measured);
         assert_eq!(verdict, Verdict::Pass);
-        assert_eq!(told(&verdict), "✅ PASS: Load distribution is balanced across machines\n");
+        assert_eq!(verdict_lines(&verdict), "✅ PASS: Load distribution is balanced across machines\n");
     }
 
     #[track_caller]
@@ -368,7 +368,7 @@ mod tests {
             ],
         );
         let verdict = verdict(&setup(), &uneven);
-        assert!(told(&verdict).starts_with("❌ FAIL: uneven distribution: node 3 got 50"));
+        assert!(verdict_lines(&verdict).starts_with("❌ FAIL: uneven distribution: node 3 got 50"));
     }
 
     /// Shares that make up for an outage before the test are what least load is for.

@@ -193,9 +193,9 @@ pub enum Output {
         outcome: Result<Stored, Failure>,
     },
     /// A line for the log.
-    Told(String),
+    Info(String),
     /// A line for the log about what somebody should look after.
-    Warned(String),
+    Warn(String),
 }
 
 /// What one node holds, and is about to.
@@ -440,7 +440,7 @@ impl Store {
             if let Some(first) = self.held.get(&name.id) {
                 let line =
                     format!("found {name} beside {}, which is the same upload; it is not counted", first.stored.name);
-                self.tell(line);
+                self.info(line);
                 continue;
             }
             match recorded.get(&name.id) {
@@ -556,7 +556,7 @@ impl Store {
         match step {
             Step::List | Step::SyncFolder(None) => {
                 if !std::mem::replace(&mut self.blind, true) {
-                    self.tell(format!("the folder of uploads cannot be read: {failure}; this node stores nothing"));
+                    self.info(format!("the folder of uploads cannot be read: {failure}; this node stores nothing"));
                 }
                 // What is still being removed is waited for, so that it is not taken for a later removal.
                 let leftovers = if let State::Cleaning { leftovers, .. } = self.state { leftovers } else { 0 };
@@ -652,7 +652,7 @@ impl Store {
         };
         if self.lost.get(&name.id).filter(back).is_some() && !self.is_under_way(name.id) {
             let (entry, _) = self.lost.remove(&name.id).expect("it was looked up");
-            self.tell(format!("{name} is back"));
+            self.info(format!("{name} is back"));
             self.hold(entry);
         }
     }
@@ -722,7 +722,7 @@ impl Store {
             return;
         }
         if let Some(failure) = failed {
-            self.tell(format!("cannot remove {file}: {failure}"));
+            self.info(format!("cannot remove {file}: {failure}"));
         }
         if let State::Cleaning { leftovers, .. } = &mut self.state {
             // One that stays is overwritten when its upload comes again.
@@ -765,12 +765,12 @@ impl Store {
         self.outputs.push_back(Output::Do(vec![step]));
     }
 
-    fn tell(&mut self, line: String) {
-        self.outputs.push_back(Output::Told(line));
+    fn info(&mut self, line: String) {
+        self.outputs.push_back(Output::Info(line));
     }
 
     fn warn(&mut self, line: String) {
-        self.outputs.push_back(Output::Warned(line));
+        self.outputs.push_back(Output::Warn(line));
     }
 }
 

@@ -209,7 +209,7 @@ fn a_folder_that_cannot_be_read_is_read_again() {
     give(&mut store, listed.clone());
     assert!(matches!(
         give(&mut store, Input::Failed { step: Step::SyncFolder(None), failure: full() })[..],
-        [Output::Told(_)]
+        [Output::Info(_)]
     ));
     assert_eq!(store.poll_timeout(), None, "what is being removed is waited for");
     done(&mut store, Step::Remove(left));
@@ -264,7 +264,7 @@ fn the_start_misses_what_is_gone_or_damaged() {
     let (store, outputs) = start(vec![file(1, 3), file(2, 3), file(3, 3)]);
     assert_eq!((outputs, store.count()), (vec![Output::Ready], 3));
     let (store, outputs) = start(vec![file(1, 3), file(2, 2)]);
-    let [Output::Warned(line), Output::Ready] = &outputs[..] else { panic!("{outputs:?}") };
+    let [Output::Warn(line), Output::Ready] = &outputs[..] else { panic!("{outputs:?}") };
     assert!(
         line.starts_with("acknowledged uploads are gone from the folder or damaged: 2 of 3 (such as photo.png of ann)")
     );
@@ -275,7 +275,7 @@ fn the_start_misses_what_is_gone_or_damaged() {
         [None, Some(Loss::Damaged), Some(Loss::Gone)]
     );
     let (store, outputs) = start(vec![]);
-    let [Output::Warned(line), Output::Ready] = &outputs[..] else { panic!("{outputs:?}") };
+    let [Output::Warn(line), Output::Ready] = &outputs[..] else { panic!("{outputs:?}") };
     assert!(
         line.starts_with("the folder of uploads is empty, without the 3 acknowledged uploads that it held"),
         "{line}"
@@ -316,18 +316,18 @@ fn files_are_looked_at_from_time_to_time() {
     there.remove(&of(5).name);
     there.remove(&of(400).name);
     there.insert(of(599).name, 2);
-    let told = "acknowledged uploads are gone from the folder or damaged: 3 (such as photo.png of ann)";
-    assert_eq!(pass(&mut store, &there), [Output::Warned(told.to_owned())]);
+    let line = "acknowledged uploads are gone from the folder or damaged: 3 (such as photo.png of ann)";
+    assert_eq!(pass(&mut store, &there), [Output::Warn(line.to_owned())]);
     assert_eq!((store.count(), store.count_lost(Loss::Gone), store.count_lost(Loss::Damaged)), (597, 2, 1));
     assert_eq!(store.bytes(), 597 * 3);
     assert_eq!(pass(&mut store, &there), [], "it is said once");
     there.insert(of(5).name, 3);
     there.insert(of(599).name, 3);
-    assert_eq!(pass(&mut store, &there), [Output::Told(format!("{} is back", of(5).name))]);
+    assert_eq!(pass(&mut store, &there), [Output::Info(format!("{} is back", of(5).name))]);
     assert_eq!((store.count(), store.held(RequestId(5))), (598, Some(of(5))));
     // Somebody who reads one sees it first.
     let outputs = give(&mut store, Input::Unreadable { name: of(6).name, loss: Loss::Damaged });
-    assert!(matches!(&outputs[..], [Output::Warned(line)] if line.contains("damaged")), "{outputs:?}");
+    assert!(matches!(&outputs[..], [Output::Warn(line)] if line.contains("damaged")), "{outputs:?}");
     assert_eq!((store.held(RequestId(6)), store.count_lost(Loss::Damaged)), (None, 2));
     assert_eq!(give(&mut store, Input::Unreadable { name: of(6).name, loss: Loss::Damaged }), []);
     // What is damaged is stored again if its client comes again.
@@ -536,7 +536,7 @@ proptest! {
                         let first = *acknowledged.entry(id).or_insert(stored);
                         prop_assert_eq!(first, stored, "one id is acknowledged as one content");
                     }
-                    Output::Ended { .. } | Output::Ready | Output::Told(_) | Output::Warned(_) => {}
+                    Output::Ended { .. } | Output::Ready | Output::Info(_) | Output::Warn(_) => {}
                 }
             }
             for stored in acknowledged.values() {

@@ -48,7 +48,7 @@ pub async fn ask<T, C>(
     request: Request,
     cargo: C,
     (patience, seed): (Patience, Seed),
-    mut told: impl FnMut(String),
+    mut log: impl FnMut(String),
     clock: &impl Clock,
 ) -> Result<Reply, GaveUp>
 where
@@ -78,7 +78,7 @@ where
                     let _ = inputs.send(input);
                 }));
             }
-            Output::Told(line) => told(line),
+            Output::Info(line) => log(line),
             Output::Finished(outcome) => {
                 finished = Some(outcome);
                 return ControlFlow::Break(());

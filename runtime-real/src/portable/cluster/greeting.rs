@@ -12,7 +12,7 @@ use omb_cluster::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{node::House, wire::Line};
+use super::{node::Server, wire::Line};
 use crate::portable::fleet::{Listener, Transport};
 
 /// What a node or a client shows, and wants to be shown, where a cluster has keys.
@@ -132,7 +132,7 @@ where
 pub(super) async fn receive<L, T, D>(
     line: &mut Line<L::Stream>,
     from: IpAddr,
-    house: &House<T, D>,
+    server: &Server<T, D>,
 ) -> Result<Guest, (Option<NodeId>, Unmet)>
 where
     L: Listener,
@@ -140,7 +140,7 @@ where
     D: Sync,
 {
     let mut calls_itself = None;
-    match meet_stranger::<L, T, D>(line, from, house, &mut calls_itself).await {
+    match meet_stranger::<L, T, D>(line, from, server, &mut calls_itself).await {
         Ok(guest) => Ok(guest),
         Err(unmet) => {
             if matches!(unmet, Unmet::Refused(_)) {
@@ -154,7 +154,7 @@ where
 async fn meet_stranger<L, T, D>(
     stream: &mut Line<L::Stream>,
     from: IpAddr,
-    house: &House<T, D>,
+    server: &Server<T, D>,
     calls_itself: &mut Option<NodeId>,
 ) -> Result<Guest, Unmet>
 where
@@ -162,7 +162,7 @@ where
     T: Transport + Sync,
     D: Sync,
 {
-    let (me, secret) = (Some(house.me), house.secret.as_ref());
+    let (me, secret) = (Some(server.me), server.secret.as_ref());
     let mine = Opening { greeting: Greeting { version: VERSION, node: me }, part: Part::Node, nonce: None };
     let greeting = Greeting::decode(read::<GREETING_BYTES>(stream).await?);
     if let Ok(greeting) = greeting {
@@ -194,9 +194,9 @@ where
     let (Some(peer), true) = (greeting.node, theirs.part.is_peer()) else {
         return Ok(proven.map(|()| Guest::Client)?);
     };
-    let known = proven.and_then(|()| house.gate.knows::<L>(house.me, peer, stream.get_ref().get_ref()));
+    let known = proven.and_then(|()| server.gate.knows::<L>(server.me, peer, stream.get_ref().get_ref()));
     let admitted = match known {
-        Ok(()) => house.gate.admits(peer, from).await,
+        Ok(()) => server.gate.admits(peer, from).await,
         refused => refused,
     };
     let objection = admitted.as_ref().err().and_then(Objection::of);

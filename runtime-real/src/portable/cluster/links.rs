@@ -63,8 +63,8 @@ impl Link {
                     pause = limits.pause.0;
                 }
                 Ok(Err(Unmet::Refused(refusal))) => {
-                    let who = Stranger::Peer(peer);
-                    if inputs.send(Input::TurnedAway { who, refusal }).is_err() {
+                    let stranger = Stranger::Peer(peer);
+                    if inputs.send(Input::TurnedAway { stranger, refusal }).is_err() {
                         return;
                     }
                 }

@@ -23,7 +23,7 @@ use super::{
     lanes::{Entrances, lanes},
     links::{self, Link},
     places::Places,
-    serving::{self, Errand},
+    serving::{self, Action},
 };
 use crate::portable::{
     event_loop::{self, Clock},
@@ -59,7 +59,7 @@ pub struct Identity {
 }
 
 /// What all connections of a node share.
-pub(super) struct House<T: Transport, D> {
+pub(super) struct Server<T: Transport, D> {
     pub(super) me: NodeId,
     pub(super) limits: Limits,
     pub(super) secret: Option<Secret>,
@@ -68,27 +68,27 @@ pub(super) struct House<T: Transport, D> {
     pub(super) disk: D,
     pub(super) inputs: Entrances,
     pub(super) door: Mutex<Door>,
-    pub(super) clients: Mutex<BTreeMap<ClientId, mpsc::UnboundedSender<Errand>>>,
+    pub(super) clients: Mutex<BTreeMap<ClientId, mpsc::UnboundedSender<Action>>>,
     pub(super) numbers: AtomicU64,
     pub(super) places: Places,
 }
 
-impl<T: Transport, D> House<T, D> {
+impl<T: Transport, D> Server<T, D> {
     pub(super) fn door(&self) -> MutexGuard<'_, Door> {
         self.door.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn clients(&self) -> MutexGuard<'_, BTreeMap<ClientId, mpsc::UnboundedSender<Errand>>> {
+    pub(super) fn clients(&self) -> MutexGuard<'_, BTreeMap<ClientId, mpsc::UnboundedSender<Action>>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives a client's connection something to do; whether it is still there.
-    fn pass(&self, client: ClientId, errand: Errand) -> bool {
+    fn pass(&self, client: ClientId, action: Action) -> bool {
         let mut clients = self.clients();
-        if errand.is_last() {
-            clients.remove(&client).is_some_and(|to| to.send(errand).is_ok())
+        if action.is_last() {
+            clients.remove(&client).is_some_and(|to| to.send(action).is_ok())
         } else {
-            clients.get(&client).is_some_and(|to| to.send(errand).is_ok())
+            clients.get(&client).is_some_and(|to| to.send(action).is_ok())
         }
     }
 }
@@ -131,7 +131,7 @@ where
         per_source: limits.connections_per_source,
         reserve: limits.connections_reserve,
     };
-    let house = Arc::new(House {
+    let server = Arc::new(Server {
         me,
         limits,
         secret: secret.clone(),
@@ -144,7 +144,7 @@ where
         numbers: AtomicU64::new(1),
         places: Places::new(&limits),
     });
-    let accepting = tokio::spawn(serving::accept(listener, house.clone()));
+    let accepting = tokio::spawn(serving::accept(listener, server.clone()));
     let mut machine = Node::new(clock.now(), me, config, restored, seed);
     // Both closures speak to it, one after the other.
     let observer = Mutex::new(observer);
@@ -157,7 +157,7 @@ where
                     observing().hand_over(link, envelope);
                 }
             }
-            output => begin(output, &house),
+            output => begin(output, &server),
         }
         ControlFlow::Continue(())
     };
@@ -167,43 +167,43 @@ where
 }
 
 /// Begins what the machine wants done.
-fn begin<T, D>(output: Output, house: &Arc<House<T, D>>)
+fn begin<T, D>(output: Output, server: &Arc<Server<T, D>>)
 where
     T: Transport + Sync,
     D: Disk,
 {
     // The loop that would read it has ended, if it is not read.
-    let report = |input| _ = house.inputs.own.send(input);
+    let report = |input| _ = server.inputs.own.send(input);
     match output {
-        Output::Answer { client, reply } => _ = house.pass(client, Errand::Answer(reply)),
+        Output::Answer { client, reply } => _ = server.pass(client, Action::Answer(reply)),
         Output::Relay { client, to, order } => {
-            if !house.pass(client, Errand::Relay { to, order }) {
+            if !server.pass(client, Action::Relay { to, order }) {
                 report(Input::Relayed { client, outcome: Err(RelayFailure::Client("it is gone".to_owned())) });
             }
         }
         Output::Store { client, id } => {
-            if !house.pass(client, Errand::Store { id }) {
+            if !server.pass(client, Action::Store { id }) {
                 let failure = Failure::Body("the client is gone".to_owned());
                 report(Input::Disk(store::Input::Failed { step: Step::Write(id), failure }));
             }
         }
-        Output::SendFile { client, file } => _ = house.pass(client, Errand::SendFile(file)),
-        Output::Fetch { client, from, name } => _ = house.pass(client, Errand::Fetch { from, name }),
+        Output::SendFile { client, file } => _ = server.pass(client, Action::SendFile(file)),
+        Output::Fetch { client, from, name } => _ = server.pass(client, Action::Fetch { from, name }),
         Output::Disk(steps) => {
-            let house = house.clone();
+            let server = server.clone();
             tokio::spawn(async move {
-                let input = disk::perform(&house.disk, steps).await;
-                let _ = house.inputs.own.send(Input::Disk(input));
+                let input = disk::perform(&server.disk, steps).await;
+                let _ = server.inputs.own.send(Input::Disk(input));
             });
         }
         Output::Persist(leadership) => {
-            let house = house.clone();
+            let server = server.clone();
             tokio::spawn(async move {
-                let input = match house.disk.persist(leadership).await {
+                let input = match server.disk.persist(leadership).await {
                     Ok(()) => Input::Persisted(leadership),
                     Err(error) => Input::PersistFailed(leadership, error.to_string()),
                 };
-                let _ = house.inputs.own.send(input);
+                let _ = server.inputs.own.send(input);
             });
         }
         // Handed over above; for those who look on.
@@ -211,7 +211,7 @@ where
         | Output::LeaderChanged(_)
         | Output::Recorded { .. }
         | Output::Saved { .. }
-        | Output::Told(_)
-        | Output::Warned(_) => {}
+        | Output::Info(_)
+        | Output::Warn(_) => {}
     }
 }

@@ -55,10 +55,10 @@ impl Promise for Known {
             let there: BTreeSet<RequestId> = own.disk.copies().iter().map(|copy| copy.name.id).collect();
             let missing: Vec<RequestId> =
                 own.disk.recorded(false).into_keys().filter(|id| !there.contains(id)).collect();
-            let (counted, told) = (outcome.gone.get(node).copied(), listed.lost.get(node).copied().unwrap_or(0));
-            if counted.is_some_and(|counted| counted != missing.len() as u64) || told != missing.len() as u64 {
+            let (counted, lost) = (outcome.gone.get(node).copied(), listed.lost.get(node).copied().unwrap_or(0));
+            if counted.is_some_and(|counted| counted != missing.len() as u64) || lost != missing.len() as u64 {
                 broken.note(format_args!(
-                    "{node} lacks {} uploads that it remembers, counts {counted:?}, and lists {told} as lost",
+                    "{node} lacks {} uploads that it remembers, counts {counted:?}, and lists {lost} as lost",
                     missing.len()
                 ));
             }

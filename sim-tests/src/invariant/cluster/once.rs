@@ -29,7 +29,7 @@ pub struct Once {
     acknowledged: BTreeMap<RequestId, Digest>,
     orders: Orders,
     /// Whom each node obeys.
-    obeyed: BTreeMap<NodeId, Option<Leadership>>,
+    followed: BTreeMap<NodeId, Option<Leadership>>,
     /// When each node was last seen not to know what it holds, and never to learn it by itself.
     blind: BTreeMap<NodeId, Duration>,
     /// When each was last seen still to read what it holds.
@@ -131,13 +131,13 @@ impl Promise for Once {
 
     fn on_birth(&mut self, node: NodeId, _: Leadership, _: &Facts, _: &mut Broken) {
         self.orders.on_birth(node);
-        self.obeyed.remove(&node);
+        self.followed.remove(&node);
     }
 
     fn on_output(&mut self, node: NodeId, output: &Output, facts: &Facts, broken: &mut Broken) {
         self.orders.on_output(node, output);
         match output {
-            Output::LeaderChanged(leader) => _ = self.obeyed.insert(node, *leader),
+            Output::LeaderChanged(leader) => _ = self.followed.insert(node, *leader),
             Output::Send { envelope, .. } => {
                 if let Message::Placed { id, leadership, outcome: Ok(to), .. } = envelope.message {
                     self.place(node, leadership, id, to, facts);
@@ -147,7 +147,7 @@ impl Promise for Once {
                 self.place(node, *leadership, put.id, *to, facts);
             }
             Output::Store { id, .. } => {
-                let leads = self.obeyed.get(&node).copied().flatten().filter(|it| it.leader == Some(node));
+                let leads = self.followed.get(&node).copied().flatten().filter(|it| it.leader == Some(node));
                 // Nobody sent it an order: its own.
                 if let Some(of) = leads.filter(|_| self.orders.newest(*id, node).is_none()) {
                     self.place(node, of, *id, node, facts);

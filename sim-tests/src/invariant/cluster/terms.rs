@@ -19,7 +19,7 @@ pub struct Terms {
     /// The newest that each node has seen, in its present life.
     seen: BTreeMap<NodeId, Leadership>,
     /// The newest that each node has obeyed; over restarts.
-    obeyed: BTreeMap<NodeId, Leadership>,
+    followed: BTreeMap<NodeId, Leadership>,
     /// Who was obeyed in which term. Nodes of another kin count terms for themselves.
     leaders: BTreeMap<(Kin, Term), NodeId>,
     orders: Orders,
@@ -80,7 +80,7 @@ impl Promise for Terms {
         if leader > on_disk {
             broken.note(format_args!("{node} obeys {leader}, but its disk holds {on_disk}"));
         }
-        let before = self.obeyed.insert(node, leader).unwrap_or_default();
+        let before = self.followed.insert(node, leader).unwrap_or_default();
         if leader < before {
             broken.note(format_args!("{node} obeys {leader} after {before}"));
         }

@@ -380,7 +380,7 @@ impl Net {
                 self.nodes[node].leadership = leadership;
                 self.push(after, here(Input::Persisted(leadership)));
             }
-            output @ (Output::Told(_) | Output::Warned(_) | Output::Recorded { .. } | Output::Saved { .. }) => {
+            output @ (Output::Info(_) | Output::Warn(_) | Output::Recorded { .. } | Output::Saved { .. }) => {
                 self.lines.extend(output.line(&self.config.shared_dir));
             }
             Output::LeaderChanged(_) | Output::SendFile { .. } | Output::Fetch { .. } => {}
