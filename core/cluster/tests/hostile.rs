@@ -1,4 +1,4 @@
-//! Whatever decodes may be said to a node of a cluster, and whatever does not: it bears it, and comes to rest.
+//! Whatever is sent to a node of a cluster, decodable or not: it withstands it, and comes to rest.
 
 use std::{collections::BTreeSet, ops::ControlFlow, time::Duration};
 
@@ -30,7 +30,7 @@ fn numbers() -> impl Strategy<Value = u64> {
     prop_oneof![4 => 0..6_u64, 1 => Just(u64::MAX), 1 => Just(u64::MAX - 1), 1 => any::<u64>()]
 }
 
-/// Peers, nobody, and those that are no peers.
+/// Peers, no id, and ids that are not peers.
 fn nodes() -> impl Strategy<Value = NodeId> {
     prop_oneof![8 => 1..4_u32, 1 => Just(0), 1 => Just(9), 1 => Just(u32::MAX)].prop_map(NodeId)
 }
@@ -205,7 +205,7 @@ fn orders() -> BoxedStrategy<Order> {
 
 #[derive(Clone, Debug)]
 enum Happens {
-    /// From whom, whether with the common list of peers, and what.
+    /// The sender, whether with the common list of peers, and the message.
     Said(NodeId, bool, Box<Message>),
     /// Likewise, with one byte of the frame changed.
     Flipped(NodeId, Box<Message>, usize, u8),
@@ -285,7 +285,7 @@ proptest! {
             };
             node.handle_timeout(now);
             let mut inputs: Vec<Input> = input.into_iter().collect();
-            // What it wants done succeeds at once.
+            // All its outputs succeed at once.
             while let Some(input) = inputs.pop() {
                 node.handle_input(now, input);
                 let _ = settle(&mut node, now, |output| {
@@ -297,7 +297,7 @@ proptest! {
                                     store::Input::Listed { temporary: Vec::new(), shared: Vec::new(), recorded: [].into() }
                                 }
                                 Step::Check(names) => {
-                                    // Whatever it has is gone.
+                                    // All its files are gone.
                                     store::Input::Checked(names.into_iter().map(|name| (name, None)).collect())
                                 }
                                 last => store::Input::Done(last),
@@ -313,7 +313,7 @@ proptest! {
                     ControlFlow::Continue(())
                 });
             }
-            // Each word takes it so far at most.
+            // Each message takes it at most this far.
             prop_assert!(node.election().newest().term.0 <= highest);
         }
     }
@@ -330,7 +330,7 @@ proptest! {
         prop_assert_eq!(message::decode(&frame), Ok(envelope));
     }
 
-    /// Whatever is said in place of a greeting and a proof is refused, by a side with a key and by one without.
+    /// Whatever is sent instead of a greeting and a proof is refused, by a side with a key and by one without.
     #[test]
     fn no_words_are_a_handshake(
         greeting: [u8; GREETING_BYTES],

@@ -394,7 +394,7 @@ impl Observer for Onlooker {
             }
             Output::Info(line) | Output::Warn(line) => {
                 witness.note("node", format_args!("{line}"));
-                for (part, what) in TOLD {
+                for (part, what) in LINES {
                     if line.contains(part) {
                         witness.hit(what);
                     }
@@ -457,7 +457,7 @@ impl Observer for Onlooker {
 }
 
 /// What nodes say that is worth counting.
-const TOLD: [(&str, &str); 13] = [
+const LINES: [(&str, &str); 13] = [
     ("acknowledged uploads are gone from the folder", "effect: files are missed"),
     ("the folder of uploads is empty", "effect: all files are missed at the start"),
     ("it comes from ", "effect: a peer from elsewhere is refused"),

@@ -215,9 +215,7 @@ mod tests {
 
     #[test]
     fn each_has_its_own_place() {
-        assert!(Kind::ALL.iter().enumerate().all(|(position, (kind, _))| *kind as usize == position))
-;
-        assert!(Outcome::ALL.iter().enumerate().all(|(position, (outcome, _))| *outcome as usize == position))
-;
+        assert!(Kind::ALL.iter().enumerate().all(|(position, (kind, _))| *kind as usize == position));
+        assert!(Outcome::ALL.iter().enumerate().all(|(position, (outcome, _))| *outcome as usize == position));
     }
 }

@@ -600,7 +600,6 @@ impl Node {
     }
 
     /// Translates the outputs of the inner machines.
-
     fn drain(&mut self, now: Instant) {
         loop {
             if let Some(output) = self.election.poll_output() {

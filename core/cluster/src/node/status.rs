@@ -311,9 +311,9 @@ impl Node {
     pub(super) fn leaderless(&self, now: Instant) -> String {
         let missing = self.peers(now).into_iter().filter_map(|PeerStatus { node, state, .. }| match state {
             PeerState::Own | PeerState::Here { .. } => None,
-            PeerState::Silent { ms } => Some(format!("{node} is silent for {ms} ms")),
+            PeerState::Silent { ms } => Some(format!("{node} has been silent for {ms} ms")),
             PeerState::Never { .. } => Some(format!("{node} was never heard")),
-            PeerState::OtherPeers { .. } => Some(format!("{node} was given another list of peers")),
+            PeerState::OtherPeers { .. } => Some(format!("{node} has another list of peers")),
             PeerState::Disbelieved { term, .. } => Some(format!("{node} names {term} and is not believed")),
             PeerState::OtherVersion { .. } => Some(format!("{node} speaks another version of the protocol")),
             PeerState::Refused { why, .. } => Some(format!("{node}: {why}")),

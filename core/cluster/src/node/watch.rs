@@ -157,8 +157,11 @@ mod tests {
         watch.look(at(2_300), &[NodeId(2)].into(), GRACE);
         assert_eq!(watch.outages(at(2_400)), []);
         watch.look(at(2_600), &[NodeId(2)].into(), GRACE);
-        assert_eq!(watch.outages(at(3_000)), [outage(3, 2_800, None)], "since it was last reachable, before the change"
-);
+        assert_eq!(
+            watch.outages(at(3_000)),
+            [outage(3, 2_800, None)],
+            "since it was last reachable, before the change"
+        );
         assert_eq!(watch.changes, 2);
     }
 

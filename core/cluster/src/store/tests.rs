@@ -320,8 +320,7 @@ fn files_are_looked_at_from_time_to_time() {
     assert_eq!(pass(&mut store, &there), [Output::Warn(line.to_owned())]);
     assert_eq!((store.count(), store.count_lost(Loss::Gone), store.count_lost(Loss::Damaged)), (597, 2, 1));
     assert_eq!(store.bytes(), 597 * 3);
-    assert_eq!(pass(&mut store, &there), [], "it is logged once"
-);
+    assert_eq!(pass(&mut store, &there), [], "it is logged once");
     there.insert(of(5).name, 3);
     there.insert(of(599).name, 3);
     assert_eq!(pass(&mut store, &there), [Output::Info(format!("{} is back", of(5).name))]);

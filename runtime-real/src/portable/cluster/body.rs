@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Limits, places::UnderWay};
+use super::{Limits, slots::InFlight};
 
 /// Bytes of a body that are held at once.
 const CHUNK: u64 = 64 << 10;
@@ -29,7 +29,7 @@ impl From<Side> for io::Error {
 }
 
 /// Does what waits for the client of a request, or for somebody who has none.
-async fn waited_for<T>(client: Option<&UnderWay<'_>>, what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+async fn waited_for<T>(client: Option<&InFlight<'_>>, what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     match client {
         Some(client) => client.client(what).await,
         None => what.await,
@@ -54,7 +54,7 @@ impl Body {
     pub(super) async fn next(
         &mut self,
         from: &mut (impl AsyncRead + Unpin),
-        client: Option<&UnderWay<'_>>,
+        client: Option<&InFlight<'_>>,
         limits: &Limits,
     ) -> io::Result<Option<&[u8]>> {
         if self.left == 0 {
@@ -88,7 +88,7 @@ impl Body {
     pub(super) async fn whole(
         mut self,
         from: &mut (impl AsyncRead + Unpin),
-        client: Option<&UnderWay<'_>>,
+        client: Option<&InFlight<'_>>,
         limits: &Limits,
     ) -> io::Result<Vec<u8>> {
         let mut all = Vec::new();
@@ -103,7 +103,7 @@ impl Body {
         mut self,
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
-        client: Option<&UnderWay<'_>>,
+        client: Option<&InFlight<'_>>,
         limits: &Limits,
         mut look: impl FnMut(&[u8]),
     ) -> Result<(), Side> {

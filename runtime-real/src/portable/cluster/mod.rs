@@ -20,8 +20,8 @@ mod lanes;
 mod links;
 pub mod node;
 pub mod nodes;
-mod places;
 mod serving;
+mod slots;
 pub mod wire;
 
 use std::time::Duration;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use omb_cluster::{
-    admission::{Door, Room},
+    admission::{Capacity, Door},
     config::ClusterConfig,
     node::{ClientId, Input, Node, Output, RelayFailure, message::Envelope},
     peer::NodeId,
@@ -22,8 +22,8 @@ use super::{
     gate::Gate,
     lanes::{Entrances, lanes},
     links::{self, Link},
-    places::Places,
     serving::{self, Action},
+    slots::Slots,
 };
 use crate::portable::{
     event_loop::{self, Clock},
@@ -70,7 +70,7 @@ pub(super) struct Server<T: Transport, D> {
     pub(super) door: Mutex<Door>,
     pub(super) clients: Mutex<BTreeMap<ClientId, mpsc::UnboundedSender<Action>>>,
     pub(super) numbers: AtomicU64,
-    pub(super) places: Places,
+    pub(super) slots: Slots,
 }
 
 impl<T: Transport, D> Server<T, D> {
@@ -125,8 +125,9 @@ where
     }
     let listed =
         addresses.iter().map(|(peer, to)| (*peer, to.host.parse().ok())).filter(|(peer, _)| *peer != me).collect();
-    let strangers = Room { most: limits.strangers, per_source: limits.strangers / 2, reserve: limits.strangers / 8 };
-    let clients = Room {
+    let strangers =
+        Capacity { most: limits.strangers, per_source: limits.strangers / 2, reserve: limits.strangers / 8 };
+    let clients = Capacity {
         most: limits.connections,
         per_source: limits.connections_per_source,
         reserve: limits.connections_reserve,
@@ -142,7 +143,7 @@ where
         door: Mutex::new(Door::new(strangers, clients, listed)),
         clients: Mutex::default(),
         numbers: AtomicU64::new(1),
-        places: Places::new(&limits),
+        slots: Slots::new(&limits),
     });
     let accepting = tokio::spawn(serving::accept(listener, server.clone()));
     let mut machine = Node::new(clock.now(), me, config, restored, seed);

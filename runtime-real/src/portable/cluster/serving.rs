@@ -7,7 +7,7 @@ use std::{
 };
 
 use omb_cluster::{
-    admission::Place,
+    admission::Slot,
     handshake::Refusal,
     node::{
         ClientId, Input, RelayFailure, Stranger,
@@ -30,7 +30,7 @@ use super::{
     links,
     node::Server,
     nodes::word,
-    places::UnderWay,
+    slots::InFlight,
     wire::{self, Announces as _, Line, SMALL_MAX, Word},
 };
 use crate::portable::fleet::{Listener, Transport};
@@ -70,7 +70,7 @@ where
             tokio::time::sleep(server.limits.pause.0).await;
             continue;
         };
-        let Some(permit) = Permit::take(&server, Place::Stranger(from.ip())) else {
+        let Some(permit) = Permit::take(&server, Slot::Stranger(from.ip())) else {
             tracing::debug!("{from} is turned away: too many connections are greeting");
             continue;
         };
@@ -103,21 +103,21 @@ fn turn_away<T: Transport, D>(server: &Server<T, D>, from: SocketAddr, node: Opt
     }
 }
 
-/// A place at the door, free again when it is dropped.
+/// A slot at the door, free again when it is dropped.
 struct Permit<T: Transport, D> {
     server: Arc<Server<T, D>>,
-    place: Place,
+    slot: Slot,
 }
 
 impl<T: Transport, D> Permit<T, D> {
-    fn take(server: &Arc<Server<T, D>>, place: Place) -> Option<Self> {
-        server.door().enter(place).then(|| Self { server: server.clone(), place })
+    fn take(server: &Arc<Server<T, D>>, slot: Slot) -> Option<Self> {
+        server.door().enter(slot).then(|| Self { server: server.clone(), slot })
     }
 }
 
 impl<T: Transport, D> Drop for Permit<T, D> {
     fn drop(&mut self) {
-        self.server.door().leave(self.place);
+        self.server.door().leave(self.slot);
     }
 }
 
@@ -163,15 +163,15 @@ where
     D: Disk,
 {
     let server = permit.server.clone();
-    let place = match guest {
-        Guest::Peer(peer) => Place::Peer(peer, from.ip()),
+    let slot = match guest {
+        Guest::Peer(peer) => Slot::Peer(peer, from.ip()),
         // A node may have as many orders under way as it has clients.
-        Guest::Client | Guest::Order(_) => Place::Client(from.ip()),
+        Guest::Client | Guest::Order(_) => Slot::Client(from.ip()),
     };
-    let Some(_permit) = Permit::take(&server, place) else {
+    let Some(_permit) = Permit::take(&server, slot) else {
         tracing::debug!("{from} is turned away: too many connections");
         if !matches!(guest, Guest::Peer(_)) {
-            // In place of an answer to its first request, or it would not be heard.
+            // In slot of an answer to its first request, or it would not be heard.
             let refuse = async {
                 if let Some(asked) = Asked::read(guest, &mut line).await? {
                     refuse_for_now(&mut line, asked.sent_along(), &server).await?;
@@ -252,7 +252,7 @@ where
 {
     let (bytes, mut untaken) = (asked.announced(), asked.sent_along());
     let from = matches!(asked, Asked::Request(_)).then_some(from);
-    let Some(under_way) = server.places.begin(from) else {
+    let Some(in_flight) = server.slots.begin(from) else {
         return refuse_for_now(line, untaken, server).await;
     };
     let client = ClientId(server.numbers.fetch_add(1, Relaxed));
@@ -267,10 +267,10 @@ where
     }
     while let Some(action) = actions.recv().await {
         match action {
-            Action::Answer(reply) => under_way.client(say(line, &Word::Reply(reply), server)).await?,
+            Action::Answer(reply) => in_flight.client(say(line, &Word::Reply(reply), server)).await?,
             Action::Relay { to, order } => {
                 untaken = 0;
-                let outcome = relay(line, to, &order, bytes, &under_way, server).await;
+                let outcome = relay(line, to, &order, bytes, &in_flight, server).await;
                 let broken = matches!(outcome, Err(RelayFailure::Client(_)));
                 let _ = server.inputs.own.send(Input::Relayed { client, outcome });
                 if broken {
@@ -279,7 +279,7 @@ where
                 continue;
             }
             Action::Store { id } => {
-                let input = store(line, id, bytes, &mut untaken, &under_way, server).await;
+                let input = store(line, id, bytes, &mut untaken, &in_flight, server).await;
                 let broken = matches!(&input, store::Input::Failed { failure: Failure::Body(_), .. });
                 let _ = server.inputs.own.send(Input::Disk(input));
                 if broken {
@@ -287,10 +287,10 @@ where
                 }
                 continue;
             }
-            Action::SendFile(file) => send_file(line, file, &under_way, server).await?,
-            Action::Fetch { from, name } => fetch(line, from, name, &under_way, server).await?,
+            Action::SendFile(file) => send_file(line, file, &in_flight, server).await?,
+            Action::Fetch { from, name } => fetch(line, from, name, &in_flight, server).await?,
         }
-        return skip(line, untaken, Some(&under_way), server).await;
+        return skip(line, untaken, Some(&in_flight), server).await;
     }
     Ok(false)
 }
@@ -299,14 +299,14 @@ where
 async fn skip<S, T: Transport, D>(
     line: &mut Line<S>,
     untaken: u64,
-    under_way: Option<&UnderWay<'_>>,
+    in_flight: Option<&InFlight<'_>>,
     server: &Server<T, D>,
 ) -> io::Result<bool>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut body = Body::new(untaken);
-    while body.next(line, under_way, &server.limits).await?.is_some() {}
+    while body.next(line, in_flight, &server.limits).await?.is_some() {}
     Ok(true)
 }
 
@@ -325,7 +325,7 @@ async fn store<S, T, D>(
     id: RequestId,
     bytes: u64,
     untaken: &mut u64,
-    under_way: &UnderWay<'_>,
+    in_flight: &InFlight<'_>,
     server: &Server<T, D>,
 ) -> store::Input
 where
@@ -342,13 +342,13 @@ where
     let broken =
         |error: io::Error| store::Input::Failed { step: Step::Write(id), failure: Failure::Body(error.to_string()) };
     if bytes > SMALL_MAX
-        && let Err(error) = under_way.client(say(line, &Word::Go, server)).await
+        && let Err(error) = in_flight.client(say(line, &Word::Go, server)).await
     {
         return broken(error);
     }
     let (mut body, mut hashing, mut head, mut trouble) = (Body::new(bytes), Hashing::default(), Vec::new(), None);
     loop {
-        let bytes = match body.next(line, Some(under_way), &server.limits).await {
+        let bytes = match body.next(line, Some(in_flight), &server.limits).await {
             Ok(Some(bytes)) => bytes,
             Ok(None) => break,
             Err(error) => return broken(error),
@@ -374,7 +374,7 @@ async fn relay<S, T, D>(
     to: NodeId,
     order: &Order,
     bytes: u64,
-    under_way: &UnderWay<'_>,
+    in_flight: &InFlight<'_>,
     server: &Server<T, D>,
 ) -> Result<Reply, RelayFailure>
 where
@@ -386,14 +386,14 @@ where
     let client = |error: io::Error| RelayFailure::Client(error.to_string());
     let is_small = bytes <= SMALL_MAX;
     let small =
-        Body::new(if is_small { bytes } else { 0 }).whole(line, Some(under_way), limits).await.map_err(client)?;
+        Body::new(if is_small { bytes } else { 0 }).whole(line, Some(in_flight), limits).await.map_err(client)?;
     let sent = server.nodes.send(to, order, &small).await;
     let mut other = sent.map_err(|failure| RelayFailure::Node(failure.to_string()))?;
     let mut answer = word::<T>(&mut other, limits).await.map_err(node)?;
     if answer == Word::Go && !is_small {
-        under_way.client(say(line, &Word::Go, server)).await.map_err(client)?;
+        in_flight.client(say(line, &Word::Go, server)).await.map_err(client)?;
         let (mut body, mut trouble) = (Body::new(bytes), None);
-        while let Some(bytes) = body.next(line, Some(under_way), limits).await.map_err(client)? {
+        while let Some(bytes) = body.next(line, Some(in_flight), limits).await.map_err(client)? {
             if trouble.is_none() {
                 trouble = match timeout(limits.idle, other.write_all(bytes)).await {
                     Ok(written) => written.err(),
@@ -417,7 +417,7 @@ where
 async fn send_file<S, T, D>(
     line: &mut Line<S>,
     file: Stored,
-    under_way: &UnderWay<'_>,
+    in_flight: &InFlight<'_>,
     server: &Server<T, D>,
 ) -> io::Result<()>
 where
@@ -438,13 +438,13 @@ where
             // Who asks again is told what this node knows then, or is sent to another that holds it.
             let reason = format!("{} cannot read it: {error}", server.me);
             let word = Word::Reply(Reply::Retry { reason, excluded: None, leader: None });
-            return under_way.client(say(line, &word, server)).await;
+            return in_flight.client(say(line, &word, server)).await;
         }
     };
     wire::put_frame(line, &Word::Reply(Reply::Body(file))).await?;
     let mut hashing = Hashing::default();
     let look = |bytes: &[u8]| hashing.update(bytes);
-    let copied = Body::new(file.bytes).copy(&mut reading, line, Some(under_way), &server.limits, look).await;
+    let copied = Body::new(file.bytes).copy(&mut reading, line, Some(in_flight), &server.limits, look).await;
     let damaged = match &copied {
         Ok(()) => hashing.finish() != file.name.digest,
         // It has become shorter.
@@ -461,7 +461,7 @@ async fn fetch<S, T, D>(
     line: &mut Line<S>,
     from: NodeId,
     name: Name,
-    under_way: &UnderWay<'_>,
+    in_flight: &InFlight<'_>,
     server: &Server<T, D>,
 ) -> io::Result<()>
 where
@@ -474,7 +474,7 @@ where
             Ok(Word::Reply(reply)) => {
                 wire::put_frame(line, &Word::Reply(reply.clone())).await?;
                 let bytes = if let Reply::Body(file) = reply { file.bytes } else { 0 };
-                Body::new(bytes).copy(&mut other, line, Some(under_way), limits, |_| {}).await?;
+                Body::new(bytes).copy(&mut other, line, Some(in_flight), limits, |_| {}).await?;
                 server.nodes.keep(from, other);
                 return Ok(());
             }
@@ -485,5 +485,5 @@ where
     };
     let reason = format!("{from} holds it and did not send it: {failure}");
     let word = Word::Reply(Reply::Retry { reason, excluded: None, leader: None });
-    under_way.client(say(line, &word, server)).await
+    in_flight.client(say(line, &word, server)).await
 }

@@ -388,7 +388,6 @@ impl Net {
     }
 
     /// C3: what is acknowledged is where the acknowledgement says. C4: one copy per node.
-
     pub(super) fn check(&self) {
         for upload in &self.uploads {
             if let Some((node, stored)) = upload.acknowledged {

@@ -1,4 +1,4 @@
-//! The places that requests have at a node: `omb_cluster::requests` with a clock, and a way to reach who is to leave.
+//! The slots that requests have at a node: `omb_cluster::requests` with a clock, and a way to reach who is to leave.
 
 use std::{
     collections::BTreeMap,
@@ -8,43 +8,43 @@ use std::{
 };
 
 use omb_cluster::{
-    admission::Room,
-    requests::{Place, Requests},
+    admission::Capacity,
+    requests::{Requests, Slot},
 };
 use omb_machine::time;
 use tokio::{sync::Notify, time::Instant};
 
 use super::Limits;
 
-/// All places.
-pub(super) struct Places {
+/// All slots.
+pub(super) struct Slots {
     taken: Mutex<Taken>,
     began: Instant,
 }
 
 struct Taken {
     requests: Requests,
-    leaves: BTreeMap<Place, Arc<Notify>>,
+    leaves: BTreeMap<Slot, Arc<Notify>>,
 }
 
-impl Places {
+impl Slots {
     pub(super) fn new(limits: &Limits) -> Self {
         let most = limits.requests;
-        let room = Room { most, per_source: (most / 2).max(1), reserve: most / 8 };
-        let requests = Requests::new(room, limits.patience);
+        let capacity = Capacity { most, per_source: (most / 2).max(1), reserve: most / 8 };
+        let requests = Requests::new(capacity, limits.patience);
         Self { taken: Mutex::new(Taken { requests, leaves: BTreeMap::new() }), began: Instant::now() }
     }
 
-    /// Takes a place for a request of a client at this address, or (`None`) of a peer, if there is one.
-    pub(super) fn begin(&self, from: Option<IpAddr>) -> Option<UnderWay<'_>> {
+    /// Takes a slot for a request of a client at this address, or (`None`) of a peer, if there is one.
+    pub(super) fn begin(&self, from: Option<IpAddr>) -> Option<InFlight<'_>> {
         let mut taken = self.taken();
-        let (place, broken) = taken.requests.begin(self.now(), from)?;
+        let (slot, broken) = taken.requests.begin(self.now(), from)?;
         if let Some(leaves) = broken.and_then(|broken| taken.leaves.remove(&broken)) {
             leaves.notify_one();
         }
         let leaves = Arc::<Notify>::default();
-        taken.leaves.insert(place, leaves.clone());
-        Some(UnderWay { places: self, place, leaves })
+        taken.leaves.insert(slot, leaves.clone());
+        Some(InFlight { slots: self, slot, leaves })
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -56,37 +56,37 @@ impl Places {
     }
 }
 
-/// A request that has a place, until it is dropped.
-pub(super) struct UnderWay<'a> {
-    places: &'a Places,
-    place: Place,
+/// A request that has a slot, until it is dropped.
+pub(super) struct InFlight<'a> {
+    slots: &'a Slots,
+    slot: Slot,
     leaves: Arc<Notify>,
 }
 
-impl UnderWay<'_> {
+impl InFlight<'_> {
     /// Does what takes as long as the client likes.
     ///
     /// # Errors
-    /// Also if that has lasted, and somebody else needs the place.
+    /// Also if that has lasted, and somebody else needs the slot.
     pub(super) async fn client<T>(&self, what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-        self.places.taken().requests.waits(self.places.now(), self.place);
+        self.slots.taken().requests.waits(self.slots.now(), self.slot);
         let done = tokio::select! {
             biased;
             done = what => done,
             () = self.leaves.notified() => {
-                let why = "nothing came for a while, and others wait for its place";
+                let why = "nothing came for a while, and others wait for its slot";
                 Err(io::Error::new(io::ErrorKind::TimedOut, why))
             }
         };
-        self.places.taken().requests.goes_on(self.place);
+        self.slots.taken().requests.goes_on(self.slot);
         done
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        let mut taken = self.places.taken();
-        taken.requests.end(self.place);
-        taken.leaves.remove(&self.place);
+        let mut taken = self.slots.taken();
+        taken.requests.end(self.slot);
+        taken.leaves.remove(&self.slot);
     }
 }
