@@ -262,12 +262,12 @@ fn damage_is_not_fetched_again_and_again() {
             match output {
                 Output::Try { number, .. } => {
                     tries += 1;
-                    let failure = Failure::Damaged("what came is not what was stored".to_owned());
+                    let failure = Failure::Damaged("the received body is not what was stored".to_owned());
                     client.handle_input(Instant::ZERO, Input::Failed { number, failure });
                 }
                 Output::Finished(outcome) => {
                     let gave_up = outcome.expect_err("nobody has it whole");
-                    assert!(gave_up.last.ends_with("what came is not what was stored"), "{gave_up:?}");
+                    assert!(gave_up.last.ends_with("the received body is not what was stored"), "{gave_up:?}");
                     assert_eq!(tries, 4);
                     return;
                 }

@@ -1,4 +1,4 @@
-//! Bodies that stream past, from somebody who must keep a pace.
+//! Bodies that stream past, whose sender must keep a minimum pace.
 
 use std::{io, time::Duration};
 
@@ -14,9 +14,9 @@ const CHUNK: u64 = 64 << 10;
 
 /// Which side of a copy failed.
 pub(super) enum Side {
-    /// Whoever sends the body.
+    /// The sender of the body.
     From(io::Error),
-    /// Whoever takes it.
+    /// Its receiver.
     To(io::Error),
 }
 
@@ -28,7 +28,7 @@ impl From<Side> for io::Error {
     }
 }
 
-/// Does what waits for the client of a request, or for somebody who has none.
+/// Does what waits for the client of a request, or for another side if there is none.
 async fn waited_for<T>(client: Option<&InFlight<'_>>, what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     match client {
         Some(client) => client.client(what).await,
@@ -40,7 +40,7 @@ async fn waited_for<T>(client: Option<&InFlight<'_>>, what: impl Future<Output =
 pub(super) struct Body {
     left: u64,
     taken: u64,
-    /// How long its sender was waited for, in all. How long whoever takes it was waited for does not count.
+    /// How long its sender was waited for, in all. Waiting for its receiver does not count.
     waited: Duration,
     buffer: Vec<u8>,
 }

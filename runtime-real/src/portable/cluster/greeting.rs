@@ -1,4 +1,5 @@
-//! What both sides of a connection say before anything else: `omb_cluster::handshake` over bytes. The caller bounds the time.
+//! What both sides of a connection send before anything else: `omb_cluster::handshake` over bytes. The caller bounds
+//! the time.
 
 use std::{fmt, io, net::IpAddr, sync::Arc};
 
@@ -15,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::{node::Server, wire::Line};
 use crate::portable::fleet::{Listener, Transport};
 
-/// What a node or a client shows, and wants to be shown, where a cluster has keys.
+/// What a node or a client proves, and requires as proof, if a cluster has keys.
 #[derive(Clone)]
 pub struct Secret {
     /// The keys.
@@ -30,29 +31,29 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Why nothing can be said over a connection.
+/// Why a connection cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Unmet {
     /// It broke.
     #[error("{0}")]
     Broken(#[from] io::Error),
-    /// The two do not speak with each other.
+    /// One side refuses the other.
     #[error("{0}")]
     Refused(#[from] Refusal),
 }
 
 impl Unmet {
-    /// Of a connection that could not be made, or taken in: TLS that fails would fail again.
+    /// For a connection that could not be opened: TLS that fails would fail again.
     pub(super) fn opening(error: io::Error) -> Self {
         match error.kind() {
-            // It may quote what stands in a certificate.
+            // It may quote the content of a certificate.
             io::ErrorKind::InvalidData => Refusal::unsecured(&error.to_string()).into(),
             _ => error.into(),
         }
     }
 
-    /// Of a connection that was made, and broke before the other side had let this one in: over TLS, that side says only now
-    /// that it does not take this one's certificate.
+    /// For a connection that was opened, and broke before the other side had accepted this one: over TLS, that side
+    /// reports only now that it does not accept this one's certificate.
     pub(super) fn settled(self) -> Self {
         match self {
             Self::Broken(error) => Self::opening(error),
@@ -61,14 +62,14 @@ impl Unmet {
     }
 }
 
-/// Who has connected, and has proven what is to be proven.
+/// The connector, once it has proven what it must.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Guest {
     /// A client.
     Client,
-    /// A peer, which speaks.
+    /// A peer that sends messages.
     Peer(NodeId),
-    /// A peer, which orders.
+    /// A peer that sends orders.
     Order(NodeId),
 }
 
@@ -91,7 +92,7 @@ async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<(
 /// Meets the node `peer`, which was connected to, in this part, as the node or (`None`) the client `me`.
 ///
 /// # Errors
-/// If the connection broke, or one of the two does not speak with the other.
+/// If the connection broke, or one side refuses the other.
 pub async fn meet<S>(
     stream: &mut S,
     me: Option<NodeId>,
@@ -128,7 +129,7 @@ where
     Ok(())
 }
 
-/// Meets whoever has connected to this node from there. Says who it is, or wants to be, also where it is refused.
+/// Meets a side that connected to this node from this address. Returns who it is, or the id it claims if it is refused.
 pub(super) async fn receive<L, T, D>(
     line: &mut Line<L::Stream>,
     from: IpAddr,
@@ -171,7 +172,7 @@ where
     let greeting = match greeting.and_then(|greeting| fits(mine.greeting, greeting).map(|()| greeting)) {
         Ok(greeting) => greeting,
         Err(refusal) => {
-            // So that another version, or a speaker of TLS, learns whom it has reached.
+            // So that another version, or a side that speaks TLS, learns what it has reached.
             write(stream, &mine.encode()).await?;
             return Err(refusal.into());
         }
@@ -207,7 +208,7 @@ where
     Ok(if theirs.part == Part::Order { Guest::Order(peer) } else { Guest::Peer(peer) })
 }
 
-/// Unread bytes at the close would reset the connection under what was just said.
+/// Unread bytes at the close would reset the connection before what was just sent is read.
 pub(super) async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
     let mut rest = [0; 1_024];
     for _ in 0..64 {

@@ -1,4 +1,4 @@
-//! The loop around one node's machine: what it wants done is begun here, and what came of it is handed back.
+//! The loop around one node's machine: its outputs are performed here, and the results are handed back.
 
 use std::{
     collections::BTreeMap,
@@ -30,11 +30,11 @@ use crate::portable::{
     fleet::{Address, Listener, Transport},
 };
 
-/// Looks on: for logs and metrics, or for a simulation's promises.
+/// Observes a node: for logs and metrics, or for a simulation's promises.
 pub trait Observer: Send {
     /// Hands a message to the connection that carries it. A simulation's comes late, twice, or never.
     fn hand_over(&mut self, link: &mpsc::Sender<Envelope>, envelope: Envelope) {
-        // To a peer that does not hear it may be lost, as on the way.
+        // To a peer that does not read it may be lost, as on the network.
         let _ = link.try_send(envelope);
     }
     /// The machine wants this done.
@@ -48,13 +48,13 @@ pub trait Observer: Send {
 pub struct Identity {
     /// Its id, one of the peers.
     pub me: NodeId,
-    /// What `config.json` says.
+    /// The content of `config.json`.
     pub config: ClusterConfig,
     /// Bounds on what others can do.
     pub limits: Limits,
     /// Where its random choices come from.
     pub seed: Seed,
-    /// What `key_file` and `peer_key_file` hold, if one of them is given.
+    /// The keys in `key_file` and `peer_key_file`, if one of them is given.
     pub secret: Option<Secret>,
 }
 
@@ -82,7 +82,7 @@ impl<T: Transport, D> Server<T, D> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a client's connection something to do; whether it is still there.
+    /// Passes an action to a client's connection; returns whether it is still there.
     fn pass(&self, client: ClientId, action: Action) -> bool {
         let mut clients = self.clients();
         if action.is_last() {
@@ -147,7 +147,7 @@ where
     });
     let accepting = tokio::spawn(serving::accept(listener, server.clone()));
     let mut machine = Node::new(clock.now(), me, config, restored, seed);
-    // Both closures speak to it, one after the other.
+    // Both closures use it, one after the other.
     let observer = Mutex::new(observer);
     let observing = || observer.lock().unwrap_or_else(PoisonError::into_inner);
     let perform = |output: Output| {
@@ -173,7 +173,7 @@ where
     T: Transport + Sync,
     D: Disk,
 {
-    // The loop that would read it has ended, if it is not read.
+    // If it is not read, the loop that would read it has ended.
     let report = |input| _ = server.inputs.own.send(input);
     match output {
         Output::Answer { client, reply } => _ = server.pass(client, Action::Answer(reply)),
@@ -207,7 +207,7 @@ where
                 let _ = server.inputs.own.send(input);
             });
         }
-        // Handed over above; for those who look on.
+        // Handed over above; for observers only.
         Output::Send { .. }
         | Output::LeaderChanged(_)
         | Output::Recorded { .. }

@@ -1,4 +1,4 @@
-//! What comes in: peers that speak, and requests with their bodies, which stream past the machine.
+//! Incoming connections: messages of peers, and requests with their bodies, which bypass the machine.
 
 use std::{
     io,
@@ -35,7 +35,7 @@ use super::{
 };
 use crate::portable::fleet::{Listener, Transport};
 
-/// What a request's connection is to do.
+/// The next action of a request's connection.
 #[derive(Debug)]
 pub(super) enum Action {
     /// Answer.
@@ -51,20 +51,20 @@ pub(super) enum Action {
 }
 
 impl Action {
-    /// Whether the request is over with it.
+    /// Whether it ends the request.
     pub(super) fn is_last(&self) -> bool {
         matches!(self, Self::Answer(_) | Self::SendFile(_) | Self::Fetch { .. })
     }
 }
 
-/// Takes connections in for as long as the listener lasts.
+/// Accepts connections for as long as the listener exists.
 pub(super) async fn accept<L, T, D>(mut listener: L, server: Arc<Server<T, D>>)
 where
     L: Listener,
     T: Transport + Sync,
     D: Disk,
 {
-    // One that fails to come in (out of descriptors) is no reason to turn away the next.
+    // A failed accept (out of descriptors) is no reason to refuse the next connection.
     loop {
         let Ok((opening, from)) = listener.accept().await else {
             tokio::time::sleep(server.limits.pause.0).await;
@@ -82,7 +82,7 @@ where
                 Ok((line, guest))
             });
             match met.await {
-                // Who broke it later knows.
+                // The side that breaks it later knows why.
                 Ok(Ok((line, guest))) => _ = admitted(line, guest, from, permit).await,
                 Ok(Err((node, Unmet::Refused(refusal)))) => turn_away(&server, from, node, refusal),
                 Ok(Err((_, Unmet::Broken(error)))) => {
@@ -94,7 +94,7 @@ where
     }
 }
 
-/// Says so in the log, unless there is more important work: strangers wait behind clients.
+/// Logs it, unless there is more important work: strangers wait behind clients.
 fn turn_away<T: Transport, D>(server: &Server<T, D>, from: SocketAddr, node: Option<NodeId>, refusal: Refusal) {
     tracing::debug!("{from} is refused: {refusal}");
     if refusal != Refusal::Stranger {
@@ -103,7 +103,7 @@ fn turn_away<T: Transport, D>(server: &Server<T, D>, from: SocketAddr, node: Opt
     }
 }
 
-/// A slot at the door, free again when it is dropped.
+/// A slot for a connection, freed when this is dropped.
 struct Permit<T: Transport, D> {
     server: Arc<Server<T, D>>,
     slot: Slot,
@@ -121,7 +121,7 @@ impl<T: Transport, D> Drop for Permit<T, D> {
     }
 }
 
-/// What is asked of a node.
+/// A question to a node.
 #[derive(Clone, Debug)]
 enum Asked {
     /// By a client.
@@ -131,12 +131,12 @@ enum Asked {
 }
 
 impl Asked {
-    /// Reads what this guest may ask; `None` is a frame that only says that somebody is there.
+    /// Reads what this guest may ask; `None` is a keep-alive frame.
     async fn read(guest: Guest, from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Self>> {
         Ok(match guest {
             Guest::Client => wire::read_frame(from).await?.map(Self::Request),
             Guest::Order(peer) => wire::read_frame(from).await?.map(|order| Self::Order(peer, order)),
-            Guest::Peer(_) => return Err(wire::invalid("it speaks, and asks nothing")),
+            Guest::Peer(_) => return Err(wire::invalid("a peer's connection carries no requests")),
         })
     }
 
@@ -155,7 +155,7 @@ impl Asked {
     }
 }
 
-/// Somebody who has proven what is to be proven.
+/// Serves a connection that has proven what it must.
 async fn admitted<S, T, D>(mut line: Line<S>, guest: Guest, from: SocketAddr, permit: Permit<T, D>) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -165,13 +165,13 @@ where
     let server = permit.server.clone();
     let slot = match guest {
         Guest::Peer(peer) => Slot::Peer(peer, from.ip()),
-        // A node may have as many orders under way as it has clients.
+        // A node may have as many orders in flight as it has clients.
         Guest::Client | Guest::Order(_) => Slot::Client(from.ip()),
     };
     let Some(_permit) = Permit::take(&server, slot) else {
         tracing::debug!("{from} is turned away: too many connections");
         if !matches!(guest, Guest::Peer(_)) {
-            // In slot of an answer to its first request, or it would not be heard.
+            // As the answer to its first request, or it would not be read.
             let refuse = async {
                 if let Some(asked) = Asked::read(guest, &mut line).await? {
                     refuse_for_now(&mut line, asked.sent_along(), &server).await?;
@@ -201,7 +201,8 @@ where
     }
 }
 
-/// Answers a request that there is no room for, and with which so many bytes were sent. Whether another one may follow.
+/// Answers a request that there is no slot for, with which this many bytes were sent. Returns whether another may
+/// follow.
 async fn refuse_for_now<S, T, D>(line: &mut Line<S>, sent_along: u64, server: &Server<T, D>) -> io::Result<bool>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -212,7 +213,7 @@ where
     skip(line, sent_along, None, server).await
 }
 
-/// Hands over what a peer says, and confirms it.
+/// Hands over a peer's messages, and confirms them.
 async fn hear<S, T, D>(mut line: Line<S>, peer: NodeId, server: &Server<T, D>) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -226,12 +227,12 @@ where
             if envelope.from != peer {
                 return Err(wire::invalid("it speaks for another node"));
             }
-            // Where the machine does not keep up this waits, and so does the peer for its confirmation.
+            // If the machine does not keep up this waits, and so does the peer for its confirmation.
             if server.inputs.peers.send(Input::Received(envelope)).await.is_err() {
                 return Ok(());
             }
         }
-        // What came at once is confirmed at once.
+        // Messages that arrive together are confirmed together.
         if line.buffer().is_empty() || heard == links::CONFIRM {
             let confirm = async {
                 line.write_all(&[1; links::CONFIRM][..heard]).await?;
@@ -243,7 +244,7 @@ where
     }
 }
 
-/// One request, or order, from its arrival to its answer. Whether another one may follow.
+/// One request, or order, from its arrival to its answer. Returns whether another may follow.
 async fn answer<S, T, D>(line: &mut Line<S>, asked: Asked, from: IpAddr, server: &Server<T, D>) -> io::Result<bool>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -295,7 +296,7 @@ where
     Ok(false)
 }
 
-/// Reads past a body that nobody has taken, so that the next request is found behind it.
+/// Reads past an unread body, so that the next request is found after it.
 async fn skip<S, T: Transport, D>(
     line: &mut Line<S>,
     untaken: u64,
@@ -318,8 +319,8 @@ async fn say<T: Transport, D>(
     timeout(server.limits.idle, wire::write_frame(to, word)).await?
 }
 
-/// Streams a body into its temporary file. Where the disk fails the rest of the body is read all the same, so that the
-/// answer is heard.
+/// Streams a body into its temporary file. If the disk fails the rest of the body is still read, so that the client
+/// reads the answer.
 async fn store<S, T, D>(
     line: &mut Line<S>,
     id: RequestId,
@@ -408,7 +409,7 @@ where
         answer = word::<T>(&mut other, limits).await.map_err(node)?;
     }
     let Word::Reply(reply) = answer else {
-        return Err(node(wire::invalid("it asks for a body that it was sent")));
+        return Err(node(wire::invalid("it asks for a body that was already sent")));
     };
     server.nodes.keep(to, other);
     Ok(reply)
@@ -435,7 +436,7 @@ where
                 // Out of descriptors, perhaps.
                 _ => {}
             }
-            // Who asks again is told what this node knows then, or is sent to another that holds it.
+            // A client that retries gets what this node knows by then, or the copy of another holder.
             let reason = format!("{} cannot read it: {error}", server.me);
             let word = Word::Reply(Reply::Retry { reason, excluded: None, leader: None });
             return in_flight.client(say(line, &word, server)).await;
@@ -447,7 +448,7 @@ where
     let copied = Body::new(file.bytes).copy(&mut reading, line, Some(in_flight), &server.limits, look).await;
     let damaged = match &copied {
         Ok(()) => hashing.finish() != file.name.digest,
-        // It has become shorter.
+        // The file has become shorter.
         Err(Side::From(error)) => error.kind() == io::ErrorKind::UnexpectedEof,
         Err(Side::To(_)) => false,
     };

@@ -1,4 +1,5 @@
-//! The slots that requests have at a node: `omb_cluster::requests` with a clock, and a way to reach who is to leave.
+//! The slots for a node's requests: `omb_cluster::requests` with a clock, and a way to notify the request that must
+//! end.
 
 use std::{
     collections::BTreeMap,
@@ -64,17 +65,17 @@ pub(super) struct InFlight<'a> {
 }
 
 impl InFlight<'_> {
-    /// Does what takes as long as the client likes.
+    /// Does something that takes as long as the client likes.
     ///
     /// # Errors
-    /// Also if that has lasted, and somebody else needs the slot.
+    /// Also if that takes long and another request needs the slot.
     pub(super) async fn client<T>(&self, what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         self.slots.taken().requests.waits(self.slots.now(), self.slot);
         let done = tokio::select! {
             biased;
             done = what => done,
             () = self.leaves.notified() => {
-                let why = "nothing came for a while, and others wait for its slot";
+                let why = "no progress for a while, and other requests need its slot";
                 Err(io::Error::new(io::ErrorKind::TimedOut, why))
             }
         };
