@@ -16,16 +16,16 @@ use super::{Broken, Promise};
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Agreement {
-    /// Who was seen to agree after the bound.
+    /// The nodes that were seen to agree after the bound.
     agreed: BTreeSet<NodeId>,
     /// What they agree on.
     on: Option<Leadership>,
-    /// Whom each node obeys, and since when by its own clock.
+    /// The leader that each node follows, and since when by its own clock.
     followed: BTreeMap<NodeId, (Leadership, Instant)>,
 }
 
 impl Agreement {
-    /// Who takes over from a leader that it obeys has obeyed it steadily.
+    /// A node that takes over from a leader that it follows must have followed it steadily.
     fn watch_takeover(&mut self, node: NodeId, leader: Option<Leadership>, now: Instant, broken: &mut Broken) {
         let Some(leader) = leader else {
             self.followed.remove(&node);
@@ -66,11 +66,12 @@ impl Promise for Agreement {
         if leader.and_then(|leadership| leadership.leader) != highest {
             let since = (facts.at - healed).as_secs_f64();
             let follows = leader.map_or("nobody".to_owned(), |leader| leader.to_string());
-            broken.note(format_args!("{since:.3} s after all has healed {node} obeys {follows}"));
+            broken.note(format_args!("{since:.3} s after all has healed {node} follows {follows}"));
             return;
         }
         if self.on.is_some() && self.on != leader {
-            broken.note(format_args!("{node} obeys another leadership than was agreed on: {leader:?}, {:?}", self.on));
+            broken
+                .note(format_args!("{node} follows another leadership than was agreed on: {leader:?}, {:?}", self.on));
         }
         self.on = leader;
         self.agreed.insert(node);
