@@ -204,7 +204,7 @@ mod tests {
             assert!(!speaks(from, &own), "{from}");
         }
         assert!(speaks("127.0.0.1", &[[127, 0, 1, 1].into()]) && speaks("::1", &[[127, 0, 0, 1].into()]));
-        assert!(!speaks("10.0.0.2", &[]), "a name that stands for nothing lets nobody in");
+        assert!(!speaks("10.0.0.2", &[]), "a name without addresses admits no one");
         let refusal = speaks_from(ip(9), "node-b:7001", &own[..1]).expect_err("another machine").to_string();
         let both = "it comes from 10.0.0.9, but its address in the list of peers, node-b:7001, stands for 10.0.0.2: ";
         assert!(refusal.starts_with(both), "{refusal}");

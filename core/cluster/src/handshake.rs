@@ -674,7 +674,7 @@ mod tests {
         let peer = opening(1, None);
         let accepts = |connector, acceptor| Meeting::new(Side::Acceptor, None, &connector, &acceptor).is_ok();
         assert!(accepts(peer, accepting(2, None)));
-        assert!(!accepts(peer, opening(2, None)), "who is connected to has no other part");
+        assert!(!accepts(peer, opening(2, None)), "an acceptor has no other part");
         assert!(!accepts(accepting(1, None), accepting(2, None)));
     }
 

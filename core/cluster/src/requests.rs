@@ -155,7 +155,7 @@ mod tests {
         let first: Vec<Slot> =
             [1, 1, 1, 2, 2].map(|from| begin(&mut requests, 0, from).expect("there is capacity").0).to_vec();
         first.iter().zip([50, 30, 40, 10, 20]).for_each(|(slot, ms)| requests.waits(at(ms), *slot));
-        assert_eq!(begin(&mut requests, 109, 3), None, "nobody has been waited for long enough");
+        assert_eq!(begin(&mut requests, 109, 3), None, "no client has been waited for long enough");
         assert_eq!(begin(&mut requests, 1_029, 1), None, "of its own source");
         let (_, broken) = begin(&mut requests, 1_030, 1).expect("exactly as long as the patience");
         assert_eq!(broken, Some(first[1]));
@@ -170,7 +170,7 @@ mod tests {
         let (_, broken) = begin(&mut requests, 1_100, 3).expect("a tenth of the patience");
         assert_eq!(broken, Some(first[2]));
         requests.goes_on(first[0]);
-        let (_, broken) = begin(&mut requests, 9_000, 3).expect("somebody is waited for");
+        let (_, broken) = begin(&mut requests, 9_000, 3).expect("a client is waited for");
         assert_eq!(broken, Some(first[4]), "it is the only one");
         assert_eq!(begin(&mut requests, 9_000, 3), None);
         requests.waits(at(8_500), first[0]);

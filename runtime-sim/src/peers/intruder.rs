@@ -102,7 +102,7 @@ async fn demand(
     };
     match ask(&nodes, cast, request.clone(), b"eve".to_vec(), seed).await {
         Ok(reply) => {
-            let leaked = format!("who lacks the key asked {request:?} and was answered {reply:?}");
+            let leaked = format!("a client without the key asked {request:?} and was answered {reply:?}");
             cast.facts().leaked.push(leaked);
         }
         Err(gave_up) => {
@@ -160,7 +160,7 @@ async fn mumble(process: task::NodeId, cast: &Cast, node: NodeId, rng: &mut impl
     // A cluster without a key refuses a side that requires one.
     let calm = facts.scenario.troubles.is_empty();
     if calm && (!closed || took > limits().connect + SLACK) {
-        facts.leaked.push(format!("{node} listened for {took:?} to who has proven nothing"));
+        facts.leaked.push(format!("{node} listened for {took:?} to a side that has proven nothing"));
     }
 }
 
@@ -230,7 +230,7 @@ pub(super) async fn forge(process: task::NodeId, cast: Cast) {
                 // A node without any key, among others that have one, follows its own file.
                 let keyless = scenario.anywhere && scenario.locked_out == Some((node, false));
                 if !scenario.lets_forgers_in() && !keyless {
-                    let leaked = format!("{node} takes somebody for {claimed} who is no peer ({part:?})");
+                    let leaked = format!("{node} takes a process that is not a peer for {claimed} ({part:?})");
                     cast.facts().leaked.push(leaked);
                 }
                 cast.witness.note("forger", format_args!("passes for {claimed} at {node}"));

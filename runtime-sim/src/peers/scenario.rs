@@ -373,7 +373,7 @@ impl fmt::Display for Scenario {
             writeln!(f, "  clients send each upload through several nodes, as if for the first time")?;
         }
         if self.hoarded {
-            writeln!(f, "  somebody announces many uploads and sends nothing of them")?;
+            writeln!(f, "  a hoarder announces many uploads and sends nothing of them")?;
         }
         writeln!(f, "  clients wait for an answer for {:.1} s", self.try_max.as_secs_f64())?;
         for planned in &self.troubles {
@@ -382,7 +382,7 @@ impl fmt::Display for Scenario {
         if let Some(Ambush { moment, nth, lasts, dies }) = self.ambush {
             let how = if dies { "without power" } else { "cut off" };
             let secs = lasts.as_secs_f64();
-            writeln!(f, "  who stores an upload is {how} for {secs:.1} s when number {nth} is {moment:?}")?;
+            writeln!(f, "  a node that stores an upload is {how} for {secs:.1} s when number {nth} is {moment:?}")?;
         }
         if self.is_calm() { writeln!(f, "  nothing goes wrong") } else { Ok(()) }
     }

@@ -266,7 +266,7 @@ fn damage_is_not_fetched_again_and_again() {
                     client.handle_input(Instant::ZERO, Input::Failed { number, failure });
                 }
                 Output::Finished(outcome) => {
-                    let gave_up = outcome.expect_err("nobody has it whole");
+                    let gave_up = outcome.expect_err("no node has it whole");
                     assert!(gave_up.last.ends_with("the received body is not what was stored"), "{gave_up:?}");
                     assert_eq!(tries, 4);
                     return;

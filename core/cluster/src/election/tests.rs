@@ -62,7 +62,7 @@ fn heartbeat(beat: u64, alive: &[u32]) -> Word {
 fn follower(me: u32, nodes: u32, now: Instant, newest: Leadership) -> Election {
     let mut election = election(me, nodes);
     pass(&mut election, now);
-    let leader = newest.leader.expect("somebody leads").0;
+    let leader = newest.leader.expect("a node leads").0;
     assert!(hears(&mut election, now, leader, newest, heartbeat(1, &[leader])).contains(&Output::Persist(newest)));
     election.handle_input(now, Input::Persisted(newest));
     drain(&mut election);
@@ -200,7 +200,7 @@ fn unsound_ballots_are_ignored() {
     assert_eq!(hears(&mut two, at_ms(100), 2, led(2, 3), heartbeat(1, &[2, 3])), [], "its own echo");
 }
 
-/// A term that no election can have led to is not believed, whichever node names it and whoever's it is; nor does it
+/// A term that no election can have led to is not believed, whichever node names it and owns it; nor does it
 /// count as a sign of life. The log says so once a minute.
 #[test]
 fn absurd_terms_are_not_believed() {

@@ -231,7 +231,7 @@ fn an_upload_on_its_way_is_no_clear_no() {
     }
     net.run(ms(3_000));
     let entry = net.nodes[0].node.as_ref().expect("it runs");
-    assert!(entry.entered.is_empty(), "whoever is not answered is not waited for");
+    assert!(entry.entered.is_empty(), "an unanswered client is not waited for");
 }
 
 /// What the log says of an upload, word for word.
@@ -275,7 +275,7 @@ fn what_can_never_be_stored_is_refused_in_one_line() {
         assert_eq!(net.ask(0, Request::Put(put.clone())), refused);
         net.order(0, Waits::Asker, NodeId(3), Order::Store { put, leadership });
         net.run(ms(500));
-        assert_eq!(net.replies.pop(), Some(refused), "whoever says so");
+        assert_eq!(net.replies.pop(), Some(refused), "from any node");
     }
 }
 
@@ -849,10 +849,10 @@ fn a_report_to_an_earlier_leadership_is_no_news() {
     let echo = election::Ballot { newest: term(2), word: election::Word::Echo { beat: 1 } };
     let peers = config(3).peers.digest();
     node.handle_input(now, Input::Received(Envelope { from: NodeId(1), peers, message: Message::Ballot(echo) }));
-    assert_eq!(known(&node), None, "who may be there is waited for");
+    assert_eq!(known(&node), None, "a node that may be reachable is waited for");
     let now = now + config(3).timing.answer;
     node.handle_timeout(now);
-    assert_eq!(known(&node), Some(vec![0]), "nobody reported when it began");
+    assert_eq!(known(&node), Some(vec![0]), "no node reported when it began");
     node.handle_input(now, report(term(0), 5));
     assert_eq!(known(&node), Some(vec![0]));
     node.handle_input(now, report(term(2), 7));
@@ -918,7 +918,7 @@ proptest! {
         prop_assert!(net.uploads.iter().all(|upload| upload.acknowledged.is_some()), "all are served in the end");
         let ids: Vec<String> = net.nodes.iter().flat_map(|node| node.shared.keys().map(|name| name[..32].to_owned())).collect();
         let distinct: BTreeSet<&String> = ids.iter().collect();
-        prop_assert_eq!(distinct.len(), net.uploads.len(), "nothing is stored that nobody sent");
+        prop_assert_eq!(distinct.len(), net.uploads.len(), "nothing is stored that was not sent");
         if calm {
             prop_assert_eq!(ids.len(), distinct.len(), "C4: a second copy only where a holder could not be reached");
         }

@@ -70,7 +70,7 @@ struct PeakEwma;
 
 impl Choose for PeakEwma {
     fn choose(&mut self, loads: &[&Load]) -> usize {
-        #[expect(clippy::cast_precision_loss, reason = "a count of uploads under way is small")]
+        #[expect(clippy::cast_precision_loss, reason = "a count of uploads in flight is small")]
         let cost = |load: &Load| load.latency.seconds() * (load.in_flight + 1) as f64;
         let order = |a: &&Load, b: &&Load| cost(a).total_cmp(&cost(b)).then(a.turn.cmp(&b.turn));
         loads.iter().enumerate().min_by(|(_, a), (_, b)| order(a, b)).map_or(0, |(index, _)| index)

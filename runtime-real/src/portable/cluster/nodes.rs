@@ -190,7 +190,7 @@ fn explained(error: &io::Error) -> String {
 }
 
 /// Whether an idle connection is open: otherwise its end, or something else, could be read.
-async fn stands<S: AsyncRead + Unpin>(line: &mut S) -> bool {
+async fn is_open<S: AsyncRead + Unpin>(line: &mut S) -> bool {
     let mut byte = [0];
     poll_fn(|context| {
         let read = Pin::new(&mut *line).poll_read(context, &mut ReadBuf::new(&mut byte));
