@@ -3,16 +3,16 @@
 //! ```text
 //! shared_images/                    finished uploads, and nothing else of ours; the node holds a lock on it
 //! .shared_images.node-3/            beside it: `lock`, `leadership` and a spare, the journal `uploads`, and `parts/`, the
-//!                                   uploads in the making
+//!                                   uploads in progress
 //! ```
 //!
-//! Others may be able to write into these folders: what is opened there is checked to be a plain file, a symbolic link is
-//! never followed, and a pipe never waited for (see [`crate::files`]).
+//! Other users may be able to write into these folders: what is opened there is checked to be a plain file, a symbolic
+//! link is never followed, and a pipe never waited for (see [`crate::files`]).
 //!
-//! What a thread costs to wake is more than what it does: a small body waits in memory for the step after its write, which
-//! then does both, and steps that belong together are one turn of a thread. Uploads that sync have a thread each, for the
-//! file system brings to the disk in one go what is synced at the same time; those that do not share one. What fails is told
-//! by the later step, and nothing was acknowledged before it.
+//! Waking a thread costs more than its work: a small body waits in memory for the step after its write, which then does
+//! both, and steps that belong together run in one task. Uploads that sync have a thread each, for the file system
+//! flushes concurrent syncs together; those that do not sync share one. The later step reports a failure of the
+//! earlier, and nothing was acknowledged before it.
 
 use std::{
     collections::BTreeMap,
@@ -54,17 +54,17 @@ use crate::{
     portable::cluster::{self, disk::Listed},
 };
 
-/// Bytes that are written, or read, in one go.
+/// Bytes that are written, or read, at once.
 const CHUNK: usize = 256 << 10;
 
-/// Largest body that waits in memory: what the cluster's protocol calls small, and sends without being asked for.
+/// Largest body that waits in memory: what the cluster's protocol counts as small, and sends unasked.
 const HELD_MAX: usize = 64 << 10;
 
-/// After this many bytes a body in the making is brought to the disk, so that the fsync at its end is short and a client
+/// After this many bytes a body in progress is flushed to the disk, so that the fsync at its end is short and a client
 /// that is faster than the disk is slowed down.
 const WRITE_BACK: u64 = 32 << 20;
 
-/// The state is its owner's alone.
+/// The state is accessible to its owner only.
 const STATE_MODE: u32 = 0o700;
 
 /// Bytes of `lock` that are read.
@@ -73,7 +73,7 @@ const HOLDER_MAX: u64 = 256;
 /// Bytes of `leadership` that are read: it is one short line.
 const LEADERSHIP_MAX: u64 = 256;
 
-/// The folders of one node. Clones are the same.
+/// The folders of one node. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Folders(Arc<Inner>);
 
@@ -86,30 +86,31 @@ struct Inner {
     durability: Durability,
     /// Of files in the shared folder.
     mode: FileMode,
-    /// The shared folder itself, and `lock` in the one of the state: both locked.
+    /// The shared folder itself, and `lock` in the state folder: both locked.
     _locks: [File; 2],
-    /// Small bodies that are to be written with their next step. Each belongs to a request that is under way.
+    /// Small bodies to be written with their next step. Each belongs to a request in flight.
     held: Lock<BTreeMap<RequestId, Vec<u8>>>,
     short: Lock<Short>,
     /// Once it was read.
     journal: Lock<Option<Arc<Journal>>>,
-    /// What the journal remembers and the folder does not hold is to be forgotten when they are read next.
+    /// Whether the next reading forgets what the journal remembers and the folder lacks.
     forgets: AtomicBool,
 }
 
-/// What came of steps: which one failed, and why.
+/// The result of steps: which one failed, and why.
 type Performed = Result<(), (Step, io::Error)>;
 
 /// Steps without a sync, which share a thread.
 #[derive(Debug, Default)]
 struct Short {
     waiting: Vec<(Vec<Step>, oneshot::Sender<Performed>)>,
-    /// Somebody takes what waits.
+    /// A task performs what waits.
     busy: bool,
 }
 
 impl Inner {
-    /// Its name has the node's in it, so that on a file system without locks nobody takes it for a leftover of its own.
+    /// Its name contains the node's, so that on a file system without locks no other node takes it for its own
+    /// leftover.
     fn part(&self, id: RequestId) -> PathBuf {
         self.parts.join(format!("{}{}", self.part_prefix(), store::File::Temporary(id)))
     }
@@ -121,7 +122,7 @@ impl Inner {
     fn create_part(&self, id: RequestId) -> io::Result<File> {
         let file = files::create(&self.part(id))?;
         if self.mode != FileMode::default() {
-            // Not left to the umask: who asks for a mode gets it.
+            // Independent of the umask: a configured mode applies exactly.
             file.set_permissions(fs::Permissions::from_mode(self.mode.file()))?;
         }
         Ok(file)
@@ -149,8 +150,8 @@ impl Inner {
 
     /// Blocks.
     fn perform(&self, steps: Vec<Step>) -> Performed {
-        // Opened before anything is done, and for these steps alone: the kernel tells of a failure once to each who has a
-        // file open, and who shares one with others may not be told.
+        // Opened before anything is done, and for these steps alone: the kernel reports a failure once per open file,
+        // so a shared one might miss it.
         let syncs = steps.iter().any(|step| matches!(step, Step::SyncFolder(_)));
         let folder = syncs.then(|| File::open(&self.shared)).transpose().map_err(|error| (steps[0].clone(), error))?;
         for step in steps {
@@ -203,8 +204,8 @@ impl Inner {
         if dropped > 0 {
             let path = path.display();
             tracing::warn!(
-                "{path}: {dropped} bytes are no records, as a crash in mid-write leaves them, or damage; the names of \
-                 uploads that they told of are lost"
+                "{path}: {dropped} bytes are not records: a crash in mid-write left them, or they are damaged; the names of \
+                 uploads in them are lost"
             );
         }
         *self.journal.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(journal));
@@ -225,7 +226,7 @@ impl Inner {
         }
     }
 
-    /// Performs what waits, and what comes meanwhile.
+    /// Performs what waits, and what is added meanwhile.
     async fn perform_waiting(self: Arc<Self>) {
         loop {
             let batch = {
@@ -237,35 +238,36 @@ impl Inner {
                 return;
             }
             let inner = self.clone();
-            let work = move || batch.into_iter().map(|(steps, tell)| (inner.perform(steps), tell)).collect::<Vec<_>>();
-            // Told here, not there: each word from another thread would wake this one anew. A panic drops the batch,
-            // and those who wait hear of it by that.
-            for (outcome, tell) in spawn_blocking(work).await.unwrap_or_default() {
-                let _ = tell.send(outcome);
+            let work =
+                move || batch.into_iter().map(|(steps, reply)| (inner.perform(steps), reply)).collect::<Vec<_>>();
+            // Sent from here, for each message from the other thread would wake this one again. A panic drops the
+            // batch, and the waiting tasks notice by that.
+            for (outcome, reply) in spawn_blocking(work).await.unwrap_or_default() {
+                let _ = reply.send(outcome);
             }
         }
     }
 }
 
-/// Why the folders cannot be used: one line that names the folder, what is wrong and what helps.
+/// Why the folders cannot be used: one line that names the folder, the problem and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// It cannot be made, read or written.
     #[error("{0}")]
     Unusable(String),
-    /// Another process holds it.
+    /// Another process has locked it.
     #[error("{0}")]
     Taken(String),
 }
 
 impl Folders {
-    /// Opens the folders of `node`, makes those that are missing, and locks them for this process. `state` is where the
-    /// newest leadership and uploads in the making lie; `None` puts it beside `shared`. It must be on the same file
-    /// system, since a rename is what makes an upload appear whole. Uploads get `mode`, and the folder for them, where it is
-    /// made, the one that belongs to it; the state is its owner's alone. Folders that are there keep theirs.
+    /// Opens the folders of `node`, creates those that are missing, and locks them for this process. `state` holds the
+    /// newest leadership and uploads in progress; `None` puts it beside `shared`. It must be on the same file system,
+    /// since a rename makes an upload appear whole. Uploads get `mode`, and the folder for them, if it is created, the
+    /// corresponding one; the state is accessible to its owner only. Existing folders keep their mode.
     ///
     /// # Errors
-    /// If a folder cannot be made or written to, or another node uses it.
+    /// If a folder cannot be created or written to, or another node uses it.
     pub fn open(
         shared: &Path,
         state: Option<&Path>,
@@ -295,7 +297,7 @@ impl Folders {
                 fs::canonicalize(state).map_err(|error| unusable(state, "cannot be found", &error))?
             }
             None => {
-                // Its name can be foreseen by whoever may write beside the shared folder.
+                // Its name is predictable for any user who may write beside the shared folder.
                 let state = beside(&shared, node)?;
                 files::make_folder(&state, STATE_MODE).map_err(|error| no_state(&state, &error))?;
                 if fs::symlink_metadata(&state).is_ok_and(|metadata| metadata.is_symlink()) {
@@ -324,7 +326,7 @@ impl Folders {
             (Err(error), _) => return Err(unusable(&shared, "cannot be read", &error)),
             (_, Err(error)) => return Err(unusable(&parts, "cannot be read", &error)),
         }
-        // A folder that is there may still not be ours to write in.
+        // An existing folder may still not be writable for us.
         for path in [&shared, &parts] {
             files::probe(path).map_err(|error| unusable(path, "this node cannot write to it", &error))?;
         }
@@ -343,12 +345,12 @@ impl Folders {
         })))
     }
 
-    /// What was stored and cannot be had is forgotten when the folders are read next.
+    /// What was stored and is lost is forgotten when the folders are read next.
     pub fn accept_loss(&self) {
         self.0.forgets.store(true, Relaxed);
     }
 
-    /// Where finished uploads lie.
+    /// The folder of finished uploads.
     #[must_use]
     pub fn shared(&self) -> &Path {
         &self.0.shared
@@ -371,7 +373,7 @@ fn beside(shared: &Path, node: NodeId) -> Result<PathBuf, OpenError> {
     }
 }
 
-/// Takes the state folder for this process. Says who has it, if another one does.
+/// Locks the state folder for this process. Names the holder if another process has it.
 fn lock_state(state: &Path, node: NodeId) -> Result<File, OpenError> {
     let path = state.join("lock");
     let unusable = |error: &io::Error| OpenError::Unusable(format!("{}: cannot be locked: {error}", path.display()));
@@ -379,7 +381,7 @@ fn lock_state(state: &Path, node: NodeId) -> Result<File, OpenError> {
     match file.try_lock() {
         Ok(()) => {
             let text = format!("{node}, process {}\n", std::process::id());
-            // For whoever finds it locked, and for nothing else: without room for it the lock holds all the same.
+            // Only for a process that finds it locked: without space for it the lock still holds.
             let _ = file.set_len(0).and_then(|()| file.write_all(text.as_bytes()));
             Ok(file)
         }
@@ -398,7 +400,7 @@ fn lock_state(state: &Path, node: NodeId) -> Result<File, OpenError> {
     }
 }
 
-/// Two files take each other's name at once.
+/// Exchanges the names of two files atomically.
 fn exchange(one: &Path, other: &Path) -> io::Result<()> {
     let name = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other);
     let (one, other) = (name(one)?, name(other)?);
@@ -408,7 +410,7 @@ fn exchange(one: &Path, other: &Path) -> io::Result<()> {
     if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Runs what may block where it may.
+/// Runs blocking work on a thread for it.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     spawn_blocking(work).await.map_err(io::Error::other)?
 }
@@ -424,7 +426,7 @@ impl cluster::Disk for Folders {
                 let found = printable_within(text.trim_end(), 60);
                 let text = format!(
                     "{}: found `{found}`; allowed: `term T leader N`, as this program writes it. A node that forgot its \
-                     term could obey an older leader: restore the file, or remove it if this node is new to the cluster",
+                     term could follow an older leader: restore the file, or remove it if this node is new to the cluster",
                     path.display()
                 );
                 io::Error::new(io::ErrorKind::InvalidData, text)
@@ -440,17 +442,17 @@ impl cluster::Disk for Folders {
         blocking(move || {
             let (spare, path) = (state.join("leadership.spare"), state.join("leadership"));
             let text = text_of(leadership);
-            // Written over what is there, which takes no room: a node whose disk is full can still elect and be elected.
-            // Where a link or a pipe stands in its place, that is replaced.
+            // Overwrites what is there, which needs no space: a node whose disk is full can still elect and be elected.
+            // A link or a pipe under this name is replaced.
             let mut file = files::open_or_create(&spare).or_else(|_| files::create(&spare))?;
             file.write_all(text.as_bytes())?;
             file.set_len(text.len() as u64)?;
-            // A term that was announced must not come back after a loss of power, whatever uploads survive.
+            // A term that was announced must not be reused after a power loss, whatever uploads survive.
             file.sync_all()?;
             if exchange(&spare, &path).is_err() {
-                // There is no former one, or the file system cannot.
+                // There is no former one, or the file system cannot do this.
                 fs::rename(&spare, &path)?;
-                // For the next time. Without room for it that one will have to find some.
+                // For the next time. If there is no space for it, the next time needs some.
                 let _ = files::create(&spare).and_then(|mut file| file.write_all(text.as_bytes()));
             }
             File::open(&state)?.sync_all()
@@ -498,7 +500,7 @@ impl cluster::Disk for Folders {
 
     async fn create(&self, id: RequestId) -> io::Result<Writing> {
         self.0.held().remove(&id);
-        // The file is made with the first bytes, or with the step after them; what fails is told then.
+        // The file is created with the first bytes, or with the step after them; failures are reported then.
         Ok(Writing { folders: self.0.clone(), id, buffer: Vec::new(), unsynced: 0, state: State::Idle(None) })
     }
 
@@ -510,16 +512,16 @@ impl cluster::Disk for Folders {
                 .await
                 .map_err(|error| (first, io::Error::other(error)))?;
         }
-        let (tell, told) = oneshot::channel();
+        let (reply, outcome) = oneshot::channel();
         let begin = {
             let mut short = inner.short();
-            short.waiting.push((steps, tell));
+            short.waiting.push((steps, reply));
             !mem::replace(&mut short.busy, true)
         };
         if begin {
             tokio::spawn(inner.perform_waiting());
         }
-        told.await.map_err(|error| (first, io::Error::other(error)))?
+        outcome.await.map_err(|error| (first, io::Error::other(error)))?
     }
 
     async fn open(&self, name: Name) -> io::Result<Reading> {
@@ -537,11 +539,11 @@ fn leadership(text: &str) -> Option<Leadership> {
     let (term, leader) = text.strip_suffix('\n')?.strip_prefix("term ")?.split_once(" leader ")?;
     let (term, leader) = (Term(term.parse().ok()?), leader.parse().ok()?);
     let leader = (leader > 0).then_some(NodeId(leader));
-    // In term 0 nobody has led, and nobody else leads in none.
+    // Term 0 has no leader, and every other term has one.
     ((term == Term(0)) == leader.is_none()).then_some(Leadership { term, leader })
 }
 
-/// An upload in the making.
+/// An upload in progress.
 #[derive(Debug)]
 pub struct Writing {
     folders: Arc<Inner>,
@@ -555,7 +557,7 @@ pub struct Writing {
 
 #[derive(Debug)]
 enum State {
-    /// The file, once it is made.
+    /// The file, once it is created.
     Idle(Option<File>),
     Busy(JoinHandle<io::Result<File>>),
 }
@@ -639,7 +641,7 @@ impl AsyncWrite for Writing {
 #[derive(Debug)]
 pub struct Reading {
     state: ReadState,
-    /// How much of what was read is passed on.
+    /// How much of what was read has been passed on.
     at: usize,
 }
 
@@ -704,8 +706,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_upload_appears_whole_and_under_its_name() {
-        let place = tempfile::tempdir().expect("a folder");
-        let shared = place.path().join("shared");
+        let dir = tempfile::tempdir().expect("a folder");
+        let shared = dir.path().join("shared");
         let folders = open(&shared).expect("usable");
         for body in [Vec::new(), vec![7; 10], vec![9; 3 * CHUNK + 1]] {
             let id = RequestId(body.len() as u128);
@@ -725,11 +727,11 @@ mod tests {
         assert_eq!(fs::read_dir(&shared).expect("there").count(), 3, "nothing else lies there");
     }
 
-    /// It is said which step failed, and what comes behind it is left undone.
+    /// The failed step is reported, and those after it are not performed.
     #[tokio::test]
     async fn steps_end_at_the_one_that_fails() {
-        let place = tempfile::tempdir().expect("a folder");
-        let shared = place.path().join("shared");
+        let dir = tempfile::tempdir().expect("a folder");
+        let shared = dir.path().join("shared");
         let folders = open(&shared).expect("usable");
         let id = RequestId(1);
         let name = Name { id, digest: Digest::of(b"body"), kind: Kind::Bin };
@@ -741,22 +743,22 @@ mod tests {
         };
         let failed = async || folders.perform(steps()).await.map_err(|(step, error)| (step, error.kind()));
         assert_eq!(failed().await, Err((Step::Sync(id), io::ErrorKind::NotFound)), "nothing was written");
-        // What stands in the way of the new name.
+        // It blocks the new name.
         fs::create_dir(folders.0.upload(name)).expect("made");
         write().await;
         assert_eq!(failed().await, Err((Step::Rename(name), io::ErrorKind::IsADirectory)));
         assert_eq!(fs::read(folders.part(id)).expect("it is not renamed"), b"body");
-        // The folder itself is missing: that shows before anything is renamed.
+        // The folder itself is missing: this is noticed before anything is renamed.
         fs::remove_dir_all(&shared).expect("removed");
         assert_eq!(failed().await, Err((Step::Sync(id), io::ErrorKind::NotFound)));
         assert!(folders.part(id).exists());
     }
 
-    /// Without a sync the rename writes what waits; and what is removed, or fails, is not there later.
+    /// Without a sync the rename writes what waits; and what is removed, or fails, does not exist later.
     #[tokio::test]
     async fn a_small_body_is_written_with_its_next_step() {
-        let place = tempfile::tempdir().expect("a folder");
-        let shared = place.path().join("shared");
+        let dir = tempfile::tempdir().expect("a folder");
+        let shared = dir.path().join("shared");
         let folders = Folders::open(&shared, None, NodeId(3), Durability::None, FileMode::default()).expect("usable");
         let name = |id| Name { id: RequestId(id), digest: Digest::of(b"body"), kind: Kind::Bin };
         let write = async |id| {
@@ -770,12 +772,12 @@ mod tests {
         folders.perform(vec![Step::Remove(store::File::Temporary(RequestId(3)))]).await.expect("removed");
         let rename = |id| folders.perform(vec![Step::Rename(name(id))]);
         let (a, b, c, gone) = tokio::join!(rename(0), rename(1), rename(2), rename(3));
-        assert!(a.is_ok() && b.is_ok() && c.is_ok(), "they share a thread, and each is told of its own");
+        assert!(a.is_ok() && b.is_ok() && c.is_ok(), "they share a thread, and each gets its own result");
         let gone = gone.map_err(|(step, error)| (step, error.kind()));
         assert_eq!(gone, Err((Step::Rename(name(3)), io::ErrorKind::NotFound)));
         assert_eq!(fs::read(folders.0.upload(name(1))).expect("there"), b"body");
         assert!(folders.0.held().is_empty());
-        // A folder that is gone stands for a disk that takes nothing.
+        // A missing folder represents a disk that takes nothing.
         write(5).await;
         fs::remove_dir_all(&folders.0.parts).expect("removed");
         assert!(rename(5).await.is_err());
@@ -784,8 +786,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_leadership_survives() {
-        let place = tempfile::tempdir().expect("a folder");
-        let shared = place.path().join("shared");
+        let dir = tempfile::tempdir().expect("a folder");
+        let shared = dir.path().join("shared");
         let folders = open(&shared).expect("usable");
         assert_eq!(folders.restore().await.expect("none yet"), Leadership::default());
         let newest = Leadership { term: Term(7), leader: Some(NodeId(2)) };
@@ -806,19 +808,19 @@ mod tests {
 
     #[test]
     fn a_folder_has_one_node() {
-        let place = tempfile::tempdir().expect("a folder");
-        let shared = place.path().join("shared");
+        let dir = tempfile::tempdir().expect("a folder");
+        let shared = dir.path().join("shared");
         let _first = open(&shared).expect("free");
         assert!(matches!(open(&shared), Err(OpenError::Taken(_))));
     }
 
-    /// Also that of the state, whose holder is named.
+    /// Also the state folder, whose holder is named.
     #[test]
     fn a_state_folder_has_one_node() {
-        let place = tempfile::tempdir().expect("a folder");
-        let state = place.path().join("state");
+        let dir = tempfile::tempdir().expect("a folder");
+        let state = dir.path().join("state");
         let open = |node| {
-            let shared = place.path().join(format!("shared{node}"));
+            let shared = dir.path().join(format!("shared{node}"));
             Folders::open(&shared, Some(&state), NodeId(node), Durability::Fsync, FileMode::default())
         };
         let first = open(1).expect("free");
@@ -829,12 +831,12 @@ mod tests {
         open(2).expect("free again");
     }
 
-    /// What others put into the folders is neither followed nor written to nor waited for.
+    /// What other users put into the folders is neither followed nor written to nor waited for.
     #[tokio::test]
     async fn links_and_pipes_are_left_alone() {
-        let place = tempfile::tempdir().expect("a folder");
-        let shared = place.path().join("shared");
-        let treasure = place.path().join("treasure");
+        let dir = tempfile::tempdir().expect("a folder");
+        let shared = dir.path().join("shared");
+        let treasure = dir.path().join("treasure");
         fs::write(&treasure, b"precious").expect("written");
         let link = |from: &Path| {
             let _ = fs::remove_file(from);
@@ -849,7 +851,7 @@ mod tests {
         unharmed();
         let (id, body) = (RequestId(1), b"body");
         let name = Name { id, digest: Digest::of(body), kind: Kind::Bin };
-        // In the place of the temporary file, of the spare of the leadership, and of the upload.
+        // Under the names of the temporary file, of the leadership's spare, and of the upload.
         link(&folders.part(id));
         link(&folders.0.state.join("leadership.spare"));
         link(&folders.0.upload(name));
@@ -865,7 +867,7 @@ mod tests {
         unharmed();
         assert_eq!(fs::read(folders.0.upload(name)).expect("there"), body);
         assert!(fs::symlink_metadata(folders.0.upload(name)).expect("there").is_file());
-        // An upload that became a pipe: nobody writes into it, so a plain open would wait for ever.
+        // An upload that became a pipe: nothing writes into it, so a plain open would wait forever.
         fs::remove_file(folders.0.upload(name)).expect("removed");
         let path = CString::new(folders.0.upload(name).as_os_str().as_bytes()).expect("no NUL");
         // SAFETY: the name ends in NUL and lives until the call returns.
@@ -875,13 +877,13 @@ mod tests {
         assert_eq!(folders.list().await.expect("readable").shared, []);
     }
 
-    /// Whatever the umask says: the owner's alone, or as it was asked for. What is there keeps its mode.
+    /// Regardless of the umask: only for the owner, or as configured. Existing folders keep their mode.
     #[tokio::test]
     async fn modes_are_those_asked_for() {
         let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o7777;
         for (asked, file, folder) in [("0600", 0o600, 0o700), ("0644", 0o644, 0o755), ("0660", 0o660, 0o770)] {
-            let place = tempfile::tempdir().expect("a folder");
-            let shared = place.path().join("a/shared");
+            let dir = tempfile::tempdir().expect("a folder");
+            let shared = dir.path().join("a/shared");
             let asked: FileMode = asked.parse().expect("a mode");
             let open = || Folders::open(&shared, None, NodeId(3), Durability::Fsync, asked);
             let folders = open().expect("usable");

@@ -1,8 +1,8 @@
-//! Plain files, in folders that others may be able to write to.
+//! Plain files, in folders that other users may be able to write to.
 //!
-//! Who can put something into a folder can put a symbolic link there that leads to another file, or a pipe that blocks
-//! whoever opens it. So nothing here follows a link that stands in the place of a file, unless it is asked to; nothing waits
-//! in opening; and what was opened is looked at before it is used. What is made is readable by its owner only.
+//! A user who can write into a folder can put a symbolic link there that leads to another file, or a pipe that blocks a
+//! process that opens it. So nothing here follows a link in place of a file, unless it is asked to; opening never
+//! waits; and what was opened is checked before it is used. What is created is readable by its owner only.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -12,34 +12,34 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-/// What to do where a symbolic link stands in the place of a file.
+/// What to do with a symbolic link in place of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Links {
-    /// To open what it leads to: the user's own files.
+    /// Open what it leads to: the user's own files.
     Followed,
-    /// To fail.
+    /// Fail.
     Refused,
 }
 
-/// Of files that are made.
+/// Of files that are created.
 const MODE: u32 = 0o600;
 
 /// Opens a plain file for reading.
 ///
 /// # Errors
-/// If it cannot be opened; [`io::ErrorKind::InvalidInput`] if it is something else than a plain file.
+/// If it cannot be opened; [`io::ErrorKind::InvalidInput`] if it is not a plain file.
 pub fn open(path: &Path, links: Links) -> io::Result<File> {
     let refused = if links == Links::Refused { libc::O_NOFOLLOW } else { 0 };
     let opened = OpenOptions::new().read(true).custom_flags(refused | libc::O_NONBLOCK).open(path);
-    // What a link that is not followed is called by the system; and a socket.
+    // The system's errors for a link that is not followed, and for a socket.
     let other = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO));
     checked(opened.map_err(|error| if other(&error) { not_plain() } else { error })?)
 }
 
-/// Opens a plain file for reading and writing, and makes it if there is none; what is in it stays.
+/// Opens a plain file for reading and writing, and creates it if there is none; its content is kept.
 ///
 /// # Errors
-/// As of [`open`], which follows no link.
+/// As for [`open`] with [`Links::Refused`].
 pub fn open_or_create(path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let opened = OpenOptions::new().read(true).write(true).create(true).mode(MODE).custom_flags(flags).open(path)?;
@@ -54,17 +54,17 @@ fn checked(file: File) -> io::Result<File> {
 }
 
 fn not_plain() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "it is no plain file")
+    io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file")
 }
 
-/// Makes an empty file for writing, in the place of whatever stands there under this name.
+/// Creates an empty file for writing, in place of whatever has this name.
 ///
 /// # Errors
-/// If it cannot be made, or a folder stands there.
+/// If it cannot be created, or a folder has this name.
 pub fn create(path: &Path) -> io::Result<File> {
     let make = || OpenOptions::new().write(true).create_new(true).mode(MODE).open(path);
     match make() {
-        // Not emptied: it may be a link, or another name of a file that is somebody else's.
+        // Not truncated: it may be a link, or another name of a file with another owner.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             fs::remove_file(path)?;
             make()
@@ -76,18 +76,18 @@ pub fn create(path: &Path) -> io::Result<File> {
 /// The text of a plain file, of which `bytes_max` are read at most.
 ///
 /// # Errors
-/// If it cannot be read, is no plain file, or no text.
+/// If it cannot be read, is not a plain file, or is not text.
 pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
     let mut text = String::new();
     open(path, Links::Refused)?.take(bytes_max).read_to_string(&mut text)?;
     Ok(text)
 }
 
-/// Makes a folder with this mode, whatever the umask is, and those above it as the umask has it. One that is there stays as
-/// it is.
+/// Creates a folder with this mode, regardless of the umask, and missing parents as the umask says. An existing one is
+/// not changed.
 ///
 /// # Errors
-/// If it cannot be made.
+/// If it cannot be created.
 pub fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -95,7 +95,7 @@ pub fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
         fs::create_dir_all(above)?;
     }
-    // No wider than asked for at any instant.
+    // At no instant wider than requested.
     match DirBuilder::new().mode(mode).create(path) {
         Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(mode)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
@@ -103,7 +103,7 @@ pub fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
-/// Tries whether a file can be made in a folder. It has a name that nothing else has.
+/// Checks that a file can be created in a folder, by creating one with a unique name.
 ///
 /// # Errors
 /// If it cannot.

@@ -1,8 +1,8 @@
 //! The journal of a node's uploads on a real disk: a file that is appended to, by many threads at once.
 //!
-//! One fsync serves all who have appended by then: whoever finds nobody syncing does it for the others, who wait. Room is
-//! taken in advance and filled with zeros, so that an append changes no size, and syncing it is one write to the disk instead
-//! of two.
+//! One fsync serves all threads that have appended by then: a thread that finds no sync in progress does it for the
+//! others, which wait. Space is allocated in advance and filled with zeros, so that an append changes no size, and
+//! syncing it is one write to the disk instead of two.
 
 use std::{
     fs::{self, File},
@@ -17,11 +17,11 @@ use omb_cluster::store::journal::{HEADER, Scanned, scan, whole};
 
 use crate::files::{self, Links};
 
-/// Room that is taken at once: half as much as is there, within these bounds.
+/// Space that is allocated at once: half of what is used, within these bounds.
 const ROOM_MIN: u64 = 4 << 10;
 const ROOM_MAX: u64 = 256 << 10;
 
-/// Failures that are remembered for those who wait.
+/// Failures that are remembered for waiting threads.
 const FAILURES_MAX: usize = 64;
 
 /// An open journal.
@@ -29,7 +29,7 @@ const FAILURES_MAX: usize = 64;
 pub(crate) struct Journal {
     file: File,
     state: Mutex<State>,
-    /// Something was synced, or could not be.
+    /// Signals that a sync has succeeded or failed.
     done: Condvar,
 }
 
@@ -37,18 +37,19 @@ pub(crate) struct Journal {
 struct State {
     /// Where the next record goes.
     tail: u64,
-    /// Up to where the file has room.
+    /// The end of the allocated space.
     room: u64,
     /// Up to where it is durable, or was given up.
     synced: u64,
-    /// Somebody is syncing.
+    /// A sync is in progress.
     syncing: bool,
     /// What could not be synced, and why.
     failed: Vec<(Range<u64>, io::ErrorKind, String)>,
 }
 
 impl Journal {
-    /// Opens a journal, or makes one, and says what is in it. `change` may leave some of that out. What is said is durable.
+    /// Opens a journal, or creates one, and returns its content. `change` may remove some of that. What is returned is
+    /// durable.
     pub(crate) fn open(path: &Path, change: impl FnOnce(&mut Scanned)) -> io::Result<(Self, Scanned)> {
         let found = match files::open(path, Links::Refused) {
             Ok(mut file) => {
@@ -63,7 +64,7 @@ impl Journal {
         let before = scanned.entries.len();
         change(&mut scanned);
         let live = scanned.entries.len();
-        // What counts no more is left out once it is most of the file; a torn end must not lie before the next record.
+        // Obsolete records are dropped once they are most of the file; a torn end must not precede the next record.
         let anew = found.is_none()
             || live < before
             || scanned.dropped > 0
@@ -82,7 +83,7 @@ impl Journal {
             scanned.end = bytes.len();
         }
         let file = files::open_or_create(path)?;
-        // Its process may have died before it could.
+        // The process that wrote it may have died before it could.
         file.sync_all()?;
         let (tail, room) = (scanned.end as u64, file.metadata()?.len());
         let state = State { tail, room, synced: tail, syncing: false, failed: Vec::new() };
@@ -93,14 +94,14 @@ impl Journal {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends records; with `sync` they are durable once it returns. If it fails none of them is there. Blocks.
+    /// Appends records; with `sync` they are durable once it returns. If it fails none of them is kept. Blocks.
     pub(crate) fn append(&self, records: &[u8], sync: bool) -> io::Result<()> {
         let mut state = self.state();
         let (from, to) = (state.tail, state.tail + records.len() as u64);
         if to > state.room {
             let room = usize::try_from((state.tail / 2).clamp(ROOM_MIN, ROOM_MAX)).expect("it fits into memory");
             let zeros = vec![0; room.max(records.len())];
-            // A disk that is nearly full may still have room for the records alone.
+            // A disk that is nearly full may still have space for the records alone.
             if self.file.write_all_at(&zeros, state.room).is_ok() {
                 state.room += zeros.len() as u64;
             }
@@ -135,7 +136,7 @@ impl Journal {
                 Ok(()) => state.synced = target,
                 Err(error) => {
                     // Also what was appended meanwhile: it may share a page with what could not be written, which the
-                    // system takes for written from here on.
+                    // system treats as written from now on.
                     let given_up = state.synced..state.tail;
                     self.clear(given_up.clone());
                     state.synced = state.tail;
@@ -149,7 +150,7 @@ impl Journal {
         }
     }
 
-    /// What was not acknowledged must not be found later, as far as the disk still obeys.
+    /// Erases what was not acknowledged, as far as the disk still works, so that it is not found later.
     fn clear(&self, range: Range<u64>) {
         let length = usize::try_from(range.end - range.start).unwrap_or(0);
         let _ = self.file.write_all_at(&vec![0; length], range.start);
@@ -182,8 +183,8 @@ mod tests {
 
     #[test]
     fn what_threads_append_at_once_is_all_there() {
-        let place = tempfile::tempdir().expect("a folder");
-        let path = place.path().join("uploads");
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("uploads");
         let (journal, scanned) = Journal::open(&path, |_| {}).expect("usable");
         assert!(scanned.entries.is_empty());
         let journal = Arc::new(journal);
@@ -200,7 +201,7 @@ mod tests {
         threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
         drop(journal);
         assert_eq!(ids(&path).len(), 1_600);
-        // And it goes on behind them.
+        // And it continues after them.
         let (journal, _) = Journal::open(&path, |_| {}).expect("usable");
         journal.append(&record(99_999), true).expect("room");
         drop(journal);
@@ -209,8 +210,8 @@ mod tests {
 
     #[test]
     fn a_torn_end_is_dropped_and_written_over() {
-        let place = tempfile::tempdir().expect("a folder");
-        let path = place.path().join("uploads");
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("uploads");
         let (journal, _) = Journal::open(&path, |_| {}).expect("usable");
         journal.append(&record(1), true).expect("room");
         let torn = record(2);
@@ -227,8 +228,8 @@ mod tests {
 
     #[test]
     fn what_counts_no_more_is_left_out_one_day() {
-        let place = tempfile::tempdir().expect("a folder");
-        let path = place.path().join("uploads");
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("uploads");
         let (journal, _) = Journal::open(&path, |_| {}).expect("usable");
         for _ in 0..1_200 {
             journal.append(&record(1), false).expect("room");
@@ -245,8 +246,8 @@ mod tests {
     /// A link in its place is not followed.
     #[test]
     fn a_link_is_no_journal() {
-        let place = tempfile::tempdir().expect("a folder");
-        let (path, other) = (place.path().join("uploads"), place.path().join("other"));
+        let dir = tempfile::tempdir().expect("a folder");
+        let (path, other) = (dir.path().join("uploads"), dir.path().join("other"));
         fs::write(&other, b"precious").expect("written");
         std::os::unix::fs::symlink(&other, &path).expect("linked");
         assert!(Journal::open(&path, |_| {}).is_err());

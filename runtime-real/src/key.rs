@@ -6,12 +6,12 @@ use omb_cluster::handshake::{Key, Keys, Nonce};
 
 use crate::portable::cluster::Secret;
 
-/// Largest file that is read: a longer one is no key but a mistake.
+/// Largest file that is read: a longer one is not a key but a mistake.
 const FILE_MAX: u64 = 64 << 10;
 
-/// Reads the key in the file at `path`: all of its bytes, but for one newline at the end.
+/// Reads the key in the file at `path`: all of its bytes, except for one newline at the end.
 ///
-/// Warns in the log if others than its owner may read the file (mode & 0o077).
+/// Logs a warning if users other than its owner may read the file (mode & 0o077).
 ///
 /// # Errors
 /// If the file cannot be read, or holds fewer than 16 bytes or more than 64 KiB; names the file, what was found and what is
@@ -51,7 +51,7 @@ fn bytes(path: &Path) -> Result<Vec<u8>, String> {
 /// The keys in the files of clients and of peers, and nonces from the system's randomness; `None` without any file.
 ///
 /// # Errors
-/// As of [`key`]; if both files hold the same, for then each client could speak as a peer; or if the system has no
+/// As for [`key`]; if both files hold the same key, for then each client could act as a peer; or if the system has no
 /// randomness.
 pub fn secret(clients: Option<&Path>, peers: Option<&Path>) -> Result<Option<Secret>, String> {
     let read = |path: Option<&Path>| path.map(bytes).transpose();
@@ -64,7 +64,7 @@ pub fn secret(clients: Option<&Path>, peers: Option<&Path>) -> Result<Option<Sec
         && of_clients == of_peers
     {
         return Err(format!(
-            "{} (peer_key_file) holds the same key as {} (key_file): whoever has the key of clients could speak as a node; \
+            "{} (peer_key_file) holds the same key as {} (key_file): any client could act as a node; \
              make another one, such as `head -c 32 /dev/urandom | base64` does",
             peers.display(),
             clients.display()
@@ -78,7 +78,7 @@ pub fn secret(clients: Option<&Path>, peers: Option<&Path>) -> Result<Option<Sec
     Ok(Some(Secret { keys, nonces: Arc::new(nonce) }))
 }
 
-/// Whoever could guess it could replay a proof, so a system that stops giving random bytes is not gone on with.
+/// If it could be guessed, a proof could be replayed, so the process ends if the system stops giving random bytes.
 fn nonce() -> Nonce {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).expect("the system gave random bytes before");

@@ -33,14 +33,14 @@ use tokio_rustls::{
 
 use crate::portable::fleet::{self, Address};
 
-/// A connection, plain or not.
+/// A connection, with or without TLS.
 #[derive(Debug)]
 pub enum Stream {
     /// Bare TCP.
     Plain(TcpStream),
-    /// TLS as the one who connected.
+    /// TLS as the side that connected.
     Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
-    /// TLS as the one who was connected to.
+    /// TLS as the side that was connected to.
     Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
 }
 
@@ -49,12 +49,12 @@ pub enum Stream {
 pub struct Transport {
     /// For addresses that ask for TLS.
     tls: Option<TlsConnector>,
-    /// The host whose addresses connections leave from, where they are this machine's.
+    /// The host whose addresses connections are made from, if they are this machine's.
     from: Option<Arc<str>>,
 }
 
 impl Transport {
-    /// `ca` is a PEM file with the certificates that vouch for whom is connected to; without it addresses with TLS are
+    /// `ca` is a PEM file with the authorities for the other side's certificate; without it addresses with TLS are
     /// refused.
     ///
     /// # Errors
@@ -64,9 +64,9 @@ impl Transport {
         Ok(Self { tls, from: None })
     }
 
-    /// For a node at `host`, as its peers know it: connections leave from there where that is an address of this machine, for
-    /// its peers may believe it only then. Of `tls`, the PEM files of its certificate and its key are shown to its peers, and
-    /// the last one vouches for them.
+    /// For a node at `host`, as its peers know it: connections are made from there if that is an address of this
+    /// machine, for its peers may believe it only then. `tls` names the PEM files of its certificate and its key, used
+    /// towards its peers, and of the authorities for theirs.
     ///
     /// # Errors
     /// If one of the files cannot be used.
@@ -75,7 +75,7 @@ impl Transport {
         Ok(Self { tls, from: Some(host.into()) })
     }
 
-    /// Connects, from an address of [`Self::from`] if there is one of this machine from which there is a way.
+    /// Connects, from an address of [`Self::from`] if one is this machine's and has a route.
     async fn dial(&self, to: SocketAddr) -> io::Result<TcpStream> {
         let own = match &self.from {
             Some(host) => fleet::Transport::resolve(self, host).await.unwrap_or_default(),
@@ -83,12 +83,12 @@ impl Transport {
         };
         for from in own.into_iter().filter(|own| own.is_ipv4() == to.is_ipv4()) {
             let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-            // Behind a translation of addresses its own address is none of this machine's.
+            // Behind network address translation its own address is not this machine's.
             if socket.bind(SocketAddr::new(from, 0)).is_err() {
                 continue;
             }
             match socket.connect(to).await {
-                Err(error) if is_no_way(&error) => {}
+                Err(error) if is_unroutable(&error) => {}
                 connected => return connected,
             }
         }
@@ -96,8 +96,8 @@ impl Transport {
     }
 }
 
-/// Whether there is no way to an address from the one that was bound, as from 127.0.0.1 to another machine.
-fn is_no_way(error: &io::Error) -> bool {
+/// Whether there is no route to an address from the one that was bound, as from 127.0.0.1 to another machine.
+fn is_unroutable(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::InvalidInput
@@ -161,7 +161,7 @@ impl fleet::Transport for Transport {
             }
         }
         let Some(stream) = connected else { return Err(failed) };
-        // Small exchanges; what the clock says must not wait for more.
+        // Small exchanges; an answer about the clock must not wait for more.
         stream.set_nodelay(true)?;
         if !to.tls {
             return Ok(Stream::Plain(stream));
@@ -176,7 +176,7 @@ impl fleet::Transport for Transport {
             .map_err(|_| wrong(format!("{} is no name that a certificate can hold", to.host)))?;
         let stream = tls.connect(name, stream).await.map_err(|error| {
             if error.kind() == io::ErrorKind::InvalidData {
-                // It may quote what stands in a certificate.
+                // It may quote the content of a certificate.
                 let text = printable_within(&error.to_string(), 300);
                 let hint = if text.contains("corrupt message") {
                     ": does it speak plain http, or without TLS?"
@@ -198,7 +198,7 @@ impl fleet::Transport for Transport {
         }
         let mut found: Vec<IpAddr> = Vec::new();
         for address in lookup_host((host, 0)).await? {
-            // Each comes once for each kind of socket on some systems.
+            // On some systems each is listed once per kind of socket.
             if !found.contains(&address.ip()) {
                 found.push(address.ip());
             }
@@ -207,7 +207,7 @@ impl fleet::Transport for Transport {
     }
 }
 
-/// Takes connections of controllers, or of nodes and clients.
+/// Accepts connections of controllers, or of nodes and clients.
 pub struct Listener {
     tcp: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -224,7 +224,7 @@ impl Listener {
         Ok(Self { tcp, tls })
     }
 
-    /// Listens on `address` for peers, which show a certificate that the last of these PEM files vouches for, and for
+    /// Listens on `address` for peers, which show a certificate of an authority in the last of these PEM files, and for
     /// clients, which need none.
     ///
     /// # Errors
@@ -236,16 +236,16 @@ impl Listener {
         Ok(Self { tcp, tls })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     ///
     /// # Errors
-    /// If the system does not tell.
+    /// If the system does not return it.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
     }
 }
 
-/// Why nobody can be listened to.
+/// Why a listener cannot be opened.
 #[derive(Debug)]
 pub enum BindError {
     /// The address is taken, or not ours.
@@ -254,7 +254,7 @@ pub enum BindError {
     Tls(String),
 }
 
-/// `ca` vouches for those that show a certificate; without it nobody is asked for one.
+/// `ca` holds the authorities for certificates of connectors; without it none is requested.
 fn acceptor(certificate: &Path, key: &Path, ca: Option<&Path>) -> Result<TlsAcceptor, String> {
     let provider = Arc::new(ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider.clone())
@@ -270,9 +270,9 @@ fn acceptor(certificate: &Path, key: &Path, ca: Option<&Path>) -> Result<TlsAcce
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Verifies the certificates of those who connect, if they show one, as their own are verified when they are connected to: a
-/// node has one certificate for both, and authorities often allow it to servers only (`extendedKeyUsage=serverAuth`). Whose it
-/// is, [`fleet::Listener::vouches`] asks once its owner has said who it is.
+/// Verifies the certificates of connectors, if they show one, in the same way as those of servers: a node has one
+/// certificate for both, and authorities often allow it to servers only (`extendedKeyUsage=serverAuth`). Whose it is,
+/// [`fleet::Listener::vouches`] checks once its owner has greeted.
 #[derive(Debug)]
 struct Vouchers {
     roots: RootCertStore,
@@ -285,7 +285,7 @@ impl ClientCertVerifier for Vouchers {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        // A node has one certificate, and shows it whatever it is asked for.
+        // A node has one certificate, and shows it whatever the hints are.
         &[]
     }
 
@@ -334,7 +334,7 @@ impl fleet::Listener for Listener {
         let opening = async move {
             stream.set_nodelay(true)?;
             let Some(tls) = tls else { return Ok(Stream::Plain(stream)) };
-            // 0x16 is TLS's handshake: whoever speaks without is told, in the one language it understands.
+            // 0x16 is TLS's handshake: a side that speaks without TLS gets an answer that it understands.
             let mut first = [0];
             if stream.peek(&mut first).await? == 1 && first[0] != 0x16 {
                 return refuse_plain(stream, first[0]).await;
@@ -357,8 +357,9 @@ impl fleet::Listener for Listener {
     }
 }
 
-/// Two alerts of TLS, `protocol_version` and `close_notify` (RFC 8446, section 6), together as long as a node's greeting,
-/// which they are not: a peer or a client of a cluster that speaks without TLS knows from them what is wrong.
+/// Two alerts of TLS, `protocol_version` and `close_notify` (RFC 8446, section 6), together as long as a node's
+/// greeting but distinct from it: a peer or a client of a cluster that speaks without TLS recognizes the problem from
+/// them.
 const ALERT: [u8; 14] = [0x15, 3, 3, 0, 2, 2, 70, 0x15, 3, 3, 0, 2, 1, 0];
 
 async fn refuse_plain(mut stream: TcpStream, first: u8) -> io::Result<Stream> {
@@ -375,7 +376,7 @@ async fn refuse_plain(mut stream: TcpStream, first: u8) -> io::Result<Stream> {
         stream.write_all(&ALERT).await?;
     }
     stream.shutdown().await?;
-    // Unread bytes at the close would reset the connection under the answer.
+    // Unread bytes at the close would reset the connection before the answer is read.
     let mut rest = [0; 4_096];
     for _ in 0..16 {
         if stream.read(&mut rest).await? == 0 {

@@ -1,7 +1,7 @@
-//! Clients whose broker is gone: they cannot take their leave, and nobody waits for them for long.
+//! Clients whose broker is gone: they cannot close cleanly, and are not waited for long.
 //!
-//! A client of librdkafka that is destroyed waits for what it has under way, and where the broker is gone that can last
-//! until it is back. A thread of its own waits for it; the run is over meanwhile. How many are waited for is bounded: see
+//! A client of librdkafka that is destroyed waits for what it has in flight, and if the broker is gone that can last
+//! until it is back. A thread of its own waits for it; the run ends meanwhile. How many are waited for is bounded: see
 //! [`Reaper::refusal`].
 
 use std::{
@@ -15,19 +15,19 @@ use std::{
 
 use omb_bench::protocol::{Failure, FailureKind};
 
-/// Clients left behind, from which on no run is begun: each has some threads and connections of its own.
+/// With this many clients left behind no run begins: each has some threads and connections of its own.
 const LEFT_MAX: usize = 256;
 
-/// How long clients may take to close before it is asked whether their broker is there at all.
+/// How long clients may take to close before their broker is checked to be there at all.
 const DOUBT_AFTER: Duration = Duration::from_secs(2);
 
 /// Longest that clients of a broker which answers may take to close.
 pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(15);
 
-/// How often it is looked how long they have taken.
+/// How often the elapsed time is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Waits for clients that nobody else waits for.
+/// Waits for clients that nothing else waits for.
 #[derive(Clone, Debug, Default)]
 pub struct Reaper {
     left: Arc<AtomicUsize>,
@@ -53,12 +53,12 @@ impl Reaper {
         })
     }
 
-    /// Closes so many clients on a thread of its own. If that takes long, whether it is waited for depends on whether
-    /// their broker is there (`answers`): clients of one that is gone are left behind, and in any case those that do not close
-    /// `within` so long.
+    /// Closes this many clients on a thread of its own. If that takes long, it waits only if their broker is there
+    /// (`answers`): clients of one that is gone are left behind, and in any case those that do not close `within` this
+    /// time.
     ///
     /// # Errors
-    /// If they are left behind, `close` says that something is wrong, or the system gives no thread.
+    /// If they are left behind, `close` reports an error, or the system gives no thread.
     pub(crate) fn close(
         &self,
         what: &str,
@@ -73,7 +73,7 @@ impl Reaper {
         let body = move || {
             let sound = close();
             left.fetch_sub(clients, Relaxed);
-            // Whoever waited may have given up.
+            // The waiting side may have given up.
             let _ = done.send(sound);
         };
         if let Err(error) = std::thread::Builder::new().name("close".to_owned()).stack_size(256 << 10).spawn(body) {

@@ -161,7 +161,7 @@ impl Log {
 impl Observer for Log {
     fn wants(&mut self, output: &Output) {
         match output {
-            Output::Told(line) | Output::Warned(line) => self.lock().0.push(line.clone()),
+            Output::Info(line) | Output::Warn(line) => self.lock().0.push(line.clone()),
             Output::LeaderChanged(leader) => self.lock().1 = *leader,
             _ => {}
         }

@@ -300,7 +300,7 @@ struct Watch {
 
 impl cluster::Observer for Watch {
     fn wants(&mut self, output: &Output) {
-        if let Output::Warned(line) = output {
+        if let Output::Warn(line) = output {
             tracing::warn!("{line}");
             return;
         }

@@ -99,7 +99,7 @@ async fn test(setup: &Setup, asker: &Asker, image: &Arc<[u8]>, screen: &mut Scre
     screen.show(&stress::closing(setup, &measured));
     screen.show(&format!("{}\n\n", stress::checked(&measured)));
     let verdict = stress::verdict(setup, &measured);
-    screen.show(&stress::told(&verdict));
+    screen.show(&stress::verdict_lines(&verdict));
     screen.show(&format!("\nDetails of each request: {}\n", shown(&screen.path)));
     match verdict {
         Verdict::Pass => Ended::Sound,

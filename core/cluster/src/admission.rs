@@ -1,8 +1,8 @@
-//! Who may take a place at a node: so many in all, so many from one source, and some kept for peers; and from where a peer
-//! may speak ([`speaks_from`]).
+//! Which connections get a slot at a node: a limit in all, a limit per source, and a reserve for peers; and the
+//! addresses that a peer may connect from ([`speaks_from`]).
 //!
-//! A connection first takes a [`Place::Stranger`], for as long as the handshake lasts, and then changes it for one as a
-//! client or as a peer. So whoever says nothing keeps out strangers at most, and only until the handshake's time is over;
+//! A connection first takes a [`Slot::Stranger`], for as long as the handshake lasts, and then exchanges it for one of
+//! a client or a peer. So a silent connection keeps out strangers at most, and only until the handshake's deadline;
 //! clients, however many, never keep out a peer; and one host never keeps out the others.
 
 use std::{
@@ -13,35 +13,35 @@ use std::{
 use crate::{handshake::Refusal, peer::NodeId};
 use omb_machine::source::source;
 
-/// A place.
+/// A slot for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
-    /// Of one that has connected from there and proven nothing yet.
+pub enum Slot {
+    /// Of a connection from this address that has proven nothing yet.
     Stranger(IpAddr),
-    /// Of a client, or of a node that asks for one.
+    /// Of a client, or of a node that relays for one.
     Client(IpAddr),
-    /// Of a peer that speaks from there.
+    /// Of a peer that connects from this address.
     Peer(NodeId, IpAddr),
 }
 
-/// How many places there are of one kind.
+/// How many slots there are of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct Capacity {
     /// In all.
     pub most: usize,
     /// For one source: an IPv4 address, or the 64 bits of an IPv6 address that name a network.
     pub per_source: usize,
-    /// Of [`Self::most`], those that only sources get from which a peer has spoken, or speaks by the list of peers.
+    /// Of [`Self::most`], those kept for sources that a peer has connected from, or that are in the list of peers.
     pub reserve: usize,
 }
 
-/// Connections of one peer that may be open at once: after a cut the former ones are noticed late.
+/// Connections of one peer that may be open at once: after a cut, dead ones are noticed late.
 const PER_PEER: usize = 32;
 
 /// Sources that are remembered for each peer.
 const SOURCES_PER_PEER: usize = 4;
 
-/// Places, and who has them.
+/// The slots, and which are taken.
 #[derive(Debug)]
 pub struct Door {
     strangers: Taken,
@@ -52,16 +52,16 @@ pub struct Door {
 
 #[derive(Debug)]
 struct Taken {
-    room: Room,
+    capacity: Capacity,
     count: usize,
     by_source: BTreeMap<IpAddr, usize>,
 }
 
 impl Door {
-    /// All places are free. `listed` are peers, with the address where it is known.
+    /// All slots are free. `listed` are the peers, with the address if it is known.
     #[must_use]
-    pub fn new(strangers: Room, clients: Room, listed: BTreeMap<NodeId, Option<IpAddr>>) -> Self {
-        let taken = |room| Taken { room, count: 0, by_source: BTreeMap::new() };
+    pub fn new(strangers: Capacity, clients: Capacity, listed: BTreeMap<NodeId, Option<IpAddr>>) -> Self {
+        let taken = |capacity| Taken { capacity, count: 0, by_source: BTreeMap::new() };
         Self {
             strangers: taken(strangers),
             clients: taken(clients),
@@ -70,18 +70,18 @@ impl Door {
         }
     }
 
-    /// Takes a place; whether there is one.
-    pub fn enter(&mut self, place: Place) -> bool {
-        match place {
-            Place::Stranger(from) => {
+    /// Takes a slot; returns whether there was one.
+    pub fn enter(&mut self, slot: Slot) -> bool {
+        match slot {
+            Slot::Stranger(from) => {
                 let known = self.knows(from);
                 self.strangers.enter(source(from), known)
             }
-            Place::Client(from) => {
+            Slot::Client(from) => {
                 let known = self.knows(from);
                 self.clients.enter(source(from), known)
             }
-            Place::Peer(peer, from) => {
+            Slot::Peer(peer, from) => {
                 let Some((count, sources)) = self.peers.get_mut(&peer).filter(|(count, _)| *count < PER_PEER) else {
                     return false;
                 };
@@ -94,12 +94,12 @@ impl Door {
         }
     }
 
-    /// Gives a place back that [`Self::enter`] has given.
-    pub fn leave(&mut self, place: Place) {
-        match place {
-            Place::Stranger(from) => self.strangers.leave(source(from)),
-            Place::Client(from) => self.clients.leave(source(from)),
-            Place::Peer(peer, _) => {
+    /// Returns a slot that [`Self::enter`] has given.
+    pub fn leave(&mut self, slot: Slot) {
+        match slot {
+            Slot::Stranger(from) => self.strangers.leave(source(from)),
+            Slot::Client(from) => self.clients.leave(source(from)),
+            Slot::Peer(peer, _) => {
                 if let Some((count, _)) = self.peers.get_mut(&peer) {
                     *count -= 1;
                 }
@@ -115,9 +115,9 @@ impl Door {
 
 impl Taken {
     fn enter(&mut self, source: IpAddr, known: bool) -> bool {
-        let reserve = if known { 0 } else { self.room.reserve };
+        let reserve = if known { 0 } else { self.capacity.reserve };
         let own = self.by_source.get(&source).copied().unwrap_or(0);
-        let free = self.count < self.room.most.saturating_sub(reserve) && own < self.room.per_source;
+        let free = self.count < self.capacity.most.saturating_sub(reserve) && own < self.capacity.per_source;
         if free {
             self.count += 1;
             self.by_source.insert(source, own + 1);
@@ -126,7 +126,7 @@ impl Taken {
     }
 
     fn leave(&mut self, source: IpAddr) {
-        let own = self.by_source.get_mut(&source).expect("who leaves has entered");
+        let own = self.by_source.get_mut(&source).expect("a source that leaves has entered");
         *own -= 1;
         if *own == 0 {
             self.by_source.remove(&source);
@@ -135,14 +135,14 @@ impl Taken {
     }
 }
 
-/// Whether a peer may speak from the address `from`, where nothing but its address tells it from somebody else. `listed` is
-/// what the list of peers says, and `stands_for` are the addresses that its host stands for now, as this machine looks it up.
+/// Whether a peer may connect from the address `from`, where only its address distinguishes it from others. `listed` is
+/// its entry in the list of peers, and `stands_for` are the addresses that its host resolves to now on this machine.
 ///
-/// IPv4 addresses that are written as IPv6 ones are those IPv4 addresses. All loopback addresses are one: whoever has one is
-/// on this machine, and a system may leave from 127.0.0.1 towards 127.0.1.1.
+/// IPv4-mapped IPv6 addresses count as those IPv4 addresses. All loopback addresses are one: each is on this machine,
+/// and a system may connect from 127.0.0.1 to 127.0.1.1.
 ///
 /// # Errors
-/// If it is none of its own.
+/// If it is not one of the peer's addresses.
 pub fn speaks_from(from: IpAddr, listed: &str, stands_for: &[IpAddr]) -> Result<(), Refusal> {
     let from = from.to_canonical();
     let is_own = |own: IpAddr| own == from || (own.is_loopback() && from.is_loopback());
@@ -163,32 +163,32 @@ mod tests {
     }
 
     fn door() -> Door {
-        let room = Room { most: 10, per_source: 4, reserve: 3 };
+        let capacity = Capacity { most: 10, per_source: 4, reserve: 3 };
         let listed = [(NodeId(1), Some(ip(1))), (NodeId(2), None)];
-        Door::new(room, room, listed.into())
+        Door::new(capacity, capacity, listed.into())
     }
 
     #[test]
     fn one_host_keeps_nobody_else_out() {
         let mut door = door();
-        let mut taken = |place| std::iter::repeat_with(|| door.enter(place)).take(40).filter(|free| *free).count();
-        assert_eq!(taken(Place::Client(ip(9))), 4);
-        assert_eq!(taken(Place::Client(ip(8))), 3, "the reserve is not for strangers");
-        assert_eq!(taken(Place::Client(ip(1))), 3, "but for peers' hosts");
-        assert_eq!(taken(Place::Peer(NodeId(2), ip(9))), PER_PEER, "clients take no peer's place");
-        assert_eq!(taken(Place::Peer(NodeId(3), ip(9))), 0, "it is no peer");
+        let mut taken = |slot| std::iter::repeat_with(|| door.enter(slot)).take(40).filter(|free| *free).count();
+        assert_eq!(taken(Slot::Client(ip(9))), 4);
+        assert_eq!(taken(Slot::Client(ip(8))), 3, "the reserve is not for strangers");
+        assert_eq!(taken(Slot::Client(ip(1))), 3, "but for peers' hosts");
+        assert_eq!(taken(Slot::Peer(NodeId(2), ip(9))), PER_PEER, "clients take no peer's slot");
+        assert_eq!(taken(Slot::Peer(NodeId(3), ip(9))), 0, "it is no peer");
     }
 
     #[test]
     fn where_a_peer_has_spoken_from_is_known() {
         let mut door = door();
         for nth in 0..7 {
-            assert!(door.enter(Place::Stranger(ip(100 + nth))));
+            assert!(door.enter(Slot::Stranger(ip(100 + nth))));
         }
-        assert!(!door.enter(Place::Stranger(ip(2))));
-        assert!(door.enter(Place::Peer(NodeId(2), ip(2))));
-        door.leave(Place::Peer(NodeId(2), ip(2)));
-        assert!(door.enter(Place::Stranger(ip(2))));
+        assert!(!door.enter(Slot::Stranger(ip(2))));
+        assert!(door.enter(Slot::Peer(NodeId(2), ip(2))));
+        door.leave(Slot::Peer(NodeId(2), ip(2)));
+        assert!(door.enter(Slot::Stranger(ip(2))));
     }
 
     #[test]
@@ -199,12 +199,12 @@ mod tests {
         for from in ["10.0.0.2", "::ffff:10.0.0.2", "10.0.0.3", "fe80::2"] {
             assert!(speaks(from, &own), "{from}");
         }
-        // A neighbour in the network, loopback, nobody.
+        // A neighbour in the network, loopback, unspecified.
         for from in ["10.0.0.4", "fe80::3", "127.0.0.1", "::1", "::"] {
             assert!(!speaks(from, &own), "{from}");
         }
         assert!(speaks("127.0.0.1", &[[127, 0, 1, 1].into()]) && speaks("::1", &[[127, 0, 0, 1].into()]));
-        assert!(!speaks("10.0.0.2", &[]), "a name that stands for nothing lets nobody in");
+        assert!(!speaks("10.0.0.2", &[]), "a name without addresses admits no one");
         let refusal = speaks_from(ip(9), "node-b:7001", &own[..1]).expect_err("another machine").to_string();
         let both = "it comes from 10.0.0.9, but its address in the list of peers, node-b:7001, stands for 10.0.0.2: ";
         assert!(refusal.starts_with(both), "{refusal}");
@@ -221,29 +221,29 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever comes and goes, in whatever order: no bound is passed, and an empty house has all its places.
+        /// Whatever connects and leaves, in any order: no bound is exceeded, and with no connection all slots are free.
         #[test]
         fn places_are_neither_lost_nor_doubled(steps in prop::collection::vec((0..3_u8, 0..4_u8, any::<bool>()), 0..200)) {
             let mut door = door();
-            let mut inside: Vec<Place> = Vec::new();
+            let mut inside: Vec<Slot> = Vec::new();
             for (kind, from, comes) in steps {
-                let place = match kind {
-                    0 => Place::Stranger(ip(from)),
-                    1 => Place::Client(ip(from)),
-                    _ => Place::Peer(NodeId(u32::from(from)), ip(from)),
+                let slot = match kind {
+                    0 => Slot::Stranger(ip(from)),
+                    1 => Slot::Client(ip(from)),
+                    _ => Slot::Peer(NodeId(u32::from(from)), ip(from)),
                 };
-                if comes && door.enter(place) {
-                    inside.push(place);
-                } else if !comes && let Some(nth) = inside.iter().position(|it| *it == place) {
+                if comes && door.enter(slot) {
+                    inside.push(slot);
+                } else if !comes && let Some(nth) = inside.iter().position(|it| *it == slot) {
                     door.leave(inside.swap_remove(nth));
                 }
                 for taken in [&door.strangers, &door.clients] {
-                    prop_assert!(taken.count <= taken.room.most);
-                    prop_assert!(taken.by_source.values().all(|own| *own <= taken.room.per_source));
+                    prop_assert!(taken.count <= taken.capacity.most);
+                    prop_assert!(taken.by_source.values().all(|own| *own <= taken.capacity.per_source));
                     prop_assert_eq!(taken.by_source.values().sum::<usize>(), taken.count);
                 }
             }
-            inside.drain(..).for_each(|place| door.leave(place));
+            inside.drain(..).for_each(|slot| door.leave(slot));
             prop_assert!(door.strangers.count == 0 && door.clients.count == 0);
             prop_assert!(door.peers.values().all(|(count, _)| *count == 0));
         }

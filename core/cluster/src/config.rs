@@ -1,7 +1,7 @@
-//! The cluster file, `config.json`: who the peers are, where uploads go, how soon a silent leader is replaced.
+//! The cluster file, `config.json`: the peers, where uploads go, how soon a silent leader is replaced.
 //!
-//! The same file lies on every machine. What must agree is the list of peers, and [`Peers::digest`] says whether it
-//! does: it depends on ids and addresses only, not on their order or on spaces.
+//! The same file is on every machine. The list of peers must agree, and [`Peers::digest`] shows whether it does: it
+//! depends on ids and addresses only, not on their order or on spaces.
 
 use std::{
     collections::BTreeMap,
@@ -22,12 +22,12 @@ use omb_machine::{
     printable::printable_within,
 };
 
-/// Everything `config.json` says.
+/// Everything in `config.json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterConfig {
     /// `peers`.
     pub peers: Peers,
-    /// `shared_dir`, where stored uploads lie and nothing else of ours. Default `./shared_images`.
+    /// `shared_dir`, which holds stored uploads and nothing else of ours. Default `./shared_images`.
     pub shared_dir: PathBuf,
     /// `policy`. Default `least-load`.
     pub policy: Policy,
@@ -35,27 +35,27 @@ pub struct ClusterConfig {
     pub quorum: Quorum,
     /// `durability`. Default `fsync`.
     pub durability: Durability,
-    /// `file_mode`: who may read stored uploads. Default `0600`, their owner alone.
+    /// `file_mode`: which users may read stored uploads. Default `0600`, only their owner.
     pub file_mode: FileMode,
-    /// `scrub_s`: how long after a node has looked whether its uploads are still there it begins anew to. Default 60 s.
+    /// `scrub_s`: the pause between two checks of whether all uploads of a node are still there. Default 60 s.
     pub scrub: Duration,
     /// `heartbeat_ms`, `suspicion_ms`, `answer_ms`, `steady_ms`.
     pub timing: Timing,
     /// `upload_limit`: bytes of the largest upload, as a number or as `512MiB`. Default 4 GiB.
     pub upload_limit: u64,
-    /// `key_file`: a key that clients prove, so that all nodes and clients share it; who lacks it gets nothing.
+    /// `key_file`: a key that clients prove, so that all nodes and clients share it; a client without it is refused.
     pub key_file: Option<PathBuf>,
     /// `peer_key_file`: a key that peers prove; nodes share it, clients do not have it. Without it peers prove that of
-    /// clients, if there is one, and must come from their own address.
+    /// clients, if there is one, and must connect from their own address.
     pub peer_key_file: Option<PathBuf>,
     /// `peer_addresses`, if it is given. See [`Self::checks_addresses`].
     pub peer_addresses: Option<PeerAddresses>,
-    /// `tls`: encrypts what passes between nodes and clients.
+    /// `tls`: encrypts the traffic between nodes and clients.
     pub tls: Option<Tls>,
 }
 
 impl ClusterConfig {
-    /// These peers, and the default of everything else.
+    /// These peers, and defaults for everything else.
     #[must_use]
     pub fn new(peers: Peers) -> Self {
         Self {
@@ -75,8 +75,8 @@ impl ClusterConfig {
         }
     }
 
-    /// Whether a peer is believed only if it comes from an address that its name in the list of peers stands for: as
-    /// `peer_addresses` says, and without it where no key of peers proves them.
+    /// Whether a peer is believed only if it connects from an address that its name in the list of peers resolves to:
+    /// as `peer_addresses` says, and without that setting if no key of peers proves them.
     #[must_use]
     pub fn checks_addresses(&self) -> bool {
         match self.peer_addresses {
@@ -86,13 +86,13 @@ impl ClusterConfig {
     }
 }
 
-/// From where peers may speak.
+/// The addresses that peers may connect from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PeerAddresses {
-    /// `listed`: each from the addresses that its name in the list of peers stands for.
+    /// `listed`: each from the addresses that its name in the list of peers resolves to.
     #[default]
     Listed,
-    /// `any`: from wherever they come, as behind a translation of addresses.
+    /// `any`: from any address, as behind network address translation.
     Any,
 }
 
@@ -102,11 +102,11 @@ pub enum Policy {
     /// `least-load`: fewest uploads assigned so far.
     #[default]
     LeastLoad,
-    /// `least-outstanding`: fewest under way.
+    /// `least-outstanding`: fewest in flight.
     LeastOutstanding,
-    /// `power-of-two`: of two drawn at random, the one with fewer under way.
+    /// `power-of-two`: of two drawn at random, the one with fewer in flight.
     PowerOfTwo,
-    /// `peak-ewma`: the lowest product of recent latency and uploads under way.
+    /// `peak-ewma`: the lowest product of recent latency and uploads in flight.
     PeakEwma,
     /// `round-robin`: one after another.
     RoundRobin,
@@ -118,7 +118,7 @@ impl fmt::Display for Policy {
     }
 }
 
-/// Whether a leader needs others in order to serve.
+/// Whether a leader needs other nodes in order to serve.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Quorum {
     /// `none`: each side of a partition serves.
@@ -150,7 +150,7 @@ impl fmt::Display for Durability {
     }
 }
 
-/// Permissions of stored uploads, whatever the umask: those that others get besides the owner, who reads and writes.
+/// Permissions of stored uploads, regardless of the umask: those for other users; the owner always reads and writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileMode(u32);
 
@@ -161,7 +161,7 @@ impl FileMode {
         self.0
     }
 
-    /// Of the folder that they lie in: who may read a file may enter it.
+    /// Of their folder: users who may read a file may enter it.
     #[must_use]
     pub fn folder(self) -> u32 {
         self.0 | (self.0 & 0o444) >> 2
@@ -174,9 +174,9 @@ impl Default for FileMode {
     }
 }
 
-/// A text that is no [`FileMode`].
+/// A text that is not a [`FileMode`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no mode of files is meant: {FILE_MODE}")]
+#[error("not a file mode: {FILE_MODE}")]
 pub struct FileModeError;
 
 impl std::str::FromStr for FileMode {
@@ -190,17 +190,17 @@ impl std::str::FromStr for FileMode {
     }
 }
 
-/// How long what takes in an election.
+/// The timing of elections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// How often a leader is heard. Default 100 ms.
+    /// How often a leader sends a heartbeat. Default 100 ms.
     pub heartbeat: Duration,
     /// Silence after which a leader counts as gone. Default 500 ms: four heartbeats in a row may be lost.
     pub suspicion: Duration,
     /// How long higher nodes have to answer a challenge. Default 300 ms: above three retransmissions within one network.
     pub answer: Duration,
-    /// How long a returning higher node must have been reachable before it takes over. Default 2 s, so that a node that
-    /// comes and goes does not take the leadership with it each time.
+    /// How long a returning higher node must have been reachable before it takes over. Default 2 s, so that an unstable
+    /// node does not take the leadership with it each time.
     pub steady: Duration,
 }
 
@@ -214,9 +214,9 @@ impl Default for Timing {
 /// Files in PEM form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    /// `cert` and `key`: what this node shows, and the private key to it. Clients need neither.
+    /// `cert` and `key`: this node's certificate, and its private key. Clients need neither.
     pub own: Option<(PathBuf, PathBuf)>,
-    /// `ca`: who must have signed what others show.
+    /// `ca`: the authority that must have signed the certificates of others.
     pub ca: PathBuf,
 }
 
@@ -224,7 +224,7 @@ impl Tls {
     /// The names of the node's files: `cert`, `key`, `ca`.
     ///
     /// # Errors
-    /// If it has no certificate: what a node lacks, in words.
+    /// If it has no certificate: a message about what a node lacks.
     pub fn of_node(&self) -> Result<(&Path, &Path, &Path), &'static str> {
         let Some((cert, key)) = &self.own else {
             return Err("tls: a node needs its cert and key, too; ca alone is for clients");
@@ -248,13 +248,13 @@ impl Peers {
         self.0.keys().copied()
     }
 
-    /// Where `id` listens; `None` if it is no peer.
+    /// The address of `id`; `None` if it is not a peer.
     #[must_use]
     pub fn address(&self, id: NodeId) -> Option<&str> {
         self.0.get(&id).map(String::as_str)
     }
 
-    /// What two nodes compare to learn whether they were given the same list: SHA-256 over `id=address` lines by id.
+    /// What two nodes compare to learn whether they have the same list: SHA-256 over `id=address` lines by id.
     #[must_use]
     pub fn digest(&self) -> Digest {
         let lines: String = self.0.iter().map(|(id, address)| format!("{}={address}\n", id.0)).collect();
@@ -266,7 +266,7 @@ const SHARED_DIR_DEFAULT: &str = "./shared_images";
 const SCRUB_DEFAULT: Duration = Duration::from_secs(60);
 const UPLOAD_LIMIT_DEFAULT: u64 = 4 << 30;
 
-/// More nodes than a full mesh of heartbeats is made for.
+/// More nodes than a full mesh of heartbeats is designed for.
 const PEERS_MAX: usize = 1_000;
 
 const POLICIES: [(&str, Policy); 5] = [
@@ -312,7 +312,7 @@ const ID: &str = "a whole number from 1 to 4294967295, each once";
 /// Reads the cluster file `file`, whose content is `text`.
 ///
 /// # Errors
-/// All that is wrong with the file.
+/// All errors in the file.
 pub fn parse(file: &str, text: &str) -> Result<Parsed<ClusterConfig>, ConfigErrors> {
     let allowed = r#"{"peers": [{"id": 1, "address": "host:port"}, ..], "shared_dir": "./shared_images"}"#;
     let mut reader = Reader::open(file, text, Leniency::Strict, allowed)?;
@@ -324,7 +324,7 @@ pub fn parse(file: &str, text: &str) -> Result<Parsed<ClusterConfig>, ConfigErro
 /// Reads the value of the variable `PEERS`: `1=host:port,2=host:port`. Spaces around its parts do not matter.
 ///
 /// # Errors
-/// All that is wrong with it; a place's column counts characters of the value.
+/// All errors in it; the column of a position counts characters of the value.
 pub fn parse_peers(text: &str) -> Result<Peers, ConfigErrors> {
     let mut reader = Reader::open("PEERS", "peers: [PEERS]", Leniency::Strict, "1=host:port,..")?;
     let mut gathered = Gathered::default();
@@ -393,7 +393,7 @@ fn config(reader: &mut Reader<'_>) -> Option<ClusterConfig> {
     })
 }
 
-/// Peers as they are read; what is found twice is reported by who reads, and kept out.
+/// Peers as they are read; duplicates are reported by the caller, and left out.
 #[derive(Default)]
 struct Gathered {
     ids: BTreeMap<NodeId, String>,
@@ -457,8 +457,8 @@ fn peers(reader: &mut Reader<'_>) -> Option<Peers> {
     (gathered.ids.len() == items.len()).then_some(Peers(gathered.ids))
 }
 
-/// `host:port`: a name, an IPv4 address or an IPv6 address in brackets, and a port of at least 1. Names have no case, and
-/// addresses one spelling, so that one node is not in the list twice.
+/// `host:port`: a name, an IPv4 address or an IPv6 address in brackets, and a port of at least 1. Names are folded to
+/// lower case, and addresses to one spelling, so that one node is not in the list twice.
 ///
 /// # Errors
 /// What is allowed.
@@ -479,7 +479,7 @@ fn address(text: &str) -> Result<String, &'static str> {
             if !is_number(host) {
                 return Ok(format!("{}:{port}", host.to_ascii_lowercase()));
             }
-            // `0`, `127.1` and `0x7f.1` are addresses to the C library, and to nobody else.
+            // `0`, `127.1` and `0x7f.1` are addresses only to the C library.
             host.parse::<Ipv4Addr>().map(IpAddr::from).map_err(|_| ADDRESS)?
         }
     };
@@ -554,7 +554,7 @@ fn timing(reader: &mut Reader<'_>) -> Option<Timing> {
         if !reader.has(key) {
             return Some(default);
         }
-        // An hour is longer than anybody waits for a leader.
+        // An hour is longer than anyone waits for a leader.
         reader.whole_u32(key, 1, 3_600_000).map(|ms| Duration::from_millis(ms.into()))
     };
     let heartbeat = read("heartbeat_ms", default.heartbeat);
@@ -597,7 +597,7 @@ fn tls(reader: &mut Reader<'_>) -> Option<Option<Tls>> {
             }
         }
     };
-    // All that is missing is told before any of it ends this.
+    // All missing keys are reported before any of them ends this.
     let own = entries.iter().any(|entry| entry.key != "ca").then(|| file("cert").zip(file("key")));
     let ca = file("ca");
     let own = if let Some(own) = own { Some(own?) } else { None };
@@ -669,12 +669,15 @@ mod tests {
             assert_eq!(limit(text), Ok(bytes), "{text}");
         }
         for wrong in ["0", "-1", "1.5", "\"4 TB\"", "9223372036854775808", "[]"] {
-            let said = limit(wrong).expect_err(wrong);
-            assert!(said.starts_with("config.json:1:58: upload_limit: ") && said.contains("such as 512MiB"), "{said}");
+            let error = limit(wrong).expect_err(wrong);
+            assert!(
+                error.starts_with("config.json:1:58: upload_limit: ") && error.contains("such as 512MiB"),
+                "{error}"
+            );
         }
     }
 
-    /// Clients show nothing, so they need nothing to show; a node does.
+    /// Clients show no certificate, so they need none; a node does.
     #[test]
     fn clients_need_an_authority_alone() {
         let tls = |files: &str| {

@@ -1,4 +1,4 @@
-//! Who may speak with a cluster's node: what both sides say first on every connection, and what each must prove.
+//! Which connections a cluster's node accepts: what both sides send first on each, and what each side must prove.
 //!
 //! ```text
 //!  connector                                      acceptor
@@ -8,18 +8,20 @@
 //!                                         ◀────   to a peer: the verdict, and only then is a frame read
 //! ```
 //!
-//! What the connector wants to be, its [`Part`], decides which key both sides prove and what is read from it: clients prove
-//! the key of clients and can utter requests only; peers prove the key of peers, and only they can utter ballots, books and
-//! orders. Where the owner set no key for peers, a peer must also come from its address in the list ([`crate::admission`]).
+//! The role that the connector asks for, its [`Part`], decides which key both sides prove and what is read from it:
+//! clients prove the key of clients and can send requests only; peers prove the key of peers, and only they can send
+//! ballots, books and orders. If no key is set for peers, a peer must also connect from its address in the list
+//! ([`crate::admission`]).
 //!
-//! A proof is HMAC-SHA256 (RFC 2104, FIPS 198-1) under the key of who proves, the side, the part, both nonces, both ids and
-//! the version. So a proof that was heard elsewhere, on another connection, from the other side, in another part or for
-//! another node, is none. Without a key the proofs are left out, and a side that has one refuses a side that has none.
+//! A proof is HMAC-SHA256 (RFC 2104, FIPS 198-1) under the prover's key over the side, the part, both nonces, both ids
+//! and the version. So a proof recorded elsewhere, on another connection, from the other side, in another part or for
+//! another node, is not valid. Without a key the proofs are omitted, and a side that has one refuses a side that has
+//! none.
 //!
-//! The greeting keeps its layout in all versions, so that two versions can tell each other what they are.
+//! The greeting keeps its layout in all versions, so that two versions can identify each other.
 //!
-//! A proof says who is there when a connection begins. It does not protect what passes later from whoever can change packets
-//! on the way; TLS does.
+//! A proof authenticates a side when a connection begins. It does not protect what passes later from an attacker that
+//! can change packets on the way; TLS does.
 
 use std::{
     fmt,
@@ -37,13 +39,13 @@ const MAGIC: [u8; 4] = *b"omb:";
 /// Bytes of a [`Greeting`].
 pub const GREETING_BYTES: usize = 10;
 
-/// Bytes of what follows a greeting in this version: the part, whether a key is wanted, and a nonce.
+/// Bytes of what follows a greeting in this version: the part, whether a key is required, and a nonce.
 pub const TERMS_BYTES: usize = 34;
 
 /// Bytes of a proof.
 pub const PROOF_BYTES: usize = 32;
 
-/// Who speaks, and how.
+/// The sender and its version of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Greeting {
     /// Version of the protocol.
@@ -62,10 +64,10 @@ impl Greeting {
         [m, n, o, p, v, w, a, b, c, d]
     }
 
-    /// Reads a greeting of whatever version.
+    /// Reads a greeting of any version.
     ///
     /// # Errors
-    /// If something else speaks there; what, where that can be told.
+    /// If the other side speaks another protocol; which one, if that is recognized.
     pub fn decode(bytes: [u8; GREETING_BYTES]) -> Result<Self, Refusal> {
         let [m, n, o, p, v, w, a, b, c, d] = bytes;
         match [m, n, o, p] {
@@ -84,16 +86,16 @@ fn id(node: Option<NodeId>) -> [u8; 4] {
     node.map_or(0, |node| node.0).to_le_bytes()
 }
 
-/// A number used once: 32 bytes that nobody can guess and that do not come twice.
+/// A number used once: 32 bytes that cannot be guessed and that do not occur twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nonce(pub [u8; 32]);
 
-/// What one side is to the other on a connection.
+/// The role of one side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Has connected as a client: sends requests.
     Client,
-    /// Has connected as a peer: sends what nodes say to each other.
+    /// Has connected as a peer: sends messages between nodes.
     Peer,
     /// Has connected as a peer: sends orders, and the bodies that belong to them.
     Order,
@@ -102,7 +104,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// Whether it is a connector's that must be proven one of the peers.
+    /// Whether it is the part of a connector that must prove to be a peer.
     #[must_use]
     pub fn is_peer(self) -> bool {
         matches!(self, Self::Peer | Self::Order)
@@ -122,14 +124,14 @@ impl Part {
     }
 }
 
-/// The first words of one side.
+/// The opening message of one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opening {
-    /// Who it is.
+    /// Its greeting.
     pub greeting: Greeting,
-    /// What it is to the other side: [`Part::Client`] exactly if it greets as no node.
+    /// Its role: [`Part::Client`] exactly if it greets without a node id.
     pub part: Part,
-    /// Of a side that has a key, and wants the other one to know it.
+    /// Of a side that has a key, and requires the other one to prove it.
     pub nonce: Option<Nonce>,
 }
 
@@ -147,7 +149,7 @@ impl Opening {
     /// Reads what follows `greeting`, which is of this version.
     ///
     /// # Errors
-    /// If nobody of ours would write it.
+    /// If no node or client sends this.
     pub fn decode(greeting: Greeting, terms: [u8; TERMS_BYTES]) -> Result<Self, Refusal> {
         let [part, wanted, nonce @ ..] = terms;
         let part = Part::of(part).filter(|part| (*part == Part::Client) == greeting.node.is_none());
@@ -171,8 +173,8 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// What is to be proven on a connection whose connector has this part. Peers without a key of their own prove that of
-    /// clients, which proves no peer by itself: they also need their address.
+    /// The key to prove on a connection whose connector has this part. Peers without a key of their own prove that of
+    /// clients, which alone does not prove a peer: they also need their address.
     #[must_use]
     pub fn of(&self, connector: Part) -> Option<&Key> {
         if connector.is_peer() { self.peers.as_ref().or(self.clients.as_ref()) } else { self.clients.as_ref() }
@@ -213,17 +215,17 @@ pub struct KeyError {
     pub found: usize,
 }
 
-/// One of the two who meet.
+/// One of the two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// Who has made the connection. Proves last.
+    /// The side that connected. Proves last.
     Connector,
-    /// Who was connected to. Proves first, so that it gives nothing to guess at by asking.
+    /// The side that was connected to. Proves first, so that a connection alone yields no material for guessing.
     Acceptor,
 }
 
 impl Side {
-    /// What a proof begins with.
+    /// What the proof's input begins with.
     fn label(self) -> &'static [u8; 22] {
         match self {
             Self::Connector => b"omb cluster: connector",
@@ -232,7 +234,7 @@ impl Side {
     }
 }
 
-/// Two sides that fit each other; what each has to prove, if there is a key.
+/// Two compatible sides; what each has to prove, if there is a key.
 #[derive(Clone, Debug)]
 pub struct Meeting(Option<Keyed>);
 
@@ -280,7 +282,7 @@ impl Meeting {
         self.0.as_ref().map(|keyed| keyed.mac(side).finalize().into_bytes().into())
     }
 
-    /// Whether this is what `side` has to send. Takes equally long wherever it differs.
+    /// Whether this is what `side` has to send. Takes constant time, wherever it differs.
     ///
     /// # Errors
     /// If it is not: that side has another key, or none.
@@ -292,7 +294,7 @@ impl Meeting {
 }
 
 impl Keyed {
-    /// Every part has a fixed length, so no two things to prove look the same.
+    /// Every field has a fixed length, so no two inputs coincide.
     fn mac(&self, side: Side) -> Hmac<Sha256> {
         let mut mac = self.key.0.clone();
         mac.update(side.label());
@@ -304,7 +306,7 @@ impl Keyed {
     }
 }
 
-/// Whether two greetings are of one version; needs no more than they say.
+/// Whether two greetings are of the same version.
 ///
 /// # Errors
 /// If they are not.
@@ -316,16 +318,16 @@ pub fn fits(mine: Greeting, theirs: Greeting) -> Result<(), Refusal> {
     }
 }
 
-/// Why one side will not speak with the other, which "it" is.
+/// Why one side refuses the other, which is "it" in the messages.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// No node and no client of ours says such a thing.
+    /// No node and no client of ours sends this.
     #[error("what speaks there is no node of a cluster")]
     Stranger,
-    /// TLS at a port without, or no TLS at a port with it.
+    /// TLS at a port without TLS, or the reverse.
     #[error("one side speaks TLS and the other does not: tls in config.json must be the same everywhere")]
     Tls,
-    /// TLS that fails: a certificate that nobody vouches for, or no TLS where it is wanted; in words for people.
+    /// TLS that fails: an untrusted certificate, or no TLS where it is required; as text.
     #[error("{0}")]
     Unsecured(String),
     /// HTTP, as workers speak it.
@@ -357,35 +359,35 @@ pub enum Refusal {
         /// Whether that is the key of peers.
         peers: bool,
     },
-    /// A peer that comes from an address which is none of its own.
+    /// A peer that connects from an address that is not its own.
     #[error(
         "it comes from {from}, but its address in the list of peers, {listed}, stands for {}: without peer_key_file a peer is \
          believed only there (\"peer_addresses\": \"any\" believes it anywhere)",
         list(.stands_for)
     )]
     Elsewhere {
-        /// From where it has connected.
+        /// The address that it connected from.
         from: IpAddr,
         /// Its address in the list of peers.
         listed: String,
-        /// The addresses that its host's name stands for now.
+        /// The addresses that its host name resolves to now.
         stands_for: Vec<IpAddr>,
     },
-    /// A peer whose name in the list cannot be looked up, so that nobody can say where it may come from.
+    /// A peer whose host name cannot be resolved, so that its addresses are unknown.
     #[error("its address in the list of peers, {listed}, cannot be looked up: {why}")]
     Unresolved {
         /// Its address in the list of peers.
         listed: String,
-        /// Why, in words for people.
+        /// Why, as text.
         why: String,
     },
-    /// A peer whose certificate does not vouch for it.
+    /// A peer whose certificate is not for its host.
     #[error("{0}: each node must show the others a certificate for its host in the list of peers")]
     Uncertified(String),
-    /// The other side refuses this one, as it has said.
+    /// The other side refuses this one, for this reason.
     #[error("{0}")]
     Objected(Objection),
-    /// Another node than was looked for.
+    /// A node other than the expected one.
     #[error("another node listens there")]
     OtherNode,
     /// It has this node's id.
@@ -396,16 +398,16 @@ pub enum Refusal {
     NoPeer,
 }
 
-/// How TLS begins what the other side says of this one.
+/// How the text of a TLS refusal by the other side begins.
 const THEIR_WORD: &str = "it does not take this side's certificate";
 
 impl Refusal {
-    /// TLS that failed, from the words of its library.
+    /// TLS that failed, from its library's message.
     #[must_use]
-    pub fn unsecured(said: &str) -> Self {
-        let said = printable_within(said, 300);
-        // When that was looked at, in seconds since 1970, is nobody's question.
-        let short = said.split(": verification time").next().unwrap_or(&said);
+    pub fn unsecured(message: &str) -> Self {
+        let message = printable_within(message, 300);
+        // The time of the check, in seconds since 1970, is of no use.
+        let short = message.split(": verification time").next().unwrap_or(&message);
         let means = [
             ("received fatal alert", THEIR_WORD),
             ("CaUsedAsEndEntity", "its certificate is an authority's own, and none that `ca` has signed"),
@@ -413,11 +415,11 @@ impl Refusal {
             ("UnknownIssuer", "its certificate is signed by nobody in `ca`"),
             ("BadSignature", "its certificate is not signed by the `ca` that it names"),
         ];
-        let means = means.into_iter().find(|(words, _)| said.contains(words));
-        Self::Unsecured(means.map_or_else(|| said.clone(), |(_, means)| format!("{means} ({short})")))
+        let means = means.into_iter().find(|(words, _)| message.contains(words));
+        Self::Unsecured(means.map_or_else(|| message.clone(), |(_, means)| format!("{means} ({short})")))
     }
 
-    /// Whether this is what the other side says of this one.
+    /// Whether this is the other side's refusal of this one.
     #[must_use]
     pub fn is_theirs(&self) -> bool {
         matches!(self, Self::Objected(_)) || matches!(self, Self::Unsecured(why) if why.starts_with(THEIR_WORD))
@@ -449,7 +451,7 @@ fn list(addresses: &[IpAddr]) -> String {
 /// Addresses of a name that are shown, or sent, in a refusal.
 const SHOWN_MAX: usize = 4;
 
-/// Bytes of a verdict: what it is, how many addresses follow, and room for one and `SHOWN_MAX` of them.
+/// Bytes of a verdict: its code, how many addresses follow, and space for one and `SHOWN_MAX` of them.
 pub const VERDICT_BYTES: usize = 2 + 16 * (1 + SHOWN_MAX);
 
 /// Why the other side, a node, refuses this one, a peer.
@@ -465,9 +467,9 @@ pub enum Objection {
         list(.stands_for)
     )]
     Elsewhere {
-        /// From where this node has connected.
+        /// The address that this node connected from.
         from: IpAddr,
-        /// What this node's name in the list stands for there, some of it.
+        /// Some of the addresses that this node's name in the list resolves to there.
         stands_for: Vec<IpAddr>,
     },
     /// See [`Refusal::Unresolved`].
@@ -485,7 +487,7 @@ pub enum Objection {
 }
 
 impl Objection {
-    /// What is said to a peer that is refused like this; `None` where nothing is said.
+    /// What is sent to a peer that is refused like this; `None` if nothing is sent.
     #[must_use]
     pub fn of(refusal: &Refusal) -> Option<Self> {
         Some(match refusal {
@@ -502,7 +504,7 @@ impl Objection {
     }
 }
 
-/// The bytes of a verdict on a peer: `None` lets it speak.
+/// The bytes of a verdict on a peer: `None` accepts it.
 #[must_use]
 pub fn encode_verdict(verdict: Option<&Objection>) -> [u8; VERDICT_BYTES] {
     let (code, addresses) = match verdict {
@@ -519,12 +521,12 @@ pub fn encode_verdict(verdict: Option<&Objection>) -> [u8; VERDICT_BYTES] {
     let mut bytes = [0; VERDICT_BYTES];
     bytes[0] = code;
     bytes[1] = u8::try_from(addresses.len()).expect("few");
-    for (place, address) in bytes[2..].chunks_exact_mut(16).zip(addresses) {
+    for (chunk, address) in bytes[2..].chunks_exact_mut(16).zip(addresses) {
         let octets = match address {
             IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
             IpAddr::V6(address) => address.octets(),
         };
-        place.copy_from_slice(&octets);
+        chunk.copy_from_slice(&octets);
     }
     bytes
 }
@@ -532,7 +534,7 @@ pub fn encode_verdict(verdict: Option<&Objection>) -> [u8; VERDICT_BYTES] {
 /// Reads a verdict.
 ///
 /// # Errors
-/// If it is a refusal, or nobody of ours would write it.
+/// If it is a refusal, or no node sends this.
 pub fn decode_verdict(bytes: &[u8; VERDICT_BYTES]) -> Result<(), Refusal> {
     let [code, count, rest @ ..] = bytes;
     let address = |octets: &[u8]| {
@@ -582,7 +584,7 @@ mod tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// RFC 4231, test cases 2 (a short key is none of ours, so of HMAC alone) and 6.
+    /// RFC 4231, test cases 2 (of HMAC alone, for the key is too short for ours) and 6.
     #[test]
     fn the_mac_is_hmac_sha_256() {
         let mac = |key: &[u8], text: &[u8]| {
@@ -596,7 +598,7 @@ mod tests {
         assert_eq!(mac(&[0xaa; 131], b"Test Using Larger Than Block-Size Key - Hash Key First"), want);
     }
 
-    /// Made by Python's hmac from the description above.
+    /// Computed with Python's hmac from the description above.
     #[test]
     fn a_proof_is_what_others_would_compute() {
         let nonce = |from: u8| Some(std::array::from_fn(|nth| from + u8::try_from(nth).expect("below 32")));
@@ -644,10 +646,10 @@ mod tests {
         assert_eq!(Greeting::decode(theirs.encode()), Ok(theirs));
         let ours = Greeting { version: 1, node: None };
         assert_eq!(fits(ours, theirs), Err(Refusal::Version { theirs: 7, ours: 1 }));
-        let said = |bytes: &[u8; GREETING_BYTES]| Greeting::decode(*bytes);
-        assert_eq!(said(b"HTTP/1.1 4"), Err(Refusal::Http));
-        assert_eq!(said(&[0x16, 3, 1, 2, 0, 1, 0, 1, 252, 3]), Err(Refusal::Tls));
-        assert_eq!(said(b"SSH-2.0-Op"), Err(Refusal::Stranger));
+        let decode = |bytes: &[u8; GREETING_BYTES]| Greeting::decode(*bytes);
+        assert_eq!(decode(b"HTTP/1.1 4"), Err(Refusal::Http));
+        assert_eq!(decode(&[0x16, 3, 1, 2, 0, 1, 0, 1, 252, 3]), Err(Refusal::Tls));
+        assert_eq!(decode(b"SSH-2.0-Op"), Err(Refusal::Stranger));
         assert_eq!(Opening::decode(ours, [2; TERMS_BYTES]), Err(Refusal::Stranger));
     }
 
@@ -672,11 +674,11 @@ mod tests {
         let peer = opening(1, None);
         let accepts = |connector, acceptor| Meeting::new(Side::Acceptor, None, &connector, &acceptor).is_ok();
         assert!(accepts(peer, accepting(2, None)));
-        assert!(!accepts(peer, opening(2, None)), "who is connected to has no other part");
+        assert!(!accepts(peer, opening(2, None)), "an acceptor has no other part");
         assert!(!accepts(accepting(1, None), accepting(2, None)));
     }
 
-    /// Who has the key of clients proves no peer with it, whatever it says that it is.
+    /// The key of clients does not prove a peer, whatever its holder claims to be.
     #[test]
     fn the_key_of_clients_makes_no_peer() {
         let nodes = Keys { clients: Some(key(b"the key of clients")), peers: Some(key(b"the key of peers")) };
@@ -688,7 +690,7 @@ mod tests {
             let ours = Meeting::new(Side::Acceptor, nodes.of(part), &forger, &acceptor).expect("so has the node");
             let proof = theirs.proof(Side::Connector).expect("there is a key");
             assert_eq!(ours.check(Side::Connector, &proof), Err(Refusal::WrongKey { peers: true }));
-            // Nor is the proof of the same client as a client one.
+            // Nor does the proof of the same client as a client.
             let as_client = opening(0, Some([2; 32]));
             let theirs =
                 Meeting::new(Side::Connector, client.of(Part::Client), &as_client, &acceptor).expect("it has a key");
@@ -711,8 +713,8 @@ mod tests {
         let from: IpAddr = "2001:db8::7".parse().expect("sound");
         let far = Refusal::Elsewhere { from, listed: "a:1".to_owned(), stands_for: ips(9) };
         let text = far.to_string();
-        let told = "it comes from 2001:db8::7, but its address in the list of peers, a:1, stands for 10.0.0.0, 10.0.0.1, 10.0.0.2, 10.0.0.3, ..:";
-        assert!(text.starts_with(told), "{text}");
+        let begins = "it comes from 2001:db8::7, but its address in the list of peers, a:1, stands for 10.0.0.0, 10.0.0.1, 10.0.0.2, 10.0.0.3, ..:";
+        assert!(text.starts_with(begins), "{text}");
         for refusal in [
             far,
             Refusal::WrongKey { peers: true },
@@ -721,7 +723,7 @@ mod tests {
             Refusal::SameNode,
             Refusal::NoPeer,
         ] {
-            let objection = Objection::of(&refusal).expect("a peer is told");
+            let objection = Objection::of(&refusal).expect("it is sent to a peer");
             let read = decode_verdict(&encode_verdict(Some(&objection)));
             assert_eq!(read, Err(Refusal::Objected(objection)));
         }
@@ -750,8 +752,8 @@ mod tests {
             }
         }
 
-        /// Whatever else a proof was made for, it is none here: other key, other side (reflected), other nonce (replayed), other
-        /// ids, swapped ids or nonces, other version, cut short, one bit off.
+        /// A proof made for anything else is not valid here: other key, other side (reflected), other nonce (replayed),
+        /// other ids, swapped ids or nonces, other version, cut short, one bit off.
         #[test]
         fn a_proof_holds_for_one_meeting_only(
             bytes in keys(),

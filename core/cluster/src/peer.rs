@@ -1,4 +1,4 @@
-//! Names of what a cluster is made of: nodes, terms, uploads, contents. None of them can become a path by accident.
+//! Identifiers of nodes, terms, uploads and contents. None of them can become a path by accident.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
@@ -27,10 +27,10 @@ impl fmt::Display for Term {
     }
 }
 
-/// Who led, or leads, in which term. Of two, the one of the later term is newer, and so is the greater one.
+/// The leader of a term. Of two, the one of the later term is newer, and compares as greater.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Leadership {
-    /// The term; 0 if nobody has led yet.
+    /// The term; 0 before the first leader.
     pub term: Term,
     /// Its leader; `None` exactly in term 0.
     pub leader: Option<NodeId>,
@@ -55,7 +55,7 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// A text that is no such name.
+/// A text that is not such a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{}` is not {expected}", .found.escape_debug())]
 pub struct NameError {
@@ -102,7 +102,8 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // At once: an upload's name is written several times, and byte by byte that took longer than to hash a small body.
+        // At once: an upload's name is written several times, and byte by byte that took longer than hashing a small
+        // body.
         let mut text = [0; 64];
         for (two, byte) in text.chunks_exact_mut(2).zip(self.0) {
             two.copy_from_slice(&[byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
@@ -151,8 +152,8 @@ impl Hashing {
     }
 }
 
-/// Who uploads, in their own words: 1 to 64 characters that a terminal can be trusted with. Shown and logged, never part of
-/// a path.
+/// The uploader's self-chosen name: 1 to 64 characters that are safe on a terminal. Shown and logged, never part of a
+/// path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct User(String);
@@ -184,8 +185,8 @@ impl From<User> for String {
     }
 }
 
-/// What a file is called where it comes from: 1 to 255 bytes that a terminal can be trusted with. Shown, and looked for;
-/// never part of a path.
+/// A file's name at its origin: 1 to 255 bytes that are safe on a terminal. Shown, and looked for; never part of a
+/// path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct FileName(Box<str>);
@@ -200,7 +201,7 @@ impl FileName {
         &self.0
     }
 
-    /// The name that a file of this name goes by: what a terminal could not be trusted with is escaped, what is too long is
+    /// The name under which a file of this name is known: what is unsafe on a terminal is escaped, what is too long is
     /// cut off.
     #[must_use]
     pub fn of(name: &str) -> Self {
@@ -241,19 +242,19 @@ fn is_printable(text: &str) -> bool {
     matches!(printable(text), Cow::Borrowed(_))
 }
 
-/// What a client says of what it uploads. Nobody can check it: it is for people.
+/// What a client says of its upload. It cannot be verified, and is for people only.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Label {
-    /// What the file is called.
+    /// The file's name.
     pub file: FileName,
-    /// Whose it is.
+    /// Its owner.
     pub owner: User,
     /// When it was uploaded, by the client's clock.
     pub at: WallTime,
 }
 
 impl Label {
-    /// That of a file of this name, as [`FileName::of`] spells it.
+    /// The label of a file of this name, spelled by [`FileName::of`].
     #[must_use]
     pub fn of(file: &str, owner: User, at: WallTime) -> Self {
         Self { file: FileName::of(file), owner, at }

@@ -1,4 +1,4 @@
-//! Whatever decodes may be said to a node of a cluster, and whatever does not: it bears it, and comes to rest.
+//! Whatever is sent to a node of a cluster, decodable or not: it withstands it, and comes to rest.
 
 use std::{collections::BTreeSet, ops::ControlFlow, time::Duration};
 
@@ -30,7 +30,7 @@ fn numbers() -> impl Strategy<Value = u64> {
     prop_oneof![4 => 0..6_u64, 1 => Just(u64::MAX), 1 => Just(u64::MAX - 1), 1 => any::<u64>()]
 }
 
-/// Peers, nobody, and those that are no peers.
+/// Peers, no id, and ids that are not peers.
 fn nodes() -> impl Strategy<Value = NodeId> {
     prop_oneof![8 => 1..4_u32, 1 => Just(0), 1 => Just(9), 1 => Just(u32::MAX)].prop_map(NodeId)
 }
@@ -107,11 +107,8 @@ fn ballots() -> BoxedStrategy<Ballot> {
 
 fn questions() -> impl Strategy<Value = Question> {
     prop_oneof![
-        (ids(), prop::option::of((nodes(), numbers())), any::<bool>()).prop_map(|(id, asked, stores)| Question::Who {
-            id,
-            asked,
-            label: stores.then(label)
-        }),
+        (ids(), prop::option::of((nodes(), numbers())), any::<bool>())
+            .prop_map(|(id, asked, stores)| Question::Holder { id, asked, label: stores.then(label) }),
         (prop::option::of(ids()), prop::sample::select(vec![0, 3, u32::MAX]))
             .prop_map(|(after, most)| Question::List { after, most, bytes: most }),
         Just(Question::Find { sought: "photo.png".to_owned(), bytes: u32::MAX }),
@@ -124,12 +121,12 @@ fn accounts() -> BoxedStrategy<Account> {
     (nodes(), nodes(), leaderships(), numbers(), numbers())
         .prop_map(
             |(node, other, newest, [assigned, stored, bytes, under_way], [up_ms, from_ms, until_ms, penalty_ms])| {
-                let (obeys, hindrance, disk) = (Some(newest), None, DiskStatus::default());
+                let (follows, hindrance, disk) = (Some(newest), None, DiskStatus::default());
                 let (gone, damaged) = (from_ms, until_ms);
                 let status = NodeStatus {
                     node,
                     newest,
-                    obeys,
+                    follows,
                     hindrance,
                     up_ms,
                     assigned,
@@ -181,7 +178,7 @@ fn messages() -> BoxedStrategy<Message> {
             .prop_map(|(ticket, id, leadership, outcome)| Message::Placed { ticket, id, leadership, outcome }),
         2 => (ids(), nodes(), ends).prop_map(|(id, node, end)| Message::Finished { id, node, end }),
         2 => (numbers(), questions()).prop_map(|(ticket, question)| Message::Ask { ticket, question }),
-        3 => (numbers(), answers()).prop_map(|(ticket, answer)| Message::Tell { ticket, answer }),
+        3 => (numbers(), answers()).prop_map(|(ticket, answer)| Message::Answer { ticket, answer }),
     ]
     .boxed()
 }
@@ -208,7 +205,7 @@ fn orders() -> BoxedStrategy<Order> {
 
 #[derive(Clone, Debug)]
 enum Happens {
-    /// From whom, whether with the common list of peers, and what.
+    /// The sender, whether with the common list of peers, and the message.
     Said(NodeId, bool, Box<Message>),
     /// Likewise, with one byte of the frame changed.
     Flipped(NodeId, Box<Message>, usize, u8),
@@ -288,7 +285,7 @@ proptest! {
             };
             node.handle_timeout(now);
             let mut inputs: Vec<Input> = input.into_iter().collect();
-            // What it wants done succeeds at once.
+            // All its outputs succeed at once.
             while let Some(input) = inputs.pop() {
                 node.handle_input(now, input);
                 let _ = settle(&mut node, now, |output| {
@@ -300,7 +297,7 @@ proptest! {
                                     store::Input::Listed { temporary: Vec::new(), shared: Vec::new(), recorded: [].into() }
                                 }
                                 Step::Check(names) => {
-                                    // Whatever it has is gone.
+                                    // All its files are gone.
                                     store::Input::Checked(names.into_iter().map(|name| (name, None)).collect())
                                 }
                                 last => store::Input::Done(last),
@@ -316,7 +313,7 @@ proptest! {
                     ControlFlow::Continue(())
                 });
             }
-            // Each word takes it so far at most.
+            // Each message takes it at most this far.
             prop_assert!(node.election().newest().term.0 <= highest);
         }
     }
@@ -333,7 +330,7 @@ proptest! {
         prop_assert_eq!(message::decode(&frame), Ok(envelope));
     }
 
-    /// Whatever is said in place of a greeting and a proof is refused, by a side with a key and by one without.
+    /// Whatever is sent instead of a greeting and a proof is refused, by a side with a key and by one without.
     #[test]
     fn no_words_are_a_handshake(
         greeting: [u8; GREETING_BYTES],

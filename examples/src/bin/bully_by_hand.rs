@@ -160,7 +160,7 @@ impl World {
                     self.say(&format!("node {} does not believe {peer}: {what}", id.0));
                 }
                 Output::LeaderChanged(None) => self.say(&format!("node {} obeys nobody", id.0)),
-                Output::Told(line) => self.say(&format!("log: {line}")),
+                Output::Info(line) => self.say(&format!("log: {line}")),
             }
         }
     }

@@ -1,7 +1,7 @@
-//! A disk that loses what was not synced, is slow, fails, fills up, and whose files somebody removes.
+//! A disk that loses what was not synced, is slow, fails, fills up, and whose files are removed from outside.
 //!
-//! What it holds survives its node's process. At a loss of power a file keeps a part of what was not synced, and each
-//! name that appeared or vanished since its folder was last synced did so, or did not.
+//! What it holds survives its node's process. At a power loss a file keeps a part of what was not synced, and each name
+//! that appeared or vanished since its folder was last synced did so, or did not.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,16 +35,16 @@ pub struct SimDisk {
     on_step: Option<Arc<dyn Fn(Moment) + Send + Sync>>,
 }
 
-/// What troubles a disk right now.
+/// A disk's present faults.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Trouble {
     /// Nothing more can be written.
     pub full: bool,
     /// The share of operations that fail.
     pub failing: f64,
-    /// The share of fsyncs that fail besides.
+    /// The share of fsyncs that fail in addition.
     pub unsyncing: f64,
-    /// The longest that an operation takes beyond the usual.
+    /// The longest extra time of an operation.
     pub slow: Duration,
 }
 
@@ -57,14 +57,14 @@ struct Platter {
     next: u64,
     /// As a process sees them: file names and inodes.
     visible: BTreeMap<Place, u64>,
-    /// As a loss of power would leave them, where nobody is lucky.
+    /// As a power loss would leave them at worst.
     durable: BTreeMap<Place, u64>,
-    /// The journal of uploads, as a process sees it, and as a loss of power would leave it at worst.
+    /// The journal of uploads, as a process sees it, and as a power loss would leave it at worst.
     journal: Vec<u8>,
     journal_durable: Vec<u8>,
-    /// Uploads whose files somebody has removed.
+    /// Uploads whose files were removed from outside.
     vanished: BTreeSet<RequestId>,
-    /// Files that left it, and crashes.
+    /// Number of files that left it, and of crashes.
     losses: u64,
     /// Operations that failed.
     failed: u64,
@@ -95,7 +95,7 @@ pub struct Copy {
     pub digest: Digest,
     /// Its size.
     pub bytes: u64,
-    /// Whether a loss of power would leave it as it is.
+    /// Whether a power loss would leave it unchanged.
     pub durable: bool,
 }
 
@@ -121,13 +121,13 @@ impl SimDisk {
         Self { platter: Arc::new(Mutex::new(platter)), on_step: None }
     }
 
-    /// The same disk, by which `look` is called when an upload has come so far, before anything else happens.
+    /// The same disk, which calls `look` when an upload has reached a stage, before anything else happens.
     #[must_use]
     pub fn watched(&self, look: impl Fn(Moment) + Send + Sync + 'static) -> Self {
         Self { platter: self.platter.clone(), on_step: Some(Arc::new(look)) }
     }
 
-    /// Somebody removes this share of the uploads.
+    /// Removes this share of the uploads from outside.
     pub fn remove_some(&self, share: f64) {
         let platter = &mut *self.platter();
         let shared: Vec<Place> =
@@ -145,13 +145,13 @@ impl SimDisk {
         }
     }
 
-    /// Uploads whose files somebody has removed.
+    /// Uploads whose files were removed from outside.
     #[must_use]
     pub fn vanished(&self) -> BTreeSet<RequestId> {
         self.platter().vanished.clone()
     }
 
-    /// What the journal remembers; with `durable` what it would after a loss of power.
+    /// What the journal remembers; with `durable` what it would remember after a power loss.
     #[must_use]
     pub fn recorded(&self, durable: bool) -> BTreeMap<RequestId, Entry> {
         let platter = self.platter();
@@ -162,7 +162,7 @@ impl SimDisk {
         self.platter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes what troubles it.
+    /// Changes its faults.
     pub fn trouble(&self, change: impl FnOnce(&mut Trouble)) {
         change(&mut self.platter().trouble);
     }
@@ -207,13 +207,13 @@ impl SimDisk {
         copies
     }
 
-    /// Temporary files that lie there.
+    /// Number of temporary files.
     #[must_use]
     pub fn temporaries(&self) -> usize {
         self.platter().visible.keys().filter(|place| matches!(place, Place::Temporary(_))).count()
     }
 
-    /// The power fails. Without `power`, only the process ended.
+    /// The power fails; without `power`, only the process ended.
     pub fn crash(&self, power: bool) {
         let platter = &mut *self.platter();
         platter.losses += 1;
@@ -239,14 +239,14 @@ impl SimDisk {
         }
         platter.visible.clone_from(&left);
         platter.durable = left;
-        // Of what was appended since it was last synced some may be there, to the middle of a record.
+        // Some of what was appended since the last sync may be there, up to the middle of a record.
         let (all, synced) = (std::mem::take(&mut platter.journal), platter.journal_durable.len());
         let kept = platter.rng.random_range(synced..=all.len().max(synced));
         platter.journal_durable.extend(all.get(synced..kept).unwrap_or_default());
         platter.journal.clone_from(&platter.journal_durable);
     }
 
-    /// Lets an operation take its time, and fail.
+    /// Delays an operation, and lets it fail.
     async fn turn(&self) -> io::Result<()> {
         self.turn_or(0.0).await
     }
@@ -289,7 +289,7 @@ impl SimDisk {
     }
 
     async fn sync_folder(&self) -> io::Result<()> {
-        // One that fails may have written something.
+        // A failing operation may have written something.
         let outcome = self.sync_turn().await;
         let platter = &mut *self.platter();
         if outcome.is_ok() || platter.rng.random_bool(0.5) {
@@ -316,7 +316,7 @@ impl SimDisk {
         }
         let outcome = self.sync_turn().await;
         let platter = &mut *self.platter();
-        // One that fails may have written something.
+        // A failing operation may have written something.
         if outcome.is_ok() || platter.rng.random_bool(0.5) {
             platter.journal_durable.clone_from(&platter.journal);
         }
@@ -379,7 +379,7 @@ impl Disk for SimDisk {
             return Err(full());
         }
         self.platter().leadership = leadership;
-        // Between its being there and the word of it there may be a crash, or a failure.
+        // Between its effect and the report of it there may be a crash, or a failure.
         self.turn().await
     }
 
@@ -387,7 +387,7 @@ impl Disk for SimDisk {
         self.sync_turn().await?;
         let platter = &mut *self.platter();
         let scanned = scan(&platter.journal);
-        // A torn end is written over.
+        // A torn end is overwritten.
         platter.journal.truncate(scanned.end);
         platter.journal_durable.clone_from(&platter.journal);
         let mut listed = Listed { recorded: scanned.entries, ..Listed::default() };
@@ -418,7 +418,7 @@ impl Disk for SimDisk {
     }
 
     async fn perform(&self, steps: Vec<Step>) -> Result<(), (Step, io::Error)> {
-        // Each takes its time, so that a crash may come between any two.
+        // Each takes time, so that a crash may come between any two.
         for step in steps {
             let done = match &step {
                 Step::List | Step::Write(_) | Step::Check(_) => Err(io::Error::other("this is done elsewhere")),

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 
 use omb_cluster::peer::NodeId;
 
-/// One trouble.
+/// One fault.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Trouble {
     /// Nothing passes between these nodes and the others.
@@ -17,34 +17,34 @@ pub enum Trouble {
     Clients(BTreeSet<NodeId>, Way),
     /// This happens to a share of the messages between nodes.
     Messages(Mishap, f64),
-    /// This share of what is written or read on a connection breaks it instead.
+    /// This share of the writes and reads on a connection breaks it instead.
     Resets(f64),
     /// This share of the packets is lost, and sent again.
     Loss(f64),
-    /// Every packet takes this long at most, instead of 10 ms.
+    /// Every packet takes up to this long, instead of 10 ms.
     Slow(Duration),
-    /// It dies, and comes back with what is on its disk. Whether its power fails too.
+    /// It dies, and returns with what is on its disk. Whether its power fails too.
     Crash(NodeId, bool),
-    /// All die at once, and come back.
+    /// All die at once, and return.
     Blackout,
-    /// It stands still, and goes on with its state.
+    /// It pauses, and continues with its state.
     Pause(NodeId),
-    /// Nothing more can be written.
+    /// Its disk is full.
     DiskFull(NodeId),
     /// This share of the disk's operations fails.
     DiskFailing(NodeId, f64),
     /// This share of its fsyncs fails, and nothing else does.
     DiskUnsyncing(NodeId, f64),
-    /// Operations take this long at most.
+    /// Operations take up to this long.
     DiskSlow(NodeId, Duration),
-    /// Somebody removes this share of its uploads, once.
+    /// This share of its uploads is removed, once.
     Removed(NodeId, f64),
 }
 
-/// What passes no more between clients and nodes.
+/// Which traffic between clients and nodes is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// Nothing does.
+    /// Both directions.
     Neither,
     /// What clients send.
     ToNodes,
@@ -52,21 +52,21 @@ pub enum Way {
     ToClients,
 }
 
-/// What happens to a message where it is handed over; madsim's TCP carries bytes in order or not at all.
+/// What happens to a message when it is handed over; madsim's TCP carries bytes in order or not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mishap {
-    /// A copy of it comes too, behind later ones perhaps.
+    /// A copy of it arrives too, perhaps after later ones.
     Doubled,
-    /// It comes late, and out of order.
+    /// It arrives late, and out of order.
     Late,
-    /// It never comes.
+    /// It never arrives.
     Lost,
 }
 
-/// The most by which a copy of a message, or a message, is late.
+/// The longest delay of a message, or of a copy of one.
 pub const LATE_MAX: Duration = Duration::from_millis(1_500);
 
-/// A trouble of a cluster, when it comes and how long it stays.
+/// A fault in a cluster, when it begins and how long it lasts.
 pub type Planned = crate::fault::Planned<Trouble>;
 
 impl Trouble {
@@ -98,7 +98,7 @@ impl Trouble {
         }
     }
 
-    /// Links that it cuts, from whom to whom.
+    /// The directed links that it cuts.
     #[must_use]
     pub fn cuts(&self, all: &[NodeId]) -> Vec<(NodeId, NodeId)> {
         let from = |these: &BTreeSet<NodeId>| {

@@ -1,5 +1,5 @@
-//! Somebody who knocks at every node: with another key or none, and with words that break off or are none at all; and
-//! somebody else who passes for a peer where that can be done, and says what no honest one does.
+//! An intruder that connects to every node: with another key or none, and with bytes that break off or are not
+//! messages; and a forger that passes for a peer where that is possible, and sends what no honest one does.
 
 use std::{
     io,
@@ -40,8 +40,8 @@ use crate::{
     },
 };
 
-/// A key of this name for clients, and one for `peers` if asked for, with nonces of which no life of a process draws what
-/// another one has drawn.
+/// A key of this name for clients, and one for `peers` if requested, with nonces that differ between all lives of all
+/// processes.
 pub(super) fn secret(seed: Seed, name: &str, life: u128, peers: bool) -> Secret {
     let rng = Mutex::new(seed.stream(&format!("nonces {life}")));
     let nonces = move || {
@@ -54,13 +54,13 @@ pub(super) fn secret(seed: Seed, name: &str, life: u128, peers: bool) -> Secret 
     Secret { keys, nonces: Arc::new(nonces) }
 }
 
-/// All that a node says to who has proven nothing.
-const SAID_MOST: usize = GREETING_BYTES + TERMS_BYTES + PROOF_BYTES + VERDICT_BYTES;
+/// All bytes that a node sends to a side that has proven nothing.
+const RECEIVED_MAX: usize = GREETING_BYTES + TERMS_BYTES + PROOF_BYTES + VERDICT_BYTES;
 
-/// How much later than its bound a calm node may close: packets take some time.
+/// How much later than its bound a node without faults may close: packets take some time.
 const SLACK: Duration = Duration::from_millis(200);
 
-/// Knocks some times, and notes what it was given.
+/// Connects several times, and records what it receives.
 pub(super) async fn intrude(process: task::NodeId, cast: Cast) {
     let scenario = cast.facts().scenario.clone();
     let mut rng = scenario.seed.stream("intruder");
@@ -102,7 +102,7 @@ async fn demand(
     };
     match ask(&nodes, cast, request.clone(), b"eve".to_vec(), seed).await {
         Ok(reply) => {
-            let leaked = format!("who lacks the key asked {request:?} and was answered {reply:?}");
+            let leaked = format!("a client without the key asked {request:?} and was answered {reply:?}");
             cast.facts().leaked.push(leaked);
         }
         Err(gave_up) => {
@@ -112,7 +112,7 @@ async fn demand(
     }
 }
 
-/// Says what begins like a handshake at best, and listens.
+/// Sends what begins like a handshake at best, and listens.
 async fn mumble(process: task::NodeId, cast: &Cast, node: NodeId, rng: &mut impl Rng) {
     let keyed = cast.facts().scenario.keyed;
     let mut words = vec![0; rng.random_range(1..200)];
@@ -126,7 +126,7 @@ async fn mumble(process: task::NodeId, cast: &Cast, node: NodeId, rng: &mut impl
         0 => {}
         // Breaks off within the greeting.
         1 => words = opening[..rng.random_range(0..opening.len())].to_vec(),
-        // Proves nothing, and votes all the same.
+        // Proves nothing, and votes nevertheless.
         _ => {
             let envelope = Envelope { from: claimed, peers: Digest::of(b"whatever"), message: Message::Hello };
             let proof = vec![1; 1 + PROOF_BYTES];
@@ -144,43 +144,42 @@ async fn mumble(process: task::NodeId, cast: &Cast, node: NodeId, rng: &mut impl
     if rng.random_bool(0.3) {
         return cast.witness.hit("intruder: breaks off within the handshake");
     }
-    let (mut said, mut piece) = (0, [0; 256]);
+    let (mut received, mut piece) = (0, [0; 256]);
     let closed = timeout(limits().connect * 2, async {
         while let Ok(count @ 1..) = stream.read(&mut piece).await {
-            said += count;
+            received += count;
         }
     });
     let closed = closed.await.is_ok();
     cast.witness.hit("intruder: is closed upon");
     let took = cast.time.elapsed() - began;
     let mut facts = cast.facts();
-    if keyed && said > SAID_MOST {
-        facts.leaked.push(format!("{node} said {said} bytes to who has proven nothing"));
+    if keyed && received > RECEIVED_MAX {
+        facts.leaked.push(format!("{node} sent {received} bytes to a side that has proven nothing"));
     }
-    // A cluster without a key refuses whoever wants one.
+    // A cluster without a key refuses a side that requires one.
     let calm = facts.scenario.troubles.is_empty();
     if calm && (!closed || took > limits().connect + SLACK) {
-        facts.leaked.push(format!("{node} listened for {took:?} to who has proven nothing"));
+        facts.leaked.push(format!("{node} listened for {took:?} to a side that has proven nothing"));
     }
 }
 
-/// Until when places are hoarded; what was announced last is waited for a little longer.
+/// Until when slots are hoarded; what was announced last is waited for a little longer.
 pub(super) const HOARDED: Duration = Duration::from_secs(12);
 
-/// One of many connections of somebody who announces uploads, to each node more than it has places for, and sends nothing of
-/// them.
+/// One of many connections that announce uploads, to each node more than it has slots for, and send nothing of them.
 pub(super) async fn hoard(nth: u64, process: task::NodeId, cast: Cast) {
     let scenario = cast.facts().scenario.clone();
     let seed = Seed(scenario.seed.0 ^ (nth + 1) << 44);
     let mut rng = seed.stream("hoarder");
     let key = scenario.keyed.then(|| secret(seed, "shared", 0, false));
-    // Two in a row are of one node: the two sources have as many connections to each.
+    // Two in a row are of one node, so that both sources have the same number of connections to each.
     let node = scenario.nodes[usize::try_from(nth / 2).expect("few") % scenario.nodes.len()];
     while cast.time.elapsed() < HOARDED {
         let announced = async {
             let mut line = wire::line(cast.transport(process).connect(&address(node)).await?);
             greeting::meet(&mut line, None, Part::Client, node, key.as_ref()).await?;
-            // A small body comes with the request, a larger one after a word of the node's.
+            // A small body follows the request at once, a larger one after the node's request for it.
             let bytes = [3_000, 100_000][rng.random_range(0..2)];
             let id = RequestId(u128::from(rng.next_u64()) << 64 | 0x40a2d);
             let put = Put { id, label: label(), bytes, again: false, excluded: [].into() };
@@ -191,8 +190,8 @@ pub(super) async fn hoard(nth: u64, process: task::NodeId, cast: Cast) {
             Ok(Ok(mut line)) => {
                 // A little less than the node waits for.
                 let patience = limits().idle - Duration::from_millis(200);
-                let said = timeout(patience, wire::read_frame::<Word>(&mut line)).await;
-                cast.witness.hit(match said {
+                let answer = timeout(patience, wire::read_frame::<Word>(&mut line)).await;
+                cast.witness.hit(match answer {
                     Ok(Err(_)) => "hoarder: is broken off",
                     Ok(Ok(_)) => "hoarder: is answered",
                     Err(_) => "hoarder: is waited for",
@@ -204,7 +203,7 @@ pub(super) async fn hoard(nth: u64, process: task::NodeId, cast: Cast) {
     }
 }
 
-/// Greets as a peer some times, from an address that is none of a peer, and forges what it can where it is let in.
+/// Greets as a peer several times, from an address that is not a peer's, and forges what it can where it is accepted.
 pub(super) async fn forge(process: task::NodeId, cast: Cast) {
     let scenario = cast.facts().scenario.clone();
     let mut rng = scenario.seed.stream("forger");
@@ -228,16 +227,16 @@ pub(super) async fn forge(process: task::NodeId, cast: Cast) {
         };
         match timeout(limits().connect, met).await {
             Ok(Ok(line)) => {
-                // A node that has no key at all, among others that have one, goes by what its own file says.
+                // A node without any key, among others that have one, follows its own file.
                 let keyless = scenario.anywhere && scenario.locked_out == Some((node, false));
                 if !scenario.lets_forgers_in() && !keyless {
-                    let leaked = format!("{node} takes somebody for {claimed} who is no peer ({part:?})");
+                    let leaked = format!("{node} takes a process that is not a peer for {claimed} ({part:?})");
                     cast.facts().leaked.push(leaked);
                 }
                 cast.witness.note("forger", format_args!("passes for {claimed} at {node}"));
                 cast.witness.hit("forger: passes for a peer");
-                let said = timeout(limits().idle, lie(line, claimed, part, &cast, &mut rng)).await;
-                if let Ok(Err(error)) = said {
+                let outcome = timeout(limits().idle, lie(line, claimed, part, &cast, &mut rng)).await;
+                if let Ok(Err(error)) = outcome {
                     cast.witness.note("forger", format_args!("{error}"));
                 }
             }
@@ -254,7 +253,7 @@ pub(super) async fn forge(process: task::NodeId, cast: Cast) {
     }
 }
 
-/// A term of this node's among so many, close below the highest that there can be.
+/// A term of this node among this many, close below the highest possible.
 fn absurd_term(scenario: &Scenario, node: NodeId, rng: &mut impl Rng) -> Term {
     let (nodes, rank) =
         (scenario.nodes.len() as u64, scenario.nodes.iter().position(|it| *it == node).unwrap_or(0) as u64);
@@ -266,7 +265,7 @@ fn label() -> Label {
     Label::of("eve.png", User::try_from("eve".to_owned()).expect("a sound name"), WallTime(1))
 }
 
-/// Says as a peer what no honest one says.
+/// Sends as a peer what no honest one sends.
 async fn lie(mut line: Line<Stream>, claimed: NodeId, part: Part, cast: &Cast, rng: &mut impl Rng) -> io::Result<()> {
     let scenario = cast.facts().scenario.clone();
     let leader = scenario.nodes[rng.random_range(0..scenario.nodes.len())];
@@ -293,7 +292,7 @@ async fn lie(mut line: Line<Stream>, claimed: NodeId, part: Part, cast: &Cast, r
     ];
     for message in messages {
         wire::write_frame(&mut line, &Envelope { from: claimed, peers, message }).await?;
-        // It is heard once it is confirmed.
+        // It was received once it is confirmed.
         line.read_exact(&mut [0; 1]).await?;
     }
     cast.witness.hit("forger: names an absurd term");

@@ -1,4 +1,4 @@
-//! A cluster of peers on simulated machines: disks that lose what was not synced, clients that upload, and troubles.
+//! A cluster of peers on simulated machines: disks that lose what was not synced, clients that upload, and faults.
 //!
 //! ```text
 //!  node 1 .. n: cluster::serve ── links ── each other          disk: survives a crash as far as it was synced
@@ -25,34 +25,35 @@ use omb_machine::time::Instant;
 
 pub use scenario::Scenario;
 
-/// What is true, whatever nodes and clients believe.
+/// The truth, whatever nodes and clients believe.
 #[derive(Debug, Default)]
 pub struct Facts {
-    /// What is played.
+    /// The scenario that is played.
     pub scenario: Scenario,
     /// True time since the simulation began.
     pub at: Duration,
     /// Each node, by id.
     pub nodes: BTreeMap<NodeId, NodeFacts>,
-    /// From whom to whom nothing passes, since when. To one that is dead or stands still, and from it, nothing does.
+    /// Directed links that carry nothing, and since when: cut ones, and those to and from a dead or paused node.
     pub unheard: BTreeMap<(NodeId, NodeId), Duration>,
-    /// Until when that last was so.
+    /// When each link last ceased to be like that.
     pub unheard_until: BTreeMap<(NodeId, NodeId), Duration>,
-    /// Until when messages between nodes last came late or not at all, or do (`Duration::MAX`).
+    /// Until when messages between nodes were last late or lost, or still are (`Duration::MAX`).
     pub rough_until: Duration,
-    /// How many troubles see to that.
+    /// How many faults cause that.
     pub roughs: u32,
-    /// Until when copies of earlier messages came, or may come: signs of life of who is dead since.
+    /// Until when copies of earlier messages arrived, or may arrive: signs of life of a node that has died since.
     pub copies_until: Duration,
     /// Each upload.
     pub uploads: BTreeMap<RequestId, Upload>,
-    /// When all troubles were over and everybody ran; `None` before.
+    /// When all faults were over and all nodes ran; `None` before.
     pub healed: Option<Duration>,
     /// Changes with each crash, and with each file that leaves a disk.
     pub losses: u64,
-    /// What somebody was given who lacks the key, or who had proven nothing in time.
+    /// What was sent to a side that lacks the key, or had proven nothing in time.
     pub leaked: Vec<String>,
-    /// Uploads that somebody has ordered who is no peer, or as whose order no election can have led to.
+    /// Uploads that were ordered by a process that is not a peer, or under a leadership that no election can have led
+    /// to.
     pub forged: BTreeSet<RequestId>,
 }
 
@@ -63,26 +64,26 @@ pub struct NodeFacts {
     pub disk: disk::SimDisk,
     /// Since when it is dead, if it is.
     pub dead_since: Option<Duration>,
-    /// Since when it stands still, if it does.
+    /// Since when it is paused, if it is.
     pub paused_since: Option<Duration>,
-    /// Until when it last stood still.
+    /// Until when it was last paused.
     pub paused_until: Duration,
     /// Since when it runs.
     pub born: Duration,
-    /// Whom it can be in one cluster with.
+    /// The nodes that it can share a cluster with.
     pub kin: Kin,
 }
 
-/// Nodes of different kin do not listen to each other.
+/// Nodes of different kin ignore each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kin {
     /// The cluster's nodes.
     Common,
-    /// One that was given another list of peers, with one more.
+    /// A node with another list of peers, with one more.
     OtherList,
-    /// One that speaks another version of the protocol.
+    /// A node that speaks another version of the protocol.
     OtherVersion,
-    /// One that has another key, or none.
+    /// A node that has another key, or none.
     LockedOut,
 }
 
@@ -97,25 +98,25 @@ pub struct Upload {
     pub begun: Duration,
     /// What its client says of it.
     pub label: Label,
-    /// What the client was told, and when.
+    /// The acknowledgement to the client, and when it came.
     pub acknowledged: Option<(NodeId, Stored, Duration)>,
 }
 
 impl Facts {
-    /// A trouble comes, or goes, that lets messages between nodes be late or lost; what it delayed comes within `after`.
+    /// A fault that makes messages between nodes late or lost begins or ends; what it delayed arrives within `after`.
     pub fn roughen(&mut self, on: bool, after: Duration) {
         self.roughs = if on { self.roughs + 1 } else { self.roughs - 1 };
         self.rough_until = if self.roughs > 0 { Duration::MAX } else { self.at + after };
     }
 
-    /// Whether the two are of one kin and could speak with each other at some instant since `since`.
+    /// Whether the two are of one kin and could communicate at some instant since `since`.
     #[must_use]
     pub fn could_meet(&self, one: NodeId, other: NodeId, since: Duration) -> bool {
         let passed = |way| self.unheard.get(&way).is_none_or(|unheard| *unheard >= since);
         self.nodes[&one].kin == self.nodes[&other].kin && passed((one, other)) && passed((other, one))
     }
 
-    /// The last instant since `since` at which something kept the two from speaking with each other in good time.
+    /// The last instant since `since` at which something kept the two from communicating in time.
     #[must_use]
     pub fn apart_at(&self, one: NodeId, other: NodeId, since: Duration) -> Option<Duration> {
         let ways = [(one, other), (other, one)];
@@ -136,7 +137,7 @@ impl Facts {
     }
 }
 
-/// Who looks on, after every step.
+/// Observes every step.
 pub trait Watcher: Send {
     /// A node's process begins with what was on its disk.
     fn on_birth(&mut self, node: NodeId, restored: Leadership, facts: &Facts);
@@ -144,7 +145,7 @@ pub trait Watcher: Send {
     fn on_output(&mut self, node: NodeId, output: &Output, facts: &Facts);
     /// A node after a step, at `now` by its own clock.
     fn on_node(&mut self, node: NodeId, machine: &Node, now: Instant, facts: &Facts);
-    /// A client was told that its upload is stored.
+    /// A client's upload was acknowledged.
     fn on_acknowledged(&mut self, id: RequestId, facts: &Facts);
     /// Something happened to nodes, disks or the network.
     fn on_event(&mut self, facts: &Facts);
@@ -157,9 +158,9 @@ pub trait Watcher: Send {
 pub struct Listed {
     /// Which node holds what.
     pub uploads: Vec<(NodeId, Entry)>,
-    /// How many uploads lie on several.
+    /// How many uploads are on several.
     pub copies: u64,
-    /// Who did not say what it holds.
+    /// Nodes that did not report what they hold.
     pub missing: BTreeSet<NodeId>,
     /// How many uploads each node misses.
     pub lost: BTreeMap<NodeId, u64>,
@@ -172,9 +173,9 @@ pub struct Outcome {
     pub listed: Option<Listed>,
     /// Uploads that were begun after the cluster had healed and had time to agree, and were not acknowledged; why.
     pub failed_after: Vec<String>,
-    /// Uploads that were fetched after the cluster had healed, and how many of them came whole.
+    /// Uploads that were fetched after the cluster had healed, and how many of them arrived whole.
     pub fetched: (u64, u64),
-    /// Acknowledged uploads that are said to be lost where they were stored.
+    /// Acknowledged uploads that are reported as lost where they were stored.
     pub missed: BTreeSet<RequestId>,
     /// How many uploads each node misses, by its status.
     pub gone: BTreeMap<NodeId, u64>,

@@ -1,4 +1,4 @@
-//! All that varies from seed to seed, drawn from named streams.
+//! Everything that varies from seed to seed, drawn from named streams.
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
@@ -15,22 +15,22 @@ use crate::{clock::Skew, fault::simpler};
 /// One cluster's life.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scenario {
-    /// Where it was drawn from.
+    /// The seed that it was drawn from.
     pub seed: Seed,
-    /// Nodes, by id; not all are neighbours.
+    /// Nodes, by id; ids may have gaps.
     pub nodes: Vec<NodeId>,
     /// When each node is first started.
     pub starts: Vec<Duration>,
-    /// How each node's clock errs.
+    /// The error of each node's clock.
     pub clocks: Vec<Skew>,
-    /// The node that was given another list of peers.
+    /// The node with another list of peers.
     pub stranger: Option<NodeId>,
     /// Whether the cluster has a key that clients prove.
     pub keyed: bool,
     /// Whether it has another one that peers prove.
     pub peer_keyed: bool,
-    /// `peer_addresses`: whether peers are believed wherever they come from. Without a key of peers nobody can then tell an
-    /// intruder who knows that of clients, if there is one, from a peer.
+    /// `peer_addresses`: whether peers are believed from any address. Without a key of peers an intruder that knows the
+    /// key of clients, if there is one, then cannot be distinguished from a peer.
     pub anywhere: bool,
     /// The node that lacks it, and whether it has another one.
     pub locked_out: Option<(NodeId, bool)>,
@@ -46,26 +46,26 @@ pub struct Scenario {
     pub clients: Vec<(Duration, Vec<u64>)>,
     /// Whether clients send each upload through several nodes, at once and once more, each time as if it were the first.
     pub careless: bool,
-    /// Whether somebody announces more uploads than a node has places for, and sends nothing of them.
+    /// Whether hoarders announce more uploads than a node has slots for, and send nothing of them.
     pub hoarded: bool,
     /// How long clients wait for one answer.
     pub try_max: Duration,
     /// What goes wrong.
     pub troubles: Vec<Planned>,
-    /// What goes wrong besides, at the worst of moments.
+    /// What goes wrong in addition, at the worst moments.
     pub ambush: Option<Ambush>,
 }
 
-/// A trouble that befalls a node at the worst of moments.
+/// A fault that hits a node at the worst moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ambush {
     /// Which moment.
     pub moment: Moment,
-    /// Of which upload that comes so far, from 0.
+    /// Of which upload that reaches it, from 0.
     pub nth: u64,
     /// How long.
     pub lasts: Duration,
-    /// Whether it dies, and its power fails too; or else is cut off.
+    /// Whether it dies, and whether its power fails too; otherwise it is cut off.
     pub dies: bool,
 }
 
@@ -75,14 +75,14 @@ impl Default for Scenario {
     }
 }
 
-/// Troubles begin within this time.
+/// Faults begin within this time.
 pub(super) const TROUBLED: Duration = Duration::from_secs(10);
 
 /// Longest that an ambush lasts.
 const AMBUSH_MAX: Duration = Duration::from_secs(4);
 
 impl Scenario {
-    /// The scenario that `seed` stands for.
+    /// The scenario of `seed`.
     #[must_use]
     pub fn from_seed(seed: Seed) -> Self {
         let mut rng = seed.stream("cluster");
@@ -129,7 +129,7 @@ impl Scenario {
         let mut work = seed.stream("uploads");
         let clients = (0..work.random_range(1..=4))
             .map(|_| {
-                // In calm they begin when there is a leader, so that nobody joins after the first upload.
+                // Without faults they begin when there is a leader, so that no node joins after the first upload.
                 let from = Duration::from_millis(if calm { 5_000 } else { 500 });
                 let begins = from + work.random_range(Duration::ZERO..Duration::from_secs(5));
                 let sizes = (0..work.random_range(1..=10)).map(|_| size(&mut work)).collect();
@@ -154,7 +154,7 @@ impl Scenario {
             clients,
             careless: seed.stream("careless clients").random_bool(0.35),
             hoarded,
-            // The hasty ones come again while their upload is being stored.
+            // Hasty clients try again while their upload is being stored.
             try_max: Duration::from_millis([300, 1_000, 2_500, 7_000][seed.stream("haste").random_range(0..4)]),
             troubles,
             ambush,
@@ -168,7 +168,7 @@ impl Scenario {
         !self.hoarded && self.is_calm_but_for_hoarders()
     }
 
-    /// Whether nothing goes wrong, but that somebody may hoard places.
+    /// Whether nothing goes wrong, except that slots may be hoarded.
     #[must_use]
     pub fn is_calm_but_for_hoarders(&self) -> bool {
         self.troubles.is_empty()
@@ -179,7 +179,7 @@ impl Scenario {
             && !self.lets_forgers_in()
     }
 
-    /// Whether somebody else than a peer, who knows the key of clients if there is one, passes for a peer.
+    /// Whether an intruder that knows the key of clients, if there is one, passes for a peer.
     #[must_use]
     pub fn lets_forgers_in(&self) -> bool {
         self.anywhere && !self.peer_keyed
@@ -191,7 +191,7 @@ impl Scenario {
         self.starts.iter().any(|start| *start > Duration::from_secs(2))
     }
 
-    /// When the last trouble is over and the last node runs.
+    /// When the last fault is over and the last node runs.
     #[must_use]
     pub fn healed(&self) -> Duration {
         let over = self.troubles.iter().map(Planned::until);
@@ -223,16 +223,16 @@ impl Scenario {
     }
 }
 
-/// How far an upload has come.
+/// The stage of an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// Its temporary file is there, and is to be synced and renamed.
+    /// Its temporary file is written, and is to be synced and renamed.
     Written,
     /// It is renamed, and the folder is to be synced.
     Renamed,
-    /// Its name is durable, and what it is called is to be recorded.
+    /// Its name is durable, and its label is to be recorded.
     Named,
-    /// It is stored, and nobody was told.
+    /// It is stored, and not acknowledged yet.
     Stored,
 }
 
@@ -253,7 +253,7 @@ fn skew(rng: &mut impl Rng) -> Skew {
     }
 }
 
-/// Kinds of trouble, by family, and how likely each is where its family is on.
+/// Kinds of fault, by family, and how likely each is if its family is on.
 const FAMILIES: [(&str, &[(&str, f64)]); 6] = [
     ("clients", &[("clients cut off", 0.5), ("nodes deaf", 0.3), ("clients deaf", 0.5)]),
     ("messages", &[("doubled", 0.5), ("late", 0.4), ("lost", 0.4), ("resets", 0.5)]),
@@ -277,7 +277,7 @@ fn troubles(seed: Seed, nodes: &[NodeId]) -> Vec<Planned> {
             let times = if on { rng.random_range(1..=3) } else { 0 };
             let mut of_kind: Vec<Planned> = (0..times).map(|_| trouble(kind, &mut rng, nodes)).collect();
             of_kind.sort_by_key(|planned| planned.at);
-            // One of a kind at a time: the end of the one would be the end of the other.
+            // One of a kind at a time: the end of one would be the end of the other.
             of_kind.dedup_by(|later, earlier| later.at <= earlier.until());
             planned.extend(of_kind);
         }
@@ -332,7 +332,7 @@ fn trouble(kind: &str, rng: &mut impl Rng, nodes: &[NodeId]) -> Planned {
     Planned { at, lasts, trouble }
 }
 
-/// In words, for the report of a broken promise.
+/// As text, for the report of a broken promise.
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ids: Vec<String> = self.nodes.iter().map(|node| node.0.to_string()).collect();
@@ -373,7 +373,7 @@ impl fmt::Display for Scenario {
             writeln!(f, "  clients send each upload through several nodes, as if for the first time")?;
         }
         if self.hoarded {
-            writeln!(f, "  somebody announces many uploads and sends nothing of them")?;
+            writeln!(f, "  a hoarder announces many uploads and sends nothing of them")?;
         }
         writeln!(f, "  clients wait for an answer for {:.1} s", self.try_max.as_secs_f64())?;
         for planned in &self.troubles {
@@ -382,7 +382,7 @@ impl fmt::Display for Scenario {
         if let Some(Ambush { moment, nth, lasts, dies }) = self.ambush {
             let how = if dies { "without power" } else { "cut off" };
             let secs = lasts.as_secs_f64();
-            writeln!(f, "  who stores an upload is {how} for {secs:.1} s when number {nth} is {moment:?}")?;
+            writeln!(f, "  a node that stores an upload is {how} for {secs:.1} s when number {nth} is {moment:?}")?;
         }
         if self.is_calm() { writeln!(f, "  nothing goes wrong") } else { Ok(()) }
     }

@@ -55,16 +55,16 @@ use crate::{
     witness::Witness,
 };
 
-/// Within this time after all troubles are over the nodes must agree.
+/// Within this time after all faults are over the nodes must agree.
 pub const AGREE_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long they must stay agreed.
 const STAYS: Duration = Duration::from_secs(4);
 
-/// How often nodes look whether their uploads are there: after all has healed, and before they are asked.
+/// How often nodes check that their uploads are there: after all has healed, and before they are asked.
 const SCRUB: Duration = Duration::from_secs(2);
 
-/// A host that no node has; in the list of peers that only the stranger was given.
+/// A host that no node has; it is only in the stranger's list of peers.
 const NOBODY: u32 = 99;
 
 fn ip(node: NodeId) -> IpAddr {
@@ -78,7 +78,8 @@ fn socket(node: NodeId) -> SocketAddr {
 /// The bounds of simulated nodes: as the product's, but shorter where only waiting is bounded.
 pub(super) fn limits() -> Limits {
     let (idle, kept_for) = (Duration::from_secs(4), Duration::from_secs(6));
-    // Some that are kept are closed by the other side before they are used again. Few places, so that they can be hoarded.
+    // Some idle connections are closed by the other side before they are used again. Few slots, so that they can be
+    // hoarded.
     Limits { idle, reply: idle, kept_for, requests: 8, ..Limits::default() }
 }
 
@@ -93,9 +94,9 @@ pub(super) struct Cast {
     weather: Weather,
     nodes: Arc<Mutex<Vec<(NodeId, task::NodeId)>>>,
     clients: Arc<Mutex<Vec<task::NodeId>>>,
-    /// What happens to messages between nodes: shares, and whose chance it is.
+    /// What happens to messages between nodes: shares, and the source of chance.
     mishaps: Arc<Mutex<(BTreeMap<Mishap, f64>, ChaCha8Rng)>>,
-    /// Uploads that came to the moment of the ambush, and where to say whom it befell.
+    /// Number of uploads that reached the moment of the ambush, and where to report the node that it hit.
     came: Arc<AtomicU64>,
     ambushes: mpsc::UnboundedSender<Planned>,
     facts: Arc<Mutex<Facts>>,
@@ -198,7 +199,7 @@ pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness:
     process.spawn(async move { intruder::forge(own, moved).await });
     if scenario.hoarded {
         cast.witness.hit("cluster: places are hoarded");
-        // One source has half of the places at most.
+        // One source has at most half of the slots.
         let processes = [client(103), client(104)];
         for nth in 0..(limits().requests + 1) * scenario.nodes.len() {
             let process = &processes[nth % 2];
@@ -230,7 +231,7 @@ pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness:
         let _ = client.await;
     }
     if scenario.hoarded {
-        // Until nothing of what was announced is waited for.
+        // Until nothing announced is waited for.
         sleep((intruder::HOARDED + limits().idle * 2).saturating_sub(cast.time.elapsed())).await;
     }
     let process = client(100);
@@ -261,7 +262,7 @@ fn client(nth: u8) -> NodeHandle {
     Handle::current().create_node().name(format!("client {nth}")).ip(Ipv4Addr::new(10, 0, 3, nth).into()).build()
 }
 
-/// The list of peers that all nodes but a stranger were given.
+/// The list of peers of all nodes except a stranger.
 pub(super) fn peers_of(scenario: &Scenario) -> Peers {
     list(scenario, None)
 }
@@ -305,7 +306,7 @@ async fn live(nth: usize, cast: Cast) {
         }
         _ => scenario.keyed.then(|| intruder::secret(seed, "shared", life.into(), scenario.peer_keyed)),
     };
-    // Where the keys lie is nothing that a simulated node reads; who lacks them has no file of them either.
+    // A simulated node does not read the paths of the keys; a node that lacks them has no path either.
     let keys = secret.as_ref().map(|secret| &secret.keys);
     let config = ClusterConfig {
         key_file: keys.and_then(|keys| keys.clients.as_ref()).map(|_| PathBuf::new()),
@@ -346,9 +347,9 @@ impl Onlooker {
             let node = self.node;
             let trouble = if dies { Trouble::Crash(node, true) } else { Trouble::Partition([node].into()) };
             let planned = Planned { at, lasts, trouble };
-            // At once, or the answer would be on its way.
+            // At once, or the answer would be in flight.
             strike(&planned, &self.cast);
-            // The world has ended, if nobody hears it.
+            // If it is not received, the world has ended.
             let _ = self.cast.ambushes.send(planned);
         }
     }
@@ -392,9 +393,9 @@ impl Observer for Onlooker {
                     }
                 }
             }
-            Output::Told(line) | Output::Warned(line) => {
+            Output::Info(line) | Output::Warn(line) => {
                 witness.note("node", format_args!("{line}"));
-                for (part, what) in TOLD {
+                for (part, what) in LINES {
                     if line.contains(part) {
                         witness.hit(what);
                     }
@@ -456,8 +457,8 @@ impl Observer for Onlooker {
     }
 }
 
-/// What nodes say that is worth counting.
-const TOLD: [(&str, &str); 13] = [
+/// Log lines of nodes that are worth counting.
+const LINES: [(&str, &str); 13] = [
     ("acknowledged uploads are gone from the folder", "effect: files are missed"),
     ("the folder of uploads is empty", "effect: all files are missed at the start"),
     ("it comes from ", "effect: a peer from elsewhere is refused"),
@@ -473,7 +474,7 @@ const TOLD: [(&str, &str); 13] = [
     ("another list of peers", "effect: another list of peers noticed"),
 ];
 
-/// Brings what is true of pairs up to date.
+/// Updates the facts about pairs of nodes.
 fn survey(facts: &mut Facts, cast: &Cast) {
     let nodes = cast.nodes();
     let at = facts.at;
@@ -492,7 +493,7 @@ fn survey(facts: &mut Facts, cast: &Cast) {
     }
 }
 
-/// Lets a trouble come and go.
+/// Begins and ends a fault.
 async fn befall(planned: Planned, cast: Cast) {
     sleep(planned.at).await;
     strike(&planned, &cast);
@@ -528,7 +529,7 @@ fn turn(planned: &Planned, on: bool, cast: &Cast) {
     {
         let mut weather = cast.weather.now();
         for (from, to) in cuts {
-            // Of two troubles that cut one link the second one's end heals it.
+            // If two faults cut one link, the end of the second heals it.
             let troubles = weather.cut.entry((from, to)).or_default();
             *troubles = if on { *troubles + 1 } else { *troubles - 1 };
             if *troubles > 0 {
@@ -551,7 +552,7 @@ fn turn(planned: &Planned, on: bool, cast: &Cast) {
                 shares.remove(mishap);
             }
             if *mishap == Mishap::Doubled {
-                // What is doubled comes in time, too.
+                // Copies arrive in time, too.
                 facts.copies_until = facts.copies_until.max(planned.until() + LATE_MAX);
             } else {
                 facts.roughen(on, LATE_MAX);
@@ -610,16 +611,16 @@ fn turn(planned: &Planned, on: bool, cast: &Cast) {
 fn power_cycle(facts: &mut Facts, node: NodeId, process: task::NodeId, power: bool, off: bool) {
     let (at, durability) = (facts.at, facts.scenario.durability);
     let own = facts.nodes.get_mut(&node).expect("it is one of the nodes");
-    // What stands still is dropped under madsim's own lock; what runs is not.
+    // A paused task is dropped under madsim's own lock; a running one is not.
     Handle::current().resume(process);
     Handle::current().kill(process);
     own.paused_since = None;
     if off {
         own.dead_since.get_or_insert(at);
-        // Without fsync nothing is promised but that it survives the process.
+        // Without fsync the only promise is that it survives the process.
         own.disk.crash(power && durability == Durability::Fsync);
     } else {
-        // Dead until it begins; a second trouble that had killed it too ends with the first.
+        // Dead until it begins; a second fault that also killed it ends with the first.
         own.dead_since.get_or_insert(at);
         own.disk.crash(false);
         Handle::current().restart(process);
@@ -643,7 +644,7 @@ impl asking::Cargo for Cargo {
     }
 }
 
-/// The way of a client to some of the nodes.
+/// A client's connections to some of the nodes.
 fn reach(
     process: task::NodeId,
     cast: &Cast,
@@ -668,16 +669,16 @@ pub(super) async fn ask(
     seed: Seed,
 ) -> Result<Reply, GaveUp> {
     let witness = cast.witness.clone();
-    let told = move |line: String| {
+    let log = move |line: String| {
         witness.note("client", format_args!("{line}"));
         witness.hit("client: tries again");
     };
     let clock = Clock::new(cast.time.clone(), Skew::NONE);
     let patience = patience(&cast.facts().scenario);
-    asking::ask(nodes, request, Cargo(Arc::new(body)), (patience, seed), told, &clock).await
+    asking::ask(nodes, request, Cargo(Arc::new(body)), (patience, seed), log, &clock).await
 }
 
-/// Uploads one body under a fresh id; whether it was acknowledged.
+/// Uploads one body under a fresh id; returns it if it was acknowledged.
 async fn upload(nodes: &Nodes<SimTransport>, cast: &Cast, seed: Seed, bytes: u64) -> Result<RequestId, GaveUp> {
     let mut rng = seed.stream("body");
     let mut body = vec![0; usize::try_from(bytes).expect("small")];
@@ -757,7 +758,7 @@ async fn upload_all(nth: usize, process: task::NodeId, cast: Cast) {
     }
 }
 
-/// Once the cluster has healed: what is uploaded is stored, what was acknowledged can be had.
+/// Once the cluster has healed: what is uploaded is stored, what was acknowledged can be fetched.
 async fn look_around(process: task::NodeId, cast: &Cast) -> Outcome {
     let mut outcome = Outcome::default();
     let (scenario, healthy) = {

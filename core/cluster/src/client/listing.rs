@@ -7,21 +7,21 @@ use crate::{
     peer::{NodeId, RequestId},
 };
 
-/// What all pages so far add up to.
+/// The sum of all pages so far.
 ///
-/// Each page may come from another node, for what it begins after means the same everywhere. An upload that is stored
-/// while the pages come is in it if its id lies ahead.
+/// Each page may come from another node, for the id that it begins after means the same everywhere. An upload that is
+/// stored while the pages are read is included if its id lies ahead.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// What each node holds, by id; a node that holds nothing is left out.
     pub nodes: BTreeMap<NodeId, Held>,
-    /// Uploads that lie on several nodes.
+    /// Uploads that are on several nodes.
     pub doubled: BTreeSet<RequestId>,
     /// Different uploads.
     pub uploads: u64,
     /// Nodes that did not answer for every page, or have not read their folder: they may hold more.
     pub missing: BTreeSet<NodeId>,
-    /// How many uploads each node has acknowledged that cannot be had.
+    /// How many acknowledged uploads each node has lost.
     pub lost: BTreeMap<NodeId, u64>,
     after: Option<RequestId>,
 }
@@ -35,7 +35,7 @@ pub struct Held {
     pub bytes: u64,
 }
 
-/// A reply that is no page, or not the next one. A node that is sound never gives it.
+/// A reply that is not a page, or not the next one. A sound node never sends it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a page of the listing was asked for, something else came")]
 pub struct NotNext;
@@ -47,14 +47,14 @@ impl Listing {
         Request::List { after: self.after }
     }
 
-    /// Takes the reply to [`Self::request`]; whether there is another page.
+    /// Takes the reply to [`Self::request`]; returns whether there is another page.
     ///
     /// # Errors
-    /// If it is no page, or it would not lead on; nothing is taken of it then.
+    /// If it is not a page, or makes no progress; nothing of it is taken then.
     pub fn take(&mut self, reply: &Reply) -> Result<bool, NotNext> {
         let Reply::Listing { uploads, next, missing, lost, .. } = reply else { return Err(NotNext) };
         let ids = || uploads.iter().map(|(_, entry)| entry.stored.name.id);
-        // So that it ends, and counts nothing twice, whoever answers.
+        // So that it ends, and counts nothing twice, whatever a node answers.
         let onward = ids().all(|id| Some(id) > self.after && next.is_none_or(|next| id <= next)) && ids().is_sorted();
         if !onward || next.is_some_and(|next| Some(next) <= self.after) {
             return Err(NotNext);
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(listing.nodes, [(NodeId(1), two), (NodeId(2), two)].into());
     }
 
-    /// Whatever a node says, a listing gets on or stops.
+    /// Whatever a node answers, a listing makes progress or stops.
     #[test]
     fn what_does_not_lead_on_is_refused() {
         let mut listing = Listing::default();

@@ -1,8 +1,8 @@
-//! A client's patience: one request, tried at node after node until it is answered or its time is over.
+//! A client's retries: one request, tried at node after node until it is answered or its deadline has passed.
 //!
-//! Each try goes to another node than the last, to the leader where somebody named it. An upload keeps its request id
-//! over all tries, and says so when it may have been stored already; so trying again is safe. How long it waits between
-//! rounds doubles each time, with a seeded jitter, so that many clients do not come back all at once.
+//! Each try goes to another node than the last, to the leader if a node named it. An upload keeps its request id over
+//! all tries, and says so when it may have been stored already; so trying again is safe. The pause between rounds
+//! doubles each time, with a seeded jitter, so that many clients do not return all at once.
 
 pub mod listing;
 
@@ -26,7 +26,7 @@ use omb_machine::{Machine, Wake, printable::printable_within, seed::Seed, time::
 pub struct Patience {
     /// From the first try to giving up. Default 60 s.
     pub deadline: Duration,
-    /// Longest try. Default 30 s; for a large upload the runtime's own limit on silence is the better one.
+    /// Longest try. Default 30 s; for a large upload the runtime's own limit on silence is the better bound.
     pub try_max: Duration,
     /// The first pause. Default 50 ms.
     pub pause_min: Duration,
@@ -70,17 +70,18 @@ pub enum Failure {
     /// Nothing was sent: connection refused, no route.
     #[error("{0}")]
     NotSent(String),
-    /// Nothing was sent, for the node does not speak with this client, and would not later: version, key.
+    /// Nothing was sent, for the node and this client refuse each other, now and later: version, key.
     #[error("{0}")]
     TurnedAway(String),
     /// It may have been performed all the same.
     #[error("{0}")]
     BrokenOff(String),
-    /// The body that came is not what was stored: its holder's disk is damaged, and it knows by now. Another one may do.
+    /// The received body is not what was stored: its holder's disk is damaged, and it knows by now. Another copy may
+    /// do.
     #[error("{0}")]
     Damaged(String),
     /// The client's own side failed: what it uploads cannot be read, or where a fetched upload goes cannot be written.
-    /// Another try would fare no better.
+    /// Another try would fail as well.
     #[error("{0}")]
     Own(String),
 }
@@ -88,17 +89,17 @@ pub enum Failure {
 /// What a client wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Send this, its body after it, and say what came of it. A try before it that is still open is given up.
+    /// Send this, followed by its body, and report the result. An earlier try that is still open is abandoned.
     Try {
-        /// Rises with each.
+        /// Counts up.
         number: u64,
-        /// To whom.
+        /// Where to send it.
         node: NodeId,
-        /// What.
+        /// What to send.
         request: Request,
     },
-    /// A line for the user, why it takes longer.
-    Told(String),
+    /// A line for the user: why it takes longer.
+    Info(String),
     /// Always the last output.
     Finished(Result<Reply, GaveUp>),
 }
@@ -108,13 +109,13 @@ pub enum Output {
 pub struct GaveUp {
     /// How often it was tried.
     pub tries: u64,
-    /// What the last try came to.
+    /// The result of the last try.
     pub last: String,
-    /// Whether it may have been performed, so that only a retry under the same id tells.
+    /// Whether it may have been performed, so that only a retry under the same id can tell.
     pub unknown: bool,
     /// Whether a node, or the client's own side, refused it for good; trying longer would not have helped.
     pub refused: bool,
-    /// Whether any node was reached that speaks with this client.
+    /// Whether any node was reached that accepts this client.
     pub reached: bool,
 }
 
@@ -131,7 +132,7 @@ impl fmt::Display for GaveUp {
 
 impl std::error::Error for GaveUp {}
 
-/// One request's way to its answer.
+/// One request, until it is answered.
 #[derive(Debug)]
 pub struct Client {
     nodes: Vec<NodeId>,
@@ -139,18 +140,18 @@ pub struct Client {
     patience: Patience,
     deadline: Instant,
     rng: ChaCha8Rng,
-    /// The place in `nodes` of the next try, where nobody has named a leader.
+    /// The position in `nodes` of the next try, if no node has named a leader.
     next: usize,
-    /// The leader as the last answer named it.
+    /// The leader, as named by the last answer.
     hint: Option<NodeId>,
-    /// Tries in a row that ended without a pause: after as many as there are nodes there is one.
+    /// Tries since the last pause: after as many as there are nodes there is a pause.
     round: usize,
     pause: Duration,
     number: u64,
     state: State,
     unknown: bool,
     reached: bool,
-    /// Nodes that do not speak with this client.
+    /// Nodes that refuse this client, or that it refuses.
     closed: BTreeSet<NodeId>,
     /// Nodes whose disks are full.
     full: BTreeSet<NodeId>,
@@ -167,11 +168,11 @@ enum State {
     Finished,
 }
 
-/// Most characters that are shown of what a node says.
-const WORDS_MAX: usize = 500;
+/// Most characters that are shown of a node's message.
+const MESSAGE_CHARS_MAX: usize = 500;
 
 impl Client {
-    /// Tries at once: at `first` if it is given, else at the node that `seed` picks.
+    /// Tries at once: at `first` if it is given, otherwise at the node that `seed` picks.
     ///
     /// # Panics
     /// Without any node.
@@ -229,7 +230,7 @@ impl Client {
     fn on_reply(&mut self, now: Instant, number: u64, reply: Reply) {
         self.reached = true;
         let State::Trying { node, .. } = self.state else {
-            // A late yes is a yes.
+            // A late acknowledgement counts.
             if self.state != State::Finished && matches!(reply, Reply::Stored { .. }) {
                 self.finish(Ok(reply));
             }
@@ -252,7 +253,7 @@ impl Client {
                 self.pause(now, node, &reason);
             }
             Reply::Full { node: full, leader } => {
-                // Whoever leads gives it to a node that has refused it only where nobody else can be reached.
+                // The leader assigns it to a node that has refused it only if no other can be reached.
                 let all = !self.full.insert(full) || self.nodes.iter().all(|node| self.full.contains(node));
                 if all {
                     let full: Vec<String> = self.full.iter().map(|node| node.0.to_string()).collect();
@@ -269,7 +270,7 @@ impl Client {
                 self.pause(now, node, &format!("the disk of {full} is full"));
             }
             Reply::Refused(reason) => {
-                self.last = printable_within(&reason, WORDS_MAX);
+                self.last = printable_within(&reason, MESSAGE_CHARS_MAX);
                 self.give_up(true);
             }
             reply => self.finish(Ok(reply)),
@@ -284,7 +285,7 @@ impl Client {
         self.reached |= !matches!(failure, Failure::NotSent(_) | Failure::TurnedAway(_));
         match (failure, &mut self.request) {
             (Failure::Own(why), _) => {
-                self.last = printable_within(why, WORDS_MAX);
+                self.last = printable_within(why, MESSAGE_CHARS_MAX);
                 return self.give_up(true);
             }
             (Failure::BrokenOff(_), Request::Put(put)) => {
@@ -296,12 +297,12 @@ impl Client {
         if let Failure::TurnedAway(_) = failure {
             self.closed.insert(node);
             if self.nodes.iter().all(|node| self.closed.contains(node)) {
-                self.last = format!("{node}: {}", printable_within(&failure.to_string(), WORDS_MAX));
+                self.last = format!("{node}: {}", printable_within(&failure.to_string(), MESSAGE_CHARS_MAX));
                 return self.give_up(true);
             }
         }
         if let Failure::Damaged(why) = failure {
-            // Each holder says so of its own copy from then on. Who is told so more often has another trouble.
+            // From then on each holder reports its own copy as damaged. More failures than holders have another cause.
             self.damaged += 1;
             if self.damaged > self.nodes.len() {
                 self.last = format!("{node}: {why}");
@@ -317,8 +318,8 @@ impl Client {
     }
 
     fn note(&mut self, node: NodeId, why: &str) {
-        self.last = format!("{node}: {}", printable_within(why, WORDS_MAX));
-        self.outputs.push_back(Output::Told(self.last.clone()));
+        self.last = format!("{node}: {}", printable_within(why, MESSAGE_CHARS_MAX));
+        self.outputs.push_back(Output::Info(self.last.clone()));
     }
 
     /// Waits before the next round, for half to all of the pause.

@@ -36,7 +36,7 @@ fn tried(outputs: &[Output]) -> (u64, NodeId, Put) {
     tries[0].clone()
 }
 
-/// A node that is named goes first, and if it cannot be reached each other one is tried before it is tried again.
+/// A named node goes first, and if it cannot be reached each other one is tried before it is tried again.
 #[test]
 fn begins_where_it_is_told_to() {
     for first in 1..=3 {
@@ -55,7 +55,7 @@ fn begins_where_it_is_told_to() {
     }
 }
 
-/// A node that says so would otherwise tell the user of an upload that there never was.
+/// A node that sends such a reply would otherwise report an upload to the user that never existed.
 #[test]
 fn a_refusal_forges_no_line() {
     let foul = format!("no room\nphoto.png: stored by node 1 as x\u{1b}[2J{}", "x".repeat(1 << 20));
@@ -66,16 +66,16 @@ fn a_refusal_forges_no_line() {
     let [Output::Finished(Err(gave_up))] = &outputs[..] else { panic!("{outputs:?}") };
     let shown = gave_up.to_string();
     assert!(shown.starts_with(r"no room\nphoto.png: stored by node 1 as x\u{1b}[2Jxxx"), "{shown:.200}");
-    assert_eq!(shown.chars().count(), WORDS_MAX);
+    assert_eq!(shown.chars().count(), MESSAGE_CHARS_MAX);
     let mut client = self::client(1);
     let (number, ..) = tried(&drain(&mut client));
     client.handle_input(Instant::ZERO, Input::Failed { number, failure: Failure::BrokenOff(foul) });
-    let told = drain(&mut client).into_iter().find_map(|output| match output {
-        Output::Told(line) => Some(line),
+    let line = drain(&mut client).into_iter().find_map(|output| match output {
+        Output::Info(line) => Some(line),
         _ => None,
     });
-    let told = told.expect("why it takes longer");
-    assert!(!told.contains(char::is_control) && told.chars().count() < WORDS_MAX + 20, "{told:.200}");
+    let line = line.expect("why it takes longer");
+    assert!(!line.contains(char::is_control) && line.chars().count() < MESSAGE_CHARS_MAX + 20, "{line:.200}");
 }
 
 fn stored() -> Reply {
@@ -138,7 +138,8 @@ fn a_late_yes_is_a_yes_and_a_refusal_is_final() {
 }
 
 proptest! {
-    /// Whatever comes back: it ends once, by its deadline, under one id; and says that it is a retry once it may have been stored.
+    /// Whatever the answers: it ends once, by its deadline, under one id; and says that it is a retry once it may have
+    /// been stored.
     #[test]
     fn it_ends_by_its_deadline(answers in prop::collection::vec((0..5_u8, 1..4_u32, 0..20_000_u64), 0..200)) {
         let mut client = client(3);
@@ -201,7 +202,7 @@ fn a_client_that_no_node_speaks_with_gives_up_at_once() {
     }
 }
 
-/// Where every disk is full the client hears so after one round, not after a minute.
+/// If every disk is full the client learns so after one round, not after a minute.
 #[test]
 fn full_disks_everywhere_end_it_at_once() {
     let mut client = client(3);
@@ -223,7 +224,8 @@ fn full_disks_everywhere_end_it_at_once() {
     assert!(now.since(Instant::ZERO) < Duration::from_secs(1));
 }
 
-/// Nor is it waited for a node that is away: who leads gives an upload to a full disk again only where nobody else is there.
+/// Nor does it wait for a node that is away: a leader assigns an upload to a full disk again only if no other is
+/// reachable.
 #[test]
 fn a_full_disk_that_is_tried_again_is_the_last_one() {
     let mut client = client(3);
@@ -242,7 +244,7 @@ fn a_full_disk_that_is_tried_again_is_the_last_one() {
     assert_eq!(gave_up.to_string(), want);
 }
 
-/// A damaged copy is fetched once from each node that has one, not for as long as there is time.
+/// A damaged copy is fetched once from each node that has one, not until the deadline.
 #[test]
 fn damage_is_not_fetched_again_and_again() {
     let name = Name { id: RequestId(7), digest: Digest::of(b"abc"), kind: Kind::Bin };
@@ -260,16 +262,16 @@ fn damage_is_not_fetched_again_and_again() {
             match output {
                 Output::Try { number, .. } => {
                     tries += 1;
-                    let failure = Failure::Damaged("what came is not what was stored".to_owned());
+                    let failure = Failure::Damaged("the received body is not what was stored".to_owned());
                     client.handle_input(Instant::ZERO, Input::Failed { number, failure });
                 }
                 Output::Finished(outcome) => {
-                    let gave_up = outcome.expect_err("nobody has it whole");
-                    assert!(gave_up.last.ends_with("what came is not what was stored"), "{gave_up:?}");
+                    let gave_up = outcome.expect_err("no node has it whole");
+                    assert!(gave_up.last.ends_with("the received body is not what was stored"), "{gave_up:?}");
                     assert_eq!(tries, 4);
                     return;
                 }
-                Output::Told(_) => {}
+                Output::Info(_) => {}
             }
         }
     }

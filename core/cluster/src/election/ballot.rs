@@ -1,4 +1,4 @@
-//! What nodes say to each other in an election.
+//! The messages that nodes exchange in an election.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::peer::{Leadership, NodeId};
 /// One message of an election.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ballot {
-    /// The newest leadership that its sender has stored. A leader's is its own.
+    /// The newest leadership that its sender has stored; a leader's is its own.
     pub newest: Leadership,
     /// What it is about.
     pub word: Word,
@@ -32,17 +32,17 @@ pub enum Word {
     Victory,
     /// To all, again and again: "I still lead."
     Heartbeat {
-        /// Rises with each within one leadership, from 1.
+        /// Counts up from 1 within one leadership.
         beat: u64,
-        /// Whom the leader hears, itself included.
+        /// The nodes that the leader hears, itself included.
         alive: BTreeSet<NodeId>,
     },
-    /// To the leader: "I heard that, and obey you."
+    /// To the leader: "I heard that, and follow you."
     Echo {
         /// The heartbeat's number.
         beat: u64,
     },
-    /// To a leader or an inquirer that is behind: "there is a newer one."
+    /// To a leader or an inquirer that is behind: "there is a newer leadership."
     Outdated,
     /// To all, from a node that slept: "is there a newer one?"
     Inquiry,

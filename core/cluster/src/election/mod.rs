@@ -11,17 +11,17 @@
 //! ```
 //!
 //! Source: H. Garcia-Molina, "Elections in a Distributed Computing System", IEEE Transactions on Computers C-31(1),
-//! 1982. The paper bounds how long a message may take; [`Timing::answer`] is our bound. Where the network breaks it,
-//! two nodes may lead for a while, each in a term of its own, and these rules, which the paper lacks, end it:
+//! 1982. The paper bounds how long a message may take; [`Timing::answer`] is our bound. If the network exceeds it, two
+//! nodes may lead for a while, each in a term of its own, and these rules, which the paper lacks, resolve that:
 //!
 //! - **A term belongs to one node.** Node number r of n (both by id) claims only terms t with t mod n = r. So no term
 //!   ever has two leaders, with or without a quorum.
-//! - **Every message carries the newest leadership its sender has stored.** A node obeys only the newest that it has
-//!   seen; who is behind is told so, and a leader that is behind steps down.
-//! - **Durable before it counts.** A leadership is obeyed, claimed or passed on only after [`Input::Persisted`].
+//! - **Every message carries the newest leadership its sender has stored.** A node follows only the newest that it has
+//!   seen; a node that is behind gets a correction, and a leader that is behind steps down.
+//! - **Durable before it counts.** A leadership is followed, claimed or passed on only after [`Input::Persisted`].
 //! - **A returning higher node waits** until the leader in office has listed it as reachable for [`Timing::steady`].
-//! - **Who has slept asks again.** After a gap of [`Timing::suspicion`] in its own time a node trusts nothing it knew:
-//!   a leader that was frozen does not serve one request more before it has listened.
+//! - **A node that slept asks again.** After a gap of [`Timing::suspicion`] in its own time a node trusts nothing it
+//!   knew: a leader that was frozen serves no further request before it has listened.
 
 mod ballot;
 
@@ -41,14 +41,14 @@ use omb_machine::{Machine, Wake, time::Instant};
 /// What can happen to an election.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// A peer said something.
+    /// A peer sent a ballot.
     Received {
         /// The peer, as the transport knows it.
         from: NodeId,
-        /// What it said.
+        /// Its ballot.
         ballot: Ballot,
     },
-    /// [`Output::Persist`] was done: this survives a restart.
+    /// [`Output::Persist`] succeeded: this survives a restart.
     Persisted(Leadership),
     /// [`Output::Persist`] failed.
     PersistFailed(Leadership),
@@ -57,55 +57,57 @@ pub enum Input {
 /// What an election wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Say this to a peer. May be lost, delayed or doubled.
+    /// Send this to a peer. May be lost, delayed or duplicated.
     Send {
         /// The peer.
         to: NodeId,
-        /// What to say.
+        /// What to send.
         ballot: Ballot,
     },
-    /// Make this survive a restart, and answer. One at a time.
+    /// Make this survive a restart, and report the result. One at a time.
     Persist(Leadership),
-    /// Whom this node obeys from here on, itself included; `None` while there is nobody.
+    /// The leader that this node follows from now on, possibly itself; `None` while there is none.
     LeaderChanged(Option<Leadership>),
     /// A line for the log.
-    Told(String),
+    Info(String),
     /// A peer names a term that no election can have led to, for the log.
     Disbelieved {
         /// The peer.
         peer: NodeId,
-        /// What it said, and what helps.
+        /// What it claimed, and the remedy.
         what: String,
     },
 }
 
-/// How many times [`Timing::answer`] and [`Timing::suspicion`] a node that was answered waits for a victory: the one that
-/// answered may first have to suspect the old leader itself, then waits for its own answers, then stores its claim.
+/// How many times [`Timing::answer`] and [`Timing::suspicion`] a node that was answered waits for a victory: the
+/// answering node may first have to suspect the old leader itself, then waits for its own answers, then stores its
+/// claim.
 const VICTORY_ANSWERS: u32 = 2;
 
-/// Terms above this are nobody's: at one election a microsecond it takes 200,000 years to get there.
+/// No node owns a term above this: at one election per microsecond it takes 200,000 years to get there.
 const TERM_MAX: u64 = u64::MAX / 4;
 
-/// How far a term may be above the newest that a node has seen: at one election a second a node has then been away for 136
-/// years. A term further above is forged, or the trace of one that was believed by an earlier version; who believed it
-/// would take the whole cluster to where no node can claim the next term.
+/// How far a term may be above the newest that a node has seen: at one election per second the node has then been away
+/// for 136 years. A higher term is forged, or left over from one that an earlier version believed; a node that believed
+/// it would take the whole cluster to where no node can claim the next term.
 pub const TERM_JUMP_MAX: u64 = 1 << 32;
 
-/// How far the number of a heartbeat may be above the last one: at one a millisecond a node has then heard none for 49 days.
+/// How far a heartbeat's number may be above the last one: at one per millisecond a node has then heard none for 49
+/// days.
 const BEAT_JUMP_MAX: u64 = 1 << 32;
 
-/// How often the same peer's absurd terms are told of, and how long a node waits that has no term left to claim.
+/// How often the same peer's absurd terms are logged, and how long a node with no term left to claim waits.
 const ABSURD_EVERY: Duration = Duration::from_secs(60);
 
-/// What helps against a term that no election has led to.
+/// The remedy for a term that no election has led to.
 const CURE: &str = "stop all nodes, run each once with --reset-term, and start them again";
 
-/// The leadership to store in place of `stored`, if no cluster of these peers (from low to high) can have come to that by
-/// elections; `None` if it can. `seconds` are those since 1970.
+/// The leadership to store in place of `stored`, if no cluster of these peers (from low to high) can have reached that
+/// by elections; `None` if it can. `seconds` counts from 1970.
 ///
-/// An election takes longer than a second and raises the term by twice the number of nodes at most, so a term of as many
-/// seconds is above every sound one that a cluster of up to some hundred nodes has had in its life: terms do not go back but
-/// for the absurd ones. And it is below [`TERM_JUMP_MAX`] (until 2106), so that a node without any state believes it.
+/// An election takes longer than a second and raises the term by at most twice the number of nodes, so a term of that
+/// many seconds is above every sound one that a cluster of up to some hundred nodes has ever had: only absurd terms go
+/// back. And it is below [`TERM_JUMP_MAX`] (until 2106), so that a node without any state believes it.
 ///
 /// # Panics
 /// Without any peer.
@@ -128,26 +130,26 @@ pub struct Election {
     peers: Vec<NodeId>,
     timing: Timing,
     quorum: Quorum,
-    /// What surely survives a restart. Never goes back.
+    /// What is known to survive a restart. Never goes back.
     durable: Leadership,
-    /// The newest that was seen, stored or not. Nothing older is obeyed.
+    /// The newest that was seen, stored or not. Nothing older is followed.
     seen: Leadership,
     /// What is being stored.
     persisting: Option<Leadership>,
-    /// The leader that spoke for itself while that was being stored.
+    /// The leader that announced itself while that was being stored.
     spoke: Option<Leadership>,
     role: Role,
-    /// As last put out by [`Output::LeaderChanged`].
+    /// As last emitted by [`Output::LeaderChanged`].
     announced: Option<Leadership>,
-    /// The last heartbeat's instant, whether or not there was one to send. Its age tells whether this node slept.
+    /// When the last heartbeat was due, whether or not there was one to send. Its age shows whether this node slept.
     ticked: Instant,
     /// When a peer was last heard.
     heard: BTreeMap<NodeId, Instant>,
-    /// Until when this node stays out of elections, since it cannot store a term.
+    /// Until when this node stays out of elections because it cannot store a term.
     unfit_until: Instant,
-    /// Whether a majority was heard when last looked at; for the log.
+    /// Whether a majority was heard at the last check; for the log.
     had_quorum: bool,
-    /// Peers that last named a term which is not believed, which, when, and when that was told.
+    /// Peers whose last term is not believed, with the term, when it came, and when that was logged.
     disbelieved: BTreeMap<NodeId, Disbelieved>,
     /// Number of the current round of challenges, so that an answer to an earlier one is known as such.
     round: u64,
@@ -163,13 +165,13 @@ pub struct Disbelieved {
     /// When.
     pub at: Instant,
     /// When this was last logged.
-    told: Instant,
+    logged: Instant,
 }
 
 /// What happened since the process began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Elections that this node began: it challenged the higher nodes, or claimed the leadership where there are none.
+    /// Elections that this node started: it challenged the higher nodes, or claimed the leadership if there are none.
     pub started: u64,
     /// Those, and takeovers, that ended with this node as the leader.
     pub won: u64,
@@ -177,13 +179,13 @@ pub struct Counts {
 
 #[derive(Clone, Debug)]
 enum Role {
-    /// Nobody leads as far as this node knows; it listens before it says so.
+    /// This node knows of no leader; it listens before it says so.
     Listening { until: Instant },
     /// The higher nodes were challenged.
     Challenging { until: Instant },
-    /// A higher node answered: it is to lead.
+    /// A higher node answered and is expected to lead.
     Waiting { until: Instant },
-    /// Obeys a leader that is heard.
+    /// Follows a leader that is heard.
     Following(Following),
     /// Its own leadership is being stored.
     Claiming(Leadership),
@@ -197,11 +199,11 @@ struct Following {
     heard: Instant,
     /// The number of the last heartbeat; older copies are not the leader's voice.
     beat: u64,
-    /// Who the leader says is reachable.
+    /// The nodes that the leader reports as reachable.
     alive: BTreeSet<NodeId>,
-    /// Since when the leader has listed this node, which is higher, without a break.
+    /// Since when the leader has listed this node, which is higher, without interruption.
     steady_since: Option<Instant>,
-    /// Until when higher nodes have time to object to this node's taking over.
+    /// Deadline for higher nodes to object to this node's takeover.
     takeover: Option<Instant>,
 }
 
@@ -210,9 +212,9 @@ struct Leading {
     of: Leadership,
     /// The number of the last heartbeat.
     beat: u64,
-    /// When recent heartbeats left, by number.
+    /// When recent heartbeats were sent, by number.
     sent: VecDeque<(u64, Instant)>,
-    /// When the newest heartbeat left that a follower has echoed: it obeyed this leader then or later.
+    /// When the newest heartbeat that a follower echoed was sent: it followed this leader then or later.
     echoed: BTreeMap<NodeId, Instant>,
 }
 
@@ -237,7 +239,7 @@ impl Election {
                 "[Node {}] has {} on its disk, which no cluster comes to by elections: {CURE}",
                 me.0, restored.term
             );
-            outputs.push_back(Output::Told(line));
+            outputs.push_back(Output::Info(line));
         }
         Self {
             me,
@@ -261,7 +263,7 @@ impl Election {
         }
     }
 
-    /// Whom this node obeys, itself included; `None` while nobody is known.
+    /// The leader that this node follows, possibly itself; `None` while none is known.
     #[must_use]
     pub fn leader(&self) -> Option<Leadership> {
         self.announced
@@ -279,8 +281,8 @@ impl Election {
         self.seen
     }
 
-    /// Whether this node may serve as the leader at `now`: it leads, its own clock shows no gap, and where a majority is
-    /// asked for, one has obeyed it within the time after which followers would look for another.
+    /// Whether this node may serve as the leader at `now`: it leads, its own clock shows no gap, and where a majority
+    /// is required, one has followed it within the time after which followers would look for another.
     #[must_use]
     pub fn serves(&self, now: Instant) -> bool {
         match &self.role {
@@ -289,12 +291,12 @@ impl Election {
         }
     }
 
-    /// How many nodes have obeyed this one within the suspicion time before `now`, itself included, where that keeps it from
-    /// serving: it leads, a majority is asked for, and these are none.
+    /// How many nodes have followed this one within the suspicion time before `now`, itself included, if that keeps it
+    /// from serving: it leads, a majority is required, and these are none.
     #[must_use]
     pub fn minority(&self, now: Instant) -> Option<usize> {
         match &self.role {
-            Role::Leading(leading) if !self.has_quorum(leading, now) => Some(self.obeyed_by(leading, now)),
+            Role::Leading(leading) if !self.has_quorum(leading, now) => Some(self.support(leading, now)),
             _ => None,
         }
     }
@@ -311,7 +313,7 @@ impl Election {
         self.disbelieved.get(&node).copied()
     }
 
-    /// Whether an honest node can name this leadership now: a peer leads, in a term of its own, that is not further above
+    /// Whether an honest node can name this leadership now: a peer leads in a term of its own that is not further above
     /// the newest one seen than elections can have led.
     #[must_use]
     pub fn believes(&self, leadership: Leadership) -> bool {
@@ -328,8 +330,8 @@ impl Election {
         self.counts
     }
 
-    /// Who is reachable as far as this node knows at `now`, itself included: heard within the suspicion time, or, where
-    /// it follows, listed by its leader.
+    /// The nodes that this one considers reachable at `now`, itself included: heard within the suspicion time, or,
+    /// where it follows, listed by its leader.
     #[must_use]
     pub fn alive(&self, now: Instant) -> BTreeSet<NodeId> {
         let recent = |at: &Instant| now.since(*at) < self.timing.suspicion;
@@ -361,17 +363,18 @@ impl Election {
             Word::Victory => self.on_heartbeat(now, from, &ballot, 0, None),
             Word::Heartbeat { beat, ref alive } => self.on_heartbeat(now, from, &ballot, beat, Some(alive)),
             Word::Echo { beat } => self.on_echo(now, from, ballot.newest, beat),
-            // What it has to say stands in every ballot.
+            // Its content is in every ballot.
             Word::Outdated => {}
             Word::Inquiry => self.correct(from, ballot.newest),
         }
     }
 
-    /// Takes no note of an absurd term but this one.
+    /// Records nothing of an absurd term beyond this.
     fn disbelieve(&mut self, now: Instant, from: NodeId, term: Term) {
-        let told = self.disbelieved.get(&from).map(|former| former.told).filter(|told| now.since(*told) < ABSURD_EVERY);
-        self.disbelieved.insert(from, Disbelieved { term, at: now, told: told.unwrap_or(now) });
-        if told.is_none() {
+        let logged =
+            self.disbelieved.get(&from).map(|former| former.logged).filter(|logged| now.since(*logged) < ABSURD_EVERY);
+        self.disbelieved.insert(from, Disbelieved { term, at: now, logged: logged.unwrap_or(now) });
+        if logged.is_none() {
             let seen = self.seen.term;
             let what =
                 format!("it names {term}, and the newest one known here is {seen}; if that is on its disk: {CURE}");
@@ -379,7 +382,7 @@ impl Election {
         }
     }
 
-    /// Whether an honest node can have said it: the leader is a peer, and the term one of its own.
+    /// Whether an honest node can have sent it: the leader is a peer, and the term one of its own.
     fn is_sound(&self, leadership: Leadership) -> bool {
         match leadership.leader {
             None => leadership.term == Term(0),
@@ -393,7 +396,7 @@ impl Election {
         }
     }
 
-    /// Takes note of a leadership. Nothing older is obeyed from here on, even before this one is stored.
+    /// Records a leadership. Nothing older is followed from now on, even before this one is stored.
     fn see(&mut self, now: Instant, newest: Leadership) {
         if newest > self.seen {
             self.seen = newest;
@@ -401,7 +404,7 @@ impl Election {
             match &self.role {
                 Role::Leading(leading) => {
                     let (of, me) = (leading.of, self.me.0);
-                    self.tell(format!("[Node {me}] learned of {newest} -> stepping down from {}", of.term));
+                    self.info(format!("[Node {me}] learned of {newest} -> stepping down from {}", of.term));
                     self.role = Role::Listening { until };
                 }
                 Role::Following(_) | Role::Claiming(_) => self.role = Role::Listening { until },
@@ -420,7 +423,7 @@ impl Election {
         }
     }
 
-    /// Tells a peer that what it goes by is no longer the newest.
+    /// Informs a peer that the leadership it follows is no longer the newest.
     fn correct(&mut self, peer: NodeId, its_newest: Leadership) {
         if self.durable > its_newest {
             self.send(peer, Word::Outdated);
@@ -445,12 +448,13 @@ impl Election {
         }
         match &mut self.role {
             Role::Challenging { .. } => {
-                self.tell(format!("[Node {}] node {} is alive -> waiting for it to lead", self.me.0, from.0));
+                self.info(format!("[Node {}] node {} is alive -> waiting for it to lead", self.me.0, from.0));
                 let until = now + self.timing.answer * VICTORY_ANSWERS + self.timing.suspicion;
                 self.role = Role::Waiting { until };
             }
             Role::Following(following) if following.takeover.is_some() => {
-                // A higher one is there: it will take over when its own time has come. Asked again soon, should it not.
+                // A higher node is there and will take over when it is ready. It is asked again soon in case it does
+                // not.
                 following.takeover = None;
                 following.steady_since = Some(now + self.timing.suspicion - self.timing.steady);
             }
@@ -496,7 +500,7 @@ impl Election {
         self.send(from, Word::Echo { beat });
     }
 
-    /// Obeys a leader that was heard, and whose leadership is stored.
+    /// Follows a leader that was heard and whose leadership is stored.
     fn follow(&mut self, now: Instant, of: Leadership) {
         self.role = Role::Following(Following {
             of,
@@ -506,7 +510,7 @@ impl Election {
             steady_since: None,
             takeover: None,
         });
-        self.tell(format!("[Node {}] follows {of}", self.me.0));
+        self.info(format!("[Node {}] follows {of}", self.me.0));
         self.announce(Some(of));
     }
 
@@ -535,7 +539,7 @@ impl Election {
                 self.had_quorum = false;
                 self.counts.won += 1;
                 self.announce(Some(claim));
-                self.tell(format!("[Node {}] leads in {}", self.me.0, claim.term));
+                self.info(format!("[Node {}] leads in {}", self.me.0, claim.term));
                 self.send_to_all(&Word::Victory);
                 self.beat(now);
                 self.watch_quorum(now);
@@ -551,19 +555,20 @@ impl Election {
             return;
         }
         self.persisting = None;
-        self.tell(format!("[Node {}] cannot store {leadership}: it can neither lead nor follow", self.me.0));
-        // A node that cannot lead must not keep lower ones from it. Whether storing works again shows with the next try.
+        self.info(format!("[Node {}] cannot store {leadership}: it can neither lead nor follow", self.me.0));
+        // A node that cannot lead must not keep lower ones from leading. The next try shows whether storing works
+        // again.
         self.unfit_until = now + self.timing.suspicion * 2 + self.timing.answer * VICTORY_ANSWERS;
         if let Role::Claiming(claim) = self.role {
-            // It was never told to anybody, so whoever leads in an older term is still to be obeyed. Should its term
-            // have reached the disk all the same, it is this node's to claim again.
+            // It was never announced, so a leader in an older term is still to be followed. If its term reached the
+            // disk nevertheless, this node may claim it again.
             self.seen = if leadership == claim { self.durable } else { leadership };
             self.role = Role::Listening { until: self.unfit_until };
             self.announce(None);
         }
     }
 
-    /// Challenges every higher node. Without any there is nothing to wait for.
+    /// Challenges every higher node. If there are none, there is nothing to wait for.
     fn challenge(&mut self, now: Instant) {
         self.role = Role::Listening { until: now + self.timing.suspicion };
         self.announce(None);
@@ -574,10 +579,10 @@ impl Election {
         self.counts.started += 1;
         let higher = self.challenge_higher();
         if higher.is_empty() {
-            self.tell(format!("[Node {}] no higher nodes -> becoming coordinator", self.me.0));
+            self.info(format!("[Node {}] no higher nodes -> becoming coordinator", self.me.0));
             self.claim(now);
         } else {
-            self.tell(format!("[Node {}] nobody leads -> challenging {}", self.me.0, list(&higher)));
+            self.info(format!("[Node {}] nobody leads -> challenging {}", self.me.0, list(&higher)));
             self.role = Role::Challenging { until: now + self.timing.answer };
         }
     }
@@ -598,24 +603,24 @@ impl Election {
     fn lacks_answer(&mut self, now: Instant) {
         let (me, higher) = (self.me.0, self.higher().collect::<Vec<_>>());
         let ms = self.timing.answer.as_millis();
-        self.tell(format!(
+        self.info(format!(
             "[Node {me}] no higher nodes answer ({} within {ms} ms) -> becoming coordinator",
             list(&higher)
         ));
         self.claim(now);
     }
 
-    /// Stores its own leadership in the next term that is its own; what follows waits for that.
+    /// Stores its own leadership in the next term that it owns; the rest waits for that.
     fn claim(&mut self, now: Instant) {
         let nodes = self.peers.len() as u64;
         let rank = self.peers.iter().take_while(|node| **node < self.me).count() as u64;
-        // The next multiple of the number of nodes above the newest term, plus the rank, less a whole round if that
-        // is still above it.
+        // The next multiple of the number of nodes above the newest term, plus the rank, minus a whole round if that is
+        // still above it.
         let base = self.seen.term.0 / nodes * nodes + rank;
         let term = if base > self.seen.term.0 { base } else { base + nodes };
         if term > TERM_MAX {
-            // Others would not believe it, and each would lead itself.
-            self.tell(format!("[Node {}] cannot lead: no term is left above {}; {CURE}", self.me.0, self.seen.term));
+            // Other nodes would not believe it, and each would lead itself.
+            self.info(format!("[Node {}] cannot lead: no term is left above {}; {CURE}", self.me.0, self.seen.term));
             self.unfit_until = now + ABSURD_EVERY;
             self.role = Role::Listening { until: self.unfit_until };
             return self.announce(None);
@@ -626,7 +631,7 @@ impl Election {
         self.persist();
     }
 
-    /// The takeover of a higher node, which its leader has seen for long enough.
+    /// The takeover by a higher node that its leader has seen for long enough.
     fn take_over(&mut self, now: Instant) {
         let steady_ms = self.timing.steady.as_millis();
         let Role::Following(following) = &self.role else { return };
@@ -634,8 +639,8 @@ impl Election {
         self.counts.started += 1;
         if self.higher().next().is_none() {
             let me = self.me.0;
-            self.tell(format!("[Node {me}] node {lower} leads, and has seen node {me} for {steady_ms} ms"));
-            self.tell(format!("[Node {me}] no higher nodes -> becoming coordinator"));
+            self.info(format!("[Node {me}] node {lower} leads, and has seen node {me} for {steady_ms} ms"));
+            self.info(format!("[Node {me}] no higher nodes -> becoming coordinator"));
             return self.claim(now);
         }
         self.challenge_higher();
@@ -658,7 +663,7 @@ impl Election {
         self.send_to_all(&Word::Heartbeat { beat, alive });
     }
 
-    /// Whether this node did not run for so long that others may have elected another in the meantime.
+    /// Whether this node was stopped for so long that others may have elected another leader in the meantime.
     fn has_slept(&self, now: Instant) -> bool {
         now.since(self.ticked) >= self.timing.suspicion
     }
@@ -666,8 +671,8 @@ impl Election {
     fn wake_up(&mut self, now: Instant) {
         let gap = now.since(self.ticked).as_millis();
         self.ticked = now;
-        self.tell(format!("[Node {}] slept for {gap} ms -> asking who leads", self.me.0));
-        // A claim that is being stored is given up as well; its term stays used. What was heard before is old.
+        self.info(format!("[Node {}] slept for {gap} ms -> asking who leads", self.me.0));
+        // A claim that is being stored is abandoned as well; its term stays used. What was heard before is stale.
         self.spoke = None;
         self.role = Role::Listening { until: now + self.timing.suspicion };
         self.heard.clear();
@@ -678,22 +683,22 @@ impl Election {
     fn has_quorum(&self, leading: &Leading, now: Instant) -> bool {
         match self.quorum {
             Quorum::None => true,
-            Quorum::Majority => self.obeyed_by(leading, now) * 2 > self.peers.len(),
+            Quorum::Majority => self.support(leading, now) * 2 > self.peers.len(),
         }
     }
 
-    /// How many nodes have obeyed this leader recently, itself included.
-    fn obeyed_by(&self, leading: &Leading, now: Instant) -> usize {
+    /// How many nodes have followed this leader recently, itself included.
+    fn support(&self, leading: &Leading, now: Instant) -> usize {
         1 + leading.echoed.values().filter(|at| now.since(**at) < self.timing.suspicion).count()
     }
 
-    /// Logs when a majority comes or goes.
+    /// Logs when a majority is gained or lost.
     fn watch_quorum(&mut self, now: Instant) {
         let Role::Leading(leading) = &self.role else { return };
         let has = self.has_quorum(leading, now);
         if has != self.had_quorum && self.quorum == Quorum::Majority {
             let (me, of) = (self.me.0, self.peers.len());
-            self.tell(if has {
+            self.info(if has {
                 format!("[Node {me}] hears a majority of {of} nodes -> serving")
             } else {
                 format!("[Node {me}] hears no majority of {of} nodes -> not serving")
@@ -709,8 +714,8 @@ impl Election {
         }
     }
 
-    fn tell(&mut self, line: String) {
-        self.outputs.push_back(Output::Told(line));
+    fn info(&mut self, line: String) {
+        self.outputs.push_back(Output::Info(line));
     }
 
     fn send(&mut self, to: NodeId, word: Word) {
@@ -726,7 +731,7 @@ impl Election {
         }
     }
 
-    /// When this node's role asks for the next step, and why.
+    /// When this node's role requires the next step, and why.
     fn due(&self) -> Option<Wake> {
         let wake = |at, why| Some(Wake { at, why });
         match &self.role {
@@ -752,7 +757,7 @@ impl Election {
             Role::Challenging { .. } => self.lacks_answer(now),
             Role::Following(following) if following.heard + self.timing.suspicion <= now => {
                 let (of, ms) = (following.of, now.since(following.heard).as_millis());
-                self.tell(format!("[Node {}] {of} silent for {ms} ms -> starting an election", self.me.0));
+                self.info(format!("[Node {}] {of} silent for {ms} ms -> starting an election", self.me.0));
                 self.challenge(now);
             }
             Role::Following(following) if following.takeover.is_some() => self.lacks_answer(now),

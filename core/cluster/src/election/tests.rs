@@ -32,7 +32,7 @@ fn drain(election: &mut Election) -> Vec<Output> {
     std::iter::from_fn(|| election.poll_output()).collect()
 }
 
-/// Lets time pass up to `to`, timer by timer; what is put out on the way.
+/// Lets time pass up to `to`, timer by timer; returns the outputs.
 fn pass(election: &mut Election, to: Instant) -> Vec<Output> {
     let mut outputs = Vec::new();
     while let Some(wake) = election.poll_timeout().filter(|wake| wake.at <= to) {
@@ -42,10 +42,10 @@ fn pass(election: &mut Election, to: Instant) -> Vec<Output> {
     outputs
 }
 
-fn told(outputs: &[Output]) -> Vec<&str> {
+fn info_lines(outputs: &[Output]) -> Vec<&str> {
     outputs
         .iter()
-        .filter_map(|output| if let Output::Told(line) = output { Some(line.as_str()) } else { None })
+        .filter_map(|output| if let Output::Info(line) = output { Some(line.as_str()) } else { None })
         .collect()
 }
 
@@ -62,7 +62,7 @@ fn heartbeat(beat: u64, alive: &[u32]) -> Word {
 fn follower(me: u32, nodes: u32, now: Instant, newest: Leadership) -> Election {
     let mut election = election(me, nodes);
     pass(&mut election, now);
-    let leader = newest.leader.expect("somebody leads").0;
+    let leader = newest.leader.expect("a node leads").0;
     assert!(hears(&mut election, now, leader, newest, heartbeat(1, &[leader])).contains(&Output::Persist(newest)));
     election.handle_input(now, Input::Persisted(newest));
     drain(&mut election);
@@ -71,14 +71,14 @@ fn follower(me: u32, nodes: u32, now: Instant, newest: Leadership) -> Election {
     election
 }
 
-/// The highest node listens, finds nobody, stores its term, and only then says that it leads.
+/// The highest node listens, hears no leader, stores its term, and only then announces that it leads.
 #[test]
 fn nothing_is_announced_before_it_is_stored() {
     let mut three = election(3, 3);
     assert_eq!(pass(&mut three, at_ms(499)), [], "it listens first");
     let outputs = pass(&mut three, at_ms(500));
     let line = "[Node 3] no higher nodes -> becoming coordinator".to_owned();
-    assert_eq!(outputs, [Output::Told(line), Output::Persist(led(2, 3))]);
+    assert_eq!(outputs, [Output::Info(line), Output::Persist(led(2, 3))]);
     assert_eq!((three.leader(), three.serves(at_ms(500))), (None, false));
     three.handle_input(at_ms(501), Input::Persisted(led(2, 3)));
     let outputs = drain(&mut three);
@@ -98,7 +98,7 @@ fn silence_from_above_makes_a_leader() {
     assert_eq!(outputs[0], Output::Send { to: NodeId(3), ballot: challenge });
     assert_eq!(outputs.len(), 2, "{outputs:?}");
     assert_eq!(
-        told(&pass(&mut two, at_ms(800))),
+        info_lines(&pass(&mut two, at_ms(800))),
         ["[Node 2] no higher nodes answer (3 within 300 ms) -> becoming coordinator"]
     );
 }
@@ -111,19 +111,19 @@ fn an_answer_is_left_to_lead() {
     let outputs = pass(&mut two, at_ms(1_699));
     assert_eq!(outputs, [], "600 ms for its answers and its store, 500 ms for its suspicion");
     let outputs = pass(&mut two, at_ms(1_700));
-    assert_eq!(told(&outputs), ["[Node 2] nobody leads -> challenging 3"]);
+    assert_eq!(info_lines(&outputs), ["[Node 2] nobody leads -> challenging 3"]);
     hears(&mut two, at_ms(1_750), 3, Leadership::default(), Word::Answer { round: 1 });
     assert!(matches!(two.role, Role::Challenging { .. }), "an answer to an earlier round");
 }
 
-/// A store that fails: no leadership, no answer to lower nodes, and the old leader is still obeyed.
+/// A store that fails: no leadership, no answer to lower nodes, and the old leader is still followed.
 #[test]
 fn who_cannot_store_does_not_lead() {
     let mut three = election(3, 3);
     pass(&mut three, at_ms(500));
     three.handle_input(at_ms(510), Input::PersistFailed(led(2, 3)));
     let outputs = drain(&mut three);
-    assert_eq!(told(&outputs), ["[Node 3] cannot store node 3 in term 2: it can neither lead nor follow"]);
+    assert_eq!(info_lines(&outputs), ["[Node 3] cannot store node 3 in term 2: it can neither lead nor follow"]);
     let challenge = Word::Challenge { round: 1 };
     assert_eq!(hears(&mut three, at_ms(600), 2, Leadership::default(), challenge), [], "node 2 is to lead");
     assert!(hears(&mut three, at_ms(900), 2, led(1, 2), Word::Victory).contains(&Output::Persist(led(1, 2))));
@@ -137,7 +137,7 @@ fn a_takeover_waits_for_a_steady_connection() {
     let mut hear = |three: &mut Election, now: u64, alive: &[u32]| {
         pass(three, at_ms(now));
         beat += 1;
-        told(&hears(three, at_ms(now), 2, led(4, 2), heartbeat(beat, alive))).len()
+        info_lines(&hears(three, at_ms(now), 2, led(4, 2), heartbeat(beat, alive))).len()
     };
     for now in (300..1_200).step_by(100) {
         hear(&mut three, now, &[1, 2, 3]);
@@ -149,11 +149,11 @@ fn a_takeover_waits_for_a_steady_connection() {
     }
     let outputs = pass(&mut three, at_ms(3_300));
     assert!(outputs.contains(&Output::Persist(led(5, 3))), "{outputs:?}");
-    let lines = told(&outputs);
+    let lines = info_lines(&outputs);
     assert_eq!(lines.last(), Some(&"[Node 3] no higher nodes -> becoming coordinator"));
 }
 
-/// Frozen and resumed: the first thing it does is to stop serving, and it learns that it was replaced.
+/// Frozen and resumed: it stops serving first of all, and learns that it was replaced.
 #[test]
 fn a_leader_that_slept_asks_before_it_serves() {
     let mut three = election(3, 3);
@@ -162,9 +162,9 @@ fn a_leader_that_slept_asks_before_it_serves() {
     drain(&mut three);
     assert!(three.serves(at_ms(999)));
     assert!(!three.serves(at_ms(1_000)), "without anything having happened: its lease is over");
-    // Late voices of the past that waited in its sockets do not help it.
+    // Stale messages that waited in its sockets do not help it.
     let outputs = hears(&mut three, at_ms(9_000), 1, led(2, 3), Word::Echo { beat: 1 });
-    assert_eq!(told(&outputs), ["[Node 3] slept for 8500 ms -> asking who leads"]);
+    assert_eq!(info_lines(&outputs), ["[Node 3] slept for 8500 ms -> asking who leads"]);
     assert!(outputs.contains(&Output::LeaderChanged(None)));
     assert!(!three.serves(at_ms(9_000)));
     let outputs = hears(&mut three, at_ms(9_050), 2, led(4, 2), Word::Outdated);
@@ -178,9 +178,9 @@ fn a_leader_that_learns_of_a_newer_one_steps_down_at_once() {
     three.handle_input(at_ms(500), Input::Persisted(led(2, 3)));
     drain(&mut three);
     let outputs = hears(&mut three, at_ms(600), 1, led(4, 2), Word::Outdated);
-    assert_eq!(told(&outputs), ["[Node 3] learned of node 2 in term 4 -> stepping down from term 2"]);
+    assert_eq!(info_lines(&outputs), ["[Node 3] learned of node 2 in term 4 -> stepping down from term 2"]);
     assert!(!three.serves(at_ms(600)), "before the news is stored");
-    // The older one's voice is void, and answered.
+    // The older leader's heartbeat is void, and answered.
     three.handle_input(at_ms(610), Input::Persisted(led(4, 2)));
     drain(&mut three);
     let outputs = hears(&mut three, at_ms(620), 1, led(3, 1), heartbeat(9, &[1, 3]));
@@ -188,7 +188,7 @@ fn a_leader_that_learns_of_a_newer_one_steps_down_at_once() {
     assert_eq!(outputs, [Output::Send { to: NodeId(1), ballot: outdated }]);
 }
 
-/// What no honest node says changes nothing.
+/// A message that no honest node sends changes nothing.
 #[test]
 fn unsound_ballots_are_ignored() {
     let mut two = election(2, 3);
@@ -200,8 +200,8 @@ fn unsound_ballots_are_ignored() {
     assert_eq!(hears(&mut two, at_ms(100), 2, led(2, 3), heartbeat(1, &[2, 3])), [], "its own echo");
 }
 
-/// A term that no election can have led to is not believed, whoever names it and as whose it is; nor does it count as a sign
-/// of life. The log says so once a minute.
+/// A term that no election can have led to is not believed, whichever node names it and owns it; nor does it
+/// count as a sign of life. The log says so once a minute.
 #[test]
 fn absurd_terms_are_not_believed() {
     let mut two = election(2, 3);
@@ -218,21 +218,21 @@ fn absurd_terms_are_not_believed() {
         format!("it names term {highest}, and the newest one known here is term 0; if that is on its disk: {CURE}");
     let outputs = hears(&mut two, at_ms(110), 1, led(highest, 1), Word::Victory);
     assert_eq!(outputs, [Output::Disbelieved { peer: NodeId(1), what }]);
-    // The furthest that is believed; from there it goes on.
+    // The furthest that is believed; the next terms count from there.
     let outputs = hears(&mut two, at_ms(120), 3, led(just, 1), Word::Outdated);
     assert_eq!(outputs, [Output::Persist(led(just, 1))]);
     assert_eq!(two.disbelieved(NodeId(3)), None);
     assert!(two.believes(led(just * 2, 1)) && !two.believes(led(just * 2 + 3, 1)) && !two.believes(led(just, 2)));
 }
 
-/// Where no term is left that others would believe, none is claimed; and the state that an attack has left is told of.
+/// Where no term is left that others would believe, none is claimed; and the state that an attack left is reported.
 #[test]
 fn no_term_above_the_highest_is_claimed() {
     let restored = led(TERM_MAX - TERM_MAX % 3, 1);
     let timing = Timing::default();
     let mut three = Election::new(Instant::ZERO, NodeId(3), &ids(3), restored, timing, Quorum::None);
     let outputs = pass(&mut three, at_ms(59_000));
-    let lines = told(&outputs);
+    let lines = info_lines(&outputs);
     assert_eq!(lines.len(), 3, "{lines:?}");
     assert!(lines[0].contains("on its disk, which no cluster comes to by elections: stop all nodes"), "{lines:?}");
     assert!(lines[2].starts_with("[Node 3] cannot lead: no term is left above term 46116860"), "{lines:?}");
@@ -240,8 +240,8 @@ fn no_term_above_the_highest_is_claimed() {
     assert_eq!(three.newest(), restored);
 }
 
-/// What is repaired is believed by a node without any state, is above what the cluster had before, and belongs to who could
-/// have led then. A sound term is left as it is.
+/// A repaired term is believed by a node without any state, is above what the cluster had before, and belongs to a node
+/// that could have led then. A sound term is left as it is.
 #[test]
 fn an_absurd_state_is_repaired() {
     let peers = [1, 2, 3].map(NodeId);
@@ -254,14 +254,14 @@ fn an_absurd_state_is_repaired() {
     for sound in [Leadership::default(), led(7, 2), led(TERM_JUMP_MAX, 2)] {
         assert_eq!(repaired(sound, &peers, now), None);
     }
-    // A clock that stands at the epoch, or far beyond.
+    // A clock at the epoch, or far beyond.
     for seconds in [0, u64::MAX] {
         let repaired = repaired(led(TERM_MAX, 1), &peers, seconds).expect("absurd");
         assert!(election(3, 3).believes(repaired), "{repaired}");
     }
 }
 
-/// A leader that names an absurd number of its heartbeat, or nodes that are none, is not believed in that.
+/// A leader's absurd heartbeat number, or nodes that do not exist, are not believed.
 #[test]
 fn absurd_beats_are_not_believed() {
     let mut two = follower(2, 3, at_ms(100), led(2, 3));
@@ -278,21 +278,21 @@ fn with_a_quorum_a_leader_serves_while_it_is_heard() {
     let mut three = Election::new(Instant::ZERO, NodeId(3), &ids(3), Leadership::default(), timing, Quorum::Majority);
     pass(&mut three, at_ms(500));
     three.handle_input(at_ms(500), Input::Persisted(led(2, 3)));
-    assert!(!three.serves(at_ms(500)), "nobody has echoed yet");
+    assert!(!three.serves(at_ms(500)), "no node has echoed yet");
     drain(&mut three);
     pass(&mut three, at_ms(550));
     hears(&mut three, at_ms(550), 1, led(2, 3), Word::Echo { beat: 1 });
     assert!(three.serves(at_ms(550)));
     let lines = pass(&mut three, at_ms(1_000));
-    assert_eq!(told(&lines), ["[Node 3] hears no majority of 3 nodes -> not serving"]);
+    assert_eq!(info_lines(&lines), ["[Node 3] hears no majority of 3 nodes -> not serving"]);
     assert!(!three.serves(at_ms(1_000)), "counted from when the heartbeat left");
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // A network of machines.
 
-/// Three to five elections on a network that delays, reorders, doubles, loses and cuts, with disks that take their time
-/// and fail, and processes that crash, restart and freeze. Checks its promises after every event.
+/// Three to five elections on a network that delays, reorders, duplicates, loses and cuts, with disks that are slow and
+/// fail, and processes that crash, restart and freeze. Checks its promises after every event.
 struct Net {
     now: Instant,
     rng: ChaCha8Rng,
@@ -305,7 +305,7 @@ struct Net {
     bodies: Vec<Option<Event>>,
     free: Vec<usize>,
     number: u64,
-    /// Who has led in which term.
+    /// The leader of each term.
     leaders: BTreeMap<Term, NodeId>,
     changes: u64,
 }
@@ -323,14 +323,14 @@ const CALM: Weather = Weather { delay: Duration::from_millis(10), lost_percent: 
 struct SimNode {
     id: NodeId,
     election: Option<Election>,
-    /// Rises with each start, so that what was meant for a former process is known.
+    /// Rises with each start, so that what was meant for a former process is recognized.
     life: u64,
     frozen: bool,
     disk: Leadership,
     disk_fails: bool,
     wake: Option<Instant>,
-    /// The newest that was obeyed, and stored, in any life.
-    obeyed: Leadership,
+    /// The newest that was followed, and stored, in any life.
+    followed: Leadership,
     durable: Leadership,
     /// Whether each node can be reached both ways, and when it last could.
     reach: Vec<(bool, Instant)>,
@@ -367,7 +367,7 @@ impl Net {
             disk: Leadership::default(),
             disk_fails: false,
             wake: None,
-            obeyed: Leadership::default(),
+            followed: Leadership::default(),
             durable: Leadership::default(),
             reach: vec![(false, Instant::ZERO); nodes as usize],
         };
@@ -521,7 +521,7 @@ impl Net {
         let Some(mut election) = self.nodes[node].election.take() else { return };
         let mut outputs = Vec::new();
         let slept = election.has_slept(self.now);
-        assert!(!slept || !election.serves(self.now), "nobody serves on a lease from before its sleep");
+        assert!(!slept || !election.serves(self.now), "no node serves on a lease from before its sleep");
         let ControlFlow::Continue(wake) = settle(&mut election, self.now, |output| {
             outputs.push(output);
             ControlFlow::Continue(())
@@ -565,16 +565,16 @@ impl Net {
                 self.changes += 1;
                 let n = &mut self.nodes[node];
                 if let Some(leader) = leader {
-                    assert!(leader >= n.obeyed, "C1: {} obeys {leader} after {}", n.id, n.obeyed);
-                    assert!(leader <= n.disk, "C1: {} obeys {leader} before it is stored", n.id);
-                    n.obeyed = leader;
+                    assert!(leader >= n.followed, "C1: {} follows {leader} after {}", n.id, n.followed);
+                    assert!(leader <= n.disk, "C1: {} follows {leader} before it is stored", n.id);
+                    n.followed = leader;
                     if leader.leader == Some(n.id) {
                         let first = *self.leaders.entry(leader.term).or_insert(n.id);
                         assert_eq!(first, n.id, "one leader in {}", leader.term);
                     }
                 }
             }
-            Output::Told(_) | Output::Disbelieved { .. } => {}
+            Output::Info(_) | Output::Disbelieved { .. } => {}
         }
     }
 
@@ -591,8 +591,8 @@ impl Net {
         }
     }
 
-    /// Whom each running node obeys.
-    fn obeyed(&self) -> Vec<Option<NodeId>> {
+    /// The leader that each running node follows.
+    fn followed(&self) -> Vec<Option<NodeId>> {
         let leader = |election: &Election| election.leader().and_then(|leadership| leadership.leader);
         self.nodes.iter().filter_map(|node| node.election.as_ref()).map(leader).collect()
     }
@@ -615,23 +615,23 @@ impl Net {
     fn must_agree(&mut self) {
         let healed = self.now;
         let highest = self.nodes.iter().filter(|node| node.election.is_some()).map(|node| node.id).max();
-        // What was agreed on as the faults ended may be about to break: a leader whose death nobody has noticed.
+        // The agreement at the end of the faults may be about to break: a dead leader that no node has noticed yet.
         let (mut agreed, mut changes) = (healed, self.changes);
         while self.now.since(agreed) < ms(1_000) {
             self.run(ms(50));
-            if self.changes != changes || self.obeyed().iter().any(|leader| *leader != highest) {
+            if self.changes != changes || self.followed().iter().any(|leader| *leader != highest) {
                 (agreed, changes) = (self.now, self.changes);
             }
             let waited = agreed.since(healed);
-            assert!(waited < Duration::from_secs(5), "C2: {:?} after {waited:?}, not {highest:?}", self.obeyed());
+            assert!(waited < Duration::from_secs(5), "C2: {:?} after {waited:?}, not {highest:?}", self.followed());
         }
         if self.number.is_multiple_of(16) {
             self.run(Duration::from_secs(10));
             assert_eq!(self.changes, changes, "C2: no election in calm");
         }
         let leader = self.nodes.iter().find(|node| Some(node.id) == highest).and_then(|node| node.election.as_ref());
-        let majority = self.obeyed().len() * 2 > self.nodes.len() || self.quorum == Quorum::None;
-        assert_eq!(leader.map(|leader| leader.serves(self.now)), Some(majority), "who leads serves");
+        let majority = self.followed().len() * 2 > self.nodes.len() || self.quorum == Quorum::None;
+        assert_eq!(leader.map(|leader| leader.serves(self.now)), Some(majority), "a leader serves");
     }
 }
 
@@ -686,7 +686,7 @@ proptest! {
     }
 }
 
-/// What a bully election comes to, without time or messages: each node obeys the highest one of its side.
+/// The outcome of a bully election, without time or messages: each node follows the highest one of its side.
 fn ref_leaders(sides: &[u8]) -> Vec<Option<NodeId>> {
     let highest =
         |side: u8| (0..).zip(sides).filter(|(_, other)| **other == side).map(|(index, _)| NodeId(index + 1)).max();
@@ -711,12 +711,12 @@ proptest! {
                 }
             }
             net.run(Duration::from_secs(5));
-            prop_assert_eq!(net.obeyed(), ref_leaders(sides));
+            prop_assert_eq!(net.followed(), ref_leaders(sides));
         }
     }
 }
 
-/// From the leader's death until all others obey the next one, over many deaths at random instants: p99 within 1.5 s.
+/// From the leader's death until all others follow the next one, over many deaths at random instants: p99 within 1.5 s.
 #[test]
 fn a_dead_leader_is_replaced_in_time() {
     let mut took: Vec<Duration> = (0..2_000)
@@ -729,9 +729,9 @@ fn a_dead_leader_is_replaced_in_time() {
             let changes = net.changes;
             net.step(Step::Crash(nodes as usize - 1));
             let died = net.now;
-            while !net.obeyed().iter().all(|leader| *leader == Some(NodeId(nodes - 1))) {
+            while !net.followed().iter().all(|leader| *leader == Some(NodeId(nodes - 1))) {
                 net.run(ms(10));
-                assert!(net.now.since(died) < Duration::from_secs(5), "{:?}", net.obeyed());
+                assert!(net.now.since(died) < Duration::from_secs(5), "{:?}", net.followed());
             }
             assert!(changes > 0);
             net.now.since(died)

@@ -31,7 +31,7 @@ pub(super) enum EnteredState {
 /// An upload whose body is being stored here.
 #[derive(Debug)]
 pub(super) struct Storing {
-    /// Who waits for it.
+    /// The client that waits for it.
     pub(super) client: ClientId,
     since: Instant,
 }
@@ -41,7 +41,7 @@ impl Node {
     pub(super) fn refusal(&self, put: &Put) -> Option<Reply> {
         let (bytes, limit) = (put.bytes, self.config.upload_limit);
         if bytes == 0 {
-            // An empty file is a mistake of whoever sends it far more often than what they want kept.
+            // An empty file is far more often the sender's mistake than something to keep.
             return Some(Reply::Refused("the file is empty; there is nothing to store".to_owned()));
         }
         let text = || format!("{bytes} bytes are more than this cluster takes (upload_limit {limit})");
@@ -83,7 +83,7 @@ impl Node {
         let same = |(client, _): &&(ClientId, Instant)| self.entered.get(client).is_some_and(|it| it.put.id == id);
         let client = self.asked.get(&ticket).filter(same).map(|(client, _)| *client);
         let Some(client) = client.filter(|_| self.leader() == Some(leader)) else {
-            // Its client was told to try again, or this is a copy of an order that is being carried out.
+            // Its client was asked to try again, or this is a copy of an order that is in progress.
             if let Ok(node) = outcome
                 && !self.is_passing(id, None)
             {
@@ -94,7 +94,7 @@ impl Node {
         match outcome {
             Ok(node) => {
                 self.asked.remove(&ticket);
-                let entered = self.entered.get_mut(&client).expect("who is asked for has entered");
+                let entered = self.entered.get_mut(&client).expect("the leader was asked for an entered upload");
                 entered.state = EnteredState::Placed { node, leader };
                 let put = entered.put.clone();
                 if node == self.me {
@@ -108,7 +108,7 @@ impl Node {
         }
     }
 
-    /// Whoever was asked no longer leads, or not as the one who was asked.
+    /// The leader that was asked no longer leads, or leads in another term.
     pub(super) fn abandon_asked(&mut self, now: Instant, leader: Option<NodeId>) {
         for client in self.asked.values().map(|(client, _)| *client).collect::<Vec<_>>() {
             let reason = "the leader changed meanwhile".to_owned();
@@ -177,7 +177,7 @@ impl Node {
         self.end(now, client, reply, end);
     }
 
-    /// Answers an upload, and tells the leader that has placed it how it ended.
+    /// Answers an upload, and reports to the leader that placed it how it ended.
     pub(super) fn end(&mut self, now: Instant, client: ClientId, reply: Reply, end: End) {
         match self.entered.remove(&client) {
             Some(Entered { put, state: EnteredState::Placed { node, leader } }) => {
@@ -197,8 +197,8 @@ impl Node {
         }
     }
 
-    /// Whether an upload is being relayed through this node. With `asked` also whether it may be soon, by an order that is
-    /// on its way: of any request but the one that is being asked about.
+    /// Whether an upload is being relayed through this node. With `asked`, also whether it may be soon, by an order in
+    /// flight for any request but the one that the question is about.
     pub(super) fn is_passing(&self, id: RequestId, asked: Option<Option<(NodeId, u64)>>) -> bool {
         self.entered.values().filter(|entered| entered.put.id == id).any(|entered| match entered.state {
             EnteredState::Placed { .. } => true,

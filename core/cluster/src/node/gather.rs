@@ -1,4 +1,4 @@
-//! Questions to all nodes that can be reached, and what their answers add up to.
+//! Questions to all reachable nodes, and the combination of their answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,13 +14,13 @@ use crate::{
 };
 use omb_machine::time::Instant;
 
-/// A question that is open.
+/// An open question.
 #[derive(Debug)]
 pub(super) struct Gather {
     pub(super) purpose: Purpose,
-    /// Who has not answered.
+    /// The nodes that have not answered.
     pub(super) waiting: BTreeSet<NodeId>,
-    /// When to go on without them.
+    /// When to continue without them.
     pub(super) until: Instant,
     pub(super) answers: BTreeMap<NodeId, Answer>,
 }
@@ -39,7 +39,7 @@ pub(super) enum Purpose {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Share {
     pub(super) most: usize,
-    /// As [`Entry::cost`] reckons. One upload always fits.
+    /// Counted by [`Entry::cost`]. One upload always fits.
     pub(super) bytes: usize,
 }
 
@@ -59,7 +59,7 @@ impl Share {
 }
 
 impl Gather {
-    /// Takes an answer, once from each that was asked; whether it was the last.
+    /// Takes an answer, once from each node that was asked; returns whether it was the last.
     pub(super) fn take(&mut self, from: NodeId, answer: Answer) -> bool {
         if self.waiting.remove(&from) {
             self.answers.insert(from, answer);
@@ -74,7 +74,7 @@ impl Node {
     pub(super) fn answer(&mut self, now: Instant, question: &Question) -> Answer {
         let size = |size: u32| usize::try_from(size).unwrap_or(usize::MAX);
         match question {
-            Question::Who { id, asked, label } => {
+            Question::Holder { id, asked, label } => {
                 let stored = match label {
                     Some(label) => self.store.claim(*id, label),
                     None => self.store.held(*id),
@@ -82,7 +82,7 @@ impl Node {
                 Answer::Holds(match stored {
                     Some(stored) => Holding::Held(stored),
                     None if self.is_passing(*id, Some(*asked)) => Holding::Perhaps,
-                    // It may never find out, and what it holds can be had as little as that of a dead node. One such disk
+                    // It may never find out, and what it holds is as unavailable as that of a dead node. One such disk
                     // must not keep every retry in the cluster from being placed.
                     None if self.store.is_blind() => Holding::No,
                     None if self.store.is_under_way(*id) => Holding::Perhaps,
@@ -110,7 +110,7 @@ impl Node {
         }
     }
 
-    /// That an upload of this name was stored here and cannot be had.
+    /// The reply that an upload of this name was stored here and is lost.
     pub(super) fn lost_here(&self, name: Name) -> Option<Reply> {
         let (entry, loss) = self.store.lost(name.id).filter(|(entry, _)| entry.stored.name == name)?;
         Some(Reply::Lost { node: self.me, entry: Box::new(entry.clone()), loss })
@@ -121,7 +121,7 @@ impl Node {
         LIST_BYTES_MAX / self.config.peers.ids().len()
     }
 
-    /// Asks all nodes for a page of what they hold, so much each that it is one page together.
+    /// Asks all nodes for a page of what they hold, each for a share, so that the shares add up to one page.
     pub(super) fn list(&mut self, now: Instant, client: ClientId, after: Option<RequestId>) {
         let share = Share { most: LIST_MAX / self.config.peers.ids().len(), bytes: self.bytes_each() };
         let of = |size: usize| u32::try_from(size).expect("a part of a frame");
@@ -129,18 +129,18 @@ impl Node {
         self.gather(now, question, Purpose::List { client, after, share });
     }
 
-    /// Asks all nodes which of their uploads is meant.
+    /// Asks all nodes for their matching uploads.
     pub(super) fn find(&mut self, now: Instant, client: ClientId, sought: String) {
         let bytes = self.bytes_each();
         let question = Question::Find { sought, bytes: u32::try_from(bytes).expect("a part of a frame") };
         self.gather(now, question, Purpose::Find { client, bytes });
     }
 
-    /// Asks all nodes that can be reached.
+    /// Asks all reachable nodes.
     pub(super) fn gather(&mut self, now: Instant, question: Question, purpose: Purpose) {
         let ticket = self.ticket();
         let asked: BTreeSet<NodeId> = match purpose {
-            // A leader that is new has not heard of all that it can reach, and a holder that it does not ask makes a copy.
+            // A new leader has not heard all nodes that it can reach, and a holder that it does not ask means a copy.
             Purpose::Place(Wish { careful: true, .. }) => self.config.peers.ids().collect(),
             Purpose::Place(_) => self.unrecalled(now).collect(),
             _ => self.election.alive(now),
@@ -158,7 +158,7 @@ impl Node {
         }
     }
 
-    /// All have answered, or have had their time.
+    /// All have answered, or the deadline has passed.
     pub(super) fn conclude(&mut self, now: Instant, ticket: u64) {
         let Some(gather) = self.gathers.remove(&ticket) else { return };
         let missing: BTreeSet<NodeId> =
@@ -194,7 +194,7 @@ impl Node {
                 let reply = found(gather.answers, missing, bytes);
                 self.reply(now, client, reply);
             }
-            // It was given to a node since, or somebody has recalled it: now all are asked.
+            // It was assigned to a node since, or a node has recalled it: now all are asked.
             Purpose::Place(Wish { entry, ticket, put, careful: false, overtaken })
                 if overtaken || self.knows(put.id) =>
             {
@@ -208,7 +208,7 @@ impl Node {
     }
 }
 
-/// A page: which node holds what, and how many uploads lie on several.
+/// A page: which node holds what, and how many uploads are on several.
 fn listing(
     answers: BTreeMap<NodeId, Answer>,
     mut missing: BTreeSet<NodeId>,
@@ -219,24 +219,24 @@ fn listing(
     let mut next: Option<RequestId> = None;
     let mut lost = BTreeMap::new();
     for (node, answer) in answers {
-        let Answer::List { uploads: mut told, more, lost: gone } = answer else {
+        let Answer::List { uploads: mut listed, more, lost: gone } = answer else {
             missing.insert(node);
             continue;
         };
         if gone > 0 {
             lost.insert(node, gone);
         }
-        // Whatever a node tells, a page is one frame, and the next one begins further on.
-        told.retain(|entry| Some(entry.stored.name.id) > after);
-        told.sort_by_key(|entry| entry.stored.name.id);
-        let (told, cut) = share.of(told.into_iter(), Entry::cost);
-        if let Some(last) = told.last().filter(|_| more || cut) {
+        // Whatever a node reports, a page is one frame, and the next one begins further on.
+        listed.retain(|entry| Some(entry.stored.name.id) > after);
+        listed.sort_by_key(|entry| entry.stored.name.id);
+        let (listed, cut) = share.of(listed.into_iter(), Entry::cost);
+        if let Some(last) = listed.last().filter(|_| more || cut) {
             let last = last.stored.name.id;
             next = Some(next.map_or(last, |next| next.min(last)));
         }
-        uploads.extend(told.into_iter().map(|entry| (node, entry)));
+        uploads.extend(listed.into_iter().map(|entry| (node, entry)));
     }
-    // Beyond what a node has told of, nobody knows all holders.
+    // Beyond what each node has reported, the holders are not all known.
     uploads.retain(|(_, entry)| next.is_none_or(|next| entry.stored.name.id <= next));
     uploads.sort_by_key(|(node, entry)| (entry.stored.name.id, *node));
     let copies = uploads.chunk_by(|(_, one), (_, other)| one.stored.name.id == other.stored.name.id);
@@ -248,13 +248,13 @@ fn listing(
 fn found(answers: BTreeMap<NodeId, Answer>, mut missing: BTreeSet<NodeId>, bytes: usize) -> Reply {
     let (mut uploads, mut others) = (Vec::new(), false);
     for (node, answer) in answers {
-        let Answer::Found { uploads: told, more } = answer else {
+        let Answer::Found { uploads: found, more } = answer else {
             missing.insert(node);
             continue;
         };
-        let (told, cut) = Share { most: FOUND_MAX, bytes }.of(told.into_iter(), |(entry, _)| entry.cost());
+        let (found, cut) = Share { most: FOUND_MAX, bytes }.of(found.into_iter(), |(entry, _)| entry.cost());
         others |= more || cut;
-        uploads.extend(told.into_iter().map(|(entry, loss)| (node, entry, loss)));
+        uploads.extend(found.into_iter().map(|(entry, loss)| (node, entry, loss)));
     }
     uploads.sort_by_key(|(node, entry, _)| (entry.stored.name.id, *node));
     others |= uploads.len() > FOUND_MAX;
@@ -280,7 +280,7 @@ mod tests {
     }
 
     proptest! {
-        /// Page by page, everything is listed once, and what lies on several nodes is known as such.
+        /// Page by page, everything is listed once, and what is on several nodes is recognized as such.
         #[test]
         fn pages_are_the_whole(
             held in prop::collection::vec(prop::collection::btree_set(0..300_u128, 0..100), 1..5),
@@ -319,12 +319,13 @@ mod tests {
         listing(answers, BTreeSet::new(), after, share)
     }
 
-    /// A node that tells more than it was asked for, in disorder, or again, neither breaks a page nor its bound.
+    /// A node that reports more than it was asked for, out of order, or again, neither breaks a page nor its bound.
     #[test]
     fn whatever_a_node_tells_a_page_is_bounded() {
         for share in [Share { most: 2, bytes: 10_000 }, Share { most: 9, bytes: 2 * entry(0).cost() }] {
-            let told = Answer::List { uploads: [9, 4, 5, 1, 7].map(entry).to_vec(), more: false, lost: 3 };
-            let reply = listing_of([(NodeId(1), told), (NodeId(2), Answer::Unread)].into(), Some(RequestId(4)), share);
+            let answer = Answer::List { uploads: [9, 4, 5, 1, 7].map(entry).to_vec(), more: false, lost: 3 };
+            let reply =
+                listing_of([(NodeId(1), answer), (NodeId(2), Answer::Unread)].into(), Some(RequestId(4)), share);
             let Reply::Listing { uploads, copies, next, missing, lost } = reply else { panic!("a listing") };
             let ids: Vec<u128> = uploads.iter().map(|(_, entry)| entry.stored.name.id.0).collect();
             assert_eq!((ids, copies, next, missing), (vec![5, 7], 0, Some(RequestId(7)), [NodeId(2)].into()));

@@ -1,19 +1,19 @@
-//! Which uploads a leader has come across. What a client says of its upload is no evidence, so the leader asks who holds it
-//! whenever it may have been given out before.
+//! The uploads that a leader has seen. A client's word on its upload is no evidence, so the leader asks which node
+//! holds it whenever it may have been placed before.
 
 use crate::peer::RequestId;
 use omb_machine::seed::Seed;
 
-/// Ids that were seen, in bounded memory: who was seen is always known, and of those who were not a few pass for known, which
-/// costs a question to all nodes.
+/// Ids that were seen, in bounded memory: an id that was seen is always known, and a few that were not pass for known,
+/// which costs a question to all nodes.
 ///
-/// A scalable Bloom filter (Almeida, Baquero, Preguiça, Hutchison: "Scalable Bloom Filters", 2007) of at most 16 MiB. Of 8 million
-/// ids less than one in a hundred passes for another one; beyond them it becomes more and more, up to all.
+/// A scalable Bloom filter (Almeida, Baquero, Preguiça, Hutchison: "Scalable Bloom Filters", 2007) of at most 16 MiB.
+/// With 8 million ids, fewer than one in a hundred others passes for known; beyond that the share rises, up to all.
 #[derive(Debug)]
 pub(super) struct Known {
-    /// Unknown to clients, who could else choose ids that fill it at once.
+    /// Unknown to clients, which could otherwise choose ids that fill it at once.
     seed: u64,
-    /// Each twice as large as the one before. Ids go into the last.
+    /// Each is twice as large as the one before. Ids go into the last.
     layers: Vec<Layer>,
 }
 
@@ -26,7 +26,7 @@ struct Layer {
 /// Words of 64 bits in the first layer, and in the largest: 4 KiB and 8 MiB.
 const WORDS: (usize, usize) = (1 << 9, 1 << 20);
 
-/// Bits for each id, and how many of them it sets: one in 1,700 others passes for known in a full layer.
+/// Bits per id, and how many of them it sets: in a full layer one in 1,700 other ids passes for known.
 const BITS_PER_ID: usize = 16;
 const PROBES: u64 = 8;
 
@@ -73,7 +73,7 @@ impl Layer {
         Self { words: vec![0; words], ids: 0 }
     }
 
-    fn places(&self, (first, step): (u64, u64)) -> impl Iterator<Item = (usize, u64)> + use<> {
+    fn positions(&self, (first, step): (u64, u64)) -> impl Iterator<Item = (usize, u64)> + use<> {
         let words = self.words.len() as u64;
         (0..PROBES).map(move |nth| {
             let bit = first.wrapping_add(nth.wrapping_mul(step)) % (words * 64);
@@ -82,12 +82,12 @@ impl Layer {
     }
 
     fn insert(&mut self, hashes: (u64, u64)) {
-        self.places(hashes).for_each(|(word, bit)| self.words[word] |= bit);
+        self.positions(hashes).for_each(|(word, bit)| self.words[word] |= bit);
         self.ids += 1;
     }
 
     fn contains(&self, hashes: (u64, u64)) -> bool {
-        self.places(hashes).all(|(word, bit)| self.words[word] & bit != 0)
+        self.positions(hashes).all(|(word, bit)| self.words[word] & bit != 0)
     }
 }
 
@@ -108,7 +108,7 @@ mod tests {
         assert!(strangers < 500, "{strangers} of 100,000");
         let bytes = |known: &Known| known.layers.iter().map(|layer| layer.words.len() * 8).sum::<usize>();
         assert!(bytes(&known) < 4 * 100_000, "{}", bytes(&known));
-        // Ids in a row are told apart as well as drawn ones.
+        // Consecutive ids are distinguished as well as random ones.
         assert!((0..10_000).filter(|low| known.contains(RequestId(*low))).count() < 50);
         let last = known.layers.last_mut().expect("one");
         last.words.resize(WORDS.1, 0);

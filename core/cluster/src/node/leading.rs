@@ -1,4 +1,4 @@
-//! What a leader does: its books of who was given what, and to whom it gives the next upload.
+//! What a leader does: it keeps books of which node was assigned what, and decides which node gets the next upload.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,10 +24,10 @@ use super::{
 /// How often a leader takes its census.
 const CENSUS_EVERY: Duration = Duration::from_secs(1);
 
-/// After this long an upload that nobody speaks of any more is off the leader's books.
+/// After this long without news of an upload, it is removed from the leader's books.
 const PLACEMENT_MAX: Duration = Duration::from_secs(600);
 
-/// What only a leader keeps.
+/// State that only a leader keeps.
 #[derive(Debug)]
 pub(super) struct Leading {
     pub(super) of: Leadership,
@@ -35,18 +35,18 @@ pub(super) struct Leading {
     /// What nodes have reported, until the books are opened.
     pub(super) census: Option<Census>,
     pub(super) placements: BTreeMap<RequestId, Placement>,
-    /// Uploads that it has given to nodes, and those that nodes recalled.
+    /// Uploads that it has assigned to nodes, and those that nodes recalled.
     pub(super) known: Known,
-    /// How far each node has come with recalling what it holds. What it stores beyond that it stores by order of this
-    /// leadership, so once is enough: as soon as a newer one gives orders this one is over.
+    /// How far each node has recalled what it holds. What it stores beyond that, it stores by order of this leadership,
+    /// so once is enough: as soon as a newer one gives orders, this one is over.
     pub(super) recalls: BTreeMap<NodeId, Recall>,
     pub(super) asked: Instant,
 }
 
-/// How far a node has come with saying what it holds.
+/// How far a node has recalled what it holds.
 #[derive(Debug)]
 pub(super) struct Recall {
-    /// All up to this id is known; nothing without one.
+    /// Everything up to this id is known; nothing if there is none.
     after: Option<RequestId>,
     asked: Instant,
     whole: bool,
@@ -60,20 +60,20 @@ pub(super) struct Census {
     pub(super) reports: BTreeMap<NodeId, Report>,
 }
 
-/// What a node says that it was given.
+/// A node's report of how much it was assigned.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Report {
-    /// The greater of what leaders have said and what it stores.
+    /// The greater of what leaders have reported and what it stores.
     pub(super) level: u64,
     /// What it stores.
     pub(super) stored: u64,
 }
 
-/// Uploads that a node may have been given beyond what any node has stored: those that failed, or are under way.
+/// Uploads that a node may have been assigned beyond what any node has stored: those that failed, or are in flight.
 const LEVEL_SLACK: u64 = 1_024;
 
-/// The levels to begin with. What a node stores it knows best; what it was told beyond that can be no more than some node
-/// has stored, so nobody is taken out of the books by a number that nothing stands behind.
+/// The initial levels. A node knows best what it stores; a level beyond that can be no more than some node has stored,
+/// so that no unfounded number takes a node out of the books.
 fn levels(reports: &BTreeMap<NodeId, Report>) -> BTreeMap<NodeId, u64> {
     let most = reports.values().map(|report| report.stored).max().unwrap_or(0) + LEVEL_SLACK;
     reports.iter().map(|(node, report)| (*node, report.level.min(most).max(report.stored))).collect()
@@ -88,23 +88,24 @@ pub(super) struct Placement {
     pub(super) begun: Instant,
 }
 
-/// A client's wish that this leader is to grant.
+/// A client's upload that this leader is asked to place.
 #[derive(Debug)]
 pub(super) struct Wish {
     pub(super) entry: NodeId,
     /// The entry's number for it.
     pub(super) ticket: u64,
     pub(super) put: Put,
-    /// Whether somebody may hold the upload, by what the client says or this leader knows. Then all nodes are asked, and
-    /// nothing is placed before all that can be reached have said no. Else only those are asked who have not recalled all that
-    /// they hold, and who cannot say yet is not waited for: starting nodes would keep every upload from being placed.
+    /// Whether a node may hold the upload, by what the client says or this leader knows. Then all nodes are asked, and
+    /// nothing is placed before all reachable ones have said no. Otherwise only nodes that have not recalled all that
+    /// they hold are asked, and an unread one is not waited for: starting nodes would keep every upload from being
+    /// placed.
     pub(super) careful: bool,
-    /// Whether the same upload was given to a node, or was stored by one, since they were asked.
+    /// Whether the same upload was assigned to a node, or stored by one, since they were asked.
     pub(super) overtaken: bool,
 }
 
 impl Node {
-    /// Leads from here on: asks who holds how much.
+    /// Leads from now on: asks all nodes how much they hold.
     pub(super) fn lead(&mut self, now: Instant, of: Leadership) {
         let own = Report { level: self.level, stored: self.store.count() };
         let census = Census { until: now + self.config.timing.answer, reports: [(self.me, own)].into() };
@@ -122,7 +123,7 @@ impl Node {
         self.open_books(now);
     }
 
-    /// As the leader: says who takes an upload.
+    /// As the leader: decides which node takes an upload.
     pub(super) fn place(&mut self, now: Instant, entry: NodeId, ticket: u64, put: Put) {
         let id = put.id;
         let refuse = |node: &mut Self, reason: &str| {
@@ -139,35 +140,35 @@ impl Node {
         };
         let placement = leading.placements.get(&id);
         if placement.is_some_and(|placement| (placement.entry, placement.ticket) == (entry, ticket)) {
-            // The same question once more: a message may come twice.
+            // A duplicate: a message may arrive twice.
             return;
         }
         let careful = put.again || self.knows(id);
         if careful || self.unrecalled(now).next().is_some() {
-            let question = Question::Who { id, asked: Some((entry, ticket)), label: Some(put.label.clone()) };
+            let question = Question::Holder { id, asked: Some((entry, ticket)), label: Some(put.label.clone()) };
             let wish = Wish { entry, ticket, put, careful, overtaken: false };
             return self.gather(now, question, Purpose::Place(wish));
         }
         self.assign(now, entry, ticket, &put);
     }
 
-    /// As the leader: whether somebody may hold this upload, or be about to.
+    /// As the leader: whether a node may hold this upload, or be about to.
     pub(super) fn knows(&self, id: RequestId) -> bool {
         self.leading.as_ref().is_some_and(|leading| leading.known.contains(id)) || self.store.has_seen(id)
     }
 
-    /// As the leader: nodes that can be reached and have not recalled all that they hold.
+    /// As the leader: reachable nodes that have not recalled all that they hold.
     pub(super) fn unrecalled(&self, now: Instant) -> impl Iterator<Item = NodeId> {
         let recalls = self.leading.as_ref().map(|leading| &leading.recalls);
         let whole = move |node: &NodeId| recalls.is_some_and(|it| it.get(node).is_some_and(|recall| recall.whole));
-        // In calm all have, and then nobody needs to know who can be reached.
+        // Without faults all have, and then the reachable nodes do not matter.
         let all = self.config.peers.ids().all(|node| node == self.me || whole(&node));
         let reachable = if all { BTreeSet::new() } else { self.reachable(now) };
         reachable.into_iter().filter(move |node| *node != self.me && !whole(node))
     }
 
-    /// As the leader: nodes that were heard within the suspicion time, by a ballot or by a report. A node answers the first
-    /// census at once, but sends its first ballot under a new leadership only after it has stored that.
+    /// As the leader: nodes that were heard within the suspicion time, by a ballot or by a report. A node answers the
+    /// first census at once, but sends its first ballot under a new leadership only after it has stored it.
     pub(super) fn reachable(&self, now: Instant) -> BTreeSet<NodeId> {
         let mut reachable = self.election.alive(now);
         let suspicion = self.config.timing.suspicion;
@@ -178,7 +179,7 @@ impl Node {
         reachable
     }
 
-    /// As the leader: asks these nodes to go on with recalling what they hold.
+    /// As the leader: asks these nodes to continue recalling what they hold.
     fn recall(&mut self, now: Instant, nodes: BTreeSet<NodeId>) {
         let Some(leading) = &mut self.leading else { return };
         let of = leading.of;
@@ -194,7 +195,7 @@ impl Node {
 
     /// A leader asks which uploads this node has seen.
     pub(super) fn on_recall(&mut self, from: NodeId, of: Leadership, after: Option<RequestId>) {
-        // Who would still take orders of an earlier leader, or has not read its folder, does not know what it will hold.
+        // A node that would still take orders of an earlier leader, or is unread, does not know what it will hold.
         if of.leader == Some(from) && self.election.newest() >= of && self.store.is_ready() {
             let (ids, more) = self.store.seen_after(after, RECALLED_MAX);
             self.send(from, Message::Recalled { of, after, ids, more });
@@ -216,7 +217,7 @@ impl Node {
         let Some(recall) = recall else { return };
         let last = ids.iter().max().copied();
         if more && last <= after {
-            return self.disbelieve(now, from, "that it holds more uploads, and not which");
+            return self.disbelieve(now, from, "that it holds more uploads, without naming them");
         }
         ids.iter().for_each(|id| leading.known.insert(*id));
         recall.whole = !more;
@@ -228,8 +229,8 @@ impl Node {
 
     pub(super) fn assign(&mut self, now: Instant, entry: NodeId, ticket: u64, put: &Put) {
         let Some(leading) = &mut self.leading else { return };
-        // Where all have failed, they are tried again, for a disk may have room again; and if not, the client hears why
-        // instead of hearing that nobody is left.
+        // If all have failed, they are tried again, for a disk may have room again; and if not, the client gets the
+        // reason instead of a reply that no node is left.
         let router = &mut leading.router;
         let outcome = match router.assign(now, &put.excluded).or_else(|| router.assign(now, &BTreeSet::new())) {
             Some(node) => {
@@ -250,7 +251,7 @@ impl Node {
         self.placed(now, entry, ticket, put.id, outcome);
     }
 
-    /// What was said of this upload until now is past.
+    /// Answers about this upload so far are outdated.
     fn overtake(&mut self, id: RequestId) {
         for Gather { purpose, .. } in self.gathers.values_mut() {
             if let Purpose::Place(wish) = purpose {
@@ -259,7 +260,7 @@ impl Node {
         }
     }
 
-    /// As the leader: tells the entry what was decided.
+    /// As the leader: sends the decision to the entry.
     pub(super) fn placed(
         &mut self,
         now: Instant,
@@ -284,12 +285,12 @@ impl Node {
         if let Some(begun) = leading.placements.get(&id).filter(same).map(|placement| placement.begun) {
             leading.placements.remove(&id);
             leading.router.finish(now, node, now.since(begun), end);
-            // Who was asked before that may have said no to what it holds now.
+            // A node that was asked before may have denied what it holds now.
             self.overtake(id);
         }
     }
 
-    /// As the leader: a node says how much it was given.
+    /// As the leader: a node reports how much it was assigned.
     pub(super) fn on_report(&mut self, now: Instant, from: NodeId, of: Leadership, report: Report) {
         let alive = self.election.alive(now);
         let Some(leading) = self.leading.as_mut().filter(|leading| leading.of == of) else { return };
@@ -309,9 +310,9 @@ impl Node {
         }
     }
 
-    /// As a new leader: begins to place once all that may be there have reported, or have had their time. Lower nodes are
-    /// waited for although they were not heard yet, or it would give the first uploads to itself alone; higher ones have
-    /// let it lead, so they are not there.
+    /// As a new leader: begins to place once all nodes that may be reachable have reported, or the deadline has passed.
+    /// Lower nodes are waited for although they were not heard yet, or it would assign the first uploads to itself
+    /// alone; higher ones have let it lead, so they are not reachable.
     pub(super) fn open_books(&mut self, now: Instant) {
         let mut awaited = self.election.alive(now);
         awaited.extend(self.config.peers.ids().filter(|node| *node < self.me));
@@ -324,7 +325,7 @@ impl Node {
         }
     }
 
-    /// As the leader: nodes that are gone get nothing, nodes that came are asked how much they hold.
+    /// As the leader: nodes that are gone get nothing, nodes that joined are asked how much they hold.
     pub(super) fn watch_members(&mut self, now: Instant) {
         let alive = self.reachable(now);
         let Some(leading) = &mut self.leading else { return };
@@ -336,7 +337,7 @@ impl Node {
         let (router, suspicion) = (&mut leading.router, self.config.timing.suspicion);
         leading.placements.retain(|_, placement| {
             let Placement { node, entry, begun, .. } = placement;
-            // Who asks is there, although its first ballot under this leadership may still be on its way.
+            // An entry that asks is reachable, although its first ballot under this leadership may still be in flight.
             let reports = alive.contains(entry) || now.since(*begun) < suspicion;
             let stays = alive.contains(node) && reports && now.since(*begun) < PLACEMENT_MAX;
             if !stays {
@@ -367,11 +368,11 @@ impl Node {
         let due = self.unrecalled(now).filter(due).collect();
         self.recall(now, due);
         for node in gone {
-            self.tell(format!("[Node {}] node {} is gone; it gets no uploads", self.me.0, node.0));
+            self.info(format!("[Node {}] node {} is gone; it gets no uploads", self.me.0, node.0));
         }
     }
 
-    /// As the leader: all that were asked whether they hold an upload have answered, or have had their time.
+    /// As the leader: all that were asked whether they hold an upload have answered, or the deadline has passed.
     pub(super) fn place_asked(
         &mut self,
         now: Instant,
@@ -380,7 +381,7 @@ impl Node {
         silent: Option<NodeId>,
     ) {
         let Wish { entry, ticket, put, careful, overtaken } = wish;
-        let said = |wanted: fn(&Holding) -> bool| {
+        let first_with = |wanted: fn(&Holding) -> bool| {
             let mut answers = answers.iter();
             answers.find(|(_, answer)| matches!(answer, Answer::Holds(it) if wanted(it))).map(|(node, _)| *node)
         };
@@ -388,12 +389,12 @@ impl Node {
             Answer::Holds(Holding::Held(stored)) => Some((*node, *stored)),
             _ => None,
         });
-        let unread = said(|it| *it == Holding::Unread).filter(|_| careful);
+        let unread = first_with(|it| *it == Holding::Unread).filter(|_| careful);
         let leader = Some(self.me);
         let wait = |reason| Reply::Retry { reason, excluded: None, leader };
         let reply = if let Some((node, stored)) = held {
             as_stored(node, stored, &put)
-        } else if let Some(node) = said(|it| *it == Holding::Perhaps) {
+        } else if let Some(node) = first_with(|it| *it == Holding::Perhaps) {
             wait(format!("node {} may be storing this upload right now", node.0))
         } else if let Some(node) = unread {
             wait(format!("node {} has not read its folder, and does not know whether it holds this upload", node.0))
@@ -404,7 +405,7 @@ impl Node {
         } else if overtaken || self.store.held(put.id).is_some() || self.store.is_under_way(put.id) {
             wait("this upload was given to a node meanwhile".to_owned())
         } else {
-            // A former try is over, and word of it was lost.
+            // A former try is over, and the message about it was lost.
             if let Some(leading) = &mut self.leading
                 && let Some(former) = leading.placements.remove(&put.id)
             {
@@ -416,7 +417,7 @@ impl Node {
     }
 }
 
-/// What a client hears whose upload is stored already. One that has another size is none of its tries.
+/// The reply to a client whose upload is stored already. One of another size is not one of its tries.
 pub(super) fn as_stored(node: NodeId, stored: Stored, put: &Put) -> Reply {
     if stored.bytes == put.bytes {
         return Reply::Stored { node, stored };

@@ -1,11 +1,12 @@
-//! The words between nodes, and between a client and a node: data, and their one encoding.
+//! The messages between nodes, and between a client and a node: data, and their one encoding.
 //!
-//! A frame begins with the protocol's version, so that a node of another version can be told so in its own words; the
-//! rest is encoded as everything else of ours (see [`omb_machine::encoding`]). Bodies of uploads are no messages: they follow
-//! a [`Request::Put`], an [`Order::Store`] or a reply to [`Request::Get`] or [`Order::Send`] on the same connection.
+//! A frame begins with the protocol's version, so that another version is recognized as such; the rest is encoded like
+//! all our messages (see [`omb_machine::encoding`]). Bodies of uploads are not messages: they follow a
+//! [`Request::Put`], an [`Order::Store`] or a reply to [`Request::Get`] or [`Order::Send`] on the same connection.
 //!
-//! Who may utter what is a matter of types: a client's connection carries [`Request`]s and nothing else, and ballots, books
-//! ([`Envelope`]) and [`Order`]s are read only from connections whose maker was proven a peer ([`crate::handshake::Part`]).
+//! Types decide which side may send what: a client's connection carries [`Request`]s and nothing else, and ballots,
+//! books ([`Envelope`]) and [`Order`]s are read only from connections whose connector proved to be a peer
+//! ([`crate::handshake::Part`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,73 +30,74 @@ pub const FRAME_MAX: usize = 1 << 20;
 /// Uploads in one [`Reply::Listing`]. All nodes are asked, for the same share each.
 pub const LIST_MAX: usize = 10_000;
 
-/// Bytes of the uploads in one reply, as [`Entry::cost`] reckons; the rest of a frame is for what stands beside them.
+/// Bytes of the uploads in one reply, counted by [`Entry::cost`]; the rest of a frame is for the reply's other fields.
 pub const LIST_BYTES_MAX: usize = FRAME_MAX - (128 << 10);
 
-/// Uploads in one [`Reply::Found`]: so many nobody chooses from.
+/// Uploads in one [`Reply::Found`]: more than anyone chooses from.
 pub const FOUND_MAX: usize = 100;
 
-/// Uploads in one [`Message::Recalled`]: 128 KiB, which delay the next sign of life little.
+/// Uploads in one [`Message::Recalled`]: 128 KiB, which delay the next heartbeat little.
 pub const RECALLED_MAX: usize = 8_192;
 
-/// Bytes of what [`Request::Find`] asks for: no file's name is longer.
+/// Bytes of what [`Request::Find`] looks for: no file name is longer.
 pub const SOUGHT_MAX: usize = crate::peer::FileName::BYTES_MAX;
 
 /// What one node sends to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
-    /// Who sends it, a peer that has proven so when the connection began.
+    /// The sender, which proved to be this peer when the connection began.
     pub from: NodeId,
-    /// Digest of the sender's list of peers. Whoever was given another list is not listened to.
+    /// Digest of the sender's list of peers. A node with another list is ignored.
     pub peers: Digest,
-    /// What it says.
+    /// The message.
     pub message: Message,
 }
 
-/// What nodes say to each other.
+/// The messages that nodes exchange.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
     /// First on each connection, so that different lists of peers are noticed at once.
     Hello,
-    /// To a peer with another list: the sender does not listen to it.
+    /// To a peer with another list: the sender ignores it.
     Refused,
     /// Part of an election.
     Ballot(Ballot),
-    /// From the leader: "how much were you given?", and how much that was by its own books.
+    /// From the leader: "how many uploads were you assigned?", and how many that is by the leader's own count.
     Census {
-        /// As whom it asks.
+        /// The leadership under which it asks.
         of: Leadership,
         /// Uploads; `None` if the leader does not know yet.
         level: Option<u64>,
     },
     /// To the leader, in answer.
     Report {
-        /// As whom the leader has asked: what was reported to an earlier one is no longer true.
+        /// The leadership under which the leader asked: what was reported to an earlier one is no longer true.
         of: Leadership,
-        /// The greater of what leaders have said and what is stored.
+        /// The greater of what leaders have reported and what is stored.
         level: u64,
-        /// Uploads stored. What all nodes store bounds what levels can be.
+        /// Uploads stored. What all nodes store bounds the levels.
         stored: u64,
     },
-    /// From the leader: "which uploads do you hold or are you storing, or had you?"
+    /// From the leader: "which uploads do you hold, are you storing, or did you hold?"
     Recall {
-        /// As whom it asks: who would still store by order of an earlier leader does not answer.
+        /// The leadership under which it asks: a node that would still take orders of an earlier leader does not
+        /// answer.
         of: Leadership,
         /// Only uploads above this id; all of them without it.
         after: Option<RequestId>,
     },
     /// To the leader, in answer: a page of them.
     Recalled {
-        /// As whom the leader has asked.
+        /// As in the question.
         of: Leadership,
-        /// As it has asked.
+        /// As in the question.
         after: Option<RequestId>,
         /// By id, at most [`RECALLED_MAX`].
         ids: Vec<RequestId>,
         /// Whether there are others above them.
         more: bool,
     },
-    /// To the leader: "a client wants to upload this; who takes it?"
+    /// To the leader: "a client wants to upload this; which node takes it?"
     Place {
         /// The sender's number for it.
         ticket: u64,
@@ -108,12 +110,12 @@ pub enum Message {
         ticket: u64,
         /// The upload.
         id: RequestId,
-        /// As whose order this is given; a node refuses that of an older leader.
+        /// The leadership under which this order is given; a node refuses that of an older leader.
         leadership: Leadership,
-        /// The node that takes it, or what to tell the client instead.
+        /// The node that takes it, or the reply to the client instead.
         outcome: Result<NodeId, Box<Reply>>,
     },
-    /// To the leader: how an upload that it has placed ended.
+    /// To the leader: how an upload that it placed ended.
     Finished {
         /// The upload.
         id: RequestId,
@@ -130,7 +132,7 @@ pub enum Message {
         question: Question,
     },
     /// In answer.
-    Tell {
+    Answer {
         /// The number that it was asked under.
         ticket: u64,
         /// The answer.
@@ -142,38 +144,38 @@ pub enum Message {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Question {
     /// Do you hold this upload, or may you soon?
-    Who {
+    Holder {
         /// The upload.
         id: RequestId,
-        /// The request that it is asked for, by its entry and that one's ticket: it is no sign of another try.
+        /// The request that the question is for, as its entry and ticket: it does not count as another try.
         asked: Option<(NodeId, u64)>,
-        /// What the client says of it, if it wants it stored. A holder that does not know yet remembers it first.
+        /// What the client says of it, if it wants it stored. A holder that lacks it remembers it first.
         label: Option<Label>,
     },
     /// What do you hold?
     List {
         /// Only uploads above this id; all of them without it.
         after: Option<RequestId>,
-        /// At most so many.
+        /// At most this many.
         most: u32,
-        /// Of at most so many bytes, as [`Entry::cost`] reckons.
+        /// Of at most this many bytes, counted by [`Entry::cost`].
         bytes: u32,
     },
     /// As [`Request::Find`].
     Find {
         /// What is looked for.
         sought: String,
-        /// As of [`Self::List`].
+        /// As in [`Self::List`].
         bytes: u32,
     },
-    /// How do you fare?
+    /// How are you?
     Status,
 }
 
 /// What one node answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// To [`Question::Who`].
+    /// To [`Question::Holder`].
     Holds(Holding),
     /// To [`Question::List`].
     List {
@@ -181,17 +183,17 @@ pub enum Answer {
         uploads: Vec<Entry>,
         /// Whether it holds others above them.
         more: bool,
-        /// Of all that it has acknowledged, how many cannot be had.
+        /// Of all that it has acknowledged, how many are lost.
         lost: u64,
     },
     /// To [`Question::Find`].
     Found {
-        /// Those that were stored here, and what is wrong with them.
+        /// Those that were stored here, and what is wrong with each.
         uploads: Vec<(Entry, Option<Loss>)>,
         /// Whether there are others.
         more: bool,
     },
-    /// To [`Question::List`] and [`Question::Find`]: it has not read its folder, and does not know.
+    /// To [`Question::List`] and [`Question::Find`]: it has not read its folder yet.
     Unread,
     /// To [`Question::Status`].
     Status(Box<Account>),
@@ -221,20 +223,20 @@ pub struct Put {
     pub label: Label,
     /// Bytes of the body.
     pub bytes: u64,
-    /// Whether it was tried before, so that somebody may hold it already. Nobody relies on a client that says no.
+    /// Whether it was tried before, so that some node may hold it already. A client's "no" is not relied on.
     pub again: bool,
     /// Nodes that could not take it.
     pub excluded: BTreeSet<NodeId>,
 }
 
-/// What one node asks of another that a client cannot.
+/// What a node, but no client, can order of another node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
     /// Store this here, by order of a leader. The body follows.
     Store {
         /// The upload.
         put: Put,
-        /// Whose order it is.
+        /// The leadership that ordered it.
         leadership: Leadership,
     },
     /// Send the body of this upload if it lies here.
@@ -244,7 +246,7 @@ pub enum Order {
     },
 }
 
-/// What a client asks, of any node.
+/// What a client asks of any node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Store this somewhere.
@@ -264,9 +266,9 @@ pub enum Request {
         /// Only uploads above this id: [`Reply::Listing`]'s `next`, and `None` for the first page.
         after: Option<RequestId>,
     },
-    /// How do all nodes fare?
+    /// How are all nodes?
     Status,
-    /// Who leads, and who are the peers?
+    /// Which node leads, and which are the peers?
     Discover,
 }
 
@@ -282,11 +284,11 @@ pub enum Reply {
     },
     /// Not now: the same request may be sent again, with this node excluded.
     Retry {
-        /// Why, in words for people.
+        /// Why, as text.
         reason: String,
         /// The node that cannot take it.
         excluded: Option<NodeId>,
-        /// Who leads, as far as is known.
+        /// The leader, as far as is known.
         leader: Option<NodeId>,
     },
     /// Never: sending it again would change nothing.
@@ -299,10 +301,10 @@ pub enum Reply {
     Full {
         /// The node.
         node: NodeId,
-        /// Who leads, as far as is known.
+        /// The leader, as far as is known.
         leader: Option<NodeId>,
     },
-    /// To [`Request::Get`]: it was stored, and cannot be had.
+    /// To [`Request::Get`]: it was stored, and is lost.
     Lost {
         /// Where it was stored.
         node: NodeId,
@@ -313,24 +315,24 @@ pub enum Reply {
     },
     /// To [`Request::Find`].
     Found {
-        /// By id; what was stored on several nodes is named with each. Those that cannot be had, too.
+        /// By id, lost ones included; an upload on several nodes is listed with each.
         uploads: Vec<(NodeId, Entry, Option<Loss>)>,
         /// Whether there are others.
         more: bool,
-        /// As of [`Self::Listing`].
+        /// As in [`Self::Listing`].
         missing: BTreeSet<NodeId>,
     },
     /// To [`Request::List`].
     Listing {
-        /// Which node holds what, by id. Of each upload that is named here, all holders are.
+        /// Which node holds what, by id. Each upload listed here is listed with all its holders.
         uploads: Vec<(NodeId, Entry)>,
-        /// Uploads of this page that lie on several nodes, since a holder could not be reached when they were retried.
+        /// Uploads of this page that are on several nodes because a holder could not be reached when they were retried.
         copies: u64,
-        /// After which id the next page begins; `None` after the last.
+        /// The id after which the next page begins; `None` after the last.
         next: Option<RequestId>,
         /// Peers that did not answer, or have not read their folder.
         missing: BTreeSet<NodeId>,
-        /// How many uploads each node has acknowledged that cannot be had; none of them is among `uploads`.
+        /// How many acknowledged uploads each node has lost; none of them is among `uploads`.
         lost: BTreeMap<NodeId, u64>,
     },
     /// To [`Request::Status`].
@@ -339,16 +341,16 @@ pub enum Reply {
     Discovered {
         /// The node that answers.
         node: NodeId,
-        /// Whom it obeys, itself included.
+        /// The leader that it follows, possibly itself.
         leader: Option<Leadership>,
-        /// For how long, or for how long it has obeyed nobody, in ms.
+        /// For how long, or for how long it has followed none, in ms.
         for_ms: u64,
         /// All nodes, and what the one that answers knows of them.
         peers: Vec<PeerStatus>,
     },
 }
 
-/// Bytes that are no frame of ours.
+/// Bytes that are not a frame of this protocol.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// Longer than [`FRAME_MAX`].
@@ -373,7 +375,7 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
 /// Decodes what [`encode`] wrote.
 ///
 /// # Errors
-/// If the bytes are too many, of another version, or no such message.
+/// If the bytes are too many, of another version, or not such a message.
 pub fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, FrameError> {
     if frame.len() > FRAME_MAX {
         return Err(FrameError::TooLong(frame.len()));

@@ -1,4 +1,4 @@
-//! What a node counts, for whoever watches it over time.
+//! What a node counts, for monitoring over time.
 
 use std::collections::BTreeMap;
 
@@ -62,10 +62,10 @@ impl Kind {
     }
 }
 
-/// What came of a request.
+/// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was done.
+    /// It succeeded.
     Done,
     /// Not now: [`Reply::Retry`], [`Reply::Full`].
     Retry,
@@ -113,7 +113,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Requests of this kind that came to this.
+    /// Requests of this kind that ended like this.
     #[must_use]
     pub fn answers(&self, kind: Kind, outcome: Outcome) -> u64 {
         self.answers[kind as usize][outcome as usize]
@@ -125,29 +125,29 @@ impl Counts {
 pub struct Metrics {
     /// The node.
     pub node: NodeId,
-    /// Whom it obeys, itself included.
+    /// The leader that it follows, possibly itself.
     pub leader: Option<Leadership>,
     /// The newest leadership that it has stored.
     pub newest: Leadership,
     /// Whether it leads and places uploads.
     pub serves: bool,
-    /// How often it began to obey another leadership.
+    /// How often it began to follow another leadership.
     pub leader_changes: u64,
-    /// Elections that it began.
+    /// Elections that it started.
     pub elections_started: u64,
     /// Elections that it won.
     pub elections_won: u64,
     /// Its peers.
     pub peers: u64,
-    /// Those that are there, as it heard or its leader says; not older than a heartbeat.
+    /// Those that are reachable, as heard or reported by its leader; at most a heartbeat old.
     pub peers_heard: u64,
     /// Uploads stored here.
     pub stored: u64,
     /// Their bytes.
     pub stored_bytes: u64,
-    /// Uploads that were stored here and cannot be had.
+    /// Uploads that were stored here and are lost.
     pub lost: u64,
-    /// Requests that are not answered yet.
+    /// Requests in flight.
     pub in_flight: u64,
     /// Uploads being stored here.
     pub under_way: u64,
@@ -157,7 +157,7 @@ pub struct Metrics {
     pub counts: Counts,
 }
 
-/// A request that is not answered yet.
+/// A request in flight.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Open {
     kind: Kind,
@@ -165,8 +165,7 @@ pub(super) struct Open {
 }
 
 impl Node {
-    /// This node in numbers. Costs a copy of some 200 of them, so a runtime asks when somebody wants to know, not after
-    /// each step.
+    /// This node in numbers. Copies some 200 of them, so a runtime calls it on demand, not after each step.
     #[must_use]
     pub fn metrics(&self, now: Instant) -> Metrics {
         let election = self.election.counts();
@@ -216,7 +215,7 @@ mod tests {
 
     #[test]
     fn each_has_its_own_place() {
-        assert!(Kind::ALL.iter().enumerate().all(|(place, (kind, _))| *kind as usize == place));
-        assert!(Outcome::ALL.iter().enumerate().all(|(place, (outcome, _))| *outcome as usize == place));
+        assert!(Kind::ALL.iter().enumerate().all(|(position, (kind, _))| *kind as usize == position));
+        assert!(Outcome::ALL.iter().enumerate().all(|(position, (outcome, _))| *outcome as usize == position));
     }
 }

@@ -6,10 +6,10 @@
 //!                                entry ─Finished─▶ leader
 //! ```
 //!
-//! Bodies do not pass: [`Output::Relay`] and [`Output::Store`] say from where to where they go, and what came of it
-//! comes back as an input. An upload that somebody may hold is asked for at all nodes that can be reached before it is placed:
-//! a leader knows all ids that it has placed, and those that nodes recall when it begins to lead (`known.rs`). An order
-//! names the leadership under which it was given, and a node that has seen a newer one refuses it.
+//! Bodies do not pass through here: [`Output::Relay`] and [`Output::Store`] say from where to where they go, and the
+//! result comes back as an input. Before an upload that some node may hold is placed, all reachable nodes are asked for
+//! it: a leader knows all ids that it has placed, and those that nodes recall when it begins to lead (`known.rs`). An
+//! order names the leadership under which it was given, and a node that has seen a newer one refuses it.
 
 mod entry;
 mod gather;
@@ -53,21 +53,21 @@ pub struct ClientId(pub u64);
 /// What can happen to a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// A connection to a peer was made.
+    /// A connection to a peer was established.
     Connected(NodeId),
-    /// A peer connects to this node from there, or a node that orders for its clients: what it says next comes from there.
+    /// A peer, or a node that orders for its clients, connects from this address: its next messages come from there.
     Speaks {
         /// The peer.
         peer: NodeId,
         /// Its address, which proves nothing by itself.
         from: IpAddr,
     },
-    /// A peer said something.
+    /// A peer sent a message.
     Received(Envelope),
-    /// Somebody was not spoken with: version, key, id. Says so in the log, once per source and minute.
+    /// One side refused the other: version, key, id. Logged once per source and minute.
     TurnedAway {
-        /// Who.
-        who: Stranger,
+        /// The other side.
+        stranger: Stranger,
         /// Why.
         refusal: Refusal,
     },
@@ -87,32 +87,32 @@ pub enum Input {
         /// What it orders.
         order: Order,
     },
-    /// [`Output::Relay`] came to its end.
+    /// [`Output::Relay`] has ended.
     Relayed {
         /// The client whose body it was.
         client: ClientId,
-        /// What the node answered that it went to, or why there is no answer.
+        /// The answer of the node that it went to, or why there is none.
         outcome: Result<Reply, RelayFailure>,
     },
-    /// [`Output::Persist`] was done.
+    /// [`Output::Persist`] succeeded.
     Persisted(Leadership),
-    /// [`Output::Persist`] failed, and why.
+    /// [`Output::Persist`] failed, with the reason.
     PersistFailed(Leadership, String),
-    /// Steps to the disk were done, or one failed. [`store::Input::Put`] is the node's own.
+    /// Disk steps were done, or one failed. [`store::Input::Put`] is the node's own.
     Disk(store::Input),
 }
 
-/// Somebody at the door.
+/// The other side of a connection that was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stranger {
     /// A peer that this node has connected to.
     Peer(NodeId),
-    /// Somebody who has connected to this node from there. What it calls itself is not proven.
+    /// A process that connected to this node from this address. The id that it claims is not proven.
     From(IpAddr, Option<NodeId>),
 }
 
 impl Stranger {
-    /// What it cannot change from one attempt to the next.
+    /// The part that it cannot change from one attempt to the next.
     fn source(self) -> Self {
         match self {
             Self::From(address, _) => Self::From(address, None),
@@ -145,14 +145,14 @@ pub enum RelayFailure {
 /// What a node wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Send this to a peer. May be lost, delayed or doubled.
+    /// Send this to a peer. May be lost, delayed or duplicated.
     Send {
         /// The peer.
         to: NodeId,
         /// What to send.
         envelope: Envelope,
     },
-    /// Answer a request; its last.
+    /// Answer a request, as the last step.
     Answer {
         /// Its connection.
         client: ClientId,
@@ -175,7 +175,7 @@ pub enum Output {
         /// The upload.
         id: RequestId,
     },
-    /// Perform other steps, one after the other and none after one that fails, and answer as [`store::Output::Do`] says.
+    /// Perform other steps in sequence, stopping at one that fails, and answer as [`store::Output::Do`] says.
     Disk(Vec<Step>),
     /// Answer a request with [`Reply::Body`] and this file of the shared folder.
     SendFile {
@@ -193,20 +193,20 @@ pub enum Output {
         /// The upload.
         name: Name,
     },
-    /// Make this survive a restart, and answer.
+    /// Make this survive a restart, and report the result.
     Persist(Leadership),
-    /// Whom this node obeys from here on.
+    /// The leader that this node follows from now on.
     LeaderChanged(Option<Leadership>),
-    /// As the leader it has given an upload to a node. For the log, and written only if somebody wants to read it.
+    /// As the leader it has assigned an upload to a node. For the log, and formatted only if that is enabled.
     Recorded {
-        /// By which policy.
+        /// The policy in use.
         policy: Policy,
         /// The node.
         node: NodeId,
-        /// Uploads given to it so far.
+        /// Uploads assigned to it so far.
         total: u64,
     },
-    /// It has stored an upload, which survives what the durability says. For the log, as the one before.
+    /// It has stored an upload, which survives what the durability says. For the log, like the one above.
     Saved {
         /// This node.
         node: NodeId,
@@ -214,17 +214,17 @@ pub enum Output {
         stored: store::Stored,
     },
     /// A line for the log.
-    Told(String),
-    /// A line for the log about what somebody should look after.
-    Warned(String),
+    Info(String),
+    /// A warning for the log, about something that needs attention.
+    Warn(String),
 }
 
 impl Output {
-    /// The line for the log, if it is one. `shared_dir` is the folder of uploads as the configuration has it.
+    /// The line for the log, if it is one. `shared_dir` is the folder of uploads as configured.
     #[must_use]
     pub fn line(&self, shared_dir: &Path) -> Option<String> {
         match self {
-            Self::Told(line) | Self::Warned(line) => Some(line.clone()),
+            Self::Info(line) | Self::Warn(line) => Some(line.clone()),
             // A policy's own name is how people know it from the log: LeastLoad, RoundRobin.
             Self::Recorded { policy, node, total } => {
                 Some(format!("[{policy:?}] RECORDED: Node {} now has {total} total requests", node.0))
@@ -238,22 +238,22 @@ impl Output {
     }
 }
 
-/// How long a leader has for saying who takes an upload: it may have to ask all nodes first.
+/// How long a leader has to decide which node takes an upload: it may have to ask all nodes first.
 const PLACE_MAX: Duration = Duration::from_secs(2);
 
-/// More uploads than any node was given: each takes some 100 bytes of a node's memory, these would take 100 TB.
+/// More uploads than any node is ever assigned: each takes some 100 bytes of a node's memory, these would take 100 TB.
 const LEVEL_MAX: u64 = 1 << 40;
 
-/// How often the same stranger is told of.
+/// How often the same stranger is logged.
 const STRANGER_EVERY: Duration = Duration::from_secs(60);
 
-/// For how long it is told why no connection to a peer comes about: it is tried again every few seconds.
+/// For how long the reason why a peer cannot be connected to is reported: it is tried again every few seconds.
 const SHUT_FOR: Duration = Duration::from_secs(15);
 
-/// Most characters that are told of that.
+/// Most characters of that reason.
 const SHUT_CHARS_MAX: usize = 400;
 
-/// Strangers that are told of within that time; of more nothing is said.
+/// Strangers that are logged within that time; further ones are not.
 const STRANGERS_MAX: usize = 256;
 
 /// One node.
@@ -267,37 +267,37 @@ pub struct Node {
     store: Store,
     /// Uploads that clients are making through this node.
     entered: BTreeMap<ClientId, Entered>,
-    /// Of them, those that the leader was asked about, by ticket, and until when. All have the same time, so the first
-    /// asked is the first due.
+    /// Of them, those that the leader was asked about, by ticket, with the deadline. All have the same timeout, so the
+    /// first asked is the first due.
     asked: BTreeMap<u64, (ClientId, Instant)>,
-    /// Who waits for what is being stored here.
+    /// The clients that wait for what is being stored here.
     storing: BTreeMap<RequestId, Storing>,
     gathers: BTreeMap<u64, Gather>,
     leading: Option<Leading>,
-    /// Uploads given to this node, by the highest that a leader has said.
+    /// Uploads assigned to this node: the highest count that a leader has reported.
     level: u64,
-    /// Peers that are not listened to, why, and when they last tried.
+    /// Peers that are ignored, why, and when they last tried.
     refused: BTreeMap<NodeId, (Unheard, Instant)>,
-    /// Peers with which no connection comes about since one side refuses the other, why, and when that was last so.
+    /// Peers that cannot be connected to because one side refuses the other, why, and when that last happened.
     shut: BTreeMap<NodeId, (String, Instant)>,
-    /// When strangers were last told of.
+    /// When each stranger was last logged.
     strangers: BTreeMap<Stranger, Instant>,
-    /// When peers were last told of that said what no honest node can.
+    /// When each peer that sent what no honest node can was last logged.
     disbelieved: BTreeMap<NodeId, Instant>,
-    /// Where peers last connected from.
+    /// The address that each peer last connected from.
     speaks_from: BTreeMap<NodeId, IpAddr>,
     watch: Watch,
-    /// Requests that are not answered yet.
+    /// Requests in flight.
     open: BTreeMap<ClientId, Open>,
     counts: Counts,
-    /// What the disk failed in last, and when.
+    /// The disk's last failure, and when it was.
     trouble: Option<(Instant, String)>,
     tickets: u64,
     ticked: Instant,
     outputs: VecDeque<Output>,
 }
 
-/// Why a peer is not listened to.
+/// Why a peer is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unheard {
     /// It was given the list of peers that has this digest.
@@ -336,7 +336,7 @@ impl Node {
             open: BTreeMap::new(),
             counts: Counts::default(),
             trouble: None,
-            // What was asked in a former life may be answered now.
+            // Questions of a former process may be answered now.
             tickets: seed.stream("tickets").next_u64() >> 1,
             ticked: now,
             outputs: VecDeque::new(),
@@ -345,19 +345,19 @@ impl Node {
         node
     }
 
-    /// The election, for whoever looks.
+    /// The election, for observers.
     #[must_use]
     pub fn election(&self) -> &Election {
         &self.election
     }
 
-    /// The store, for whoever looks.
+    /// The store, for observers.
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// The books of a leader that has opened them.
+    /// The books of a leader, once it has opened them.
     #[must_use]
     pub fn router(&self) -> Option<&Router> {
         self.leading.as_ref().filter(|leading| leading.census.is_none()).map(|leading| &leading.router)
@@ -373,7 +373,7 @@ impl Node {
         }
         if peers != self.digest {
             if self.refuses_anew(now, from, Unheard::Peers(peers)) {
-                self.tell(format!(
+                self.info(format!(
                     "[Node {}] refuses node {}: it was given another list of peers (digest {}, here {}); \
                      config.json must name the same peers everywhere",
                     self.me.0,
@@ -394,7 +394,7 @@ impl Node {
             Message::Hello | Message::Refused => {}
             Message::Ballot(ballot) => self.elect(now, election::Input::Received { from, ballot }),
             Message::Census { of, level } => self.on_census(now, from, of, level),
-            // No node was ever given as much. To believe it would leave no room to count.
+            // No node was ever assigned as many. Believing it would leave no room to count.
             Message::Report { level, stored, .. } if level.max(stored) >= LEVEL_MAX => {
                 self.disbelieve(now, from, &format!("a report of {} uploads", level.max(stored)));
             }
@@ -408,9 +408,9 @@ impl Node {
             Message::Finished { id, node, end } => self.on_finished(now, from, id, node, end),
             Message::Ask { ticket, question } => {
                 let answer = self.answer(now, &question);
-                self.send(from, Message::Tell { ticket, answer });
+                self.send(from, Message::Answer { ticket, answer });
             }
-            Message::Tell { ticket, answer } => {
+            Message::Answer { ticket, answer } => {
                 let done = self.gathers.get_mut(&ticket).is_some_and(|gather| gather.take(from, answer));
                 if done {
                     self.conclude(now, ticket);
@@ -419,53 +419,53 @@ impl Node {
         }
     }
 
-    /// Notes that a peer is not listened to; whether that is news.
+    /// Records that a peer is ignored; returns whether that is news.
     fn refuses_anew(&mut self, now: Instant, peer: NodeId, why: Unheard) -> bool {
         self.refused.insert(peer, (why, now)).map(|(before, _)| before) != Some(why)
     }
 
-    /// However many come, and how often: they must not fill the log.
-    fn on_turned_away(&mut self, now: Instant, who: Stranger, refusal: Refusal) {
-        // Who listens at a peer's address is that peer; who comes from somewhere may say what it likes.
-        if let (Stranger::Peer(peer), Refusal::Version { theirs, .. }) = (who, &refusal) {
+    /// They must not fill the log, however many come, and how often.
+    fn on_turned_away(&mut self, now: Instant, stranger: Stranger, refusal: Refusal) {
+        // A node that listens at a peer's address is that peer; one that connects from elsewhere may claim anything.
+        if let (Stranger::Peer(peer), Refusal::Version { theirs, .. }) = (stranger, &refusal) {
             self.refuses_anew(now, peer, Unheard::Version(*theirs));
         }
-        if let Stranger::Peer(peer) = who {
+        if let Stranger::Peer(peer) = stranger {
             self.shut.insert(peer, (printable_within(&refusal.to_string(), SHUT_CHARS_MAX), now));
         }
-        let source = who.source();
+        let source = stranger.source();
         if self.strangers.len() >= STRANGERS_MAX {
-            self.strangers.retain(|_, told| now.since(*told) < STRANGER_EVERY);
+            self.strangers.retain(|_, logged| now.since(*logged) < STRANGER_EVERY);
         }
-        let told = self.strangers.get(&source).is_some_and(|told| now.since(*told) < STRANGER_EVERY);
-        if !told && (self.strangers.len() < STRANGERS_MAX || self.strangers.contains_key(&source)) {
+        let logged = self.strangers.get(&source).is_some_and(|logged| now.since(*logged) < STRANGER_EVERY);
+        if !logged && (self.strangers.len() < STRANGERS_MAX || self.strangers.contains_key(&source)) {
             self.strangers.insert(source, now);
             let me = self.me.0;
-            self.warn(match (who, &refusal) {
+            self.warn(match (stranger, &refusal) {
                 (Stranger::Peer(peer), refusal) if refusal.is_theirs() => {
                     format!("[Node {me}] is refused by {peer}: {refusal}")
                 }
-                _ => format!("[Node {me}] refuses {who}: {refusal}"),
+                _ => format!("[Node {me}] refuses {stranger}: {refusal}"),
             });
         }
     }
 
-    /// A peer says what no honest node can: nothing changes, and the log says so, once per peer and minute.
+    /// A peer sent what no honest node can: nothing changes, and it is logged once per peer and minute.
     fn disbelieve(&mut self, now: Instant, peer: NodeId, what: &str) {
-        let told = self.disbelieved.get(&peer).is_some_and(|told| now.since(*told) < STRANGER_EVERY);
-        if !told {
+        let logged = self.disbelieved.get(&peer).is_some_and(|logged| now.since(*logged) < STRANGER_EVERY);
+        if !logged {
             self.disbelieved.insert(peer, now);
             self.warn_of(peer, what);
         }
     }
 
-    /// Whoever has a peer's key, or its address, may be somebody else: the log says where it speaks from.
+    /// A process with a peer's key or address may not be that peer: the log names the address that it connected from.
     fn warn_of(&mut self, peer: NodeId, what: &str) {
         let from = self.speaks_from.get(&peer).map(|from| format!(" at {from}")).unwrap_or_default();
         self.warn(format!("[Node {}] does not believe {peer}{from}: {what}", self.me.0));
     }
 
-    /// The leader asks how much this node was given, and says how much that is by its books: nobody else is believed.
+    /// The leader asks how much this node was assigned, and reports its own count: no other node is believed.
     fn on_census(&mut self, now: Instant, from: NodeId, of: Leadership, level: Option<u64>) {
         match level {
             Some(level @ LEVEL_MAX..) => return self.disbelieve(now, from, &format!("a census of {level} uploads")),
@@ -476,7 +476,7 @@ impl Node {
         }
         self.level = self.level.max(self.store.count());
         let (level, stored) = (self.level, self.store.count());
-        // Who has not read its folder can take nothing yet, and would report too little.
+        // A node that has not read its folder can take nothing yet, and would report too little.
         if self.store.is_ready() {
             self.send(from, Message::Report { of, level, stored });
         }
@@ -488,7 +488,7 @@ impl Node {
             Request::Put(put) => self.on_put(now, client, put),
             Request::Get { name } => {
                 if !self.sends(now, client, name) {
-                    let question = Question::Who { id: name.id, asked: None, label: None };
+                    let question = Question::Holder { id: name.id, asked: None, label: None };
                     self.gather(now, question, Purpose::Get { client, name });
                 }
             }
@@ -569,18 +569,18 @@ impl Node {
         self.reply(now, client, Reply::Retry { reason, excluded, leader });
     }
 
-    /// Notes what a disk has failed in.
+    /// Records a failure of the disk.
     fn on_trouble(&mut self, now: Instant, text: String) {
         self.counts.disk_failures += 1;
         self.trouble = Some((now, text));
     }
 
-    fn tell(&mut self, line: String) {
-        self.outputs.push_back(Output::Told(line));
+    fn info(&mut self, line: String) {
+        self.outputs.push_back(Output::Info(line));
     }
 
     fn warn(&mut self, line: String) {
-        self.outputs.push_back(Output::Warned(line));
+        self.outputs.push_back(Output::Warn(line));
     }
 
     fn send(&mut self, to: NodeId, message: Message) {
@@ -599,7 +599,7 @@ impl Node {
         self.drain(now);
     }
 
-    /// Translates what the machines inside put out.
+    /// Translates the outputs of the inner machines.
     fn drain(&mut self, now: Instant) {
         loop {
             if let Some(output) = self.election.poll_output() {
@@ -607,7 +607,7 @@ impl Node {
                     election::Output::Send { to, ballot } => self.send(to, Message::Ballot(ballot)),
                     election::Output::Persist(leadership) => self.outputs.push_back(Output::Persist(leadership)),
                     election::Output::LeaderChanged(leader) => self.on_leader(now, leader),
-                    election::Output::Told(line) => self.tell(line),
+                    election::Output::Info(line) => self.info(line),
                     election::Output::Disbelieved { peer, what } => self.warn_of(peer, &what),
                 }
             } else if let Some(output) = self.store.poll_output() {
@@ -621,14 +621,14 @@ impl Node {
                     }
                     store::Output::Ready => {
                         let (me, count) = (self.me.0, self.store.count());
-                        self.tell(format!("[Node {me}] holds {count} uploads"));
+                        self.info(format!("[Node {me}] holds {count} uploads"));
                     }
                     store::Output::Ended { id, outcome } => self.on_stored(now, id, outcome),
-                    store::Output::Told(line) => {
+                    store::Output::Info(line) => {
                         let me = self.me.0;
-                        self.tell(format!("[Node {me}] {line}"));
+                        self.info(format!("[Node {me}] {line}"));
                     }
-                    store::Output::Warned(line) => {
+                    store::Output::Warn(line) => {
                         let me = self.me.0;
                         self.warn(format!("[Node {me}] {line}"));
                     }
@@ -649,7 +649,7 @@ impl Machine for Node {
             Input::Connected(peer) => self.send(peer, Message::Hello),
             Input::Received(envelope) => self.on_envelope(now, envelope),
             Input::Speaks { peer, from } => _ = self.speaks_from.insert(peer, from),
-            Input::TurnedAway { who, refusal } => self.on_turned_away(now, who, refusal),
+            Input::TurnedAway { stranger, refusal } => self.on_turned_away(now, stranger, refusal),
             Input::Request { client, request } => self.on_request(now, client, request),
             Input::Order { client, from, order } => self.on_order(now, client, from, order),
             Input::Relayed { client, outcome } => self.on_relayed(now, client, outcome),

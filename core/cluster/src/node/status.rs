@@ -1,6 +1,6 @@
-//! How a cluster fares, in numbers: what a node says of itself, and what the one that was asked makes of all answers.
+//! The state of a cluster, in numbers: what a node reports of itself, and what the asked node makes of all answers.
 //!
-//! Instants do not cross machines, whose clocks are their own: all that has happened is told as the milliseconds since.
+//! Instants do not cross machines, whose clocks are their own: every event is reported as the milliseconds since.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,26 +17,26 @@ use crate::{
 };
 use omb_machine::{printable::printable, time::Instant};
 
-/// Outages that a node remembers of each peer.
+/// Outages that a node remembers per peer.
 pub const OUTAGES_MAX: usize = 16;
 
-/// Outages that a node tells of, so that its answer stays one frame however many peers there are.
-pub const OUTAGES_TOLD_MAX: usize = 64;
+/// Outages that a node reports, so that its answer stays one frame however many peers there are.
+pub const OUTAGES_REPORTED_MAX: usize = 64;
 
 /// Outages in one [`ClusterStatus`], which is one frame for the most peers that there may be.
 const OUTAGES_ALL_MAX: usize = 1_000;
 
-/// Bytes of a disk's failure that are told.
+/// Most bytes of a disk failure's text.
 const FAILURE_BYTES_MAX: usize = 200;
 
-/// The whole cluster, as the node sees it that was asked.
+/// The whole cluster, as seen by the node that was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterStatus {
     /// The node that was asked.
     pub node: NodeId,
-    /// Whom it obeys, itself included.
+    /// The leader that it follows, possibly itself.
     pub leader: Option<Leadership>,
-    /// For how long, or for how long it has obeyed nobody, in ms.
+    /// For how long, or for how long it has followed none, in ms.
     pub for_ms: u64,
     /// The policy in use.
     pub policy: Policy,
@@ -44,13 +44,13 @@ pub struct ClusterStatus {
     pub durability: Durability,
     /// Whether a leader needs others in order to serve.
     pub quorum: Quorum,
-    /// All nodes, by id, and what the one that was asked knows of them by itself.
+    /// All nodes, by id, and what the asked node itself knows of them.
     pub peers: Vec<PeerStatus>,
-    /// What each node that answered says of itself, by id.
+    /// What each node that answered reports of itself, by id.
     pub nodes: Vec<NodeStatus>,
-    /// The leader's books, by node; none if it did not answer, or has not opened them.
+    /// The leader's books, by node; empty if it did not answer, or has not opened them.
     pub books: Vec<Book>,
-    /// Who was out of reach of somebody, the latest last; at most [`OUTAGES_MAX`] of each node, and 1,000 in all.
+    /// Nodes that were out of reach of another, the latest last; at most [`OUTAGES_MAX`] per node, and 1,000 in all.
     pub outages: Vec<Outage>,
 }
 
@@ -65,17 +65,17 @@ pub struct PeerStatus {
     pub state: PeerState,
 }
 
-/// What a node knows of a peer by itself.
+/// What a node itself knows of a peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerState {
     /// It is the node that was asked.
     Own,
-    /// It was heard, or the leader says that it hears it.
+    /// It was heard, or the leader reports hearing it.
     Here {
-        /// Since its last word, or the leader's about it.
+        /// Since its last message, or the leader's about it.
         ms: u64,
     },
-    /// It was there, and is not heard any more.
+    /// It was reachable, and is no longer heard.
     Silent {
         /// For how long; up to the suspicion time longer.
         ms: u64,
@@ -85,20 +85,20 @@ pub enum PeerState {
         /// For how long.
         ms: u64,
     },
-    /// It was given another list of peers, so that neither listens to the other.
+    /// It has another list of peers, so that both ignore each other.
     OtherPeers {
         /// The digest of its list.
         theirs: Digest,
         /// The digest of the list here.
         ours: Digest,
-        /// Since its last word.
+        /// Since its last message.
         ms: u64,
     },
-    /// It names a term that no election can have led to, so that it is not listened to.
+    /// It names a term that no election can have led to, so that it is ignored.
     Disbelieved {
         /// The term.
         term: Term,
-        /// Since its last word.
+        /// Since its last message.
         ms: u64,
     },
     /// It speaks another version of the protocol.
@@ -112,27 +112,27 @@ pub enum PeerState {
     },
     /// One of the two refuses the other: keys, certificates.
     Refused {
-        /// Why, as the log has it.
+        /// Why, as in the log.
         why: String,
-        /// Since that was last so.
+        /// Since that last happened.
         ms: u64,
     },
 }
 
-/// How one node fares, by its own word.
+/// The state of one node, as it reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
     /// The node.
     pub node: NodeId,
     /// The newest leadership that it has stored.
     pub newest: Leadership,
-    /// Whom it obeys, itself included.
-    pub obeys: Option<Leadership>,
-    /// Why it places no uploads: always with nobody to obey, and where it leads. A follower has nothing to place.
+    /// The leader that it follows, possibly itself.
+    pub follows: Option<Leadership>,
+    /// Why it places no uploads: if it follows no leader, or leads and is hindered. A follower has nothing to place.
     pub hindrance: Option<Hindrance>,
     /// For how long it has run, in ms.
     pub up_ms: u64,
-    /// Uploads given to it since the cluster began, as leaders count them.
+    /// Uploads assigned to it since the cluster began, as leaders count them.
     pub assigned: u64,
     /// Uploads stored.
     pub stored: u64,
@@ -144,27 +144,27 @@ pub struct NodeStatus {
     pub damaged: u64,
     /// Uploads being stored.
     pub under_way: u64,
-    /// How its disk fares.
+    /// The state of its disk.
     pub disk: DiskStatus,
 }
 
-/// How a node's disk fares.
+/// The state of a node's disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskStatus {
     /// The folder of uploads could not be read, so that the node stores nothing and does not know what it holds.
     pub blind: bool,
-    /// Steps that failed since the node began.
+    /// Steps that failed since the node started.
     pub failures: u64,
     /// The last of them.
     pub last: Option<LastFailure>,
 }
 
-/// What a disk failed in.
+/// A failure of a disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastFailure {
     /// How long ago, in ms.
     pub ms: u64,
-    /// In the words of the system; at most 200 bytes, on one line.
+    /// The system's message; at most 200 bytes, on one line.
     pub text: String,
 }
 
@@ -184,13 +184,13 @@ impl LastFailure {
 /// Why a node that is asked to place an upload does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Hindrance {
-    /// It obeys nobody.
+    /// It follows no leader.
     NobodyLeads,
-    /// It leads, and still asks the others how much they hold.
+    /// It leads, and is still asking the others how much they hold.
     TakesCensus,
-    /// It leads, and `quorum: majority` asks for more nodes than obey it.
+    /// It leads, and `quorum: majority` requires more nodes than follow it.
     NoMajority {
-        /// Nodes that obey it, itself included.
+        /// Nodes that follow it, itself included.
         heard: u32,
         /// Nodes in all.
         of: u32,
@@ -200,7 +200,7 @@ pub enum Hindrance {
 impl fmt::Display for Hindrance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NobodyLeads => f.write_str("it obeys nobody"),
+            Self::NobodyLeads => f.write_str("it follows no leader"),
             Self::TakesCensus => f.write_str("it is new as the leader, and still asks the others how much they hold"),
             Self::NoMajority { heard, of } => {
                 write!(
@@ -212,7 +212,7 @@ impl fmt::Display for Hindrance {
     }
 }
 
-/// What the leader has in its books of one node.
+/// The leader's record of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Book {
     /// The node.
@@ -221,9 +221,9 @@ pub struct Book {
     pub assigned: u64,
     /// Uploads assigned that are not finished.
     pub in_flight: u64,
-    /// For how much longer it is passed over since it failed, in ms; 0 if it is not.
+    /// For how much longer it is passed over after a failure, in ms; 0 if it is not.
     pub penalty_ms: u64,
-    /// How long ago an upload last failed on it, in ms; `None` if none has under this leader, since it joined.
+    /// How long ago an upload last failed on it, in ms; `None` if none has since it joined under this leader.
     pub failed_ms: Option<u64>,
 }
 
@@ -232,32 +232,32 @@ pub struct Book {
 pub struct Outage {
     /// The node.
     pub node: NodeId,
-    /// How long ago it was there last, in ms; up to the suspicion time longer.
+    /// How long ago it was last reachable, in ms; up to the suspicion time longer.
     pub from_ms: u64,
-    /// How long ago it was there again, in ms; `None` if it is not yet.
+    /// How long ago it was reachable again, in ms; `None` if it is not yet.
     pub until_ms: Option<u64>,
-    /// How many nodes missed it, of those that answered.
+    /// How many of the nodes that answered missed it.
     pub seen_by: u32,
 }
 
-/// One node's answer to how it fares.
+/// One node's answer to [`super::message::Question::Status`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
-    /// How it fares.
+    /// Its state.
     pub status: NodeStatus,
     /// If it leads, its books.
     pub books: Vec<Book>,
-    /// Whom it has missed, at most [`OUTAGES_TOLD_MAX`].
+    /// The outages that it has seen, at most [`OUTAGES_REPORTED_MAX`].
     pub outages: Vec<Outage>,
 }
 
 impl Node {
-    /// What this node says of itself.
+    /// What this node reports of itself.
     pub(super) fn account(&self, now: Instant) -> Account {
         let status = NodeStatus {
             node: self.me,
             newest: self.election.durable(),
-            obeys: self.election.leader(),
+            follows: self.election.leader(),
             hindrance: self.hindrance(now),
             up_ms: ms(now.since(self.watch.started)),
             assigned: self.level.max(self.store.count()),
@@ -283,7 +283,7 @@ impl Node {
         Account { status, books: books.collect(), outages: self.watch.outages(now) }
     }
 
-    /// Why this node places no uploads; `None` if it does, or another leads.
+    /// Why this node places no uploads; `None` if it does, or another node leads.
     pub(super) fn hindrance(&self, now: Instant) -> Option<Hindrance> {
         let count = |nodes: usize| u32::try_from(nodes).unwrap_or(u32::MAX);
         match (&self.leading, self.election.minority(now)) {
@@ -296,7 +296,7 @@ impl Node {
         }
     }
 
-    /// All nodes, and what this one knows of them by itself.
+    /// All nodes, and what this one itself knows of them.
     pub(super) fn peers(&self, now: Instant) -> Vec<PeerStatus> {
         let alive = self.election.alive(now);
         let status = |(node, address): (NodeId, &str)| PeerStatus {
@@ -307,13 +307,13 @@ impl Node {
         self.config.peers.iter().map(status).collect()
     }
 
-    /// That nobody leads, for how long, and who is missing.
+    /// A text that there is no leader, for how long, and which nodes are missing.
     pub(super) fn leaderless(&self, now: Instant) -> String {
         let missing = self.peers(now).into_iter().filter_map(|PeerStatus { node, state, .. }| match state {
             PeerState::Own | PeerState::Here { .. } => None,
-            PeerState::Silent { ms } => Some(format!("{node} is silent for {ms} ms")),
+            PeerState::Silent { ms } => Some(format!("{node} has been silent for {ms} ms")),
             PeerState::Never { .. } => Some(format!("{node} was never heard")),
-            PeerState::OtherPeers { .. } => Some(format!("{node} was given another list of peers")),
+            PeerState::OtherPeers { .. } => Some(format!("{node} has another list of peers")),
             PeerState::Disbelieved { term, .. } => Some(format!("{node} names {term} and is not believed")),
             PeerState::OtherVersion { .. } => Some(format!("{node} speaks another version of the protocol")),
             PeerState::Refused { why, .. } => Some(format!("{node}: {why}")),
@@ -341,7 +341,7 @@ impl Node {
         }
         match self.watch.seen(node).max(self.election.heard(node)) {
             Some(seen) if alive.contains(&node) => PeerState::Here { ms: ago(seen) },
-            // Its leader has just named it.
+            // The leader has just named it.
             None if alive.contains(&node) => PeerState::Here { ms: 0 },
             seen => match (self.shut.get(&node).filter(|(_, at)| now.since(*at) < super::SHUT_FOR), seen) {
                 (Some((why, at)), _) => PeerState::Refused { why: why.clone(), ms: ago(*at) },
@@ -351,7 +351,7 @@ impl Node {
         }
     }
 
-    /// What all answers add up to.
+    /// Combines all answers.
     pub(super) fn cluster_status(&self, now: Instant, answers: BTreeMap<NodeId, Answer>) -> ClusterStatus {
         let leader = self.election.leader();
         let (mut nodes, mut books, mut outages) = (Vec::new(), Vec::new(), Vec::new());
@@ -362,7 +362,7 @@ impl Node {
             if leader.is_some_and(|leader| leader.leader == Some(node)) {
                 books = own;
             }
-            outages.extend(seen.into_iter().take(OUTAGES_TOLD_MAX).map(|outage| (node, outage)));
+            outages.extend(seen.into_iter().take(OUTAGES_REPORTED_MAX).map(|outage| (node, outage)));
             nodes.push(NodeStatus { node, ..status });
         }
         let of = |node: NodeId| self.config.peers.address(node).is_some();
@@ -384,7 +384,8 @@ impl Node {
     }
 }
 
-/// Outages, each told by a node. Those of one node that overlap are one; the latest [`OUTAGES_MAX`] of each node remain.
+/// Outages, each reported by a node. Overlapping ones of a node are merged; the latest [`OUTAGES_MAX`] of each node
+/// remain.
 fn united(mut outages: Vec<(NodeId, Outage)>) -> Vec<Outage> {
     outages.sort_by_key(|(witness, outage)| (outage.node, std::cmp::Reverse(outage.from_ms), *witness));
     let mut united: Vec<Outage> = Vec::new();
@@ -425,7 +426,7 @@ mod tests {
 
     #[test]
     fn outages_that_overlap_are_one() {
-        let told = [
+        let reported = [
             (1, outage(2, 9_000, Some(5_000), 1)),
             (3, outage(2, 9_100, Some(7_000), 1)),
             (3, outage(2, 6_000, Some(5_200), 1)),
@@ -433,9 +434,9 @@ mod tests {
             (2, outage(3, 8_000, None, 1)),
             (1, outage(3, 7_000, Some(6_000), 1)),
         ];
-        let told = told.map(|(witness, outage)| (NodeId(witness), outage)).to_vec();
+        let reported = reported.map(|(witness, outage)| (NodeId(witness), outage)).to_vec();
         let want = [outage(2, 9_100, Some(5_000), 2), outage(3, 8_000, None, 2), outage(2, 4_000, Some(3_000), 1)];
-        assert_eq!(united(told), want);
+        assert_eq!(united(reported), want);
         let many = (0..100).map(|n| (NodeId(2), outage(1, 100_000 - n * 1_000, Some(99_500 - n * 1_000), 1))).collect();
         let latest = united(many);
         assert_eq!((latest.len(), latest.last().map(|outage| outage.from_ms)), (OUTAGES_MAX, Some(1_000)));

@@ -31,7 +31,7 @@ fn put(id: u128, again: bool) -> Put {
     Put { id: RequestId(id), label, bytes: 16, again, excluded: BTreeSet::new() }
 }
 
-/// C5: in calm, whatever the concurrency, uploads differ by at most one between nodes, and nothing is stored twice.
+/// C5: without faults, at any concurrency, uploads differ by at most one between nodes, and nothing is stored twice.
 #[test]
 fn in_calm_uploads_are_spread_evenly() {
     let mut net = Net::new(1, 3);
@@ -76,14 +76,14 @@ fn a_new_leader_goes_on_from_the_reported_counts() {
     net.step(Happening::Crash(2));
     net.run(ms(3_000));
     (0..30).for_each(|_| net.step(Happening::Upload));
-    // Who asks the dead node hears nothing, and gives up after 5 s.
+    // A client that asks the dead node gets no answer, and gives up after 5 s.
     net.run(ms(30_000));
     let counts = net.stored();
     assert_eq!(counts.iter().sum::<usize>(), 61);
     assert!(counts[0].abs_diff(counts[1]) <= 1, "{counts:?}");
 }
 
-/// Another list of peers: refused by both sides, whose words name both digests, and neither is elected by the other.
+/// Another list of peers: refused by both sides, which log both digests, and neither is elected by the other.
 #[test]
 fn peers_with_another_list_are_refused() {
     let mut node = Node::new(Instant::ZERO, NodeId(1), config(3), Leadership::default(), Seed(1));
@@ -92,7 +92,7 @@ fn peers_with_another_list_are_refused() {
     let hello = Envelope { from: NodeId(3), peers: other, message: Message::Hello };
     node.handle_input(Instant::ZERO, Input::Received(hello));
     let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
-    let [Output::Told(line), Output::Send { envelope, .. }] = &outputs[..] else { panic!("{outputs:?}") };
+    let [Output::Info(line), Output::Send { envelope, .. }] = &outputs[..] else { panic!("{outputs:?}") };
     assert!(line.contains(&other.short()) && line.contains(&config(3).peers.digest().short()), "{line}");
     assert_eq!(envelope.message, Message::Refused);
     let newest = Leadership { term: Term(5), leader: Some(NodeId(3)) };
@@ -114,7 +114,7 @@ fn an_older_leader_s_order_is_refused() {
     assert_eq!(net.stored(), [0, 0, 0]);
 }
 
-/// Nobody but a peer gives orders, and no order is believed of a leadership that no election can have led to.
+/// Only a peer gives orders, and an order of a leadership that no election can have led to is not believed.
 #[test]
 fn an_order_that_no_leader_gave_is_refused() {
     let mut net = Net::new(4, 3);
@@ -128,11 +128,12 @@ fn an_order_that_no_leader_gave_is_refused() {
         assert!(matches!(reply, Reply::Refused(_) | Reply::Retry { .. }), "{from}, {leadership}: {reply:?}");
     }
     assert_eq!(net.stored(), [0, 0, 0]);
-    let told = net.lines.iter().filter(|line| line.contains("does not believe")).count();
-    assert_eq!(told, 2, "once for each peer: {:?}", net.lines);
+    let warned = net.lines.iter().filter(|line| line.contains("does not believe")).count();
+    assert_eq!(warned, 2, "once for each peer: {:?}", net.lines);
 }
 
-/// Whoever names an absurd term is told of with the address it speaks from: it may have a peer's key, or its name.
+/// A node that names an absurd term is logged with the address it connected from: it may have a peer's key, or its
+/// name.
 #[test]
 fn who_is_not_believed_is_told_of_with_its_address() {
     let mut node = Node::new(Instant::ZERO, NodeId(1), config(3), Leadership::default(), Seed(1));
@@ -146,16 +147,16 @@ fn who_is_not_believed_is_told_of_with_its_address() {
         let ballot = Message::Ballot(election::Ballot { newest, word: election::Word::Victory });
         node.handle_input(Instant::ZERO, Input::Received(Envelope { from: NodeId(peer), peers, message: ballot }));
         let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
-        assert!(matches!(&outputs[..], [Output::Warned(line)] if line.contains(begins)), "{outputs:?}");
+        assert!(matches!(&outputs[..], [Output::Warn(line)] if line.contains(begins)), "{outputs:?}");
     }
 }
 
-/// Where a certificate keeps two nodes apart a status says that, and not that one was never started; and who refuses whom.
+/// If a certificate keeps two nodes apart, a status says that, not that one was never started; and which refuses which.
 #[test]
 fn a_status_says_why_no_connection_comes_about() {
     let mut node = Node::new(Instant::ZERO, NodeId(1), config(3), Leadership::default(), Seed(1));
     while node.poll_output().is_some() {}
-    for (peer, said, line) in [
+    for (peer, message, part) in [
         (
             2,
             "invalid peer certificate: certificate expired: verification time 1796027480 (UNIX)",
@@ -163,10 +164,10 @@ fn a_status_says_why_no_connection_comes_about() {
         ),
         (3, "received fatal alert: CertificateExpired", "is refused by node 3: it does not take"),
     ] {
-        let refusal = Refusal::unsecured(said);
-        node.handle_input(Instant::ZERO, Input::TurnedAway { who: Stranger::Peer(NodeId(peer)), refusal });
+        let refusal = Refusal::unsecured(message);
+        node.handle_input(Instant::ZERO, Input::TurnedAway { stranger: Stranger::Peer(NodeId(peer)), refusal });
         let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
-        assert!(matches!(&outputs[..], [Output::Warned(told)] if told.contains(line)), "{outputs:?}");
+        assert!(matches!(&outputs[..], [Output::Warn(line)] if line.contains(part)), "{outputs:?}");
     }
     let state = |node: &Node, seconds| node.peers(Instant::ZERO + Duration::from_secs(seconds))[1].state.clone();
     let why = "its certificate has expired (invalid peer certificate: certificate expired)".to_owned();
@@ -177,8 +178,8 @@ fn a_status_says_why_no_connection_comes_about() {
     assert!(!matches!(state(&node, 1), PeerState::Refused { .. }));
 }
 
-/// A number of uploads that nothing stands behind takes no node out of the books: not one that a peer says which does not
-/// lead, not one that is absurd, and not one that a leader has said and that no node's disk bears out.
+/// An unfounded number of uploads takes no node out of the books: not one from a peer that does not lead, not an absurd
+/// one, and not one from a leader that no node's disk confirms.
 #[test]
 fn a_forged_census_takes_nobody_out_of_the_books() {
     let mut net = Net::new(12, 3);
@@ -210,7 +211,7 @@ fn a_forged_census_takes_nobody_out_of_the_books() {
     assert!(books.iter().all(|level| *level < 2_000), "{books:?}");
 }
 
-/// An entry that may still be given an order to pass an upload on says so, unless it is asked about that very request.
+/// An entry that may still get an order to relay an upload says so, unless it is asked about that very request.
 #[test]
 fn an_upload_on_its_way_is_no_clear_no() {
     let mut net = Net::new(5, 3);
@@ -223,14 +224,14 @@ fn an_upload_on_its_way_is_no_clear_no() {
     let entry = net.nodes[0].node.as_mut().expect("it runs");
     assert!(entry.entered.values().all(|entered| entered.put.excluded == [NodeId(2)].into()), "of nodes only");
     let ticket = *entry.asked.keys().next().expect("the leader's answer is lost");
-    let mut who = |asked| entry.answer(now, &Question::Who { id: RequestId(9), asked, label: None });
-    assert_eq!(who(Some((NodeId(1), ticket))), Answer::Holds(Holding::No));
+    let mut holds = |asked| entry.answer(now, &Question::Holder { id: RequestId(9), asked, label: None });
+    assert_eq!(holds(Some((NodeId(1), ticket))), Answer::Holds(Holding::No));
     for other in [None, Some((NodeId(1), ticket + 1)), Some((NodeId(2), ticket))] {
-        assert_eq!(who(other), Answer::Holds(Holding::Perhaps), "{other:?}");
+        assert_eq!(holds(other), Answer::Holds(Holding::Perhaps), "{other:?}");
     }
     net.run(ms(3_000));
     let entry = net.nodes[0].node.as_ref().expect("it runs");
-    assert!(entry.entered.is_empty(), "whoever is not answered is not waited for");
+    assert!(entry.entered.is_empty(), "an unanswered client is not waited for");
 }
 
 /// What the log says of an upload, word for word.
@@ -274,11 +275,11 @@ fn what_can_never_be_stored_is_refused_in_one_line() {
         assert_eq!(net.ask(0, Request::Put(put.clone())), refused);
         net.order(0, Waits::Asker, NodeId(3), Order::Store { put, leadership });
         net.run(ms(500));
-        assert_eq!(net.replies.pop(), Some(refused), "whoever says so");
+        assert_eq!(net.replies.pop(), Some(refused), "from any node");
     }
 }
 
-/// Where every node has failed once, they are asked again, for a disk may have room again.
+/// If every node has failed once, they are asked again, for a disk may have room again.
 #[test]
 fn excluded_everywhere_is_excluded_nowhere() {
     let mut net = Net::new(7, 3);
@@ -290,7 +291,7 @@ fn excluded_everywhere_is_excluded_nowhere() {
     assert!(matches!(net.ask(0, everywhere(2)), Reply::Full { .. }), "all are full");
 }
 
-/// Who was gone, from when until when, as those saw it that stayed; and what it means meanwhile.
+/// Which node was gone, from when until when, as seen by those that stayed; and what it means meanwhile.
 #[test]
 fn a_status_tells_who_is_silent_and_who_was() {
     let mut net = Net::new(8, 3);
@@ -318,7 +319,7 @@ fn a_status_tells_who_is_silent_and_who_was() {
     assert!(status.nodes[1].up_ms < status.nodes[0].up_ms);
 }
 
-/// With `quorum: majority` a leader that is alone says so; who finds no leader says who is missing.
+/// With `quorum: majority` a leader that is alone says so; a node that finds no leader says which nodes are missing.
 #[test]
 fn why_nothing_is_served_is_told() {
     let mut net = Net::new(9, 3);
@@ -346,18 +347,18 @@ fn why_nothing_is_served_is_told() {
     assert!(matches!(peers[1].state, PeerState::Never { .. }) && matches!(peers[2].state, PeerState::Here { .. }));
 }
 
-/// A peer of another version tries again and again; it is told off once, and a status knows of it.
+/// A peer of another version tries again and again; it is logged once, and a status shows it.
 #[test]
 fn another_version_is_noted_once() {
     let mut node = Node::new(Instant::ZERO, NodeId(1), config(2), Leadership::default(), Seed(1));
     while node.poll_output().is_some() {}
     let refusal = Refusal::Version { theirs: 7, ours: VERSION };
-    for who in [Stranger::Peer(NodeId(2)), Stranger::Peer(NodeId(2))] {
-        node.handle_input(Instant::ZERO, Input::TurnedAway { who, refusal: refusal.clone() });
+    for stranger in [Stranger::Peer(NodeId(2)), Stranger::Peer(NodeId(2))] {
+        node.handle_input(Instant::ZERO, Input::TurnedAway { stranger, refusal: refusal.clone() });
     }
     let want = "[Node 1] refuses node 2: it speaks version 7 of the protocol, this is version 2";
     let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
-    assert_eq!(outputs, [Output::Warned(want.to_owned())]);
+    assert_eq!(outputs, [Output::Warn(want.to_owned())]);
     let state = node.peers(Instant::ZERO)[1].state.clone();
     assert_eq!(state, PeerState::OtherVersion { theirs: 7, ours: VERSION, ms: 0 });
 }
@@ -412,7 +413,7 @@ fn a_listing_has_as_many_pages_as_it_takes() {
     assert!((2..=6).contains(&pages), "{pages}");
 }
 
-/// The longest replies that there can be are frames.
+/// The longest possible replies are frames.
 #[test]
 fn the_longest_replies_fit() {
     use status::{Book, DiskStatus, LastFailure, NodeStatus, PeerStatus};
@@ -439,7 +440,7 @@ fn the_longest_replies_fit() {
     let own = NodeStatus {
         node,
         newest: far,
-        obeys: Some(far),
+        follows: Some(far),
         hindrance: Some(Hindrance::NoMajority { heard: u32::MAX, of: u32::MAX }),
         up_ms: ms,
         assigned: ms,
@@ -468,8 +469,8 @@ fn the_longest_replies_fit() {
     assert!(message::encode(&Reply::Status(Box::new(status))).len() < message::FRAME_MAX);
 }
 
-/// What an upload is called, and whose it is, is listed and looked for; also of one whose file is gone, which is then said
-/// to be lost where it was stored, and is not counted.
+/// An upload's file name and owner are listed and can be looked for; also of one whose file is gone, which is then
+/// reported as lost where it was stored, and is not counted.
 #[test]
 fn uploads_are_known_by_name_and_missed_when_they_are_gone() {
     let mut net = Net::new(12, 3);
@@ -498,7 +499,7 @@ fn uploads_are_known_by_name_and_missed_when_they_are_gone() {
     };
     assert_eq!(listed(&mut net), (vec![(node, entry.clone())], BTreeMap::new()));
 
-    // Somebody removes the file; the node looks once a minute.
+    // The file is removed; the node checks once a minute.
     net.uploads.clear();
     let holder = node.0 as usize - 1;
     net.nodes[holder].shared.clear();
@@ -511,8 +512,8 @@ fn uploads_are_known_by_name_and_missed_when_they_are_gone() {
     }
     let status = net.status(0);
     assert_eq!(status.nodes.iter().map(|own| (own.gone, own.stored)).collect::<Vec<_>>()[holder], (1, 0));
-    let told = |net: &Net| net.lines.iter().filter(|line| line.contains("gone from the folder")).count();
-    assert_eq!(told(&net), 1, "{:?}", net.lines);
+    let count = |net: &Net| net.lines.iter().filter(|line| line.contains("gone from the folder")).count();
+    assert_eq!(count(&net), 1, "{:?}", net.lines);
     // A restart knows it too, and says so once; and a client that still tries is served.
     net.crash(holder);
     net.start(holder);
@@ -524,8 +525,8 @@ fn uploads_are_known_by_name_and_missed_when_they_are_gone() {
     let Reply::Stored { .. } = net.ask(0, Request::Put(put(0xabc << 96, true))) else { panic!("it is stored") };
 }
 
-/// A crash between the rename and the record leaves a file that nobody knows the name of. Its client comes again, and is told
-/// that it is stored only when the name is remembered.
+/// A crash between the rename and the record leaves a file without a label. Its client tries again, and is acknowledged
+/// only when the label is recorded.
 #[test]
 fn a_name_is_made_up_for_before_it_is_acknowledged() {
     let mut net = Net::new(13, 3);
@@ -556,10 +557,10 @@ fn a_name_is_made_up_for_before_it_is_acknowledged() {
 #[test]
 fn strangers_do_not_fill_the_log() {
     let mut node = Node::new(Instant::ZERO, NodeId(1), config(3), Leadership::default(), Seed(1));
-    let mut lines = |at: Instant, who| {
-        node.handle_input(at, Input::TurnedAway { who, refusal: Refusal::WrongKey { peers: false } });
-        let told = std::iter::from_fn(|| node.poll_output());
-        told.filter_map(|output| if let Output::Warned(line) = output { Some(line) } else { None }).collect::<Vec<_>>()
+    let mut lines = |at: Instant, stranger| {
+        node.handle_input(at, Input::TurnedAway { stranger, refusal: Refusal::WrongKey { peers: false } });
+        let outputs = std::iter::from_fn(|| node.poll_output());
+        outputs.filter_map(|output| if let Output::Warn(line) = output { Some(line) } else { None }).collect::<Vec<_>>()
     };
     let from = |a, b, node| Stranger::From([10, 0, a, b].into(), node);
     let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
@@ -570,13 +571,13 @@ fn strangers_do_not_fill_the_log() {
     assert_eq!(lines(at(61), Stranger::Peer(NodeId(2))), [format!("[Node 1] refuses node 2: {reason}")]);
     assert_eq!(lines(at(61), from(0, 1, None)).len(), 1, "a minute later");
     let flood = (0..=255).flat_map(|a| (0..=255).map(move |b| (a, b)));
-    let told: usize = flood.map(|(a, b)| lines(at(62), from(a, b, None)).len()).sum();
-    assert_eq!(told, STRANGERS_MAX - 2);
+    let logged: usize = flood.map(|(a, b)| lines(at(62), from(a, b, None)).len()).sum();
+    assert_eq!(logged, STRANGERS_MAX - 2);
     assert_eq!(lines(at(122), from(9, 9, None)).len(), 1);
 }
 
-/// Found by the cluster's simulation, seed 182: a leader that had just taken office asked only whom it had heard by then,
-/// and placed an upload anew that a node held which was still storing the new term.
+/// Found by the cluster's simulation, seed 182: a new leader asked only the nodes that it had heard by then, and placed
+/// an upload anew that was held by a node which was still storing the new term.
 #[test]
 fn a_new_leader_asks_whom_it_has_not_heard_yet() {
     let ready = |node: &mut Node| {
@@ -586,7 +587,7 @@ fn a_new_leader_asks_whom_it_has_not_heard_yet() {
     };
     let mut node = Node::new(Instant::ZERO, NodeId(3), config(3), Leadership::default(), Seed(1));
     ready(&mut node);
-    // Nobody speaks to it, so it leads.
+    // It hears no other node, so it leads.
     let mut now = Instant::ZERO;
     for tick in 1..=5 {
         now = Instant::ZERO + ms(100 * tick);
@@ -595,7 +596,7 @@ fn a_new_leader_asks_whom_it_has_not_heard_yet() {
     let leadership = Leadership { term: Term(2), leader: Some(NodeId(3)) };
     node.handle_input(now, Input::Persisted(leadership));
     assert_eq!(node.election().leader(), Some(leadership));
-    // Nobody reports how much it holds.
+    // No node reports how much it holds.
     now += config(3).timing.answer;
     node.handle_timeout(now);
     while node.poll_output().is_some() {}
@@ -620,14 +621,14 @@ fn an_upload_that_is_sent_as_new_through_each_node_is_stored_once() {
         assert_eq!(net.ask(entry, Request::Put(put(7, false))), Reply::Stored { node, stored });
     }
     assert_eq!(net.stored().iter().sum::<usize>(), 1);
-    // At once through all of them: one is stored, the others are told to wait.
+    // At once through all of them: one is stored, the others are asked to wait.
     (0..3).for_each(|entry| net.connect(entry, Waits::Asker, Request::Put(put(8, false))));
     net.run(ms(500));
     let replies = std::mem::take(&mut net.replies);
     assert_eq!(replies.iter().filter(|reply| matches!(reply, Reply::Stored { .. })).count(), 1, "{replies:?}");
     assert_eq!(replies.iter().filter(|reply| matches!(reply, Reply::Retry { .. })).count(), 2, "{replies:?}");
     assert_eq!(net.stored().iter().sum::<usize>(), 2);
-    // What has another size is another upload, whichever node is asked.
+    // An upload of another size is another upload, whichever node is asked.
     for entry in 0..3 {
         let reply = net.ask(entry, Request::Put(Put { bytes: 17, ..put(7, false) }));
         let Reply::Refused(text) = reply else { panic!("{reply:?}") };
@@ -638,7 +639,7 @@ fn an_upload_that_is_sent_as_new_through_each_node_is_stored_once() {
     }
 }
 
-/// A new leader learns from the others, page by page, what they were given before it led.
+/// A new leader learns from the others, page by page, what they were assigned before it led.
 #[test]
 fn a_new_leader_knows_what_was_stored_before_it_led() {
     let mut net = Net::new(7, 3);
@@ -668,7 +669,7 @@ fn a_new_leader_knows_what_was_stored_before_it_led() {
     }
 }
 
-/// A node that is still reading its folder keeps nobody from uploading what is new; what may be its own waits for it.
+/// A node that is still reading its folder does not block new uploads; only those that it may hold wait for it.
 #[test]
 fn who_still_reads_its_folder_holds_up_what_may_be_its_own() {
     let started = || {
@@ -714,19 +715,19 @@ fn who_still_reads_its_folder_holds_up_what_may_be_its_own() {
         let outputs = hears(&mut node, now, Message::Place { ticket: 5, put: put(7, again) });
         let ticket = asked(&outputs).expect("node 1 has not recalled what it holds");
         let unread = Answer::Holds(Holding::Unread);
-        let mut outputs = hears(&mut node, now, Message::Tell { ticket, answer: unread });
+        let mut outputs = hears(&mut node, now, Message::Answer { ticket, answer: unread });
         if again {
-            // Node 2 is asked, too, and is not there.
+            // Node 2 is asked, too, and is not reachable.
             node.handle_timeout(now + config(3).timing.answer);
             outputs = std::iter::from_fn(|| node.poll_output()).collect();
         }
         assert_eq!(is_placed(&outputs), Some(placed), "again: {again}, {outputs:?}");
-        // The same question once more is no second upload.
+        // The same question again is not a second upload.
         if placed {
             let outputs = hears(&mut node, now, Message::Place { ticket: 5, put: put(7, again) });
             assert_eq!((is_placed(&outputs), asked(&outputs)), (None, None), "{outputs:?}");
         }
-        // Once it has recalled everything, nobody is asked for what is new.
+        // Once it has recalled everything, no node is asked about new uploads.
         hears(&mut node, now, Message::Recalled { of, after: None, ids: vec![RequestId(9)], more: false });
         let outputs = hears(&mut node, now, Message::Place { ticket: 6, put: put(8, false) });
         assert_eq!((is_placed(&outputs), asked(&outputs)), (Some(true), None), "{outputs:?}");
@@ -735,8 +736,8 @@ fn who_still_reads_its_folder_holds_up_what_may_be_its_own() {
     }
 }
 
-/// Found by the cluster's simulation, seed 1746: a node that had just come asked before its first ballot was there, the
-/// leader forgot at its next beat what it had given it, and then did not heed that the upload had failed.
+/// Found by the cluster's simulation, seed 1746: a node that had just joined asked before its first ballot arrived, the
+/// leader forgot at its next beat what it had assigned to it, and then ignored that the upload had failed.
 #[test]
 fn what_is_asked_before_the_first_ballot_stays_in_the_books() {
     let mut node = Node::new(Instant::ZERO, NodeId(3), config(3), Leadership::default(), Seed(1));
@@ -750,7 +751,7 @@ fn what_is_asked_before_the_first_ballot_stays_in_the_books() {
     let peers = config(3).peers.digest();
     let mut at = begun;
     let mut hears = |now: Instant, message| {
-        // A node that does not wake for long would begin anew.
+        // A node that does not wake for long would start over.
         while at < now {
             at = (at + ms(100)).min(now);
             node.handle_timeout(at);
@@ -766,12 +767,12 @@ fn what_is_asked_before_the_first_ballot_stays_in_the_books() {
     hears(begun, Message::Recalled { of, after: None, ids: vec![], more: false });
     let suspicion = config(3).timing.suspicion;
     assert_eq!(hears(begun, Message::Place { ticket: 5, put: put(7, false) }).in_flight, 1);
-    // The last beat at which it is taken to be there without a ballot of its own.
+    // The last beat at which it counts as reachable without a ballot of its own.
     assert_eq!(hears(begun + suspicion - ms(1), Message::Census { of, level: None }).in_flight, 1);
     assert_eq!(hears(begun + suspicion - ms(1), echo()).in_flight, 1);
     let load = hears(begun + suspicion + ms(100), failed(RequestId(7)));
     assert_eq!(load.failed, Some(begun + suspicion + ms(100)), "{load:?}");
-    // Who is silent from then on is gone, and what it was given with it.
+    // A node that is silent from then on is gone, along with what it was assigned.
     let now = begun + suspicion * 3;
     assert_eq!(hears(now, Message::Place { ticket: 6, put: put(8, false) }).in_flight, 1);
     assert_eq!(hears(now + suspicion, Message::Census { of, level: None }).in_flight, 0);
@@ -808,12 +809,12 @@ fn who_has_reported_is_given_uploads_before_its_first_ballot() {
     assert_eq!(known(&node), Some(vec![1, 3]));
 }
 
-/// Two questions for one upload that are open at the same time: the one that ends later does not place it again.
+/// Two questions for one upload are open at the same time: the one that ends later does not place it again.
 #[test]
 fn who_was_asked_before_an_upload_was_placed_is_not_relied_on() {
     let mut net = Net::new(8, 3);
     net.run(ms(2_000));
-    // Known, and held by nobody.
+    // Known, and held by no node.
     net.nodes[0].full = true;
     net.nodes[1].full = true;
     net.nodes[2].full = true;
@@ -831,7 +832,8 @@ fn who_was_asked_before_an_upload_was_placed_is_not_relied_on() {
     }
 }
 
-/// Found by the cluster's simulation, seed 3462: a report to an earlier leadership came late, and counted for the next.
+/// Found by the cluster's simulation, seed 3462: a report to an earlier leadership arrived late, and counted for the
+/// next.
 #[test]
 fn a_report_to_an_earlier_leadership_is_no_news() {
     let mut node = Node::new(Instant::ZERO, NodeId(3), config(3), Leadership::default(), Seed(1));
@@ -847,10 +849,10 @@ fn a_report_to_an_earlier_leadership_is_no_news() {
     let echo = election::Ballot { newest: term(2), word: election::Word::Echo { beat: 1 } };
     let peers = config(3).peers.digest();
     node.handle_input(now, Input::Received(Envelope { from: NodeId(1), peers, message: Message::Ballot(echo) }));
-    assert_eq!(known(&node), None, "who may be there is waited for");
+    assert_eq!(known(&node), None, "a node that may be reachable is waited for");
     let now = now + config(3).timing.answer;
     node.handle_timeout(now);
-    assert_eq!(known(&node), Some(vec![0]), "nobody reported when it began");
+    assert_eq!(known(&node), Some(vec![0]), "no node reported when it began");
     node.handle_input(now, report(term(0), 5));
     assert_eq!(known(&node), Some(vec![0]));
     node.handle_input(now, report(term(2), 7));
@@ -916,7 +918,7 @@ proptest! {
         prop_assert!(net.uploads.iter().all(|upload| upload.acknowledged.is_some()), "all are served in the end");
         let ids: Vec<String> = net.nodes.iter().flat_map(|node| node.shared.keys().map(|name| name[..32].to_owned())).collect();
         let distinct: BTreeSet<&String> = ids.iter().collect();
-        prop_assert_eq!(distinct.len(), net.uploads.len(), "nothing is stored that nobody sent");
+        prop_assert_eq!(distinct.len(), net.uploads.len(), "nothing is stored that was not sent");
         if calm {
             prop_assert_eq!(ids.len(), distinct.len(), "C4: a second copy only where a holder could not be reached");
         }

@@ -1,14 +1,14 @@
-//! What a node has seen of its peers: who was there when, and who was out of reach from when until when.
+//! What a node has observed of its peers: which were reachable when, and which were out of reach from when until when.
 //!
-//! It looks once per heartbeat, so a request costs nothing here. Only while somebody leads does absence mean anything:
-//! followers do not hear each other, and know of the others by their leader.
+//! It checks once per heartbeat, so a request costs nothing here. Absence means something only while there is a leader:
+//! followers do not hear each other, and know of the others through their leader.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
-use super::status::{OUTAGES_MAX, OUTAGES_TOLD_MAX, Outage};
+use super::status::{OUTAGES_MAX, OUTAGES_REPORTED_MAX, Outage};
 use crate::peer::{Leadership, NodeId};
 use omb_machine::time::Instant;
 
@@ -16,28 +16,28 @@ use omb_machine::time::Instant;
 pub(super) struct Watch {
     /// When this node began.
     pub(super) started: Instant,
-    /// Whom it obeys.
+    /// The leadership that it follows.
     of: Option<Leadership>,
-    /// Since when, or since when it has obeyed nobody.
+    /// Since when, or since when it has followed none.
     pub(super) since: Instant,
     /// How often that has changed to another leadership.
     pub(super) changes: u64,
-    /// Peers that were there when it looked last.
+    /// Peers that were reachable at the last check.
     pub(super) present: u64,
     peers: BTreeMap<NodeId, Sight>,
 }
 
 #[derive(Debug, Default)]
 struct Sight {
-    /// When it was last there.
+    /// When it was last reachable.
     seen: Option<Instant>,
-    /// Whether it has been there under the leadership that is obeyed now.
+    /// Whether it has been reachable under the current leadership.
     known: bool,
     /// Since when it has been missed under that leadership.
     missed: Option<Instant>,
     /// Since when it has been out of reach.
     out: Option<Instant>,
-    /// From when until when it was, the last [`OUTAGES_MAX`] times.
+    /// Beginning and end of the last [`OUTAGES_MAX`] outages.
     past: VecDeque<(Instant, Instant)>,
 }
 
@@ -57,7 +57,8 @@ impl Watch {
         }
     }
 
-    /// Looks. A new leader has not heard of everybody yet, so who has not been there under it is first missed for `grace`.
+    /// Checks. A new leader has not heard every peer yet, so one that was not reachable under it is first missed for
+    /// `grace`.
     pub(super) fn look(&mut self, now: Instant, alive: &BTreeSet<NodeId>, grace: Duration) {
         self.present = 0;
         for (peer, sight) in &mut self.peers {
@@ -81,12 +82,12 @@ impl Watch {
         }
     }
 
-    /// When a peer was last there.
+    /// When a peer was last reachable.
     pub(super) fn seen(&self, peer: NodeId) -> Option<Instant> {
         self.peers.get(&peer).and_then(|sight| sight.seen)
     }
 
-    /// The latest [`OUTAGES_TOLD_MAX`], the latest last.
+    /// The latest [`OUTAGES_REPORTED_MAX`], the latest last.
     pub(super) fn outages(&self, now: Instant) -> Vec<Outage> {
         let ago = |at: Instant| ms(now.since(at));
         let outage = |node: NodeId, from, until: Option<Instant>| Outage {
@@ -102,7 +103,7 @@ impl Watch {
         };
         let mut outages: Vec<Outage> = self.peers.iter().flat_map(of).collect();
         outages.sort_by_key(|outage| (std::cmp::Reverse(outage.from_ms), outage.node));
-        outages.split_off(outages.len().saturating_sub(OUTAGES_TOLD_MAX))
+        outages.split_off(outages.len().saturating_sub(OUTAGES_REPORTED_MAX))
     }
 }
 
@@ -144,7 +145,7 @@ mod tests {
         assert_eq!(watch.seen(NodeId(2)), Some(at(900)));
     }
 
-    /// A follower knows of the others by its leader only; a change of leaders is no outage of theirs.
+    /// A follower knows of the others through its leader only; a change of leaders is not an outage of theirs.
     #[test]
     fn without_a_leader_nobody_is_out() {
         let mut watch = watch();
@@ -156,7 +157,11 @@ mod tests {
         watch.look(at(2_300), &[NodeId(2)].into(), GRACE);
         assert_eq!(watch.outages(at(2_400)), []);
         watch.look(at(2_600), &[NodeId(2)].into(), GRACE);
-        assert_eq!(watch.outages(at(3_000)), [outage(3, 2_800, None)], "since it was last there, before the change");
+        assert_eq!(
+            watch.outages(at(3_000)),
+            [outage(3, 2_800, None)],
+            "since it was last reachable, before the change"
+        );
         assert_eq!(watch.changes, 2);
     }
 

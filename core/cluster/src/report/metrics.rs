@@ -1,4 +1,4 @@
-//! What a cluster's node shows to whoever watches it: metrics in Prometheus' text. See [`omb_machine::prometheus`].
+//! The metrics of a cluster's node in Prometheus' text format. See [`omb_machine::prometheus`].
 
 use crate::node::metrics::{Kind, Metrics, Outcome};
 use omb_machine::{buckets::Buckets, prometheus::Text};
@@ -17,32 +17,32 @@ pub fn prometheus(version: &str, metrics: &Metrics) -> String {
         ("omb_node_term", "Newest term whose leader the node has stored.", metrics.newest.term.0),
         (
             "omb_node_leader",
-            "Id of the node that is obeyed; 0 while there is none.",
+            "Id of the leader that the node follows; 0 while there is none.",
             leader.map_or(0, |id| id.0.into()),
         ),
         ("omb_node_is_leader", "Whether the node leads.", u64::from(leader == Some(metrics.node))),
         ("omb_node_serves", "Whether the node leads and places uploads.", metrics.serves.into()),
         ("omb_node_peers", "Peers of the node.", metrics.peers),
-        ("omb_node_peers_heard", "Peers that are there, as the node or its leader hears.", metrics.peers_heard),
+        ("omb_node_peers_heard", "Peers that the node or its leader hears.", metrics.peers_heard),
         ("omb_node_uploads_stored", "Uploads in the node's folder.", metrics.stored),
         ("omb_node_stored_bytes", "Bytes of the uploads in the node's folder.", metrics.stored_bytes),
         ("omb_node_uploads_lost", "Acknowledged uploads whose files are gone or damaged.", metrics.lost),
-        ("omb_node_requests_in_flight", "Requests that are not answered yet.", metrics.in_flight),
+        ("omb_node_requests_in_flight", "Requests in flight.", metrics.in_flight),
         ("omb_node_uploads_under_way", "Uploads being stored by the node.", metrics.under_way),
         ("omb_node_disk_blind", "Whether the node's folder could not be read.", metrics.blind.into()),
     ] {
         text.one(name, "gauge", help, value);
     }
     for (name, help, value) in [
-        ("omb_node_elections_started_total", "Elections that the node began.", metrics.elections_started),
+        ("omb_node_elections_started_total", "Elections that the node started.", metrics.elections_started),
         ("omb_node_elections_won_total", "Elections that the node won.", metrics.elections_won),
-        ("omb_node_leader_changes_total", "Leaderships that the node began to obey.", metrics.leader_changes),
-        ("omb_node_disk_failures_total", "Steps to the disk that failed.", metrics.counts.disk_failures),
+        ("omb_node_leader_changes_total", "Leaderships that the node began to follow.", metrics.leader_changes),
+        ("omb_node_disk_failures_total", "Disk steps that failed.", metrics.counts.disk_failures),
     ] {
         text.one(name, "counter", help, value);
     }
     let name = "omb_node_requests_total";
-    text.family(name, "counter", "Requests by what they asked for and what came of them.");
+    text.family(name, "counter", "Requests by kind and outcome.");
     for (kind, kind_name) in Kind::ALL {
         for (outcome, outcome_name) in Outcome::ALL {
             let count = metrics.counts.answers(kind, outcome);
@@ -52,7 +52,7 @@ pub fn prometheus(version: &str, metrics: &Metrics) -> String {
         }
     }
     let name = "omb_node_uploads_assigned_total";
-    text.family(name, "counter", "Uploads that the node gave out as the leader, by the node that took them.");
+    text.family(name, "counter", "Uploads that the node assigned as the leader, by the node that took them.");
     for (to, count) in &metrics.counts.assigned {
         text.sample(name, &[("to", &to.0.to_string())], count);
     }

@@ -1,4 +1,4 @@
-//! What a reader gets of a cluster: its status, its metrics, and what a stress test found.
+//! Reports on a cluster: its status, its metrics, and the result of a stress test.
 
 pub mod metrics;
 pub mod status;

@@ -1,4 +1,4 @@
-//! A cluster's status in words: who leads, how each node fares, and what is wrong with whom.
+//! A cluster's status as text: which node leads, the state of each node, and what is wrong with which.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,7 +15,7 @@ use omb_machine::{
     quantity::{bytes, counted, grouped, span},
 };
 
-/// The lines a person reads: who leads, a row for each node, and a line for each thing that is not as it should be.
+/// The lines for the user: the leader, a row for each node, and a line for each problem.
 #[must_use]
 pub fn lines(status: &ClusterStatus) -> Vec<String> {
     let ClusterStatus { node, policy, durability, quorum, .. } = status;
@@ -38,14 +38,15 @@ pub fn lines(status: &ClusterStatus) -> Vec<String> {
     plain(lines)
 }
 
-/// The lines of [`PeerStatus`]es, for who asked only who leads: whom the node that was asked does not hear, and why.
+/// The lines of [`PeerStatus`]es, for a user who asked only for the leader: which nodes the asked one does not hear,
+/// and why.
 #[must_use]
 pub fn missing(asked: NodeId, peers: &[PeerStatus]) -> Vec<String> {
     plain(peers.iter().filter_map(|peer| silence(asked, peer)).collect())
 }
 
-/// Why uploads of the last `window` are spread unevenly, where `counts` are those of the test by node: a line for each node
-/// that has at least two fewer than the fullest, then what the policy and the leader have to do with it. None if all are
+/// Why uploads of the last `window` are spread unevenly, where `counts` are those of the test by node: a line for each
+/// node that has at least two fewer than the fullest, then the part of the policy and the leader in it. None if all are
 /// even. A peer that is not in `counts` has none.
 #[must_use]
 pub fn uneven(counts: &BTreeMap<NodeId, u64>, window: Duration, status: &ClusterStatus) -> Vec<String> {
@@ -56,7 +57,7 @@ pub fn uneven(counts: &BTreeMap<NodeId, u64>, window: Duration, status: &Cluster
     let mut lines = Vec::new();
     for (node, count) in counts.iter().filter(|(_, count)| **count + 1 < most) {
         let causes = causes(*node, window, status);
-        let causes = if causes.is_empty() { "nothing is known that kept it".to_owned() } else { causes.join(", and ") };
+        let causes = if causes.is_empty() { "no cause is known".to_owned() } else { causes.join(", and ") };
         lines.push(format!("{node} has {}, {} fewer than {full}: {causes}", grouped(*count), grouped(most - count)));
     }
     if lines.is_empty() {
@@ -66,19 +67,19 @@ pub fn uneven(counts: &BTreeMap<NodeId, u64>, window: Duration, status: &Cluster
         Policy::LeastLoad | Policy::RoundRobin => {}
         Policy::LeastOutstanding | Policy::PowerOfTwo | Policy::PeakEwma => {
             let policy = status.policy;
-            lines.push(format!("policy {policy} goes by uploads under way, so that it does not make totals equal"));
+            lines.push(format!("policy {policy} goes by uploads in flight, so that it does not make totals equal"));
         }
     }
     if Duration::from_millis(status.for_ms) < window
         && let Some(Leadership { leader: Some(leader), .. }) = status.leader
     {
         let since = lasting(status.for_ms);
-        lines.push(format!("{leader} leads only for {since}: until then another placed uploads, or nobody"));
+        lines.push(format!("{leader} leads only for {since}: until then another node placed uploads, or none"));
     }
     plain(lines)
 }
 
-/// Lines that no terminal obeys: parts of them are another machine's words.
+/// Lines without control characters: parts of them come from other machines.
 fn plain(lines: Vec<String>) -> Vec<String> {
     lines.into_iter().map(|line| printable(&line).into_owned()).collect()
 }
@@ -104,9 +105,9 @@ fn table(status: &ClusterStatus) -> Vec<String> {
     Grid::with_texts(rows, vec![1, 2]).lines()
 }
 
-/// A few words on a node.
+/// A node's state in a few words.
 fn state(peer: &PeerStatus, own: Option<&NodeStatus>) -> String {
-    let leads = own.is_some_and(|own| own.obeys.is_some_and(|obeys| obeys.leader == Some(peer.node)));
+    let leads = own.is_some_and(|own| own.follows.is_some_and(|follows| follows.leader == Some(peer.node)));
     match peer.state {
         PeerState::Own | PeerState::Here { .. } if leads => "leads".to_owned(),
         PeerState::Here { .. } if own.is_none() => "no answer".to_owned(),
@@ -124,14 +125,14 @@ fn notes(status: &ClusterStatus) -> Vec<String> {
     let mut notes = Vec::new();
     if status.leader.is_none() {
         notes.push(
-            "No leader: electing one takes a second or two. If it takes longer, see below who is missing; all nodes must \
+            "No leader: electing one takes a second or two. If it takes longer, see below which nodes are missing; all nodes must \
              run, with the same config.json."
                 .to_owned(),
         );
     }
     if let Some(leadership) = status.leader.filter(|leadership| leadership.term.0 > TERM_JUMP_MAX) {
         notes.push(format!(
-            "No election can have led to {leadership}: somebody forged it. A node that starts without its state does not believe \
+            "No election can have led to {leadership}: it is forged. A node that starts without its state does not believe \
              it. Stop all nodes, run each once with --reset-term, and start them again."
         ));
     }
@@ -143,12 +144,12 @@ fn notes(status: &ClusterStatus) -> Vec<String> {
             }
             Some(Hindrance::NobodyLeads) | None => {}
         }
-        match (own.obeys, status.leader) {
+        match (own.follows, status.leader) {
             (Some(theirs), Some(ours)) if theirs != ours => notes.push(format!(
-                "{node} obeys {theirs}, {} obeys {ours}: an election is under way, or the network is cut between them.",
+                "{node} follows {theirs}, {} follows {ours}: an election is in progress, or the network is cut between them.",
                 status.node
             )),
-            (None, Some(_)) => notes.push(format!("{node} obeys nobody.")),
+            (None, Some(_)) => notes.push(format!("{node} follows no leader.")),
             _ => {}
         }
     }
@@ -156,13 +157,13 @@ fn notes(status: &ClusterStatus) -> Vec<String> {
         notes.extend(silence(status.node, peer));
         let answered = status.nodes.iter().any(|own| own.node == peer.node);
         if matches!(peer.state, PeerState::Here { .. }) && !answered {
-            notes.push(format!("{} is there and did not answer in time: ask again.", peer.node));
+            notes.push(format!("{} is reachable but did not answer in time: ask again.", peer.node));
         }
     }
     for own in &status.nodes {
         if own.disk.blind {
             let node = own.node;
-            notes.push(format!("{node} cannot read its folder: it stores nothing, and nobody knows what it holds."));
+            notes.push(format!("{node} cannot read its folder: it stores nothing, and what it holds is unknown."));
         }
         notes.extend(lost(own));
         notes.extend(disk(own).map(|failed| format!("{}: {failed}.", own.node)));
@@ -177,12 +178,12 @@ fn notes(status: &ClusterStatus) -> Vec<String> {
     notes
 }
 
-/// Why the node that was asked does not hear a peer, and what to do about it.
+/// Why the asked node does not hear a peer, and what to do about it.
 fn silence(asked: NodeId, PeerStatus { node, address, state }: &PeerStatus) -> Option<String> {
     match state {
         PeerState::Own | PeerState::Here { .. } => None,
         PeerState::Silent { ms } => Some(format!(
-            "{node} is silent for {}: it has crashed, or the way to it is cut. Check that it runs, and that {address} can be \
+            "{node} has been silent for {}: it has crashed, or the network to it is cut. Check that it runs, and that {address} can be \
              reached.",
             lasting(*ms)
         )),
@@ -192,20 +193,20 @@ fn silence(asked: NodeId, PeerStatus { node, address, state }: &PeerStatus) -> O
             lasting(*ms)
         )),
         PeerState::OtherPeers { theirs, ours, .. } => Some(format!(
-            "{node} was given another list of peers (digest {}, at {asked} {}), so neither listens to the other. config.json \
+            "{node} has another list of peers (digest {}, at {asked} {}), so both ignore each other. config.json \
              must name the same peers everywhere.",
             theirs.short(),
             ours.short()
         )),
         PeerState::Disbelieved { term, .. } => Some(format!(
-            "{node} names {term}, which no election can have led to, so {asked} does not listen to it. Stop all nodes, run \
+            "{node} names {term}, which no election can have led to, so {asked} ignores it. Stop all nodes, run \
              each once with --reset-term, and start them again."
         )),
         PeerState::OtherVersion { theirs, ours, .. } => Some(format!(
             "{node} speaks version {theirs} of the protocol, {asked} version {ours}. Run the same omb everywhere."
         )),
         PeerState::Refused { why, .. } => {
-            Some(format!("{node} and {asked} do not speak with each other: {}.", printable_within(why, 400)))
+            Some(format!("{node} and {asked} refuse each other: {}.", printable_within(why, 400)))
         }
     }
 }
@@ -219,10 +220,10 @@ fn causes(node: NodeId, window: Duration, status: &ClusterStatus) -> Vec<String>
     let peer = status.peers.iter().find(|peer| peer.node == node);
     match peer.map(|peer| &peer.state) {
         Some(PeerState::Silent { ms }) if causes.is_empty() => {
-            causes.push(format!("it is silent for {}", lasting(*ms)))
+            causes.push(format!("it has been silent for {}", lasting(*ms)))
         }
         Some(PeerState::Never { .. }) if causes.is_empty() => causes.push("it was never heard".to_owned()),
-        Some(PeerState::OtherPeers { .. }) => causes.push("it was given another list of peers".to_owned()),
+        Some(PeerState::OtherPeers { .. }) => causes.push("it has another list of peers".to_owned()),
         Some(PeerState::Disbelieved { term, .. }) => causes.push(format!("it names {term} and is not believed")),
         Some(PeerState::OtherVersion { .. }) => causes.push("it speaks another version of the protocol".to_owned()),
         Some(PeerState::Refused { why, .. }) => causes.push(printable_within(why, 400)),
@@ -251,7 +252,7 @@ fn causes(node: NodeId, window: Duration, status: &ClusterStatus) -> Vec<String>
     causes
 }
 
-/// How many acknowledged uploads of a node cannot be had, and what to do about it; `None` if all can.
+/// How many acknowledged uploads of a node are lost, and what to do about it; `None` if none are.
 #[must_use]
 pub fn lost(NodeStatus { node, gone, damaged, .. }: &NodeStatus) -> Option<String> {
     let what = match (gone, damaged) {
@@ -272,7 +273,7 @@ pub fn lost(NodeStatus { node, gone, damaged, .. }: &NodeStatus) -> Option<Strin
     ))
 }
 
-/// What a node's disk has failed in; `None` if in nothing.
+/// The failures of a node's disk; `None` if there are none.
 fn disk(own: &NodeStatus) -> Option<String> {
     let last = own.disk.last.as_ref()?;
     let times = counted(own.disk.failures, "time");
@@ -287,11 +288,11 @@ fn was_out(outage: &Outage) -> String {
     let from = lasting(outage.from_ms);
     match outage.until_ms {
         Some(until) => format!("was out of reach from {from} to {} ago", lasting(until)),
-        None => format!("is out of reach since {from}"),
+        None => format!("has been out of reach for {from}"),
     }
 }
 
-/// A stretch of time in the precision that people want: from 10 s on in whole seconds.
+/// A time span in readable precision: from 10 s on in whole seconds.
 fn lasting(ms: u64) -> String {
     span(Duration::from_millis(if ms >= 10_000 { ms / 1_000 * 1_000 } else { ms }))
 }
@@ -313,7 +314,7 @@ pub(super) mod tests {
         NodeStatus {
             node: NodeId(node),
             newest: leads(3, 8).unwrap_or_default(),
-            obeys: leads(3, 8),
+            follows: leads(3, 8),
             hindrance: None,
             up_ms: 600_000,
             assigned: stored,
@@ -330,7 +331,7 @@ pub(super) mod tests {
         PeerStatus { node: NodeId(node), address: format!("192.168.1.10{}:700{node}", node - 1), state }
     }
 
-    /// Three nodes in calm, as node 1 sees them: 33, 34 and 33 uploads.
+    /// Three nodes without faults, as node 1 sees them: 33, 34 and 33 uploads.
     pub(in crate::report) fn calm() -> ClusterStatus {
         let book = |node, assigned| Book { node: NodeId(node), assigned, in_flight: 0, penalty_ms: 0, failed_ms: None };
         ClusterStatus {
@@ -378,7 +379,7 @@ policy least-load, durability fsync, quorum none
         let (theirs, ours) = (Digest([0xab; 32]), Digest([0xcd; 32]));
         status.peers[2].state = PeerState::OtherPeers { theirs, ours, ms: 100 };
         status.nodes.truncate(1);
-        status.nodes[0].obeys = None;
+        status.nodes[0].follows = None;
         status.nodes[0].hindrance = Some(Hindrance::NobodyLeads);
         status.books.clear();
         let want = "\
@@ -390,13 +391,13 @@ policy least-load, durability fsync, quorum none
   2     192.168.1.101:7002  never heard                  -       -        -          -             -
   3     192.168.1.102:7003  refused: other peers         -       -        -          -             -
 
-No leader: electing one takes a second or two. If it takes longer, see below who is missing; all nodes must run, with the same config.json.
+No leader: electing one takes a second or two. If it takes longer, see below which nodes are missing; all nodes must run, with the same config.json.
 node 2 was never heard in the 30 s that node 1 has run. Check that it was started, that 192.168.1.101:7002 is its address, and that no firewall closes the port.
-node 3 was given another list of peers (digest abababababab, at node 1 cdcdcdcdcdcd), so neither listens to the other. config.json must name the same peers everywhere.";
+node 3 has another list of peers (digest abababababab, at node 1 cdcdcdcdcdcd), so both ignore each other. config.json must name the same peers everywhere.";
         assert_eq!(lines(&status).join("\n"), want);
         assert_eq!(missing(NodeId(1), &status.peers).len(), 2);
         status.peers[1].address = "\u{1b}[2Jhost\n:7".to_owned();
-        assert!(lines(&status).iter().all(|line| !line.contains(char::is_control)), "whatever a node says");
+        assert!(lines(&status).iter().all(|line| !line.contains(char::is_control)), "whatever a node sends");
     }
 
     #[test]
@@ -415,7 +416,7 @@ node 3 was given another list of peers (digest abababababab, at node 1 cdcdcdcdc
             &[
                 "node 3 leads and places no uploads: it is heard by 1 of 3 nodes, itself included, and quorum: majority asks \
                  for more than half.",
-                "node 1 is silent for 5 s: it has crashed, or the way to it is cut. Check that it runs, and that \
+                "node 1 has been silent for 5 s: it has crashed, or the network to it is cut. Check that it runs, and that \
                  192.168.1.100:7001 can be reached.",
                 "node 2 speaks version 2 of the protocol, node 3 version 1. Run the same omb everywhere.",
             ],
@@ -432,14 +433,14 @@ node 3 was given another list of peers (digest abababababab, at node 1 cdcdcdcdc
         status.peers[1].state = PeerState::Refused { why: "its certificate has expired".to_owned(), ms: 10 };
         let notes = notes(&status);
         let found = |begins: &str| notes.iter().any(|note| note.starts_with(begins));
-        assert!(found("No election can have led to node 3 in term 4294967299: somebody forged it."), "{notes:?}");
-        assert!(found("node 2 and node 1 do not speak with each other: its certificate has expired."), "{notes:?}");
+        assert!(found("No election can have led to node 3 in term 4294967299: it is forged."), "{notes:?}");
+        assert!(found("node 2 and node 1 refuse each other: its certificate has expired."), "{notes:?}");
     }
 
     #[test]
     fn troubles_of_disks_and_of_agreement_are_told() {
         let mut status = calm();
-        status.nodes[0].obeys = leads(2, 7);
+        status.nodes[0].follows = leads(2, 7);
         status.nodes[1].disk = DiskStatus {
             blind: true,
             failures: 2,
@@ -452,12 +453,12 @@ node 3 was given another list of peers (digest abababababab, at node 1 cdcdcdcdc
         noted(
             &status,
             &[
-                "node 1 obeys node 2 in term 7, node 1 obeys node 3 in term 8: an election is under way, or the network is \
+                "node 1 follows node 2 in term 7, node 1 follows node 3 in term 8: an election is in progress, or the network is \
                  cut between them.",
-                "node 3 is there and did not answer in time: ask again.",
+                "node 3 is reachable but did not answer in time: ask again.",
                 "node 1: 31 acknowledged uploads cannot be had: their files are gone from the folder. Put back what was \
                  there, or start node 1 once with --accept-loss to have it forgotten.",
-                "node 2 cannot read its folder: it stores nothing, and nobody knows what it holds.",
+                "node 2 cannot read its folder: it stores nothing, and what it holds is unknown.",
                 "node 2: 1 acknowledged upload cannot be had: its file is damaged. Put back what was there, or start node 2 \
                  once with --accept-loss to have it forgotten.",
                 "node 2: its disk has failed 2 times, the last 1.50 s ago: disk full.",
@@ -484,13 +485,13 @@ node 3 was given another list of peers (digest abababababab, at node 1 cdcdcdcdc
         let mut status = calm();
         let counts = [(NodeId(1), 50), (NodeId(3), 50)].into();
         let without = uneven(&counts, Duration::from_secs(20), &status);
-        assert_eq!(without, ["node 2 has 0, 50 fewer than node 1: nothing is known that kept it"]);
-        explains([20, 40, 40], &status, &["node 1 has 20, 20 fewer than node 2: nothing is known that kept it"]);
+        assert_eq!(without, ["node 2 has 0, 50 fewer than node 1: no cause is known"]);
+        explains([20, 40, 40], &status, &["node 1 has 20, 20 fewer than node 2: no cause is known"]);
         status.books[0].failed_ms = Some(7_000);
         let cause = "an upload failed on it 7 s ago, after which it was passed over for 5 s";
         explains([20, 40, 40], &status, &[&format!("node 1 has 20, 20 fewer than node 2: {cause}")]);
         status.books[0].failed_ms = Some(20_000);
-        explains([20, 40, 40], &status, &["node 1 has 20, 20 fewer than node 2: nothing is known that kept it"]);
+        explains([20, 40, 40], &status, &["node 1 has 20, 20 fewer than node 2: no cause is known"]);
         let outage = |node, from_ms, until_ms| Outage { node: NodeId(node), from_ms, until_ms, seen_by: 1 };
         status.outages = vec![outage(2, 90_000, Some(80_000)), outage(2, 12_000, Some(8_000)), outage(1, 5_000, None)];
         status.nodes[1].up_ms = 8_400;
@@ -504,14 +505,14 @@ node 3 was given another list of peers (digest abababababab, at node 1 cdcdcdcdc
             &[
                 "node 2 has 20, 20 fewer than node 1: it was out of reach from 12 s to 8 s ago, and it was started 8.40 s ago",
                 "node 3 has 10, 30 fewer than node 1: its disk has failed 1 time, the last 900 ms ago: disk full",
-                "policy power-of-two goes by uploads under way, so that it does not make totals equal",
-                "node 3 leads only for 4 s: until then another placed uploads, or nobody",
+                "policy power-of-two goes by uploads in flight, so that it does not make totals equal",
+                "node 3 leads only for 4 s: until then another node placed uploads, or none",
             ],
         );
         explains(
             [10, 40, 40],
             &ClusterStatus { policy: Policy::LeastLoad, for_ms: 30_000, ..status },
-            &["node 1 has 10, 30 fewer than node 2: it is out of reach since 5 s"],
+            &["node 1 has 10, 30 fewer than node 2: it has been out of reach for 5 s"],
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What a stress test of a cluster found: its screen, in the words of the guide, and its verdict.
+//! The result of a cluster's stress test: its screen, worded as in the guide, and its verdict.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,16 +17,16 @@ use crate::{
 };
 use omb_machine::quantity;
 
-/// What is asked of the cluster.
+/// The load on the cluster.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// The cluster.
     pub config: ClusterConfig,
     /// Clients that upload at the same time.
     pub clients: u32,
-    /// Uploads of each.
+    /// Uploads per client.
     pub requests: u32,
-    /// The file that is uploaded, as it is shown.
+    /// The uploaded file's name, as shown.
     pub image: String,
     /// Its bytes.
     pub image_bytes: u64,
@@ -40,12 +40,12 @@ impl Setup {
     }
 }
 
-/// What came of it.
+/// The outcome.
 #[derive(Clone, Debug)]
 pub struct Measured {
-    /// From the first upload's begin to the last one's end.
+    /// From the beginning of the first upload to the end of the last.
     pub took: Duration,
-    /// From an upload's begin to its acknowledgement, retries included, in ns.
+    /// From an upload's beginning to its acknowledgement, retries included, in ns.
     pub latencies: Histogram<u64>,
     /// Uploads that were acknowledged: by which node, and as what.
     pub acknowledged: BTreeMap<RequestId, (NodeId, Stored)>,
@@ -53,23 +53,23 @@ pub struct Measured {
     pub failed: Vec<String>,
     /// Tries beyond the first of each upload.
     pub retries: u64,
-    /// Of all uploads that the nodes say they hold, those of this test.
+    /// Of all uploads that the nodes report holding, those of this test.
     pub held: Vec<(NodeId, Stored)>,
-    /// How the cluster fared after the test; `None` if nobody told.
+    /// The cluster's state after the test; `None` if no node reported it.
     pub status: Option<ClusterStatus>,
     /// Nodes that did not answer after the test.
     pub missing: BTreeSet<NodeId>,
 }
 
 impl Measured {
-    /// What each node holds in all; empty if nobody told.
+    /// What each node holds in all; empty if no node reported it.
     fn stored(&self) -> BTreeMap<NodeId, u64> {
         let nodes = self.status.iter().flat_map(|status| &status.nodes);
         nodes.map(|node| (node.node, node.stored)).collect()
     }
 }
 
-/// Whether the cluster did as it should.
+/// Whether the cluster passed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// All uploads are where they were acknowledged, and the load is balanced.
@@ -106,7 +106,7 @@ pub fn opening(setup: &Setup, leader: &str) -> String {
     text
 }
 
-/// Uploads acknowledged by each peer, those of none included.
+/// Uploads acknowledged by each peer, peers without any included.
 fn counts(setup: &Setup, measured: &Measured) -> BTreeMap<NodeId, u64> {
     let mut counts: BTreeMap<NodeId, u64> = setup.config.peers.ids().map(|node| (node, 0)).collect();
     for (node, _) in measured.acknowledged.values() {
@@ -130,8 +130,8 @@ fn spread(counts: &BTreeMap<NodeId, u64>) -> u64 {
     counts.values().max().copied().unwrap_or(0) - counts.values().min().copied().unwrap_or(0)
 }
 
-/// The most that two nodes' counts may differ by. Policies that count are exact; those that look at how busy nodes are,
-/// or draw lots, are even only in the long run.
+/// The largest allowed difference between two nodes' counts. Policies that count are exact; those that go by how busy
+/// nodes are, or choose at random, are even only in the long run.
 fn spread_max(setup: &Setup) -> u64 {
     match setup.config.policy {
         Policy::LeastLoad | Policy::RoundRobin => 1,
@@ -142,7 +142,7 @@ fn spread_max(setup: &Setup) -> u64 {
     }
 }
 
-/// What is shown after the test, all but the verdict.
+/// What is shown after the test, except the verdict.
 #[must_use]
 pub fn closing(setup: &Setup, measured: &Measured) -> String {
     let counts = counts(setup, measured);
@@ -190,7 +190,7 @@ fn byte_rate(bytes: u64, took: Duration) -> String {
     quantity::bytes(rate)
 }
 
-/// What the test says of the cluster.
+/// The test's verdict on the cluster.
 #[must_use]
 pub fn verdict(setup: &Setup, measured: &Measured) -> Verdict {
     let mut wrong = Vec::new();
@@ -201,8 +201,8 @@ pub fn verdict(setup: &Setup, measured: &Measured) -> Verdict {
     wrong.extend(held(measured));
     let counts = counts(setup, measured);
     let most = spread_max(setup);
-    // What was uneven before is evened out by a new leader: then all that is held is what is level. The leader's books would
-    // not do, for a node that was away joins them at the level of the others.
+    // A new leader evens out earlier imbalance: then the totals held are level. The leader's books would not do, for a
+    // node that was away joins them at the level of the others.
     let stored = measured.stored();
     let levelled = stored.len() == counts.len() && spread(&stored) <= most;
     if spread(&counts) > most && !levelled {
@@ -224,7 +224,7 @@ pub fn verdict(setup: &Setup, measured: &Measured) -> Verdict {
     if wrong.is_empty() { Verdict::Pass } else { Verdict::Fail(wrong) }
 }
 
-/// Where what the nodes hold is not what was acknowledged.
+/// Differences between what the nodes hold and what was acknowledged.
 fn held(measured: &Measured) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut copies: BTreeMap<RequestId, BTreeMap<NodeId, Name>> = BTreeMap::new();
@@ -234,7 +234,7 @@ fn held(measured: &Measured) -> Vec<String> {
     let mut lost = 0_u64;
     let mut first = String::new();
     for (id, (node, stored)) in &measured.acknowledged {
-        // A node that does not answer cannot be held to anything.
+        // Nothing can be said of a node that does not answer.
         if measured.missing.contains(node) {
             continue;
         }
@@ -272,7 +272,7 @@ pub fn checked(measured: &Measured) -> String {
 
 /// The verdict as the last lines of the screen.
 #[must_use]
-pub fn told(verdict: &Verdict) -> String {
+pub fn verdict_lines(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Pass => "✅ PASS: Load distribution is balanced across machines\n".to_owned(),
         Verdict::Fail(wrong) => {
@@ -300,7 +300,7 @@ mod tests {
         Stored { name: Name { id: RequestId(id), digest: Digest([7; 32]), kind: Kind::Bin }, bytes: 4_500 }
     }
 
-    /// So many for each node.
+    /// This many for each node.
     fn measured(shares: [u64; 3]) -> Measured {
         let nodes = (1..).zip(shares).flat_map(|(node, share)| (0..share).map(move |_| NodeId(node)));
         let acknowledged: BTreeMap<_, _> =
@@ -343,7 +343,7 @@ mod tests {
         );
         let verdict = verdict(&setup, &measured);
         assert_eq!(verdict, Verdict::Pass);
-        assert_eq!(told(&verdict), "✅ PASS: Load distribution is balanced across machines\n");
+        assert_eq!(verdict_lines(&verdict), "✅ PASS: Load distribution is balanced across machines\n");
     }
 
     #[track_caller]
@@ -363,15 +363,15 @@ mod tests {
             &uneven,
             &[
                 "uneven distribution: node 3 got 50, node 2 got 0; allowed with least-load: a difference of 1",
-                "node 2 has 0, 50 fewer than node 1: it is silent for 20 s",
+                "node 2 has 0, 50 fewer than node 1: it has been silent for 20 s",
                 "node 2 (192.168.1.101:7002) does not answer: what it holds could not be checked",
             ],
         );
         let verdict = verdict(&setup(), &uneven);
-        assert!(told(&verdict).starts_with("❌ FAIL: uneven distribution: node 3 got 50"));
+        assert!(verdict_lines(&verdict).starts_with("❌ FAIL: uneven distribution: node 3 got 50"));
     }
 
-    /// Shares that make up for an outage before the test are what least load is for.
+    /// Shares that make up for an outage before the test are what least-load is for.
     #[test]
     fn what_evens_out_passes() {
         let mut evening = measured([25, 50, 25]);
@@ -404,7 +404,7 @@ mod tests {
         fails(&failed, &["1 request of 100 failed; the first: given up after 3 tries"]);
     }
 
-    /// Policies that draw lots are not held to a difference of one.
+    /// Policies that choose at random are not held to a difference of one.
     #[test]
     fn what_is_allowed_follows_from_the_policy() {
         let mut setup = setup();

@@ -1,4 +1,4 @@
-//! Who gets the next upload.
+//! Which node gets the next upload.
 //!
 //! ```text
 //! assign ─▶ (credit: assigned + 1, in flight + 1) ─▶ finish(Stored)     in flight - 1
@@ -20,11 +20,11 @@ use crate::{config::Policy, peer::NodeId};
 use omb_machine::{seed::Seed, time::Instant};
 pub use policy::Choose;
 
-/// For how long a node that failed is given only what no other can take. Failing is quick, and would otherwise look like
-/// having nothing to do. Source of the length: Linkerd's load biaser adds 5 s to what a failing endpoint seems to take.
+/// For how long a node that failed gets only what no other node can take. Failing is quick, and would otherwise look
+/// like being idle. Source of the duration: Linkerd's load biaser adds 5 s to a failing endpoint's apparent latency.
 pub const PENALTY: Duration = Duration::from_secs(5);
 
-/// What one node has been given.
+/// What one node has been assigned.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Load {
     /// The node.
@@ -33,17 +33,17 @@ pub struct Load {
     pub assigned: u64,
     /// Uploads assigned that are not finished.
     pub in_flight: u64,
-    /// The number of its last assignment; 0 before the first. Who has waited longest has the lowest.
+    /// The number of its last assignment; 0 before the first. The node that has waited longest has the lowest.
     pub turn: u64,
-    /// Recent time from assignment to end, in seconds: rises to a slow one at once, and decays towards quick ones.
+    /// Recent time from assignment to end, in seconds: jumps to a slow one at once, and decays towards quick ones.
     pub latency: Latency,
     /// When an upload last failed on it.
     pub failed: Option<Instant>,
-    /// Until when it is passed over, since it failed.
+    /// Until when it is passed over because it failed.
     pub penalty_until: Option<Instant>,
 }
 
-/// A moving average that believes peaks.
+/// A moving average that follows peaks at once.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Latency {
     seconds: f64,
@@ -51,9 +51,9 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// Nobody knows yet how quick a node is: 1 s, as Finagle and tower begin.
+    /// How quick a node is, is not known yet: 1 s, as in Finagle and tower.
     const UNKNOWN_SECONDS: f64 = 1.0;
-    /// After this long an old value counts 1/e. Finagle's default.
+    /// After this long an old value has the weight 1/e. Finagle's default.
     const DECAY: Duration = Duration::from_secs(10);
 
     fn new(now: Instant) -> Self {
@@ -79,15 +79,15 @@ impl Latency {
 pub enum End {
     /// The node stored it.
     Stored,
-    /// The node's fault: its disk is full, it broke off, it died.
+    /// The node's fault: its disk is full, it broke off, it crashed.
     Failed,
     /// Not the node's fault, and nothing was stored: the client vanished.
     Abandoned,
-    /// Nobody is left to say.
+    /// No node is left to report it.
     Unknown,
 }
 
-/// The books of who was given what, and the policy that decides by them.
+/// The books of what each node was assigned, and the policy that decides by them.
 #[derive(Debug)]
 pub struct Router {
     kind: Policy,
@@ -97,7 +97,7 @@ pub struct Router {
 }
 
 impl Router {
-    /// Without any node yet. Random choices come from `seed`.
+    /// Without nodes at first. Random choices come from `seed`.
     #[must_use]
     pub fn new(policy: Policy, seed: Seed) -> Self {
         Self { kind: policy, policy: policy::make(policy, seed), loads: BTreeMap::new(), turns: 0 }
@@ -114,13 +114,13 @@ impl Router {
         self.loads.values()
     }
 
-    /// A new leader's first nodes, at the levels that they report: what was uneven before it led is evened out.
+    /// A new leader's first nodes, at their reported levels: imbalance from before it led is evened out.
     pub fn begin(&mut self, now: Instant, reported: &BTreeMap<NodeId, u64>) {
         self.loads = reported.iter().map(|(node, level)| (*node, load(now, *node, *level))).collect();
     }
 
-    /// A node can be given work (again). It starts at the level of the least loaded one, or at its own if that is higher:
-    /// from zero it would get everything until it has caught up. Nothing happens if it is known.
+    /// A node is available (again). It starts at the level of the least loaded one, or at its own if that is higher:
+    /// from zero it would get everything until it has caught up. Does nothing if it is known.
     pub fn join(&mut self, now: Instant, node: NodeId, reported: u64) {
         let level = self.level(None).map_or(reported, |least| least.max(reported));
         self.loads.entry(node).or_insert_with(|| load(now, node, level));
@@ -131,7 +131,7 @@ impl Router {
         self.loads.remove(&node);
     }
 
-    /// Gives the next upload to a node that is not excluded, and credits it. `None` if there is none.
+    /// Assigns the next upload to a node that is not excluded, and credits it. `None` if there is none.
     pub fn assign(&mut self, now: Instant, excluded: &BTreeSet<NodeId>) -> Option<NodeId> {
         self.pardon(now);
         let able = || self.loads.values().filter(|load| !excluded.contains(&load.node));
@@ -152,10 +152,10 @@ impl Router {
         Some(node)
     }
 
-    /// What was assigned to `node` has ended after `took`. Nothing happens if the node has left since.
+    /// An upload assigned to `node` has ended after `took`. Does nothing if the node has left since.
     pub fn finish(&mut self, now: Instant, node: NodeId, took: Duration, end: End) {
         let Some(load) = self.loads.get_mut(&node) else { return };
-        // It may have left and joined in between; then its books began anew.
+        // It may have left and rejoined in between; then its books were reset.
         load.in_flight = load.in_flight.saturating_sub(1);
         match end {
             End::Stored => load.latency.observe(now, took),
@@ -165,7 +165,7 @@ impl Router {
         }
     }
 
-    /// Ends penalties. Who comes out of one has fallen behind, and joins at the level of the least loaded.
+    /// Ends penalties. A node after a penalty has fallen behind, and joins at the level of the least loaded.
     fn pardon(&mut self, now: Instant) {
         let due: Vec<NodeId> = self
             .loads
@@ -181,7 +181,7 @@ impl Router {
         }
     }
 
-    /// The level of the least loaded node that can be given work.
+    /// The level of the least loaded node that is available.
     fn level(&self, but: Option<NodeId>) -> Option<u64> {
         let able = self.loads.values().filter(|load| Some(load.node) != but && load.penalty_until.is_none());
         able.map(|load| load.assigned).min()

@@ -9,7 +9,7 @@ use super::Load;
 use crate::config::Policy;
 use omb_machine::seed::Seed;
 
-/// A way to choose a node. It sees only nodes that may be given work, at least one, by id.
+/// A way to choose a node. It sees only nodes that are available, at least one, by id.
 pub trait Choose: fmt::Debug + Send {
     /// The index of the chosen one in `loads`.
     fn choose(&mut self, loads: &[&Load]) -> usize;
@@ -25,7 +25,7 @@ pub(super) fn make(policy: Policy, seed: Seed) -> Box<dyn Choose> {
     }
 }
 
-/// Fewest assigned; among equals fewest under way; then by turn.
+/// Fewest assigned; among equals fewest in flight; then by turn.
 #[derive(Debug)]
 struct LeastLoad;
 
@@ -35,7 +35,7 @@ impl Choose for LeastLoad {
     }
 }
 
-/// Fewest under way; then by turn.
+/// Fewest in flight; then by turn.
 #[derive(Debug)]
 struct LeastOutstanding;
 
@@ -45,7 +45,7 @@ impl Choose for LeastOutstanding {
     }
 }
 
-/// Of two different ones drawn at random, the one with fewer under way. Source: M. Mitzenmacher, "The Power of Two
+/// Of two different ones drawn at random, the one with fewer in flight. Source: M. Mitzenmacher, "The Power of Two
 /// Choices in Randomized Load Balancing", IEEE TPDS 12(10), 2001.
 #[derive(Debug)]
 struct PowerOfTwo(ChaCha8Rng);
@@ -63,20 +63,21 @@ impl Choose for PowerOfTwo {
     }
 }
 
-/// The lowest product of recent latency and uploads under way, this one included; then by turn. As in Finagle and tower.
+/// The lowest product of recent latency and uploads in flight, this one included; then by turn. As in Finagle and
+/// tower.
 #[derive(Debug)]
 struct PeakEwma;
 
 impl Choose for PeakEwma {
     fn choose(&mut self, loads: &[&Load]) -> usize {
-        #[expect(clippy::cast_precision_loss, reason = "a count of uploads under way is small")]
+        #[expect(clippy::cast_precision_loss, reason = "a count of uploads in flight is small")]
         let cost = |load: &Load| load.latency.seconds() * (load.in_flight + 1) as f64;
         let order = |a: &&Load, b: &&Load| cost(a).total_cmp(&cost(b)).then(a.turn.cmp(&b.turn));
         loads.iter().enumerate().min_by(|(_, a), (_, b)| order(a, b)).map_or(0, |(index, _)| index)
     }
 }
 
-/// One after another: who has waited longest.
+/// One after another: the node that has waited longest.
 #[derive(Debug)]
 struct RoundRobin;
 

@@ -44,7 +44,7 @@ proptest! {
         prop_assert!(counts.iter().max().expect("some") - counts.iter().min().expect("some") <= 1, "{:?}", counts);
     }
 
-    /// Books balance: what is under way is what was assigned and not finished, for every policy.
+    /// Books balance: what is in flight is what was assigned and not finished, for every policy.
     #[test]
     fn books_balance(policy in prop::sample::select(&POLICIES[..]), ends in prop::collection::vec(0..3_u8, 0..60)) {
         let mut router = router(policy, 4);
@@ -80,7 +80,8 @@ fn a_new_leader_evens_out_what_is_reported() {
     assert_eq!(assigned(&router), [6, 6, 6]);
 }
 
-/// Node 2 refuses within a millisecond what takes the others 50: it is asked once per penalty, and has no backlog after.
+/// Node 2 refuses within a millisecond what takes the others 50: it is asked once per penalty, and has no backlog
+/// later.
 #[test]
 fn failing_fast_attracts_nothing() {
     for policy in POLICIES {

@@ -1,14 +1,14 @@
-//! What a node remembers of its uploads beside their files: what each is called, whose it is, since when.
+//! What a node remembers of its uploads beside their files: each one's file name, owner and time.
 //!
 //! ```text
 //! omb uploads 1\n                                             first in the file
 //! length u32 | CRC-32C u32 | record (length bytes)            little-endian; one after the other
-//! 0 0 0 0 ..                                                  room that was taken in advance, or the end of the file
+//! 0 0 0 0 ..                                                  space allocated in advance, or the end of the file
 //! ```
 //!
-//! A record is appended before its upload is acknowledged, so a record whose file is missing tells of a loss. A crash may
-//! leave the last one torn: it fails its checksum and is dropped, and was not acknowledged. What is damaged in the middle is
-//! passed over, and what comes behind it is found again.
+//! A record is appended before its upload is acknowledged, so a record whose file is missing means a loss. A crash may
+//! leave the last one torn: it fails its checksum and is dropped, and was not acknowledged. Damage in the middle is
+//! skipped, and the records after it are found again.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use super::{Entry, Stored};
 use crate::peer::{Label, RequestId};
 use omb_machine::encoding;
 
-/// How the file begins.
+/// The first bytes of the file.
 pub const HEADER: &[u8] = b"omb uploads 1\n";
 
 /// Bytes of the longest record, without length and checksum: a name and an owner of full length are below 700.
@@ -27,14 +27,14 @@ const RECORD_MAX: usize = 1 << 10;
 /// Length and checksum.
 const FRAME: usize = 8;
 
-/// One thing to remember.
+/// One record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
-    /// An upload is stored. A later record of the same upload counts instead, but what it is called stays known.
+    /// An upload is stored. A later record of the same upload replaces it, but a label once recorded stays known.
     Stored {
-        /// What lies in the shared folder.
+        /// The file in the shared folder.
         stored: Stored,
-        /// What its client said of it; `None` if nobody remembers.
+        /// What its client said of it; `None` if that is unknown.
         label: Option<Label>,
     },
     /// Its loss was accepted.
@@ -42,11 +42,11 @@ pub enum Record {
 }
 
 impl Record {
-    /// What is remembered after this record.
+    /// Applies this record to the remembered entries.
     pub fn remember(self, entries: &mut BTreeMap<RequestId, Entry>) {
         match self {
             Self::Stored { stored, label } => {
-                // That of a file which was found at the start may be written after its client has come again.
+                // The record of a file found at start may be written after its client has tried again.
                 let former = entries.remove(&stored.name.id).filter(|former| former.stored == stored);
                 let label = label.or(former.and_then(|former| former.label));
                 entries.insert(stored.name.id, Entry { stored, label });
@@ -55,7 +55,7 @@ impl Record {
         }
     }
 
-    /// As it is appended.
+    /// The bytes that are appended.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let record = encoding::encode(self);
@@ -68,16 +68,16 @@ impl Record {
     }
 }
 
-/// What a journal says.
+/// The content of a journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scanned {
     /// Uploads that it remembers.
     pub entries: BTreeMap<RequestId, Entry>,
-    /// Where the next record goes: behind the last sound one.
+    /// Where the next record goes: after the last sound one.
     pub end: usize,
-    /// Records in it, also those that count no more.
+    /// Records in it, also those that were replaced.
     pub records: u64,
-    /// Bytes that are no record and not empty: a torn end, or damage.
+    /// Bytes that are neither a record nor empty: a torn end, or damage.
     pub dropped: usize,
 }
 
@@ -103,7 +103,7 @@ pub fn scan(bytes: &[u8]) -> Scanned {
     scanned
 }
 
-/// The record that some bytes begin with, and how many of them it takes.
+/// The record at the beginning of these bytes, and its length.
 fn record(bytes: &[u8]) -> Option<(Record, usize)> {
     let (length, rest) = bytes.split_first_chunk()?;
     let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
@@ -118,7 +118,7 @@ fn record(bytes: &[u8]) -> Option<(Record, usize)> {
     Some((encoding::decode(record).ok()?, FRAME + length))
 }
 
-/// A journal that remembers just this.
+/// A journal of exactly these entries.
 #[must_use]
 pub fn whole<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<u8> {
     let mut bytes = HEADER.to_vec();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     proptest! {
-        /// Wherever a crash tears it, all records before are there, and nothing that nobody wrote.
+        /// Wherever a crash tears it, all earlier records are there, and nothing that was never written.
         #[test]
         fn a_torn_end_is_dropped(count in 1..8_u128, torn in 0..400_usize, zeroed: bool) {
             let entries: Vec<Entry> = (0..count).map(|id| entry(id, &format!("file-{id}.png"))).collect();
@@ -201,7 +201,7 @@ mod tests {
             prop_assert!(cut < whole.len() - rest + (rest / (entries.len() - sound).max(1)).max(1), "no whole one is missing");
         }
 
-        /// Damage in the middle costs the record that it hits.
+        /// Damage in the middle costs only the record that it hits.
         #[test]
         fn damage_costs_what_it_hits(at in 0..2_000_usize, flip in 1..=255_u8) {
             let entries: Vec<Entry> = (0..6).map(|id| entry(id, &format!("file-{id}.png"))).collect();

@@ -1,4 +1,4 @@
-//! The order of steps that makes one upload durable.
+//! The sequence of steps that makes one upload durable.
 //!
 //! ```text
 //! Put ─▶ Write ─▶ Sync ─ Rename ─ SyncFolder ─ Record ─▶ Ended(Ok)       only now it may be acknowledged
@@ -6,21 +6,22 @@
 //!          └────────┴───────┴──────────┴──────────┴─▶ Remove ─▶ Ended(Err)  nothing half-written remains
 //! ```
 //!
-//! The record says what the upload is called and whose it is (see [`journal`]). It comes last, so that a record without a
-//! file means that the file was there: it is lost, and was acknowledged. A file without a record was not: its node crashed in
-//! between, and its client comes again, whereupon the record is made up for before anything is said (see [`Store::claim`]).
+//! The record names the upload's file and owner (see [`journal`]). It comes last, so that a record without a file means
+//! that the file was there: it is lost, and was acknowledged. A file without a record was not: its node crashed in
+//! between, and its client tries again, whereupon the record is added before anything is acknowledged (see
+//! [`Store::claim`]).
 //!
-//! What was renamed already and is removed again is synced once more, or a loss of power might bring it back.
+//! If a renamed file is removed again, the folder is synced once more, or a power loss might bring the file back.
 //!
 //! Steps go out as [`Output::Do`] and come back as an input. Those that need no decision in between go out together, so
-//! that a disk's thread is woken once for them; a crash between any two is a machine that is thrown away. Bodies do not
-//! pass: [`Step::Write`] asks the runtime to stream one into a temporary file, and [`Input::Written`] says what it was.
-//! Temporary files lie beside the shared folder, on the same file system, so that people who look into the shared folder
-//! see finished uploads and nothing else.
+//! that a disk's thread is woken once for them; a crash between any two discards the machine. Bodies do not pass
+//! through here: [`Step::Write`] asks the runtime to stream one into a temporary file, and [`Input::Written`] describes
+//! it. Temporary files lie beside the shared folder, on the same file system, so that the shared folder shows finished
+//! uploads and nothing else.
 //!
-//! On start the folder is listed: leftovers are removed, and the index of who holds what is read from the names. What is
+//! On start the folder is listed: leftovers are removed, and the index of uploads is read from the file names. What is
 //! found is made durable before it counts, for the process that renamed it may have died before it could. From time to
-//! time it is looked whether what is held is still there, some files at a time.
+//! time the store checks that what it holds is still there, some files at a time.
 
 pub mod journal;
 mod name;
@@ -42,11 +43,12 @@ use omb_machine::{Machine, Wake, quantity::plural, time::Instant};
 /// One thing to do to the disk. The first two come alone, and are answered by inputs of their own if they succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// List the folder of temporaries and the shared one; they are created where they are missing. Read the journal of
-    /// uploads, and fsync it first, or what somebody wrote and could not sync would be acknowledged, and torn away by a loss
-    /// of power. Answered by [`Input::Listed`].
+    /// List the folder of temporaries and the shared one; they are created if they are missing. Read the journal of
+    /// uploads, and fsync it first, or records that a former process wrote and could not sync would be acknowledged,
+    /// and torn away by a power loss. Answered by [`Input::Listed`].
     List,
-    /// Create the upload's temporary file, emptied if it is there, and stream the body into it. Answered by [`Input::Written`].
+    /// Create the upload's temporary file, truncated if it exists, and stream the body into it. Answered by
+    /// [`Input::Written`].
     Write(RequestId),
     /// fsync the temporary file.
     Sync(RequestId),
@@ -54,7 +56,7 @@ pub enum Step {
     Rename(Name),
     /// fsync the shared folder: after this upload was renamed, or (`None`) after the start.
     SyncFolder(Option<RequestId>),
-    /// Remove a file. That it does not exist is no failure.
+    /// Remove a file. It is not a failure if it does not exist.
     Remove(File),
     /// Append these to the journal of uploads, and, if it says so, fsync it.
     Record {
@@ -63,7 +65,7 @@ pub enum Step {
         /// Whether to fsync it.
         sync: bool,
     },
-    /// Look whether these files of the shared folder are there. Comes alone, and is answered by [`Input::Checked`].
+    /// Check that these files of the shared folder exist. Comes alone, and is answered by [`Input::Checked`].
     Check(Vec<Name>),
 }
 
@@ -79,7 +81,8 @@ pub enum Input {
         /// What the client says of it.
         label: Label,
     },
-    /// What [`Step::List`] found: names, and for the shared folder sizes in bytes. Names that are not UTF-8 are not ours.
+    /// Result of [`Step::List`]: names, and for the shared folder sizes in bytes. Names that are not UTF-8 are not
+    /// ours.
     Listed {
         /// In the folder of temporaries.
         temporary: Vec<String>,
@@ -88,16 +91,16 @@ pub enum Input {
         /// What the journal remembers, durably.
         recorded: BTreeMap<RequestId, Entry>,
     },
-    /// What [`Step::Check`] found: the size of each plain file of that name, in bytes; `None` if there is none.
+    /// Result of [`Step::Check`]: the size of each plain file of that name, in bytes; `None` if there is none.
     Checked(Vec<(Name, Option<u64>)>),
-    /// Somebody wanted to read a stored upload, and there was none, or not what was stored.
+    /// A stored upload could not be read: its file is missing, or is not what was stored.
     Unreadable {
         /// Its name.
         name: Name,
         /// What is wrong with it.
         loss: Loss,
     },
-    /// What [`Step::Write`] has written.
+    /// Result of [`Step::Write`].
     Written {
         /// The upload.
         id: RequestId,
@@ -105,12 +108,12 @@ pub enum Input {
         bytes: u64,
         /// Their digest.
         digest: Digest,
-        /// What they begin like.
+        /// Their kind, by the first bytes.
         kind: Kind,
     },
-    /// Steps are done: the last of them, and all before it.
+    /// Steps are done: this last one, and all before it.
     Done(Step),
-    /// A step failed, and those behind it were left undone.
+    /// A step failed, and those after it were not performed.
     Failed {
         /// The step.
         step: Step,
@@ -122,13 +125,13 @@ pub enum Input {
 /// Why an upload could not be stored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// The disk is full: another node may fare better.
+    /// The disk is full: another node may succeed.
     #[error("{0}")]
     Full(String),
-    /// The disk is read-only, broken: another node may fare better.
+    /// The disk is read-only, broken: another node may succeed.
     #[error("{0}")]
     Disk(String),
-    /// The body broke off or is not what was announced: another node would fare no better.
+    /// The body broke off or is not what was announced: another node would not succeed either.
     #[error("{0}")]
     Body(String),
     /// The same upload is being stored right now.
@@ -153,12 +156,12 @@ pub struct Stored {
 pub struct Entry {
     /// What was stored.
     pub stored: Stored,
-    /// What its client said of it; `None` if nobody remembers.
+    /// What its client said of it; `None` if there is no record of that.
     pub label: Option<Label>,
 }
 
 impl Entry {
-    /// Bytes that it takes in a message, at most.
+    /// Most bytes that it takes in a message.
     #[must_use]
     pub fn cost(&self) -> usize {
         /// Id, digest, kind, size, time and lengths.
@@ -168,7 +171,7 @@ impl Entry {
     }
 }
 
-/// Why an upload that was stored cannot be had.
+/// Why a stored upload is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum Loss {
     /// Its file is gone.
@@ -180,25 +183,25 @@ pub enum Loss {
 /// What a store wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Do these, one after the other and none after one that fails, and answer: by [`Input::Done`] with the last or by
+    /// Do these in sequence, stopping at one that fails, and answer: by [`Input::Done`] with the last, or by
     /// [`Input::Failed`].
     Do(Vec<Step>),
-    /// The folder was read; uploads are taken from here on.
+    /// The folder was read; uploads are taken from now on.
     Ready,
     /// An upload that was put is stored, and survives what [`Durability`] says; or it is not, and nothing of it remains.
     Ended {
         /// The upload.
         id: RequestId,
-        /// What came of it.
+        /// The result.
         outcome: Result<Stored, Failure>,
     },
     /// A line for the log.
-    Told(String),
-    /// A line for the log about what somebody should look after.
-    Warned(String),
+    Info(String),
+    /// A warning for the log, about something that needs attention.
+    Warn(String),
 }
 
-/// What one node holds, and is about to.
+/// What one node holds, and is about to hold.
 #[derive(Debug)]
 pub struct Store {
     durability: Durability,
@@ -206,20 +209,20 @@ pub struct Store {
     held: BTreeMap<RequestId, Entry>,
     /// Bytes of all that is held.
     bytes: u64,
-    /// What was stored and cannot be had.
+    /// What was stored and is lost.
     lost: BTreeMap<RequestId, (Entry, Loss)>,
-    /// Checksums of files' names, held and lost, so that one is found without looking at all.
+    /// Checksums of file names, held and lost, so that one is found without scanning all.
     files: BTreeSet<(u32, RequestId)>,
-    /// What is held without a label, and is being given one.
+    /// What is held without a label and is being given one.
     labelling: BTreeMap<RequestId, Label>,
     scrub: Scrub,
     under_way: BTreeMap<RequestId, UnderWay>,
-    /// Uploads that failed and could not be removed from the shared folder, surely. Not acknowledged, and not stored again
-    /// before it is removed: another body would make a second copy.
+    /// Uploads that failed and may not have been removed from the shared folder. Not acknowledged, and not stored again
+    /// before they are removed: another body would make a second copy.
     stuck: BTreeMap<RequestId, File>,
-    /// When to try again what failed: to read the folder, or to remove what is stuck.
+    /// When to retry what failed: to read the folder, or to remove what is stuck.
     again: Option<Instant>,
-    /// The folder could not be read, and has not been since.
+    /// The folder could not be read, and still has not been.
     blind: bool,
     outputs: VecDeque<Output>,
 }
@@ -227,7 +230,7 @@ pub struct Store {
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     Listing,
-    /// Leftovers that are still to be removed, and whether the folder is still to be synced.
+    /// How many leftovers are still to be removed, and whether the folder is still to be synced.
     Cleaning {
         leftovers: usize,
         sync: bool,
@@ -237,26 +240,26 @@ enum State {
     Broken,
 }
 
-/// How long after a failure the folder is read again, and what is stuck removed.
+/// How long after a failure the folder is read again, and what is stuck is removed.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Files that are looked at together, and how soon after each other.
+/// Files that are checked together, and the time between two such checks.
 const CHECKED: usize = 256;
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// Records that are appended together, where many are made up for.
+/// Records that are appended together when many are missing.
 const RECORDED: usize = 1_000;
 
-/// The walk over all that was stored.
+/// The pass over all that was stored.
 #[derive(Debug)]
 struct Scrub {
-    /// From the end of one to the begin of the next.
+    /// From the end of one pass to the beginning of the next.
     every: Duration,
-    /// Up to where it has come.
+    /// The last id that was checked.
     after: Option<RequestId>,
-    /// When it goes on; `None` while files are being looked at.
+    /// When it continues; `None` while files are being checked.
     next: Option<Instant>,
-    /// Found to be lost on this one, and the first of them.
+    /// How many were found lost in this pass, and the first of them.
     lost: u64,
     first: Option<RequestId>,
 }
@@ -271,7 +274,7 @@ struct UnderWay {
 }
 
 impl Store {
-    /// Begins by reading the folder. So long after it has looked at all files it begins anew to.
+    /// Begins by reading the folder. `scrub_every` is the pause between two checks of all files.
     #[must_use]
     pub fn new(durability: Durability, scrub_every: Duration) -> Self {
         Self {
@@ -291,14 +294,14 @@ impl Store {
         }
     }
 
-    /// Whether the folder has been read, so that [`Self::held`] is the whole truth.
+    /// Whether the folder has been read, so that [`Self::held`] is complete.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.state == State::Ready
     }
 
-    /// Whether the folder could not be read, so that nobody knows what is in it, or when somebody will. Whoever asks must
-    /// do without this node, as if it were out of reach.
+    /// Whether the folder could not be read, so that its content is unknown, with no end in sight. Others must do
+    /// without this node, as if it were out of reach.
     #[must_use]
     pub fn is_blind(&self) -> bool {
         self.blind
@@ -310,14 +313,14 @@ impl Store {
         self.held.get(&id).filter(|_| self.is_ready() && !self.labelling.contains_key(&id)).map(|entry| entry.stored)
     }
 
-    /// The upload of this id that was stored and cannot be had.
+    /// The upload of this id that was stored and is lost.
     #[must_use]
     pub fn lost(&self, id: RequestId) -> Option<(&Entry, Loss)> {
         self.lost.get(&id).filter(|_| self.is_ready()).map(|(entry, loss)| (entry, *loss))
     }
 
-    /// The stored upload of this id, if it may be acknowledged to a client that comes again with this label. One whose label
-    /// is unknown is given it first, and is under way until it has it.
+    /// The stored upload of this id, if it may be acknowledged to a client that tries again with this label. An upload
+    /// without a label is given this one first, and is in progress until then.
     pub fn claim(&mut self, id: RequestId, label: &Label) -> Option<Stored> {
         let stored = self.held(id)?;
         if self.held.get(&id).is_some_and(|entry| entry.label.is_some()) {
@@ -345,19 +348,19 @@ impl Store {
         self.bytes
     }
 
-    /// How many uploads that were stored cannot be had for this reason.
+    /// How many stored uploads are lost for this reason.
     #[must_use]
     pub fn count_lost(&self, why: Loss) -> u64 {
         self.lost.values().filter(|(_, loss)| *loss == why).count() as u64
     }
 
-    /// The stored uploads above this id, by id; all of them without one.
+    /// The stored uploads above this id, by id; all of them if it is `None`.
     pub fn after(&self, id: Option<RequestId>) -> impl Iterator<Item = &Entry> {
         let from = id.map_or(Bound::Unbounded, Bound::Excluded);
         self.held.range((from, Bound::Unbounded)).map(|(_, entry)| entry)
     }
 
-    /// Uploads, also lost ones, whose file is called this, or whose id begins with these digits.
+    /// Uploads, also lost ones, that have this file name, or an id that begins with these digits.
     pub fn find(&self, sought: &str) -> impl Iterator<Item = (&Entry, Option<Loss>)> {
         let sum = crc32c::crc32c(sought.as_bytes());
         let of_sum = self.files.range((sum, RequestId(0))..=(sum, RequestId(u128::MAX))).map(|(_, id)| *id);
@@ -375,13 +378,13 @@ impl Store {
         held.or_else(|| self.lost.get(&id).map(|(entry, loss)| (entry, Some(*loss))))
     }
 
-    /// Whether an upload of this id is being stored, or may lie there unacknowledged.
+    /// Whether an upload of this id is being stored, or may be there unacknowledged.
     #[must_use]
     pub fn is_under_way(&self, id: RequestId) -> bool {
         self.under_way.contains_key(&id) || self.stuck.contains_key(&id) || self.labelling.contains_key(&id)
     }
 
-    /// Whether it holds an upload of this id or has lost it, or whether one is under way.
+    /// Whether it holds an upload of this id or has lost it, or whether one is in progress.
     #[must_use]
     pub fn has_seen(&self, id: RequestId) -> bool {
         self.held.contains_key(&id) || self.lost.contains_key(&id) || self.is_under_way(id)
@@ -434,13 +437,13 @@ impl Store {
         self.bytes = 0;
         let (mut unknown, mut damaged) = (Vec::new(), Vec::new());
         for (file, bytes) in shared {
-            // Others may put files there too; only what has a name of ours is ours.
+            // Other processes may put files there too; only files with such a name are ours.
             let Ok(name) = file.parse::<Name>() else { continue };
             let stored = Stored { name, bytes: *bytes };
             if let Some(first) = self.held.get(&name.id) {
                 let line =
                     format!("found {name} beside {}, which is the same upload; it is not counted", first.stored.name);
-                self.tell(line);
+                self.info(line);
                 continue;
             }
             match recorded.get(&name.id) {
@@ -449,7 +452,7 @@ impl Store {
                     self.hold(entry);
                 }
                 Some(entry) if entry.stored.name == name => damaged.push(name.id),
-                // Stored by somebody who did not get to say so, or before there was a journal.
+                // Stored by a process that crashed before it recorded it, or before there was a journal.
                 _ => {
                     recorded.remove(&name.id);
                     unknown.push(Record::Stored { stored, label: None });
@@ -534,7 +537,7 @@ impl Store {
         match step {
             // Answered by inputs of their own, or never the last.
             Step::List | Step::Write(_) | Step::Sync(_) | Step::Rename(_) | Step::Check(_) => {}
-            // The last one only where something is removed.
+            // The last step only if something is removed.
             Step::SyncFolder(Some(id)) => {
                 self.stuck.remove(&id);
                 if let Some(failure) = self.under_way.get(&id).and_then(|upload| upload.failure.clone()) {
@@ -556,9 +559,9 @@ impl Store {
         match step {
             Step::List | Step::SyncFolder(None) => {
                 if !std::mem::replace(&mut self.blind, true) {
-                    self.tell(format!("the folder of uploads cannot be read: {failure}; this node stores nothing"));
+                    self.info(format!("the folder of uploads cannot be read: {failure}; this node stores nothing"));
                 }
-                // What is still being removed is waited for, so that it is not taken for a later removal.
+                // Removals in progress are waited for, so that they are not taken for later ones.
                 let leftovers = if let State::Cleaning { leftovers, .. } = self.state { leftovers } else { 0 };
                 self.state = State::Cleaning { leftovers, sync: false };
                 self.look_whether_clean(now);
@@ -566,8 +569,8 @@ impl Store {
             Step::Write(id) | Step::Sync(id) | Step::Rename(Name { id, .. }) => {
                 self.clean_up(id, File::Temporary(id), failure);
             }
-            // Whether the name survives is unknown now. It is taken away again: an fsync that is repeated after a
-            // failure may succeed without having written anything.
+            // Whether the name survives is unknown now. It is removed again: an fsync that is repeated after a failure
+            // may succeed without having written anything.
             Step::SyncFolder(Some(id)) => {
                 if self.stuck.contains_key(&id) {
                     self.again = Some(now + AGAIN);
@@ -580,7 +583,7 @@ impl Store {
                     }
                 }
             }
-            // As with the folder: whether it is remembered is unknown, and it is not acknowledged.
+            // As with the folder: whether it is recorded is unknown, and it is not acknowledged.
             Step::Record { records, .. } => {
                 for record in records {
                     let Record::Stored { stored: Stored { name, .. }, .. } = record else { continue };
@@ -589,7 +592,7 @@ impl Store {
                     }
                 }
             }
-            // It is tried again as if nothing had been found.
+            // Tried again as if nothing had been found.
             Step::Check(_) => self.scrub.next = Some(now + self.scrub.every),
             Step::Remove(file) => self.on_removed(now, &file, Some(&failure)),
         }
@@ -608,7 +611,7 @@ impl Store {
         }
     }
 
-    /// Looks at the next files.
+    /// Checks the next files.
     fn check(&mut self) {
         let from = || self.scrub.after.map_or(Bound::Unbounded, Bound::Excluded);
         let held = self.held.range((from(), Bound::Unbounded)).take(CHECKED).map(|(_, entry)| entry.stored.name);
@@ -645,14 +648,15 @@ impl Store {
         self.scrub.next = Some(now + if more { CHECK_EVERY.min(self.scrub.every) } else { self.scrub.every });
     }
 
-    /// What was gone may have been put back. Whether damage was mended shows when it is read after the next start.
+    /// A file that was gone may have been put back. Whether damage was repaired shows when it is read after the next
+    /// start.
     fn look_whether_back(&mut self, name: Name, bytes: Option<u64>) {
         let back = |(entry, loss): &&(Entry, Loss)| {
             *loss == Loss::Gone && entry.stored.name == name && Some(entry.stored.bytes) == bytes
         };
         if self.lost.get(&name.id).filter(back).is_some() && !self.is_under_way(name.id) {
             let (entry, _) = self.lost.remove(&name.id).expect("it was looked up");
-            self.tell(format!("{name} is back"));
+            self.info(format!("{name} is back"));
             self.hold(entry);
         }
     }
@@ -691,7 +695,7 @@ impl Store {
         self.lost.keys().next().map(|id| self.describe(*id)).unwrap_or_default()
     }
 
-    /// One of them, as people know it.
+    /// An example, as users know it.
     fn describe(&self, id: RequestId) -> String {
         let label = self.entry(id).and_then(|(entry, _)| entry.label.as_ref());
         match label {
@@ -712,7 +716,7 @@ impl Store {
         }
     }
 
-    /// A file is gone, or could not be removed. Its upload ends only now, so that a retry cannot meet it.
+    /// A file was removed, or could not be. Its upload ends only now, so that a retry does not find the file.
     fn on_removed(&mut self, now: Instant, file: &File, failed: Option<&Failure>) {
         if self.stuck.contains_key(&file.id()) {
             match failed {
@@ -722,10 +726,10 @@ impl Store {
             return;
         }
         if let Some(failure) = failed {
-            self.tell(format!("cannot remove {file}: {failure}"));
+            self.info(format!("cannot remove {file}: {failure}"));
         }
         if let State::Cleaning { leftovers, .. } = &mut self.state {
-            // One that stays is overwritten when its upload comes again.
+            // One that stays is overwritten when its upload is tried again.
             *leftovers -= 1;
             return self.look_whether_clean(now);
         }
@@ -765,12 +769,12 @@ impl Store {
         self.outputs.push_back(Output::Do(vec![step]));
     }
 
-    fn tell(&mut self, line: String) {
-        self.outputs.push_back(Output::Told(line));
+    fn info(&mut self, line: String) {
+        self.outputs.push_back(Output::Info(line));
     }
 
     fn warn(&mut self, line: String) {
-        self.outputs.push_back(Output::Warned(line));
+        self.outputs.push_back(Output::Warn(line));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Names of files. They are made of ids and digests only, so whatever a client sends, none leads out of its folder.
+//! File names. They consist of ids and digests only, so whatever a client sends, none leads out of its folder.
 
 use std::{fmt, ops::RangeInclusive, str::FromStr};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::peer::{Digest, NameError, RequestId};
 
-/// What a body is, by its first bytes.
+/// The kind of a body, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     /// A PNG image.
@@ -18,7 +18,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// How many first bytes are enough to tell.
+    /// How many first bytes are enough to determine it.
     pub const HEAD_BYTES: usize = 8;
 
     /// The kind of a body that begins with `head`. Sources: PNG specification, 5.2; ITU-T T.81, B.1.1.3.
@@ -42,14 +42,14 @@ impl Kind {
     }
 }
 
-/// The name of a stored upload: `REQUEST-DIGEST.EXTENSION`. It tells again what was acknowledged, without the file being read.
+/// The name of a stored upload: `REQUEST-DIGEST.EXTENSION`. It repeats what was acknowledged, without reading the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Name {
     /// The upload.
     pub id: RequestId,
     /// Its content's digest.
     pub digest: Digest,
-    /// What it begins like.
+    /// Its content's kind.
     pub kind: Kind,
 }
 
@@ -73,10 +73,11 @@ impl FromStr for Name {
     }
 }
 
-/// Digits of an id that are enough to mean it: of a million uploads, two begin with the same eight once in 8,000 times.
+/// Digits of an id that are enough to identify it: of a million uploads, two begin with the same eight once in 8,000
+/// times.
 const DIGITS_MIN: usize = 6;
 
-/// The ids that begin with these hexadecimal digits; `None` if they are too few, or something else.
+/// The ids that begin with these hexadecimal digits; `None` if they are too few, or not digits.
 pub(super) fn ids_from(digits: &str) -> Option<RangeInclusive<RequestId>> {
     let sound = (DIGITS_MIN..=32).contains(&digits.len())
         && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));

@@ -63,7 +63,7 @@ fn one(step: Step) -> Output {
     Output::Do(vec![step])
 }
 
-/// Brings an upload to where `step` is under way.
+/// Brings an upload to where `step` is in progress.
 fn upload_until(store: &mut Store, upload: Stored, step: &Step) {
     assert_eq!(give(store, put(upload.bytes)), [one(Step::Write(ID))]);
     if *step != Step::Write(ID) {
@@ -74,7 +74,7 @@ fn upload_until(store: &mut Store, upload: Stored, step: &Step) {
     }
 }
 
-/// What is held, what is lost and what is under way, each once, in pages.
+/// What is held, what is lost and what is in progress, each once, in pages.
 #[test]
 fn what_was_seen_is_told_page_by_page() {
     let mut store = Store::new(Durability::None, SCRUB);
@@ -147,7 +147,7 @@ fn whichever_step_fails_nothing_remains() {
         assert_eq!(busy, [Output::Ended { id: ID, outcome: Err(Failure::UnderWay) }]);
         let mut outputs = done(&mut store, Step::Remove(file));
         if let File::Shared(_) = file {
-            // Or a loss of power might bring it back.
+            // Or a power loss might bring it back.
             let sync = Step::SyncFolder(Some(ID));
             assert_eq!(outputs, [one(sync.clone())]);
             outputs = done(&mut store, sync);
@@ -178,7 +178,7 @@ fn the_start_cleans_up_and_reads_the_index_from_names() {
     let temporary = vec![left.to_string(), "../../etc/passwd.part".to_owned(), "notes.txt".to_owned()];
     let shared = vec![(upload.name.to_string(), 3), ("holiday.png".to_owned(), 9), ("a/../b".to_owned(), 1)];
     let outputs = give(&mut store, Input::Listed { temporary, shared, recorded: [].into() });
-    // Nobody remembers what it is called; from here on it is missed if it goes.
+    // Its file name is unknown; from now on it is missed if it is removed.
     let found = record(upload, None, true);
     assert_eq!(outputs, [one(found.clone()), one(Step::SyncFolder(None)), one(Step::Remove(left))]);
     assert_eq!(done(&mut store, found), []);
@@ -188,8 +188,8 @@ fn the_start_cleans_up_and_reads_the_index_from_names() {
     assert_eq!((store.held(ID), store.count()), (Some(upload), 1));
 }
 
-/// Found by the cluster's simulation, seed 59: one node whose folder could not be read at its start said "perhaps" to
-/// every question, so that no upload that had been tried before was ever stored anywhere.
+/// Found by the cluster's simulation, seed 59: one node whose folder could not be read at its start answered "perhaps"
+/// to every question, so that no upload that had been tried before was ever stored anywhere.
 #[test]
 fn a_folder_that_cannot_be_read_is_read_again() {
     let second = Instant::ZERO + Duration::from_secs(1);
@@ -209,7 +209,7 @@ fn a_folder_that_cannot_be_read_is_read_again() {
     give(&mut store, listed.clone());
     assert!(matches!(
         give(&mut store, Input::Failed { step: Step::SyncFolder(None), failure: full() })[..],
-        [Output::Told(_)]
+        [Output::Info(_)]
     ));
     assert_eq!(store.poll_timeout(), None, "what is being removed is waited for");
     done(&mut store, Step::Remove(left));
@@ -221,7 +221,7 @@ fn a_folder_that_cannot_be_read_is_read_again() {
     assert_eq!((store.held(ID), store.is_blind()), (Some(upload), false));
 }
 
-/// What could not be removed is not stored again before it is gone, and is not in the way for ever.
+/// What could not be removed is not stored again before it is gone, and does not block others forever.
 #[test]
 fn what_is_stuck_is_removed_later() {
     let mut store = ready(Durability::Fsync);
@@ -249,7 +249,7 @@ fn what_is_stuck_is_removed_later() {
     assert!(!store.is_under_way(ID));
 }
 
-/// What the journal remembers and the folder does not hold is lost: told once, counted, found by its name, and not held.
+/// What the journal remembers and the folder lacks is lost: logged once, counted, found by its name, and not held.
 #[test]
 fn the_start_misses_what_is_gone_or_damaged() {
     let other = |id: u128| Stored { name: Name { id: RequestId(id), ..stored(b"abc").name }, bytes: 3 };
@@ -264,7 +264,7 @@ fn the_start_misses_what_is_gone_or_damaged() {
     let (store, outputs) = start(vec![file(1, 3), file(2, 3), file(3, 3)]);
     assert_eq!((outputs, store.count()), (vec![Output::Ready], 3));
     let (store, outputs) = start(vec![file(1, 3), file(2, 2)]);
-    let [Output::Warned(line), Output::Ready] = &outputs[..] else { panic!("{outputs:?}") };
+    let [Output::Warn(line), Output::Ready] = &outputs[..] else { panic!("{outputs:?}") };
     assert!(
         line.starts_with("acknowledged uploads are gone from the folder or damaged: 2 of 3 (such as photo.png of ann)")
     );
@@ -275,7 +275,7 @@ fn the_start_misses_what_is_gone_or_damaged() {
         [None, Some(Loss::Damaged), Some(Loss::Gone)]
     );
     let (store, outputs) = start(vec![]);
-    let [Output::Warned(line), Output::Ready] = &outputs[..] else { panic!("{outputs:?}") };
+    let [Output::Warn(line), Output::Ready] = &outputs[..] else { panic!("{outputs:?}") };
     assert!(
         line.starts_with("the folder of uploads is empty, without the 3 acknowledged uploads that it held"),
         "{line}"
@@ -284,7 +284,7 @@ fn the_start_misses_what_is_gone_or_damaged() {
     assert_eq!((store.count(), store.bytes(), store.count_lost(Loss::Gone)), (0, 0, 3));
 }
 
-/// From time to time it is looked, some files at a time: what is gone is lost, and what is put back is held again.
+/// Files are checked from time to time, some at once: what is gone is lost, and what is put back is held again.
 #[test]
 fn files_are_looked_at_from_time_to_time() {
     let of = |id: u128| Stored { name: Name { id: RequestId(id), ..stored(b"abc").name }, bytes: 3 };
@@ -316,21 +316,21 @@ fn files_are_looked_at_from_time_to_time() {
     there.remove(&of(5).name);
     there.remove(&of(400).name);
     there.insert(of(599).name, 2);
-    let told = "acknowledged uploads are gone from the folder or damaged: 3 (such as photo.png of ann)";
-    assert_eq!(pass(&mut store, &there), [Output::Warned(told.to_owned())]);
+    let line = "acknowledged uploads are gone from the folder or damaged: 3 (such as photo.png of ann)";
+    assert_eq!(pass(&mut store, &there), [Output::Warn(line.to_owned())]);
     assert_eq!((store.count(), store.count_lost(Loss::Gone), store.count_lost(Loss::Damaged)), (597, 2, 1));
     assert_eq!(store.bytes(), 597 * 3);
-    assert_eq!(pass(&mut store, &there), [], "it is said once");
+    assert_eq!(pass(&mut store, &there), [], "it is logged once");
     there.insert(of(5).name, 3);
     there.insert(of(599).name, 3);
-    assert_eq!(pass(&mut store, &there), [Output::Told(format!("{} is back", of(5).name))]);
+    assert_eq!(pass(&mut store, &there), [Output::Info(format!("{} is back", of(5).name))]);
     assert_eq!((store.count(), store.held(RequestId(5))), (598, Some(of(5))));
-    // Somebody who reads one sees it first.
+    // A reader notices it first.
     let outputs = give(&mut store, Input::Unreadable { name: of(6).name, loss: Loss::Damaged });
-    assert!(matches!(&outputs[..], [Output::Warned(line)] if line.contains("damaged")), "{outputs:?}");
+    assert!(matches!(&outputs[..], [Output::Warn(line)] if line.contains("damaged")), "{outputs:?}");
     assert_eq!((store.held(RequestId(6)), store.count_lost(Loss::Damaged)), (None, 2));
     assert_eq!(give(&mut store, Input::Unreadable { name: of(6).name, loss: Loss::Damaged }), []);
-    // What is damaged is stored again if its client comes again.
+    // A damaged upload is stored again if its client tries again.
     let put = Input::Put { id: RequestId(6), bytes: 3, label: label() };
     assert_eq!(give(&mut store, put), [one(Step::Write(RequestId(6)))]);
 }
@@ -372,7 +372,7 @@ fn kinds_are_told_by_content() {
 }
 
 proptest! {
-    /// Whatever a folder holds, only names that lead nowhere else are ours, and they read back as they were written.
+    /// Whatever a folder holds, only names that stay inside it are ours, and they read back as they were written.
     #[test]
     fn names_are_safe(text in ".{0,120}", id: u128, content: [u8; 4]) {
         if let Ok(name) = text.parse::<Name>() {
@@ -399,7 +399,7 @@ impl SimDisk {
     fn perform(&mut self, step: &Step, body: &[u8]) -> Input {
         match step {
             Step::List => {
-                // What is said of the journal is durable: its process may have died before it could sync it.
+                // What is reported of the journal is durable: its process may have died before it could sync it.
                 self.journal.1 = self.journal.0.len();
                 return Input::Listed {
                     temporary: self.temporary.keys().map(|id| File::Temporary(*id).to_string()).collect(),
@@ -443,7 +443,7 @@ impl SimDisk {
                 body.truncate(1)
             }
         });
-        // The journal is torn somewhere behind what was synced.
+        // The journal is torn somewhere after what was synced.
         let (bytes, synced) = &mut self.journal;
         bytes.truncate(*synced + usize::from(luck) % (bytes.len() - *synced + 1));
         *synced = bytes.len();
@@ -478,7 +478,7 @@ enum Happening {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// C3 and C4 on one node: what is acknowledged is there, whole, whatever crashes after; one id has one copy.
+    /// C3 and C4 on one node: what is acknowledged is there, whole, whatever crashes later; one id has one copy.
     #[test]
     fn acknowledged_is_stored(happenings in prop::collection::vec(prop_oneof![
         3 => (0..4_u8).prop_map(Happening::Put),
@@ -491,7 +491,7 @@ proptest! {
         let mut store = Store::new(Durability::Fsync, SCRUB);
         let mut open: Vec<Vec<Step>> = Vec::new();
         let mut acknowledged: BTreeMap<RequestId, Stored> = BTreeMap::new();
-        // Each attempt brings another body, so that a second copy could be told from the first.
+        // Each attempt brings another body, so that a second copy can be distinguished from the first.
         let mut attempts = 0_u32;
         let body = |attempt: u32| format!("body of attempt {attempt:010}").into_bytes();
         let bytes = body(0).len() as u64;
@@ -501,7 +501,7 @@ proptest! {
             };
             match happening {
                 Happening::Put(id) => store.handle_input(Instant::ZERO, Input::Put { id: RequestId(id.into()), bytes, label: label() }),
-                // One step of those that were wanted together, so that a crash may come between any two.
+                // One of the steps that go together, so that a crash may come between any two.
                 Happening::Answer(which) => if let Some(mut steps) = pick(which, &mut open) {
                     attempts += 1;
                     let answer = disk.perform(&steps.remove(0), &body(attempts));
@@ -516,7 +516,7 @@ proptest! {
                     if after && !matches!(step, Step::List | Step::Write(_) | Step::Rename(_)) {
                         disk.perform(&step, &[]);
                     } else if let Step::Record { records, .. } = &step {
-                        // Appended and not synced: a loss of power may tear it.
+                        // Appended and not synced: a power loss may tear it.
                         disk.journal.0.extend(records.iter().flat_map(Record::encode));
                     }
                     store.handle_input(Instant::ZERO, Input::Failed { step, failure: full() });
@@ -536,7 +536,7 @@ proptest! {
                         let first = *acknowledged.entry(id).or_insert(stored);
                         prop_assert_eq!(first, stored, "one id is acknowledged as one content");
                     }
-                    Output::Ended { .. } | Output::Ready | Output::Told(_) | Output::Warned(_) => {}
+                    Output::Ended { .. } | Output::Ready | Output::Info(_) | Output::Warn(_) => {}
                 }
             }
             for stored in acknowledged.values() {

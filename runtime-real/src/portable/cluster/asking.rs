@@ -24,7 +24,7 @@ use crate::portable::{
     fleet::Transport,
 };
 
-/// Where bodies come from, and go to. Opened anew for each try.
+/// Source and destination of bodies. Opened anew for each try.
 pub trait Cargo: Clone + Send + Sync + 'static {
     /// The body of an upload.
     type Source: AsyncRead + Unpin + Send;
@@ -36,10 +36,11 @@ pub trait Cargo: Clone + Send + Sync + 'static {
     fn sink(&self, stored: &Stored) -> impl Future<Output = io::Result<Self::Sink>> + Send;
 }
 
-/// Asks until there is an answer, or the client's patience is at its end. `told` hears why it takes longer.
+/// Asks until there is an answer, or the client's patience is exhausted. `log` gets the reason whenever it takes
+/// longer.
 ///
 /// # Errors
-/// If the patience is at its end, a node refused the request for good, or no node speaks with this client.
+/// If the patience is exhausted, a node refused the request for good, or no node accepts this client.
 ///
 /// # Panics
 /// Without any node.
@@ -48,14 +49,14 @@ pub async fn ask<T, C>(
     request: Request,
     cargo: C,
     (patience, seed): (Patience, Seed),
-    mut told: impl FnMut(String),
+    mut log: impl FnMut(String),
     clock: &impl Clock,
 ) -> Result<Reply, GaveUp>
 where
     T: Transport + Sync,
     C: Cargo,
 {
-    // Large bodies are not all led through one node: whom they enter by passes them on.
+    // Large bodies do not all pass through one node: the node that they enter by relays them.
     let first = nodes.leader().filter(|_| request.sent_along() > 0);
     let mut machine = Client::new(first, clock.now(), nodes.ids().collect(), request, patience, seed);
     let (to_machine, mut inputs) = mpsc::unbounded_channel();
@@ -78,7 +79,7 @@ where
                     let _ = inputs.send(input);
                 }));
             }
-            Output::Told(line) => told(line),
+            Output::Info(line) => log(line),
             Output::Finished(outcome) => {
                 finished = Some(outcome);
                 return ControlFlow::Break(());
@@ -122,7 +123,7 @@ async fn attempt<T: Transport, C: Cargo>(
         word = nodes::word::<T>(&mut line, limits).await.map_err(broken)?;
     }
     let Word::Reply(reply) = word else {
-        return Err(broken(wire::invalid("it asks for a body that it was sent, or that there is none of")));
+        return Err(broken(wire::invalid("it asks for a body that was already sent, or that does not exist")));
     };
     if let Reply::Body(stored) = &reply {
         let mut sink = cargo.sink(stored).await.map_err(own)?;
@@ -136,7 +137,7 @@ async fn attempt<T: Transport, C: Cargo>(
         )?;
         sink.shutdown().await.map_err(own)?;
         if hashing.finish() != stored.name.digest {
-            return Err(Failure::Damaged("what came is not what was stored".to_owned()));
+            return Err(Failure::Damaged("the received body is not what was stored".to_owned()));
         }
     }
     nodes.keep(node, line);

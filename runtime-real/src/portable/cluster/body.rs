@@ -1,4 +1,4 @@
-//! Bodies that stream past, from somebody who must keep a pace.
+//! Bodies that stream past, whose sender must keep a minimum pace.
 
 use std::{io, time::Duration};
 
@@ -7,16 +7,16 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Limits, places::UnderWay};
+use super::{Limits, slots::InFlight};
 
 /// Bytes of a body that are held at once.
 const CHUNK: u64 = 64 << 10;
 
 /// Which side of a copy failed.
 pub(super) enum Side {
-    /// Whoever sends the body.
+    /// The sender of the body.
     From(io::Error),
-    /// Whoever takes it.
+    /// Its receiver.
     To(io::Error),
 }
 
@@ -28,8 +28,8 @@ impl From<Side> for io::Error {
     }
 }
 
-/// Does what waits for the client of a request, or for somebody who has none.
-async fn waited_for<T>(client: Option<&UnderWay<'_>>, what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+/// Does what waits for the client of a request, or for another side if there is none.
+async fn waited_for<T>(client: Option<&InFlight<'_>>, what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     match client {
         Some(client) => client.client(what).await,
         None => what.await,
@@ -40,7 +40,7 @@ async fn waited_for<T>(client: Option<&UnderWay<'_>>, what: impl Future<Output =
 pub(super) struct Body {
     left: u64,
     taken: u64,
-    /// How long its sender was waited for, in all. How long whoever takes it was waited for does not count.
+    /// How long its sender was waited for, in all. Waiting for its receiver does not count.
     waited: Duration,
     buffer: Vec<u8>,
 }
@@ -54,7 +54,7 @@ impl Body {
     pub(super) async fn next(
         &mut self,
         from: &mut (impl AsyncRead + Unpin),
-        client: Option<&UnderWay<'_>>,
+        client: Option<&InFlight<'_>>,
         limits: &Limits,
     ) -> io::Result<Option<&[u8]>> {
         if self.left == 0 {
@@ -88,7 +88,7 @@ impl Body {
     pub(super) async fn whole(
         mut self,
         from: &mut (impl AsyncRead + Unpin),
-        client: Option<&UnderWay<'_>>,
+        client: Option<&InFlight<'_>>,
         limits: &Limits,
     ) -> io::Result<Vec<u8>> {
         let mut all = Vec::new();
@@ -103,7 +103,7 @@ impl Body {
         mut self,
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
-        client: Option<&UnderWay<'_>>,
+        client: Option<&InFlight<'_>>,
         limits: &Limits,
         mut look: impl FnMut(&[u8]),
     ) -> Result<(), Side> {

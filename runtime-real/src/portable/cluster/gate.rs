@@ -1,5 +1,5 @@
-//! What is asked of who greets as a peer, beyond the proof of a key: that it is one, that its certificate vouches for it, and
-//! that it comes from an address of its own.
+//! What a connector that greets as a peer must show beyond the proof of a key: that it is one, that its certificate is
+//! for its host, and that it connects from an address of its own.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -12,25 +12,25 @@ use tokio::{
 
 use crate::portable::fleet::{Address, Listener, Transport};
 
-/// Longest that a name may take to be looked up: the handshake has to end in time.
+/// Longest that the lookup of a name may take: the handshake has a deadline.
 const LOOK_UP_MAX: Duration = Duration::from_secs(1);
 
-/// How long what a name stands for is remembered, and that it could not be looked up: whoever connects again and again makes
-/// no more than one question of it in that time.
+/// How long the addresses of a name are cached, and how long a failed lookup: repeated connections cause no more than
+/// one lookup in that time.
 const REMEMBERED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(1));
 
-/// Who may come in as a peer.
+/// Decides which connectors are accepted as peers.
 pub(super) struct Gate<T> {
     transport: T,
-    /// Whether a peer must come from its own address.
+    /// Whether a peer must connect from its own address.
     checks_addresses: bool,
     peers: BTreeMap<NodeId, Peer>,
 }
 
 struct Peer {
     listed: Address,
-    /// What its name stands for, or why that is not known, and since when. Held while it is looked up: who comes meanwhile
-    /// waits for the same answer.
+    /// The addresses of its name, or why they are not known, and since when. Locked during a lookup: connectors that
+    /// arrive meanwhile wait for the same answer.
     stands_for: Mutex<Option<(Instant, StandsFor)>>,
 }
 
@@ -44,8 +44,8 @@ impl<T: Transport + Sync> Gate<T> {
         Self { transport, checks_addresses, peers: addresses.iter().map(peer).collect() }
     }
 
-    /// Whether who calls itself `peer` at the node `me` is another one in the list of peers, and what was shown beneath its
-    /// connection vouches for it.
+    /// Whether a connector that claims to be `peer` at the node `me` is another node in the list of peers, and its
+    /// connection's certificate is for it.
     pub(super) fn knows<L: Listener>(&self, me: NodeId, peer: NodeId, stream: &L::Stream) -> Result<(), Refusal> {
         if peer == me {
             return Err(Refusal::SameNode);
@@ -57,7 +57,7 @@ impl<T: Transport + Sync> Gate<T> {
         Ok(())
     }
 
-    /// Whether `peer` may speak from there.
+    /// Whether `peer` may connect from this address.
     pub(super) async fn admits(&self, peer: NodeId, from: IpAddr) -> Result<(), Refusal> {
         let Some(Peer { listed, stands_for }) = self.peers.get(&peer) else { return Err(Refusal::NoPeer) };
         if !self.checks_addresses {

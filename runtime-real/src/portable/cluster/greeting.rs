@@ -1,4 +1,5 @@
-//! What both sides of a connection say before anything else: `omb_cluster::handshake` over bytes. The caller bounds the time.
+//! What both sides of a connection send before anything else: `omb_cluster::handshake` over bytes. The caller bounds
+//! the time.
 
 use std::{fmt, io, net::IpAddr, sync::Arc};
 
@@ -12,10 +13,10 @@ use omb_cluster::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{node::House, wire::Line};
+use super::{node::Server, wire::Line};
 use crate::portable::fleet::{Listener, Transport};
 
-/// What a node or a client shows, and wants to be shown, where a cluster has keys.
+/// What a node or a client proves, and requires as proof, if a cluster has keys.
 #[derive(Clone)]
 pub struct Secret {
     /// The keys.
@@ -30,29 +31,29 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Why nothing can be said over a connection.
+/// Why a connection cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Unmet {
     /// It broke.
     #[error("{0}")]
     Broken(#[from] io::Error),
-    /// The two do not speak with each other.
+    /// One side refuses the other.
     #[error("{0}")]
     Refused(#[from] Refusal),
 }
 
 impl Unmet {
-    /// Of a connection that could not be made, or taken in: TLS that fails would fail again.
+    /// For a connection that could not be opened: TLS that fails would fail again.
     pub(super) fn opening(error: io::Error) -> Self {
         match error.kind() {
-            // It may quote what stands in a certificate.
+            // It may quote the content of a certificate.
             io::ErrorKind::InvalidData => Refusal::unsecured(&error.to_string()).into(),
             _ => error.into(),
         }
     }
 
-    /// Of a connection that was made, and broke before the other side had let this one in: over TLS, that side says only now
-    /// that it does not take this one's certificate.
+    /// For a connection that was opened, and broke before the other side had accepted this one: over TLS, that side
+    /// reports only now that it does not accept this one's certificate.
     pub(super) fn settled(self) -> Self {
         match self {
             Self::Broken(error) => Self::opening(error),
@@ -61,14 +62,14 @@ impl Unmet {
     }
 }
 
-/// Who has connected, and has proven what is to be proven.
+/// The connector, once it has proven what it must.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Guest {
     /// A client.
     Client,
-    /// A peer, which speaks.
+    /// A peer that sends messages.
     Peer(NodeId),
-    /// A peer, which orders.
+    /// A peer that sends orders.
     Order(NodeId),
 }
 
@@ -91,7 +92,7 @@ async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<(
 /// Meets the node `peer`, which was connected to, in this part, as the node or (`None`) the client `me`.
 ///
 /// # Errors
-/// If the connection broke, or one of the two does not speak with the other.
+/// If the connection broke, or one side refuses the other.
 pub async fn meet<S>(
     stream: &mut S,
     me: Option<NodeId>,
@@ -128,11 +129,11 @@ where
     Ok(())
 }
 
-/// Meets whoever has connected to this node from there. Says who it is, or wants to be, also where it is refused.
+/// Meets a side that connected to this node from this address. Returns who it is, or the id it claims if it is refused.
 pub(super) async fn receive<L, T, D>(
     line: &mut Line<L::Stream>,
     from: IpAddr,
-    house: &House<T, D>,
+    server: &Server<T, D>,
 ) -> Result<Guest, (Option<NodeId>, Unmet)>
 where
     L: Listener,
@@ -140,7 +141,7 @@ where
     D: Sync,
 {
     let mut calls_itself = None;
-    match meet_stranger::<L, T, D>(line, from, house, &mut calls_itself).await {
+    match meet_stranger::<L, T, D>(line, from, server, &mut calls_itself).await {
         Ok(guest) => Ok(guest),
         Err(unmet) => {
             if matches!(unmet, Unmet::Refused(_)) {
@@ -154,7 +155,7 @@ where
 async fn meet_stranger<L, T, D>(
     stream: &mut Line<L::Stream>,
     from: IpAddr,
-    house: &House<T, D>,
+    server: &Server<T, D>,
     calls_itself: &mut Option<NodeId>,
 ) -> Result<Guest, Unmet>
 where
@@ -162,7 +163,7 @@ where
     T: Transport + Sync,
     D: Sync,
 {
-    let (me, secret) = (Some(house.me), house.secret.as_ref());
+    let (me, secret) = (Some(server.me), server.secret.as_ref());
     let mine = Opening { greeting: Greeting { version: VERSION, node: me }, part: Part::Node, nonce: None };
     let greeting = Greeting::decode(read::<GREETING_BYTES>(stream).await?);
     if let Ok(greeting) = greeting {
@@ -171,7 +172,7 @@ where
     let greeting = match greeting.and_then(|greeting| fits(mine.greeting, greeting).map(|()| greeting)) {
         Ok(greeting) => greeting,
         Err(refusal) => {
-            // So that another version, or a speaker of TLS, learns whom it has reached.
+            // So that another version, or a side that speaks TLS, learns what it has reached.
             write(stream, &mine.encode()).await?;
             return Err(refusal.into());
         }
@@ -194,9 +195,9 @@ where
     let (Some(peer), true) = (greeting.node, theirs.part.is_peer()) else {
         return Ok(proven.map(|()| Guest::Client)?);
     };
-    let known = proven.and_then(|()| house.gate.knows::<L>(house.me, peer, stream.get_ref().get_ref()));
+    let known = proven.and_then(|()| server.gate.knows::<L>(server.me, peer, stream.get_ref().get_ref()));
     let admitted = match known {
-        Ok(()) => house.gate.admits(peer, from).await,
+        Ok(()) => server.gate.admits(peer, from).await,
         refused => refused,
     };
     let objection = admitted.as_ref().err().and_then(Objection::of);
@@ -207,7 +208,7 @@ where
     Ok(if theirs.part == Part::Order { Guest::Order(peer) } else { Guest::Peer(peer) })
 }
 
-/// Unread bytes at the close would reset the connection under what was just said.
+/// Unread bytes at the close would reset the connection before what was just sent is read.
 pub(super) async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
     let mut rest = [0; 1_024];
     for _ in 0..64 {

@@ -1,4 +1,4 @@
-//! What waits for the machine: bounded, so that who floods is slowed down, and in lanes, so that nobody else is.
+//! The machine's queues: bounded, so that a flooding sender is slowed down, and in lanes, so that no other is.
 
 use std::{
     future::poll_fn,
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::portable::event_loop::Inputs;
 
-/// Messages of peers, and requests, that may wait; who sends more waits with it.
+/// Messages of peers, and requests, that may wait; a sender of more waits with it.
 const LANE: usize = 256;
 
 /// After this many other inputs in a row a request is taken, if one waits.
@@ -19,16 +19,16 @@ const PATIENCE: u32 = 8;
 /// Where inputs are put in.
 #[derive(Clone)]
 pub(super) struct Entrances {
-    /// What came of what the machine wanted done: not bounded by itself, but by how much is under way.
+    /// Results of what the machine wanted done: bounded only by how much is in flight.
     pub(super) own: mpsc::UnboundedSender<Input>,
-    /// What peers say.
+    /// Messages of peers.
     pub(super) peers: mpsc::Sender<Input>,
     /// Requests.
     pub(super) requests: mpsc::Sender<Input>,
 }
 
-/// Where they come out. Peers and what was wanted take turns, and requests come when neither has anything: what has
-/// begun ends before more begins, and no flood of requests delays a ballot.
+/// Where they come out. Peers and results take turns, and requests follow when neither has anything: what has begun
+/// ends before more begins, and no flood of requests delays a ballot.
 pub(super) struct Lanes {
     own: mpsc::UnboundedReceiver<Input>,
     peers: mpsc::Receiver<Input>,
@@ -61,7 +61,7 @@ impl Lanes {
             }
         }
         match self.poll_requests(context) {
-            // All three have ended only together: who speaks to the machine holds all entrances.
+            // All three end together: each sender to the machine holds all entrances.
             Poll::Ready(None) if self.own.is_closed() => Poll::Ready(None),
             Poll::Ready(None) => Poll::Pending,
             polled => polled,
@@ -94,7 +94,7 @@ mod tests {
 
     use super::*;
 
-    /// Peers and the node's own are heard in turn, a request at least every ninth time, and none is lost.
+    /// Peers and the node's own results are read in turn, a request at least every ninth time, and none is lost.
     #[test]
     fn no_lane_starves() {
         let (entrances, mut lanes) = lanes();
@@ -104,7 +104,7 @@ mod tests {
             entrances.peers.try_send(Input::Connected(NodeId(1))).expect("there is room");
             entrances.requests.try_send(Input::Request { client, request: Request::Discover }).expect("there is room");
         }
-        assert!(entrances.peers.try_send(Input::Connected(NodeId(1))).is_err(), "who floods waits");
+        assert!(entrances.peers.try_send(Input::Connected(NodeId(1))).is_err(), "a flooding sender waits");
         let mut context = Context::from_waker(Waker::noop());
         let mut next = || match lanes.poll(&mut context) {
             Poll::Ready(Some(Input::Persisted(_))) => 'o',

@@ -1,7 +1,7 @@
-//! This node's connections to its peers, one each, over which it speaks; what they say comes over theirs.
+//! This node's connections to its peers, one each, over which it sends messages; theirs arrive over their own.
 //!
-//! A peer confirms each frame with one byte. Who confirms nothing for [`Limits::silent`] is gone, or the way to it is:
-//! the connection is thrown away, what waited is lost, and another one is made.
+//! A peer confirms each frame with one byte. If it confirms nothing for [`Limits::silent`], it or the network to it is
+//! gone: the connection is dropped, what waited is lost, and another one is opened.
 
 use std::{io, pin::pin, time::Duration};
 
@@ -27,7 +27,7 @@ use crate::portable::fleet::{Address, Transport};
 pub(super) const QUEUE: usize = 256;
 /// Messages that may be unconfirmed.
 const WINDOW: usize = 256;
-/// Of them, those that whoever hears confirms at the latest.
+/// Of them, those that the receiver confirms at the latest.
 pub(super) const CONFIRM: usize = WINDOW / 4;
 
 /// One end of a connection to a peer.
@@ -52,7 +52,7 @@ impl Link {
         loop {
             match timeout(limits.connect, self.connect(&transport)).await {
                 Ok(Ok(line)) => {
-                    // What was said while nobody heard it is no news any more.
+                    // Messages queued while there was no connection are outdated.
                     while queue.try_recv().is_ok() {}
                     if inputs.send(Input::Connected(peer)).is_err() {
                         return;
@@ -63,8 +63,8 @@ impl Link {
                     pause = limits.pause.0;
                 }
                 Ok(Err(Unmet::Refused(refusal))) => {
-                    let who = Stranger::Peer(peer);
-                    if inputs.send(Input::TurnedAway { who, refusal }).is_err() {
+                    let stranger = Stranger::Peer(peer);
+                    if inputs.send(Input::TurnedAway { stranger, refusal }).is_err() {
                         return;
                     }
                 }
@@ -87,7 +87,7 @@ impl Link {
     }
 }
 
-/// Sends what comes until the connection fails, or (`Ok`) nothing will come any more.
+/// Sends what arrives in `queue` until the connection fails, or (`Ok`) the queue has ended.
 async fn speak<S>(line: Line<S>, queue: &mut mpsc::Receiver<Envelope>, limits: Limits) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -123,7 +123,7 @@ where
                 if unconfirmed == 0 {
                     nap.set(sleep(limits.silent));
                 }
-                // All that waits goes out at once.
+                // All queued messages go out together.
                 let write = async {
                     let mut next = Some(envelope);
                     while let Some(envelope) = next {

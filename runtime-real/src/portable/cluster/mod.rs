@@ -20,8 +20,8 @@ mod lanes;
 mod links;
 pub mod node;
 pub mod nodes;
-mod places;
 mod serving;
+mod slots;
 pub mod wire;
 
 use std::time::Duration;
@@ -33,42 +33,42 @@ pub use nodes::Nodes;
 
 use crate::portable::fleet::Address;
 
-/// Bounds on everything that others can make last, or grow.
+/// Bounds on everything that others can prolong or grow.
 ///
-/// What a node holds in memory for others is bounded by them: some 20 kB for each connection, and a further 64 kB for
-/// each request under way.
+/// They bound what a node holds in memory for others: some 20 kB for each connection, and a further 64 kB for each
+/// request in flight.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Longest until a connection is made and both sides have greeted and proven what they must. Default 2 s.
+    /// Longest until a connection is established and both sides have greeted and proven what they must. Default 2 s.
     pub connect: Duration,
-    /// Longest until a peer has confirmed a message; then its connection is made anew. Default 1 s.
+    /// Longest until a peer has confirmed a message; then its connection is replaced. Default 1 s.
     pub silent: Duration,
     /// After this long without a message a peer is sent an empty one. Default 1 s.
     pub keep_alive: Duration,
     /// First and longest pause between attempts to connect to a peer; doubled in between. Default 50 ms and 500 ms.
     pub pause: (Duration, Duration),
-    /// Longest that a request, or the next bytes of a body, may be waited for, and that 64 KiB may take to be taken. An
+    /// Longest wait for a request, or for the next bytes of a body, and for 64 KiB to be read by the other side. An
     /// idle connection is closed after it. Default 15 s.
     pub idle: Duration,
-    /// Longest that a node may take to answer a request which it was sent, once the body is there. Default 25 s.
+    /// Longest that a node may take to answer a request, once the body is there. Default 25 s.
     pub reply: Duration,
-    /// Slowest pace of a body, in bytes per second, after [`Self::idle`]: whoever is slower is cut off. Default 4,096,
-    /// below any modem; a trickle of single bytes could else hold its place for years.
+    /// Slowest pace of a body, in bytes per second, after [`Self::idle`]: a slower sender is cut off. Default 4,096,
+    /// below any modem; a trickle of single bytes could otherwise hold its slot for years.
     pub pace_min: u64,
-    /// Connections that may be greeting at once; half of them from one source, an eighth for hosts of peers alone. Default
-    /// 512.
+    /// Connections that may be greeting at once; half of them from one source, an eighth only for hosts of peers.
+    /// Default 512.
     pub strangers: usize,
-    /// Connections of clients at once, those over which nodes pass requests on included; more are told that the node is
-    /// busy. Connections over which peers speak do not count. Default 4,096.
+    /// Connections of clients at once, those over which nodes relay requests included; further ones are answered that
+    /// the node is busy. Connections for messages of peers do not count. Default 4,096.
     pub connections: usize,
     /// Of them, from one source: an IPv4 address, or an IPv6 network of 64 bits. Default 2,048.
     pub connections_per_source: usize,
-    /// Of them, kept for hosts of peers. Default 256.
+    /// Of them, reserved for hosts of peers. Default 256.
     pub connections_reserve: usize,
-    /// Requests that are under way at once; more are answered with "node N is busy", and tried again by their clients. Half
-    /// of them from one source, an eighth for those that nodes pass on alone. Default 1,024.
+    /// Requests in flight at once; further ones are answered with "node N is busy", and tried again by their clients.
+    /// Half of them from one source, an eighth only for those that nodes relay. Default 1,024.
     pub requests: usize,
-    /// How long a client that sends nothing of what it has announced, or does not take its answer, keeps its place while
+    /// How long a client that sends nothing of what it has announced, or does not read its answer, keeps its slot while
     /// others need one; a tenth of it while those are of a source that has fewer. Default 1 s.
     pub patience: Duration,
     /// Idle connections to one node that are kept for the next request. Default 64.
@@ -100,7 +100,7 @@ impl Default for Limits {
     }
 }
 
-/// The address of a peer, `host:port`; brackets around the host are taken off.
+/// The address of a peer, `host:port`; brackets around the host are removed.
 #[must_use]
 pub fn address(text: &str, tls: bool) -> Option<Address> {
     let (host, port) = text.rsplit_once(':')?;

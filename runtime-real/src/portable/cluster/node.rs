@@ -1,4 +1,4 @@
-//! The loop around one node's machine: what it wants done is begun here, and what came of it is handed back.
+//! The loop around one node's machine: its outputs are performed here, and the results are handed back.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
 };
 
 use omb_cluster::{
-    admission::{Door, Room},
+    admission::{Capacity, Door},
     config::ClusterConfig,
     node::{ClientId, Input, Node, Output, RelayFailure, message::Envelope},
     peer::NodeId,
@@ -22,19 +22,19 @@ use super::{
     gate::Gate,
     lanes::{Entrances, lanes},
     links::{self, Link},
-    places::Places,
-    serving::{self, Errand},
+    serving::{self, Action},
+    slots::Slots,
 };
 use crate::portable::{
     event_loop::{self, Clock},
     fleet::{Address, Listener, Transport},
 };
 
-/// Looks on: for logs and metrics, or for a simulation's promises.
+/// Observes a node: for logs and metrics, or for a simulation's promises.
 pub trait Observer: Send {
     /// Hands a message to the connection that carries it. A simulation's comes late, twice, or never.
     fn hand_over(&mut self, link: &mpsc::Sender<Envelope>, envelope: Envelope) {
-        // To a peer that does not hear it may be lost, as on the way.
+        // To a peer that does not read it may be lost, as on the network.
         let _ = link.try_send(envelope);
     }
     /// The machine wants this done.
@@ -48,18 +48,18 @@ pub trait Observer: Send {
 pub struct Identity {
     /// Its id, one of the peers.
     pub me: NodeId,
-    /// What `config.json` says.
+    /// The content of `config.json`.
     pub config: ClusterConfig,
     /// Bounds on what others can do.
     pub limits: Limits,
     /// Where its random choices come from.
     pub seed: Seed,
-    /// What `key_file` and `peer_key_file` hold, if one of them is given.
+    /// The keys in `key_file` and `peer_key_file`, if one of them is given.
     pub secret: Option<Secret>,
 }
 
 /// What all connections of a node share.
-pub(super) struct House<T: Transport, D> {
+pub(super) struct Server<T: Transport, D> {
     pub(super) me: NodeId,
     pub(super) limits: Limits,
     pub(super) secret: Option<Secret>,
@@ -68,27 +68,27 @@ pub(super) struct House<T: Transport, D> {
     pub(super) disk: D,
     pub(super) inputs: Entrances,
     pub(super) door: Mutex<Door>,
-    pub(super) clients: Mutex<BTreeMap<ClientId, mpsc::UnboundedSender<Errand>>>,
+    pub(super) clients: Mutex<BTreeMap<ClientId, mpsc::UnboundedSender<Action>>>,
     pub(super) numbers: AtomicU64,
-    pub(super) places: Places,
+    pub(super) slots: Slots,
 }
 
-impl<T: Transport, D> House<T, D> {
+impl<T: Transport, D> Server<T, D> {
     pub(super) fn door(&self) -> MutexGuard<'_, Door> {
         self.door.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn clients(&self) -> MutexGuard<'_, BTreeMap<ClientId, mpsc::UnboundedSender<Errand>>> {
+    pub(super) fn clients(&self) -> MutexGuard<'_, BTreeMap<ClientId, mpsc::UnboundedSender<Action>>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a client's connection something to do; whether it is still there.
-    fn pass(&self, client: ClientId, errand: Errand) -> bool {
+    /// Passes an action to a client's connection; returns whether it is still there.
+    fn pass(&self, client: ClientId, action: Action) -> bool {
         let mut clients = self.clients();
-        if errand.is_last() {
-            clients.remove(&client).is_some_and(|to| to.send(errand).is_ok())
+        if action.is_last() {
+            clients.remove(&client).is_some_and(|to| to.send(action).is_ok())
         } else {
-            clients.get(&client).is_some_and(|to| to.send(errand).is_ok())
+            clients.get(&client).is_some_and(|to| to.send(action).is_ok())
         }
     }
 }
@@ -125,13 +125,14 @@ where
     }
     let listed =
         addresses.iter().map(|(peer, to)| (*peer, to.host.parse().ok())).filter(|(peer, _)| *peer != me).collect();
-    let strangers = Room { most: limits.strangers, per_source: limits.strangers / 2, reserve: limits.strangers / 8 };
-    let clients = Room {
+    let strangers =
+        Capacity { most: limits.strangers, per_source: limits.strangers / 2, reserve: limits.strangers / 8 };
+    let clients = Capacity {
         most: limits.connections,
         per_source: limits.connections_per_source,
         reserve: limits.connections_reserve,
     };
-    let house = Arc::new(House {
+    let server = Arc::new(Server {
         me,
         limits,
         secret: secret.clone(),
@@ -142,11 +143,11 @@ where
         door: Mutex::new(Door::new(strangers, clients, listed)),
         clients: Mutex::default(),
         numbers: AtomicU64::new(1),
-        places: Places::new(&limits),
+        slots: Slots::new(&limits),
     });
-    let accepting = tokio::spawn(serving::accept(listener, house.clone()));
+    let accepting = tokio::spawn(serving::accept(listener, server.clone()));
     let mut machine = Node::new(clock.now(), me, config, restored, seed);
-    // Both closures speak to it, one after the other.
+    // Both closures use it, one after the other.
     let observer = Mutex::new(observer);
     let observing = || observer.lock().unwrap_or_else(PoisonError::into_inner);
     let perform = |output: Output| {
@@ -157,7 +158,7 @@ where
                     observing().hand_over(link, envelope);
                 }
             }
-            output => begin(output, &house),
+            output => begin(output, &server),
         }
         ControlFlow::Continue(())
     };
@@ -167,51 +168,51 @@ where
 }
 
 /// Begins what the machine wants done.
-fn begin<T, D>(output: Output, house: &Arc<House<T, D>>)
+fn begin<T, D>(output: Output, server: &Arc<Server<T, D>>)
 where
     T: Transport + Sync,
     D: Disk,
 {
-    // The loop that would read it has ended, if it is not read.
-    let report = |input| _ = house.inputs.own.send(input);
+    // If it is not read, the loop that would read it has ended.
+    let report = |input| _ = server.inputs.own.send(input);
     match output {
-        Output::Answer { client, reply } => _ = house.pass(client, Errand::Answer(reply)),
+        Output::Answer { client, reply } => _ = server.pass(client, Action::Answer(reply)),
         Output::Relay { client, to, order } => {
-            if !house.pass(client, Errand::Relay { to, order }) {
+            if !server.pass(client, Action::Relay { to, order }) {
                 report(Input::Relayed { client, outcome: Err(RelayFailure::Client("it is gone".to_owned())) });
             }
         }
         Output::Store { client, id } => {
-            if !house.pass(client, Errand::Store { id }) {
+            if !server.pass(client, Action::Store { id }) {
                 let failure = Failure::Body("the client is gone".to_owned());
                 report(Input::Disk(store::Input::Failed { step: Step::Write(id), failure }));
             }
         }
-        Output::SendFile { client, file } => _ = house.pass(client, Errand::SendFile(file)),
-        Output::Fetch { client, from, name } => _ = house.pass(client, Errand::Fetch { from, name }),
+        Output::SendFile { client, file } => _ = server.pass(client, Action::SendFile(file)),
+        Output::Fetch { client, from, name } => _ = server.pass(client, Action::Fetch { from, name }),
         Output::Disk(steps) => {
-            let house = house.clone();
+            let server = server.clone();
             tokio::spawn(async move {
-                let input = disk::perform(&house.disk, steps).await;
-                let _ = house.inputs.own.send(Input::Disk(input));
+                let input = disk::perform(&server.disk, steps).await;
+                let _ = server.inputs.own.send(Input::Disk(input));
             });
         }
         Output::Persist(leadership) => {
-            let house = house.clone();
+            let server = server.clone();
             tokio::spawn(async move {
-                let input = match house.disk.persist(leadership).await {
+                let input = match server.disk.persist(leadership).await {
                     Ok(()) => Input::Persisted(leadership),
                     Err(error) => Input::PersistFailed(leadership, error.to_string()),
                 };
-                let _ = house.inputs.own.send(input);
+                let _ = server.inputs.own.send(input);
             });
         }
-        // Handed over above; for those who look on.
+        // Handed over above; for observers only.
         Output::Send { .. }
         | Output::LeaderChanged(_)
         | Output::Recorded { .. }
         | Output::Saved { .. }
-        | Output::Told(_)
-        | Output::Warned(_) => {}
+        | Output::Info(_)
+        | Output::Warn(_) => {}
     }
 }

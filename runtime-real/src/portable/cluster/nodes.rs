@@ -1,6 +1,6 @@
-//! The way to the nodes of a cluster, for whoever asks something: clients, and nodes that order something of each other.
+//! Connections to the nodes of a cluster, for requests: of clients, and of nodes that give each other orders.
 //!
-//! A connection over which a request came to its end is kept for the next one, for a while.
+//! A connection over which a request has ended is kept for the next one, for a while.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::portable::fleet::{Address, Transport};
 
-/// Where nodes listen, what they are shown, and connections to them that are idle. Clones share the connections.
+/// The addresses of nodes, the keys for them, and idle connections to them. Clones share the connections.
 #[derive(Clone)]
 pub struct Nodes<T: Transport>(Arc<Shared<T>>);
 
@@ -36,7 +36,7 @@ struct Shared<T: Transport> {
     secret: Option<Secret>,
     /// The node that orders; `None` for a client.
     me: Option<NodeId>,
-    /// The leader, as the last node that spoke of it named it.
+    /// The leader, as named last by a node.
     leader: Mutex<Option<NodeId>>,
     idle: Mutex<BTreeMap<NodeId, Vec<Idle<T::Stream>>>>,
 }
@@ -47,7 +47,7 @@ struct Idle<S> {
 }
 
 impl<T: Transport> Nodes<T> {
-    /// For a client. Nobody is connected to before something is asked.
+    /// For a client. Connects only when something is asked.
     pub fn new(transport: T, addresses: BTreeMap<NodeId, Address>, limits: Limits, secret: Option<Secret>) -> Self {
         Self::of(None, transport, addresses, limits, secret)
     }
@@ -69,28 +69,28 @@ impl<T: Transport> Nodes<T> {
         self.0.addresses.keys().copied()
     }
 
-    /// Whether a node can be reached and speaks with this side; within [`Limits::connect`]. The connection is kept.
+    /// Whether a node can be reached and accepts this side; within [`Limits::connect`]. The connection is kept.
     ///
     /// # Errors
-    /// [`Failure::NotSent`] if nobody answers there, [`Failure::TurnedAway`] if the two do not speak with each other.
+    /// [`Failure::NotSent`] if no node answers there, [`Failure::TurnedAway`] if one side refuses the other.
     pub async fn reach(&self, node: NodeId) -> Result<(), Failure> {
         let line = self.connect(node).await?;
         self.keep(node, line);
         Ok(())
     }
 
-    /// Who leads, as far as is known. Asked directly it need not be asked by another node first.
+    /// The leader, as far as is known. Asking it directly saves another node from asking it.
     pub(super) fn leader(&self) -> Option<NodeId> {
         *self.0.leader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Learns from what a request at this node came to.
+    /// Learns from the outcome of a request at this node.
     pub(super) fn learn(&self, node: NodeId, outcome: &Result<Reply, Failure>) {
         let mut leader = self.0.leader.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
             Ok(Reply::Discovered { leader: named, .. }) => *leader = named.and_then(|named| named.leader),
             Ok(Reply::Retry { leader: named, .. }) => *leader = *named,
-            // Another one may lead soon, and nobody should wait for this one meanwhile.
+            // Another node may lead soon, and nothing should wait for this one meanwhile.
             Err(_) if *leader == Some(node) => *leader = None,
             _ => {}
         }
@@ -115,7 +115,7 @@ impl<T: Transport> Nodes<T> {
             timeout(limits.idle, write).await?
         };
         while let Some(mut line) = self.take(to).await {
-            // What could not be written whole was not performed, so it may be sent again.
+            // A request that was not written completely was not performed, so it may be sent again.
             if send(&mut line).await.is_ok() {
                 return Ok(line);
             }
@@ -138,7 +138,7 @@ impl<T: Transport> Nodes<T> {
         match timeout(limits.connect, connected).await {
             Ok(Ok(line)) => Ok(line),
             Ok(Err(Unmet::Refused(refusal))) => Err(Failure::TurnedAway(refusal.to_string())),
-            Ok(Err(Unmet::Broken(error))) => Err(Failure::NotSent(in_words(&error))),
+            Ok(Err(Unmet::Broken(error))) => Err(Failure::NotSent(explained(&error))),
             Err(_) => Err(Failure::NotSent(format!(
                 "no connection within {} s: is the machine up, and does a firewall let the port through?",
                 limits.connect.as_secs_f32()
@@ -146,11 +146,11 @@ impl<T: Transport> Nodes<T> {
         }
     }
 
-    /// The idle connection that was used last, if it still stands.
+    /// The idle connection that was used last, if it is still open.
     async fn take(&self, to: NodeId) -> Option<Line<T::Stream>> {
         loop {
             let Idle { mut line, since } = self.idle().get_mut(&to)?.pop()?;
-            if since.elapsed() < self.0.limits.kept_for && stands(&mut line).await {
+            if since.elapsed() < self.0.limits.kept_for && is_open(&mut line).await {
                 return Some(line);
             }
         }
@@ -173,24 +173,24 @@ impl<T: Transport> Nodes<T> {
     }
 }
 
-/// What an error of a connection means to people.
-fn in_words(error: &io::Error) -> String {
+/// An explanation of a connection's error for the user.
+fn explained(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => {
             "connection refused: nobody listens there; is the node running, and is its address in config.json right?"
         }
         io::ErrorKind::TimedOut => "no answer: is the machine up, and does a firewall let the port through?",
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            "there is no way to that machine: is it on the same network?"
+            "there is no route to that machine: is it on the same network?"
         }
-        io::ErrorKind::UnexpectedEof => "it hung up before it said anything: is it a node of a cluster?",
+        io::ErrorKind::UnexpectedEof => "it hung up before it sent anything: is it a node of a cluster?",
         _ => return error.to_string(),
     }
     .to_owned()
 }
 
-/// Whether a connection over which nothing is expected is open: it would have an end, or something, to be read.
-async fn stands<S: AsyncRead + Unpin>(line: &mut S) -> bool {
+/// Whether an idle connection is open: otherwise its end, or something else, could be read.
+async fn is_open<S: AsyncRead + Unpin>(line: &mut S) -> bool {
     let mut byte = [0];
     poll_fn(|context| {
         let read = Pin::new(&mut *line).poll_read(context, &mut ReadBuf::new(&mut byte));

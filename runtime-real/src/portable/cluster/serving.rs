@@ -1,4 +1,4 @@
-//! What comes in: peers that speak, and requests with their bodies, which stream past the machine.
+//! Incoming connections: messages of peers, and requests with their bodies, which bypass the machine.
 
 use std::{
     io,
@@ -7,7 +7,7 @@ use std::{
 };
 
 use omb_cluster::{
-    admission::Place,
+    admission::Slot,
     handshake::Refusal,
     node::{
         ClientId, Input, RelayFailure, Stranger,
@@ -28,16 +28,16 @@ use super::{
     disk::failed,
     greeting::{self, Guest, Unmet},
     links,
-    node::House,
+    node::Server,
     nodes::word,
-    places::UnderWay,
+    slots::InFlight,
     wire::{self, Announces as _, Line, SMALL_MAX, Word},
 };
 use crate::portable::fleet::{Listener, Transport};
 
-/// What a request's connection is to do.
+/// The next action of a request's connection.
 #[derive(Debug)]
-pub(super) enum Errand {
+pub(super) enum Action {
     /// Answer.
     Answer(Reply),
     /// Stream the body to another node.
@@ -50,41 +50,41 @@ pub(super) enum Errand {
     Fetch { from: NodeId, name: Name },
 }
 
-impl Errand {
-    /// Whether the request is over with it.
+impl Action {
+    /// Whether it ends the request.
     pub(super) fn is_last(&self) -> bool {
         matches!(self, Self::Answer(_) | Self::SendFile(_) | Self::Fetch { .. })
     }
 }
 
-/// Takes connections in for as long as the listener lasts.
-pub(super) async fn accept<L, T, D>(mut listener: L, house: Arc<House<T, D>>)
+/// Accepts connections for as long as the listener exists.
+pub(super) async fn accept<L, T, D>(mut listener: L, server: Arc<Server<T, D>>)
 where
     L: Listener,
     T: Transport + Sync,
     D: Disk,
 {
-    // One that fails to come in (out of descriptors) is no reason to turn away the next.
+    // A failed accept (out of descriptors) is no reason to refuse the next connection.
     loop {
         let Ok((opening, from)) = listener.accept().await else {
-            tokio::time::sleep(house.limits.pause.0).await;
+            tokio::time::sleep(server.limits.pause.0).await;
             continue;
         };
-        let Some(seat) = Seat::take(&house, Place::Stranger(from.ip())) else {
+        let Some(permit) = Permit::take(&server, Slot::Stranger(from.ip())) else {
             tracing::debug!("{from} is turned away: too many connections are greeting");
             continue;
         };
         tokio::spawn(async move {
-            let house = seat.house.clone();
-            let met = timeout(house.limits.connect, async {
+            let server = permit.server.clone();
+            let met = timeout(server.limits.connect, async {
                 let mut line = wire::line(opening.await.map_err(|error| (None, Unmet::opening(error)))?);
-                let guest = greeting::receive::<L, T, D>(&mut line, from.ip(), &house).await?;
+                let guest = greeting::receive::<L, T, D>(&mut line, from.ip(), &server).await?;
                 Ok((line, guest))
             });
             match met.await {
-                // Who broke it later knows.
-                Ok(Ok((line, guest))) => _ = admitted(line, guest, from, seat).await,
-                Ok(Err((node, Unmet::Refused(refusal)))) => turn_away(&house, from, node, refusal),
+                // The side that breaks it later knows why.
+                Ok(Ok((line, guest))) => _ = admitted(line, guest, from, permit).await,
+                Ok(Err((node, Unmet::Refused(refusal)))) => turn_away(&server, from, node, refusal),
                 Ok(Err((_, Unmet::Broken(error)))) => {
                     tracing::debug!("{from} breaks off before it has greeted: {error}")
                 }
@@ -94,34 +94,34 @@ where
     }
 }
 
-/// Says so in the log, unless there is more important work: strangers wait behind clients.
-fn turn_away<T: Transport, D>(house: &House<T, D>, from: SocketAddr, node: Option<NodeId>, refusal: Refusal) {
+/// Logs it, unless there is more important work: strangers wait behind clients.
+fn turn_away<T: Transport, D>(server: &Server<T, D>, from: SocketAddr, node: Option<NodeId>, refusal: Refusal) {
     tracing::debug!("{from} is refused: {refusal}");
     if refusal != Refusal::Stranger {
-        let who = Stranger::From(from.ip(), node);
-        let _ = house.inputs.requests.try_send(Input::TurnedAway { who, refusal });
+        let stranger = Stranger::From(from.ip(), node);
+        let _ = server.inputs.requests.try_send(Input::TurnedAway { stranger, refusal });
     }
 }
 
-/// A place at the door, free again when it is dropped.
-struct Seat<T: Transport, D> {
-    house: Arc<House<T, D>>,
-    place: Place,
+/// A slot for a connection, freed when this is dropped.
+struct Permit<T: Transport, D> {
+    server: Arc<Server<T, D>>,
+    slot: Slot,
 }
 
-impl<T: Transport, D> Seat<T, D> {
-    fn take(house: &Arc<House<T, D>>, place: Place) -> Option<Self> {
-        house.door().enter(place).then(|| Self { house: house.clone(), place })
+impl<T: Transport, D> Permit<T, D> {
+    fn take(server: &Arc<Server<T, D>>, slot: Slot) -> Option<Self> {
+        server.door().enter(slot).then(|| Self { server: server.clone(), slot })
     }
 }
 
-impl<T: Transport, D> Drop for Seat<T, D> {
+impl<T: Transport, D> Drop for Permit<T, D> {
     fn drop(&mut self) {
-        self.house.door().leave(self.place);
+        self.server.door().leave(self.slot);
     }
 }
 
-/// What is asked of a node.
+/// A question to a node.
 #[derive(Clone, Debug)]
 enum Asked {
     /// By a client.
@@ -131,12 +131,12 @@ enum Asked {
 }
 
 impl Asked {
-    /// Reads what this guest may ask; `None` is a frame that only says that somebody is there.
+    /// Reads what this guest may ask; `None` is a keep-alive frame.
     async fn read(guest: Guest, from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Self>> {
         Ok(match guest {
             Guest::Client => wire::read_frame(from).await?.map(Self::Request),
             Guest::Order(peer) => wire::read_frame(from).await?.map(|order| Self::Order(peer, order)),
-            Guest::Peer(_) => return Err(wire::invalid("it speaks, and asks nothing")),
+            Guest::Peer(_) => return Err(wire::invalid("a peer's connection carries no requests")),
         })
     }
 
@@ -155,96 +155,97 @@ impl Asked {
     }
 }
 
-/// Somebody who has proven what is to be proven.
-async fn admitted<S, T, D>(mut line: Line<S>, guest: Guest, from: SocketAddr, seat: Seat<T, D>) -> io::Result<()>
+/// Serves a connection that has proven what it must.
+async fn admitted<S, T, D>(mut line: Line<S>, guest: Guest, from: SocketAddr, permit: Permit<T, D>) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     T: Transport + Sync,
     D: Disk,
 {
-    let house = seat.house.clone();
-    let place = match guest {
-        Guest::Peer(peer) => Place::Peer(peer, from.ip()),
-        // A node may have as many orders under way as it has clients.
-        Guest::Client | Guest::Order(_) => Place::Client(from.ip()),
+    let server = permit.server.clone();
+    let slot = match guest {
+        Guest::Peer(peer) => Slot::Peer(peer, from.ip()),
+        // A node may have as many orders in flight as it has clients.
+        Guest::Client | Guest::Order(_) => Slot::Client(from.ip()),
     };
-    let Some(_taken) = Seat::take(&house, place) else {
+    let Some(_permit) = Permit::take(&server, slot) else {
         tracing::debug!("{from} is turned away: too many connections");
         if !matches!(guest, Guest::Peer(_)) {
-            // In place of an answer to its first request, or it would not be heard.
-            let told = async {
+            // As the answer to its first request, or it would not be read.
+            let refuse = async {
                 if let Some(asked) = Asked::read(guest, &mut line).await? {
-                    refuse_for_now(&mut line, asked.sent_along(), &house).await?;
+                    refuse_for_now(&mut line, asked.sent_along(), &server).await?;
                 }
                 io::Result::Ok(())
             };
-            timeout(house.limits.connect, told).await??;
+            timeout(server.limits.connect, refuse).await??;
         }
         return Ok(());
     };
-    drop(seat);
+    drop(permit);
     if let Guest::Peer(peer) | Guest::Order(peer) = guest
-        && house.inputs.peers.send(Input::Speaks { peer, from: from.ip() }).await.is_err()
+        && server.inputs.peers.send(Input::Speaks { peer, from: from.ip() }).await.is_err()
     {
         return Ok(());
     }
     if let Guest::Peer(peer) = guest {
-        return hear(line, peer, &house).await;
+        return hear(line, peer, &server).await;
     }
     loop {
-        let next = timeout(house.limits.idle, Asked::read(guest, &mut line)).await??;
+        let next = timeout(server.limits.idle, Asked::read(guest, &mut line)).await??;
         if let Some(asked) = next
-            && !answer(&mut line, asked, from.ip(), &house).await?
+            && !answer(&mut line, asked, from.ip(), &server).await?
         {
             return Ok(());
         }
     }
 }
 
-/// Answers a request that there is no room for, and with which so many bytes were sent. Whether another one may follow.
-async fn refuse_for_now<S, T, D>(line: &mut Line<S>, sent_along: u64, house: &House<T, D>) -> io::Result<bool>
+/// Answers a request that there is no slot for, with which this many bytes were sent. Returns whether another may
+/// follow.
+async fn refuse_for_now<S, T, D>(line: &mut Line<S>, sent_along: u64, server: &Server<T, D>) -> io::Result<bool>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     T: Transport,
 {
-    let reason = format!("{} is busy", house.me);
-    say(line, &Word::Reply(Reply::Retry { reason, excluded: None, leader: None }), house).await?;
-    skip(line, sent_along, None, house).await
+    let reason = format!("{} is busy", server.me);
+    say(line, &Word::Reply(Reply::Retry { reason, excluded: None, leader: None }), server).await?;
+    skip(line, sent_along, None, server).await
 }
 
-/// Hands over what a peer says, and confirms it.
-async fn hear<S, T, D>(mut line: Line<S>, peer: NodeId, house: &House<T, D>) -> io::Result<()>
+/// Hands over a peer's messages, and confirms them.
+async fn hear<S, T, D>(mut line: Line<S>, peer: NodeId, server: &Server<T, D>) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     T: Transport,
 {
     let mut heard = 0;
     loop {
-        let next = timeout(house.limits.idle, wire::read_frame::<Envelope>(&mut line)).await??;
+        let next = timeout(server.limits.idle, wire::read_frame::<Envelope>(&mut line)).await??;
         heard += 1;
         if let Some(envelope) = next {
             if envelope.from != peer {
                 return Err(wire::invalid("it speaks for another node"));
             }
-            // Where the machine does not keep up this waits, and so does the peer for its confirmation.
-            if house.inputs.peers.send(Input::Received(envelope)).await.is_err() {
+            // If the machine does not keep up this waits, and so does the peer for its confirmation.
+            if server.inputs.peers.send(Input::Received(envelope)).await.is_err() {
                 return Ok(());
             }
         }
-        // What came at once is confirmed at once.
+        // Messages that arrive together are confirmed together.
         if line.buffer().is_empty() || heard == links::CONFIRM {
             let confirm = async {
                 line.write_all(&[1; links::CONFIRM][..heard]).await?;
                 line.flush().await
             };
-            timeout(house.limits.idle, confirm).await??;
+            timeout(server.limits.idle, confirm).await??;
             heard = 0;
         }
     }
 }
 
-/// One request, or order, from its arrival to its answer. Whether another one may follow.
-async fn answer<S, T, D>(line: &mut Line<S>, asked: Asked, from: IpAddr, house: &House<T, D>) -> io::Result<bool>
+/// One request, or order, from its arrival to its answer. Returns whether another may follow.
+async fn answer<S, T, D>(line: &mut Line<S>, asked: Asked, from: IpAddr, server: &Server<T, D>) -> io::Result<bool>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     T: Transport + Sync,
@@ -252,77 +253,81 @@ where
 {
     let (bytes, mut untaken) = (asked.announced(), asked.sent_along());
     let from = matches!(asked, Asked::Request(_)).then_some(from);
-    let Some(under_way) = house.places.begin(from) else {
-        return refuse_for_now(line, untaken, house).await;
+    let Some(in_flight) = server.slots.begin(from) else {
+        return refuse_for_now(line, untaken, server).await;
     };
-    let client = ClientId(house.numbers.fetch_add(1, Relaxed));
-    let (to_me, mut errands) = mpsc::unbounded_channel();
-    house.clients().insert(client, to_me);
+    let client = ClientId(server.numbers.fetch_add(1, Relaxed));
+    let (to_me, mut actions) = mpsc::unbounded_channel();
+    server.clients().insert(client, to_me);
     let input = match asked {
         Asked::Request(request) => Input::Request { client, request },
         Asked::Order(from, order) => Input::Order { client, from, order },
     };
-    if house.inputs.requests.send(input).await.is_err() {
+    if server.inputs.requests.send(input).await.is_err() {
         return Ok(false);
     }
-    while let Some(errand) = errands.recv().await {
-        match errand {
-            Errand::Answer(reply) => under_way.client(say(line, &Word::Reply(reply), house)).await?,
-            Errand::Relay { to, order } => {
+    while let Some(action) = actions.recv().await {
+        match action {
+            Action::Answer(reply) => in_flight.client(say(line, &Word::Reply(reply), server)).await?,
+            Action::Relay { to, order } => {
                 untaken = 0;
-                let outcome = relay(line, to, &order, bytes, &under_way, house).await;
+                let outcome = relay(line, to, &order, bytes, &in_flight, server).await;
                 let broken = matches!(outcome, Err(RelayFailure::Client(_)));
-                let _ = house.inputs.own.send(Input::Relayed { client, outcome });
+                let _ = server.inputs.own.send(Input::Relayed { client, outcome });
                 if broken {
                     return Ok(false);
                 }
                 continue;
             }
-            Errand::Store { id } => {
-                let input = store(line, id, bytes, &mut untaken, &under_way, house).await;
+            Action::Store { id } => {
+                let input = store(line, id, bytes, &mut untaken, &in_flight, server).await;
                 let broken = matches!(&input, store::Input::Failed { failure: Failure::Body(_), .. });
-                let _ = house.inputs.own.send(Input::Disk(input));
+                let _ = server.inputs.own.send(Input::Disk(input));
                 if broken {
                     return Ok(false);
                 }
                 continue;
             }
-            Errand::SendFile(file) => send_file(line, file, &under_way, house).await?,
-            Errand::Fetch { from, name } => fetch(line, from, name, &under_way, house).await?,
+            Action::SendFile(file) => send_file(line, file, &in_flight, server).await?,
+            Action::Fetch { from, name } => fetch(line, from, name, &in_flight, server).await?,
         }
-        return skip(line, untaken, Some(&under_way), house).await;
+        return skip(line, untaken, Some(&in_flight), server).await;
     }
     Ok(false)
 }
 
-/// Reads past a body that nobody has taken, so that the next request is found behind it.
+/// Reads past an unread body, so that the next request is found after it.
 async fn skip<S, T: Transport, D>(
     line: &mut Line<S>,
     untaken: u64,
-    under_way: Option<&UnderWay<'_>>,
-    house: &House<T, D>,
+    in_flight: Option<&InFlight<'_>>,
+    server: &Server<T, D>,
 ) -> io::Result<bool>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut body = Body::new(untaken);
-    while body.next(line, under_way, &house.limits).await?.is_some() {}
+    while body.next(line, in_flight, &server.limits).await?.is_some() {}
     Ok(true)
 }
 
-async fn say<T: Transport, D>(to: &mut (impl AsyncWrite + Unpin), word: &Word, house: &House<T, D>) -> io::Result<()> {
-    timeout(house.limits.idle, wire::write_frame(to, word)).await?
+async fn say<T: Transport, D>(
+    to: &mut (impl AsyncWrite + Unpin),
+    word: &Word,
+    server: &Server<T, D>,
+) -> io::Result<()> {
+    timeout(server.limits.idle, wire::write_frame(to, word)).await?
 }
 
-/// Streams a body into its temporary file. Where the disk fails the rest of the body is read all the same, so that the
-/// answer is heard.
+/// Streams a body into its temporary file. If the disk fails the rest of the body is still read, so that the client
+/// reads the answer.
 async fn store<S, T, D>(
     line: &mut Line<S>,
     id: RequestId,
     bytes: u64,
     untaken: &mut u64,
-    under_way: &UnderWay<'_>,
-    house: &House<T, D>,
+    in_flight: &InFlight<'_>,
+    server: &Server<T, D>,
 ) -> store::Input
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -330,7 +335,7 @@ where
     D: Disk,
 {
     let step = Step::Write(id);
-    let mut file = match house.disk.create(id).await {
+    let mut file = match server.disk.create(id).await {
         Ok(file) => file,
         Err(error) => return failed(step, &error),
     };
@@ -338,13 +343,13 @@ where
     let broken =
         |error: io::Error| store::Input::Failed { step: Step::Write(id), failure: Failure::Body(error.to_string()) };
     if bytes > SMALL_MAX
-        && let Err(error) = under_way.client(say(line, &Word::Go, house)).await
+        && let Err(error) = in_flight.client(say(line, &Word::Go, server)).await
     {
         return broken(error);
     }
     let (mut body, mut hashing, mut head, mut trouble) = (Body::new(bytes), Hashing::default(), Vec::new(), None);
     loop {
-        let bytes = match body.next(line, Some(under_way), &house.limits).await {
+        let bytes = match body.next(line, Some(in_flight), &server.limits).await {
             Ok(Some(bytes)) => bytes,
             Ok(None) => break,
             Err(error) => return broken(error),
@@ -370,26 +375,26 @@ async fn relay<S, T, D>(
     to: NodeId,
     order: &Order,
     bytes: u64,
-    under_way: &UnderWay<'_>,
-    house: &House<T, D>,
+    in_flight: &InFlight<'_>,
+    server: &Server<T, D>,
 ) -> Result<Reply, RelayFailure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     T: Transport + Sync,
 {
-    let limits = &house.limits;
+    let limits = &server.limits;
     let node = |error: io::Error| RelayFailure::Node(error.to_string());
     let client = |error: io::Error| RelayFailure::Client(error.to_string());
     let is_small = bytes <= SMALL_MAX;
     let small =
-        Body::new(if is_small { bytes } else { 0 }).whole(line, Some(under_way), limits).await.map_err(client)?;
-    let sent = house.nodes.send(to, order, &small).await;
+        Body::new(if is_small { bytes } else { 0 }).whole(line, Some(in_flight), limits).await.map_err(client)?;
+    let sent = server.nodes.send(to, order, &small).await;
     let mut other = sent.map_err(|failure| RelayFailure::Node(failure.to_string()))?;
     let mut answer = word::<T>(&mut other, limits).await.map_err(node)?;
     if answer == Word::Go && !is_small {
-        under_way.client(say(line, &Word::Go, house)).await.map_err(client)?;
+        in_flight.client(say(line, &Word::Go, server)).await.map_err(client)?;
         let (mut body, mut trouble) = (Body::new(bytes), None);
-        while let Some(bytes) = body.next(line, Some(under_way), limits).await.map_err(client)? {
+        while let Some(bytes) = body.next(line, Some(in_flight), limits).await.map_err(client)? {
             if trouble.is_none() {
                 trouble = match timeout(limits.idle, other.write_all(bytes)).await {
                     Ok(written) => written.err(),
@@ -404,25 +409,25 @@ where
         answer = word::<T>(&mut other, limits).await.map_err(node)?;
     }
     let Word::Reply(reply) = answer else {
-        return Err(node(wire::invalid("it asks for a body that it was sent")));
+        return Err(node(wire::invalid("it asks for a body that was already sent")));
     };
-    house.nodes.keep(to, other);
+    server.nodes.keep(to, other);
     Ok(reply)
 }
 
 async fn send_file<S, T, D>(
     line: &mut Line<S>,
     file: Stored,
-    under_way: &UnderWay<'_>,
-    house: &House<T, D>,
+    in_flight: &InFlight<'_>,
+    server: &Server<T, D>,
 ) -> io::Result<()>
 where
     S: AsyncWrite + AsyncRead + Unpin,
     T: Transport,
     D: Disk,
 {
-    let unreadable = |loss| _ = house.inputs.own.send(Input::Disk(store::Input::Unreadable { name: file.name, loss }));
-    let mut reading = match house.disk.open(file.name).await {
+    let unreadable = |loss| _ = server.inputs.own.send(Input::Disk(store::Input::Unreadable { name: file.name, loss }));
+    let mut reading = match server.disk.open(file.name).await {
         Ok(reading) => reading,
         Err(error) => {
             match error.kind() {
@@ -431,19 +436,19 @@ where
                 // Out of descriptors, perhaps.
                 _ => {}
             }
-            // Who asks again is told what this node knows then, or is sent to another that holds it.
-            let reason = format!("{} cannot read it: {error}", house.me);
+            // A client that retries gets what this node knows by then, or the copy of another holder.
+            let reason = format!("{} cannot read it: {error}", server.me);
             let word = Word::Reply(Reply::Retry { reason, excluded: None, leader: None });
-            return under_way.client(say(line, &word, house)).await;
+            return in_flight.client(say(line, &word, server)).await;
         }
     };
     wire::put_frame(line, &Word::Reply(Reply::Body(file))).await?;
     let mut hashing = Hashing::default();
     let look = |bytes: &[u8]| hashing.update(bytes);
-    let copied = Body::new(file.bytes).copy(&mut reading, line, Some(under_way), &house.limits, look).await;
+    let copied = Body::new(file.bytes).copy(&mut reading, line, Some(in_flight), &server.limits, look).await;
     let damaged = match &copied {
         Ok(()) => hashing.finish() != file.name.digest,
-        // It has become shorter.
+        // The file has become shorter.
         Err(Side::From(error)) => error.kind() == io::ErrorKind::UnexpectedEof,
         Err(Side::To(_)) => false,
     };
@@ -457,21 +462,21 @@ async fn fetch<S, T, D>(
     line: &mut Line<S>,
     from: NodeId,
     name: Name,
-    under_way: &UnderWay<'_>,
-    house: &House<T, D>,
+    in_flight: &InFlight<'_>,
+    server: &Server<T, D>,
 ) -> io::Result<()>
 where
     S: AsyncWrite + AsyncRead + Unpin + Send,
     T: Transport + Sync,
 {
-    let limits = &house.limits;
-    let failure = match house.nodes.send(from, &Order::Send { name }, &[]).await {
+    let limits = &server.limits;
+    let failure = match server.nodes.send(from, &Order::Send { name }, &[]).await {
         Ok(mut other) => match word::<T>(&mut other, limits).await {
             Ok(Word::Reply(reply)) => {
                 wire::put_frame(line, &Word::Reply(reply.clone())).await?;
                 let bytes = if let Reply::Body(file) = reply { file.bytes } else { 0 };
-                Body::new(bytes).copy(&mut other, line, Some(under_way), limits, |_| {}).await?;
-                house.nodes.keep(from, other);
+                Body::new(bytes).copy(&mut other, line, Some(in_flight), limits, |_| {}).await?;
+                server.nodes.keep(from, other);
                 return Ok(());
             }
             Ok(Word::Go) => "it asks for a body".to_owned(),
@@ -481,5 +486,5 @@ where
     };
     let reason = format!("{from} holds it and did not send it: {failure}");
     let word = Word::Reply(Reply::Retry { reason, excluded: None, leader: None });
-    under_way.client(say(line, &word, house)).await
+    in_flight.client(say(line, &word, server)).await
 }

@@ -1,8 +1,8 @@
-//! What passes over a connection after the greeting: frames, and bodies behind them.
+//! What passes over a connection after the greeting: frames, and bodies after them.
 //!
-//! A frame is its length (u32, little-endian) and what [`message::encode`] writes; an empty one only says that somebody
-//! is there. A body of up to [`SMALL_MAX`] bytes follows its frame at once; before a larger one the node is asked, for
-//! it may be the wrong one.
+//! A frame is its length (u32, little-endian) and what [`message::encode`] writes; an empty one is a keep-alive. A body
+//! of up to [`SMALL_MAX`] bytes follows its frame at once; before a larger one the node is asked, for it may be the
+//! wrong one.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use omb_cluster::node::message::{self, FRAME_MAX, Order, Reply, Request};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 
-/// A connection, buffered both ways, so that a small exchange is one call to the system on each side.
+/// A connection, buffered both ways, so that a small exchange is one system call on each side.
 pub type Line<S> = BufReader<BufWriter<S>>;
 
 /// A fresh one.
@@ -23,10 +23,10 @@ pub const SMALL_MAX: u64 = 64 << 10;
 
 /// What a body may follow.
 pub(super) trait Announces {
-    /// Bytes of the body that follows, from who asks.
+    /// Bytes of the body that follows the request.
     fn announced(&self) -> u64;
 
-    /// Of them, those that are on their way, whether somebody takes them or not.
+    /// Of them, those that are sent at once, whether they are wanted or not.
     fn sent_along(&self) -> u64 {
         Some(self.announced()).filter(|bytes| *bytes <= SMALL_MAX).unwrap_or(0)
     }
@@ -44,19 +44,19 @@ impl Announces for Order {
     }
 }
 
-/// What a node says to whoever asked something.
+/// What a node sends in answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Word {
     /// "Send the body", which is larger than [`SMALL_MAX`].
     Go,
-    /// The answer, the last word on this request. After [`Reply::Body`] the body follows.
+    /// The answer, which ends this request. After [`Reply::Body`] the body follows.
     Reply(Reply),
 }
 
 /// Writes one frame into the buffer; a flush sends it.
 ///
 /// # Errors
-/// If the connection broke, or the message is longer than anybody would read.
+/// If the connection broke, or the message is longer than a node reads.
 pub async fn put_frame<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), message: &T) -> io::Result<()> {
     let frame = message::encode(message);
     let length = u32::try_from(frame.len()).ok().filter(|_| frame.len() <= FRAME_MAX);
@@ -68,13 +68,13 @@ pub async fn put_frame<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), message
 /// Sends one frame.
 ///
 /// # Errors
-/// As of [`put_frame`].
+/// As for [`put_frame`].
 pub async fn write_frame<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), message: &T) -> io::Result<()> {
     put_frame(to, message).await?;
     to.flush().await
 }
 
-/// Sends the frame that only says that somebody is there.
+/// Sends a keep-alive frame.
 ///
 /// # Errors
 /// If the connection broke.
@@ -86,7 +86,7 @@ pub async fn write_empty(to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
 /// Reads one frame; `None` is the empty one.
 ///
 /// # Errors
-/// If the connection broke, or the frame is too long or no such message.
+/// If the connection broke, or the frame is too long or not such a message.
 pub async fn read_frame<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<T>> {
     let mut length = [0; 4];
     from.read_exact(&mut length).await?;
@@ -103,7 +103,7 @@ pub async fn read_frame<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)
     message::decode(&frame).map(Some).map_err(invalid)
 }
 
-/// Bytes that nobody of ours sends.
+/// An error for bytes that no node or client sends.
 pub(super) fn invalid(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }

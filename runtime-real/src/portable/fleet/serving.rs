@@ -77,7 +77,7 @@ pub struct Identity {
 type Waiting = BTreeMap<(RunId, u64), Vec<oneshot::Sender<Bytes>>>;
 
 /// What connections and the machine's loop share.
-struct Desk<P, C> {
+struct Server<P, C> {
     identity: Identity,
     pages: P,
     clock: C,
@@ -108,7 +108,7 @@ pub async fn serve<L, P, C>(
     C: Clock + Clone + Send + Sync + 'static,
 {
     let (inputs, mut received) = mpsc::unbounded_channel();
-    let desk = Arc::new(Desk {
+    let server = Arc::new(Server {
         identity,
         pages,
         clock: clock.clone(),
@@ -117,7 +117,7 @@ pub async fn serve<L, P, C>(
         status: Mutex::default(),
         leaving: AtomicBool::new(false),
     });
-    let mut worker = Worker::new(clock.wall_zero(), desk.identity.terms.clone());
+    let mut worker = Worker::new(clock.wall_zero(), server.identity.terms.clone());
     let observer = RefCell::new(observer);
     let machine = event_loop::run(
         &mut worker,
@@ -128,15 +128,15 @@ pub async fn serve<L, P, C>(
                 worker::Output::Perform { ticket, command } => {
                     performer.perform(command, Answer { ticket, to: inputs.clone() });
                 }
-                worker::Output::Reply(response) => desk.answer(&response),
+                worker::Output::Reply(response) => server.answer(&response),
                 worker::Output::LeaseExpired(_) => {
-                    lock(&desk.status).leases_expired += 1;
+                    lock(&server.status).leases_expired += 1;
                     observer.borrow_mut().on_lease_expired();
                 }
                 worker::Output::Obeys { run, controller } => {
-                    lock(&desk.status).obeys = Some((run, controller, desk.clock.wall()));
+                    lock(&server.status).obeys = Some((run, controller, server.clock.wall()));
                 }
-                worker::Output::Freed(_) => lock(&desk.status).obeys = None,
+                worker::Output::Freed(_) => lock(&server.status).obeys = None,
                 worker::Output::ShutDown => return ControlFlow::Break(()),
             }
             ControlFlow::Continue(())
@@ -146,13 +146,13 @@ pub async fn serve<L, P, C>(
     );
     let stops = async {
         while shutdown.recv().await.is_some() {
-            desk.leaving.store(true, Relaxed);
+            server.leaving.store(true, Relaxed);
             let _ = inputs.send(worker::Input::Shutdown);
         }
         std::future::pending::<()>().await;
     };
-    let accepts = accept(listener, desk.identity.body_max, Arc::clone(&desk));
-    let onlookers = Arc::new(Onlookers(Arc::clone(&desk)));
+    let accepts = accept(listener, server.identity.body_max, Arc::clone(&server));
+    let onlookers = Arc::new(Onlookers(Arc::clone(&server)));
     let accepts_stats = async {
         match stats {
             Some(listener) => accept(listener, 0, onlookers).await,
@@ -217,7 +217,7 @@ fn reads(head: &Head) -> Result<Welcome, Answered> {
 }
 
 /// Those who may only look.
-struct Onlookers<P, C>(Arc<Desk<P, C>>);
+struct Onlookers<P, C>(Arc<Server<P, C>>);
 
 impl<P: Pages, C: Clock + Send + Sync + 'static> Service for Onlookers<P, C> {
     fn admit(&self, head: &Head) -> Result<Welcome, Answered> {
@@ -230,7 +230,7 @@ impl<P: Pages, C: Clock + Send + Sync + 'static> Service for Onlookers<P, C> {
     }
 }
 
-impl<P: Pages, C: Clock + Send + Sync + 'static> Service for Desk<P, C> {
+impl<P: Pages, C: Clock + Send + Sync + 'static> Service for Server<P, C> {
     fn admit(&self, head: &Head) -> Result<Welcome, Answered> {
         let known = self.knows(head)?;
         let body_max = match (&head.method, head.path.as_str()) {
@@ -279,7 +279,7 @@ impl<P: Pages, C: Clock + Send + Sync + 'static> Service for Desk<P, C> {
     }
 }
 
-impl<P: Pages, C: Clock> Desk<P, C> {
+impl<P: Pages, C: Clock> Server<P, C> {
     /// Whether a head proves that it comes from somebody who has the token.
     ///
     /// # Errors

@@ -16,22 +16,22 @@ use super::{Broken, Promise};
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Agreement {
-    /// Who was seen to agree after the bound.
+    /// The nodes that were seen to agree after the bound.
     agreed: BTreeSet<NodeId>,
     /// What they agree on.
     on: Option<Leadership>,
-    /// Whom each node obeys, and since when by its own clock.
-    obeyed: BTreeMap<NodeId, (Leadership, Instant)>,
+    /// The leader that each node follows, and since when by its own clock.
+    followed: BTreeMap<NodeId, (Leadership, Instant)>,
 }
 
 impl Agreement {
-    /// Who takes over from a leader that it obeys has obeyed it steadily.
+    /// A node that takes over from a leader that it follows must have followed it steadily.
     fn watch_takeover(&mut self, node: NodeId, leader: Option<Leadership>, now: Instant, broken: &mut Broken) {
         let Some(leader) = leader else {
-            self.obeyed.remove(&node);
+            self.followed.remove(&node);
             return;
         };
-        match self.obeyed.get(&node) {
+        match self.followed.get(&node) {
             Some((before, _)) if *before == leader => return,
             Some((before, since)) if leader.leader == Some(node) => {
                 let waited = now.since(*since);
@@ -42,7 +42,7 @@ impl Agreement {
             }
             _ => {}
         }
-        self.obeyed.insert(node, (leader, now));
+        self.followed.insert(node, (leader, now));
     }
 }
 
@@ -52,7 +52,7 @@ impl Promise for Agreement {
     }
 
     fn on_birth(&mut self, node: NodeId, _: Leadership, _: &Facts, _: &mut Broken) {
-        self.obeyed.remove(&node);
+        self.followed.remove(&node);
     }
 
     fn on_node(&mut self, node: NodeId, machine: &Node, now: Instant, facts: &Facts, broken: &mut Broken) {
@@ -65,12 +65,13 @@ impl Promise for Agreement {
         let highest = facts.healthy().last().copied();
         if leader.and_then(|leadership| leadership.leader) != highest {
             let since = (facts.at - healed).as_secs_f64();
-            let obeys = leader.map_or("nobody".to_owned(), |leader| leader.to_string());
-            broken.note(format_args!("{since:.3} s after all has healed {node} obeys {obeys}"));
+            let follows = leader.map_or("nobody".to_owned(), |leader| leader.to_string());
+            broken.note(format_args!("{since:.3} s after all has healed {node} follows {follows}"));
             return;
         }
         if self.on.is_some() && self.on != leader {
-            broken.note(format_args!("{node} obeys another leadership than was agreed on: {leader:?}, {:?}", self.on));
+            broken
+                .note(format_args!("{node} follows another leadership than was agreed on: {leader:?}, {:?}", self.on));
         }
         self.on = leader;
         self.agreed.insert(node);

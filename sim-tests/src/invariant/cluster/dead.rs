@@ -1,4 +1,4 @@
-//! C6: a dead node is given nothing after detection; nor is one of which the leader hears nothing, for it cannot tell.
+//! C6: a dead node is assigned nothing after detection; nor is one that the leader does not hear, for it looks dead.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use super::{Broken, Promise};
 #[derive(Debug, Default)]
 pub struct Dead;
 
-/// Beyond the suspicion: the leader looks again after 100 ms, all this by a clock that is 2 % slow; and what the node had
-/// said was under way for 10 ms.
+/// Beyond the suspicion: the leader checks again after 100 ms, all this by a clock that is 2 % slow; and the node's
+/// last message was in flight for 10 ms.
 const SLACK: Duration = Duration::from_millis(130);
 
 impl Promise for Dead {
@@ -42,13 +42,13 @@ impl Promise for Dead {
             return;
         };
         let detected = Timing::default().suspicion + SLACK;
-        // What the network delays, or doubles, is heard late, and a leader that stood still has not looked since.
+        // A delayed or duplicated message is heard late, and a leader that was paused has not checked since.
         let since = facts.at.saturating_sub(detected);
         let rough = facts.rough_until.max(facts.copies_until);
         let late = rough > since || facts.nodes[&leader].paused_until > since;
         if *unheard < since && !late {
             let silent = (facts.at - *unheard).as_secs_f64();
-            broken.note(format_args!("{leader} gives an upload to {node}, which it cannot hear for {silent:.3} s"));
+            broken.note(format_args!("{leader} assigns an upload to {node}, which it cannot hear for {silent:.3} s"));
         }
     }
 }

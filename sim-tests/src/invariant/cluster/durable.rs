@@ -1,4 +1,4 @@
-//! C3: an acknowledged upload is on some disk, whole, whatever crashed after.
+//! C3: an acknowledged upload is on some disk, whole, whatever crashed later.
 
 use omb_cluster::{config::Durability, peer::RequestId};
 use omb_runtime_sim::peers::{Facts, Outcome};
@@ -8,7 +8,7 @@ use super::{Broken, Promise};
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Durable {
-    /// As many losses of disks had been seen.
+    /// The number of disk losses seen so far.
     losses: u64,
 }
 
@@ -26,7 +26,7 @@ impl Durable {
                 .iter()
                 .any(|copy| copy.name.id == id && copy.digest == upload.digest && (copy.durable || !must_last))
         };
-        // Against whoever removes files there is no promise but that it is said: see [`super::known`].
+        // If files are removed from outside, the only promise is that it is reported: see [`super::known`].
         if !facts.nodes.values().any(whole) && !facts.nodes[&node].disk.vanished().contains(&id) {
             broken.note(format_args!("{id} was acknowledged by {node}, and no disk holds it safely"));
         }
@@ -60,7 +60,7 @@ impl Promise for Durable {
     }
 
     fn on_event(&mut self, facts: &Facts, broken: &mut Broken) {
-        // Only then can something be missing that was there.
+        // Only then can something be missing that existed.
         let losses = facts.nodes.values().map(|node| node.disk.losses()).sum();
         if std::mem::replace(&mut self.losses, losses) != losses {
             facts.uploads.keys().for_each(|id| Self::check(*id, facts, broken));

@@ -1,4 +1,5 @@
-//! Who is no peer is not heard as one, and a number that no honest node comes to changes nothing: no term, no books, no order.
+//! A process that is not a peer is not heard as one, and a number that no honest node reaches changes nothing: no term,
+//! no books, no order.
 
 use omb_cluster::{
     election::TERM_JUMP_MAX,
@@ -14,7 +15,7 @@ use super::{Broken, Promise};
 #[derive(Debug, Default)]
 pub struct Forged;
 
-/// More than is uploaded in any scenario, and is credited for what failed.
+/// More than is uploaded in any scenario, failed uploads included.
 const LEVEL_MOST: u64 = 10_000;
 
 impl Promise for Forged {

@@ -1,4 +1,5 @@
-//! With a shared key, who lacks it gets nothing: it neither votes nor is heard, reads nothing and stores nothing.
+//! With a shared key, a node that lacks it gets nothing: it neither votes nor is heard, reads nothing and stores
+//! nothing.
 
 use omb_cluster::{
     node::{Node, Output},

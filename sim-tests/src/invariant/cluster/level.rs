@@ -1,6 +1,6 @@
-//! C5: in calm, the fullest and the emptiest node differ by one upload at most, and a leader that has opened its books takes
-//! nobody off them. And whatever happens, a node that joins does not begin behind the others, a new leader begins with what
-//! nodes have reported, and a node that failed is not preferred.
+//! C5: without faults, the fullest and the emptiest node differ by at most one upload, and a leader that has opened its
+//! books removes no node from them. And whatever happens, a node that joins does not begin behind the others, a new
+//! leader begins with what nodes have reported, and a node that failed is not preferred.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,7 +28,7 @@ pub struct Level {
     held: BTreeMap<NodeId, u64>,
     /// Each leader.
     leaders: BTreeMap<NodeId, Leader>,
-    /// Nodes that an upload shall not go to, as its entry asks the leader.
+    /// Nodes that an upload must not go to, by its entry's request to the leader.
     excluded: BTreeMap<RequestId, BTreeSet<NodeId>>,
 }
 
@@ -37,15 +37,15 @@ struct Leader {
     of: Leadership,
     /// What each node held when it began.
     held: BTreeMap<NodeId, u64>,
-    /// What it has given to each node, by its books, where they are open, and whether it passes the node over.
+    /// What it has assigned to each node, by its books if they are open, and whether it passes the node over.
     books: Option<BTreeMap<NodeId, (u64, bool)>>,
-    /// Uploads that it has given to a node since that joined.
+    /// Uploads that it has assigned to a node since that joined.
     placed: BTreeMap<RequestId, NodeId>,
-    /// When it was told that a node had failed.
+    /// When a node's failure was reported to it.
     failed: BTreeMap<NodeId, Duration>,
 }
 
-/// Until word of a failure has reached the leader; and a clock that is 2 % fast ends a penalty earlier.
+/// Until a failure has been reported to the leader; and a clock that is 2 % fast ends a penalty earlier.
 const SLACK: Duration = Duration::from_millis(150);
 
 impl Leader {
@@ -72,7 +72,7 @@ impl Leader {
                 }
             }
         }
-        // Who has been away begins anew.
+        // A node that has been away starts over.
         self.failed.retain(|node, _| books.contains_key(node));
         self.placed.retain(|_, node| books.contains_key(node));
         self.books = Some(books);
@@ -80,7 +80,7 @@ impl Leader {
 }
 
 impl Level {
-    /// `leader` gives an upload to `node`, instead of to one that has not failed.
+    /// `leader` assigns an upload to `node`, instead of to one that has not failed.
     fn prefers(&self, leader: NodeId, id: RequestId, node: NodeId, facts: &Facts, broken: &mut Broken) {
         let (Some(own), Some(excluded)) = (self.leaders.get(&leader), self.excluded.get(&id)) else { return };
         let (Some(failed), Some(books)) = (own.failed.get(&node), &own.books) else { return };
@@ -129,7 +129,7 @@ impl Promise for Level {
                 }
                 _ => {}
             },
-            // Its own disk, by its own order perhaps.
+            // Its own disk, perhaps by its own order.
             Output::Answer {
                 reply: Reply::Retry { excluded: Some(failed), .. } | Reply::Full { node: failed, .. },
                 ..

@@ -16,7 +16,7 @@ use super::{Broken, Promise};
 #[derive(Debug, Default)]
 pub struct Minority;
 
-/// Clocks gain or lose a fiftieth; what was sent before a link broke still arrives.
+/// Clocks gain or lose 2 %; what was sent before a link broke still arrives.
 const SLACK: Duration = Duration::from_millis(50);
 
 impl Promise for Minority {
@@ -33,7 +33,7 @@ impl Promise for Minority {
         let one_more = facts.nodes[&node].kin == Kin::OtherList;
         let (heard, all) = (heard.count(), facts.nodes.len() + usize::from(one_more));
         if heard * 2 <= all {
-            broken.note(format_args!("{node} serves, and of {all} nodes at most {heard} can have obeyed it"));
+            broken.note(format_args!("{node} serves, and of {all} nodes at most {heard} can have followed it"));
         }
     }
 }

@@ -2,16 +2,16 @@
 //!
 //! | file | promise |
 //! | --- | --- |
-//! | [`terms`] | C1: terms never go back, no term has two leaders, and no node obeys an older leader, or its order, after a newer one |
+//! | [`terms`] | C1: terms never go back, no term has two leaders, and no node follows an older leader, or its order, after a newer one |
 //! | [`agreement`] | C2: once all has healed, all agree on the highest healthy id within 5 s, and stay there; a returning node waits |
-//! | [`durable`] | C3: an acknowledged upload is on some disk, whole, whatever crashed after |
-//! | [`known`] | an acknowledged upload can be had and is listed with its name, owner and time, or it is missed where it was stored |
+//! | [`durable`] | C3: an acknowledged upload is on some disk, whole, whatever crashed later |
+//! | [`known`] | an acknowledged upload can be fetched and is listed with its name, owner and time, or it is missed where it was stored |
 //! | [`once`] | C4: one id, one acknowledgement, at most one copy per node, several only where a holder was out of reach |
-//! | [`level`] | C5: in calm, the fullest and the emptiest node differ by one upload at most; nobody joins behind the others, or fails and is preferred |
-//! | [`dead`] | C6: a dead node is given nothing after detection |
-//! | [`key`] | who lacks the shared key gets nothing: no vote, no byte of an upload, no list |
-//! | [`forged`] | who is no peer is not heard as one, and a number that no honest node comes to changes nothing |
-//! | [`served`] | whoever announces uploads and sends nothing of them keeps nobody out |
+//! | [`level`] | C5: without faults, the fullest and the emptiest node differ by at most one upload; no node joins behind the others, or fails and is preferred |
+//! | [`dead`] | C6: a dead node is assigned nothing after detection |
+//! | [`key`] | a node without the shared key gets nothing: no vote, no byte of an upload, no list |
+//! | [`forged`] | a process that is not a peer is not heard as one, and a number that no honest node reaches changes nothing |
+//! | [`served`] | a client that announces uploads and sends nothing of them keeps no other out |
 //! | [`minority`] | C7: with `quorum: majority` a minority never serves |
 
 pub mod agreement;
@@ -36,7 +36,7 @@ use omb_runtime_sim::peers::{Facts, Outcome, Watcher};
 
 use super::Broken;
 
-/// Something that must hold for a cluster. What a promise does not look at, it leaves out.
+/// Something that must hold for a cluster. A promise omits what it does not check.
 pub trait Promise: Send {
     /// Its name, as in the table.
     fn name(&self) -> &'static str;
@@ -46,7 +46,7 @@ pub trait Promise: Send {
     fn on_output(&mut self, _node: NodeId, _output: &Output, _facts: &Facts, _broken: &mut Broken) {}
     /// A node after a step, at `now` by its own clock.
     fn on_node(&mut self, _node: NodeId, _machine: &Node, _now: Instant, _facts: &Facts, _broken: &mut Broken) {}
-    /// A client was told that its upload is stored.
+    /// A client's upload was acknowledged.
     fn on_acknowledged(&mut self, _id: RequestId, _facts: &Facts, _broken: &mut Broken) {}
     /// Something happened to nodes, disks or the network.
     fn on_event(&mut self, _facts: &Facts, _broken: &mut Broken) {}

@@ -25,40 +25,40 @@ use super::{Broken, Promise, orders::Orders};
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Once {
-    /// As what each upload was acknowledged.
+    /// The digest under which each upload was acknowledged.
     acknowledged: BTreeMap<RequestId, Digest>,
     orders: Orders,
-    /// Whom each node obeys.
-    obeyed: BTreeMap<NodeId, Option<Leadership>>,
-    /// When each node was last seen not to know what it holds, and never to learn it by itself.
+    /// The leader that each node follows.
+    followed: BTreeMap<NodeId, Option<Leadership>>,
+    /// When each node was last seen unable to read what it holds.
     blind: BTreeMap<NodeId, Duration>,
-    /// When each was last seen still to read what it holds.
+    /// When each was last seen still reading what it holds.
     reading: BTreeMap<NodeId, Duration>,
-    /// Who was last told to take an upload.
+    /// The last order to each node to take an upload.
     placed: BTreeMap<(RequestId, NodeId), Placing>,
-    /// By which of these orders it was last written.
+    /// The order by which it was last written.
     written: BTreeMap<(RequestId, NodeId), Placing>,
-    /// Something was renamed since the disks were last looked at.
+    /// Something was renamed since the disks were last checked.
     renamed: bool,
-    /// Uploads with several copies that were looked at.
+    /// Uploads with several copies that were checked.
     several: BTreeMap<RequestId, usize>,
 }
 
-/// A leader has said who takes an upload.
+/// A leader has decided which node takes an upload.
 #[derive(Clone, Debug)]
 struct Placing {
     leader: NodeId,
     of: Leadership,
     at: Duration,
-    /// Nodes that it could not ask, and when that was so.
+    /// Nodes that it could not ask, and when.
     unasked: BTreeMap<NodeId, Duration>,
-    /// Nodes that did not know yet what they hold, if the client did not say that it comes again: a leader that is new has
-    /// no reason to wait for them.
+    /// Nodes that did not know yet what they hold, if the client did not say that it tries again: a new leader has no
+    /// reason to wait for them.
     reading: BTreeSet<NodeId>,
 }
 
 impl Placing {
-    /// Whether this leader could have learned that `holder` was given the upload by the `earlier` order.
+    /// Whether this leader could have learned that `holder` was assigned the upload by the `earlier` order.
     fn could_ask(&self, holder: NodeId, earlier: &Self) -> bool {
         !self.unasked.contains_key(&holder) && (self.of == earlier.of || !self.reading.contains(&holder))
     }
@@ -66,7 +66,7 @@ impl Placing {
 
 impl Once {
     fn place(&mut self, leader: NodeId, of: Leadership, id: RequestId, to: NodeId, facts: &Facts) {
-        // A link that heals is made anew: an attempt may have begun in vain just before, and the next one pauses.
+        // A link that heals is reconnected: an attempt may have begun in vain just before, and the next one pauses.
         let Limits { connect, pause, .. } = Limits::default();
         let lag = connect + pause.1 + Timing::default().answer * 2;
         let since = facts.at.saturating_sub(lag);
@@ -106,7 +106,7 @@ impl Once {
             for holder in &holders {
                 match self.written.get(&(id, *holder)) {
                     Some(placing) => copies.push((*holder, placing)),
-                    None => broken.note(format_args!("{id} lies on {holder}, and nobody has told it to take it")),
+                    None => broken.note(format_args!("{id} is on {holder}, which no order told to take it")),
                 }
             }
             copies.sort_by_key(|(_, placing)| placing.at);
@@ -131,13 +131,13 @@ impl Promise for Once {
 
     fn on_birth(&mut self, node: NodeId, _: Leadership, _: &Facts, _: &mut Broken) {
         self.orders.on_birth(node);
-        self.obeyed.remove(&node);
+        self.followed.remove(&node);
     }
 
     fn on_output(&mut self, node: NodeId, output: &Output, facts: &Facts, broken: &mut Broken) {
         self.orders.on_output(node, output);
         match output {
-            Output::LeaderChanged(leader) => _ = self.obeyed.insert(node, *leader),
+            Output::LeaderChanged(leader) => _ = self.followed.insert(node, *leader),
             Output::Send { envelope, .. } => {
                 if let Message::Placed { id, leadership, outcome: Ok(to), .. } = envelope.message {
                     self.place(node, leadership, id, to, facts);
@@ -147,8 +147,8 @@ impl Promise for Once {
                 self.place(node, *leadership, put.id, *to, facts);
             }
             Output::Store { id, .. } => {
-                let leads = self.obeyed.get(&node).copied().flatten().filter(|it| it.leader == Some(node));
-                // Nobody sent it an order: its own.
+                let leads = self.followed.get(&node).copied().flatten().filter(|it| it.leader == Some(node));
+                // No order was sent to it: its own.
                 if let Some(of) = leads.filter(|_| self.orders.newest(*id, node).is_none()) {
                     self.place(node, of, *id, node, facts);
                 }
@@ -197,12 +197,12 @@ impl Promise for Once {
             }
         }
         let Some(Listed { uploads: listed, copies, missing, .. }) = &outcome.listed else {
-            return broken.note("nobody lists what is stored, although all has healed");
+            return broken.note("no node lists what is stored, although all has healed");
         };
-        // What a node of another kin holds nobody else can list.
+        // Other nodes cannot list what a node of another kin holds.
         let healthy = facts.healthy();
         for node in missing.intersection(&healthy) {
-            broken.note(format_args!("{node} does not say what it holds, although all has healed"));
+            broken.note(format_args!("{node} does not report what it holds, although all has healed"));
         }
         let mut truth: BTreeMap<RequestId, u64> = BTreeMap::new();
         let mut held = BTreeSet::new();
@@ -214,12 +214,12 @@ impl Promise for Once {
         }
         let listed: BTreeSet<_> = listed.iter().map(|(node, entry)| (*node, entry.stored.name)).collect();
         for (node, name) in held.symmetric_difference(&listed) {
-            let really = if held.contains(&(*node, *name)) { "lies there and is not" } else { "does not, and is" };
+            let really = if held.contains(&(*node, *name)) { "is there and is not" } else { "does not, and is" };
             broken.note(format_args!("{} {really} listed as of {node}", name.id));
         }
         let counted = truth.values().filter(|count| **count > 1).count() as u64;
         if counted != *copies {
-            broken.note(format_args!("{counted} uploads lie on several nodes, {copies} are told of"));
+            broken.note(format_args!("{counted} uploads are on several nodes, {copies} are reported"));
         }
     }
 }

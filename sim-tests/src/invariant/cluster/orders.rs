@@ -1,4 +1,4 @@
-//! Orders to store an upload on their way to the node that is to store it. No promise by itself; two ask it.
+//! Orders to store an upload, in flight to the node that is to store it. Not a promise by itself; two promises use it.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use omb_cluster::{
     peer::{Leadership, NodeId, RequestId},
 };
 
-/// Orders that were sent and are not answered.
+/// Orders that were sent and not answered.
 #[derive(Debug, Default)]
 pub(super) struct Orders(BTreeMap<(NodeId, ClientId), (RequestId, NodeId, Leadership)>);
 
 impl Orders {
-    /// A node wants something done: send an order perhaps, or answer the client whose upload it was.
+    /// A node's output: perhaps an order, or the answer to the client whose upload it was.
     pub(super) fn on_output(&mut self, node: NodeId, output: &Output) {
         match output {
             Output::Relay { client, to, order: Order::Store { put, leadership } } => {
@@ -23,12 +23,12 @@ impl Orders {
         }
     }
 
-    /// What a node's former life had sent is forgotten: its body comes no more.
+    /// What a node's former process had sent is forgotten: its body will not arrive.
     pub(super) fn on_birth(&mut self, node: NodeId) {
         self.0.retain(|(entry, _), _| *entry != node);
     }
 
-    /// As whose orders `node` is asked to store this upload, the newest one.
+    /// The newest leadership under which `node` is ordered to store this upload.
     #[must_use]
     pub(super) fn newest(&self, id: RequestId, node: NodeId) -> Option<Leadership> {
         let here = self.0.values().filter(|(of, to, _)| (*of, *to) == (id, node));

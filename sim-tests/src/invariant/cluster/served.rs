@@ -1,4 +1,4 @@
-//! Whoever announces uploads and sends nothing of them keeps nobody out.
+//! A client that announces uploads and sends nothing of them keeps no other out.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use super::{Broken, Promise};
 #[derive(Debug, Default)]
 pub struct Served;
 
-/// A client that is told to come again waits for up to 2 s, longer each time, and a place is free again after 1 s. An upload that
-/// is sent three times is acknowledged after the first.
+/// A client that is asked to retry waits for up to 2 s, longer each time, and a slot is free again after 1 s. An upload
+/// that is sent three times is acknowledged after the first.
 const WITHIN: Duration = Duration::from_secs(4);
 
 impl Promise for Served {

@@ -1,4 +1,5 @@
-//! C1: terms never go back, no term has two leaders, and no node obeys an older leader after a newer one, nor its orders.
+//! C1: terms never go back, no term has two leaders, and no node follows an older leader after a newer one, nor its
+//! orders.
 
 use std::collections::BTreeMap;
 
@@ -18,9 +19,9 @@ pub struct Terms {
     durable: BTreeMap<NodeId, Leadership>,
     /// The newest that each node has seen, in its present life.
     seen: BTreeMap<NodeId, Leadership>,
-    /// The newest that each node has obeyed; over restarts.
-    obeyed: BTreeMap<NodeId, Leadership>,
-    /// Who was obeyed in which term. Nodes of another kin count terms for themselves.
+    /// The newest that each node has followed; over restarts.
+    followed: BTreeMap<NodeId, Leadership>,
+    /// The leader that was followed in each term. Nodes of another kin count terms separately.
     leaders: BTreeMap<(Kin, Term), NodeId>,
     orders: Orders,
     /// The newest leadership under which an upload was placed on a node.
@@ -78,16 +79,16 @@ impl Promise for Terms {
         let Some(leader) = election.leader() else { return };
         let on_disk = facts.nodes[&node].disk.leadership();
         if leader > on_disk {
-            broken.note(format_args!("{node} obeys {leader}, but its disk holds {on_disk}"));
+            broken.note(format_args!("{node} follows {leader}, but its disk holds {on_disk}"));
         }
-        let before = self.obeyed.insert(node, leader).unwrap_or_default();
+        let before = self.followed.insert(node, leader).unwrap_or_default();
         if leader < before {
-            broken.note(format_args!("{node} obeys {leader} after {before}"));
+            broken.note(format_args!("{node} follows {leader} after {before}"));
         }
         let own = leader.leader.unwrap_or(node);
         let kin = facts.nodes[&node].kin;
         if facts.nodes.get(&own).is_none_or(|leader| leader.kin != kin) {
-            broken.note(format_args!("{node} obeys {own}, which goes by another list or version"));
+            broken.note(format_args!("{node} follows {own}, which has another list or version"));
         }
         let other = *self.leaders.entry((kin, leader.term)).or_insert(own);
         if other != own {

@@ -8,7 +8,7 @@ use super::*;
 use crate::store::{File, Kind};
 use omb_machine::settle;
 
-/// Nodes with their disks, and clients that try again, on a network that delays, doubles, reorders and cuts.
+/// Nodes with their disks, and clients that try again, on a network that delays, duplicates, reorders and cuts.
 pub(super) struct Net {
     pub(super) now: Instant,
     pub(super) rng: ChaCha8Rng,
@@ -19,10 +19,10 @@ pub(super) struct Net {
     pub(super) doubled_percent: u64,
     pub(super) events: BTreeMap<(Instant, u64), Event>,
     pub(super) number: u64,
-    /// Connections: the node they lead to, and who waits at the other end.
+    /// Connections: the node they lead to, and what waits at the other end.
     pub(super) connections: BTreeMap<ClientId, (usize, Waits)>,
     pub(super) uploads: Vec<Upload>,
-    /// What was answered to [`Waits::Asker`].
+    /// Replies to [`Waits::Asker`].
     pub(super) replies: Vec<Reply>,
     pub(super) lines: Vec<String>,
 }
@@ -122,7 +122,7 @@ impl Net {
 
     pub(super) fn crash(&mut self, node: usize) {
         self.nodes[node].node = None;
-        // Whoever waits for an answer from it sees the connection break.
+        // Each side that waits for an answer from it sees the connection break.
         let broken: Vec<ClientId> =
             self.connections.iter().filter(|(_, (to, _))| *to == node).map(|(client, _)| *client).collect();
         for client in broken {
@@ -233,7 +233,7 @@ impl Net {
                             _ => None,
                         };
                         u.put.excluded = excluded.into_iter().collect();
-                        // Whatever comes for this try is void.
+                        // Anything that arrives for this try is void.
                         u.attempt += 1;
                         self.push(ms(100), Event::Try { upload });
                     }
@@ -380,14 +380,14 @@ impl Net {
                 self.nodes[node].leadership = leadership;
                 self.push(after, here(Input::Persisted(leadership)));
             }
-            output @ (Output::Told(_) | Output::Warned(_) | Output::Recorded { .. } | Output::Saved { .. }) => {
+            output @ (Output::Info(_) | Output::Warn(_) | Output::Recorded { .. } | Output::Saved { .. }) => {
                 self.lines.extend(output.line(&self.config.shared_dir));
             }
             Output::LeaderChanged(_) | Output::SendFile { .. } | Output::Fetch { .. } => {}
         }
     }
 
-    /// C3: what is acknowledged lies where it was said to lie. C4: one copy per node.
+    /// C3: what is acknowledged is where the acknowledgement says. C4: one copy per node.
     pub(super) fn check(&self) {
         for upload in &self.uploads {
             if let Some((node, stored)) = upload.acknowledged {
