@@ -27,6 +27,53 @@ impl Wake {
 /// A machine without I/O: time and inputs go in; outputs and a wish to be woken come out.
 ///
 /// Outputs are drained before the next input (see [`settle`]), so each is caused by one input or timer.
+///
+/// A machine that echoes each text after a second, driven by hand:
+///
+/// ```
+/// use std::{collections::VecDeque, ops::ControlFlow, time::Duration};
+///
+/// use omb_machine::{Machine, Wake, settle, time::Instant};
+///
+/// #[derive(Default)]
+/// struct Echo {
+///     waiting: VecDeque<(Instant, &'static str)>,
+///     ready: VecDeque<&'static str>,
+/// }
+///
+/// impl Machine for Echo {
+///     type Input = &'static str;
+///     type Output = &'static str;
+///     fn handle_input(&mut self, now: Instant, text: &'static str) {
+///         self.waiting.push_back((now + Duration::from_secs(1), text));
+///     }
+///     fn handle_timeout(&mut self, now: Instant) {
+///         while let Some((_, text)) = self.waiting.pop_front_if(|(at, _)| *at <= now) {
+///             self.ready.push_back(text);
+///         }
+///     }
+///     fn poll_output(&mut self) -> Option<&'static str> {
+///         self.ready.pop_front()
+///     }
+///     fn poll_timeout(&self) -> Option<Wake> {
+///         self.waiting.front().map(|(at, _)| Wake { at: *at, why: "echo is due" })
+///     }
+/// }
+///
+/// let (mut echo, mut heard) = (Echo::default(), Vec::new());
+/// let mut at = |now: Instant, echo: &mut Echo| {
+///     settle(echo, now, |text| {
+///         heard.push(text);
+///         ControlFlow::Continue(())
+///     })
+/// };
+/// echo.handle_input(Instant::ZERO, "hello");
+/// // Nothing is due yet; the machine says when to come back, and the caller owns the clock.
+/// let ControlFlow::Continue(Some(wake)) = at(Instant::ZERO, &mut echo) else { panic!("a timer is running") };
+/// assert_eq!(wake, Wake { at: Instant(1_000_000_000), why: "echo is due" });
+/// assert_eq!(at(wake.at, &mut echo), ControlFlow::Continue(None), "at rest until the next input");
+/// assert_eq!(heard, ["hello"]);
+/// ```
 pub trait Machine {
     /// What can happen to it.
     type Input;

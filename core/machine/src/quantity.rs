@@ -1,4 +1,16 @@
 //! Numbers as people read them: grouped digits, three significant ones, a unit that fits.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use omb_machine::quantity::{bytes, counted, latency, per_second, rate, span};
+//!
+//! assert_eq!(counted(1_234_567, "message"), "1,234,567 messages");
+//! assert_eq!(rate(per_second(90, Duration::from_secs(60))), "1.50");
+//! assert_eq!(latency(1_204_000.0), "1.20 ms");
+//! assert_eq!(bytes(3_686_400_000), "3.69 GB");
+//! assert_eq!(span(Duration::from_secs(5_400)), "1 h 30 min");
+//! ```
 
 use std::time::Duration;
 

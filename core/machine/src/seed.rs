@@ -5,6 +5,21 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 /// The one number from which every random choice of a run follows.
+///
+/// ```
+/// use omb_machine::seed::Seed;
+/// use rand::Rng as _;
+///
+/// let (mut keys, mut payloads) = (Seed(7).stream("keys"), Seed(7).stream("payloads"));
+/// let first = keys.next_u64();
+/// // However much one part draws, the others draw what they always do.
+/// (0..1_000).for_each(|_| _ = payloads.next_u64());
+/// let second = keys.next_u64();
+///
+/// let mut again = Seed(7).stream("keys");
+/// assert_eq!((again.next_u64(), again.next_u64()), (first, second));
+/// assert_ne!(Seed(8).stream("keys").next_u64(), first);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seed(pub u64);
 

@@ -126,6 +126,30 @@ pub fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 const NOT_APPLIED: &str = "it is not applied";
 
 /// A file being read: its top-level keys, and what was found wrong so far.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use omb_machine::config::{Leniency, yaml::Reader};
+///
+/// let read = |text: &str, leniency| {
+///     let mut reader = Reader::open("load.yaml", text, leniency, "keys such as topics: 1").expect("a mapping");
+///     reader.check_keys(&["topics", "testDuration"], &[]);
+///     let topics = reader.whole_u32("topics", 1, 1_000);
+///     let lasts = reader.duration("testDuration");
+///     reader.finish(topics.zip(lasts))
+/// };
+///
+/// // JSON is YAML, too.
+/// let parsed = read(r#"{"topics": 3, "testDuration": "1h30m"}"#, Leniency::Strict).expect("nothing is wrong");
+/// assert_eq!(parsed.value, (3, Duration::from_secs(5_400)));
+///
+/// // Everything that is wrong is reported at once, with its place.
+/// let errors = read("topics: 0\ntestDurations: 5m\n", Leniency::Strict).expect_err("two errors");
+/// let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+/// assert_eq!(lines[0], "load.yaml:1:9: topics: found 0; allowed: a whole number from 1 to 1000");
+/// assert_eq!(lines[1], "load.yaml:2:1: testDurations: no such key; did you mean `testDuration`?");
+/// ```
 pub struct Reader<'t> {
     file: &'t str,
     leniency: Leniency,
