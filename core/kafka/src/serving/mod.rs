@@ -155,6 +155,28 @@ fn id_of(topic: &TopicRef) -> Uuid {
 }
 
 /// Reads a frame.
+///
+/// ```
+/// use bytes::{BufMut as _, Bytes, BytesMut};
+/// use omb_broker::{Request, Response};
+/// use omb_kafka::serving::{Endpoint, Incoming, read};
+///
+/// let client = "10.0.0.1:5000".parse().expect("an address");
+/// let endpoint = Endpoint { host: "localhost".into(), port: 9092, client, cluster: "omb".into() };
+///
+/// // InitProducerId (22) of version 0, correlation id 5, no client id; then no transactional id and its timeout.
+/// let mut frame = BytesMut::new();
+/// (frame.put_i16(22), frame.put_i16(0), frame.put_i32(5), frame.put_i16(-1));
+/// (frame.put_i16(-1), frame.put_i32(60_000));
+/// let Ok(Incoming::Ask(requests, ticket)) = read(frame.freeze(), &endpoint) else { panic!("the broker answers it") };
+/// assert_eq!(requests, [Request::InitProducerId { current: None }]);
+///
+/// // What the broker responds becomes the answer: correlation id, throttle time, error, producer id and epoch.
+/// let mut answer = ticket.answer(vec![Response::InitProducerId(Ok((9, 0)))], &endpoint);
+/// assert_eq!(answer.pieces()[0][..], [0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0]);
+///
+/// assert!(read(Bytes::from_static(b"GET / HTTP/1.1"), &endpoint).is_err());
+/// ```
 pub fn read(mut frame: Bytes, endpoint: &Endpoint) -> Result<Incoming, Malformed> {
     let (&[api_high, api_low, version_high, version_low, c0, c1, c2, c3], _) =
         frame.split_first_chunk().ok_or(Malformed::Short)?;
