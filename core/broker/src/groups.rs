@@ -200,9 +200,9 @@ impl Groups {
         }
     }
 
-    pub(super) fn heartbeat(&mut self, now: Instant, group: &str, who: &Committer) -> Result<(), ErrorCode> {
+    pub(super) fn heartbeat(&mut self, now: Instant, group: &str, committer: &Committer) -> Result<(), ErrorCode> {
         self.with(group, |group, _| {
-            group.known(who)?.heard(now);
+            group.known(committer)?.heard(now);
             match group.phase {
                 Phase::Joining { .. } => Err(ErrorCode::RebalanceInProgress),
                 _ => Ok(()),
@@ -231,22 +231,22 @@ impl Groups {
         &mut self,
         now: Instant,
         group: &str,
-        who: &Committer,
+        committer: &Committer,
         offsets: Vec<OffsetCommit>,
     ) -> Result<(), ErrorCode> {
         if group.is_empty() {
             return Err(ErrorCode::InvalidGroupId);
         }
         if !self.by_name.contains_key(group) {
-            if who.generation >= 0 {
+            if committer.generation >= 0 {
                 return Err(ErrorCode::IllegalGeneration);
             }
             self.by_name.insert(group.to_owned(), Group::default());
         }
         self.with(group, |group, _| {
-            let outsider = who.generation < 0 && who.member_id.is_empty();
+            let outsider = committer.generation < 0 && committer.member_id.is_empty();
             if !(outsider && group.members.is_empty()) {
-                group.known(who)?.heard(now);
+                group.known(committer)?.heard(now);
                 if matches!(group.phase, Phase::Syncing { .. }) {
                     return Err(ErrorCode::RebalanceInProgress);
                 }
@@ -493,8 +493,8 @@ impl Group {
     }
 
     fn sync(&mut self, now: Instant, caller: Caller, sync: Sync, replies: &mut Replies) {
-        let who = Committer { member_id: sync.member_id, static_id: sync.static_id, generation: sync.generation };
-        let member = match self.known(&who) {
+        let committer = Committer { member_id: sync.member_id, static_id: sync.static_id, generation: sync.generation };
+        let member = match self.known(&committer) {
             Ok(member) => member,
             Err(code) => return replies.push((caller, Response::SyncGroup(Err(code)))),
         };
@@ -509,10 +509,10 @@ impl Group {
             }
             Phase::Stable => replies.push((caller, Response::SyncGroup(Ok(assignment)))),
             Phase::Syncing { .. } => {
-                let member = member_mut(&mut self.members, &who.member_id);
+                let member = member_mut(&mut self.members, &committer.member_id);
                 let older = member.syncing.replace(caller);
                 replies.extend(older.map(|older| (older, Response::SyncGroup(Err(ErrorCode::RebalanceInProgress)))));
-                if self.leader.as_ref() == Some(&who.member_id) {
+                if self.leader.as_ref() == Some(&committer.member_id) {
                     self.assign(now, sync.assignments, replies);
                 }
             }
@@ -731,14 +731,14 @@ impl Group {
     }
 
     /// The sending member, if it is one and of this generation.
-    fn known(&mut self, who: &Committer) -> Result<&mut Member, ErrorCode> {
-        if let Some(holder) = who.static_id.as_ref().and_then(|it| self.statics.get(it))
-            && *holder != who.member_id
+    fn known(&mut self, committer: &Committer) -> Result<&mut Member, ErrorCode> {
+        if let Some(holder) = committer.static_id.as_ref().and_then(|it| self.statics.get(it))
+            && *holder != committer.member_id
         {
             return Err(ErrorCode::FencedInstanceId);
         }
-        let member = self.members.get_mut(&who.member_id).ok_or(ErrorCode::UnknownMemberId)?;
-        if who.generation != self.generation {
+        let member = self.members.get_mut(&committer.member_id).ok_or(ErrorCode::UnknownMemberId)?;
+        if committer.generation != self.generation {
             return Err(ErrorCode::IllegalGeneration);
         }
         Ok(member)

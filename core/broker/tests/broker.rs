@@ -480,13 +480,13 @@ impl RefGroup {
         Self { world, members, conns, next_conn: 1000, leaders, shares, generation: 0 }
     }
 
-    fn step(&mut self, who: usize, what: u8, ms: u64) {
-        let conn = self.conns[who];
-        self.members[who].active = self.world.now;
+    fn step(&mut self, nth: usize, what: u8, ms: u64) {
+        let conn = self.conns[nth];
+        self.members[nth].active = self.world.now;
         match what {
             0..=2 => {
-                let it = &self.members[who];
-                let static_id = (who == 0).then(|| "fixed".to_owned());
+                let it = &self.members[nth];
+                let static_id = (nth == 0).then(|| "fixed".to_owned());
                 let request = Request::JoinGroup(Join {
                     static_id,
                     rebalance_timeout: REBALANCE,
@@ -495,14 +495,14 @@ impl RefGroup {
                     ..join("g", &it.member_id)
                 });
                 let token = self.world.send(conn, request);
-                self.supersede(who, (token, Waits::Join));
+                self.supersede(nth, (token, Waits::Join));
             }
             3 | 4 => {
                 // No member asks for a share of the old generation while it waits for the next.
-                if matches!(self.members[who].waiting, Some((_, Waits::Join))) {
+                if matches!(self.members[nth].waiting, Some((_, Waits::Join))) {
                     return;
                 }
-                let Some(joined) = self.members[who].joined.clone() else { return };
+                let Some(joined) = self.members[nth].joined.clone() else { return };
                 let mut assignments = Vec::new();
                 for (id, ..) in &joined.members {
                     let share = Bytes::from(format!("{id} in {}", joined.generation));
@@ -518,31 +518,31 @@ impl RefGroup {
                     assignments,
                 };
                 let token = self.world.send(conn, Request::SyncGroup(request));
-                self.supersede(who, (token, Waits::Sync(joined.generation)));
+                self.supersede(nth, (token, Waits::Sync(joined.generation)));
             }
             5 => {
-                let Some(joined) = self.members[who].joined.clone() else { return };
+                let Some(joined) = self.members[nth].joined.clone() else { return };
                 let request = Request::Heartbeat { group: "g".into(), member: member(&joined) };
                 self.world.ask(conn, request);
             }
             6 => {
-                let members = vec![(self.members[who].member_id.clone(), None)];
+                let members = vec![(self.members[nth].member_id.clone(), None)];
                 self.world.ask(conn, Request::LeaveGroup { group: "g".into(), members });
             }
             7 => {
                 self.world.input(Input::Closed(conn));
                 self.next_conn += 1;
-                self.conns[who] = ConnId(self.next_conn);
-                self.world.input(Input::Opened(self.conns[who]));
-                self.members[who].waiting = None;
+                self.conns[nth] = ConnId(self.next_conn);
+                self.world.input(Input::Opened(self.conns[nth]));
+                self.members[nth].waiting = None;
             }
             _ => self.world.pass(Duration::from_millis(ms)),
         }
     }
 
     /// A client that asks again no longer looks at the older answer, which arrives all the same.
-    fn supersede(&mut self, who: usize, waiting: (Token, Waits)) {
-        if let Some((token, _)) = self.members[who].waiting.replace(waiting) {
+    fn supersede(&mut self, nth: usize, waiting: (Token, Waits)) {
+        if let Some((token, _)) = self.members[nth].waiting.replace(waiting) {
             self.world.answer(token);
         }
     }
@@ -682,8 +682,8 @@ proptest! {
     #[test]
     fn groups_keep_their_promises(steps in prop::collection::vec((0_usize..4, 0_u8..10, 0_u64..6000), 1..120)) {
         let mut group = RefGroup::new(4);
-        for (who, what, ms) in steps {
-            group.step(who, what, ms);
+        for (nth, what, ms) in steps {
+            group.step(nth, what, ms);
             group.hear();
             group.check();
         }

@@ -4,17 +4,17 @@ use std::ops::ControlFlow;
 
 use crate::time::Instant;
 
-/// When a machine wants to be woken, and which of its timers asks.
+/// When a machine needs to be woken, and for which of its timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wake {
     /// The instant at which `handle_timeout` has something to do.
     pub at: Instant,
-    /// The timer, in words a log can show: `"call deadline"`, `"session of a member"`.
+    /// The timer's name, for logs: `"call deadline"`, `"session of a member"`.
     pub why: &'static str,
 }
 
 impl Wake {
-    /// The earlier of two wishes; the first if they are equal.
+    /// The earlier of the two; the first if they are equal.
     #[must_use]
     pub fn earlier(a: Option<Self>, b: Option<Self>) -> Option<Self> {
         match (a, b) {
@@ -24,7 +24,7 @@ impl Wake {
     }
 }
 
-/// A machine without I/O: time and inputs go in; outputs and a wish to be woken come out.
+/// A machine without I/O: time and inputs go in; outputs and the next timeout come out.
 ///
 /// Outputs are drained before the next input (see [`settle`]), so each is caused by one input or timer.
 ///
@@ -77,7 +77,7 @@ impl Wake {
 pub trait Machine {
     /// What can happen to it.
     type Input;
-    /// What it wants done.
+    /// What it asks its driver to do.
     type Output;
     /// Takes one input at `now`.
     fn handle_input(&mut self, now: Instant, input: Self::Input);
@@ -85,12 +85,12 @@ pub trait Machine {
     fn handle_timeout(&mut self, now: Instant);
     /// The next output; `None` once drained.
     fn poll_output(&mut self) -> Option<Self::Output>;
-    /// When to wake it, and which timer asked; `None` if only an input can move it.
+    /// When to wake it, and for which timer; `None` if only an input can move it.
     fn poll_timeout(&self) -> Option<Wake>;
 }
 
-/// Turns a machine may take at one instant before it counts as stuck. The longest chain of timers
-/// that fire together (a broker with thousands of expired sessions) stays far below.
+/// Turns a machine may take at one instant before it counts as stuck. The longest chain of timers that fire together (a
+/// broker with thousands of expired sessions) stays far below.
 const TURNS_MAX: usize = 100_000;
 
 /// Fires what is due and hands over every output, until the machine is at rest.

@@ -24,14 +24,14 @@ use serde::{Deserialize, Serialize};
 pub struct Seed(pub u64);
 
 impl Seed {
-    /// The stream called `name`. Streams of different names are independent, so one part drawing more
-    /// numbers changes nothing for another; streams of neighbouring seeds never meet.
+    /// The stream called `name`. Streams of different names are independent, so one part drawing more numbers changes
+    /// nothing for another; streams of neighbouring seeds never meet.
     #[must_use]
     pub fn stream(self, name: &str) -> ChaCha8Rng {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&self.0.to_le_bytes());
-        // The name is folded by FNV-1a into 64 bits, twice with different offsets: names are few and
-        // ours, so this must only keep them apart, not resist an attacker.
+        // The name is folded by FNV-1a into 64 bits, twice with different offsets: names are few and ours, so this must
+        // only keep them distinct, not resist an attacker.
         for (part, offset) in key[8..24].chunks_exact_mut(8).zip([0xcbf2_9ce4_8422_2325_u64, 0x9e37_79b9_7f4a_7c15]) {
             part.copy_from_slice(&fnv1a(offset, name.as_bytes()).to_le_bytes());
         }
