@@ -569,13 +569,13 @@ pub struct MemberInfo {
     pub assignment: Bytes,
 }
 
-/// Topic, partition, and whether what was asked was done there.
+/// Topic, partition, and the result there.
 pub type PartitionResults = Vec<(String, i32, Result<(), ErrorCode>)>;
 
-/// What a client is told. Lists have one entry for each entry of the request, in its order.
+/// The answer to a client's request. Lists have one entry for each entry of the request, in its order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
-    /// Topics, each under the name it was asked for.
+    /// Topics, each under the name used in the request.
     Metadata(Vec<(TopicRef, Result<TopicInfo, ErrorCode>)>),
     /// By topic.
     CreateTopics(Vec<(String, Result<TopicInfo, Refusal>)>),

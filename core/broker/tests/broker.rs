@@ -657,7 +657,7 @@ fn what_every_reader_has_read_is_dropped_beyond_what_is_kept() {
     }
     assert_eq!(world.broker.log("t", 1).expect("there").start(), 0, "it has no reader");
     assert_eq!(world.start(), 150, "one of two has not read on");
-    // Both have read all: it goes, but for what came since it was last looked at.
+    // Both have read all: it is dropped, except for what arrived since the last check.
     for nth in 300..310 {
         turn(&mut world, &[(B, nth), (C, nth)]);
     }
@@ -723,7 +723,7 @@ proptest! {
                     let start = world.broker.log("t", partition as u32).expect("there").start();
                     let position = positions.get(&(conn, partition)).map_or(start, |it| it.0);
                     let got = fetched(Some(world.ask(conns[conn as usize], fetch_from(partition, position, Duration::ZERO, 1))));
-                    // Where it stands may have been dropped only after it had turned to the other partition for long.
+                    // Its position may have been dropped only after it had read the other partition for long.
                     let other = positions.get(&(conn, 1 - partition)).map(|it| it.1);
                     let here = positions.get(&(conn, partition)).map(|it| it.1);
                     let idle = matches!((here, other), (Some(here), Some(other)) if other.since(here) >= POSITION_IDLE);

@@ -12,7 +12,7 @@
 //!
 //! assert_eq!(size("512MiB"), Some(512 * 1024 * 1024));
 //! assert_eq!(size("1000000"), Some(1_000_000), "plain bytes");
-//! assert_eq!(size("1MB"), None, "only binary units, so that nobody has to guess");
+//! assert_eq!(size("1MB"), None, "only binary units, which leave no doubt");
 //! ```
 
 use std::time::Duration;

@@ -114,10 +114,10 @@ struct Probed {
     partition: u32,
 }
 
-/// From where and when a message was handed over.
+/// Where a message came from, and when the client delivered it.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
-    /// When the client handed it over.
+    /// When the client delivered it.
     pub now: WallTime,
     /// Its partition.
     pub partition: u32,

@@ -73,7 +73,7 @@ pub fn remains(before: &Inventory, after: &Inventory, now: WallTime, older_than:
     let remains = by_run.into_iter().map(|(run, (topics, groups))| {
         let members: u32 = groups.iter().map(|name| after.groups[*name]).fold(0, u32::saturating_add);
         let written = topics.iter().map(|name| {
-            // What was not there at the first look has been created since: all of it is new.
+            // A topic that did not exist at the first look has been created since: all of it is new.
             after.topics[*name].saturating_sub(before.topics.get(*name).copied().unwrap_or(0))
         });
         let written = written.fold(0, u64::saturating_add);

@@ -1,4 +1,4 @@
-//! Who does what: pure, made once, then only read.
+//! Which worker does what: pure, made once, then only read.
 
 pub mod leftovers;
 pub mod names;
