@@ -1,8 +1,9 @@
 //! Plays one seed, or many.
 //!
 //! `MADSIM_TEST_SEED` names the first seed (then one is played, unless `MADSIM_TEST_NUM` says how many),
-//! `MADSIM_TEST_JOBS` how many threads play, and `MADSIM_TEST_CHECK_DETERMINISM` (or `CI`) lets one in ten be played
-//! twice. Without them a test plays seeds 0.., so that two plain runs are the same run (madsim's own default is the wall clock).
+//! `MADSIM_TEST_JOBS` how many threads play, and with `MADSIM_TEST_CHECK_DETERMINISM` (or `CI`) one in ten is played
+//! twice. Without them a test plays seeds 0.., so that two plain runs are the same run (madsim's own default is the
+//! wall clock).
 
 use std::{
     collections::BTreeMap,
@@ -25,12 +26,12 @@ use omb_runtime_sim::{
 
 use crate::invariant::{Promises, cluster::Cluster};
 
-/// What came of one seed.
+/// The result of one seed.
 #[derive(Clone, Debug)]
 pub struct Played<S = Scenario> {
-    /// Which.
+    /// The seed.
     pub seed: u64,
-    /// What it stood for.
+    /// Its scenario.
     pub scenario: S,
     /// Hash over every record of the run.
     pub hash: u64,
@@ -63,7 +64,7 @@ fn keep_memory() {
 #[cfg(not(target_env = "gnu"))]
 fn keep_memory() {}
 
-/// Plays the scenario that `seed` stands for.
+/// Plays the scenario of `seed`.
 #[must_use]
 pub fn play(seed: u64) -> Played {
     play_scenario(Scenario::from_seed(Seed(seed)))
@@ -79,7 +80,7 @@ pub fn play_scenario(scenario: Scenario) -> Played {
     play_world(scenario.seed, scenario, world, found)
 }
 
-/// Plays the cluster that `seed` stands for.
+/// Plays the cluster of `seed`.
 #[must_use]
 pub fn play_cluster(seed: u64) -> Played<peers::Scenario> {
     play_cluster_scenario(peers::Scenario::from_seed(Seed(seed)))
@@ -148,11 +149,11 @@ where
 async fn end_all() {
     let handle = Handle::current();
     for process in handle.metrics().num_tasks_by_node().into_keys() {
-        // What stands still is dropped under madsim's own lock; what runs is not.
+        // A process that stands still is dropped under madsim's own lock; one that runs is not.
         handle.resume(&process);
         handle.kill(&process);
     }
-    // What was killed is dropped when its turn comes.
+    // A killed process is dropped when its turn comes.
     madsim::time::sleep(Duration::from_millis(1)).await;
 }
 
@@ -168,16 +169,16 @@ pub fn check(seed: u64) {
 /// What broke, where, and how to play it again.
 #[must_use]
 pub fn story(played: &Played) -> String {
-    told(played, "cargo test -p sim-tests", "shrink")
+    story_with(played, "cargo test -p sim-tests", "shrink")
 }
 
 /// What broke in a cluster, where, and how to play it again.
 #[must_use]
 pub fn story_of_cluster(played: &Played<peers::Scenario>) -> String {
-    told(played, "cargo test -p sim-tests --test cluster", "shrink-cluster")
+    story_with(played, "cargo test -p sim-tests --test cluster", "shrink-cluster")
 }
 
-fn told<S: fmt::Display>(played: &Played<S>, again: &str, shrink: &str) -> String {
+fn story_with<S: fmt::Display>(played: &Played<S>, again: &str, shrink: &str) -> String {
     let mut text = String::new();
     let Played { seed, scenario, hash, records, broken, tail, .. } = played;
     let _ = writeln!(text, "seed {seed} broke a promise\n{scenario}");
@@ -190,17 +191,17 @@ fn told<S: fmt::Display>(played: &Played<S>, again: &str, shrink: &str) -> Strin
     text
 }
 
-/// Scenarios that are tried at most to make one smaller.
+/// Most scenarios that are tried to make one smaller.
 const TRIED_MAX: u32 = 600;
 
-/// The least of a scenario that still breaks the same promise: fewer troubles, fewer workers, less to do. Returns what
-/// came of it and how many scenarios were tried.
+/// The smallest scenario that still breaks the same promise: fewer troubles, fewer workers, less to do. Returns its
+/// result and how many scenarios were tried.
 #[must_use]
 pub fn shrink(failed: Played) -> (Played, u32) {
     shrink_by(failed, Scenario::simpler, play_scenario)
 }
 
-/// The least of a cluster's scenario that still breaks the same promise.
+/// The smallest scenario of a cluster that still breaks the same promise.
 #[must_use]
 pub fn shrink_cluster(failed: Played<peers::Scenario>) -> (Played<peers::Scenario>, u32) {
     shrink_by(failed, peers::Scenario::simpler, play_cluster_scenario)
@@ -240,7 +241,7 @@ pub struct Sweep {
     pub jobs: u64,
     /// Whether one seed in ten is played twice and must leave the same trace.
     pub twice: bool,
-    /// Nobody has asked for anything else: the default sweep, which must reach every corner.
+    /// The default sweep, since the environment asks for nothing else: it must reach every corner.
     pub whole: bool,
 }
 
@@ -250,7 +251,7 @@ fn env(name: &str) -> Option<u64> {
 }
 
 impl Sweep {
-    /// What the environment asks for; `count` seeds from 0 if it says nothing.
+    /// The sweep that the environment asks for; `count` seeds from 0 if it says nothing.
     #[must_use]
     pub fn from_env(count: u64) -> Self {
         let (seed, num) = (env("MADSIM_TEST_SEED"), env("MADSIM_TEST_NUM"));
@@ -294,12 +295,12 @@ impl<S> Default for Explored<S> {
     }
 }
 
-/// Plays the seeds of `sweep` until one breaks a promise. `done` hears of each.
+/// Plays the seeds of `sweep` until one breaks a promise. `done` is called for each.
 pub fn explore(sweep: Sweep, done: impl Fn(&Played) + Sync) -> Explored {
     play_all(sweep, true, play, done)
 }
 
-/// Plays the clusters of `sweep`, until one breaks a promise if `until_broken`. `done` hears of each.
+/// Plays the clusters of `sweep`, until one breaks a promise if `until_broken`. `done` is called for each.
 pub fn explore_clusters(
     sweep: Sweep,
     until_broken: bool,
@@ -353,8 +354,8 @@ fn play_all<S: Send>(
     explored
 }
 
-/// What a default sweep must reach: every trouble, every phase, every way to end, and what they lead to. A check that
-/// never met its case proves nothing.
+/// What a default sweep must reach: every trouble, every phase, every way to end, and their effects. A check that never
+/// met its case proves nothing.
 const REACHED: [&str; 92] = [
     "client: connection broke",
     "client: could not connect",

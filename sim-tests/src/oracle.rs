@@ -11,14 +11,14 @@ use omb_bench::{
 };
 use omb_runtime_sim::truth::{Counts, Told, Truth};
 
-/// Combinations of reads that are looked through before a comparison is given up.
+/// Combinations of reads that are tried before a comparison is given up.
 const COMBINATIONS_MAX: u32 = 1 << 12;
 
-/// Every number in `told` that is not the one in `truth`, in words; none if `told` is what the workers' last reads that
-/// reached the controller said. Of workers in `doubtful` the read before the last one will do too: the last one may have
-/// come when nobody wanted it any more.
+/// A description of every number in `reported` that differs from the one in `truth`; none if `reported` is the sum of
+/// the workers' last reads that reached the controller. For workers in `doubtful` the read before the last one is
+/// accepted too: the last one may have arrived when it was no longer used.
 #[must_use]
-pub fn differences(told: &Totals, truth: &Truth, doubtful: impl Fn(usize) -> bool) -> Vec<String> {
+pub fn differences(reported: &Totals, truth: &Truth, doubtful: impl Fn(usize) -> bool) -> Vec<String> {
     let doubted: Vec<usize> = (0..truth.workers.len()).filter(|worker| doubtful(*worker)).collect();
     let combinations = 1_u32.checked_shl(u32::try_from(doubted.len()).unwrap_or(32)).unwrap_or(u32::MAX);
     let mut best: Option<Vec<String>> = None;
@@ -31,9 +31,9 @@ pub fn differences(told: &Totals, truth: &Truth, doubtful: impl Fn(usize) -> boo
             truth.workers.iter().enumerate().filter_map(|(nth, it)| Some((nth, it.told(before(nth))?))).collect();
         let mut counts = Counts::default();
         reads.iter().for_each(|(_, read)| counts.merge(&read.counts));
-        let mut found = numbers(told, &counts);
+        let mut found = numbers(reported, &counts);
         if found.is_empty() {
-            found = samples(told, truth, &reads);
+            found = samples(reported, truth, &reads);
         }
         if found.is_empty() {
             return found;
@@ -45,14 +45,14 @@ pub fn differences(told: &Totals, truth: &Truth, doubtful: impl Fn(usize) -> boo
     best.unwrap_or_default()
 }
 
-fn numbers(told: &Totals, truth: &Counts) -> Vec<String> {
+fn numbers(reported: &Totals, truth: &Counts) -> Vec<String> {
     let mut found = Vec::new();
-    let mut number = |what: &str, told: u64, truth: u64| {
-        if told != truth {
-            found.push(format!("{what}: told {told}, in truth {truth}"));
+    let mut number = |what: &str, reported: u64, truth: u64| {
+        if reported != truth {
+            found.push(format!("{what}: reported {reported}, in truth {truth}"));
         }
     };
-    let Totals { departures, acknowledgements, arrivals, seen } = told;
+    let Totals { departures, acknowledgements, arrivals, seen } = reported;
     number("attempted", departures.attempted, truth.attempted);
     number("skipped", departures.skipped, truth.skipped);
     number("acked", acknowledgements.acked, truth.acked);
@@ -63,7 +63,7 @@ fn numbers(told: &Totals, truth: &Counts) -> Vec<String> {
     number("read again", arrivals.reread, truth.reread);
     number("corrupted", arrivals.corrupted, truth.corrupted);
     number("without header", arrivals.headerless, truth.headerless);
-    // Of a worker that was lost before it was first read under load not even the zeros are known.
+    // For a worker that was lost before it was first read under load not even the zeros are known.
     let some = |seen: &BTreeMap<SubscriptionId, Seen>| {
         seen.iter().filter(|(_, seen)| **seen != Seen::default()).map(|(id, seen)| (*id, *seen)).collect::<Vec<_>>()
     };
@@ -74,15 +74,15 @@ fn numbers(told: &Totals, truth: &Counts) -> Vec<String> {
 }
 
 /// The same samples in both, to the bucket.
-fn samples(told: &Totals, truth: &Truth, reads: &[(usize, &Told)]) -> Vec<String> {
+fn samples(reported: &Totals, truth: &Truth, reads: &[(usize, &Told)]) -> Vec<String> {
     let histograms = [
-        ("schedule error", &told.departures.schedule_error),
-        ("acked from intended", &told.acknowledgements.from_intended),
-        ("acked from sent", &told.acknowledgements.from_sent),
-        ("received from intended", &told.arrivals.from_intended),
+        ("schedule error", &reported.departures.schedule_error),
+        ("acked from intended", &reported.acknowledgements.from_intended),
+        ("acked from sent", &reported.acknowledgements.from_sent),
+        ("received from intended", &reported.arrivals.from_intended),
     ];
     let mut found = Vec::new();
-    for (nth, (what, told)) in histograms.into_iter().enumerate() {
+    for (nth, (what, reported)) in histograms.into_iter().enumerate() {
         let mut true_one = Latency::new();
         for (worker, read) in reads {
             let (from, to) = read.samples[nth];
@@ -91,21 +91,21 @@ fn samples(told: &Totals, truth: &Truth, reads: &[(usize, &Told)]) -> Vec<String
             let samples = (from..to).filter(|at| counts(*at)).map(|at| all.all()[nth][at]);
             samples.for_each(|sample| true_one.record(sample));
         }
-        found.extend(unlike(what, told, &true_one));
+        found.extend(unlike(what, reported, &true_one));
     }
     found
 }
 
-fn unlike(what: impl Display, told: &Latency, truth: &Latency) -> Option<String> {
-    if told.count() != truth.count() {
-        return Some(format!("{what}: told {} samples, in truth {}", told.count(), truth.count()));
+fn unlike(what: impl Display, reported: &Latency, truth: &Latency) -> Option<String> {
+    if reported.count() != truth.count() {
+        return Some(format!("{what}: reported {} samples, in truth {}", reported.count(), truth.count()));
     }
-    let (told, truth) = (told.histogram(), truth.histogram());
-    (told != truth).then(|| {
+    let (reported, truth) = (reported.histogram(), truth.histogram());
+    (reported != truth).then(|| {
         format!(
-            "{what}: other samples, told p50 {} max {}, in truth p50 {} max {}",
-            told.value_at_quantile(0.5),
-            told.max(),
+            "{what}: other samples, reported p50 {} max {}, in truth p50 {} max {}",
+            reported.value_at_quantile(0.5),
+            reported.max(),
             truth.value_at_quantile(0.5),
             truth.max()
         )

@@ -1,24 +1,26 @@
-//! Which connections a server keeps while strangers crowd: few places and few bytes for those that have proven nothing,
-//! and the oldest idle stranger of the largest crowd leaves when a new one comes.
+//! Which connections a server keeps when strangers crowd in: few places and few bytes for those that have proven
+//! nothing, and the oldest idle stranger of the largest crowd leaves when a new one comes.
 //!
-//! A connection enters as a *stranger*. It becomes *known* when it has proven who it is (by a token, or as the one whose
-//! run is performed); a known connection is never sent away for another. Since a stranger always finds a place, whoever
-//! asks for `/healthz` and a controller that has just connected are heard, however many connections others hold open.
+//! A connection enters as a *stranger*. It becomes *known* when it has proven its identity (by a token, or as the one
+//! whose run is performed); a known connection is never closed to make room for another. Since a stranger always finds
+//! a place, a request for `/healthz` and a controller that has just connected are served, however many connections
+//! others hold open.
 //!
-//! What a connection announces to send counts from the announcement on, until it has been dealt with, against a budget of
-//! its source and one of all. Whoever takes more than that sends away the strangers that announced before it.
+//! The bytes that a connection announces count from the announcement until they have been handled, against a budget of
+//! its source and a global one. A connection that exceeds it evicts the strangers that announced before it.
 //!
-//! `omb_cluster::admission` is the same for the nodes of a cluster, where whoever has greeted keeps its place.
+//! `omb_cluster::admission` is the same for the nodes of a cluster, where a connection keeps its place once it has
+//! greeted.
 
 use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr};
 
 use omb_machine::source::source;
 
-/// A connection. The numbers are given in the order of arrival, and none is used twice.
+/// A connection. The numbers follow the order of arrival, and none is used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GuestId(u64);
 
-/// A budget: so much in all, and so much for one source.
+/// A budget: a total, and a limit for one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     /// In all.
@@ -30,13 +32,13 @@ pub struct Share {
 /// How many connections are kept, and how many bytes they may be sending at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Connections of strangers. None of the two may be zero.
+    /// Connections of strangers. Neither may be zero.
     pub strangers: Share,
     /// Known connections. Further ones stay strangers.
     pub known: usize,
-    /// Bytes that strangers have announced and that are not dealt with yet.
+    /// Bytes that strangers have announced and that are not handled yet.
     pub stranger_bytes: Share,
-    /// The same of known connections.
+    /// The same for known connections.
     pub known_bytes: Share,
 }
 
@@ -44,18 +46,18 @@ pub struct Bounds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{asked} bytes more than may be received at once: {held} of {most} are announced already")]
 pub struct Exhausted {
-    /// Bytes that were announced in vain.
+    /// Bytes of the rejected announcement.
     pub asked: u64,
     /// Bytes that others have announced.
     pub held: u64,
-    /// The budget that does not suffice.
+    /// The budget that was exceeded.
     pub most: u64,
 }
 
-/// What a connection is at. Idle ones leave first, then those that have not sent all of what they announced.
+/// The stage of a connection. Idle ones leave first, then those that have not sent all of what they announced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
-    /// It has asked for nothing, or not to the end.
+    /// It has sent no request, or not a whole one.
     #[default]
     Idle,
     /// It sends what it has announced.
@@ -72,7 +74,7 @@ struct Guest {
     bytes: u64,
 }
 
-/// The connections there are.
+/// The open connections.
 #[derive(Debug)]
 pub struct Guests {
     bounds: Bounds,
@@ -81,7 +83,7 @@ pub struct Guests {
 }
 
 impl Guests {
-    /// Nobody is there yet.
+    /// No connections yet.
     ///
     /// # Panics
     /// If a stranger would never find a place.
@@ -98,19 +100,19 @@ impl Guests {
         self.guests.len()
     }
 
-    /// Whether nobody is there.
+    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.guests.is_empty()
     }
 
-    /// Bytes that all have announced and that are not dealt with yet.
+    /// Bytes that all have announced and that are not handled yet.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.guests.values().map(|guest| guest.bytes).sum()
     }
 
-    /// Takes a stranger in, and says who is to leave for it.
+    /// Admits a stranger; also returns the connection to close for it.
     pub fn enter(&mut self, from: IpAddr) -> (GuestId, Option<GuestId>) {
         let from = source(from);
         let counts = self.sum(false, |_| 1);
@@ -133,7 +135,8 @@ impl Guests {
         (id, leaves)
     }
 
-    /// The connection has proven who it is; whether it is kept from now on. It is not if too many are known already.
+    /// The connection has proven its identity; returns whether it is kept from now on. It is not if too many are known
+    /// already.
     pub fn prove(&mut self, id: GuestId) -> bool {
         let room = self.guests.values().filter(|guest| guest.known).count() < self.bounds.known;
         let Some(guest) = self.guests.get_mut(&id) else { return false };
@@ -147,10 +150,11 @@ impl Guests {
         self.guests.get(&id).is_some_and(|guest| guest.known)
     }
 
-    /// The connection will send so many bytes, beside those that it has announced before; who is to leave for it.
+    /// The connection will send this many bytes, beside those announced before; returns the connections to close for
+    /// it.
     ///
     /// # Errors
-    /// If that is more than may be received at once, whoever leaves.
+    /// If that is more than may be received at once, whatever is closed.
     pub fn announce(&mut self, id: GuestId, bytes: u64) -> Result<Vec<GuestId>, Exhausted> {
         let Some(guest) = self.guests.get(&id) else { return Err(Exhausted { asked: bytes, held: 0, most: 0 }) };
         let (from, known, before) = (guest.source, guest.known, guest.bytes);
@@ -183,14 +187,14 @@ impl Guests {
         Ok(leave)
     }
 
-    /// All that the connection announced is there, and it waits for an answer.
+    /// All that the connection announced has arrived, and it waits for an answer.
     pub fn waits(&mut self, id: GuestId) {
         if let Some(guest) = self.guests.get_mut(&id) {
             guest.stage = Stage::Waiting;
         }
     }
 
-    /// The connection has been answered: what it had announced is dealt with.
+    /// The connection has been answered: what it had announced is handled.
     pub fn answered(&mut self, id: GuestId) {
         if let Some(guest) = self.guests.get_mut(&id) {
             guest.stage = Stage::Idle;
@@ -198,12 +202,12 @@ impl Guests {
         }
     }
 
-    /// The connection is gone. One that was told to leave may say so again.
+    /// The connection is gone. Closing it again does no harm.
     pub fn leave(&mut self, id: GuestId) {
         self.guests.remove(&id);
     }
 
-    /// What strangers, or known connections, have of something, by source.
+    /// A sum over strangers, or known connections, by source.
     fn sum(&self, known: bool, of: impl Fn(&Guest) -> u64) -> BTreeMap<IpAddr, u64> {
         let mut sums = BTreeMap::new();
         for guest in self.guests.values().filter(|guest| guest.known == known) {
@@ -212,8 +216,8 @@ impl Guests {
         sums
     }
 
-    /// Of the strangers in question: not from a source of which a connection is known, if it can be helped; of the source
-    /// that holds most; an idle one; the oldest.
+    /// Of the strangers in question: preferably not from a source that also has a known connection; of the source that
+    /// holds most; an idle one; the oldest.
     fn first_to_leave(
         &self,
         which: impl Fn((GuestId, &Guest)) -> bool,
@@ -250,14 +254,14 @@ mod tests {
         [10, 0, 0, nth].into()
     }
 
-    /// Enters from each of these hosts in turn: each one's number, and who left for it.
+    /// Enters from each of these hosts in turn: each one's number, and the connection closed for it.
     fn entered(guests: &mut Guests, hosts: &[u8]) -> Vec<(GuestId, Option<GuestId>)> {
         hosts.iter().map(|host| guests.enter(ip(*host))).collect()
     }
 
     #[test]
     fn a_crowd_leaves_for_whoever_comes() {
-        // Hosts that come one after another, and whose place each takes (by position; None for a free one).
+        // Hosts that come one after another, and the place that each takes (by position; None for a free one).
         let table: &[(&[u8], &[Option<usize>])] = &[
             (&[1, 1, 1, 1, 1], &[None, None, None, Some(0), Some(1)]),
             (&[1, 1, 1, 2, 2, 3, 4], &[None, None, None, None, None, None, Some(0)]),
@@ -280,8 +284,8 @@ mod tests {
         assert!(guests.prove(came[0].0) && guests.knows(came[0].0));
         let more = entered(&mut guests, &[9, 9, 9, 9, 8, 8, 8]);
         assert!(more.iter().all(|(_, left)| *left != Some(came[0].0)), "it is known");
-        assert!(more.iter().all(|(_, left)| *left != Some(came[1].0)), "it comes from where a known one does");
-        // There is an end to it: the third stays a stranger.
+        assert!(more.iter().all(|(_, left)| *left != Some(came[1].0)), "it has the source of a known one");
+        // Places for known ones are limited: the third stays a stranger.
         assert!(guests.prove(more[5].0) && !guests.prove(more[6].0));
         assert!(guests.prove(came[0].0), "once more costs nothing");
     }
@@ -296,7 +300,7 @@ mod tests {
         let left: Vec<_> = more.iter().map(|(_, left)| *left).collect();
         assert_eq!(left, [Some(came[2].0), Some(more[0].0), Some(more[1].0)]);
         guests.waits(more[2].0);
-        assert_eq!(guests.enter(ip(1)).1, Some(came[0].0), "then whoever still sends");
+        assert_eq!(guests.enter(ip(1)).1, Some(came[0].0), "then one that still sends");
     }
 
     #[test]
@@ -313,7 +317,7 @@ mod tests {
         assert_eq!(guests.announce(came[3], MIB), Err(too_much), "it does not leave for itself");
         assert_eq!(guests.announce(came[2], 33 * MIB).map_err(|error| error.asked), Err(33 * MIB));
         guests.waits(came[3]);
-        assert_eq!(guests.bytes(), 49 * MIB, "while the answer is made it is still there");
+        assert_eq!(guests.bytes(), 49 * MIB, "it is held until the answer is sent");
         guests.answered(came[3]);
         assert_eq!(guests.bytes(), 17 * MIB);
     }
@@ -330,7 +334,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever comes, announces and goes, in whatever order: no bound is passed, nobody known is sent away.
+        /// Whatever comes, announces and goes, in whatever order: no bound is exceeded, no known connection is closed.
         #[test]
         fn no_bound_is_passed(steps in prop::collection::vec((0..6_u8, 0..5_u8, any::<prop::sample::Index>(), 0..40_u64), 0..200)) {
             let mut guests = Guests::new(bounds());

@@ -1,4 +1,4 @@
-//! Names of things, each its own type so that they cannot be mixed up.
+//! Ids, each its own type so that they cannot be mixed up.
 
 use std::fmt;
 
@@ -30,15 +30,15 @@ impl RunId {
     /// Bits of noise below the seconds. Together they stay below 2^53, which readers of JSON keep exact, until 2242.
     const NOISE_BITS: u32 = 20;
 
-    /// The id of a run that begins at `began`: whole seconds since the epoch, and 20 bits of `noise`, so that runs that begin
-    /// in one second do not meet.
+    /// The id of a run that begins at `began`: whole seconds since the epoch, and 20 bits of `noise`, so that runs that
+    /// begin in one second do not collide.
     #[must_use]
     pub fn drawn(began: WallTime, noise: u64) -> Self {
         let seconds = began.0 / 1_000_000_000;
         Self(seconds << Self::NOISE_BITS | noise & ((1 << Self::NOISE_BITS) - 1))
     }
 
-    /// When it began, in whole seconds, by the clock of whoever drew it.
+    /// When it began, in whole seconds, by the clock of the process that drew it.
     #[must_use]
     pub fn began(self) -> WallTime {
         WallTime((self.0 >> Self::NOISE_BITS).saturating_mul(1_000_000_000))
@@ -72,7 +72,7 @@ impl WorkerId {
         u64::from(self.0) + 1
     }
 
-    /// What it is called in messages to people: `worker 2 (http://b:8080)`, or `worker 2` if its name is empty.
+    /// Its name in messages to people: `worker 2 (http://b:8080)`, or `worker 2` if its name is empty.
     #[must_use]
     pub fn named(self, name: &str) -> String {
         let number = self.number();

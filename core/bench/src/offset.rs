@@ -1,14 +1,14 @@
-//! How far a worker's wall clock lies from the controller's own monotonic clock, with a bound that is true.
+//! How far a worker's wall clock is from the controller's own monotonic clock, with a bound that holds.
 //!
 //! ```text
 //! controller  sent ───────────────┬─────────────── back        θ = ((received - sent) + (answered - back)) / 2
 //! worker             received ─ answered                       delay = (back - sent) - (answered - received)
 //! ```
 //!
-//! Source: RFC 5905 (NTP version 4), section 8, for θ and delay. However the delay was shared between the two ways, θ
-//! is at most half of it off, so the exchange with the least delay is kept (section 10, the clock filter). With age the
-//! bound grows by the drift that is assumed. A wall clock that is *set* during the run is outside the bound until the
-//! next exchange, and [`Offsets::contradictions`] counts it.
+//! Source: RFC 5905 (NTP version 4), section 8, for θ and delay. However the delay was split between the two
+//! directions, θ is off by at most half of it, so the exchange with the least delay is kept (section 10, the clock
+//! filter). With age the bound grows by the assumed drift. A wall clock that is *set* during the run is outside the
+//! bound until the next exchange, and [`Offsets::contradictions`] counts it.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -42,6 +42,25 @@ pub struct Exchange {
 }
 
 /// What is known of one worker's clock. Of constant size, however long the run.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use omb_bench::offset::{Exchange, Offsets};
+/// use omb_machine::time::{Instant, WallTime};
+///
+/// let mut offsets = Offsets::new();
+/// // 1 ms each way, and the worker's wall clock shows 1,000 s more than the controller's clock.
+/// offsets.add(Exchange {
+///     sent: Instant(0),
+///     received: WallTime(1_000_001_000_000),
+///     answered: WallTime(1_000_001_000_000),
+///     back: Instant(2_000_000),
+/// });
+/// let estimate = offsets.estimate(Instant(2_000_000)).expect("one exchange");
+/// assert_eq!(estimate.wall_at, WallTime(1_000_002_000_000));
+/// assert!(estimate.error < Duration::from_micros(1_001), "half of the round trip, and a little drift");
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Offsets {
     /// The earliest window and its best sample.
@@ -83,21 +102,21 @@ impl Estimate {
 }
 
 impl Offsets {
-    /// Knows nothing yet.
+    /// No exchange yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Learns from `exchange`. One that cannot have happened (an answer before its question, a delay below nothing) is
-    /// ignored and counted.
+    /// Takes `exchange` into account. One that cannot have happened (an answer before its question, a negative delay)
+    /// is ignored and counted.
     pub fn add(&mut self, exchange: Exchange) {
         let Some(sample) = Sample::of(exchange) else {
             self.ignored += 1;
             return;
         };
         if self.freshest.is_some_and(|freshest| freshest.contradicts(&sample)) {
-            // The clock was set: what was learnt before says nothing about it any more.
+            // The clock was set: earlier exchanges no longer say anything about it.
             self.contradictions += 1;
             (self.first, self.freshest) = (None, None);
             self.windows.clear();
@@ -115,7 +134,7 @@ impl Offsets {
         if self.windows.len() > WINDOWS_MAX {
             self.windows.pop_front();
         }
-        // Bounds grow alike, so whichever is smaller where both are past stays so.
+        // Bounds grow alike, so the smaller of the two at a later instant stays the smaller.
         let later = self.freshest.map_or(sample.at, |freshest| freshest.at.max(sample.at));
         if self.freshest.is_none_or(|freshest| sample.bound(later) <= freshest.bound(later)) {
             self.freshest = Some(sample);
@@ -129,7 +148,7 @@ impl Offsets {
         Some(Estimate { at, wall_at: shifted(at, best.offset), error: Duration::from_nanos(best.bound(at)) })
     }
 
-    /// What the worker's wall clock shows at `t`, as [`Self::estimate`] has it.
+    /// What the worker's wall clock shows at `t`, according to [`Self::estimate`].
     #[must_use]
     pub fn wall_of(&self, t: Instant) -> Option<WallTime> {
         self.estimate(t).map(|estimate| estimate.wall_at)
@@ -162,12 +181,12 @@ impl Offsets {
     }
 }
 
-/// What one exchange tells.
+/// The result of one exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sample {
     /// Halfway between question and answer.
     at: Instant,
-    /// Worker's wall clock less controller's clock, in nanoseconds, at that instant.
+    /// Worker's wall clock minus controller's clock, in nanoseconds, at that instant.
     offset: i128,
     /// How far from it the truth can be, in nanoseconds.
     error: u64,
@@ -181,8 +200,8 @@ impl Sample {
         let delay = away.checked_sub(held)?;
         let there = i128::from(received.0) - i128::from(sent.0);
         let again = i128::from(answered.0) - i128::from(back.0);
-        // While the answer was awaited the clocks drifted too: both readings are within half of it from the middle, and
-        // `held` was measured by the other clock.
+        // The clocks drifted during the exchange too: both readings are within half of it from the middle, and `held`
+        // was measured by the other clock.
         let error = (delay / 2).saturating_add(drift_over(away)).saturating_add(ROUNDING);
         Some(Self { at: Instant(sent.0 + away / 2), offset: (there + again).div_euclid(2), error })
     }
@@ -210,7 +229,7 @@ fn drift_over(span: u64) -> u64 {
     span / (1_000_000 / DRIFT_PPM_MAX) + 1
 }
 
-/// `t` by a clock that lies `offset` nanoseconds ahead; ends at what a clock can show.
+/// `t` by a clock that is `offset` nanoseconds ahead; clamped to what a clock can show.
 fn shifted(t: Instant, offset: i128) -> WallTime {
     let wall = (i128::from(t.0) + offset).clamp(0, i128::from(u64::MAX));
     WallTime(u64::try_from(wall).unwrap_or(u64::MAX))
@@ -249,7 +268,7 @@ mod tests {
         (epoch - hour..=epoch + hour, -100..=100_i64).prop_map(|(start, ppm)| RefClock { start, ppm })
     }
 
-    /// Pauses before each exchange, its two delays, and how long the worker took: up to 20 minutes all in all.
+    /// Pauses before each exchange, its two delays, and how long the worker took: up to 20 minutes in total.
     fn exchanges() -> impl Strategy<Value = Vec<(u64, u64, u64, u64)>> {
         let delay = || prop_oneof![1_000..200_000_u64, 1_000..50_000_000_u64];
         prop::collection::vec((1_000..10 * SECOND, delay(), 0..2_000_000_u64, delay()), 1..120)

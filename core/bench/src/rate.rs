@@ -10,6 +10,20 @@ use omb_machine::time::nanos;
 const SECOND: u64 = 1_000_000_000;
 
 /// Messages per second, as an exact fraction, above zero and at most [`Rate::HIGHEST`].
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use omb_bench::rate::Rate;
+///
+/// let total = Rate::per_second(10_000).expect("in range");
+/// // A third has no exact decimal; as a fraction nothing is lost.
+/// assert_eq!(total.share(1, 3).fraction(), (10_000, 3));
+/// assert_eq!(total.messages_within(Duration::from_secs(90)), 900_000);
+///
+/// assert_eq!(Rate::decimal("0.5").map(Rate::fraction), Some((1, 2)), "one message in two seconds");
+/// assert_eq!(Rate::per_second(0), None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Rate {
     messages: u64,
@@ -48,7 +62,7 @@ impl<'de> Deserialize<'de> for Rate {
 impl TryFrom<Unchecked> for Rate {
     type Error = &'static str;
 
-    /// Takes what can be shared among any number of producers, which is all that travels: totals of a run.
+    /// Accepts what can be divided among any number of producers, which is all that travels: totals of a run.
     fn try_from(Unchecked { messages, seconds }: Unchecked) -> Result<Self, Self::Error> {
         let sound = (1..=Self::HIGHEST).contains(&messages) && (1..=u64::from(u32::MAX)).contains(&seconds);
         if sound { Ok(Self { messages, seconds }) } else { Err("a rate is above zero and at most one per nanosecond") }
@@ -56,7 +70,7 @@ impl TryFrom<Unchecked> for Rate {
 }
 
 impl Rate {
-    /// The most messages per second that can be asked for: one per nanosecond.
+    /// The highest rate, in messages per second: one per nanosecond.
     pub const HIGHEST: u64 = 1_000_000_000;
 
     /// `messages` per second; `None` for zero, or above [`Self::HIGHEST`].
@@ -65,8 +79,8 @@ impl Rate {
         (1..=Self::HIGHEST).contains(&messages).then_some(Self { messages, seconds: 1 })
     }
 
-    /// Messages per second as a decimal number says it, exactly: `0.5` is one message in two seconds. `None` for
-    /// zero, above [`Self::HIGHEST`], for more than 9 decimals, or more than 9 digits in all where some are decimals.
+    /// Messages per second from a decimal number, exactly: `0.5` is one message in two seconds. `None` for zero, above
+    /// [`Self::HIGHEST`], for more than 9 decimals, or more than 9 digits in all where some are decimals.
     #[must_use]
     pub fn decimal(text: &str) -> Option<Self> {
         let (text, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
@@ -105,7 +119,7 @@ impl Rate {
         Self { messages: messages / common, seconds: seconds / common }
     }
 
-    /// Numerator and denominator: so many messages in so many seconds, in lowest terms.
+    /// Numerator and denominator: messages and seconds, in lowest terms.
     #[must_use]
     pub fn fraction(self) -> (u64, u64) {
         (self.messages, self.seconds)
@@ -119,7 +133,7 @@ impl Rate {
         u64::try_from(due.div_ceil(u128::from(self.seconds) * u128::from(SECOND))).unwrap_or(u64::MAX)
     }
 
-    /// As a floating number, for showing.
+    /// As a floating-point number, for display.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "shown, not computed with")]
     pub fn as_f64(self) -> f64 {
@@ -136,18 +150,18 @@ impl fmt::Display for Rate {
 /// The total rate of a run over the time since its load began.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tempo {
-    /// The same all the time.
+    /// Constant.
     Steady(Rate),
     /// By a list of points.
     Listed {
         /// The list.
         list: RateList,
-        /// Seconds since midnight when the load begins, for a list by the time of day; without meaning for others.
+        /// Seconds since midnight when the load begins, for a list by the time of day; ignored for others.
         day_second: u32,
     },
 }
 
-/// A total rate that changes along straight lines between points; what the lines say at the beginning of a step of
+/// A total rate that changes along straight lines between points; its value at the beginning of a step of
 /// [`RateList::STEP_SECONDS`] holds for that step. (AutoMQ's fork of the benchmark: `producerRateList`.)
 ///
 /// In thousandths of a message per second, so that a sum over any number of steps stays exact.
@@ -193,7 +207,7 @@ impl RateList {
     /// A list of points in order of their minutes, since midnight if `by_day`, else since the load began.
     ///
     /// # Errors
-    /// What is wrong with it, in words.
+    /// What is wrong with it.
     pub fn new(by_day: bool, points: Vec<RatePoint>) -> Result<Self, &'static str> {
         if points.is_empty() || points.len() > Self::POINTS_MAX {
             return Err("a list of rates has 1 to 1440 points");
@@ -226,7 +240,7 @@ impl RateList {
     }
 
     /// The rate at a second, since midnight or since the load began. Beyond the last point, and before the first, the
-    /// nearest one's rate holds; by day the line goes on over midnight.
+    /// nearest one's rate holds; by day the line continues over midnight.
     fn milli_at(&self, second: u64) -> u64 {
         const DAY: i64 = 86_400;
         let at = |point: &RatePoint| i64::from(point.minute) * 60;
@@ -256,7 +270,7 @@ pub(crate) struct Stretch {
     /// Nanoseconds from the load's beginning to its own, and to the next one's.
     pub(crate) from: u64,
     pub(crate) until: u64,
-    /// The rate: so many messages in so many seconds. May be none.
+    /// The rate: messages in seconds. May be zero.
     pub(crate) messages: u64,
     pub(crate) seconds: u64,
     /// `seconds` times the messages due before it.
@@ -269,7 +283,8 @@ impl Stretch {
         self.shift.div_ceil(u128::from(self.seconds))
     }
 
-    /// The first message that is not due before `at` (nanoseconds after the load's beginning), if it lies in here.
+    /// The first message that is not due before `at` (nanoseconds after the load's beginning), if it lies in this
+    /// stretch.
     pub(crate) fn first_not_before(&self, at: u64) -> u128 {
         let behind = u128::from(at.saturating_sub(self.from)) * u128::from(self.messages);
         (behind + self.shift * u128::from(SECOND)).div_ceil(u128::from(self.seconds) * u128::from(SECOND))
@@ -334,7 +349,7 @@ impl Tempo {
         u64::try_from(stretch.first_not_before(length)).unwrap_or(u64::MAX)
     }
 
-    /// The mean rate between two instants after the load's beginning, msg/s; the rate at `from` if they are one.
+    /// The mean rate between two instants after the load's beginning, msg/s; the rate at `from` if they are equal.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "shown, not scheduled by")]
     pub fn mean(&self, from: Duration, to: Duration) -> f64 {

@@ -1,7 +1,7 @@
 //! Reading: what a fetch gets now, and the fetches that wait for more.
 //!
-//! A fetch that finds less than it asked for waits until the records come or its time is up (a long poll). It
-//! is looked at when something is appended to one of its partitions, never by polling.
+//! A fetch that finds less than it asked for waits until the records arrive or its deadline passes (a long poll). It is
+//! re-evaluated when something is appended to one of its partitions, never by polling.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,10 +28,10 @@ pub(super) struct Wanted {
 pub(super) struct WaitingFetch {
     pub(super) caller: Caller,
     pub(super) wanted: Wanted,
-    /// Where it waits.
+    /// The partitions it watches.
     watched: Vec<PartitionKey>,
     deadline: Instant,
-    /// Bytes that are there for it so far.
+    /// Bytes available to it so far.
     have: u64,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct WaitingFetches {
 }
 
 impl WaitingFetches {
-    /// Lets a fetch wait that has found `have` bytes so far.
+    /// Parks a fetch that has found `have` bytes so far.
     pub(super) fn wait(&mut self, topics: &mut Topics, caller: Caller, wanted: Wanted, have: u64, deadline: Instant) {
         self.last.0 += 1;
         let id = self.last;
@@ -57,7 +57,7 @@ impl WaitingFetches {
         self.by_id.insert(id, WaitingFetch { caller, wanted, watched, deadline, have });
     }
 
-    /// Tells the fetches that wait at a partition that `bytes` more are there, and returns those that have enough.
+    /// Adds `bytes` to the fetches that wait at a partition, and returns those that have enough.
     pub(super) fn appended(&mut self, topics: &mut Topics, key: PartitionKey, bytes: u64) -> Vec<WaitingFetch> {
         let Some(partition) = topics.partition(key) else { return Vec::new() };
         if partition.watchers.is_empty() {
@@ -74,7 +74,7 @@ impl WaitingFetches {
         enough.into_iter().filter_map(|id| self.take(topics, id)).collect()
     }
 
-    /// Those whose time is up.
+    /// Those whose deadline has passed.
     pub(super) fn expired(&mut self, topics: &mut Topics, now: Instant) -> Vec<WaitingFetch> {
         let due: Vec<FetchId> = self.deadlines.range(..=(now, FetchId(u64::MAX))).map(|&(_, id)| id).collect();
         due.into_iter().filter_map(|id| self.take(topics, id)).collect()
@@ -90,7 +90,7 @@ impl WaitingFetches {
         ids.into_iter().filter_map(|id| self.take(topics, id)).collect()
     }
 
-    /// When the next one's time is up.
+    /// The earliest deadline.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|&(at, _)| at)
     }
@@ -118,7 +118,7 @@ impl WaitingFetch {
     }
 }
 
-/// What there is for a fetch, in bytes up to `min_bytes`; `None` if one of its partitions cannot be read.
+/// What is available to a fetch, in bytes up to `min_bytes`; `None` if one of its partitions cannot be read.
 pub(super) fn available(topics: &Topics, wanted: &Wanted) -> Option<u64> {
     let mut bytes = 0;
     for it in &wanted.partitions {
@@ -130,7 +130,7 @@ pub(super) fn available(topics: &Topics, wanted: &Wanted) -> Option<u64> {
     Some(bytes)
 }
 
-/// Reads what there is.
+/// Reads what is available.
 pub(super) fn gather(topics: &Topics, wanted: &Wanted) -> Vec<Fetched> {
     let mut room = wanted.max_bytes;
     let mut empty = true;

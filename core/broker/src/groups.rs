@@ -1,4 +1,4 @@
-//! Consumer groups: who is a member, which generation it is, who leads, and what was committed.
+//! Consumer groups: their members, generation, leader and committed offsets.
 //!
 //! ```text
 //!            join                     all joined, or time is up               leader's sync
@@ -33,7 +33,7 @@ use omb_machine::{Wake, time::Instant};
 /// Longest session timeout that is accepted, as Kafka's `group.max.session.timeout.ms`.
 const SESSION_TIMEOUT_MAX: Duration = Duration::from_secs(30 * 60);
 
-/// What the groups have to say, and to whom.
+/// Responses of the groups, and their receivers.
 pub(super) type Replies = Vec<(Caller, Response)>;
 
 /// All groups.
@@ -69,10 +69,10 @@ struct Group {
     leader: Option<String>,
     members: BTreeMap<String, Member>,
     statics: BTreeMap<String, String>,
-    /// Member ids given out and not yet come back, with the instant they lapse.
+    /// Member ids assigned but not used yet, with the instant they lapse.
     promised: BTreeMap<String, Instant>,
     offsets: BTreeMap<(String, i32), (Committed, Instant)>,
-    /// The instant under which the group stands in [`Groups::deadlines`].
+    /// The instant under which the group is listed in [`Groups::deadlines`].
     listed: Option<Instant>,
 }
 
@@ -81,9 +81,9 @@ enum Phase {
     #[default]
     Empty,
     Joining {
-        /// Not to be over before this: a new group waits a little for its other members.
+        /// Does not end before this: a new group waits a little for its other members.
         hold: Option<Instant>,
-        /// Over at the latest.
+        /// Ends by then.
         until: Instant,
     },
     Syncing {
@@ -102,7 +102,7 @@ struct Member {
     protocols: Vec<(String, Bytes)>,
     topics: Vec<String>,
     assignment: Bytes,
-    /// When it counts as dead, unless it waits for us.
+    /// When it counts as dead, unless it waits for a reply.
     silent_until: Instant,
     joining: Option<Caller>,
     syncing: Option<Caller>,
@@ -150,7 +150,7 @@ impl Member {
     }
 }
 
-/// What retention wants to know of a group with members.
+/// What retention needs to know of a group with members.
 pub(super) struct Living<'a> {
     group: &'a Group,
     /// When its generation began.
@@ -184,7 +184,7 @@ impl Groups {
             return replies.push((caller, refuse(ErrorCode::InvalidSessionTimeout)));
         }
         let name = join.group.clone();
-        // A member of a group that never was (or is deleted) must not bring it to life.
+        // A member of a group that never existed (or is deleted) must not create it.
         if !self.by_name.contains_key(&name) && !join.member_id.is_empty() {
             return replies.push((caller, refuse(ErrorCode::UnknownMemberId)));
         }
@@ -200,9 +200,9 @@ impl Groups {
         }
     }
 
-    pub(super) fn heartbeat(&mut self, now: Instant, group: &str, who: &Committer) -> Result<(), ErrorCode> {
+    pub(super) fn heartbeat(&mut self, now: Instant, group: &str, committer: &Committer) -> Result<(), ErrorCode> {
         self.with(group, |group, _| {
-            group.known(who)?.heard(now);
+            group.known(committer)?.heard(now);
             match group.phase {
                 Phase::Joining { .. } => Err(ErrorCode::RebalanceInProgress),
                 _ => Ok(()),
@@ -231,22 +231,22 @@ impl Groups {
         &mut self,
         now: Instant,
         group: &str,
-        who: &Committer,
+        committer: &Committer,
         offsets: Vec<OffsetCommit>,
     ) -> Result<(), ErrorCode> {
         if group.is_empty() {
             return Err(ErrorCode::InvalidGroupId);
         }
         if !self.by_name.contains_key(group) {
-            if who.generation >= 0 {
+            if committer.generation >= 0 {
                 return Err(ErrorCode::IllegalGeneration);
             }
             self.by_name.insert(group.to_owned(), Group::default());
         }
         self.with(group, |group, _| {
-            let outsider = who.generation < 0 && who.member_id.is_empty();
+            let outsider = committer.generation < 0 && committer.member_id.is_empty();
             if !(outsider && group.members.is_empty()) {
-                group.known(who)?.heard(now);
+                group.known(committer)?.heard(now);
                 if matches!(group.phase, Phase::Syncing { .. }) {
                     return Err(ErrorCode::RebalanceInProgress);
                 }
@@ -320,7 +320,7 @@ impl Groups {
         }
     }
 
-    /// Nobody waits on this connection any more; its members have their session timeout to come back.
+    /// No request waits on this connection any more; its members have their session timeout to come back.
     pub(super) fn closed(&mut self, now: Instant, conn: ConnId) {
         let on = |caller: &mut Caller| caller.conn == conn;
         let mut touched = Vec::new();
@@ -360,7 +360,7 @@ impl Groups {
         alive.map(|group| Living { group, begun: group.begun })
     }
 
-    /// Works on a group, and notes when it wants to be woken next.
+    /// Runs `work` on a group, and records when the group needs to be woken next.
     fn with<T>(&mut self, name: &str, work: impl FnOnce(&mut Group, &mut MemberIds) -> T) -> Option<T> {
         let group = self.by_name.get_mut(name)?;
         let done = work(group, &mut self.ids);
@@ -409,17 +409,17 @@ impl Group {
         } else if let Some(member) = self.members.get_mut(&join.member_id) {
             let same = member.protocols == join.protocols;
             member.update(now, &join);
-            // The older of two joins was lost with its connection, or is a doubled request.
+            // The older of two joins was lost with its connection, or is a duplicate request.
             if let Some(older) = member.joining.take() {
                 replies.push((older, refuse(ErrorCode::RebalanceInProgress, &join.member_id)));
             }
-            // It no longer waits for its share of the old generation either.
+            // It no longer waits for its assignment in the old generation either.
             if let Some(older) = member.syncing.take() {
                 replies.push((older, Response::SyncGroup(Err(ErrorCode::RebalanceInProgress))));
             }
             let leads = self.leader.as_ref() == Some(&join.member_id);
             match self.phase {
-                // It missed the reply, or is told again what it knows.
+                // It missed the reply, or asks again.
                 Phase::Syncing { .. } if same => return replies.push((caller, self.joined(&join.member_id))),
                 Phase::Stable if same && !leads => return replies.push((caller, self.joined(&join.member_id))),
                 _ => {}
@@ -429,7 +429,7 @@ impl Group {
         } else if self.promised.remove(&join.member_id).is_none() {
             return replies.push((caller, refuse(ErrorCode::UnknownMemberId, &join.member_id)));
         }
-        // A newcomer.
+        // A new member.
         let mut member = Member::new(now, &join);
         member.joining = Some(caller);
         if let Some(static_id) = &join.static_id {
@@ -457,7 +457,7 @@ impl Group {
         join.protocols.iter().any(|(name, _)| others.iter().all(|member| known(member, name)))
     }
 
-    /// A static member came back under a new id: it takes the place of the old one.
+    /// A static member came back under a new id, which replaces the old one.
     fn replace(&mut self, now: Instant, caller: Caller, old: &str, new: String, join: &Join, replies: &mut Replies) {
         let mut member = self.members.remove(old).expect("a static id belongs to a member");
         for (waiting, response) in [
@@ -479,7 +479,8 @@ impl Group {
         self.statics.insert(static_id, new.clone());
         self.members.insert(new.clone(), member);
         if self.phase == Phase::Stable && same {
-            // Nothing changes for the others. Told the old leader's id, it asks for its assignment instead of making one.
+            // Nothing changes for the others. Given the old leader's id, it asks for its assignment instead of making
+            // one.
             let mut response = self.joined(&new);
             if let (true, Response::JoinGroup(Ok(joined))) = (led, &mut response) {
                 old.clone_into(&mut joined.leader);
@@ -492,8 +493,8 @@ impl Group {
     }
 
     fn sync(&mut self, now: Instant, caller: Caller, sync: Sync, replies: &mut Replies) {
-        let who = Committer { member_id: sync.member_id, static_id: sync.static_id, generation: sync.generation };
-        let member = match self.known(&who) {
+        let committer = Committer { member_id: sync.member_id, static_id: sync.static_id, generation: sync.generation };
+        let member = match self.known(&committer) {
             Ok(member) => member,
             Err(code) => return replies.push((caller, Response::SyncGroup(Err(code)))),
         };
@@ -508,17 +509,17 @@ impl Group {
             }
             Phase::Stable => replies.push((caller, Response::SyncGroup(Ok(assignment)))),
             Phase::Syncing { .. } => {
-                let member = member_mut(&mut self.members, &who.member_id);
+                let member = member_mut(&mut self.members, &committer.member_id);
                 let older = member.syncing.replace(caller);
                 replies.extend(older.map(|older| (older, Response::SyncGroup(Err(ErrorCode::RebalanceInProgress)))));
-                if self.leader.as_ref() == Some(&who.member_id) {
+                if self.leader.as_ref() == Some(&committer.member_id) {
                     self.assign(now, sync.assignments, replies);
                 }
             }
         }
     }
 
-    /// The leader has spoken: everyone who waits gets its share.
+    /// The leader has sent the assignments: every member that waits gets its own.
     fn assign(&mut self, now: Instant, assignments: Vec<(String, Bytes)>, replies: &mut Replies) {
         for (id, assignment) in assignments {
             if let Some(member) = self.members.get_mut(&id) {
@@ -578,7 +579,7 @@ impl Group {
             Phase::Joining { until, .. } if until <= now => self.begin_generation(now, replies),
             Phase::Joining { .. } => self.try_complete(now, replies),
             Phase::Syncing { until } if until <= now => {
-                // Who has not asked for its assignment by now will not. Without the leader there is none to give.
+                // A member that has not asked for its assignment by now will not. Without the leader there is none.
                 let late = self.members.iter().filter(|(_, member)| member.syncing.is_none());
                 let late: Vec<String> = late.map(|(id, _)| id.clone()).collect();
                 for id in &late {
@@ -615,7 +616,7 @@ impl Group {
         replies.extend(member.syncing.map(|caller| (caller, unknown)));
     }
 
-    /// Someone is gone: the others share what it had.
+    /// A member is gone: the others take over its share.
     fn shrunk(&mut self, now: Instant, replies: &mut Replies) {
         match self.phase {
             _ if self.members.is_empty() => self.become_empty(now),
@@ -633,7 +634,7 @@ impl Group {
         self.protocol.clear();
     }
 
-    /// Calls every member to join anew, unless that is under way, and goes on if all have.
+    /// Calls every member to join anew, unless that is in progress, and continues if all have.
     fn rebalance(&mut self, now: Instant, delay: Duration, replies: &mut Replies) {
         if !matches!(self.phase, Phase::Joining { .. }) {
             for member in self.members.values_mut() {
@@ -668,7 +669,7 @@ impl Group {
         }
     }
 
-    /// Whoever has joined makes up the next generation; static members stay in it although they are silent.
+    /// The members that have joined make up the next generation; static members stay in it although they are silent.
     fn begin_generation(&mut self, now: Instant, replies: &mut Replies) {
         let late = self.members.iter().filter(|(_, it)| it.joining.is_none() && it.static_id.is_none());
         let late: Vec<String> = late.map(|(id, _)| id.clone()).collect();
@@ -682,7 +683,7 @@ impl Group {
         let Some(leader) =
             self.leader.take().filter(joined).or_else(|| self.members.keys().find(|it| joined(it)).cloned())
         else {
-            // Static members only, and all silent: their session timeouts will tell.
+            // Static members only, and all silent: their session timeouts decide.
             self.phase = Phase::Joining { hold: None, until: now + self.patience().max(Duration::from_secs(1)) };
             return;
         };
@@ -701,7 +702,7 @@ impl Group {
         }
     }
 
-    /// Of the protocols that all can do, the one most members prefer; among equals the first by name.
+    /// Of the protocols that all support, the one most members prefer; on a tie the first by name.
     fn vote(&self) -> String {
         let all_know = |name: &str| self.members.values().all(|it| it.protocols.iter().any(|(known, _)| known == name));
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
@@ -714,7 +715,7 @@ impl Group {
         winner.map(|(name, _)| name.to_owned()).unwrap_or_default()
     }
 
-    /// This generation, as told to one member.
+    /// This generation, as sent to one member.
     fn joined(&self, id: &str) -> Response {
         let leads = self.leader.as_deref() == Some(id);
         let tell =
@@ -729,15 +730,15 @@ impl Group {
         }))
     }
 
-    /// The member that speaks, if it is one and of this generation.
-    fn known(&mut self, who: &Committer) -> Result<&mut Member, ErrorCode> {
-        if let Some(holder) = who.static_id.as_ref().and_then(|it| self.statics.get(it))
-            && *holder != who.member_id
+    /// The sending member, if it is one and of this generation.
+    fn known(&mut self, committer: &Committer) -> Result<&mut Member, ErrorCode> {
+        if let Some(holder) = committer.static_id.as_ref().and_then(|it| self.statics.get(it))
+            && *holder != committer.member_id
         {
             return Err(ErrorCode::FencedInstanceId);
         }
-        let member = self.members.get_mut(&who.member_id).ok_or(ErrorCode::UnknownMemberId)?;
-        if who.generation != self.generation {
+        let member = self.members.get_mut(&committer.member_id).ok_or(ErrorCode::UnknownMemberId)?;
+        if committer.generation != self.generation {
             return Err(ErrorCode::IllegalGeneration);
         }
         Ok(member)

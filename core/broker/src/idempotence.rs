@@ -1,8 +1,8 @@
-//! Batches that come twice are stored once: producer ids, epochs and sequence numbers.
+//! Batches that arrive twice are stored once: producer ids, epochs and sequence numbers.
 //!
-//! Source: the idempotent producer of KIP-98. Per partition and producer the last five batches are
-//! remembered, for that many may be on their way at once; a batch found among them is acknowledged with the
-//! offset it had, and one that skips a sequence number is refused, so that its predecessor can come first.
+//! Source: the idempotent producer of KIP-98. Per partition and producer the last five batches are remembered, as that
+//! many may be in flight at once; a batch found among them is acknowledged with its original offset, and one that skips
+//! a sequence number is rejected, so that its predecessor can come first.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,8 +11,8 @@ use crate::message::{ErrorCode, ProducerStamp};
 /// Batches remembered per producer and partition: the most that a client keeps in flight when idempotent.
 pub const REMEMBERED: usize = 5;
 
-/// Producers remembered per partition. Beyond it the one that was silent longest is forgotten, and treated as
-/// a newcomer when it comes back.
+/// Producers remembered per partition. Beyond it the one that was silent longest is forgotten, and treated as new when
+/// it comes back.
 const PRODUCERS_MAX: usize = 10_000;
 
 /// What to do with a batch.
@@ -68,7 +68,7 @@ impl Producers {
         }
     }
 
-    /// Remembers a batch that [`Self::check`] let pass and that was appended at `base_offset`.
+    /// Remembers a batch that passed [`Self::check`] and was appended at `base_offset`.
     pub(super) fn accept(&mut self, stamp: ProducerStamp, records: u32, base_offset: i64) {
         let producer = self.by_id.entry(stamp.id).or_insert(Producer { epoch: stamp.epoch, recent: VecDeque::new() });
         if producer.epoch != stamp.epoch {

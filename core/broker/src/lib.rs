@@ -9,13 +9,13 @@
 //!                            group, and a produce for room
 //! ```
 //!
-//! One broker, one replica, everything in memory. It follows the Kafka protocol in what it promises, but speaks none of
-//! its encodings: the real runtime puts them in front, the simulation sends [`Request`] and [`Response`] as they are.
+//! One broker, one replica, everything in memory. It behaves as the Kafka protocol promises, but uses none of its
+//! encodings: the real runtime adds them in front, the simulation sends [`Request`] and [`Response`] as they are.
 //! Record batches are opaque [`Bytes`](bytes::Bytes); nothing here costs per record.
 //!
-//! **When it is full** (see [`retention`]), produce requests wait, in order of arrival, until readers have moved on. What
-//! waits is answered after it is appended; what has waited for its timeout is refused with
-//! [`ErrorCode::RequestTimedOut`], which clients take as a reason to try again.
+//! **When it is full** (see [`retention`]), produce requests wait, in order of arrival, until readers have moved on. A
+//! waiting request is answered after it is appended; at its timeout it is rejected with [`ErrorCode::RequestTimedOut`],
+//! which makes clients retry.
 
 mod fetch;
 mod groups;
@@ -48,26 +48,26 @@ use omb_machine::{Machine, Wake, time::Instant};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ConnId(pub u64);
 
-/// Tells the replies of one connection apart; the client's choice.
+/// Identifies a reply on its connection; the client's choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Token(pub u64);
 
-/// How the broker is set up.
+/// The broker's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Bytes it may store, with [`log::BATCH_OVERHEAD`] for every batch. What waits to be stored comes on top.
+    /// Bytes it may store, with [`log::BATCH_OVERHEAD`] for every batch. Waiting produce requests come on top.
     pub capacity: u64,
-    /// Bytes that may stay stored although every reader has read them; beyond them what is read is dropped before the
-    /// capacity is reached. Default: the capacity, so that nothing is.
+    /// Bytes that may stay stored although every reader has read them; beyond that, read batches are dropped before the
+    /// capacity is reached. Default: the capacity, so that none are.
     pub read_kept: u64,
     /// How long a group that had no members waits for more of them before its first generation. Default zero: then the
     /// first member begins at once, and each further one causes a rebalance.
     pub group_initial_delay: Duration,
     /// Whether a metadata request may create the topics it names, with this many partitions. Default `None`: a
-    /// benchmark that mistypes a topic should hear of it.
+    /// benchmark that mistypes a topic should get an error.
     pub auto_create: Option<i32>,
-    /// What topic and member ids are drawn from. Two brokers that follow each other at one address should differ, or a client
-    /// could take the one for the other.
+    /// Topic and member ids are drawn from it. Two brokers that succeed each other at one address should differ, or a
+    /// client could mistake one for the other.
     pub seed: u64,
 }
 
@@ -85,35 +85,35 @@ impl Config {
 pub enum Input {
     /// A client has connected.
     Opened(ConnId),
-    /// A client asks. Requests of connections that are not open are ignored.
+    /// A request of a client. Requests on connections that are not open are ignored.
     Request {
-        /// On which connection.
+        /// Its connection.
         conn: ConnId,
-        /// Comes back with the reply.
+        /// Returned with the reply.
         token: Token,
-        /// What it asks.
+        /// The request.
         request: Request,
     },
-    /// A connection is gone. What waited on it is forgotten, except a produce that nobody waits for.
+    /// A connection is gone. Its waiting requests are dropped, except a produce without acknowledgement.
     Closed(ConnId),
 }
 
 /// What the broker wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Send this. Replies come in the order in which they are ready: who must keep the order of the requests (Kafka does)
-    /// hands in one request of a connection after the other.
+    /// Send this. Replies come in the order in which they are ready: a caller that must keep the order of the requests
+    /// (as Kafka does) passes the requests of one connection one at a time.
     Reply {
-        /// On which connection.
+        /// The connection.
         conn: ConnId,
-        /// Of the request.
+        /// The request's token.
         token: Token,
-        /// The answer.
+        /// The reply.
         response: Response,
     },
 }
 
-/// Who waits for a reply.
+/// The client that waits for a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
     pub(crate) conn: ConnId,
@@ -124,7 +124,7 @@ pub(crate) struct Caller {
 struct Connection {
     /// Partitions that have a position of this connection.
     reads: BTreeSet<PartitionKey>,
-    /// Until when its latest fetch may have waited.
+    /// Deadline of its latest fetch.
     fetched: Option<Instant>,
 }
 
@@ -134,11 +134,50 @@ struct WaitingProduce {
     acks: Acks,
     partitions: Vec<ProducePartition>,
     need: u64,
-    /// `None`: as long as it takes.
+    /// `None`: without bound.
     deadline: Option<Instant>,
 }
 
 /// The broker.
+///
+/// ```
+/// use std::{collections::BTreeMap, time::Duration};
+///
+/// use bytes::Bytes;
+/// use omb_broker::*;
+/// use omb_machine::{Machine, time::Instant};
+///
+/// let mut broker = Broker::new(Config::new(1 << 20, 7));
+/// let conn = ConnId(1);
+/// broker.handle_input(Instant::ZERO, Input::Opened(conn));
+/// let mut ask = |request| {
+///     broker.handle_input(Instant::ZERO, Input::Request { conn, token: Token(0), request });
+///     broker.poll_output().map(|Output::Reply { response, .. }| response)
+/// };
+///
+/// let topic = NewTopic { name: "t".into(), partitions: 1, replication_factor: 1, configs: BTreeMap::new() };
+/// ask(Request::CreateTopics { topics: vec![topic], validate_only: false });
+///
+/// let batch = NewBatch { records: 3, max_timestamp_ms: 0, producer: None, bytes: Bytes::from_static(b"opaque") };
+/// let partitions = vec![ProducePartition { topic: "t".into(), partition: 0, batch }];
+/// let produce = Request::Produce { acks: Acks::Stored, timeout: Duration::from_secs(1), partitions };
+/// let Some(Response::Produce(produced)) = ask(produce) else { panic!("there is room") };
+/// assert_eq!(produced[0].result, Ok(Appended { base_offset: 0, log_start: 0 }));
+///
+/// let fetch = |offset| Request::Fetch {
+///     max_wait: Duration::from_millis(500),
+///     min_bytes: 1,
+///     max_bytes: 1 << 20,
+///     partitions: vec![FetchPartition { topic: "t".into(), partition: 0, offset, max_bytes: 1 << 20 }],
+/// };
+/// let Some(Response::Fetch(fetched)) = ask(fetch(0)) else { panic!("there are records") };
+/// assert_eq!(fetched[0].result.as_ref().expect("no error")[0].end_offset(), 3);
+///
+/// // At the end of the log there is nothing to answer with: the fetch waits.
+/// assert_eq!(ask(fetch(3)), None);
+/// let wake = broker.poll_timeout().expect("its deadline");
+/// assert_eq!(wake.at, Instant::ZERO + Duration::from_millis(500));
+/// ```
 #[derive(Debug)]
 pub struct Broker {
     config: Config,
@@ -149,7 +188,7 @@ pub struct Broker {
     produces: VecDeque<WaitingProduce>,
     /// When to look again whether the waiting produces fit.
     recheck: Option<Instant>,
-    /// When, and from how many stored bytes on, what is read is next looked at.
+    /// When, and from how many stored bytes on, read batches are next looked for.
     trim: (Instant, u64),
     stored: u64,
     appended: u64,
@@ -266,7 +305,7 @@ impl Broker {
         self.topics.iter().flat_map(|(_, topic)| &topic.partitions).map(|partition| records(&partition.log)).sum()
     }
 
-    /// The lowest live position of a partition: from here on everything is unread. `None` if nobody reads it.
+    /// The lowest live position of a partition: from here on everything is unread. `None` if it has no reader.
     #[must_use]
     pub fn unread_from(&self, now: Instant, topic: &str, partition: u32) -> Option<i64> {
         let key = self.topics.key(&TopicRef::from(topic), i32::try_from(partition).ok()?).ok()?;
@@ -388,7 +427,7 @@ impl Broker {
             }
         }
         self.fetches.remove_if(&mut self.topics, |waiting| waiting.caller.conn == conn);
-        // Of what would have been acknowledged, nothing is; a producer that asked for no acknowledgement counts on delivery.
+        // Requests that wait for an acknowledgement are dropped; a producer that asked for none counts on delivery.
         self.produces.retain(|waiting| waiting.caller.conn != conn || waiting.acks == Acks::None);
         self.groups.closed(now, conn);
     }
@@ -406,11 +445,11 @@ impl Broker {
             return self.refuse_produce(caller, partitions, ErrorCode::MessageTooLarge);
         }
         let deadline = (acks != Acks::None).then(|| now + timeout);
-        // Last in the queue: what came earlier is appended earlier. `admit` follows every input.
+        // Last in the queue: requests are appended in order of arrival. `admit` follows every input.
         self.produces.push_back(WaitingProduce { caller, acks, partitions, need, deadline });
     }
 
-    /// Appends what waits, in order, as far as there is room.
+    /// Appends waiting requests, in order, as far as there is room.
     fn admit(&mut self, now: Instant) {
         while let Some(first) = self.produces.front() {
             let need = first.need;
@@ -426,7 +465,7 @@ impl Broker {
         self.trim(now);
     }
 
-    /// Drops what every reader has read, beyond what is kept of it.
+    /// Drops batches that every reader has read, beyond what is to be kept of them.
     fn trim(&mut self, now: Instant) {
         let (at, above) = self.trim;
         if self.stored <= above || now < at {
@@ -436,7 +475,7 @@ impl Broker {
         let floors = self.floors(now);
         let dropped = retention::drop_read(&mut self.topics, &floors, &mut self.stored, kept);
         self.count_dropped(dropped);
-        // What is unread stays; it is not looked at again for every batch.
+        // Unread batches stay; they are not examined again for every batch.
         self.trim = (now + retention::TRIM_PAUSE, self.stored.max(kept) + kept / 4);
     }
 
@@ -483,7 +522,7 @@ impl Broker {
         self.reply(caller, Response::Produce(partitions.into_iter().map(refused).collect()));
     }
 
-    /// Drops what nobody wants any more, oldest first, and says whether `need` bytes fit now.
+    /// Drops batches that are no longer needed, oldest first, and returns whether `need` bytes fit now.
     fn make_room(&mut self, now: Instant, need: u64) -> bool {
         let floors = self.floors(now);
         let dropped = retention::make_room(&mut self.topics, &floors, &mut self.stored, self.config.capacity, need);
@@ -553,7 +592,7 @@ impl Broker {
         for connection in self.connections.values_mut() {
             connection.reads.retain(|key| key.topic != id);
         }
-        // Who waits for records of it learns that there will be none.
+        // Fetches that wait for records of it learn that there will be none.
         for waiting in self.fetches.remove_if(&mut self.topics, |waiting| waiting.watches(id)) {
             self.answer_fetch(&waiting);
         }
@@ -598,7 +637,7 @@ impl Broker {
 
     fn init_producer(&mut self, current: Option<(i64, i16)>) -> (i64, i16) {
         match current {
-            // A producer that lost count goes on under its id, and its old batches can no longer arrive.
+            // A producer that lost count continues under its id, and its old batches can no longer arrive.
             Some((id, epoch)) if (1..=self.producers).contains(&id) && (0..i16::MAX).contains(&epoch) => {
                 (id, epoch + 1)
             }
@@ -620,7 +659,7 @@ impl Broker {
     }
 }
 
-/// Asks one question about each name.
+/// Answers one question for each name.
 fn each<T>(names: Vec<String>, mut ask: impl FnMut(&str) -> T) -> Vec<(String, T)> {
     let answer = |name: String| {
         let answer = ask(&name);

@@ -4,20 +4,20 @@ use std::collections::VecDeque;
 
 use crate::message::{ListedOffset, NewBatch, OffsetSpec, StoredBatch};
 
-/// What a batch costs beside its bytes: its entry here and the allocator's share. Counted, so that a million
-/// batches of one small record each keep within the capacity too.
+/// What a batch costs beside its bytes: its entry here and the allocator's share. Counted, so that a million batches of
+/// one small record each stay within the capacity too.
 pub const BATCH_OVERHEAD: u64 = 128;
 
 /// Epoch under which everything is appended: leadership never changes hands here.
 pub const LEADER_EPOCH: i32 = 0;
 
-/// Room for so many batches is kept whatever a log holds.
+/// Entries for which memory is kept however short the log is.
 const ENTRIES_FEW: usize = 64;
 
 #[derive(Debug)]
 struct Entry {
     batch: StoredBatch,
-    /// When it was appended, counted over the whole broker: tells which of two partitions has the older batch.
+    /// When it was appended, counted over the whole broker: decides which of two partitions has the older batch.
     order: u64,
 }
 
@@ -49,7 +49,7 @@ impl Log {
         self.end
     }
 
-    /// What is stored, in bytes, with [`BATCH_OVERHEAD`] for every batch.
+    /// Bytes stored, with [`BATCH_OVERHEAD`] for every batch.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -71,8 +71,8 @@ impl Log {
         base_offset
     }
 
-    /// Batches from the one that holds `offset` on: as many whole ones as fit into `max_bytes`, the first in any
-    /// case if `at_least_one`.
+    /// Batches from the one that holds `offset` on: as many whole ones as fit into `max_bytes`, but always the first if
+    /// `at_least_one`.
     pub(super) fn read(&self, offset: i64, max_bytes: u64, at_least_one: bool) -> Vec<StoredBatch> {
         let mut room = max_bytes;
         let mut batches = Vec::new();
@@ -110,7 +110,7 @@ impl Log {
             OffsetSpec::MaxTimestamp => {
                 self.batches().max_by_key(|stored| stored.max_timestamp_ms).map_or(position(-1), batch)
             }
-            // Timestamps are the producers' and in no order, so every batch is looked at.
+            // Timestamps are set by producers and in no order, so every batch is checked.
             OffsetSpec::AtTimestamp(ms) => {
                 self.batches().find(|stored| stored.max_timestamp_ms >= ms).map_or(position(-1), batch)
             }
@@ -127,7 +127,7 @@ impl Log {
         let Entry { batch, .. } = self.entries.pop_front()?;
         self.bytes -= batch.bytes.len() as u64 + BATCH_OVERHEAD;
         self.start = batch.end_offset();
-        // What once held a backlog gives its room back.
+        // A log that once held a backlog releases its memory.
         if self.entries.capacity() > ENTRIES_FEW && self.entries.len() < self.entries.capacity() / 4 {
             self.entries.shrink_to(self.entries.capacity() / 2);
         }

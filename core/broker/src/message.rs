@@ -1,4 +1,4 @@
-//! What a client may ask of the broker, and what it is told: plain data, no wire format of its own.
+//! A client's requests to the broker, and its responses: plain data, no wire format of its own.
 //!
 //! The real runtime translates these from and to the Kafka protocol; the simulation sends them as they are.
 
@@ -92,13 +92,14 @@ pub enum ErrorCode {
 /// Whether a producer waits for its acknowledgement. With one replica, one and all mean the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Acks {
-    /// The reply is not sent on. A full broker lets the request wait without bound, for a refusal would reach nobody.
+    /// The reply is not sent on. A full broker lets the request wait without bound, since a rejection would reach no
+    /// client.
     None,
     /// The reply says that the records are stored.
     Stored,
 }
 
-/// Who wrote a batch, and which one it is: what makes a repeated batch recognisable.
+/// The producer of a batch, and its position in that producer's sequence: what makes a repeated batch recognisable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProducerStamp {
     /// Given out by [`Request::InitProducerId`].
@@ -109,7 +110,7 @@ pub struct ProducerStamp {
     pub sequence: i32,
 }
 
-/// Records as a producer sends them: opaque but for what stands beside them.
+/// Records as a producer sends them: opaque, with the metadata that the broker needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewBatch {
     /// How many records [`Self::bytes`] holds; at least 1.
@@ -118,7 +119,7 @@ pub struct NewBatch {
     pub max_timestamp_ms: i64,
     /// Only idempotent producers have one.
     pub producer: Option<ProducerStamp>,
-    /// The records, never looked into.
+    /// The records, which the broker does not read.
     pub bytes: Bytes,
 }
 
@@ -152,44 +153,44 @@ pub struct NewTopic {
     pub name: String,
     /// How many partitions; -1 means 1.
     pub partitions: i32,
-    /// How many replicas; -1 means 1, and more than 1 is refused, for there is one broker.
+    /// How many replicas; -1 means 1, and more than 1 is rejected, as there is one broker.
     pub replication_factor: i16,
-    /// Topic configuration by key. Remembered and shown; none of it changes what the broker does.
+    /// Topic configuration by key. Stored and shown; none of it changes what the broker does.
     pub configs: BTreeMap<String, String>,
 }
 
 /// One partition's part of a produce request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProducePartition {
-    /// Where to.
+    /// The topic to write to.
     pub topic: TopicRef,
     /// Partition of the topic, from 0.
     pub partition: i32,
-    /// What.
+    /// The batch.
     pub batch: NewBatch,
 }
 
 /// One partition's part of a fetch request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FetchPartition {
-    /// Where from.
+    /// The topic to read from.
     pub topic: TopicRef,
     /// Partition of the topic, from 0.
     pub partition: i32,
     /// The first offset wanted; everything from here on counts as unread.
     pub offset: i64,
-    /// Bytes at most from this partition; a first batch that is larger comes all the same.
+    /// Bytes at most from this partition; a larger first batch is returned nevertheless.
     pub max_bytes: u32,
 }
 
-/// Which offset [`Request::ListOffsets`] asks for.
+/// The offset that [`Request::ListOffsets`] asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OffsetSpec {
-    /// The first one stored.
+    /// Of the first stored record.
     Earliest,
-    /// The one the next record will get.
+    /// That the next record will get.
     Latest,
-    /// The one after the batch with the newest timestamp began, with that timestamp.
+    /// Where the batch with the newest timestamp begins, with that timestamp.
     MaxTimestamp,
     /// Of the first batch that holds a record of this time (milliseconds since the epoch) or later.
     ///
@@ -197,12 +198,12 @@ pub enum OffsetSpec {
     AtTimestamp(i64),
 }
 
-/// A member's wish to take part in the next generation of its group.
+/// A member's request to take part in the next generation of its group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Join {
     /// Name of the group.
     pub group: String,
-    /// Empty at first; later the one the broker gave out.
+    /// Empty at first; later the one the broker assigned.
     pub member_id: String,
     /// A name that survives restarts of the member (static membership).
     pub static_id: Option<String>,
@@ -214,30 +215,30 @@ pub struct Join {
     pub session_timeout: Duration,
     /// How long a rebalance waits for this member.
     pub rebalance_timeout: Duration,
-    /// Class of the protocols, `"consumer"` for consumers. All members agree on it.
+    /// Class of the protocols, `"consumer"` for consumers; the same for all members.
     pub protocol_type: String,
-    /// Protocols this member can do, the preferred one first, with what it tells the leader.
+    /// Protocols this member supports, the preferred one first, with its metadata for the leader.
     pub protocols: Vec<(String, Bytes)>,
     /// The topics it subscribes to, as far as known: their data waits for the group's first fetch.
     pub topics: Vec<String>,
-    /// A newcomer is given its id and asked to come again with it (KIP-394), so that a lost reply leaves no ghost.
+    /// A new member is given its id and must join again with it (KIP-394), so that a lost reply leaves no ghost.
     pub id_required: bool,
 }
 
-/// What the leader, or a follower, brings to the end of a rebalance.
+/// What the leader, or a follower, sends at the end of a rebalance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sync {
     /// Name of the group.
     pub group: String,
-    /// The member that speaks.
+    /// The member's id.
     pub member_id: String,
     /// Its static name, if it has one.
     pub static_id: Option<String>,
     /// The generation it joined.
     pub generation: i32,
-    /// Class and name of the protocol it believes in, where the client says so.
+    /// Class and name of the protocol it expects, if the client sends them.
     pub protocol: Option<(String, String)>,
-    /// From the leader: what each member gets. From the others: nothing.
+    /// From the leader: each member's assignment. From the others: nothing.
     pub assignments: Vec<(String, Bytes)>,
 }
 
@@ -252,14 +253,14 @@ pub struct OffsetCommit {
     pub offset: i64,
     /// Leader epoch as the client saw it, -1 if it did not.
     pub leader_epoch: i32,
-    /// Whatever the client wants back with it.
+    /// Opaque metadata, returned with the offset.
     pub metadata: String,
 }
 
-/// Who commits offsets. All three empty or -1: a client that uses the group's name only to store offsets.
+/// The committer of offsets. All three empty or -1: a client that uses the group's name only to store offsets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Committer {
-    /// The member that speaks.
+    /// The member's id.
     pub member_id: String,
     /// Its static name, if it has one.
     pub static_id: Option<String>,
@@ -275,7 +276,7 @@ impl Committer {
     }
 }
 
-/// What a client asks. Each is answered by the [`Response`] of the same name, once.
+/// A client's request. Each is answered by the [`Response`] of the same name, once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Which topics there are; all of them if none is named.
@@ -289,7 +290,7 @@ pub enum Request {
     CreateTopics {
         /// One result each.
         topics: Vec<NewTopic>,
-        /// Only say what would come of it.
+        /// Only validate.
         validate_only: bool,
     },
     /// Delete topics with everything in them, committed offsets included.
@@ -301,7 +302,7 @@ pub enum Request {
     CreatePartitions {
         /// Topic and new total.
         topics: Vec<(String, i32)>,
-        /// Only say what would come of it.
+        /// Only validate.
         validate_only: bool,
     },
     /// The configuration of topics: the given values, and the defaults of all the others.
@@ -318,13 +319,13 @@ pub enum Request {
         /// At most one batch per partition.
         partitions: Vec<ProducePartition>,
     },
-    /// Read records, and say by it what has been read.
+    /// Read records, which also reports the position read so far.
     Fetch {
         /// How long to wait for [`Self::Fetch::min_bytes`].
         max_wait: Duration,
         /// Bytes that make an answer worth sending; 0 and 1 mean any.
         min_bytes: u32,
-        /// Bytes at most; a first batch that is larger comes all the same.
+        /// Bytes at most; a larger first batch is returned nevertheless.
         max_bytes: u32,
         /// Earlier partitions come first where there is more than [`Self::Fetch::max_bytes`].
         partitions: Vec<FetchPartition>,
@@ -334,16 +335,16 @@ pub enum Request {
         /// Topic, partition and which offset.
         partitions: Vec<(TopicRef, i32, OffsetSpec)>,
     },
-    /// A producer id that nobody else has; or, given one, its next epoch.
+    /// A producer id that is not in use; or, given one, its next epoch.
     InitProducerId {
-        /// Id and epoch that the producer has already.
+        /// The producer's current id and epoch.
         current: Option<(i64, i16)>,
     },
     /// Enter a group, or its next generation.
     JoinGroup(Join),
-    /// Hand out, or ask for, the assignment of a generation.
+    /// Distribute, or request, the assignment of a generation.
     SyncGroup(Sync),
-    /// Still alive.
+    /// The member is alive.
     Heartbeat {
         /// Name of the group.
         group: String,
@@ -354,14 +355,14 @@ pub enum Request {
     LeaveGroup {
         /// Name of the group.
         group: String,
-        /// Member id and static id of each that leaves; an empty member id stands for whoever has the static id.
+        /// Member id and static id of each that leaves; an empty member id stands for the member with that static id.
         members: Vec<(String, Option<String>)>,
     },
     /// Remember offsets.
     CommitOffsets {
         /// Name of the group.
         group: String,
-        /// Who says so.
+        /// The member that commits.
         committer: Committer,
         /// What to remember.
         offsets: Vec<OffsetCommit>,
@@ -405,13 +406,13 @@ pub struct TopicInfo {
     pub partitions: i32,
 }
 
-/// An error with words for the person who reads it.
+/// An error with a description for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{text}")]
 pub struct Refusal {
     /// The kind.
     pub code: ErrorCode,
-    /// The words.
+    /// The description.
     pub text: String,
 }
 
@@ -438,18 +439,18 @@ pub struct ConfigValue {
     pub default: bool,
 }
 
-/// What became of one partition's batch.
+/// The result for one partition's batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Produced {
     /// As the request named it.
     pub topic: TopicRef,
     /// As the request named it.
     pub partition: i32,
-    /// Where the batch is, also if it had been there before; or why it is nowhere.
+    /// Where the batch is stored, also if it had been stored before; or why it is not.
     pub result: Result<Appended, ErrorCode>,
 }
 
-/// Where a batch went.
+/// Where a batch was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Appended {
     /// Offset of its first record.
@@ -469,7 +470,7 @@ pub struct Fetched {
     pub log_start: i64,
     /// Offset after the last one stored; -1 if there is no such partition.
     pub log_end: i64,
-    /// Batches from the one that holds the wanted offset on.
+    /// Batches from the one that holds the requested offset on.
     pub result: Result<Vec<StoredBatch>, ErrorCode>,
 }
 
@@ -482,29 +483,29 @@ pub struct ListedOffset {
     pub timestamp_ms: i64,
 }
 
-/// A generation of a group, as told to one member.
+/// A generation of a group, as sent to one member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Joined {
     /// Number of the generation; it only grows.
     pub generation: i32,
     /// Class of the protocol.
     pub protocol_type: String,
-    /// The protocol all members can do and most prefer.
+    /// The protocol that all members support and most prefer.
     pub protocol: String,
-    /// Member id of the one that hands out the assignments.
+    /// Member id of the one that distributes the assignments.
     pub leader: String,
-    /// The member this is told to.
+    /// The receiving member.
     pub member_id: String,
-    /// Told to the leader only: every member with its static id and what it says for the protocol.
+    /// For the leader only: every member with its static id and its metadata for the protocol.
     pub members: Vec<(String, Option<String>, Bytes)>,
 }
 
-/// Why a join failed, with the id to come back with where there is one.
+/// Why a join failed, with the id to join again with, if there is one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinRefused {
     /// The kind.
     pub code: ErrorCode,
-    /// The id that was given out, or the one the request had.
+    /// The id that was assigned, or the one of the request.
     pub member_id: String,
 }
 
@@ -568,13 +569,13 @@ pub struct MemberInfo {
     pub assignment: Bytes,
 }
 
-/// Topic, partition, and whether what was asked was done there.
+/// Topic, partition, and the result there.
 pub type PartitionResults = Vec<(String, i32, Result<(), ErrorCode>)>;
 
-/// What a client is told. Lists have one entry for each entry of the request, in its order.
+/// The answer to a client's request. Lists have one entry for each entry of the request, in its order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
-    /// Topics, each under the name it was asked for.
+    /// Topics, each under the name used in the request.
     Metadata(Vec<(TopicRef, Result<TopicInfo, ErrorCode>)>),
     /// By topic.
     CreateTopics(Vec<(String, Result<TopicInfo, Refusal>)>),

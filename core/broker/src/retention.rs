@@ -1,25 +1,26 @@
 //! What may be dropped, and what may not.
 //!
-//! One cap holds for the whole broker. When it is reached, the oldest batches that nobody still wants make room;
-//! if that is not enough, produce requests wait (see [`crate::Broker`]): unread records are never dropped. Long before, what
-//! every reader of a partition has read is dropped, beyond [`crate::Config::read_kept`]: a broker that is read from as fast
-//! as it is written to holds that much however long it runs. A group that begins later finds the rest.
+//! One cap holds for the whole broker. When it is reached, the oldest batches that are no longer needed make room; if
+//! that is not enough, produce requests wait (see [`crate::Broker`]): unread records are never dropped. Long before,
+//! batches that every reader of a partition has read are dropped, beyond [`crate::Config::read_kept`]: a broker that is
+//! read as fast as it is written holds that much however long it runs. A group that begins later finds the rest.
 //!
 //! **What is unread.** In each partition, everything from the lowest *live position* on. These are live:
 //!
-//! 1. The latest offset that an open connection has asked for in a fetch of the partition: what was handed out by that
-//!    very fetch still counts as unread, for its reply may be lost. It ceases to be live when the connection has gone on
-//!    fetching other partitions for [`POSITION_IDLE`] without naming this one, or when a group that subscribes to the
-//!    topic began a new generation that long ago and the connection has not named the partition since: then the
-//!    partition belongs to another member, and the old one's position would hold the broker up for ever. A connection
-//!    that merely pauses keeps its position. Several readers that share a connection share one position, the latest.
+//! 1. The latest offset that an open connection has asked for in a fetch of the partition: what that very fetch
+//! returned still counts as unread, since its reply may be lost. It ceases to be live when the connection has continued
+//! to fetch other partitions for [`POSITION_IDLE`] without naming this one, or when a group that subscribes to the
+//! topic began a new generation that long ago and the connection has not named the partition since: then the partition
+//! belongs to another member, and the old one's position would block the broker for ever. A connection that merely
+//! pauses keeps its position. Several readers that share a connection share one position, the latest.
 //! 2. The offset that a group with members has committed in the partition. A commit older than [`COMMIT_FRESH`] counts
-//!    only while the partition has fewer live connections than groups with members (see 3): a group that reads but has
-//!    ceased to commit does not hold the broker up for ever.
+//! only while the partition has fewer live connections than groups with members (see 3): a group that reads but no
+//! longer commits does not block the broker for ever.
 //! 3. The start of the partition, while it has fewer live connections than there are groups with members that subscribe
-//!    to its topic, one of which has committed nothing in it: that group is still about to begin.
+//! to its topic, one of which has committed nothing in it: that group is still about to begin.
 //!
-//! A partition without any live position is one that nobody reads: its oldest batches go first come, first gone, together
+//! A partition without any live position has no reader: its oldest batches are dropped in order of age, together with
+//! those that every reader has read. Members that do not say what they subscribe to count in 2 only.
 //! with those that all have read. Members that do not say what they subscribe to count in 2 only.
 
 use std::{
@@ -40,20 +41,20 @@ use omb_machine::time::Instant;
 
 /// When a position that is not renewed, although its owner has moved on, ceases to be live.
 ///
-/// Long enough for a rebalance or a full client queue to pass (librdkafka fetches a full partition again after 1 s).
+/// Long enough to outlast a rebalance or a full client queue (librdkafka fetches a full partition again after 1 s).
 pub const POSITION_IDLE: Duration = Duration::from_secs(10);
 
 /// How old a commit may be and still count while its partition is being read. Six times the usual interval of
 /// automatic commits (5 s).
 pub const COMMIT_FRESH: Duration = Duration::from_secs(30);
 
-/// How often waiting producers are looked at although nothing was read: positions go stale by time alone.
+/// How often waiting producers are checked although nothing was read: positions go stale by time alone.
 pub(super) const RECHECK: Duration = Duration::from_secs(1);
 
-/// Shortest time between two looks at what is read: a look goes over all partitions.
+/// Shortest time between two searches for read batches: each covers all partitions.
 pub(super) const TRIM_PAUSE: Duration = Duration::from_millis(100);
 
-/// Dropping goes on for this share of the capacity beyond what is needed, so that a full broker need not look over all
+/// Dropping continues for this share of the capacity beyond what is needed, so that a full broker need not search all
 /// partitions for every batch.
 const SLACK_SHARE: u64 = 64;
 
@@ -72,12 +73,12 @@ pub struct Dropped {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Position {
     pub(super) offset: i64,
-    /// Until when the fetch that said so may have waited.
+    /// Deadline of the fetch that named it.
     pub(super) renewed: Instant,
 }
 
-/// The lowest live position of every partition that has one. `fetched` says until when each connection's
-/// latest fetch may have waited.
+/// The lowest live position of every partition that has one. `fetched` returns the deadline of each connection's latest
+/// fetch.
 pub(super) fn floors(
     now: Instant,
     topics: &Topics,
@@ -99,7 +100,7 @@ pub(super) fn floors(
     floors
 }
 
-/// What the groups with members want of a partition.
+/// What the groups with members need of a partition.
 #[derive(Debug, Default)]
 struct Interest {
     /// How many of them subscribe to its topic.
@@ -155,9 +156,10 @@ fn floor(
     readers.iter().copied().chain(commits).chain(beginning).min()
 }
 
-/// Drops the oldest batches below the `floors`, over all partitions, until `need` bytes are free, or as far as it goes.
+/// Drops the oldest batches below the `floors`, over all partitions, until `need` bytes are free, or as far as
+/// possible.
 ///
-/// `stored` is what the broker stores, and is brought up to date. Returns what was dropped.
+/// `stored` is the broker's total, and is updated. Returns what was dropped.
 pub(super) fn make_room(
     topics: &mut Topics,
     floors: &BTreeMap<PartitionKey, i64>,
@@ -170,8 +172,8 @@ pub(super) fn make_room(
     drop_oldest(topics, stored, goal, unwanted)
 }
 
-/// Drops the oldest batches that all readers of their partitions have read, until `kept` bytes are stored, or as far as it
-/// goes. Partitions that nobody reads are left alone.
+/// Drops the oldest batches that all readers of their partitions have read, until `kept` bytes are stored, or as far as
+/// possible. Partitions without readers are left alone.
 pub(super) fn drop_read(
     topics: &mut Topics,
     floors: &BTreeMap<PartitionKey, i64>,
@@ -181,8 +183,8 @@ pub(super) fn drop_read(
     drop_oldest(topics, stored, kept, |key, end| floors.get(&key).is_some_and(|&floor| end <= floor))
 }
 
-/// Drops the oldest of the batches that nobody wants (by partition and the offset at their end) until `goal` bytes are
-/// stored.
+/// Drops the oldest of the batches that are no longer needed (by partition and the offset at their end) until `goal`
+/// bytes are stored.
 fn drop_oldest(
     topics: &mut Topics,
     stored: &mut u64,

@@ -1,4 +1,4 @@
-//! Which topics there are, and what a topic may be called and configured as.
+//! The topics, and which names and configurations are allowed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,16 +11,16 @@ use crate::{
     retention::{Dropped, Position},
 };
 
-/// Longest name of a topic, in bytes: with a partition number it still makes a file name, as Kafka has it.
+/// Longest name of a topic, in bytes: with a partition number it still fits a file name, as in Kafka.
 const NAME_MAX: usize = 249;
 
 /// Partitions that one topic may have. Far more than one machine can use, far less than its memory holds.
 const PARTITIONS_MAX: i32 = 100_000;
 
-/// The keys a topic's configuration may have, and what holds where none is given.
+/// The keys a topic's configuration may have, and their defaults.
 ///
-/// These are the topic configurations of Kafka 4.1, so that a driver file written for it is accepted. The
-/// defaults say what this broker does: nothing expires by time, and sizes are bounded by the broker's capacity.
+/// These are the topic configurations of Kafka 4.1, so that a driver file written for it is accepted. The defaults
+/// describe what this broker does: nothing expires by time, and sizes are bounded by the broker's capacity.
 const CONFIGS: &[(&str, &str)] = &[
     ("cleanup.policy", "delete"),
     ("compression.gzip.level", "-1"),
@@ -77,7 +77,7 @@ pub(super) struct Topic {
     configs: BTreeMap<String, String>,
 }
 
-/// A partition of a topic that exists, or did when this was written down.
+/// A partition of a topic that exists, or did when the key was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PartitionKey {
     pub(super) topic: TopicId,
@@ -92,7 +92,7 @@ pub(super) struct Topics {
 }
 
 impl Topics {
-    /// Creates a topic, or says what would come of it. Ids are drawn from `seed` and the number of topics so far.
+    /// Creates a topic, or only validates it. Ids are drawn from `seed` and the number of topics so far.
     pub(super) fn create(&mut self, new: NewTopic, validate_only: bool, seed: u64) -> Result<TopicInfo, Refusal> {
         let partitions = self.check(&new)?;
         // Version and variant bits as in a random UUID; never zero, which means "no id" on the wire.

@@ -1,4 +1,4 @@
-//! The embedded broker as a machine: conversations with it, and what must hold whatever is said.
+//! The embedded broker as a machine: dialogues with it, and what must hold whatever is sent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,7 @@ const A: ConnId = ConnId(1);
 const B: ConnId = ConnId(2);
 const C: ConnId = ConnId(3);
 
-/// The broker and all it ever said, with a clock that stands still unless moved.
+/// The broker and all its answers, with a clock that stands still unless advanced.
 struct World {
     broker: Broker,
     now: Instant,
@@ -265,7 +265,7 @@ fn closing_frees_the_reader_and_forgets_the_producer() {
     world.send(C, Request::Produce { acks: Acks::None, timeout, partitions });
     world.input(Input::Closed(B));
     world.input(Input::Closed(C));
-    assert_eq!(world.broker.produces_waiting(), 1, "who asked for no answer counts on delivery");
+    assert_eq!(world.broker.produces_waiting(), 1, "a producer that asked for no answer counts on delivery");
     world.pass(Duration::from_secs(3600));
     assert_eq!(world.broker.produces_waiting(), 1);
     world.input(Input::Closed(A));
@@ -320,7 +320,7 @@ fn positions_end_with_interest() {
     world.ask(A, fetch(10));
     world.ask(A, fetch_from(1, 0, Duration::ZERO, 1));
     assert_eq!(world.broker.unread_from(world.now, "t", 0), Some(10), "in turns is fine");
-    // A new generation: what is not asked for again belongs to another member.
+    // A new generation: a partition that is not fetched again belongs to another member.
     world.pass(Duration::from_secs(1));
     let joined = lonely_member(&mut world, C);
     world.ask(C, commit(member(&joined), 60));
@@ -360,7 +360,7 @@ fn a_rebalance_takes_everyone_to_one_generation() {
     assert_eq!((&leader.leader, &follower.leader), (&leader.member_id, &leader.member_id));
     assert_eq!((leader.members.len(), follower.members.len()), (2, 0));
     let waiting = world.send(B, sync(&follower, &[]));
-    assert_eq!(world.answer(waiting), None, "the leader has not spoken");
+    assert_eq!(world.answer(waiting), None, "the leader has not sent the assignments");
     let shares = [(leader.member_id.as_str(), "left"), (follower.member_id.as_str(), "right")];
     assert_eq!(world.ask(A, sync(&leader, &shares)), Response::SyncGroup(Ok("left".into())));
     assert_eq!(world.answer(waiting), Some(Response::SyncGroup(Ok("right".into()))));
@@ -480,13 +480,13 @@ impl RefGroup {
         Self { world, members, conns, next_conn: 1000, leaders, shares, generation: 0 }
     }
 
-    fn step(&mut self, who: usize, what: u8, ms: u64) {
-        let conn = self.conns[who];
-        self.members[who].active = self.world.now;
+    fn step(&mut self, nth: usize, what: u8, ms: u64) {
+        let conn = self.conns[nth];
+        self.members[nth].active = self.world.now;
         match what {
             0..=2 => {
-                let it = &self.members[who];
-                let static_id = (who == 0).then(|| "fixed".to_owned());
+                let it = &self.members[nth];
+                let static_id = (nth == 0).then(|| "fixed".to_owned());
                 let request = Request::JoinGroup(Join {
                     static_id,
                     rebalance_timeout: REBALANCE,
@@ -495,14 +495,14 @@ impl RefGroup {
                     ..join("g", &it.member_id)
                 });
                 let token = self.world.send(conn, request);
-                self.supersede(who, (token, Waits::Join));
+                self.supersede(nth, (token, Waits::Join));
             }
             3 | 4 => {
-                // Nobody asks for a share of the old generation while it waits for the next.
-                if matches!(self.members[who].waiting, Some((_, Waits::Join))) {
+                // No member asks for a share of the old generation while it waits for the next.
+                if matches!(self.members[nth].waiting, Some((_, Waits::Join))) {
                     return;
                 }
-                let Some(joined) = self.members[who].joined.clone() else { return };
+                let Some(joined) = self.members[nth].joined.clone() else { return };
                 let mut assignments = Vec::new();
                 for (id, ..) in &joined.members {
                     let share = Bytes::from(format!("{id} in {}", joined.generation));
@@ -518,31 +518,31 @@ impl RefGroup {
                     assignments,
                 };
                 let token = self.world.send(conn, Request::SyncGroup(request));
-                self.supersede(who, (token, Waits::Sync(joined.generation)));
+                self.supersede(nth, (token, Waits::Sync(joined.generation)));
             }
             5 => {
-                let Some(joined) = self.members[who].joined.clone() else { return };
+                let Some(joined) = self.members[nth].joined.clone() else { return };
                 let request = Request::Heartbeat { group: "g".into(), member: member(&joined) };
                 self.world.ask(conn, request);
             }
             6 => {
-                let members = vec![(self.members[who].member_id.clone(), None)];
+                let members = vec![(self.members[nth].member_id.clone(), None)];
                 self.world.ask(conn, Request::LeaveGroup { group: "g".into(), members });
             }
             7 => {
                 self.world.input(Input::Closed(conn));
                 self.next_conn += 1;
-                self.conns[who] = ConnId(self.next_conn);
-                self.world.input(Input::Opened(self.conns[who]));
-                self.members[who].waiting = None;
+                self.conns[nth] = ConnId(self.next_conn);
+                self.world.input(Input::Opened(self.conns[nth]));
+                self.members[nth].waiting = None;
             }
             _ => self.world.pass(Duration::from_millis(ms)),
         }
     }
 
-    /// A client that asks anew no longer looks at the older answer, which comes all the same.
-    fn supersede(&mut self, who: usize, waiting: (Token, Waits)) {
-        if let Some((token, _)) = self.members[who].waiting.replace(waiting) {
+    /// A client that asks again no longer looks at the older answer, which arrives all the same.
+    fn supersede(&mut self, nth: usize, waiting: (Token, Waits)) {
+        if let Some((token, _)) = self.members[nth].waiting.replace(waiting) {
             self.world.answer(token);
         }
     }
@@ -555,7 +555,7 @@ impl RefGroup {
             it.active = self.world.now;
             match (response, waits) {
                 (Response::JoinGroup(Ok(joined)), Waits::Join) => {
-                    // What the replaced static leader is told names its own old id; it leads nobody.
+                    // The reply to a replaced static leader names its own old id; it leads nothing.
                     if !joined.members.is_empty() {
                         let leader = self.leaders.entry(joined.generation).or_insert(joined.leader.clone());
                         assert_eq!(*leader, joined.leader, "one leader in generation {}", joined.generation);
@@ -574,7 +574,7 @@ impl RefGroup {
                 (Response::SyncGroup(Ok(share)), Waits::Sync(generation)) => {
                     let of = |(known, id): &(i32, String)| *known == generation && *id == it.member_id;
                     let want = self.shares.iter().find(|(key, _)| of(key)).map(|(_, share)| share.clone());
-                    // A static member that came back has a new id and its old share.
+                    // A static member that came back has a new id and its old assignment.
                     let inherited = self.shares.iter().any(|((known, _), old)| *known == generation && *old == share);
                     assert!(want == Some(share) || inherited, "not what the leader gave it");
                 }
@@ -612,7 +612,7 @@ enum Step {
         records: u32,
         size: usize,
     },
-    /// Reads on where it is.
+    /// Reads on from its position.
     Fetch {
         conn: u64,
         partition: i32,
@@ -635,8 +635,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..150)
 }
 
-/// What all readers have read is dropped long before the broker is full; what one of them has not, and what nobody reads,
-/// is not.
+/// What all readers have read is dropped long before the broker is full; what one of them has not, and partitions
+/// without readers, are not.
 #[test]
 fn what_every_reader_has_read_is_dropped_beyond_what_is_kept() {
     let size = 1_000 - usize::try_from(BATCH_OVERHEAD).expect("small");
@@ -651,13 +651,13 @@ fn what_every_reader_has_read_is_dropped_beyond_what_is_kept() {
             fetched(Some(world.ask(conn, fetch(offset)))).expect("it is there");
         }
     };
-    // Partition 1 is read by nobody and keeps its 300 batches of 1,000 bytes.
+    // Partition 1 has no reader and keeps its 300 batches of 1,000 bytes.
     for nth in 0..300 {
         turn(&mut world, &[(B, nth), (C, nth.min(150))]);
     }
-    assert_eq!(world.broker.log("t", 1).expect("there").start(), 0, "nobody reads it");
+    assert_eq!(world.broker.log("t", 1).expect("there").start(), 0, "it has no reader");
     assert_eq!(world.start(), 150, "one of two has not read on");
-    // Both have read all: it goes, but for what came since it was last looked at.
+    // Both have read all: it is dropped, except for what arrived since the last check.
     for nth in 300..310 {
         turn(&mut world, &[(B, nth), (C, nth)]);
     }
@@ -682,16 +682,16 @@ proptest! {
     #[test]
     fn groups_keep_their_promises(steps in prop::collection::vec((0_usize..4, 0_u8..10, 0_u64..6000), 1..120)) {
         let mut group = RefGroup::new(4);
-        for (who, what, ms) in steps {
-            group.step(who, what, ms);
+        for (nth, what, ms) in steps {
+            group.step(nth, what, ms);
             group.hear();
             group.check();
         }
-        // No join and no sync waits for ever, though nobody does anything any more.
+        // No join and no sync waits for ever, although nothing happens any more.
         group.world.pass((SESSION + REBALANCE) * 3);
         group.hear();
         prop_assert!(group.members.iter().all(|it| it.waiting.is_none()), "someone still waits");
-        // Those who were answered last are silent since then.
+        // Members answered last are silent since then.
         group.world.pass((SESSION + REBALANCE) * 3);
         let members = group.world.broker.group("g").map_or(0, |group| group.members.len());
         prop_assert_eq!(members, 0, "the dead are still members");
@@ -705,7 +705,7 @@ proptest! {
         let mut world = World::new(capacity, 2);
         let mut conns = [A, B, C];
         let mut next_conn = 1000;
-        // What each partition ever got, and where each connection is.
+        // All that each partition ever received, and where each connection is.
         let mut ref_logs: [Vec<StoredBatch>; 2] = [Vec::new(), Vec::new()];
         let mut positions: BTreeMap<(u64, i32), (i64, Instant)> = BTreeMap::new();
         let mut waiting: Vec<(Token, i32, NewBatch)> = Vec::new();
@@ -723,7 +723,7 @@ proptest! {
                     let start = world.broker.log("t", partition as u32).expect("there").start();
                     let position = positions.get(&(conn, partition)).map_or(start, |it| it.0);
                     let got = fetched(Some(world.ask(conns[conn as usize], fetch_from(partition, position, Duration::ZERO, 1))));
-                    // Where it stands may have been dropped only after it had turned to the other partition for long.
+                    // Its position may have been dropped only after it had read the other partition for long.
                     let other = positions.get(&(conn, 1 - partition)).map(|it| it.1);
                     let here = positions.get(&(conn, partition)).map(|it| it.1);
                     let idle = matches!((here, other), (Some(here), Some(other)) if other.since(here) >= POSITION_IDLE);

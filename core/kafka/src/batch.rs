@@ -1,4 +1,4 @@
-//! Record batches as they come and go: what stands in their first 61 bytes. The records are never looked into.
+//! Record batches as they come and go: the fields of their first 61 bytes. The records are never read.
 
 use bytes::Bytes;
 use omb_broker::{NewBatch, ProducerStamp, StoredBatch};
@@ -7,23 +7,24 @@ use crate::error::code;
 
 /// The header of a batch of magic 2, up to its first record.
 const HEADER: usize = 61;
-/// Bytes before those that the batch's own length counts.
+/// Bytes before those that the batch's own length covers.
 const PREFIX: usize = 12;
 const MAGIC: usize = 16;
 const CRC: usize = 17;
 const CRC_FROM: usize = 21;
-/// Bits of the attributes that a batch may have: codec (0-2) and timestamp type (3), but neither transactional nor control.
+/// Bits of the attributes that a batch must not have: transactional and control. Codec (0-2) and timestamp type (3) are
+/// allowed.
 const TRANSACTIONAL_OR_CONTROL: i16 = 0x30;
 
-/// Checks a batch and reads what the broker wants to know of it. The error is the protocol's code.
+/// Checks a batch and reads what the broker needs to know of it. The error is the protocol's code.
 ///
-/// The bytes are copied: kept as a part of what was read from the socket, one small batch would keep all of that.
+/// The bytes are copied: as a slice of the socket's buffer, one small batch would keep the whole buffer alive.
 pub fn parse(records: Option<&Bytes>) -> Result<NewBatch, i16> {
     let bytes = records.filter(|bytes| bytes.len() >= HEADER).ok_or(code::CORRUPT_MESSAGE)?;
     if bytes[MAGIC] != 2 {
         return Err(code::UNSUPPORTED_FOR_MESSAGE_FORMAT);
     }
-    // Exactly one batch per partition, which is also what Kafka demands.
+    // Exactly one batch per partition, as Kafka requires too.
     if i64::from(i32_at(bytes, 8)) + PREFIX as i64 != bytes.len() as i64 {
         return Err(code::CORRUPT_MESSAGE);
     }
@@ -53,7 +54,8 @@ pub fn parse(records: Option<&Bytes>) -> Result<NewBatch, i16> {
     })
 }
 
-/// What a stored batch begins with when it is sent, and how many of its own bytes that stands for. Its offset is not under its checksum.
+/// The first bytes of a stored batch as it is sent, in place of as many of its own. Its offset is not covered by its
+/// checksum.
 pub fn prefix(batch: &StoredBatch) -> [u8; 8] {
     batch.base_offset.to_be_bytes()
 }
@@ -70,7 +72,7 @@ fn i64_at(bytes: &[u8], at: usize) -> i64 {
 mod tests {
     use super::*;
 
-    /// A batch with a header as it should be, for 3 records of idempotent producer 7.
+    /// A batch with a valid header, for 3 records of idempotent producer 7.
     fn good() -> Vec<u8> {
         let mut bytes = vec![0; HEADER + 30];
         let length = (bytes.len() - PREFIX) as i32;

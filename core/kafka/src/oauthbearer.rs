@@ -1,8 +1,8 @@
-//! Tokens for logins with OAUTHBEARER: what is asked for them, how the answer is read, and how Amazon's are signed.
+//! Tokens for logins with OAUTHBEARER: how they are requested, how the answer is read, and how Amazon's are signed.
 //!
-//! Two kinds: a token that a server gives for a client's id and secret (OpenID Connect, RFC 6749 section 4.4), and one that
-//! the client signs by itself with AWS's credentials (AWS_MSK_IAM, an address signed by Signature Version 4). The answer of a
-//! server is hostile until it is checked.
+//! Two kinds: a token that a server issues for a client's id and secret (OpenID Connect, RFC 6749 section 4.4), and one
+//! that the client signs by itself with AWS's credentials (AWS_MSK_IAM, an address signed by Signature Version 4). A
+//! server's answer is untrusted until it is checked.
 
 use std::time::Duration;
 
@@ -16,26 +16,26 @@ use sha2::{Digest as _, Sha256};
 
 use omb_machine::{config::setting::Secret, printable::printable_within, quantity::rfc3339, time::WallTime};
 
-/// Longest answer of a token's server that is read: 64 KiB.
+/// Longest answer of a token server that is read: 64 KiB.
 pub const ANSWER_MAX: usize = 64 << 10;
 
-/// Longest token: brokers take no longer one in a login.
+/// Longest token: brokers accept no longer one in a login.
 const TOKEN_MAX: usize = 16 << 10;
 
-/// How long a token counts as good whose server does not say it and that does not say it itself.
+/// Lifetime of a token if neither its server nor the token itself states one.
 const LIFETIME_DEFAULT: Duration = Duration::from_secs(300);
 
-/// A longer life is not believed: the token is fetched again after a day.
+/// A longer lifetime is not accepted: the token is fetched again after a day.
 const LIFETIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A token, and how long it is good.
+/// A token, and its lifetime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// What is handed to the broker.
+    /// The value for the broker.
     pub value: Secret,
-    /// Whom it is for, printable; for messages.
+    /// Its principal, printable; for messages.
     pub principal: String,
-    /// From when it was fetched.
+    /// Counts from when it was fetched.
     pub lifetime: Duration,
 }
 
@@ -45,12 +45,12 @@ pub enum TokenError {
     /// The server refuses the client.
     #[error("the server refuses to give a token: {0}")]
     Refused(String),
-    /// The server answered with something else than a token.
+    /// The server answered with something other than a token.
     #[error("the server's answer is no token: {0}")]
     Unsound(String),
 }
 
-/// The credentials of a client, as the header `Authorization` has them.
+/// The credentials of a client, as in the header `Authorization`.
 #[must_use]
 pub fn basic(id: &str, secret: &Secret) -> Secret {
     Secret::new(format!("Basic {}", STANDARD.encode(format!("{id}:{}", secret.expose()))))
@@ -65,10 +65,10 @@ pub fn form(scope: Option<&str>) -> String {
     }
 }
 
-/// Reads the answer of a token's server. `client` stands for whom the token is where it does not say so.
+/// Reads the answer of a token server. `client` is the principal if the token does not name one.
 ///
 /// # Errors
-/// If it refuses, or the answer is not a token that a broker could be given.
+/// If the server refuses, or the answer is not a token that a broker could accept.
 pub fn read_answer(status: u16, body: &[u8], client: &str, now: WallTime) -> Result<Token, TokenError> {
     let unsound = |what: &str| TokenError::Unsound(what.to_owned());
     let answer: Option<Value> = serde_json::from_slice(body).ok();
@@ -114,7 +114,7 @@ fn seconds_of(now: WallTime) -> f64 {
     Duration::from_nanos(now.0).as_secs_f64()
 }
 
-/// What a token says of itself, if it is a JWT. Nobody here checks its signature: that is the broker's part.
+/// A token's own claims, if it is a JWT. Its signature is not checked here: that is for the broker.
 fn claims(token: &str) -> Option<Value> {
     let claims = token.split('.').nth(1)?;
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
@@ -123,7 +123,7 @@ fn claims(token: &str) -> Option<Value> {
 /// Extensions of a login (`name=value,name=value`), each a name of letters and its value.
 ///
 /// # Errors
-/// What is not of this form.
+/// The part that is not of this form.
 pub fn extensions(text: &str) -> Result<Vec<(String, String)>, String> {
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     parts
@@ -153,7 +153,7 @@ pub struct AwsCredentials {
 /// How long a token for Amazon MSK is good: as long as its own libraries ask for.
 const MSK_LIFETIME: Duration = Duration::from_secs(900);
 
-/// A token for Amazon MSK in `region`: an address that only who has the credentials can sign.
+/// A token for Amazon MSK in `region`: an address that only the owner of the credentials can sign.
 #[must_use]
 pub fn msk_token(credentials: &AwsCredentials, region: &str, now: WallTime) -> Token {
     let host = format!("kafka.{region}.amazonaws.com");
@@ -164,7 +164,7 @@ pub fn msk_token(credentials: &AwsCredentials, region: &str, now: WallTime) -> T
     Token { value: Secret::new(URL_SAFE_NO_PAD.encode(url)), principal: "AWS".to_owned(), lifetime: MSK_LIFETIME }
 }
 
-/// The region of Amazon's brokers, as their names tell it: `b-1.name.x.c2.kafka.eu-west-1.amazonaws.com:9098`.
+/// The region of Amazon's brokers, from their names: `b-1.name.x.c2.kafka.eu-west-1.amazonaws.com:9098`.
 #[must_use]
 pub fn region_of(servers: &str) -> Option<&str> {
     servers.split(',').find_map(|server| {
@@ -184,17 +184,17 @@ pub fn is_region(text: &str) -> bool {
         && !text.starts_with('-')
 }
 
-/// What a signature is good for.
+/// What a signature applies to.
 struct AwsScope<'a> {
     region: &'a str,
     service: &'a str,
     host: &'a str,
     path: &'a str,
-    /// The hash of the request's body, as the service wants it.
+    /// The hash of the request's body, as the service expects it.
     payload: &'a str,
 }
 
-/// The query of an address that is signed by Signature Version 4, in its parameters. `parameters` stand before `X-Amz-`.
+/// The query of an address that is signed by Signature Version 4, in its parameters. `parameters` precede `X-Amz-`.
 fn presigned(
     credentials: &AwsCredentials,
     scope: &AwsScope<'_>,

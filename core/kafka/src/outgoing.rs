@@ -1,10 +1,10 @@
-//! What is to be sent on a connection: small pieces gathered, large ones passed on without a copy.
+//! Bytes to send on a connection: small pieces are gathered, large ones passed on without a copy.
 
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// From this size on a piece is sent from where it lies; below, copying it costs less than another piece does.
+/// From this size on a piece is sent in place; below, copying it costs less than another piece does.
 const SHARED_MIN: usize = 4 * 1024;
 
 /// Bytes in order.
@@ -34,7 +34,7 @@ impl Outgoing {
         self.tail.extend_from_slice(bytes);
     }
 
-    /// Adds `bytes`, which are shared if they are many.
+    /// Adds `bytes`, which are shared if they are large.
     pub fn put_shared(&mut self, bytes: Bytes) {
         if bytes.len() < SHARED_MIN {
             return self.put(&bytes);
@@ -44,7 +44,7 @@ impl Outgoing {
         self.pieces.push_back(bytes);
     }
 
-    /// Adds a message behind its length in four bytes.
+    /// Adds a message after its length in four bytes.
     pub fn put_frame(&mut self, mut message: Self) {
         let length = i32::try_from(message.length).expect("no response comes near 2 GiB");
         self.put(&length.to_be_bytes());
@@ -66,7 +66,7 @@ impl Outgoing {
         }
     }
 
-    /// Forgets the first `written` bytes, which have been sent.
+    /// Removes the first `written` bytes, which have been sent.
     pub fn advance(&mut self, mut written: usize) {
         self.length -= written;
         while let Some(first) = self.pieces.front_mut() {

@@ -1,40 +1,42 @@
-//! What the client library and the broker say, in sentences for people.
+//! Messages of the client library and the broker, in sentences for people.
 //!
-//! librdkafka speaks of its own insides ("Purged in queue", "Invalid response size 1213486160"); whoever reads a report or
-//! a log wants to know what happened and what to do. What it said is kept in parentheses, so that it can be searched for.
-//! Everything that reaches people from it passes through here: [`Trouble`] for connections, [`of_code`] for messages and requests.
+//! librdkafka's messages describe its own internals ("Purged in queue", "Invalid response size 1213486160"); the reader
+//! of a report or a log wants to know what happened and what to do. The original is kept in parentheses, so that it can
+//! be searched for. Everything from it that reaches people passes through here: [`Trouble`] for connections,
+//! [`of_code`] for messages and requests.
 
 use std::time::Duration;
 
 use omb_machine::printable::printable_within;
 
-/// Most characters that are shown of what the library said.
+/// Most characters that are shown of the library's own text.
 const SAID_MAX: usize = 200;
 
-/// A line of librdkafka about one of its connections, taken apart.
+/// A line of librdkafka about one of its connections, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// The broker's number, where it is known; a bootstrap address has none yet.
+    /// The broker's number, if it is known; a bootstrap address has none yet.
     pub broker: Option<i32>,
     /// `host:port` as the broker or the file names it; empty if the line names none.
     pub address: String,
-    /// What happened, in the library's words, without what it will do next.
+    /// What happened, in the library's words, without its next step.
     pub said: String,
-    /// How long the connection had been in the state in which it happened, where that is said.
+    /// How long the connection had been in the state in which it happened, if the line says so.
     pub after: Option<Duration>,
 }
 
-/// What is said of an address that accepts connections and leaves a question unanswered.
+/// Reported for an address that accepts connections and leaves a request unanswered.
 pub const SILENT: &str = "no answer to ApiVersionRequest";
 
-/// How it begins what is said of an address that serves only who logs in; the mechanisms that it offers follow.
+/// How a report begins for an address that requires a login; the mechanisms that it offers follow.
 pub const WANTS_SASL: &str = "SASL is wanted, by one of ";
 
-/// Who has not answered the first question for so long is silent, whoever closed the connection then. The library gives up after 10 s.
+/// A peer that has not answered the first request for this long is silent, whichever side closed the connection then.
+/// The library gives up after 10 s.
 const SILENT_AFTER: Duration = Duration::from_secs(5);
 
 impl Trouble {
-    /// Takes apart `[thrd:sasl_ssl://host:9092/1]: sasl_ssl://host:9092/1: What happened (after 3ms in state CONNECT)`; the
+    /// Parses `[thrd:sasl_ssl://host:9092/1]: sasl_ssl://host:9092/1: What happened (after 3ms in state CONNECT)`; the
     /// parts in front may be missing. `None` for what adds nothing, such as that all brokers are down.
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
@@ -42,7 +44,7 @@ impl Trouble {
         if line.trim_end().ends_with("brokers are down") {
             return None;
         }
-        // The last such mark: what happened may hold parentheses of its own.
+        // The last such mark: the text before it may contain parentheses of its own.
         let (line, after) = match line.rfind(" (after ") {
             Some(at) => {
                 let span = line[at..].trim_start_matches(" (after ").split_once("ms").map(|(ms, _)| ms.parse());
@@ -61,12 +63,12 @@ impl Trouble {
             Some((address, broker)) => (address, broker, rest),
             None => (String::new(), None, line),
         };
-        // A broker whose name has just changed is named once more.
+        // A broker whose name has just changed is named a second time.
         let said = said.strip_prefix(&format!("{address}: ")).unwrap_or(said);
         Some(Self { broker, address, said: said.to_owned(), after })
     }
 
-    /// Whether the broker was reached and turned us away: asking again changes nothing.
+    /// Whether the broker was reached and rejected us: asking again changes nothing.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         self.wants_sasl()
@@ -77,21 +79,22 @@ impl Trouble {
             || self.said.contains("SASL") && self.said.contains("not supported")
     }
 
-    /// Whether the broker has said by itself that it serves only who logs in.
+    /// Whether the broker has reported by itself that it requires a login.
     #[must_use]
     pub fn wants_sasl(&self) -> bool {
         self.said.starts_with(WANTS_SASL)
     }
 
-    /// Whether somebody accepts connections there and leaves the first question unanswered.
+    /// Whether the address accepts connections and leaves the first request unanswered.
     #[must_use]
     pub fn is_silent(&self) -> bool {
         let asked = self.said.contains("requesting ApiVersion") || self.said.contains("ApiVersionRequest");
         self.said == SILENT || asked && self.after.is_some_and(|after| after >= SILENT_AFTER)
     }
 
-    /// Whether waiting will not heal it: something else than a Kafka broker of this `security.protocol` answers, or one that
-    /// turns us away. What starts, moves or is overloaded closes connections, too, but does not answer nonsense.
+    /// Whether waiting will not help: something other than a Kafka broker of this `security.protocol` answers, or one
+    /// that rejects us. A broker that starts, moves or is overloaded closes connections, too, but does not answer
+    /// nonsense.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
         let lasting = ["requesting ApiVersion", "Invalid response size", "Invalid frame size", "SSL handshake failed"];
@@ -172,8 +175,8 @@ impl Trouble {
     }
 }
 
-/// What keeps us from broker `id`, which advertises `address`: the last trouble of its connection, or that there was none and
-/// no answer either.
+/// Why broker `id`, which advertises `address`, cannot be reached: the last error of its connection, or that there was
+/// none and no answer either.
 #[must_use]
 pub fn of_broker(id: i32, address: &str, trouble: Option<&Trouble>, security: &str) -> String {
     let address = printable_within(address, SAID_MAX);
@@ -197,12 +200,12 @@ pub fn api_key(said: &str) -> Option<i16> {
     rest.split_once(") Versions ")?.0.parse().ok()
 }
 
-/// What the first four bytes of an answer tell, which librdkafka takes for its length.
+/// What the first four bytes of an answer mean, which librdkafka takes for its length.
 fn first_bytes(bytes: [u8; 4], security: &str) -> String {
     match &bytes {
         b"HTTP" => "what answers there speaks HTTP, not Kafka".to_owned(),
         b"SSH-" => "what answers there speaks SSH, not Kafka".to_owned(),
-        // An alert of TLS 1.x: the port did not understand what is no TLS.
+        // An alert of TLS 1.x: the port did not understand input that is not TLS.
         [0x15, 0x03, ..] => format!("TLS is spoken there: security.protocol is {security}; does this port want SSL?"),
         text if text.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ') => {
             format!("what answers there is no Kafka broker: it begins with {:?}", String::from_utf8_lossy(text))
@@ -211,7 +214,7 @@ fn first_bytes(bytes: [u8; 4], security: &str) -> String {
     }
 }
 
-/// Why no TLS came about.
+/// Why the TLS handshake failed.
 fn handshake(said: &str, security: &str, closed: bool) -> String {
     let has = |text: &str| said.contains(text);
     if has("certificate verify failed") || has("certificate could not be verified") || has("0A000086") {
@@ -229,7 +232,7 @@ fn handshake(said: &str, security: &str, closed: bool) -> String {
     format!("no TLS could be agreed on ({said})")
 }
 
-/// librdkafka's words for its error codes that a person would not understand, and what they mean.
+/// librdkafka's texts for error codes that a person would not understand, and their meanings.
 pub const CODES: &[(&str, &str)] = &[
     ("Local: Message timed out", "not acknowledged within delivery.timeout.ms"),
     ("Local: Purged in queue", "not sent by the end of the run, so the client gave it up"),
@@ -267,8 +270,8 @@ pub const CODES: &[(&str, &str)] = &[
     ),
 ];
 
-/// What one of librdkafka's error codes means, told by its words: why a message was not delivered, say. The words are kept in
-/// parentheses; those that speak for themselves stay alone.
+/// The meaning of one of librdkafka's error codes, given its text: why a message was not delivered, for example. The
+/// text is kept in parentheses; one that needs no explanation stays alone.
 #[must_use]
 pub fn of_code(said: &str) -> String {
     match CODES.iter().find(|(words, _)| *words == said) {
@@ -325,7 +328,7 @@ mod tests {
             "sasl_plaintext",
             "the broker closed the connection: security.protocol is sasl_plaintext; does this port want SSL? (",
         );
-        // The library's own end of a wait is no word of the broker's.
+        // The library's own timeout is not a reply of the broker.
         let silent = closed.replace("after 1ms", "after 5000ms");
         says(
             &silent,

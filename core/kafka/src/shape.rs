@@ -1,8 +1,8 @@
-//! Whether a request has the shape that its version says, found out before anything is allocated for it.
+//! Whether a request has the shape of its version, checked before anything is allocated for it.
 //!
-//! The decoder of `kafka-protocol` makes room for as many elements as an array claims to have, so a few hostile
-//! bytes could ask for terabytes and end the process. This walk over the bytes finds every length first: what
-//! passes holds every element it claims, and not more of them than [`ELEMENTS_MAX`].
+//! The decoder of `kafka-protocol` allocates as many elements as an array claims to have, so a few hostile bytes could
+//! request terabytes and end the process. This walk over the bytes checks every length first: a request that passes
+//! holds every element it claims, and not more of them than [`ELEMENTS_MAX`].
 
 use kafka_protocol::messages::ApiKey;
 
@@ -13,7 +13,7 @@ const ELEMENTS_MAX: usize = 1_000_000;
 struct Field(i16, i16, Kind);
 
 enum Kind {
-    /// So many bytes.
+    /// This many bytes.
     Fixed(usize),
     /// A string: its length in 2 bytes, or as a variable integer in flexible versions.
     Text,
@@ -238,7 +238,8 @@ fn fields(api: ApiKey) -> Option<&'static [Field]> {
     })
 }
 
-/// Whether `body`, what follows the request's header, is a whole request of this version, and how many bytes follow it.
+/// Whether `body`, which follows the request's header, is a whole request of this version, and how many bytes follow
+/// it.
 pub(crate) fn check(api: ApiKey, version: i16, body: &[u8]) -> Option<usize> {
     let flexible = api.request_header_version(version) >= 2;
     let mut walk = Walk { rest: body, version, flexible, elements: 0 };
@@ -253,7 +254,7 @@ struct Walk<'a> {
     elements: usize,
 }
 
-/// `None` ends the walk: the bytes are not what they should be.
+/// `None` ends the walk: the bytes are malformed.
 impl Walk<'_> {
     fn structure(&mut self, fields: &[Field]) -> Option<()> {
         for Field(from, to, kind) in fields {
@@ -367,7 +368,8 @@ mod tests {
         StrBytes::from_static_str("text")
     }
 
-    /// What the encoder writes, in each version, is walked to its last byte, and not when the last byte is missing.
+    /// The walk accepts what the encoder writes, in each version, to its last byte, and not if the last byte is
+    /// missing.
     #[track_caller]
     fn walks<R: Encodable>(api: ApiKey, versions: std::ops::RangeInclusive<i16>, request: impl Fn(i16) -> R) {
         for version in versions {

@@ -24,28 +24,28 @@ pub const BOUNDS: [(Duration, &str); 15] = [
     (Duration::from_secs(60), "60"),
 ];
 
-/// How many durations fell where, and their sum.
+/// Counts of durations by bucket, and their sum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Buckets {
-    /// By bucket, not cumulative; the last one has no bound.
+    /// By bucket, not cumulative; the last one is unbounded.
     counts: [u64; BOUNDS.len() + 1],
     sum_nanos: u64,
 }
 
 impl Buckets {
-    /// Takes one more.
+    /// Adds one.
     pub fn record(&mut self, took: Duration) {
         self.counts[BOUNDS.partition_point(|(bound, _)| *bound < took)] += 1;
         self.sum_nanos = self.sum_nanos.saturating_add(nanos(took));
     }
 
-    /// How many there are.
+    /// The number of durations.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// All of them added up; 584 years at most.
+    /// Their sum; 584 years at most.
     #[must_use]
     pub fn sum(&self) -> Duration {
         Duration::from_nanos(self.sum_nanos)

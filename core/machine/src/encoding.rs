@@ -5,18 +5,18 @@ use serde::{Serialize, de::DeserializeOwned};
 /// Largest body that is read, checked before anything is allocated: 16 MiB.
 pub const BODY_MAX: usize = 16 << 20;
 
-/// Bytes that are no message of ours.
+/// Why bytes are not one of our messages.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// Longer than [`BODY_MAX`].
     #[error("a body of {0} bytes is longer than the limit of {BODY_MAX}")]
     TooLong(usize),
-    /// A request of another version, which cannot be read further.
+    /// A request of another version, which cannot be decoded further.
     #[error("version {theirs} of the protocol is spoken there, version {ours} here")]
     OtherVersion {
-        /// What the other side speaks.
+        /// The other side's version.
         theirs: u16,
-        /// What this side speaks.
+        /// This side's version.
         ours: u16,
     },
     /// Not decodable, or followed by something else.
@@ -33,7 +33,7 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
 /// Decodes what [`encode`] wrote.
 ///
 /// # Errors
-/// If the bytes are too many, or no such message, or more than one.
+/// If the bytes are too many, not such a message, or more than one.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     if bytes.len() > BODY_MAX {
         return Err(DecodeError::TooLong(bytes.len()));
@@ -48,17 +48,17 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     }
 }
 
-/// Decodes what this process has encoded itself: of any length, and nobody else may have had it in hand.
+/// Decodes what this process has encoded itself: of any length, and never in another process's hands.
 ///
 /// # Errors
-/// As [`decode`], but for the length.
+/// As [`decode`], except for the length.
 pub fn decode_own<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     let (message, _) = bincode::serde::decode_from_slice(bytes, bincode::config::standard())
         .map_err(|error| DecodeError::Malformed(error.to_string()))?;
     Ok(message)
 }
 
-/// Decodes what stands first in `bytes`; `None` if it is something else. What follows is not looked at.
+/// Decodes the first value in `bytes`; `None` if it is something else. The rest is not examined.
 #[must_use]
 pub fn first<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let config = bincode::config::standard().with_limit::<BODY_MAX>();

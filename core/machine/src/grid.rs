@@ -6,16 +6,16 @@ pub const INDENT: &str = "  ";
 /// Blanks between two columns.
 const GAP: usize = 2;
 
-/// Cells in rows; the first row is the heading, the first column names the rows and stands to the left.
+/// Cells in rows; the first row is the heading, the first column names the rows and is left-aligned.
 #[derive(Clone, Debug)]
 pub struct Grid {
     rows: Vec<Vec<String>>,
-    /// Other columns that stand to the left: texts, not numbers.
+    /// Other left-aligned columns: texts, not numbers.
     texts: Vec<usize>,
 }
 
 impl Grid {
-    /// The first column to the left, all others to the right.
+    /// The first column left-aligned, all others right-aligned.
     #[must_use]
     pub fn new(rows: Vec<Vec<String>>) -> Self {
         Self { rows, texts: Vec::new() }
@@ -27,7 +27,7 @@ impl Grid {
         &self.rows
     }
 
-    /// With these columns to the left too.
+    /// With these columns left-aligned too.
     #[must_use]
     pub fn with_texts(rows: Vec<Vec<String>>, texts: Vec<usize>) -> Self {
         Self { rows, texts }
@@ -41,7 +41,7 @@ impl Grid {
         (0..columns).map(width).collect()
     }
 
-    /// How wide [`Self::lines`] are, in characters.
+    /// The width of [`Self::lines`], in characters.
     #[must_use]
     pub fn width(&self) -> usize {
         let widths = self.widths();
@@ -71,7 +71,7 @@ impl Grid {
         self.rows.iter().map(line).collect()
     }
 
-    /// In lines of at most `width` characters: columns that find no room stand below, after the first one again.
+    /// In lines of at most `width` characters: columns that do not fit follow below, after the first one again.
     #[must_use]
     pub fn folded(&self, width: usize) -> Vec<String> {
         let widths = self.widths();
@@ -98,7 +98,7 @@ impl Grid {
     }
 }
 
-/// `text` in lines of at most `width` characters, the first one after `first`, the others after `rest`.
+/// `text` in lines of at most `width` characters, the first one prefixed by `first`, the others by `rest`.
 #[must_use]
 pub fn wrap(text: &str, first: &str, rest: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();

@@ -1,7 +1,7 @@
-//! omb-machine: what every machine of omb is made of, and what every file of omb is read with.
+//! omb-machine: the building blocks of all of omb's machines, and the readers of all of its files.
 //!
-//! A [`Machine`] has no I/O: time and inputs go in; outputs and a wish to be woken come out. It is driven by the real
-//! network and clock in one crate and by a simulation in another; neither shows in here.
+//! A [`Machine`] has no I/O: time and inputs go in; outputs and the next timeout come out. One crate drives it with the
+//! real network and clock, another with a simulation; the machine cannot tell the difference.
 
 pub mod buckets;
 pub mod config;

@@ -1,8 +1,8 @@
-//! Foreign text, made fit to be shown.
+//! Untrusted text, made safe to show.
 //!
-//! Names and messages of controllers, workers, nodes, brokers, users and files reach logs, terminals and reports. A newline in
-//! one of them would forge a line of its own, an escape sequence would colour or move what stands around it, and a
-//! bidirectional mark would let it read as something else (CVE-2021-42574). Every sink passes such text through here.
+//! Names and messages of controllers, workers, nodes, brokers, users and files reach logs, terminals and reports. A
+//! newline in one of them would forge a line of its own, an escape sequence would colour or move the text around it,
+//! and a bidirectional mark would disguise it (CVE-2021-42574). Every sink passes such text through here.
 
 use std::{borrow::Cow, fmt::Write as _};
 
@@ -25,10 +25,10 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The same, of at most `chars_max` characters as shown; what is cut off ends in `…`.
+/// The same, limited to `chars_max` characters as shown; a shortened text ends in `…`.
 #[must_use]
 pub fn printable_within(text: &str, chars_max: usize) -> String {
-    // Escapes only make it longer, so no more than this can be needed of a text whose length nobody has bounded.
+    // Escapes only make it longer, so this much is enough of a text of unbounded length.
     let head = text.char_indices().nth(chars_max + 1).map_or(text, |(at, _)| &text[..at]);
     let shown = printable(head);
     match shown.char_indices().nth(chars_max) {
@@ -38,7 +38,7 @@ pub fn printable_within(text: &str, chars_max: usize) -> String {
     }
 }
 
-/// Whether a character would change more than its own place on the screen.
+/// Whether a character would affect more than its own place on the screen.
 fn is_foul(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -86,7 +86,7 @@ mod tests {
         fn nothing_foul_is_left_and_lengths_hold(text in any::<String>(), max in 0_usize..40) {
             prop_assert!(!printable(&text).chars().any(is_foul));
             prop_assert!(printable_within(&text, max).chars().count() <= max);
-            // Twice is once.
+            // Applying it twice changes nothing.
             let once = printable(&text).into_owned();
             prop_assert_eq!(printable(&once), once.as_str());
         }

@@ -7,7 +7,7 @@ use crate::printable::printable;
 /// The `Content-Type` of [`Text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Text in the exposition format, as it grows.
+/// A growing text in the exposition format.
 #[derive(Clone, Debug, Default)]
 pub struct Text(pub String);
 
@@ -40,7 +40,7 @@ impl Text {
     }
 }
 
-/// A label's value as it may be shown, by the format: backslash, quote and line feed are escaped.
+/// A label's value, escaped as the format requires: backslash, quote and line feed.
 fn escaped_label(value: &str) -> String {
     printable(value).replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
@@ -86,7 +86,7 @@ pub mod fixture {
     /// Reads the whole text: every line has its place, every family its help and type before its samples.
     ///
     /// # Panics
-    /// If it is not as the format wants it.
+    /// If it violates the format.
     #[must_use]
     pub fn parsed(text: &str) -> Samples {
         assert!(text.ends_with('\n'), "the last line ends too");
@@ -128,7 +128,7 @@ pub mod fixture {
     /// The value of one sample.
     ///
     /// # Panics
-    /// Without it.
+    /// If there is none.
     #[must_use]
     pub fn value(samples: &Samples, name: &str, labels: &[(&str, &str)]) -> f64 {
         let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();

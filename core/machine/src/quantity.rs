@@ -1,17 +1,29 @@
 //! Numbers as people read them: grouped digits, three significant ones, a unit that fits.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use omb_machine::quantity::{bytes, counted, latency, per_second, rate, span};
+//!
+//! assert_eq!(counted(1_234_567, "message"), "1,234,567 messages");
+//! assert_eq!(rate(per_second(90, Duration::from_secs(60))), "1.50");
+//! assert_eq!(latency(1_204_000.0), "1.20 ms");
+//! assert_eq!(bytes(3_686_400_000), "3.69 GB");
+//! assert_eq!(span(Duration::from_secs(5_400)), "1 h 30 min");
+//! ```
 
 use std::time::Duration;
 
 use crate::time::WallTime;
 
-/// A count as a floating number, for rates, means and ratios that are shown.
+/// A count as a floating-point number, for rates, means and ratios that are shown.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "shown, not counted with")]
 pub fn real(count: u64) -> f64 {
     count as f64
 }
 
-/// `amount` per second; 0 where no time passed, so that no result ever holds a NaN or an infinity.
+/// `amount` per second; 0 if no time passed, so that no result ever holds a NaN or an infinity.
 #[must_use]
 pub fn per_second(amount: u64, elapsed: Duration) -> f64 {
     if elapsed.is_zero() { 0.0 } else { real(amount) / elapsed.as_secs_f64() }
@@ -37,7 +49,7 @@ pub fn three_digits(value: f64) -> String {
     if !value.is_finite() || value <= 0.0 {
         return "0".to_owned();
     }
-    // What rounds up to 10 or 100 must not show a digit too many.
+    // A value that rounds up to 10 or 100 must not show a digit too many.
     let decimals = match value {
         v if v >= 99.95 => 0,
         v if v >= 9.995 => 1,
@@ -76,7 +88,7 @@ pub fn latency(nanos: f64) -> String {
     format!("{} s", three_digits(nanos / 1e9))
 }
 
-/// A stretch of time as a person would say it: `250 ms`, `12.5 s`, `90 s`, `5 min`, `1 h 30 min`.
+/// A duration as a person would write it: `250 ms`, `12.5 s`, `90 s`, `5 min`, `1 h 30 min`.
 #[must_use]
 pub fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -115,13 +127,13 @@ pub fn counted(count: u64, noun: &str) -> String {
     format!("{} {noun}{}", grouped(count), plural(count))
 }
 
-/// `s`, unless there is one.
+/// `s`, unless the count is one.
 #[must_use]
 pub fn plural<N: PartialEq + From<u8>>(count: N) -> &'static str {
     if count == N::from(1) { "" } else { "s" }
 }
 
-/// A text as the beginning of a sentence.
+/// `text` with its first letter in upper case.
 #[must_use]
 pub fn uppercase(text: &str) -> String {
     let mut letters = text.chars();

@@ -5,18 +5,33 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 /// The one number from which every random choice of a run follows.
+///
+/// ```
+/// use omb_machine::seed::Seed;
+/// use rand::Rng as _;
+///
+/// let (mut keys, mut payloads) = (Seed(7).stream("keys"), Seed(7).stream("payloads"));
+/// let first = keys.next_u64();
+/// // However much one part draws, the others draw what they always do.
+/// (0..1_000).for_each(|_| _ = payloads.next_u64());
+/// let second = keys.next_u64();
+///
+/// let mut again = Seed(7).stream("keys");
+/// assert_eq!((again.next_u64(), again.next_u64()), (first, second));
+/// assert_ne!(Seed(8).stream("keys").next_u64(), first);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seed(pub u64);
 
 impl Seed {
-    /// The stream called `name`. Streams of different names are independent, so one part drawing more
-    /// numbers changes nothing for another; streams of neighbouring seeds never meet.
+    /// The stream called `name`. Streams of different names are independent, so one part drawing more numbers changes
+    /// nothing for another; streams of neighbouring seeds never meet.
     #[must_use]
     pub fn stream(self, name: &str) -> ChaCha8Rng {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&self.0.to_le_bytes());
-        // The name is folded by FNV-1a into 64 bits, twice with different offsets: names are few and
-        // ours, so this must only keep them apart, not resist an attacker.
+        // The name is folded by FNV-1a into 64 bits, twice with different offsets: names are few and ours, so this must
+        // only keep them distinct, not resist an attacker.
         for (part, offset) in key[8..24].chunks_exact_mut(8).zip([0xcbf2_9ce4_8422_2325_u64, 0x9e37_79b9_7f4a_7c15]) {
             part.copy_from_slice(&fnv1a(offset, name.as_bytes()).to_le_bytes());
         }

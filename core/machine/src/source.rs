@@ -1,8 +1,8 @@
-//! From where somebody connects.
+//! The source of a connection.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// What counts as one: whoever has an IPv6 address has 2^64 of them.
+/// What counts as one source: the owner of an IPv6 address has 2^64 of them.
 #[must_use]
 pub fn source(from: IpAddr) -> IpAddr {
     match from.to_canonical() {

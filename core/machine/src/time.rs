@@ -1,4 +1,4 @@
-//! Time as the machines see it: a number handed in, never asked for.
+//! Time as the machines see it: a number passed in, never read from a clock.
 
 use std::{
     ops::{Add, AddAssign, Sub},
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// Nanoseconds since an origin that the runtime chose (start of the process, or of the simulation).
 ///
-/// Monotonic, and comparable only with instants of the same process. It has no `now()`: whoever
-/// needs the time is given it.
+/// Monotonic, and comparable only with instants of the same process. It has no `now()`: code that needs the time takes
+/// it as a parameter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Instant(pub u64);
 
@@ -57,7 +57,7 @@ impl Sub<Duration> for Instant {
     }
 }
 
-/// Nanoseconds since the Unix epoch on some machine's wall clock: what crosses machines.
+/// Nanoseconds since the Unix epoch on some machine's wall clock: the time that is sent between machines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WallTime(pub u64);
 

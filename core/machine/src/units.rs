@@ -1,4 +1,19 @@
 //! Durations and sizes as people write them: one grammar, for files and for flags.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use omb_machine::units::{duration, duration_text, size};
+//!
+//! assert_eq!(duration("1h30m"), Some(Duration::from_secs(5_400)));
+//! assert_eq!(duration_text(Duration::from_secs(5_400)), "90m");
+//! assert_eq!(duration("90"), None, "a number without a unit could mean anything");
+//! assert_eq!(duration("30m1h"), None, "units go from large to small");
+//!
+//! assert_eq!(size("512MiB"), Some(512 * 1024 * 1024));
+//! assert_eq!(size("1000000"), Some(1_000_000), "plain bytes");
+//! assert_eq!(size("1MB"), None, "only binary units, which leave no doubt");
+//! ```
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Receiving: each consumer is a member of its group (join, sync, heartbeat, commit) and fetches what it is assigned.
+//! Receiving: each consumer is a member of its group (join, sync, heartbeat, commit) and fetches its assigned
+//! partitions.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -27,7 +28,7 @@ use crate::{
     truth::{Handed, Place},
 };
 
-/// A consumer's end of the group protocol.
+/// A consumer's side of the group protocol.
 struct Member {
     spec: ConsumerSpec,
     client: Client,
@@ -40,7 +41,7 @@ struct Member {
 
 /// Why a member must join again.
 enum Expelled {
-    /// The group moves on; what was read can still be committed.
+    /// The group moves on; offsets already read can still be committed.
     Rebalance,
     /// The group has forgotten it.
     Forgotten,
@@ -88,7 +89,7 @@ impl SimLoad {
         }
     }
 
-    /// Enters the group's next generation and learns where to read on.
+    /// Enters the group's next generation and learns its positions.
     async fn take_part(&self, member: &mut Member) -> Option<()> {
         let (within, session) = (self.0.knobs.request_within, self.0.knobs.session);
         let joined = loop {
@@ -165,7 +166,7 @@ impl SimLoad {
         Some(())
     }
 
-    /// A consumer hears of its group: of a generation, and with it of its share or not yet.
+    /// A consumer learns of a generation of its group, with or without its share.
     fn see(&self, id: ConsumerId, generation: i32, share: Option<usize>) {
         let now = self.0.clock.now();
         let state = &mut *self.state();
@@ -183,7 +184,7 @@ impl SimLoad {
         }
     }
 
-    /// The leader deals the partitions to the members by turn.
+    /// The leader distributes the partitions to the members in turn.
     async fn assign(&self, member: &mut Member, members: &[String]) -> Option<Vec<(String, Bytes)>> {
         let topics = Some(vec![TopicRef::from(member.spec.topic.as_str())]);
         let request = Request::Metadata { topics, create_missing: false };
@@ -202,7 +203,7 @@ impl SimLoad {
         Committer { member_id: member.member_id.clone(), static_id: None, generation: member.generation }
     }
 
-    /// Fetches, keeps the group informed, and commits, until it must join again.
+    /// Fetches, sends heartbeats, and commits, until it must join again.
     async fn read_on(&self, member: &mut Member) -> Expelled {
         let heartbeat_every = self.0.knobs.session / 3;
         let (mut heard, mut committed) = (Instant::ZERO, self.0.clock.now());
@@ -239,7 +240,7 @@ impl SimLoad {
         }
     }
 
-    /// Whether it is time that the one who asks loses its membership.
+    /// Whether it is time for the calling consumer to lose its membership.
     fn grows_restless(&self) -> bool {
         let (now, state) = (self.0.clock.now(), &mut *self.state());
         let due = self.0.knobs.restless.zip(state.loaded).is_some_and(|(after, began)| now >= began + after);
@@ -313,7 +314,7 @@ impl SimLoad {
         }
     }
 
-    /// What was wanted is gone: goes on at the first record that is stored.
+    /// The requested records are gone: continues at the first record that is stored.
     async fn reset(&self, member: &mut Member, partition: u32) {
         let wanted = (TopicRef::from(member.spec.topic.as_str()), partition.cast_signed(), OffsetSpec::Earliest);
         let request = Request::ListOffsets { partitions: vec![wanted] };
@@ -345,8 +346,8 @@ impl SimLoad {
                 let bare = record.payload.len() < header::LEN;
                 let damaged = !record.mark.probe && !bare && damage > 0.0 && member.rng.random_bool(damage);
                 if damaged {
-                    // Behind the magic, without which it would be somebody else's message; and only where the
-                    // checksum reaches.
+                    // After the magic, without which it would be a foreign message; and only where the checksum
+                    // reaches.
                     let end = if full { record.payload.len() } else { header::LEN };
                     record.payload[member.rng.random_range(2..end)] ^= 1 << member.rng.random_range(0..8_u8);
                     self.0.witness.hit("effect: payload damaged");
@@ -366,7 +367,7 @@ impl SimLoad {
                     bare,
                     from_intended: match (damaged, bare) {
                         (true, _) => None,
-                        // Between two clocks a bare timestamp tells nothing.
+                        // Between two clocks a bare timestamp says nothing.
                         (false, true) => Some(since(record.sent)).filter(|_| member.spec.whole),
                         (false, false) => Some(since(record.stamped)),
                     },

@@ -1,7 +1,7 @@
 //! The simulated load: what real threads do for each command, done by tasks over the simulated network.
 //!
-//! Everything that is decided per message is the product's own (`core::load`, `core::plan::pace`); what happened is told
-//! to the [`Witness`] beside it, from values of its own.
+//! Everything that is decided per message is the product's own (`core::load`, `core::plan::pace`); what happened is
+//! reported to the [`Witness`] separately, from values of its own.
 
 mod consume;
 mod produce;
@@ -59,59 +59,59 @@ use crate::{
     witness::Witness,
 };
 
-/// How the simulated client library is set: everything that the machines do not decide.
+/// The settings of the simulated client library: everything that the machines do not decide.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Knobs {
-    /// Copies that topics are asked to have. The simulated cluster has one broker, and refuses more.
+    /// Replication factor requested for topics. The simulated cluster has one broker, and rejects more.
     pub copies: i16,
-    /// Whether the broker recognises a batch that comes twice.
+    /// Whether the broker recognises a batch that arrives twice.
     pub idempotent: bool,
-    /// Whether a batch without a good answer is sent again.
+    /// Whether a batch without a successful answer is sent again.
     pub retries: bool,
     /// Longest wait for one answer.
     pub request_within: Duration,
-    /// Longest time from taking a batch up to giving it up.
+    /// Longest time from starting a batch to giving it up.
     pub deliver_within: Duration,
     /// How long a batch waits for more messages.
     pub linger: Duration,
     /// Most messages of a batch request.
     pub batch_max: usize,
-    /// Most messages that wait in one producer's queue; a sender that finds it full stands still.
+    /// Most messages that wait in one producer's queue; a full queue blocks the sender.
     pub queue_max: usize,
     /// Tasks that send.
     pub senders: usize,
-    /// Silence after which the broker takes a consumer for dead.
+    /// Silence after which the broker considers a consumer dead.
     pub session: Duration,
     /// How often a consumer commits.
     pub commit_every: Duration,
     /// Longest a fetch waits at the broker.
     pub fetch_wait: Duration,
-    /// Bytes at most that one fetch brings.
+    /// Bytes at most that one fetch returns.
     pub fetch_bytes: u32,
-    /// Longest a consumer takes before it first asks to join its group: the others have their share by then.
+    /// Longest delay before a consumer first asks to join its group: the others have their share by then.
     pub join_within: Duration,
     /// Whether a consumer of each worker loses its membership when the first probes go out.
     pub shaken: bool,
-    /// How long after the load has begun a consumer of each worker loses its membership, with what it has not committed.
+    /// How long after the load has begun a consumer of each worker loses its membership, with its uncommitted offsets.
     pub restless: Option<Duration>,
 }
 
 /// Pause between two tries of a request.
 const BACKOFF: Duration = Duration::from_millis(100);
-/// How often something that has no event of its own is looked at again.
+/// How often something that has no event of its own is polled.
 const LOOK: Duration = Duration::from_millis(10);
-/// As in the product: how long senders are waited for at the end of a window, how often, and how long a read waits for it.
+/// As in the product: how long to wait for senders at the end of a window, how often, and how long a read waits for it.
 const SENDERS_WITHIN: Duration = Duration::from_millis(50);
 const WINDOW_LOOK: Duration = Duration::from_millis(1);
 const WINDOW_WITHIN: Duration = Duration::from_secs(5);
-/// Bounds within which the client gives a command up by itself: below the controller's deadlines, so that its words
-/// reach the user.
+/// Bounds within which the client gives a command up by itself: below the controller's deadlines, so that its message
+/// reaches the user.
 const PREPARE_WITHIN: Duration = Duration::from_secs(4);
 const CREATE_WITHIN: Duration = Duration::from_secs(12);
-/// How long the members of a group that shall go may take to leave.
+/// How long the members of a group that is to be deleted may take to leave.
 const GROUPS_WITHIN: Duration = Duration::from_secs(5);
 
-/// What the workers are called in the trace.
+/// Names of the workers in the trace.
 const WHO: [&str; 9] =
     ["worker 0", "worker 1", "worker 2", "worker 3", "worker 4", "worker 5", "worker 6", "worker 7", "worker 8+"];
 
@@ -144,11 +144,11 @@ struct State {
     subscriptions: BTreeMap<SubscriptionId, Subscription>,
     senders: Vec<SendingThread>,
     departures: Parted,
-    /// What is due from then on is measured.
+    /// What is due from here on is measured.
     measured_from: Instant,
-    /// The ends of what is measured, and how things stood there.
+    /// The ends of the measured part, and the state at each.
     ends: Ends,
-    /// Messages that schedules given up by a change of rate had skipped.
+    /// Messages skipped by schedules that a change of rate replaced.
     skipped_before: u64,
     paused: bool,
     /// The consumer that is to lose its membership, if one is; `Some(None)` once it has.
@@ -169,7 +169,7 @@ struct Subscription {
     producers: ProducerRange,
     ledger: Ledger,
     progress: Arc<Progress>,
-    /// The newest generation that a member here has heard of.
+    /// The newest generation that a member here knows.
     generation: i32,
     /// New ones since the last round of probes, and when the last of them was seen.
     rebalances: u64,
@@ -196,11 +196,11 @@ struct Producer {
     queue: VecDeque<Outgoing>,
     /// Messages taken from the queue that have no report yet.
     sending: u64,
-    /// Rises when everything is given up: what is reported later does not count.
+    /// Rises when everything is given up: later reports do not count.
     surrenders: u64,
     partitions: u32,
     probes: u64,
-    /// Partitions of which a probe was confirmed.
+    /// Partitions for which a probe was confirmed.
     probed: BTreeSet<u32>,
     filled: Arc<Notify>,
     room: Arc<Notify>,
@@ -217,15 +217,15 @@ struct Consumer {
     subscription: SubscriptionId,
     receiver: Receiver,
     arrivals: Arrivals,
-    /// The generation that it is of; 0 if none.
+    /// Its generation; 0 if none.
     generation: i32,
-    /// How many partitions it has, as soon as it knows.
+    /// How many partitions it has, once it knows.
     assigned: Option<usize>,
     /// Its name in its group, once it has its share of the partitions.
     member: Option<Membership>,
 }
 
-/// A member of a group, as it takes its leave.
+/// A member of a group, as it leaves.
 #[derive(Clone, Debug)]
 struct Membership {
     group: String,
@@ -260,7 +260,7 @@ impl SimLoad {
         Self(Arc::new(Inner { broker, clock, knobs, seed, weather, witness, worker, run, fleet_zero, state }))
     }
 
-    /// The fleet's time at `Instant::ZERO`: the wall clock, corrected by what the controller knows of it.
+    /// The fleet's time at `Instant::ZERO`: the wall clock, with the controller's correction.
     fn fleet_zero(&self) -> WallTime {
         WallTime(self.0.fleet_zero.load(Relaxed))
     }
@@ -298,7 +298,7 @@ impl SimLoad {
         self.state().tasks.push(handle);
     }
 
-    /// Begins to perform `command`; `give` is called with what came of it, later.
+    /// Begins to perform `command`; `give` is called later with the result.
     pub fn begin(&self, command: Command, give: impl FnOnce(Result<Event, Failure>) + 'static) {
         self.note(format_args!("performs {}", command.name()));
         self.0.witness.hit(format!("command: {}", command.name()));
@@ -342,7 +342,7 @@ impl SimLoad {
         self.state().under_way = Some(handle);
     }
 
-    /// Stops whatever still goes on. Connections break off where their tasks stood.
+    /// Stops whatever is in progress. Connections break off wherever their tasks are.
     fn end(&self) {
         let mut state = self.state();
         state.stopping = true;
@@ -374,7 +374,7 @@ impl SimLoad {
             Command::StopLoad { within } => self.stop_load(within).await,
             Command::Verify => return Ok(Event::Verified(Box::new(self.verify()))),
             Command::DeleteTopics { within, topics, groups } => self.delete(within, topics, groups).await?,
-            // What went on was ended when the command came.
+            // Everything in progress was ended when the command arrived.
             Command::Close => {}
         }
         Ok(Event::Done)
@@ -409,7 +409,7 @@ impl SimLoad {
         Ok(Event::Prepared { system: "simulated broker".to_owned() })
     }
 
-    /// Reaches the broker, and asks it whether it would create the topics.
+    /// Connects to the broker, and asks it whether it would create the topics.
     async fn check(&self, check: Check) -> Result<Event, Failure> {
         let mut client = Client::new(self.0.broker);
         let request = if check.topics.is_empty() {
@@ -421,8 +421,8 @@ impl SimLoad {
             Err(error) => vec![unreachable(error)],
             Ok(Response::CreateTopics(results)) => {
                 let refused = results.into_iter().filter_map(|(name, result)| Some((name, result.err()?)));
-                let told = |(name, refusal)| Failure::new(FailureKind::Refused, format!("{name}: {refusal}"));
-                refused.map(told).collect()
+                let failure = |(name, refusal)| Failure::new(FailureKind::Refused, format!("{name}: {refusal}"));
+                refused.map(failure).collect()
             }
             Ok(_) => Vec::new(),
         };
@@ -453,7 +453,7 @@ impl SimLoad {
         let Response::CreateTopics(results) = response else { return Err(nonsense()) };
         for (name, result) in results {
             match result {
-                // Created by a try whose answer was lost: names are this run's own.
+                // Created by an attempt whose answer was lost: names are this run's own.
                 Err(refusal) if refusal.code == ErrorCode::TopicAlreadyExists => {}
                 Err(refusal) => return Err(Failure::new(FailureKind::Refused, format!("{name}: {refusal}"))),
                 Ok(_) => {}
@@ -462,7 +462,7 @@ impl SimLoad {
         Ok(())
     }
 
-    /// Every client takes its leave; then what the run has created goes.
+    /// Every client leaves; then everything that the run has created is deleted.
     async fn delete(&self, within: Duration, topics: Vec<String>, groups: Vec<String>) -> Result<(), Failure> {
         let until = self.0.clock.now() + within.min(GROUPS_WITHIN);
         let members: Vec<Membership> = {
@@ -474,8 +474,8 @@ impl SimLoad {
         let client = &mut Client::new(self.0.broker);
         for Membership { group, id } in members {
             let request = Request::LeaveGroup { group, members: vec![(id, None)] };
-            // Whoever is not heard has left by the end of its session. The real clients close side by side, so that a broker
-            // which does not answer is waited for once.
+            // A client that is not heard has left by the end of its session. The real clients close in parallel, so
+            // that the wait for a broker which does not answer is paid once.
             if client.call(request, self.0.knobs.request_within).await.is_err() {
                 break;
             }
@@ -488,7 +488,7 @@ impl SimLoad {
         self.delete_groups(client, groups, until).await
     }
 
-    /// Until none is left, for members of other workers may still be there; within the time that the real client takes.
+    /// Until none is left, as members of other workers may still be there; within the time that the real client takes.
     async fn delete_groups(&self, client: &mut Client, mut groups: Vec<String>, until: Instant) -> Result<(), Failure> {
         while !groups.is_empty() {
             let request = Request::DeleteGroups { groups: groups.clone() };
@@ -586,7 +586,7 @@ impl SimLoad {
         }
     }
 
-    /// Keeps how things stand at each end of the window.
+    /// Records the state at each end of the window.
     async fn keep_ends(self, ends: [Instant; 2]) {
         for (nth, end) in ends.into_iter().enumerate() {
             sleep(self.0.clock.true_span(end.since(self.0.clock.now()))).await;
@@ -609,8 +609,9 @@ impl SimLoad {
         }
     }
 
-    /// How things stand. What is told of now is noted as what a read has to tell; the rest is noted by whoever tells it.
-    fn snapshot(&self, told: bool) -> Snapshot {
+    /// The current state. If it is `reported` now, the truth notes it as what a read has to report; otherwise the
+    /// reporting caller does.
+    fn snapshot(&self, reported: bool) -> Snapshot {
         let state = self.state();
         let (taken_at, wall) = (self.0.clock.now(), self.0.clock.wall());
         let mut standing = Standing::new(state.loaded.is_some());
@@ -632,7 +633,7 @@ impl SimLoad {
         };
         self.mine(|mine| {
             mine.counts.skipped = skipped;
-            if told { mine.read(taken_at) } else { mine.look() }
+            if reported { mine.read(taken_at) } else { mine.look() }
         });
         snapshot
     }

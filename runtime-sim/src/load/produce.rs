@@ -29,7 +29,7 @@ use crate::{
     truth::{Ack, Attempt, Mark, Place},
 };
 
-/// A message on its way.
+/// A message in flight.
 #[derive(Clone, Debug)]
 pub(super) struct Outgoing {
     pub(super) mark: Mark,
@@ -37,30 +37,30 @@ pub(super) struct Outgoing {
     /// When it was meant to leave, as its header says.
     stamped: WallTime,
     key: Option<Vec<u8>>,
-    /// Where it must go, whatever its key.
+    /// Its partition, if that does not depend on its key.
     partition: Option<u32>,
     payload: Vec<u8>,
 }
 
-/// Longest a sending task sleeps; where nothing is due any more it looks in vain.
+/// Longest a sending task sleeps; if nothing is due any more it wakes in vain.
 const NAP_MAX: Duration = Duration::from_secs(60);
 
 /// What a sending task does next.
 enum Step {
-    /// Nothing is due for so long.
+    /// Nothing is due for this long.
     Sleep(Duration, Arc<Notify>),
     /// A queue is full.
     Blocked(Arc<Notify>),
     Over,
 }
 
-/// Messages of one partition that go together, and again together if they have to.
+/// Messages of one partition that are sent, and resent, together.
 struct Batch {
     messages: Vec<Outgoing>,
     sent: NewBatch,
 }
 
-/// Who the broker takes a producer for.
+/// A producer as the broker identifies it.
 struct Identity {
     given: Option<(i64, i16)>,
     /// By partition, the number of the next record.
@@ -139,7 +139,7 @@ impl SimLoad {
         }
     }
 
-    /// Notes a new schedule.
+    /// Installs a new schedule.
     fn follow(&self, start: Instant, tempo: &Tempo, lasts: Option<Duration>, producers: u32) {
         let truly = self.0.clock.truly(start);
         let given = madsim::time::TimeHandle::current().elapsed();
@@ -157,7 +157,7 @@ impl SimLoad {
         let new = |sender: &SendingThread| schedule(now, &tempo, None, producers, &sender.producers, state);
         let paces: Vec<_> = state.senders.iter().map(new).collect();
         for (sender, pace) in state.senders.iter_mut().zip(paces) {
-            // The debt of the old schedule is given up, and counted.
+            // The debt of the old schedule is dropped, and counted.
             sender.pace.skip_until(now);
             before += sender.pace.skipped();
             sender.pace = pace;
@@ -169,7 +169,8 @@ impl SimLoad {
     pub(super) async fn stop_load(&self, within: Duration) {
         {
             let (now, mut state) = (self.0.clock.now(), self.state());
-            // What is due and has not left is given up, and counted: whatever the schedule had is the one or the other.
+            // Messages that are due and have not left are dropped, and counted: every message of the schedule is either
+            // sent or skipped.
             if !std::mem::replace(&mut state.stopping, true) {
                 state.senders.iter_mut().for_each(|sender| _ = sender.pace.skip_until(now));
             }
@@ -183,7 +184,7 @@ impl SimLoad {
         }
     }
 
-    /// Messages without a report by now are failed ones, whatever is reported later.
+    /// Messages without a report by now count as failed, whatever is reported later.
     fn surrender(&self) {
         let mut failed = 0;
         for producer in self.state().producers.values_mut() {
@@ -259,7 +260,7 @@ impl SimLoad {
         }
     }
 
-    /// Delivers what comes into the queue of one producer, a request at a time.
+    /// Delivers the messages in the queue of one producer, one request at a time.
     pub(super) async fn deliver(self, id: ProducerId) {
         let mut client = Client::new(self.0.broker);
         let mut rng = self.0.seed.numbered_stream("deliver", u64::from(id.0));
@@ -288,7 +289,7 @@ impl SimLoad {
             let mut batches = self.batches(messages, partitions, &mut identity, &mut rng);
             let whole = self.transmit(&mut client, id, surrenders, &topic, &mut batches, until).await;
             if !whole && self.0.knobs.idempotent {
-                // What became of them is unknown: the numbers go on under another epoch.
+                // Their outcome is unknown: the numbers continue under another epoch.
                 let until = self.0.clock.now() + self.0.knobs.deliver_within;
                 identity.given = self.identify(&mut client, identity.given, until).await;
                 identity.next.clear();
@@ -346,7 +347,7 @@ impl SimLoad {
         identity: &mut Identity,
         rng: &mut ChaCha8Rng,
     ) -> BTreeMap<u32, Batch> {
-        // Without a key all go where the dice say, as with a sticky partitioner.
+        // Without a key all go to one random partition, as with a sticky partitioner.
         let sticky = rng.random_range(0..partitions);
         let mut by_partition: BTreeMap<u32, Vec<Outgoing>> = BTreeMap::new();
         for message in messages {
@@ -377,7 +378,7 @@ impl SimLoad {
         by_partition.into_iter().map(batch).collect()
     }
 
-    /// Sends until every batch is confirmed or its time is over; says whether all were.
+    /// Sends until every batch is confirmed or its deadline has passed; returns whether all were.
     async fn transmit(
         &self,
         client: &mut Client,

@@ -16,11 +16,11 @@ pub struct Barrier {
 
 /// How fast two clocks may drift apart: each by 100 ppm.
 const APART: f64 = 200e-6;
-/// For what an estimate gives away against the best one.
+/// Allowance for an estimate that is not the best one.
 const SLACK: Duration = Duration::from_millis(1);
 
-/// How exactly a clock can be known at `now` from an answer that took `took`: half of that, for nobody can tell how it
-/// was shared out between the ways there and back; and what the clocks have drifted since.
+/// How exactly a clock can be known at `now` from an answer that took `took`: half of that, since the split between the
+/// ways there and back is unknown; and the drift since.
 #[must_use]
 pub fn error(now: Duration, (took, at): (Duration, Duration)) -> Duration {
     took / 2 + (now.saturating_sub(at) + took).mul_f64(APART) + SLACK

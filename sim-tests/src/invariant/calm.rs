@@ -1,4 +1,4 @@
-//! Where nothing goes wrong nothing is missing; and nothing is called lost that is still there to be read.
+//! Where nothing goes wrong nothing is missing; and no message is reported lost that could still be read.
 
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ pub struct Calm {
     drain_began: Option<Duration>,
 }
 
-/// After a trouble, this long until every client has found its way back: a session, a rebalance, and the tries of a
-/// connection in between.
+/// After a trouble, this long until every client has recovered: a session, a rebalance, and the attempts to connect in
+/// between.
 const RECOVERED: Duration = Duration::from_secs(12);
 
 impl Promise for Calm {
@@ -47,10 +47,10 @@ impl Promise for Calm {
 
 impl Calm {
     fn check_calm(scenario: &Scenario, ended: &Ended, truth: &Truth, broken: &mut Broken) {
-        // Consumers that fetch too little at a time never drain a backlog, and the run says so.
+        // Consumers that fetch too little at a time never drain a backlog, and the run reports that.
         let undrained = ended.report.as_ref().and_then(|report| report.backlog).is_some_and(|it| it.drain.is_none());
-        // A search asks for more than the client can do, and what it cannot do by the bound of the stop is given up,
-        // which the run says.
+        // A search asks for more than the client can do, and what it cannot do within the bound of the stop is given
+        // up, which the run reports.
         let counts = &truth.counts();
         let searches = scenario.workload.rate == RateGoal::Search;
         let overloaded = searches && counts.acked != counts.attempted;

@@ -1,4 +1,4 @@
-//! What any worker's check finds in the way ends the run before anything is created.
+//! A problem that any worker's check finds ends the run before anything is created.
 
 use omb_bench::{
     controller::{End, Output},

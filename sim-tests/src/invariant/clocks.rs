@@ -32,25 +32,25 @@ impl Promise for Clocks {
         if scenario.wild_clocks || ended.settings.names.is_empty() {
             return;
         }
-        // How exactly clocks are known only gets better, but for drift: the load may begin before the best answer has come.
+        // Clock estimates only improve, except for drift: the load may begin before the best answer has arrived.
         let bound = known(ended.ended_at, truth).max(self.at_first) * 2 + FIRST;
         let wrong = |handed: &&omb_runtime_sim::truth::Handed| {
-            let told = handed.from_intended.filter(|_| !handed.bare && !handed.mark.probe);
-            told.is_some_and(|told| Duration::from_nanos(told.abs_diff(handed.truly)) > bound)
+            let reported = handed.from_intended.filter(|_| !handed.bare && !handed.mark.probe);
+            reported.is_some_and(|latency| Duration::from_nanos(latency.abs_diff(handed.truly)) > bound)
         };
         if let Some(handed) = truth.handed.iter().find(wrong) {
             broken.note(format_args!(
-                "told {:?}, truly {}, bound {bound:?}: {handed:?}",
+                "reported {:?}, truly {}, bound {bound:?}: {handed:?}",
                 handed.from_intended, handed.truly
             ));
         }
     }
 }
 
-/// By the worst of all answers, of each worker the best.
+/// The worst over all workers, of each its best answer.
 fn known(now: Duration, truth: &Truth) -> Duration {
     truth.clock_answers.values().map(|best| barrier::error(now, *best)).max().unwrap_or_default()
 }
 
-/// What is given away beside that.
+/// Additional allowance.
 const FIRST: Duration = Duration::from_millis(40);

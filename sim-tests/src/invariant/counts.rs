@@ -1,7 +1,7 @@
 //! B2: of distinct (producer, sequence), consumed is within stored, acknowledged within stored, stored within attempted,
 //! and the report's counts are those.
 //!
-//! A publish whose outcome is unknown counts as failed; it may still be stored. What an idempotent producer sends is
+//! A publish whose outcome is unknown counts as failed; it may still be stored. A message of an idempotent producer is
 //! stored at most once, however often it was sent.
 
 use std::collections::BTreeSet;
@@ -38,7 +38,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Walks what happened since the last look.
+    /// Processes what happened since the last call.
     fn follow(&mut self, truth: &Truth, broken: &mut Broken) {
         for attempt in &truth.attempts[self.attempts..] {
             self.attempted.insert((attempt.mark.producer, attempt.mark.sequence));
@@ -57,7 +57,7 @@ impl Counts {
         for ack in &truth.acks[self.acks..] {
             let stored = at(truth, &ack.place, ack.offset);
             if is_gap(truth, &ack.place, ack.offset) {
-                // Stored and dropped in one step, before anybody could look: only the answer tells what it was.
+                // Stored and dropped in one step, before it could be observed: only the answer shows what it was.
                 self.stored.insert((ack.mark.producer, ack.mark.sequence));
             } else if stored != Some(ack.mark) {
                 broken.note(format_args!(
@@ -83,8 +83,8 @@ impl Counts {
     }
 
     fn compare(report: &Report, truth: &Truth, broken: &mut Broken) {
-        // A run that was cut short before the load's first read has nothing to tell, and says that it is partial. The last
-        // that a lost worker said may have come when nobody wanted it any more.
+        // A run that was cut short before the load's first read has nothing to report, and says that it is partial. The
+        // last report of a lost worker may have arrived when it was no longer used.
         let nothing = report.partial.is_some() && report.whole == Totals::default();
         let lost = |worker: usize| report.workers.get(worker).is_some_and(|row| row.lost.is_some());
         if !nothing {
@@ -103,8 +103,8 @@ impl Counts {
             let subscriptions = report.verdict.subscriptions.len() as u64;
             let seen = report.verdict.seen();
             let topics = u64::from(report.plan.workload.topics);
-            // What two members of a group on two workers received counts once only in the verdict, which is made after
-            // the last read; where there are any it has compared message by message.
+            // A message that two members of a group on two workers received counts once only in the verdict, which is
+            // made after the last read; if there are such messages it has compared one by one.
             let shared = report.plan.workers > 1 && report.plan.owners().contains(&None);
             if shared && report.verdict.missing() > 0 {
                 broken.note(format_args!("drained completely, with {} missing", report.verdict.missing()));
@@ -116,7 +116,7 @@ impl Counts {
         }
     }
 
-    /// The verdict against what the workers that were asked had truly had confirmed and received by then.
+    /// The verdict against what the reporting workers had truly had confirmed and received by then.
     fn judge(report: &Report, truth: &Truth, broken: &mut Broken) {
         let owners = report.plan.owners();
         for (id, (seen, missing)) in &report.verdict.subscriptions {
@@ -166,7 +166,7 @@ impl Counts {
     }
 }
 
-/// Whether the broker stored something there and dropped it within the same step.
+/// Whether the broker stored a batch there and dropped it within the same step.
 fn is_gap(truth: &Truth, place: &Place, offset: i64) -> bool {
     let stored = truth.stored.get(place).zip(usize::try_from(offset).ok());
     stored.and_then(|(stored, offset)| stored.get(offset)).is_some_and(Option::is_none)

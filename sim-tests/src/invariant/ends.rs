@@ -1,7 +1,8 @@
 //! B1: a run ends within its bound, with a result or a named cause.
 //!
-//! The bound is `Settings::longest`. Phases only go forward; a run whose load began hands out its result, once, before
-//! it tears anything down. Whoever was sent anything and was not given up is told to close before it ends.
+//! The bound is `Settings::longest`. Phases only go forward; a run whose load began publishes its result, once, before
+//! it tears anything down. Every worker that was sent anything and was not given up is told to close before the run
+//! ends.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +26,7 @@ pub struct Ends {
     /// Why workers were given up under load, while others were left.
     lost: Vec<String>,
     left: Option<u32>,
-    /// Steps after which it wanted to be woken at once.
+    /// Steps after which it asked to be woken at once.
     restless: u32,
     reports: u32,
     finished: bool,
@@ -54,7 +55,7 @@ impl Promise for Ends {
         }
         match output {
             Output::Entered(phase) => {
-                // A comparison that finds confirmed messages missing, though the counts agreed, is made once more after
+                // A comparison that finds confirmed messages missing, though the counts agreed, is repeated once after
                 // silence; nothing else ever goes back.
                 let again = (self.phase, *phase) == (Some(Phase::Verify), Phase::Drain) && !self.verified_again;
                 self.verified_again |= again;
@@ -104,7 +105,7 @@ impl Promise for Ends {
         self.left.get_or_insert(controller.plan().workers);
         let wake = controller.poll_timeout().filter(|wake| wake.at <= now);
         self.restless = if wake.is_some() { self.restless + 1 } else { 0 };
-        // It would go on so for as long as the bound is, a few nanoseconds at a time.
+        // It would continue like this until the bound, a few nanoseconds at a time.
         assert!(self.restless < RESTLESS_MAX, "the controller is woken again and again and does nothing: {wake:?}");
     }
 

@@ -1,4 +1,4 @@
-//! A worker whose controller is gone is free again after twice its lease, whatever has become of the broker.
+//! A worker whose controller is gone is free again after twice its lease, whatever happens to the broker.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,12 +15,12 @@ use super::{Broken, Promise};
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Freed {
-    /// The run that each worker obeyed when it was last seen.
-    obeys: BTreeMap<u32, Option<RunId>>,
+    /// The run that each worker followed when it was last seen.
+    followed: BTreeMap<u32, Option<RunId>>,
 }
 
-/// Longest that a worker takes for its last delivery reports and to close its clients, beyond the lease for which it keeps
-/// its counts.
+/// Longest that a worker takes for its last delivery reports and to close its clients, beyond the lease for which it
+/// keeps its counts.
 const CLOSES_WITHIN: Duration = Duration::from_secs(8);
 
 impl Promise for Freed {
@@ -29,11 +29,11 @@ impl Promise for Freed {
     }
 
     fn on_birth(&mut self, worker: u32) {
-        self.obeys.remove(&worker);
+        self.followed.remove(&worker);
     }
 
     fn on_worker(&mut self, worker: u32, machine: &Worker, _: omb_machine::time::Instant, _: &Truth, _: &mut Broken) {
-        self.obeys.insert(worker, machine.run());
+        self.followed.insert(worker, machine.run());
     }
 
     fn at_end(&mut self, scenario: &Scenario, ended: &Ended, truth: &Truth, broken: &mut Broken) {
@@ -42,7 +42,7 @@ impl Promise for Freed {
         }
         let now = madsim::time::TimeHandle::current().elapsed();
         for (worker, mine) in (0..).zip(&truth.workers) {
-            // Whoever stands still, or is no more, frees nobody.
+            // A worker that stands still, or is dead, frees nothing.
             let gone = scenario.suffers(|trouble| match trouble {
                 Trouble::Process(process::Trouble::Paused(who)) => *who == Who::Worker(worker),
                 Trouble::Process(process::Trouble::Killed(it)) => *it == worker,
@@ -50,7 +50,7 @@ impl Promise for Freed {
             });
             let Some(left) = mine.leases_ended.last().filter(|_| !gone) else { continue };
             let due = *left + ended.settings.lease.mul_f64(1.1) + CLOSES_WITHIN;
-            if now > due && self.obeys.get(&worker) == Some(&Some(ended.plan.run)) {
+            if now > due && self.followed.get(&worker) == Some(&Some(ended.plan.run)) {
                 broken.note(format_args!(
                     "worker {worker} found its controller gone at {left:?}, and is not free at {now:?}"
                 ));

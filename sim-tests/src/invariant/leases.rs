@@ -1,6 +1,7 @@
-//! A worker takes its controller for gone only if something kept it from being heard.
+//! A worker considers its controller gone only if something prevented the worker from hearing it.
 //!
-//! Nor does a controller give up a worker that it can reach. What ended before a load does not count against it. A controller waits for its slowest worker; the others must not lose patience meanwhile.
+//! Nor does a controller give up a worker that it can reach. A lease that ended before a load does not count against
+//! the worker. A controller waits for its slowest worker; the leases of the others must not end meanwhile.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -28,7 +29,7 @@ pub struct Leases {
     born: Vec<(u32, Duration)>,
 }
 
-/// After a trouble, longest until what was sent meanwhile, or is sent again, has arrived.
+/// After a trouble, longest until messages sent or resent meanwhile have arrived.
 const BACK: Duration = Duration::from_secs(4);
 
 impl Promise for Leases {
@@ -75,7 +76,7 @@ impl Promise for Leases {
             let caused = |it: &Planned| it.at <= *at && (it.until() >= since || lasting(&it.trouble, *worker));
             let excused =
                 scenario.troubles.iter().any(|it| caused(it) && silences(&it.trouble, *worker, scenario.linked));
-            // Another controller may have been there before, or may take it over, if it wants to.
+            // Another controller may have been there before, or may take the worker over, if it is allowed to.
             let robbed = !ended.settings.take_over && scenario.second.is_some_and(|it| it.take_over);
             let foreign = robbed || cause.contains("--take-over");
             if !excused && !foreign {
@@ -89,7 +90,7 @@ impl Promise for Leases {
                 let caused = |it: &Planned| it.at <= *at && (it.until() >= since || lasting(&it.trouble, worker));
                 let excused =
                     scenario.troubles.iter().any(|it| caused(it) && silences(&it.trouble, worker, scenario.linked));
-                // Whom its controller has given up, it does not speak to any more.
+                // A controller no longer talks to a worker that it has given up.
                 let given_up = self.lost.iter().any(|(lost, when, _)| *lost == worker && when <= at);
                 if *at < ended.ended_at && !excused && !given_up {
                     broken.note(format_args!(
@@ -102,7 +103,7 @@ impl Promise for Leases {
 }
 
 impl Leases {
-    /// Whoever stopped its load by itself, or was restarted, is given up as soon as it is heard of again.
+    /// A worker that stopped its load by itself, or was restarted, is given up as soon as it is heard from again.
     fn check_stopped(&self, truth: &Truth, broken: &mut Broken) {
         let Some(stopped) = self.stopped else { return };
         for (worker, mine) in (0..).zip(&truth.workers) {
@@ -126,10 +127,10 @@ impl Leases {
     }
 }
 
-/// Longest from when a worker says something until its controller has heard it.
+/// Longest from a worker's report until its controller has received it.
 const HEARD: Duration = Duration::from_millis(500);
 
-/// Whether its effect stays: a controller that is gone, a worker that has forgotten everything.
+/// Whether its effect is permanent: a controller that is gone, a worker that has forgotten everything.
 fn lasting(trouble: &Trouble, worker: u32) -> bool {
     match trouble {
         Trouble::Process(process::Trouble::Killed(it) | process::Trouble::Shutdown(it)) => *it == worker,
@@ -138,7 +139,7 @@ fn lasting(trouble: &Trouble, worker: u32) -> bool {
     }
 }
 
-/// Whether it can keep this worker from hearing its controller, or from telling what it did.
+/// Whether it can keep this worker from hearing its controller, or from reporting.
 fn silences(trouble: &Trouble, worker: u32, linked: bool) -> bool {
     let concerns = |who: &Who| *who == Who::Controller || *who == Who::Worker(worker);
     match trouble {

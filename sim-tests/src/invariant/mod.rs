@@ -7,19 +7,19 @@
 //! | [`counts`] | B2: consumed within stored, acknowledged within stored, stored within attempted; the report's counts are those |
 //! | [`sums`] | B3: the sum of the periods is the total, and the merged histograms hold exactly the samples |
 //! | [`owners`] | B4: every producer and consumer of the plan has exactly one living owner |
-//! | [`leases`] | where they can reach each other, no worker takes its controller for gone, and none is given up |
+//! | [`leases`] | where they can reach each other, no worker considers its controller gone, and none is given up |
 //! | [`silence`] | B5: after the end of a run, plus the lease, nothing is produced |
 //! | [`freed`] | a worker whose controller is gone is free after twice its lease |
-//! | [`one_run`] | B6: one worker obeys one run at a time |
+//! | [`one_run`] | B6: one worker follows one run at a time |
 //! | [`schedule`] | the schedule is open: no stall moves the instant at which a message is meant to leave |
 //! | [`barrier`] | the workers of a fleet begin at once, as exactly as their clocks are known |
 //! | [`clocks`] | latencies between machines are right to within the error of their clocks |
-//! | [`checked`] | what a worker's check finds in the way ends the run before anything is created |
+//! | [`checked`] | a problem that a worker's check finds ends the run before anything is created |
 //! | [`paths`] | the load begins once every producer reaches every subscription to its topic, through every partition |
 //! | [`settled`] | the load begins once every group has settled |
 //! | [`unread`] | the broker drops nothing that a living group has not read |
 //! | [`outages`] | the report's outages are the stretches in which nothing was acknowledged, to the millisecond |
-//! | [`calm`] | where nothing goes wrong nothing is missing, and nothing is called lost that still is there |
+//! | [`calm`] | where nothing goes wrong nothing is missing, and no message is reported lost that is still there |
 
 pub mod barrier;
 pub mod calm;
@@ -53,7 +53,7 @@ use omb_runtime_sim::{
     world::{Ended, Outcome, Watcher},
 };
 
-/// Something that must hold for one run. What a promise does not look at, it leaves out.
+/// Something that must hold for one run. A promise leaves out the events that it does not need.
 pub trait Promise: Send {
     /// Its name, as in the table.
     fn name(&self) -> &'static str;
@@ -71,7 +71,7 @@ pub trait Promise: Send {
     fn at_end(&mut self, _scenario: &Scenario, _ended: &Ended, _truth: &Truth, _broken: &mut Broken) {}
 }
 
-/// Promises found broken, in words. The first few are enough.
+/// Descriptions of broken promises. The first few are enough.
 #[derive(Debug, Default)]
 pub struct Broken {
     promise: &'static str,
@@ -79,24 +79,24 @@ pub struct Broken {
 }
 
 impl Broken {
-    /// Notes that the promise being checked does not hold.
+    /// Records that the promise being checked does not hold.
     pub fn note(&mut self, what: impl std::fmt::Display) {
         if self.found.len() < ENOUGH {
             self.found.push(format!("{}: {what}", self.promise));
         }
     }
 
-    /// What was found.
+    /// The descriptions.
     #[must_use]
     pub fn found(&self) -> &[String] {
         &self.found
     }
 }
 
-/// So many are enough; then the run is cut short, for what is broken may never end.
+/// This many are enough; then the run is cut short, as a broken run may never end.
 const ENOUGH: usize = 12;
 
-/// All promises of all runs, and what was found broken.
+/// All promises of all runs, and which of them were broken.
 #[derive(Default)]
 pub struct Promises {
     /// By run.
@@ -127,7 +127,7 @@ fn all() -> Vec<Box<dyn Promise>> {
 }
 
 impl Promises {
-    /// What was found broken.
+    /// The broken promises.
     #[must_use]
     pub fn broken(&self) -> &Broken {
         &self.broken

@@ -1,4 +1,4 @@
-//! B6: one worker obeys one run at a time, and performs each of its commands once.
+//! B6: one worker follows one run at a time, and performs each of its commands once.
 
 use std::collections::BTreeMap;
 
@@ -25,8 +25,8 @@ struct One {
     schedules: usize,
 }
 
-/// What a worker does of itself when nobody leads it, and the first command, which is performed before it is known of
-/// which run.
+/// What a worker does by itself when no controller leads it, and the first command, which is performed before its run
+/// is known.
 const UNASKED: [&str; 3] = ["prepare", "stop load", "close"];
 
 impl Promise for OneRun {
@@ -53,7 +53,7 @@ impl Promise for OneRun {
         let one = self.workers.entry(worker).or_default();
         let now = machine.run();
         match (one.obeyed, now) {
-            // Also a take-over closes the one before it begins the other.
+            // Even a take-over closes the previous run before it begins the next.
             (Some(before), Some(now)) if before != now => {
                 broken.note(format_args!("run {now} took worker {worker} from run {before}"));
             }

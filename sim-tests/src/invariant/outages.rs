@@ -15,11 +15,11 @@ use super::{Broken, Promise};
 #[derive(Debug, Default)]
 pub struct Outages;
 
-/// Between the product's own times, which count from each worker's beginning as the truth's do, there is none but rounding.
+/// The product's own times count from each worker's beginning as the truth's do, so they differ only by rounding.
 const EXACT: Duration = Duration::from_millis(1);
 
-/// What is not clearly longer than the shortest outage may or may not be one: the load's end is the controller's, by its own
-/// clock, which may drift.
+/// A silence that is not clearly longer than the shortest outage may or may not be one: the load's end is the
+/// controller's, by its own clock, which may drift.
 const CLEAR: Duration = Duration::from_millis(500);
 
 impl Promise for Outages {
@@ -30,7 +30,7 @@ impl Promise for Outages {
     fn at_end(&mut self, scenario: &Scenario, ended: &Ended, truth: &Truth, broken: &mut Broken) {
         let Some(report) = &ended.report else { return };
         let RateGoal::Fixed(rate) = scenario.workload.rate else { return };
-        // Of a worker that is lost the controller does not know all; of a run cut short not its last words.
+        // Of a lost worker the controller does not know everything; of a run cut short it lacks the last reports.
         if report.partial.is_some() || report.workers.iter().any(|row| row.lost.is_some()) {
             return;
         }

@@ -1,9 +1,9 @@
-//! B4: every producer and every consumer of the plan has exactly one living owner, the worker that it was dealt to.
+//! B4: every producer and every consumer of the plan has exactly one living owner, the worker that it was assigned to.
 //!
-//! A topic goes as a whole to one worker where there are enough of them; else producers and consumers are dealt one by
-//! one. Either way no worker gets more than one in excess of another.
+//! A topic goes as a whole to one worker if there are enough topics; otherwise producers and consumers are distributed
+//! one by one. Either way no worker gets more than one in excess of another.
 //!
-//! Looked at where they truly live: in the workers' loads.
+//! Checked where they truly live: in the workers' loads.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -59,7 +59,7 @@ impl Promise for Owners {
 }
 
 impl Owners {
-    /// Whoever lives, lives where it belongs, and therefore once.
+    /// Each that lives, lives where it belongs, and therefore once.
     fn check_places(&self, truth: &Truth, broken: &mut Broken) {
         let Some(plan) = &self.plan else { return };
         for (here, worker) in (0..).map(WorkerId).zip(&truth.workers) {
@@ -78,7 +78,7 @@ impl Owners {
         }
     }
 
-    /// The load begins: everybody lives, but for those whose process is known, or about to be known, to be gone.
+    /// The load begins: all live, except for those whose process is known, or about to be known, to be gone.
     fn check_all(&self, truth: &Truth, broken: &mut Broken) {
         let Some(plan) = &self.plan else { return };
         let gone = |worker: WorkerId| self.lost.contains(&worker) || truth.workers[worker.0 as usize].excused;
@@ -95,7 +95,7 @@ impl Owners {
     }
 }
 
-/// The rule of placement, worked out in another way than the product does.
+/// The rule of placement, computed in another way than the product does.
 fn check_plan(plan: &Plan, broken: &mut Broken) {
     let producing = match plan.topology {
         Topology::Shared => plan.workers,

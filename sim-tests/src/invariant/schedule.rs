@@ -1,6 +1,6 @@
 //! The schedule is open: message n of a run is meant to leave at `start + n / rate`, rounded down to the nanosecond,
-//! whatever happened to the messages before it. And it is exact: what a schedule has within its window leaves or is
-//! counted as skipped, no message more and none less, whenever the stop arrives.
+//! whatever happened to the messages before it. And it is exact: every message within its window leaves or is counted
+//! as skipped, no message more and none less, whenever the stop arrives.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -49,11 +49,10 @@ impl Promise for Schedule {
                 return broken.note(format_args!("{attempt:?} left before it was due"));
             }
         }
-        // What was skipped is what is missing between the messages that left, but for the very last of each producer.
-        let skipped: u64 =
-            truth.workers.iter().filter_map(|worker| worker.told(0)).map(|told| told.counts.skipped).sum();
+        // The skipped messages are the gaps between the messages that left, except for the very last of each producer.
+        let skipped: u64 = truth.workers.iter().filter_map(|worker| worker.told(0)).map(|it| it.counts.skipped).sum();
         let one_rate = truth.workers.iter().all(|worker| worker.schedules.len() == 1);
-        // A process that stands still at the end skips what nobody sees.
+        // A process that stands still at the end skips messages unobserved.
         let stood = scenario.suffers(|it| matches!(it, Trouble::Process(process::Trouble::Paused(_))));
         if one_rate && !stood && ended.end == Some(End::Sound) && skipped < gaps {
             broken.note(format_args!(
@@ -71,8 +70,8 @@ impl Promise for Schedule {
         }
         // At a rate that is known from the start a load ends by itself.
         let known = scenario.workload.rate != RateGoal::Search && scenario.workload.backlog.is_none();
-        let told = truth.workers.iter().filter_map(|worker| worker.schedules.first()).all(|it| it.lasts.is_some());
-        if known && ended.end == Some(End::Sound) && !told {
+        let informed = truth.workers.iter().filter_map(|worker| worker.schedules.first()).all(|it| it.lasts.is_some());
+        if known && ended.end == Some(End::Sound) && !informed {
             broken.note("a worker was not told when the load ends");
         }
     }
@@ -93,7 +92,7 @@ impl Schedule {
                 departures.attempted, departures.skipped
             ));
         }
-        // Who sends in time leaves nothing over the end of the warm-up.
+        // A worker that sends in time leaves nothing over at the end of the warm-up.
         let in_time = departures.schedule_error.max() < 20_000_000 && departures.skipped == 0;
         let warm_up = scenario.workload.warmup_duration;
         let due = due - schedule.tempo.messages_within(warm_up);
@@ -115,14 +114,14 @@ impl Schedule {
 /// The same where the rate follows a list: counted up, step by step.
 fn listed(schedule: &truth::Schedule, attempt: &Attempt) -> Option<u64> {
     let behind = Duration::from_nanos(attempt.intended.0.checked_sub(schedule.start.0)?);
-    // So many are due before it, and it is the next one.
+    // This many are due before it, and it is the next one.
     let nth = schedule.tempo.messages_within(behind);
     let next = schedule.tempo.messages_within(behind + Duration::from_nanos(1));
     let producers = u64::from(schedule.producers);
     (nth..next).find(|nth| nth % producers == u64::from(attempt.mark.producer.0)).map(|nth| nth / producers)
 }
 
-/// The how-manieth message of its producer it is, under its schedule.
+/// Its number among the messages of its producer, under its schedule.
 fn round(schedule: &truth::Schedule, attempt: &Attempt) -> Option<u64> {
     let truth::Schedule { start, tempo, producers, .. } = schedule;
     let (start, producers) = (*start, *producers);

@@ -1,5 +1,5 @@
-//! The load begins once every group has settled: all its members have had their shares at the same time, and where nothing
-//! has gone wrong yet they still have, and have had them since before the probes went out that the load relies on.
+//! The load begins once every group has settled: all its members have had their shares at the same time, and if nothing
+//! has gone wrong yet they still have, and have had them since before the probes on which the load relies were sent.
 
 use std::time::Duration;
 

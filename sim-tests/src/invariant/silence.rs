@@ -1,5 +1,5 @@
 //! B5: after the end of a run, however it came, plus the lease, no worker produces; and none does once the producers
-//! are said to have stopped. Nor does one that was sent nothing for its lease, whatever arrives late.
+//! are reported to have stopped. Nor does one that was sent nothing for its lease, whatever arrives late.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,11 +27,11 @@ pub struct Silence {
     lost: BTreeSet<u32>,
     /// By worker, when something was sent to it, in true time.
     sent: BTreeMap<u32, Vec<Duration>>,
-    /// Attempts that have been looked at, once the producers are said to have stopped.
+    /// Attempts that have been checked, once the producers are reported to have stopped.
     looked: Option<usize>,
 }
 
-/// Until the last that the controller sent is on its way, and heard.
+/// Until the controller's last message has been sent, and received.
 const ARRIVES: Duration = Duration::from_millis(200);
 /// A process that stood still finds out what time it is while its tasks are already awake.
 const AWAKENING: Duration = Duration::from_millis(50);
@@ -66,13 +66,13 @@ impl Promise for Silence {
         self.check_leases(scenario, ended, truth, broken);
         for (worker, mine) in truth.workers.iter().enumerate() {
             let Some(last) = mine.last_attempt else { continue };
-            // In one process, and where nothing goes wrong, the last command has been performed. Else a worker that
-            // cannot be reached waits for its lease, from the last that it hears: a late copy, perhaps.
+            // In one process, and if nothing goes wrong, the last command has been performed. Otherwise a worker that
+            // cannot be reached waits for its lease, from the last message that it receives: a late copy, perhaps.
             let mut limit = ended.ended_at + Duration::from_millis(10);
             if scenario.linked && !scenario.is_calm() {
                 let slow = 1_000_000.0 / (1_000_000.0 + gain(scenario, worker));
                 limit += ended.settings.lease.mul_f64(slow) + ARRIVES;
-                // The lease counts from when the controller sent, by the worker's clock as the controller knows it.
+                // The lease counts from when the controller sent, by the worker's clock as known to the controller.
                 limit += match truth.clock_answers.get(&who_nth(worker)) {
                     Some(best) if !scenario.wild_clocks => barrier::error(ended.ended_at, *best),
                     _ => on_the_way(scenario),
@@ -123,11 +123,11 @@ impl Silence {
     }
 }
 
-/// Longest that something which a controller sent before its end is on its way.
+/// Longest that a message which a controller sent before its end is in flight.
 fn on_the_way(scenario: &Scenario) -> Duration {
     let copies = |it: &Trouble| matches!(it, Trouble::Exchange(it) if it.kind == exchange::Kind::Doubled);
     let slow = |it: &Trouble| matches!(it, Trouble::Network(network::Trouble::Loss(_) | network::Trouble::Slow(_)));
-    // What is written to somebody out of reach arrives when he is back, and some time after.
+    // What is written to a process out of reach arrives when it is back, and some time after.
     let kept =
         |it: &Trouble| matches!(it, Trouble::Network(network::Trouble::Partition(..) | network::Trouble::OneWay(..)));
     let mut longest = Duration::ZERO;

@@ -32,7 +32,7 @@ impl Promise for Sums {
             Output::Period(period) => {
                 self.periods.merge(&period.totals);
                 self.count += 1;
-                // So far they are what was read.
+                // So far they are the sum of what was read.
                 for difference in differences(&self.periods, truth, |worker| self.lost.contains(&worker)) {
                     broken.note(format_args!("the first {} periods against what was read: {difference}", self.count));
                 }
@@ -51,7 +51,7 @@ fn exactly(count: u64) -> RangeInclusive<u64> {
 impl Sums {
     fn check(&self, report: &Report, broken: &mut Broken) {
         if report.periods.len() != self.count {
-            broken.note(format_args!("{} periods were told, the report has {}", self.count, report.periods.len()));
+            broken.note(format_args!("{} periods were reported, the report has {}", self.count, report.periods.len()));
         }
         let sum = |parts: &mut dyn Iterator<Item = &Totals>| {
             let mut sum = Totals::default();
@@ -81,14 +81,14 @@ impl Sums {
             }
         }
         let whole = &report.whole;
-        // Damaged messages tell no latency, and those without a header none where they pass between clocks.
+        // Damaged messages give no latency, and those without a header give none if they pass between clocks.
         let shared = report.plan.owners();
         let unclocked = |id: &SubscriptionId| {
             let topic = report.plan.subscriptions[id.0 as usize].topic;
             report.plan.workload.message_size < header::LEN as u32 && shared[topic.0 as usize].is_none()
         };
         let untimed: u64 = whole.seen.iter().filter(|(id, _)| unclocked(id)).map(|(_, seen)| seen.received).sum();
-        // Nor does what is read again; some of that may be damaged or without header besides.
+        // Nor do messages that are read again; some of those may be damaged or without header as well.
         let Arrivals { received, corrupted, reread, .. } = whole.arrivals;
         let timeless = corrupted + untimed;
         let least = received.saturating_sub(timeless + reread);

@@ -20,7 +20,7 @@ pub struct Unread {
     groups: BTreeMap<String, Vec<(SubscriptionId, String)>>,
     reading: bool,
     handed: usize,
-    /// By subscription and place: everything below was handed out, and what was handed out above it.
+    /// By subscription and place: everything below was delivered, and what was delivered above it.
     read: BTreeMap<(SubscriptionId, Place), (i64, BTreeSet<i64>)>,
 }
 
@@ -31,7 +31,7 @@ impl Promise for Unread {
 
     fn on_output(&mut self, output: &Output, _: &Truth, _: &mut Broken) {
         if let Output::Entered(phase) = output {
-            // Before the consumers are there, and when the topics are being deleted, nobody reads.
+            // Before the consumers are there, and when the topics are being deleted, nothing is read.
             self.reading = (Phase::CreateProducers..=Phase::Drain).contains(phase);
         }
     }

@@ -1,8 +1,9 @@
-//! What a worker says of what it has counted: how things stand ([`Standing`]), how they stood at the ends of what is measured
-//! ([`Ends`]), and what is missing of the confirmed messages ([`Comparison`]).
+//! What a worker reports of its counts: the current state ([`Standing`]), the state at the ends of the measured part
+//! ([`Ends`]), and which confirmed messages are missing ([`Comparison`]).
 //!
-//! The counts themselves lie with whoever counts: in the product behind the locks of threads, in the simulation with tasks. Here
-//! is what is made of them, once for both, so that what decides whether messages were lost is what is simulated.
+//! The counts themselves belong to the runtime: behind the locks of threads in the product, in tasks in the simulation.
+//! What is derived from them is here, once for both, so that the code that decides whether messages were lost is the
+//! code that is simulated.
 
 use std::ops::Deref;
 
@@ -25,9 +26,9 @@ use crate::{
     },
 };
 
-/// How things stand at one worker, added up from wherever it is counted.
+/// The current state of one worker, added up from wherever it is counted.
 ///
-/// Enter what happens later first (arrivals, then what was acknowledged, then departures): all is counted on while it is
+/// Enter what happens later first (arrivals, then acknowledgements, then departures): counting goes on while it is
 /// read, and no message may seem confirmed before it left.
 #[derive(Debug, Default)]
 pub struct Standing {
@@ -37,8 +38,8 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// Nothing entered yet. `loaded` says whether a load was started: then probes are of no interest any more, and of groups
-    /// only those that were rebalanced.
+    /// Nothing entered yet. `loaded` says whether a load was started: then probes no longer matter, and of groups only
+    /// those that were rebalanced.
     #[must_use]
     pub fn new(loaded: bool) -> Self {
         Self { loaded, ..Self::default() }
@@ -67,7 +68,7 @@ impl Standing {
         self.totals.acknowledgements.merge(acknowledgements);
     }
 
-    /// Messages that the client itself refused: they were due, and never left.
+    /// Messages that the client itself rejected: they were due, and never left.
     pub fn refused(&mut self, count: u64) {
         self.totals.acknowledgements.failed += count;
         self.totals.acknowledgements.refused += count;
@@ -97,7 +98,7 @@ impl Standing {
         all.truncate(Snapshot::PROBLEMS_MAX);
     }
 
-    /// The sum, taken at an instant of this worker's clocks. What the process knows of itself is the caller's to add.
+    /// The sum, taken at an instant of this worker's clocks. What the process knows of itself is for the caller to add.
     #[must_use]
     pub fn at(self, taken_at: Instant, wall: WallTime) -> Snapshot {
         let Acknowledgements { acked, failed, .. } = self.totals.acknowledgements;
@@ -106,28 +107,28 @@ impl Standing {
     }
 }
 
-/// Messages that have left and of which nobody knows yet what became.
+/// Messages that have left and whose outcome is not known yet.
 fn in_flight(departures: &Departures, acked: u64, failed: u64) -> u64 {
     departures.attempted.saturating_sub(acked + failed)
 }
 
-/// The ends of what is measured, and how things stood there.
+/// The ends of the measured part, and the state at each.
 #[derive(Debug, Default)]
 pub struct Ends([Option<(Instant, Option<Box<Snapshot>>)>; 2]);
 
-/// What a read that belongs to a part of the load is answered with.
+/// How to answer a read that belongs to a part of the load.
 #[derive(Debug, PartialEq)]
 pub enum Look {
-    /// How things stood at that part's end.
+    /// The state at that part's end.
     Kept(Box<Snapshot>),
-    /// The end is being kept, or is waited for: look again in a moment.
+    /// The end is being recorded, or has not come yet: look again in a moment.
     Wait,
-    /// How things stand now: nothing else is or will be known.
+    /// The current state: nothing else is or will be known.
     Now,
 }
 
 impl Ends {
-    /// A load begins whose measured part begins and ends at these instants, if it is known beforehand.
+    /// A load begins whose measured part begins and ends at these instants, if they are known beforehand.
     pub fn begin(&mut self, ends: Option<[Instant; 2]>) {
         self.0 = ends.map_or([None, None], |ends| ends.map(|end| Some((end, None))));
     }
@@ -142,13 +143,13 @@ impl Ends {
         };
         match &self.0[end] {
             Some((_, Some(kept))) => Look::Kept(kept.clone()),
-            // Where the load was ended before, nothing is kept any more.
+            // If the load was ended before, nothing is recorded any more.
             Some((at, None)) if running && (whole || *at <= now) => Look::Wait,
             _ => Look::Now,
         }
     }
 
-    /// What of some producers' departures belongs to the `nth` end (0 or 1): what was due before it.
+    /// The part of some producers' departures that belongs to the `nth` end (0 or 1): what was due before it.
     pub fn due_before(nth: usize, departures: &Parted, sum: &mut Departures) {
         sum.merge(&departures.before);
         if nth > 0 {
@@ -172,8 +173,8 @@ impl Ends {
     }
 }
 
-/// Finds what is missing of the confirmed messages, one subscription after another. Where a topic is shared by several workers,
-/// what each holds is only collected, and the controller compares.
+/// Finds which confirmed messages are missing, one subscription after another. For a topic that several workers share,
+/// each only collects what it holds, and the controller compares.
 #[derive(Debug)]
 pub struct Comparison(Findings);
 
@@ -184,8 +185,8 @@ impl Comparison {
         Self(Findings { by_count_only: payload_len < header::LEN, ..Findings::default() })
     }
 
-    /// A subscription to the topic of `producers`, which this worker has as a `whole` or in part. `confirmed` hands over what
-    /// was confirmed to one of the producers; `None` if it is not here.
+    /// A subscription to the topic of `producers`, which this worker has as a `whole` or in part. `confirmed` returns
+    /// what was confirmed to one of the producers; `None` if it is not here.
     pub fn subscription<C: Deref<Target = Confirmations>>(
         &mut self,
         id: SubscriptionId,
@@ -271,7 +272,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_found_and_what_others_hold_is_handed_over() {
         let ledger = ledger(4, 2);
-        // The second producer is here; the first one is not, so nobody can say what was confirmed to it.
+        // The second producer is here; the first one is not, so what was confirmed to it is unknown.
         let here = numbers(0..4);
         let compared = |payload_len, whole| {
             let mut comparison = Comparison::new(payload_len);
@@ -354,8 +355,8 @@ mod tests {
         let before = Instant(from.0 - 1);
         assert_eq!(ends.look(Reach::Everything, until, true), Look::Now);
         assert_eq!(ends.look(warm_up(false), before, true), Look::Now, "it goes on");
-        assert_eq!(ends.look(warm_up(true), before, true), Look::Wait, "the whole of it is asked for");
-        assert_eq!(ends.look(warm_up(false), from, true), Look::Wait, "it is over, and being kept");
+        assert_eq!(ends.look(warm_up(true), before, true), Look::Wait, "the whole of it is requested");
+        assert_eq!(ends.look(warm_up(false), from, true), Look::Wait, "it is over, and being recorded");
         assert_eq!(ends.look(warm_up(true), from, false), Look::Now, "the load was ended before");
         let parted = Parted {
             before: Departures { attempted: 4, ..Departures::default() },

@@ -1,4 +1,4 @@
-//! The 32 bytes at the front of every payload, by which each message can be told apart.
+//! The 32 bytes at the front of every payload, which identify each message.
 //!
 //! Little-endian: magic and version u16, flags u16, producer u32, sequence u64, intended instant u64
 //! (ns since the epoch, the producer's clock), sent minus intended u32 (µs, saturating), CRC-32C u32 over the
@@ -23,7 +23,7 @@ const CRC_AT: usize = 28;
 pub struct Header {
     /// Who sent it.
     pub producer: ProducerId,
-    /// The how-manieth of that producer, from 0.
+    /// Its number among that producer's messages, from 0.
     pub sequence: u64,
     /// When it was meant to leave, by the producer's clock.
     pub intended: WallTime,
@@ -36,11 +36,11 @@ pub struct Header {
 /// What the front of a payload turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Front {
-    /// A sound header (and payload, if it is checked in full).
+    /// A valid header (and payload, if it is checked in full).
     Sound(Header),
-    /// Our magic, but the checksum does not fit.
+    /// Our magic, but the checksum does not match.
     Corrupted,
-    /// No header of ours: a small payload, or somebody else's message.
+    /// No header of ours: a small payload, or a message from elsewhere.
     Foreign,
 }
 
@@ -111,7 +111,7 @@ mod tests {
         probe: false,
     };
 
-    /// The layout is a promise to other readers, so it is held byte for byte.
+    /// The layout is a promise to other readers, so it is pinned byte for byte.
     #[test]
     fn layout_is_as_documented() {
         let mut payload = [0xee; 40];

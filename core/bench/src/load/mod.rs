@@ -1,6 +1,6 @@
-//! What happens per message, as step functions on plain data: when it is due, its header, what its
-//! arrival tells; and what a worker says of all that was counted ([`books`]). Called by threads in one runtime and by simulated
-//! tasks in the other.
+//! What happens per message, as step functions on plain data: when it is due, its header, what its arrival says; and
+//! what a worker reports of all the counts ([`books`]). Called by threads in one runtime and by simulated tasks in the
+//! other.
 
 pub mod books;
 pub mod header;

@@ -1,4 +1,4 @@
-//! The pool of payloads: sent as a recipe, made where it is needed.
+//! The pool of payloads: sent as a recipe, generated where it is needed.
 
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};

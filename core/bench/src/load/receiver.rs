@@ -1,8 +1,9 @@
-//! The receiving side: what each arriving message tells, and what a subscription has seen in all.
+//! The receiving side: what each arriving message says, and what a subscription has seen in all.
 //!
-//! A message may come twice for two reasons. The system may have stored it twice; then it has two places, and is a double.
-//! Or it is read again: after a rebalance whoever is given a partition begins where its group committed last, which lies
-//! behind what was read. Then it comes from a place that was read before, and says nothing about the system.
+//! A message may arrive twice for two reasons. The system may have stored it twice; then it has two offsets, and is a
+//! duplicate. Or it is read again: after a rebalance the new owner of a partition begins at the group's last committed
+//! offset, which lies behind the position already read. Then it comes from an offset that was read before, and says
+//! nothing about the system.
 
 use std::sync::{
     Arc,
@@ -24,7 +25,7 @@ use omb_machine::time::WallTime;
 #[derive(Clone, Debug)]
 pub struct Receiver {
     producers: ProducerRange,
-    /// Whether whoever sends to it has its clock.
+    /// Whether its producers use the same clock.
     one_clock: bool,
     /// By partition and producer, one above the highest sequence seen there.
     next: Vec<u64>,
@@ -40,7 +41,7 @@ pub struct Receiver {
     probed: Vec<Probed>,
 }
 
-/// How far a partition was read, as one consumer knows.
+/// How far a partition was read, as far as one consumer knows.
 #[derive(Clone, Copy, Debug)]
 struct Read {
     /// The highest offset.
@@ -49,13 +50,13 @@ struct Read {
     batch: u32,
 }
 
-/// How far the consumers of one subscription at one worker have read each partition: what is not above that was read
+/// How far the consumers of one subscription at one worker have read each partition: offsets up to there were read
 /// before. It is looked up once per batch and partition.
 #[derive(Debug)]
 pub struct Progress(Vec<AtomicI64>);
 
 impl Progress {
-    /// For a topic with so many partitions, of which nothing was read.
+    /// For a topic with this many partitions, of which nothing was read.
     #[must_use]
     pub fn new(partitions: u32) -> Self {
         Self((0..partitions).map(|_| AtomicI64::new(-1)).collect())
@@ -100,7 +101,7 @@ struct Arrived {
     sequence: u64,
 }
 
-/// The place of a message that cannot be told apart.
+/// The place of a message that cannot be identified.
 const BARE: u32 = u32::MAX;
 /// A later message of the same producer and partition came before this one.
 const AFTER_LATER: u64 = 1 << 63;
@@ -113,14 +114,14 @@ struct Probed {
     partition: u32,
 }
 
-/// From where and when a message was handed over.
+/// Where a message came from, and when the client delivered it.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
-    /// When the client handed it over.
+    /// When the client delivered it.
     pub now: WallTime,
     /// Its partition.
     pub partition: u32,
-    /// Its offset there; negative where the system knows none.
+    /// Its offset there; negative if the system has none.
     pub offset: i64,
     /// The producer's timestamp, used where there is no header; `None` if the broker's stands in its place.
     pub sent: Option<WallTime>,
@@ -129,9 +130,9 @@ pub struct Origin {
 impl Receiver {
     /// For a consumer of a topic with these producers; `progress` is shared by all of its subscription at this worker.
     ///
-    /// `one_clock` says whether all of them have this consumer's clock: only then does the timestamp of a message without
-    /// header, which is its producer's, tell how long it took. Nothing in such a message says whose clock it was, so it cannot
-    /// be corrected either.
+    /// `one_clock` says whether all of them use this consumer's clock: only then does the timestamp of a message
+    /// without header, which is its producer's, give a latency. Nothing in such a message says whose clock it was, so
+    /// it cannot be corrected either.
     #[must_use]
     pub fn new(producers: ProducerRange, one_clock: bool, progress: Arc<Progress>) -> Self {
         Self {
@@ -148,7 +149,7 @@ impl Receiver {
     }
 
     /// Takes one message and counts it in `arrivals`, which many consumers may share. One that is read again counts as
-    /// received, and there alone: how long it took tells about the rebalance and not about the system.
+    /// received, and there alone: its latency reflects the rebalance and not the system.
     #[inline]
     pub fn on_message(&mut self, arrivals: &mut Arrivals, origin: Origin, payload: &[u8]) {
         let reread = self.is_read_again(origin.partition, origin.offset);
@@ -256,7 +257,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// For a subscription to a topic with so many producers and partitions.
+    /// For a subscription to a topic with this many producers and partitions.
     #[must_use]
     pub fn new(producers: ProducerRange, partitions: u32) -> Self {
         Self {
@@ -277,7 +278,7 @@ impl Ledger {
             let offsets = self.offsets.get_mut(partition as usize);
             let reread = offsets.is_some_and(|offsets| offset >= 0 && !offsets.insert(offset.cast_unsigned()));
             if place == BARE {
-                // Only its place can tell it from others.
+                // Only its offset can tell it from others.
                 self.seen.reread += u64::from(reread);
                 self.seen.distinct += u64::from(!reread);
             } else if self.sequences[place as usize].insert(sequence & !AFTER_LATER) {
@@ -398,7 +399,7 @@ mod tests {
             (ledger.seen, arrivals.from_intended.count(), arrivals.reread)
         };
         read(0, 0..4);
-        // Offset 4 is new; offset 5 holds the same message again: the system doubled that one.
+        // Offset 4 is new; offset 5 holds the same message again: the system duplicated that one.
         let (seen, latencies, reread) = read(1, 2..6);
         assert_eq!(seen, Seen { received: 8, distinct: 5, duplicated: 1, reread: 2, reordered: 0 });
         assert_eq!((latencies, reread), (6, 2));
@@ -407,7 +408,7 @@ mod tests {
         assert_eq!((seen.duplicated, seen.reread, latencies, reread), (1, 4, 6, 4));
     }
 
-    /// Two members read the same partition at the same time: the one does not know yet that it has lost it.
+    /// Two members read the same partition at the same time: one of them does not know yet that it has lost it.
     #[test]
     fn what_two_read_at_once_is_no_double_either() {
         let mut sender = Sender::new(ProducerId(4), false);
@@ -420,7 +421,7 @@ mod tests {
         assert_eq!(ledger.seen, Seen { received: 2, distinct: 1, duplicated: 0, reread: 1, reordered: 0 });
     }
 
-    /// Messages without header cannot be told apart but by their place.
+    /// Messages without header can be identified only by their offset.
     #[test]
     fn a_small_message_that_is_read_again_is_not_another_one() {
         let (mut receiver, mut ledger, mut arrivals) = (receiver(), Ledger::new(PRODUCERS, 2), Arrivals::default());

@@ -55,7 +55,7 @@ impl Sender {
         InFlight { sequence, intended, sent }
     }
 
-    /// The header of a probe of this round: it counts nowhere and takes no number.
+    /// The header of a probe of this round: it counts nowhere and takes no sequence number.
     #[must_use]
     pub fn probe(&self, now: WallTime, round: u64) -> [u8; header::LEN] {
         let mut payload = [0; header::LEN];
@@ -65,8 +65,8 @@ impl Sender {
     }
 }
 
-/// Which of one producer's messages were confirmed. The counts and latencies of many producers go into one tally,
-/// since its histograms are large.
+/// Which of one producer's messages were confirmed. The counts and latencies of many producers go into one tally, since
+/// its histograms are large.
 #[derive(Clone, Debug, Default)]
 pub struct Confirmations {
     /// Numbers of the messages confirmed.

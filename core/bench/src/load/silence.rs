@@ -1,4 +1,4 @@
-//! When nothing was acknowledged, and for how long: an outage is one line in a report, right to better than a period.
+//! When nothing was acknowledged, and for how long: an outage is one line in a report, more precise than a period.
 
 use std::time::Duration;
 
@@ -14,24 +14,24 @@ pub struct Silence {
     pub from: Duration,
     /// The first acknowledgement after it; `None` if it goes on.
     pub until: Option<Duration>,
-    /// What was first said of a connection meanwhile, in words for people.
+    /// The first error that a connection reported meanwhile, in readable form.
     pub why: Option<String>,
 }
 
-/// Shorter ones are not even noted: batches, pauses and retries make them all the time.
+/// Shorter ones are not recorded: batches, pauses and retries make them all the time.
 const NOTED_MIN: Duration = Duration::from_millis(500);
 
 /// Silences that are kept: the longest.
 pub const KEPT_MAX: usize = 64;
 
-/// Shortest silence that is called an outage; at low rates, so many messages must be missing.
+/// Shortest silence that is called an outage; at low rates, this many messages must be missing.
 const OUTAGE_MIN: Duration = Duration::from_secs(1);
 const OUTAGE_MESSAGES_MIN: u64 = 10;
 
-/// Outages that a report names: the longest.
+/// Outages that a report lists: the longest.
 pub const OUTAGES_MAX: usize = 10;
 
-/// Notes the acknowledgements of one worker.
+/// Records the acknowledgements of one worker.
 #[derive(Clone, Debug, Default)]
 pub struct Silences {
     /// The beginning of the load, and the last acknowledgement.
@@ -46,7 +46,7 @@ impl Silences {
         *self = Self { heard: Some((at, at)), why: None, past: Vec::new() };
     }
 
-    /// Messages were acknowledged. Threads that hold the lock in another order than they read the clock do no harm.
+    /// Messages were acknowledged. Threads may take the lock in another order than they read the clock.
     #[inline]
     pub fn acked(&mut self, now: Instant) {
         let Some((began, last)) = &mut self.heard else { return };
@@ -63,15 +63,15 @@ impl Silences {
         self.why = None;
     }
 
-    /// Something was said of a connection. The first word of a silence is kept: later ones follow from it.
+    /// A connection reported an error. The first one of a silence is kept: later ones follow from it.
     pub fn trouble(&mut self, what: &str) {
         if self.heard.is_some() && self.why.is_none() {
             self.why = Some(what.to_owned());
         }
     }
 
-    /// All so far, in order. The last goes on, however short it is yet: of a worker that is never heard again it tells since when
-    /// nothing is known.
+    /// All so far, in order. The last is still open, however short it is yet: for a worker that is never heard from
+    /// again it says since when nothing is known.
     #[must_use]
     pub fn so_far(&self) -> Vec<Silence> {
         let mut all = self.past.clone();
@@ -90,9 +90,9 @@ fn keep_longest(silences: &mut Vec<Silence>, most: usize) {
     }
 }
 
-/// The stretches in which no worker had a message acknowledged, of a load that ended at `end`: those that are long enough to be
-/// called an outage, in order. `due` tells how many messages were due until then. `None` stands for a worker of which nothing is
-/// known, since it has no producers.
+/// The stretches in which no worker had a message acknowledged, of a load that ended at `end`: those that are long
+/// enough to be called an outage, in order. `due` returns how many messages were due until then. `None` stands for a
+/// worker of which nothing is known, since it has no producers.
 #[must_use]
 pub fn outages(workers: &[Option<Vec<Silence>>], end: Duration, due: impl Fn(Duration) -> u64) -> Vec<Silence> {
     let mut known = workers.iter().flatten();
@@ -101,7 +101,7 @@ pub fn outages(workers: &[Option<Vec<Silence>>], end: Duration, due: impl Fn(Dur
     for silences in known {
         common = both(&common, silences);
     }
-    // What goes on at the end ends with the load: after it nothing is due.
+    // What is still open at the end ends with the load: after it nothing is due.
     common.retain(|it| {
         let until = it.until.unwrap_or(end);
         let missing = due(until.min(end)).saturating_sub(due(it.from));
@@ -111,7 +111,7 @@ pub fn outages(workers: &[Option<Vec<Silence>>], end: Duration, due: impl Fn(Dur
     common
 }
 
-/// Where both are silent. Both are in order.
+/// Where both are silent. Both inputs are in order.
 fn both(one: &[Silence], other: &[Silence]) -> Vec<Silence> {
     let mut both = Vec::new();
     let (mut left, mut right) = (one.iter().peekable(), other.iter().peekable());
@@ -187,7 +187,7 @@ mod tests {
         let wanted = [silent(1_000, Some(2_500)), silent(8_000, Some(9_000)), silent(12_000, None)];
         assert_eq!(outages(&workers, ms(20_000), due), wanted);
         assert_eq!(outages(&workers, ms(12_500), due), wanted[..2], "after the load nothing is due");
-        // One message in a second is none that is missing.
+        // One missing message per second is too few.
         assert_eq!(outages(&[Some(one)], ms(20_000), few), [silent(12_000, None)]);
         assert_eq!(outages(&[None], ms(20_000), few), []);
         assert_eq!(outages(&[Some(Vec::new()), Some(vec![silent(0, None)])], ms(20_000), few), []);

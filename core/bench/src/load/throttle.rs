@@ -1,27 +1,28 @@
-//! How long a quota of the broker held clients up.
+//! How long a broker's quota held clients up.
 //!
-//! A broker that throttles a client says for how long it will not read from it (Kafka: `throttle_time_ms`, KIP-219). These
-//! stretches overlap, for each answer may announce one; what counts is the time during which at least one went on.
+//! A broker that throttles a client says for how long it will not read from it (Kafka: `throttle_time_ms`, KIP-219).
+//! These stretches overlap, since each response may announce one; what counts is the time during which at least one is
+//! in effect.
 
 use std::time::Duration;
 
 use omb_machine::time::Instant;
 
-/// Longest announcement that is believed at once. Kafka's are at most some seconds; a longer one is announced again.
-const BELIEVED_MAX: Duration = Duration::from_secs(60);
+/// Longest announcement that is accepted at once. Kafka's are at most a few seconds; a longer one is announced again.
+const ACCEPTED_MAX: Duration = Duration::from_secs(60);
 
 /// The union of all announced stretches of one worker.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Throttled {
     until: Instant,
-    /// All of them, also what is still to come of the last one.
+    /// All of them, including the remainder of the last one.
     sum: Duration,
 }
 
 impl Throttled {
-    /// A broker says that it will not read from a client for so long.
+    /// A broker says that it will not read from a client for this long.
     pub fn announce(&mut self, now: Instant, span: Duration) {
-        let until = now + span.min(BELIEVED_MAX);
+        let until = now + span.min(ACCEPTED_MAX);
         if until > self.until {
             self.sum = self.sum.saturating_add(until.since(self.until.max(now)));
             self.until = until;
@@ -51,7 +52,7 @@ mod tests {
         throttled.announce(at(400), ms(400));
         assert_eq!((throttled.so_far(at(500)), throttled.so_far(at(2_000))), (ms(500), ms(800)));
         throttled.announce(at(3_000), Duration::from_secs(1 << 40));
-        assert_eq!(throttled.so_far(at(1_000_000)), ms(800) + BELIEVED_MAX, "no broker is believed for ever");
+        assert_eq!(throttled.so_far(at(1_000_000)), ms(800) + ACCEPTED_MAX, "no announcement lasts for ever");
         let mut last = Duration::ZERO;
         for step in 0..900 {
             let now = throttled.so_far(at(step * 100));

@@ -1,7 +1,8 @@
 //! What runs that died have left on a messaging system, told from what runs in progress still use.
 //!
-//! Nobody can ask a dead controller. So a run counts as in progress while any of its groups has a member, while its topics
-//! grow between two looks at them, or while it is young enough to be still setting up; everything else is left over.
+//! A dead controller cannot be asked. So a run counts as in progress while any of its groups has a member, while its
+//! topics grow between two looks at them, or while it is young enough to be still setting up; everything else is left
+//! over.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +13,7 @@ use super::names::{self, Kind};
 use crate::id::RunId;
 use omb_machine::time::WallTime;
 
-/// What stands on a messaging system at one instant, its own and other people's alike.
+/// What exists on a messaging system at one instant, ours and other people's alike.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
     /// Topics by name, with the messages that were ever written to each (the sum of its partitions' end offsets).
@@ -22,7 +23,7 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Without what no run of ours has made.
+    /// Only what runs of ours have created.
     #[must_use]
     pub fn ours(mut self) -> Self {
         self.topics.retain(|name, _| names::run_of(Kind::Topic, name).is_some());
@@ -72,7 +73,7 @@ pub fn remains(before: &Inventory, after: &Inventory, now: WallTime, older_than:
     let remains = by_run.into_iter().map(|(run, (topics, groups))| {
         let members: u32 = groups.iter().map(|name| after.groups[*name]).fold(0, u32::saturating_add);
         let written = topics.iter().map(|name| {
-            // What was not there at the first look has been created since: all of it is new.
+            // A topic that did not exist at the first look has been created since: all of it is new.
             after.topics[*name].saturating_sub(before.topics.get(*name).copied().unwrap_or(0))
         });
         let written = written.fold(0, u64::saturating_add);
@@ -130,7 +131,7 @@ mod tests {
         judges(run(3_600), [5, 0], 0, None);
     }
 
-    /// Its clock is ahead of ours: how old it is cannot be said.
+    /// Its clock is ahead of ours: its age is unknown.
     #[test]
     fn a_run_from_the_future_is_young() {
         let run = RunId::drawn(WallTime(NOW.0 + 3_600_000_000_000), 7);
@@ -147,7 +148,7 @@ mod tests {
     #[test]
     fn a_group_alone_is_left_over_too() {
         let after = Inventory { topics: BTreeMap::new(), ..inventory(run(3_600), 0, 0) }.ours();
-        assert_eq!(after.groups.len(), 1, "and nobody else's is looked at");
+        assert_eq!(after.groups.len(), 1, "and only ours is looked at");
         let found = remains(&after, &after, NOW, Duration::from_secs(600));
         assert_eq!((found[0].topics.len(), found[0].groups.len(), found[0].in_progress), (0, 1, None));
     }

@@ -1,4 +1,4 @@
-//! Who does what: pure, made once, then only read.
+//! Which worker does what: pure, made once, then only read.
 
 pub mod leftovers;
 pub mod names;
@@ -20,18 +20,41 @@ use crate::{
 };
 use omb_machine::seed::Seed;
 
-/// A run, dealt out: every topic, producer and consumer, and the worker it belongs to.
+/// A run's assignment: every topic, producer and consumer, and the worker it belongs to.
+///
+/// ```
+/// use omb_bench::{
+///     config::workload,
+///     id::{RunId, WorkerId},
+///     plan::Plan,
+/// };
+/// use omb_machine::{config::Leniency, seed::Seed};
+///
+/// let file = "{topics: 5, partitionsPerTopic: 3, messageSize: 100, producersPerTopic: 1, producerRate: 10000,
+///              subscriptionsPerTopic: 2, consumerPerSubscription: 1, testDuration: 5m}";
+/// let workload = workload::parse("load.yaml", file, Leniency::Strict).expect("a sound workload").value;
+/// let plan = Plan::new(RunId(1), Seed(7), workload, 2);
+///
+/// // Topics go to the workers in turn, each with all its producers and consumers.
+/// let topics: Vec<u32> = plan.producers_of(WorkerId(0)).map(|producer| producer.topic.0).collect();
+/// assert_eq!(topics, [0, 2, 4]);
+/// let shares = plan.shares();
+/// assert_eq!((shares[0].producers.len(), shares[0].consumers.len()), (3, 6));
+/// assert_eq!((shares[1].producers.len(), shares[1].consumers.len()), (2, 4));
+/// let placement = plan.to_string();
+/// assert!(placement.starts_with("  worker 1: topics 0, 2, 4; 3 producers, 6000 msg/s; 6 consumers"), "{placement}");
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Which run.
     pub run: RunId,
-    /// From which every random choice of the run follows.
+    /// Every random choice of the run follows from it.
     pub seed: Seed,
-    /// What was asked for.
+    /// The workload as requested.
     pub workload: Workload,
-    /// How many workers it was dealt to.
+    /// How many workers share it.
     pub workers: u32,
-    /// In which way.
+    /// How the work is split.
     #[serde(default)]
     pub topology: Topology,
     /// In order of their index.
@@ -73,7 +96,7 @@ pub struct Producer {
     pub id: ProducerId,
     /// The topic it sends to.
     pub topic: TopicIndex,
-    /// Who runs it.
+    /// The worker that runs it.
     pub worker: WorkerId,
 }
 
@@ -95,13 +118,13 @@ pub struct Consumer {
     pub id: ConsumerId,
     /// The subscription it belongs to.
     pub subscription: SubscriptionId,
-    /// Who runs it.
+    /// The worker that runs it.
     pub worker: WorkerId,
 }
 
 impl Plan {
-    /// Deals `workload` to `workers` workers, at least one. Names carry `run`, so that two runs of one seed do
-    /// not meet on a broker; everything else follows from `seed`.
+    /// Distributes `workload` over `workers` workers, at least one. Names carry `run`, so that two runs of one seed do
+    /// not collide on a broker; everything else follows from `seed`.
     ///
     /// # Panics
     /// If there is no worker.
@@ -110,13 +133,13 @@ impl Plan {
         Self::with_topology(run, seed, workload, workers, Topology::Shared)
     }
 
-    /// As [`Self::new`], with a choice of who produces and who consumes.
+    /// As [`Self::new`], with a choice of which workers produce and which consume.
     ///
     /// # Panics
     /// If there is no worker, or only one to be split.
     #[must_use]
     pub fn with_topology(run: RunId, seed: Seed, workload: Workload, workers: u32, topology: Topology) -> Self {
-        assert!(workers > 0, "somebody must do the work");
+        assert!(workers > 0, "a run needs a worker");
         let roles = partition::Roles::new(workers, topology);
         let topics: Vec<_> = (0..workload.topics)
             .map(|index| Topic {
@@ -154,13 +177,13 @@ impl Plan {
     /// For each topic the worker that runs all its producers and consumers; `None` if several share them.
     #[must_use]
     pub fn owners(&self) -> Vec<Option<WorkerId>> {
-        let mut owners: Vec<Owners> = vec![Owners::Nobody; self.topics.len()];
+        let mut owners: Vec<Owners> = vec![Owners::None; self.topics.len()];
         let consumed =
             self.consumers.iter().map(|it| (self.subscriptions[it.subscription.0 as usize].topic, it.worker));
         for (topic, worker) in self.producers.iter().map(|it| (it.topic, it.worker)).chain(consumed) {
             let owner = &mut owners[topic.0 as usize];
             *owner = match *owner {
-                Owners::Nobody => Owners::One(worker),
+                Owners::None => Owners::One(worker),
                 Owners::One(one) if one == worker => Owners::One(one),
                 _ => Owners::Several,
             };
@@ -168,7 +191,7 @@ impl Plan {
         owners.into_iter().map(|owner| if let Owners::One(worker) = owner { Some(worker) } else { None }).collect()
     }
 
-    /// What each worker runs, in order of the workers: one walk, for there may be thousands of them.
+    /// What each worker runs, in order of the workers: one pass, as there may be thousands of them.
     #[must_use]
     pub fn shares(&self) -> Vec<Share<'_>> {
         let mut shares: Vec<Share<'_>> = (0..self.workers).map(|_| Share::default()).collect();
@@ -182,8 +205,8 @@ impl Plan {
         self.producers.iter().filter(move |producer| producer.worker == worker)
     }
 
-    /// Paths from a producer through a partition to a subscription that are probed: as many probes must arrive before the
-    /// load begins. See [`probing`].
+    /// Paths from a producer through a partition to a subscription that are probed: this many probes must arrive before
+    /// the load begins. See [`probing`].
     #[must_use]
     pub fn paths(&self) -> u64 {
         if self.consumers.is_empty() {
@@ -204,10 +227,10 @@ pub struct Share<'a> {
     pub consumers: Vec<&'a Consumer>,
 }
 
-/// Who runs the producers and consumers of a topic.
+/// Which workers run the producers and consumers of a topic.
 #[derive(Clone, Copy)]
 enum Owners {
-    Nobody,
+    None,
     One(WorkerId),
     Several,
 }

@@ -1,5 +1,5 @@
-//! What a run's topics and groups are called on the broker. The names carry the run's id, so that what a dead run left behind
-//! can be told from other people's topics, and from those of a run in progress.
+//! The names of a run's topics and groups on the broker. They carry the run's id, which tells what a dead run left
+//! behind from other people's topics, and from those of a run in progress.
 
 use crate::id::{RunId, SubscriptionId, TopicIndex};
 
@@ -16,7 +16,7 @@ pub enum Kind {
 const TOPIC: &str = "test-topic-";
 /// Begins a group's name, as upstream's do.
 const GROUP: &str = "sub-";
-/// Stands before the run's id. Upstream ends its names in 7 characters of base64, so none of its names is one of ours.
+/// Precedes the run's id. Upstream ends its names in 7 characters of base64, so none of its names is one of ours.
 const RUN: &str = "-omb-";
 
 /// A topic: `test-topic-0000003-omb-0006b49d20012345`.
@@ -60,7 +60,7 @@ mod tests {
         assert_eq!(group(run, SubscriptionId(12)), "sub-0000012-omb-0006b49d20012345");
     }
 
-    /// Nobody wants to lose a topic because it is called almost like one of ours.
+    /// A topic must not be lost because its name resembles one of ours.
     #[test]
     fn other_peoples_names_are_not_ours() {
         for name in [

@@ -1,9 +1,10 @@
-//! What a run needs of the processes that do it: open files, threads, memory. Each client of a messaging system has connections,
-//! pipes and threads of its own, and the usual soft limit of 1,024 open files is that of some eighty pairs of a producer and a
-//! consumer.
+//! What a run needs of its processes: open files, threads, memory. Each client of a messaging system has connections,
+//! pipes and threads of its own, and the usual soft limit of 1,024 open files is reached by some eighty pairs of a
+//! producer and a consumer.
 //!
-//! All of it is an estimate from below: of a cluster no more brokers are counted than the driver file names, for how many there are
-//! is only known once it has been reached; and what is on its way at a high rate takes memory beside.
+//! All of it is an estimate from below: no more brokers of a cluster are counted than the driver file names, since
+//! their number is only known once the cluster has been reached; and messages in flight at a high rate take memory on
+//! top.
 
 use std::fmt;
 
@@ -25,41 +26,43 @@ use omb_machine::{
 /// Open files of a process before it has any client: its streams, listeners, the runtime's own, result and record.
 const PROCESS_FILES: u64 = 40;
 
-/// Open files of a client of librdkafka: pipes that wake its threads. (Measured with librdkafka 2.12: 40 producers and 40 consumers
-/// at one broker have 520 files open, at three brokers 1,000; so it is half as much as they say, and three for each broker.)
+/// Open files of a client of librdkafka: pipes that wake its threads. (Measured with librdkafka 2.12: 40 producers and
+/// 40 consumers at one broker have 520 files open, at three brokers 1,000; so it is half of them, and three for each
+/// broker.)
 const CLIENT_FILES: u64 = 3;
 
 /// Of a client, for each broker: the connection, and the pipe that wakes its thread.
 const CLIENT_AND_BROKER_FILES: u64 = 3;
 
-/// Of a consumer beside that: the connection to the coordinator of its group, and a pipe's end or two of the thread that serves
-/// it. (Measured while 40, 120 and 300 of them are made beside few producers: 10.5, 8.8 and 8.3 files in all for each, so never
-/// more than is reckoned with the process's own.)
+/// Of a consumer on top of that: the connection to the coordinator of its group, and a pipe's end or two of the thread
+/// that serves it. (Measured while 40, 120 and 300 of them are created beside few producers: 10.5, 8.8 and 8.3 files in
+/// all for each, so never more than this estimate including the process's own.)
 const COORDINATOR_FILES: u64 = 2;
 
-/// Of a client at the embedded broker: the other ends of its connections, which lie in this process as well.
+/// Of a client of the embedded broker: the other ends of its connections, which are in this process as well.
 const EMBEDDED_FILES: u64 = 2;
 
 /// Threads of a process before it has any client: its own, the runtime's, those that send, and those of the client that creates
 /// topics.
 const PROCESS_THREADS: u64 = 12;
 
-/// Threads of a client of librdkafka beside those for its brokers, with the one of ours that takes what it reports or receives.
-/// (Measured with librdkafka 2.12: 300 producers and 300 consumers at one broker, none of which share anything, have 2,712 threads:
-/// four for each producer, five for each consumer. Consumers that share a thread of ours have one each when they are closed.)
+/// Threads of a client of librdkafka beside those for its brokers, including the one of ours that takes what it reports
+/// or receives. (Measured with librdkafka 2.12: 300 producers and 300 consumers at one broker, none of which share
+/// anything, have 2,712 threads: four for each producer, five for each consumer. Consumers that share a thread of ours
+/// have one each when they are closed.)
 const CLIENT_THREADS: u64 = 2;
 
 /// Of a client, for each broker: one for the address it was given, one for the broker found there.
 const CLIENT_AND_BROKER_THREADS: u64 = 2;
 
-/// Of a consumer beside that: one for the coordinator of its group.
+/// Of a consumer on top of that: one for the coordinator of its group.
 const COORDINATOR_THREADS: u64 = 1;
 
-/// Memory of a process before it has any client, with the histograms in which it counts.
+/// Memory of a process before it has any client, including the histograms in which it counts.
 const PROCESS_MEMORY: u64 = 40 << 20;
 
-/// Memory of a thread of a client where huge pages are in use, which is so where nothing is shared. (Measured: 2,712 threads of 300
-/// producers and 300 consumers take 3,012 MiB, of which 300 MiB are buffers.)
+/// Memory of a client's thread where huge pages are in use, which is the case when nothing is shared. (Measured: 2,712
+/// threads of 300 producers and 300 consumers take 3,012 MiB, of which 300 MiB are buffers.)
 const THREAD_MEMORY: u64 = 1 << 20;
 
 /// The same where they are not. (Measured as above: 755 MiB, of which 300 MiB are buffers.)
@@ -95,7 +98,7 @@ struct Clients {
     /// Instances of the client that producers use.
     producing: u64,
     consuming: u64,
-    /// How many brokers there are, as far as it is known.
+    /// How many brokers there are, as far as is known.
     brokers: u64,
     /// Whether the embedded broker is in the same process.
     embedded: bool,
@@ -119,8 +122,8 @@ impl Clients {
     }
 }
 
-/// What the share of each worker needs, in order of the workers. `broker` is how much memory the embedded broker may fill; it
-/// counts where it is `in_one_process` with the load.
+/// What the share of each worker needs, in order of the workers. `broker` is how much memory the embedded broker may
+/// fill; it counts if it is `in_one_process` with the load.
 #[must_use]
 pub fn of_plan(plan: &Plan, driver: &DriverConfig, in_one_process: bool, broker: u64) -> Vec<Needs> {
     let (brokers, embedded) = match &driver.kind {
@@ -153,7 +156,7 @@ fn memory(plan: &Plan, share: &Share<'_>, clients: &Clients) -> u64 {
 /// Bytes of the buffers that a producer has from its first message on.
 fn buffers(workload: &Workload, shared: bool) -> u64 {
     let size = workload.message_size as usize;
-    // However large they are, no more than this is ever under way.
+    // However large they are, no more than this is ever in flight.
     (sharing::buffers(size, shared).saturating_mul(size)).min(sharing::BUFFER_BYTES_MAX.max(size)) as u64
 }
 
@@ -165,7 +168,7 @@ fn pool(workload: &Workload) -> u64 {
     }
 }
 
-/// Adds what several shares need that one process does.
+/// Adds the needs of several shares that one process runs.
 #[must_use]
 pub fn of_all(shares: &[Needs]) -> Needs {
     shares.iter().fold(Needs::default(), |sum, share| Needs {
@@ -189,7 +192,7 @@ impl fmt::Display for Needs {
 /// What keeps a worker from doing its share, or may do so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shortage {
-    /// In one sentence, with what can be done about it.
+    /// One sentence, with what can be done about it.
     pub what: String,
     /// Whether the share certainly cannot be done; otherwise it may turn out that it cannot.
     pub certain: bool,
@@ -198,16 +201,16 @@ pub struct Shortage {
 /// Memory is estimated, and differs from machine to machine: less than this part of the estimate is certainly too little.
 const CERTAIN_PART: u64 = 2;
 
-/// Of what a worker may have less than its share needs. `name` is what it is called; `None` is this process.
+/// What a worker may have less of than its share needs. `name` is the worker's name; `None` is this process.
 #[must_use]
 pub fn shortages(name: Option<(WorkerId, &str)>, limits: &Limits, needs: &Needs) -> Vec<Shortage> {
-    let who = name.map_or_else(String::new, |(worker, name)| format!("{}: ", worker.named(name)));
+    let prefix = name.map_or_else(String::new, |(worker, name)| format!("{}: ", worker.named(name)));
     let share = if name.is_some() { "its share of this run" } else { "this run" };
     let fewer = "or run fewer topics, producers or consumers";
     let mut shortages = Vec::new();
     if let Some(limit) = limits.files.filter(|limit| needs.files > *limit) {
         let what = format!(
-            "{who}open files {}, {share} needs about {}: raise the hard limit there (ulimit -Hn, LimitNOFILE= of \
+            "{prefix}open files {}, {share} needs about {}: raise the hard limit there (ulimit -Hn, LimitNOFILE= of \
              systemd, --ulimit nofile= of a container), {fewer}",
             grouped(limit),
             grouped(needs.files)
@@ -216,7 +219,7 @@ pub fn shortages(name: Option<(WorkerId, &str)>, limits: &Limits, needs: &Needs)
     }
     if let Some(limit) = limits.threads.filter(|limit| needs.threads > *limit) {
         let what = format!(
-            "{who}threads {}, {share} needs about {}: raise the limit there (ulimit -Hu, TasksMax= of systemd, \
+            "{prefix}threads {}, {share} needs about {}: raise the limit there (ulimit -Hu, TasksMax= of systemd, \
              --pids-limit of a container), {fewer}",
             grouped(limit),
             grouped(needs.threads)
@@ -230,7 +233,7 @@ pub fn shortages(name: Option<(WorkerId, &str)>, limits: &Limits, needs: &Needs)
             String::new()
         };
         let what = format!(
-            "{who}memory {}, {share} needs about {}{broker}: give it more (--memory of a container, MemoryMax= of systemd), {fewer}",
+            "{prefix}memory {}, {share} needs about {}{broker}: give it more (--memory of a container, MemoryMax= of systemd), {fewer}",
             bytes(limit),
             bytes(needs.memory),
         );
@@ -273,7 +276,7 @@ mod tests {
 
     #[test]
     fn each_client_needs_files_at_each_broker() {
-        // With 16 producers and consumers each has its own.
+        // With 16 producers and consumers each has its own client.
         let all = one(&plan(16, 1), &kafka("a:9092"));
         assert_eq!(all.files, 40 + 16 * 6 + 16 * 8);
         let three = one(&plan(16, 1), &kafka("a:9092, b:9092,c:9092,"));
@@ -315,31 +318,31 @@ mod tests {
         let enough = Limits { files: Some(550), threads: Some(300), memory: Some(200_000_000) };
         assert_eq!(shortages(None, &enough, &needs), []);
         assert_eq!(shortages(None, &Limits::default(), &needs), [], "nothing is known");
-        let said = |limits: Limits, needs: &Needs, worker| {
+        let only = |limits: Limits, needs: &Needs, worker| {
             let shortages = shortages(worker, &limits, needs);
             assert_eq!(shortages.len(), 1, "{shortages:?}");
             shortages.into_iter().next().expect("one")
         };
-        let files = said(Limits { files: Some(200), ..enough }, &needs, None);
+        let files = only(Limits { files: Some(200), ..enough }, &needs, None);
         assert!(files.certain && files.what.starts_with("open files 200, this run needs about 550: "), "{files:?}");
-        let files = said(Limits { files: Some(549), ..enough }, &needs, Some((WorkerId(1), "b:8080")));
+        let files = only(Limits { files: Some(549), ..enough }, &needs, Some((WorkerId(1), "b:8080")));
         let beginning = "worker 2 (b:8080): open files 549, its share of this run needs about 550: ";
         assert!(files.what.starts_with(beginning), "{files:?}");
-        let threads = said(Limits { threads: Some(299), ..enough }, &needs, None);
+        let threads = only(Limits { threads: Some(299), ..enough }, &needs, None);
         assert!(threads.certain && threads.what.starts_with("threads 299, this run needs about 300: "), "{threads:?}");
         assert!(threads.what.contains("ulimit -Hu") && threads.what.contains("--pids-limit"), "{threads:?}");
         // Less than it takes, as far as that is known ..
-        let memory = said(Limits { memory: Some(199_999_999), ..enough }, &needs, None);
+        let memory = only(Limits { memory: Some(199_999_999), ..enough }, &needs, None);
         assert!(
             !memory.certain && memory.what.starts_with("memory 200 MB, this run needs about 200 MB: "),
             "{memory:?}"
         );
         // .. and less than it certainly takes.
-        assert!(!said(Limits { memory: Some(100_000_000), ..enough }, &needs, None).certain);
-        assert!(said(Limits { memory: Some(99_999_999), ..enough }, &needs, None).certain);
-        // What a broker may fill, it need not.
+        assert!(!only(Limits { memory: Some(100_000_000), ..enough }, &needs, None).certain);
+        assert!(only(Limits { memory: Some(99_999_999), ..enough }, &needs, None).certain);
+        // The broker may fill this memory, but need not.
         let needs = Needs { broker: 1_000_000_000, ..needs };
-        let memory = said(Limits { memory: Some(1_199_999_999), ..enough }, &needs, None);
+        let memory = only(Limits { memory: Some(1_199_999_999), ..enough }, &needs, None);
         assert!(!memory.certain && memory.what.contains(", and the embedded broker up to 1.00 GB "), "{memory:?}");
         assert_eq!(shortages(None, &Limits { memory: Some(1_200_000_000), ..enough }, &needs), []);
     }

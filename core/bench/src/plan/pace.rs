@@ -1,10 +1,10 @@
 //! When message n is meant to leave: an open schedule in exact arithmetic.
 //!
-//! Message n of the run is intended at `start + n / rate`, rounded down to the nanosecond, whatever happened
-//! to the messages before it; where the rate changes, n is what the rates before have added up to. The messages are
-//! dealt to the producers in turn, so each producer has its exact share of the rate and no two are due at once.
-//! A [`Pace`] walks the messages of some of the producers, to the end of the schedule, which is known before it begins:
-//! how many messages a run sends does not depend on when somebody says stop.
+//! Message n of the run is intended at `start + n / rate`, rounded down to the nanosecond, whatever happened to the
+//! messages before it; where the rate changes, n is what the rates before have added up to. The producers take the
+//! messages in turn, so each has its exact share of the rate and no two are due at once. A [`Pace`] walks the messages
+//! of some of the producers, to the end of the schedule, which is known before it begins: how many messages a run sends
+//! does not depend on when the stop arrives.
 
 use std::time::Duration;
 
@@ -18,6 +18,30 @@ use omb_machine::time::{Instant, nanos};
 const SECOND: u64 = 1_000_000_000;
 
 /// The schedule of one sending thread: its producers in turn, each at its exact share of the total rate.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use omb_bench::{
+///     config::workload::CatchUp,
+///     plan::pace::Pace,
+///     rate::{Rate, Tempo},
+/// };
+/// use omb_machine::time::Instant;
+///
+/// // Producers 0 and 1 of three, which together send 3 msg/s for one second.
+/// let tempo = Tempo::Steady(Rate::per_second(3).expect("in range"));
+/// let second = Some(Duration::from_secs(1));
+/// let mut pace = Pace::new(Instant::ZERO, tempo, second, 3, vec![0, 1], CatchUp::All);
+///
+/// assert_eq!(pace.due(Instant::ZERO).map(|due| due.turn), Some(0));
+/// assert_eq!(pace.due(Instant::ZERO), None, "the next one is not due yet");
+/// assert_eq!(pace.next_at(), Instant(333_333_333));
+/// // A thread that comes late still sends it, with the instant at which it was meant to leave.
+/// let late = pace.due(Instant(900_000_000)).expect("long due");
+/// assert_eq!((late.turn, late.intended), (1, Instant(333_333_333)));
+/// assert_eq!(pace.due(Instant(u64::MAX - 1)), None, "nothing is due after the end");
+/// ```
 #[derive(Clone, Debug)]
 pub struct Pace {
     start: Instant,
@@ -40,7 +64,7 @@ pub struct Pace {
     skipped: u64,
 }
 
-/// A message that is due: whose turn it is and when it was meant to leave.
+/// A message that is due: its producer and when it was meant to leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
     /// Position of the producer among those of this thread.
@@ -96,14 +120,14 @@ impl Pace {
         pace
     }
 
-    /// When the next message is due; [`Instant`]'s end if none is.
+    /// When the next message is due; the last [`Instant`] if none is.
     #[inline]
     #[must_use]
     pub fn next_at(&self) -> Instant {
         if self.at.nanos < self.end { Instant(self.start.0.saturating_add(self.at.nanos)) } else { Instant(u64::MAX) }
     }
 
-    /// The next message if it is due at `now`, and moves on. Debt beyond what `catchUp` keeps is skipped first.
+    /// The next message if it is due at `now`, advancing past it. Debt beyond what `catchUp` keeps is skipped first.
     #[inline]
     pub fn due(&mut self, now: Instant) -> Option<Due> {
         let mut intended = self.next_at();
@@ -205,7 +229,7 @@ impl Pace {
     }
 
     fn skip_older_than(&mut self, oldest: u64) {
-        // What is due at the end or later was never to be sent, so it is not skipped either.
+        // What is due at the end or later would never be sent, so it is not skipped either.
         let oldest = oldest.saturating_sub(self.start.0).min(self.end);
         while self.at.nanos < oldest {
             let first = self.stretch.first_not_before(oldest.min(self.stretch.until));
@@ -218,7 +242,7 @@ impl Pace {
         }
     }
 
-    /// Goes to the first of this thread's messages that is number `first` of the run or a later one.
+    /// Moves to the first of this thread's messages whose number in the run is at least `first`.
     fn skip_to(&mut self, first: u128) {
         let (producers, len) = (u128::from(self.producers), self.mine.len());
         let round = u64::try_from(first / producers).unwrap_or(u64::MAX);
@@ -245,7 +269,7 @@ mod tests {
         Pace::new(Instant(0), rate, None, producers, mine.to_vec(), catch_up)
     }
 
-    /// Everything that `tempo` sends within `lasts`, by all threads together, in order: when, and whose.
+    /// Everything that `tempo` sends within `lasts`, by all threads together, in order: when, and by which producer.
     fn played(tempo: &Tempo, lasts: Duration, producers: u32, threads: u32) -> Vec<(u64, u32)> {
         let mut all = Vec::new();
         for thread in 0..threads.min(producers) {
@@ -276,7 +300,7 @@ mod tests {
         assert_eq!(seconds, [5.0, 7.0, 9.0, 10.5, 11.5, 12.5]);
     }
 
-    /// A list whose rates are 0 for long, or to the end, is no endless search for the next message.
+    /// A list whose rates are 0 for long, or to the end, causes no endless search for the next message.
     #[test]
     fn nothing_is_due_where_the_rate_is_0() {
         let point = |minute, milli| RatePoint { minute, milli };
@@ -314,7 +338,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the rate or the list, exactly the messages are sent that it makes within the time, dealt in turn.
+        /// Whatever the rate or the list, exactly the messages due within the time are sent, by the producers in turn.
         #[test]
         fn a_schedule_ends_where_it_should(
             milli in prop::collection::vec(prop_oneof![Just(0), 1..30_000_u64], 1..5), gap in 1..3_u32, steady in any::<bool>(),
@@ -328,7 +352,7 @@ mod tests {
             };
             let all = played(&tempo, lasts, producers, threads);
             prop_assert_eq!(all.len() as u64, tempo.messages_within(lasts));
-            prop_assert!(all.iter().zip(0_u32..).all(|((_, place), n)| *place == n % producers), "dealt in turn");
+            prop_assert!(all.iter().zip(0_u32..).all(|((_, place), n)| *place == n % producers), "in turn");
             prop_assert!(all.iter().all(|(at, _)| *at < nanos(lasts)), "the window is half open");
             // What is skipped is what was due before.
             let mine: Vec<u32> = (0..producers).step_by(2).collect();
@@ -340,7 +364,8 @@ mod tests {
             prop_assert_eq!(pace.next_at(), next);
         }
 
-        /// However producers are dealt to threads, message n of the run is due at n / rate and belongs to producer n mod P.
+        /// However producers are spread over threads, message n of the run is due at n / rate and belongs to producer n
+        /// mod P.
         #[test]
         fn threads_together_play_the_whole_schedule(
             rate in 1..2_000_000_u64, producers in 1..12_u32, threads in 1..4_u32, messages in 1..400_u64,

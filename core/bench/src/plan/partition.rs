@@ -10,10 +10,10 @@ use crate::{
 };
 use omb_machine::quantity::plural;
 
-/// Who runs the `nth` producer (or consumer) of `topic`.
+/// The worker that runs the `nth` producer (or consumer) of `topic`.
 ///
-/// With at least as many topics as workers, a topic belongs as a whole to worker `topic mod workers`. With
-/// fewer, producers (and consumers) are dealt one by one, topics varying fastest, so that none is idle.
+/// With at least as many topics as workers, a topic belongs as a whole to worker `topic mod workers`. With fewer,
+/// producers (and consumers) are distributed one by one, topics varying fastest, so that no worker is idle.
 #[must_use]
 pub fn owner(topics: u32, workers: u32, topic: u32, nth: u32) -> WorkerId {
     let place =
@@ -29,7 +29,7 @@ pub(super) struct Roles {
 }
 
 impl Roles {
-    /// Upstream's arithmetic for split roles: the list reversed, the first of it consume, the rest produce.
+    /// Upstream's arithmetic for split roles: in the reversed list the first ones consume, the rest produce.
     pub(super) fn new(workers: u32, topology: Topology) -> Self {
         let all: Vec<WorkerId> = (0..workers).map(WorkerId).collect();
         let Topology::Split { more_consumers } = topology else {
@@ -54,7 +54,7 @@ impl Roles {
     }
 }
 
-/// What one worker is dealt, as it is shown.
+/// One worker's share, as it is shown.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dealt {
     /// From 0.
@@ -67,7 +67,7 @@ pub struct Dealt {
     pub rate: Option<PartOfRate>,
 }
 
-/// A part of the total rate, which may be none of it.
+/// A part of the total rate, possibly none of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PartOfRate(Option<Rate>);
 
@@ -94,7 +94,7 @@ impl Dealt {
     }
 }
 
-/// What every worker is dealt, in order of the workers: one walk over the plan.
+/// Every worker's share, in order of the workers: one pass over the plan.
 pub fn dealt(plan: &Plan) -> Vec<Dealt> {
     let all = u32::try_from(plan.producers.len()).unwrap_or(u32::MAX);
     let rate = |producers: usize| match &plan.workload.rate {
@@ -118,13 +118,13 @@ pub fn dealt(plan: &Plan) -> Vec<Dealt> {
     (0..).map(WorkerId).zip(plan.shares()).map(one).collect()
 }
 
-/// More workers than this are not listed one by one, for nobody reads a screen of them: the first and the last, and
-/// between which numbers all lie.
+/// More workers than this are not listed one by one: only the first and the last, and the range in which all numbers
+/// lie.
 const LISTED_MAX: usize = 40;
 const LISTED_FIRST: usize = 5;
 const LISTED_LAST: usize = 3;
 
-/// What stands for the part of a rate that is no number.
+/// What is shown for the part of a rate that is no number.
 pub fn unstated(plan: &Plan) -> &'static str {
     match plan.workload.rate {
         RateGoal::Listed(_) => "by producerRateList",
@@ -137,7 +137,7 @@ pub fn listed<T>(all: &[T]) -> (&[T], &[T]) {
     if all.len() <= LISTED_MAX { (all, &[]) } else { (&all[..LISTED_FIRST], &all[all.len() - LISTED_LAST..]) }
 }
 
-/// Between which numbers the parts of all workers lie.
+/// The range in which the parts of all workers lie.
 pub fn spread(plan: &Plan, all: &[Dealt]) -> String {
     fn between<T: PartialEq + fmt::Display>(least: Option<T>, most: Option<T>) -> String {
         match (least, most) {
@@ -163,7 +163,7 @@ pub fn spread(plan: &Plan, all: &[Dealt]) -> String {
     )
 }
 
-/// Which workers produce and which consume, and how topics are dealt, in a sentence.
+/// Which workers produce and which consume, and how topics are distributed, in a sentence.
 pub fn topology_in_words(plan: &Plan) -> String {
     let workers = plan.workers;
     if let Topology::Split { more_consumers } = plan.topology {
@@ -214,7 +214,8 @@ pub(super) fn write_placement(plan: &Plan, f: &mut fmt::Formatter<'_>) -> fmt::R
     writeln!(f, "  {}", spread(plan, &all))
 }
 
-/// Of more ranges than this only the first and the last are shown: every third of 1,000 topics fills no screen.
+/// Of more ranges than this only the first and the last are shown, so that every third of 1,000 topics does not fill a
+/// screen.
 const RANGES_MAX: usize = 6;
 const RANGES_FIRST: usize = 3;
 
@@ -319,7 +320,7 @@ mod tests {
         assert!(words(1, 2, Topology::Shared).contains("more than the 1 topic, so producers"));
     }
 
-    /// Who only consumes is dealt no rate, and a rate that is searched is nobody's yet.
+    /// A worker that only consumes has no part of the rate, and a rate that is searched is not known yet.
     #[test]
     fn a_rate_may_be_none_or_unknown() {
         let split = Topology::Split { more_consumers: false };
@@ -361,7 +362,8 @@ mod tests {
     }
 
     proptest! {
-        /// Every producer and consumer has one owner; counts dealt differ by at most 1 where they are dealt one by one.
+        /// Every producer and consumer has one owner; the counts differ by at most 1 where they are distributed one by
+        /// one.
         #[test]
         fn everything_is_dealt_once_and_evenly(
             topics in 1..20_u32, producers in 0..5_u32, subscriptions in 0..4_u32, consumers in 0..4_u32, workers in 1..8_u32,
@@ -380,7 +382,7 @@ mod tests {
             prop_assert_eq!(shown.iter().map(|it| it.producers).sum::<usize>(), plan.producers.len());
             prop_assert_eq!(shown.iter().map(|it| it.consumers).sum::<usize>(), plan.consumers.len());
             let rate: f64 = shown.iter().filter_map(|it| it.rate).map(PartOfRate::as_f64).sum();
-            prop_assert!(producers == 0 || (rate - 10_000.0).abs() < 1e-6, "the total is dealt, no more and no less: {}", rate);
+            prop_assert!(producers == 0 || (rate - 10_000.0).abs() < 1e-6, "the parts add up to the total: {}", rate);
         }
     }
 }

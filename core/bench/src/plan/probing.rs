@@ -1,18 +1,18 @@
-//! Which probes are sent before a load, so that each path that it takes is known to deliver: from a producer through a
+//! Which probes are sent before a load, so that each path it takes is known to deliver: from a producer through a
 //! partition to each subscription.
 //!
-//! A probe is like a message of the load: as long, with a key where they have keys. So what the system refuses of the load
-//! it refuses before it begins.
+//! A probe is like a message of the load: as long, with a key if messages have keys. So what the system would reject
+//! during the load it rejects before it.
 
-/// Probes of one topic that may go from each producer to each partition. Where there would be more, each producer sends
-/// some, and each partition receives one.
+/// Most probes of one topic for which each producer probes each partition. Beyond that each producer sends some, and
+/// each partition receives one.
 pub const PAIRS_MAX: u64 = 256;
 
-/// Bytes that one round of a worker's probes may take if all are as long as messages. Where they would take more, only
-/// the first of each producer is as long, and the others are as short as can be.
+/// Bytes that one round of a worker's probes may take if all are as long as messages. Beyond that only the first of
+/// each producer is as long, and the others are as short as possible.
 pub const BYTES_MAX: usize = 16 << 20;
 
-/// Probes of a topic with so many producers and partitions: pairs of the two.
+/// Probes of a topic with this many producers and partitions: pairs of the two.
 #[must_use]
 pub fn pairs(producers: u32, partitions: u32) -> u64 {
     let all = u64::from(producers) * u64::from(partitions);
@@ -28,8 +28,8 @@ pub fn partitions(place: u32, producers: u32, partitions: u32) -> impl Iterator<
     (first..end).step_by(step as usize).map(move |nth| nth % partitions.max(1))
 }
 
-/// Length of a probe's payload where messages are so long, and `shortest` bytes the least; `first` of its producer, and
-/// one of `count` of the worker's.
+/// Length of a probe's payload, given the length of messages and at least `shortest` bytes; `first` of its producer,
+/// and one of `count` of the worker's.
 #[must_use]
 pub fn len(message_size: usize, shortest: usize, first: bool, count: usize) -> usize {
     let long = message_size.max(shortest);

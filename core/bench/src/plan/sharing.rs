@@ -1,16 +1,17 @@
-//! Producers that share a client, and consumers that share a thread, where each has so little to do that one of its own would
-//! only cost memory: a client of librdkafka has some threads and connections of its own, idle or not.
+//! Producers that share a client, and consumers that share a thread, where each has so little to do that one of its own
+//! would only cost memory: a client of librdkafka has some threads and connections of its own, idle or not.
 //!
-//! Producers that share a client share its connections, and a broker takes one request of a connection after another, so that the
-//! messages of one wait for those of the others. So the limits here are low: where a request takes 5 ms, 50 of them a second fill a
-//! quarter of a connection's time, and wait for 0.8 ms on average. Few producers, or busy ones, never share. Consumers never share a client: each is a member of its own group. What several of them
-//! share is a thread of ours, which handles what their clients have received.
+//! Producers that share a client share its connections, and a broker takes one request of a connection after another,
+//! so that the messages of one wait for those of the others. So the limits here are low: where a request takes 5 ms, 50
+//! of them a second fill a quarter of a connection's time, and wait for 0.8 ms on average. Few producers, or busy ones,
+//! never share. Consumers never share a client: each is a member of its own group. They share a thread of ours, which
+//! handles what their clients have received.
 
 use super::{Plan, Share};
 use crate::config::workload::{Clients, RateGoal};
 use omb_machine::quantity::counted;
 
-/// Of fewer on one worker than this, or just as many, each has its own; and of more there are never fewer clients.
+/// With no more of them than this on one worker each has its own; with more there are never fewer clients than this.
 pub const OWN_MAX: u64 = 16;
 /// Messages per second that a client may have to send for all that share it, or a thread to receive.
 pub const RATE_MAX: u64 = 50;
@@ -19,21 +20,21 @@ pub const BYTES_PER_SECOND_MAX: u64 = 100 << 10;
 /// Most that share one.
 pub const MEMBERS_MAX: u64 = 64;
 
-/// Buffers for payloads that a producer makes at a time, as it needs them, where it has a client of its own.
+/// Buffers for payloads that a producer allocates at a time, as it needs them, if it has a client of its own.
 pub const BUFFERS_OWN: usize = 1_024;
 
-/// The most and the fewest that it makes at a time where it shares one: so few that it would send the same payload all the time
-/// are too few.
+/// The most and the fewest that it allocates at a time if it shares one: too few would send the same payload all the
+/// time.
 const BUFFERS_SHARED: (usize, usize) = (64, 4);
 
 /// Bytes of those, if they are not the fewest.
 const BUFFERS_SHARED_BYTES: usize = 64 << 10;
 
-/// Bytes of all buffers that the producers of one client may have: as much as librdkafka's own default of 1 GiB would, but kept to
-/// what a small machine has. A queue of 64 MiB is far more than any broker has under way.
+/// Bytes of all buffers that the producers of one client may have: as much as librdkafka's own default of 1 GiB would
+/// allow, but limited to what a small machine has. A queue of 64 MiB is far more than any broker has in flight.
 pub const BUFFER_BYTES_MAX: usize = 64 << 20;
 
-/// Buffers for payloads of `size` bytes that a producer makes at a time: a power of two.
+/// Buffers for payloads of `size` bytes that a producer allocates at a time: a power of two.
 #[must_use]
 pub fn buffers(size: usize, shared: bool) -> usize {
     if !shared {
@@ -46,17 +47,17 @@ pub fn buffers(size: usize, shared: bool) -> usize {
 /// What each producer, or each consumer, of a run has to do, at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Load {
-    /// So many messages ..
+    /// This many messages ..
     messages: u128,
-    /// .. in so many seconds.
+    /// .. in this many seconds.
     seconds: u128,
     /// Bytes of a message.
     bytes: u128,
 }
 
 impl Load {
-    /// How many are needed so that none of them has more to do than is allowed, where `members` with this load share them;
-    /// `apart` of the members must not share.
+    /// How many are needed so that none has more to do than is allowed, if `members` with this load share them; `apart`
+    /// of the members must not share.
     fn shared_by(self, members: u64, apart: u64) -> u64 {
         let together = |most: u64, each: u128| (u128::from(most) * self.seconds).checked_div(each).unwrap_or(u128::MAX);
         let by_rate = together(RATE_MAX, self.messages);
@@ -67,8 +68,8 @@ impl Load {
     }
 }
 
-/// The most that the whole run sends, as so many messages in so many seconds; `None` if it is as much as holds, or nothing
-/// may be shared.
+/// The most that the whole run sends, as messages in seconds; `None` if it is as much as holds, or nothing may be
+/// shared.
 fn highest(plan: &Plan) -> Option<(u128, u128)> {
     let workload = &plan.workload;
     if workload.clients == Clients::Own {
@@ -94,7 +95,7 @@ pub fn producer_clients(plan: &Plan, share: &Share<'_>) -> u64 {
         seconds: seconds * plan.producers.len().max(1) as u128,
         bytes: plan.workload.largest_message().into(),
     };
-    // Producers of one topic are there to be several connections. They stand side by side.
+    // Several producers of one topic are meant to be several connections. They are adjacent.
     let of_topic = share.producers.chunk_by(|a, b| a.topic == b.topic).map(<[_]>::len).max().unwrap_or(0);
     load.shared_by(members, of_topic as u64)
 }
@@ -105,7 +106,7 @@ pub fn receiving_threads(plan: &Plan, share: &Share<'_>) -> u64 {
     let (members, workload) = (share.consumers.len() as u64, &plan.workload);
     // A backlog is drained as fast as possible.
     let Some((messages, seconds)) = highest(plan).filter(|_| workload.backlog.is_none()) else { return members };
-    // Of a group with more members than partitions some have nothing to read, and others more.
+    // In a group with more members than partitions some have nothing to read, and others more.
     let readers = workload.consumers_per_subscription.min(workload.partitions_per_topic).max(1);
     let load = Load {
         messages,
@@ -115,7 +116,7 @@ pub fn receiving_threads(plan: &Plan, share: &Share<'_>) -> u64 {
     load.shared_by(members, 0)
 }
 
-/// Deals members that stand in a row over so many: the number of the one that each gets.
+/// Distributes adjacent members over this many: the number that each gets.
 pub fn dealt(among: u64) -> impl Iterator<Item = u32> {
     (0..u32::try_from(among).unwrap_or(u32::MAX)).cycle()
 }
@@ -126,7 +127,7 @@ pub fn all_producer_clients(plan: &Plan) -> u64 {
     plan.shares().iter().map(|share| producer_clients(plan, share)).sum()
 }
 
-/// How many clients the producers of a run have, in a sentence, where they share them.
+/// How many clients the producers of a run have, in a sentence, if they share them.
 #[must_use]
 pub fn in_words(plan: &Plan) -> Option<String> {
     let (producers, clients) = (plan.producers.len() as u64, all_producer_clients(plan));
@@ -188,13 +189,16 @@ mod tests {
         for (topics, expected) in [(1, 1), (16, 16), (17, 16), (300, 16), (1_024, 16), (1_025, 17)] {
             assert_eq!(shared(&plan(1, topics, "")), (expected, expected), "{topics} topics");
         }
-        // It is those of one worker that count.
+        // The limit counts those of one worker.
         assert_eq!(shared(&plan(20, 300, "")), (15, 15));
         assert_eq!(all_producer_clients(&plan(20, 300, "")), 300);
         assert_eq!(all_producer_clients(&plan(10, 300, "")), 160);
         assert_eq!(in_words(&plan(20, 300, "")), None);
-        let said = in_words(&plan(10, 300, "")).expect("they are shared");
-        assert!(said.starts_with("300 producers share 160 clients, each with connections of its own"), "{said}");
+        let sentence = in_words(&plan(10, 300, "")).expect("they are shared");
+        assert!(
+            sentence.starts_with("300 producers share 160 clients, each with connections of its own"),
+            "{sentence}"
+        );
     }
 
     #[test]

@@ -15,14 +15,14 @@ use crate::{
 };
 use omb_machine::{seed::Seed, time::WallTime};
 
-/// What a worker can be told to do.
+/// The commands of a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Command {
     /// Take up this run: connect to the messaging system, make the payloads.
     Prepare(Box<Preparation>),
-    /// Find out whether everything that follows could be done, without doing it.
+    /// Check whether everything that follows could be done, without doing it.
     Check(Box<Check>),
-    /// Create these topics, whole list or none of it.
+    /// Create these topics, all of them or none.
     CreateTopics(Vec<TopicSpec>),
     /// Create these consumers; that they have joined their groups shows in the next [`Command::Read`].
     CreateConsumers(Vec<ConsumerSpec>),
@@ -31,7 +31,7 @@ pub enum Command {
     /// Send probes with each producer ([`crate::plan::probing`]); that they arrive shows in the next [`Command::Read`].
     /// From here on rebalances are counted.
     Probe {
-        /// Rises when earlier probes tell nothing any more, since the groups have changed.
+        /// Rises when earlier probes no longer count, since the groups have changed.
         round: u64,
     },
     /// Begin to send.
@@ -42,13 +42,13 @@ pub enum Command {
         producers: u32,
         /// When message 0 is due.
         begin: Begin,
-        /// What is measured of it, and when it ends, where that is known by now. Else it goes on until
+        /// The part of it that is measured, and when it ends, if that is known by now. Otherwise it continues until
         /// [`Command::StopLoad`].
         window: Option<Window>,
         /// See [`Command::Read`].
         correction: i64,
     },
-    /// Go on at another total rate, from now, with a fresh schedule. Debt of the old one is given up, and counted.
+    /// Continue at another total rate, from now, with a fresh schedule. Debt of the old one is dropped, and counted.
     SetRate {
         /// Total rate of the run.
         rate: Rate,
@@ -57,34 +57,34 @@ pub enum Command {
     PauseConsumers,
     /// Fetch again.
     ResumeConsumers,
-    /// Tell everything counted so far.
+    /// Report everything counted so far.
     Read {
         /// Nanoseconds by which the fleet's time is ahead of this worker's wall clock, as far as the controller knows by
         /// now. Messages are stamped and received in the fleet's time, so that latencies between workers make sense.
         correction: i64,
-        /// Up to where.
+        /// Which part is read.
         reach: Reach,
     },
     /// Stop sending; wait, within this bound, until every message sent has its delivery report.
     StopLoad {
-        /// Messages without a report by then are failed ones.
+        /// Messages without a report by then count as failed.
         within: Duration,
     },
-    /// Compare what was confirmed with what each subscription received; where others hold a part of either, tell what
-    /// is here.
+    /// Compare what was confirmed with what each subscription received; where other workers hold a part of either,
+    /// report what is here.
     Verify,
-    /// Close every client, then delete what this run created, all of it within this bound: who has not left by then is left behind,
-    /// and what could not be deleted is told.
+    /// Close every client, then delete what this run created, all of it within this bound: clients that have not left
+    /// by then are left behind, and what could not be deleted is reported.
     DeleteTopics {
         /// How long it may take.
         within: Duration,
         /// Names of its topics.
         topics: Vec<String>,
-        /// Names of its subscriptions' groups. One whose members elsewhere have not left yet is tried again for a while.
+        /// Names of its subscriptions' groups. A group that still has members elsewhere is retried for a while.
         groups: Vec<String>,
     },
-    /// End the run: stop whatever still goes on, close every client. Always allowed, also while another command
-    /// is under way, which it cuts short.
+    /// End the run: stop whatever is in progress, close every client. Always allowed, even while another command is in
+    /// progress, which it cuts short.
     Close,
 }
 
@@ -111,8 +111,8 @@ impl Command {
         }
     }
 
-    /// How long the controller may wait for it in silence, beyond what any answer takes; `setup_within` as in the
-    /// [`Preparation`]. No load goes on meanwhile, or it is being ended.
+    /// How long the controller may wait for it without an answer, beyond what any answer takes; `setup_within` as in
+    /// the [`Preparation`]. No load is in progress meanwhile, or it is being ended.
     #[must_use]
     pub fn takes(&self, setup_within: Duration) -> Duration {
         match self {
@@ -127,20 +127,20 @@ impl Command {
     }
 }
 
-/// The part of a load that is measured, half open: a message that is meant to leave at its very end is not sent.
+/// The part of a load that is measured, half open: a message due at its very end is not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
-    /// From when message 0 is due until what is due counts.
+    /// Measured from when message 0 is due: what is due from here on counts.
     pub from: Duration,
-    /// From when message 0 is due until nothing is due any more.
+    /// Measured from when message 0 is due: nothing is due from here on.
     pub until: Duration,
 }
 
-/// Up to where a read tells what was counted. A worker that was given a [`Window`] keeps what it had counted at each of its
-/// ends, by its own clock, so that no exchange that is late moves a count from one side to the other.
+/// Which part of the counts a read reports. A worker that was given a [`Window`] records its counts at each of its
+/// ends, by its own clock, so that no late exchange moves a count from one side to the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reach {
-    /// All that was counted so far.
+    /// Everything counted so far.
     #[default]
     Everything,
     /// What belongs to the time before the window.
@@ -158,10 +158,10 @@ pub enum Reach {
 /// When a load begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Begin {
-    /// So long after the command arrives: where controller and worker are one process.
+    /// This long after the command arrives: where controller and worker are one process.
     After(Duration),
     /// At this instant of the worker's own wall clock, which its controller has measured: all workers of a fleet begin
-    /// at once. Whoever is told too late is behind its schedule from the first message on.
+    /// at once. A worker that hears of it too late is behind its schedule from the first message on.
     At(WallTime),
 }
 
@@ -170,13 +170,13 @@ pub enum Begin {
 pub struct Preparation {
     /// The messaging system.
     pub driver: DriverConfig,
-    /// From which payloads and keys follow.
+    /// Determines payloads and keys.
     pub seed: Seed,
     /// How to make the payloads.
     pub payload: PayloadRecipe,
     /// How keys are given.
     pub keys: KeyDistributor,
-    /// What becomes of a debt.
+    /// What happens to a debt.
     pub catch_up: CatchUp,
     /// How far payloads are checked.
     pub verify: Verify,
@@ -186,17 +186,17 @@ pub struct Preparation {
     pub lease: Duration,
     /// Longest each step of the set-up may take: creating topics, consumers or producers.
     pub setup_within: Duration,
-    /// Who leads the run, for those who are refused meanwhile: `omb 4711 on host-a`.
+    /// The controller that leads the run, for others that are refused meanwhile: `omb 4711 on host-a`.
     pub controller: String,
-    /// Whether to end the run of another controller that the worker may still obey.
+    /// Whether to end the run of another controller that the worker may still follow.
     pub take_over: bool,
 }
 
-/// What a worker is to find out before anything is created: whether it reaches every broker at the address that the broker
-/// advertises, whether the brokers would take what is to come, and whether its own process has room for it.
+/// What a worker checks before anything is created: whether it reaches every broker at the address that the broker
+/// advertises, whether the brokers would accept what is to come, and whether its own process has room for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// Topics that the broker is asked whether it would create, one for each kind. Empty for all workers but one.
+    /// Topics to ask the broker about, whether it would create them, one for each kind. Empty for all workers but one.
     pub topics: Vec<TopicSpec>,
     /// Bytes of the largest message, its key included.
     pub message_bytes: u64,
@@ -226,7 +226,7 @@ pub struct ProducerSpec {
     pub partitions: u32,
     /// Whether this worker also runs all other producers and all consumers of the topic.
     pub whole: bool,
-    /// Which client it uses: those of this worker with one number share one. See [`sharing`](crate::plan::sharing).
+    /// Its client: producers of this worker with the same number share one. See [`sharing`](crate::plan::sharing).
     pub client: u32,
 }
 
@@ -245,10 +245,10 @@ pub struct ConsumerSpec {
     pub group: String,
     /// Members that the group has over all workers.
     pub members: u32,
-    /// The topic's partitions, to be shared out among them.
+    /// The topic's partitions, to be divided among them.
     pub partitions: u32,
     /// Whether this worker also runs all producers and all other consumers of the topic.
     pub whole: bool,
-    /// Which thread receives for it: those of this worker with one number share one.
+    /// The thread that receives for it: consumers of this worker with the same number share one.
     pub thread: u32,
 }

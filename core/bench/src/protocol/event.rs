@@ -14,18 +14,18 @@ use omb_machine::{
     time::{Instant, WallTime},
 };
 
-/// What came of a command that succeeded.
+/// The result of a command that succeeded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     /// The messaging system answers.
     Prepared {
-        /// What it says of itself: `"Kafka, 3 brokers, librdkafka 2.12.1"`.
+        /// Its own description: `"Kafka, 3 brokers, librdkafka 2.12.1"`.
         system: String,
     },
-    /// What stands in the way of the run, as far as [`Command::Check`](super::Command::Check) found out; nothing if the run
-    /// can begin.
+    /// What prevents the run, as far as [`Command::Check`](super::Command::Check) found out; empty if the run can
+    /// begin.
     Checked(Vec<Failure>),
-    /// Done; there is nothing to tell.
+    /// Done; there is nothing to report.
     Done,
     /// Everything counted so far.
     Read(Box<Snapshot>),
@@ -33,7 +33,7 @@ pub enum Event {
     Verified(Box<Findings>),
 }
 
-/// Everything a worker has counted since its load began, and how it fares.
+/// Everything a worker has counted since its load began, and its current condition.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// When it was taken, on the worker's monotonic clock.
@@ -46,21 +46,21 @@ pub struct Snapshot {
     pub in_flight: u64,
     /// How far the oldest message that is due but not sent lies behind its schedule.
     pub schedule_lag: Duration,
-    /// Probes of the newest round that arrived, of topics that this worker has as a whole.
+    /// Probes of the newest round that arrived, for topics that this worker has as a whole.
     pub paths_open: u64,
     /// For each subscription of other topics, the probes that arrived here: the place (within the topic) of the producer
     /// times the partitions, plus the partition. Empty once the load has begun.
     pub probed: BTreeMap<SubscriptionId, SequenceSet>,
     /// For how long a quota of the broker has held up some client of this worker.
     pub throttled: Duration,
-    /// When nothing was acknowledged here, in order: at most [`silence::KEPT_MAX`](crate::load::silence::KEPT_MAX), and one that
-    /// goes on.
+    /// When nothing was acknowledged here, in order: at most [`silence::KEPT_MAX`](crate::load::silence::KEPT_MAX), and
+    /// one that is still open.
     pub silences: Vec<Silence>,
     /// Probes of the newest round that were not confirmed yet.
     pub probes_pending: u64,
-    /// Of each group that has members here; once the load has begun only of those that have been rebalanced since.
+    /// Each group that has members here; once the load has begun only those that have been rebalanced since.
     pub groups: BTreeMap<SubscriptionId, GroupView>,
-    /// What stands in the way of the load and will not pass by itself, in the client's or broker's own words.
+    /// What prevents the load and will not pass by itself, in the client's or broker's own words.
     pub hopeless: Option<Failure>,
     /// The worker's process.
     pub process: Process,
@@ -73,9 +73,9 @@ pub struct Snapshot {
 pub struct GroupView {
     /// Members here that have joined.
     pub joined: u32,
-    /// Of them, the lowest and the highest generation that one has heard of; 0 if none has joined.
+    /// Of them, the lowest and the highest generation that a member knows; 0 if none has joined.
     pub generations: (i32, i32),
-    /// Partitions that they have been given together.
+    /// Partitions assigned to them in total.
     pub assigned: u32,
     /// How often a new generation began since the newest round of probes.
     pub rebalances: u64,
@@ -84,7 +84,7 @@ pub struct GroupView {
 }
 
 impl GroupView {
-    /// Counts a member that has joined, the newest generation that it has heard of, and the partitions that it was given.
+    /// Counts a member that has joined, the newest generation that it knows, and the partitions assigned to it.
     pub fn member(&mut self, generation: i32, assigned: u32) {
         let (low, high) = self.generations;
         let low = if self.joined == 0 { generation } else { low.min(generation) };
@@ -95,11 +95,11 @@ impl GroupView {
 }
 
 impl Snapshot {
-    /// Kinds of problem that are told apart; later ones count under "other problems".
+    /// Kinds of problem that are kept apart; later ones count under "other problems".
     pub const PROBLEMS_MAX: usize = 16;
 }
 
-/// Something that went wrong, told once and counted.
+/// Something that went wrong, reported once and counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// In the client's or broker's own words.
@@ -114,7 +114,7 @@ pub struct Problem {
 pub struct Process {
     /// CPU time of all its threads since it began.
     pub cpu: Duration,
-    /// Of it, the embedded broker's, which shares the process.
+    /// Of it, the embedded broker's share, if it runs in the process.
     pub broker_cpu: Duration,
     /// Memory it holds now, in bytes.
     pub memory_bytes: u64,
@@ -122,7 +122,7 @@ pub struct Process {
     pub memory_bytes_max: u64,
     /// Cores it may use; 0 if unknown.
     pub cores: u32,
-    /// Bytes received over the network interfaces of its host since that started, loopback included.
+    /// Bytes received over the network interfaces of its host since boot, loopback included.
     pub received_bytes: u64,
     /// Bytes sent, likewise.
     pub sent_bytes: u64,
@@ -152,11 +152,11 @@ impl Process {
 pub struct Findings {
     /// Subscriptions to topics that this worker has as a whole: compared here.
     pub compared: BTreeMap<SubscriptionId, Missing>,
-    /// Of other topics: what was confirmed to the producers here.
+    /// For other topics: what was confirmed to the producers here.
     pub confirmed: BTreeMap<ProducerId, SequenceSet>,
-    /// Of other topics: what the consumers here received, by the place of the producer within the topic.
+    /// For other topics: what the consumers here received, by the place of the producer within the topic.
     pub received: BTreeMap<SubscriptionId, Vec<SequenceSet>>,
-    /// Of the same subscriptions: the offsets that were read here, by partition.
+    /// For the same subscriptions: the offsets that were read here, by partition.
     pub offsets: BTreeMap<SubscriptionId, Vec<OffsetRanges>>,
     /// Whether messages carry no header, so that they can only be counted.
     pub by_count_only: bool,
@@ -178,29 +178,29 @@ pub struct Missing {
 pub struct Failure {
     /// What kind, which decides the exit code.
     pub kind: FailureKind,
-    /// What happened, in one line: who, what was tried, the broker's own words.
+    /// What happened, in one line: which party, what was tried, the broker's own words.
     pub message: String,
 }
 
 impl Failure {
-    /// A failure of `kind`, told in `message`.
+    /// A failure of `kind`, described by `message`.
     #[must_use]
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
 }
 
-/// Most characters that are kept of what a worker says of a failure or a problem: a line that a person reads.
+/// Most characters that are kept of a worker's failure or problem: a line that a person reads.
 const WORDS_MAX: usize = 1_000;
 
-/// Most characters of what a messaging system says of itself.
+/// Most characters of a messaging system's own description.
 const SYSTEM_MAX: usize = 200;
 
 /// Most different problems that are kept of one worker.
 const PROBLEMS_MAX: usize = 100;
 
 impl Failure {
-    /// As it may be shown: on one line, without effect on a terminal, and of a length that a person reads.
+    /// As it may be shown: on one line, without effect on a terminal, and no longer than a person reads.
     #[must_use]
     pub fn printable(self) -> Self {
         Self { message: printable_within(&self.message, WORDS_MAX), ..self }
@@ -208,7 +208,7 @@ impl Failure {
 }
 
 impl Event {
-    /// With all texts in it as they may be shown: another machine's words, and those of its broker.
+    /// With all texts in it as they may be shown: they come from another machine, and its broker.
     #[must_use]
     pub fn printable(self) -> Self {
         match self {
@@ -234,17 +234,17 @@ impl fmt::Display for Failure {
 /// Kinds of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FailureKind {
-    /// What was asked for makes no sense to the messaging system: a property it refuses, say.
+    /// The messaging system rejects the request itself: an unknown property, say.
     Configuration,
     /// It cannot be reached, or does not answer within its deadline.
     Unreachable,
-    /// It says no: authentication, permission, quota, replication factor.
+    /// It refuses: authentication, permission, quota, replication factor.
     Refused,
     /// The command does not fit the worker's state, or is of another version.
     Protocol,
-    /// The worker does not obey the run any more: it was restarted, its lease ended, another controller took it over, or
-    /// it is being shut down. What it had counted is gone.
+    /// The worker no longer follows the run: it was restarted, its lease ended, another controller took it over, or it
+    /// is being shut down. Its counts are gone.
     Forgotten,
-    /// The run itself failed: something broke while it went on.
+    /// The run itself failed: something broke while it was in progress.
     Broken,
 }

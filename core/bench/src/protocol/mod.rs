@@ -1,8 +1,8 @@
-//! The words between controller and worker: data, and their one encoding.
+//! The messages between controller and worker: data, and their one encoding.
 //!
-//! A controller numbers its commands within a run, from 1. A worker answers each exactly once in effect: a command
-//! that arrives again (because its reply was lost) is answered as the first time. Reads are cumulative, so a
-//! repeated or lost one can neither double nor lose a sample.
+//! A controller numbers its commands within a run, from 1. A worker answers each exactly once in effect: a command that
+//! arrives again (because its reply was lost) gets the same answer. Reads are cumulative, so a repeated or lost one can
+//! neither double nor lose a sample.
 
 pub mod command;
 pub mod event;
@@ -24,14 +24,14 @@ pub const VERSION: u16 = 2;
 /// A numbered command of one run.
 #[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
 pub struct Request {
-    /// Version of the protocol that the controller speaks.
+    /// Version of the protocol that the controller uses.
     pub version: u16,
     /// The run it belongs to.
     pub run: RunId,
     /// Its number within the run, from 1.
     pub number: u64,
-    /// When it was sent, by the worker's own wall clock, as soon as the controller has measured that: the lease counts
-    /// from then. A worker that stood still may find a request in its buffers whose controller is long gone.
+    /// When it was sent, by the worker's own wall clock, once the controller has measured that: the lease counts from
+    /// then. A worker that stood still may find a request in its buffers whose controller is long gone.
     pub sent: Option<WallTime>,
     /// What to do.
     pub command: Command,
@@ -44,9 +44,9 @@ pub struct Response {
     pub run: RunId,
     /// The number of the request.
     pub number: u64,
-    /// What came of it.
+    /// The result.
     pub outcome: Result<Event, Failure>,
-    /// The worker stopped its load by itself, since its controller was silent for the lease.
+    /// The worker stopped its load by itself, since its controller had been silent for the lease.
     pub lease_ended: bool,
 }
 
@@ -59,15 +59,15 @@ pub struct Hello {
     pub omb: String,
     /// Drawn when the process began: two addresses with one instance are one worker.
     pub instance: String,
-    /// Who leads the run it obeys; `None` if it is free.
+    /// The controller of the run it follows; `None` if it is free.
     pub controller: Option<String>,
-    /// What its process may have of files, threads and memory.
+    /// The limits of its process on files, threads and memory.
     #[serde(default)]
     pub limits: Limits,
 }
 
-/// What is asked by `POST /v1/clock`. It also tells a worker that its controller is there: while one worker is slow to set
-/// up, the others hear no command.
+/// The question of `POST /v1/clock`. It also shows a worker that its controller is alive: while one worker is slow to
+/// set up, the others receive no command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct Ping {
     /// The run of the controller that asks.
@@ -85,7 +85,7 @@ pub struct Clock {
     pub answered: WallTime,
 }
 
-/// Decodes a request. Its version stands first, so that one of another version can be told from garbage.
+/// Decodes a request. Its version comes first, so that a request of another version can be told from garbage.
 ///
 /// # Errors
 /// As [`decode`]; and if it is of another version.

@@ -9,12 +9,12 @@ use super::FailureKind;
 pub struct Meaning {
     /// What kind of failure it is.
     pub kind: FailureKind,
-    /// Whether it may pass by itself: a leader is elected, a coordinator loads, a connection comes back. Where it does
-    /// not, waiting tells nothing new.
+    /// Whether it may pass by itself: a leader is elected, a coordinator loads, a connection comes back. Otherwise
+    /// waiting brings nothing new.
     pub heals: bool,
 }
 
-/// What the error with this number means. One that is not listed may pass, for all that is known.
+/// The meaning of the error with this number. One that is not listed may pass, as far as is known.
 #[must_use]
 pub fn of(code: i32) -> Meaning {
     let listed = LASTING.iter().find(|(number, ..)| *number == code).map(|(_, _, kind)| (*kind, false));
@@ -25,7 +25,7 @@ pub fn of(code: i32) -> Meaning {
     Meaning { kind, heals }
 }
 
-/// Errors that say that nobody answers; they pass when somebody does.
+/// Errors of something that does not answer; they pass once it does.
 const UNREACHABLE: [(i32, &str); 8] = [
     (-195, "local: broker transport failure"),
     (-193, "local: host resolution failure"),
@@ -39,8 +39,9 @@ const UNREACHABLE: [(i32, &str); 8] = [
 
 /// Errors that do not pass by themselves.
 ///
-/// Not among them are: unknown topic or partition (3), which a broker says that has not heard of a new topic yet (librdkafka
-/// waits for it and then says -188 or -190 itself); too few replicas (19, 20), of which others may come back; and a quota (89).
+/// Not among them are: unknown topic or partition (3), from a broker that has not heard of a new topic yet (librdkafka
+/// waits for it and then reports -188 or -190 itself); too few replicas (19, 20), of which others may come back; and a
+/// quota (89).
 const LASTING: [(i32, &str, FailureKind); 46] = {
     use FailureKind::{Broken, Configuration, Refused};
     [

@@ -9,7 +9,7 @@ use hdrhistogram::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Highest latency that is told apart: one hour, in nanoseconds. Above it samples count as this and in `clamped`.
+/// Highest latency that is distinguished: one hour, in nanoseconds. Higher samples count as this and in `clamped`.
 pub const HIGHEST: u64 = 3_600_000_000_000;
 
 /// Significant decimal digits: a reported value is at most 0.1 % off.
@@ -18,13 +18,33 @@ pub const DIGITS: u8 = 3;
 /// Latencies in nanoseconds, with 3 significant digits from 1 ns to one hour.
 ///
 /// Of constant size (about 0.3 MB) from the first sample on, so that recording does not allocate; an empty one is free.
+///
+/// ```
+/// use omb_bench::stats::latency::Latency;
+///
+/// let mut total = Latency::new();
+/// (1..=1_000).for_each(|micros| total.record(micros * 1_000));
+/// let close = |nanos: u64, wanted: u64| nanos.abs_diff(wanted) <= wanted / 1_000;
+/// assert!(close(total.at(0.50), 500_000) && close(total.at(0.99), 990_000) && close(total.max(), 1_000_000));
+///
+/// // Worker reports are cumulative: what came between two of them is the difference, exactly.
+/// let earlier = total.clone();
+/// total.record(5_000_000);
+/// let since = total.since(&earlier).expect("the older state of the same histogram");
+/// assert_eq!(since.count(), 1);
+///
+/// // And parts merge into the whole again, whatever the order.
+/// let mut merged = since;
+/// merged.merge(&earlier);
+/// assert_eq!(merged, total);
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Latency {
     histogram: Option<Histogram<u64>>,
     clamped: u64,
 }
 
-/// What has no sample yet, for readers.
+/// Shown to readers before the first sample.
 static EMPTY: LazyLock<Histogram<u64>> = LazyLock::new(histogram);
 
 fn histogram() -> Histogram<u64> {
@@ -133,7 +153,7 @@ impl Latency {
         if self.count() == 0 { 0.0 } else { 1.0 - self.histogram().quantile_below(nanos) }
     }
 
-    /// HdrHistogram V2 bytes (not deflated), followed by nothing: what Java's `encodeIntoByteBuffer` writes.
+    /// HdrHistogram V2 bytes (not deflated) and nothing else: what Java's `encodeIntoByteBuffer` writes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -141,7 +161,7 @@ impl Latency {
         bytes
     }
 
-    /// Reads what [`Self::encode`] wrote; any histogram of compatible values is taken over sample by sample.
+    /// Reads what [`Self::encode`] wrote; any histogram of compatible values is converted sample by sample.
     ///
     /// # Errors
     /// If the bytes are no HdrHistogram V2.
@@ -209,7 +229,7 @@ mod tests {
         assert!(latency.max() >= HIGHEST);
     }
 
-    /// Upstream's have other bounds and 5 digits; those read are recorded and merged like our own.
+    /// Upstream's have other bounds and 5 digits; once read, they are recorded into and merged like our own.
     #[test]
     fn others_are_taken_over() {
         let mut other = Histogram::<u64>::new_with_bounds(1, 60_000_000, 5).expect("bounds that fit");

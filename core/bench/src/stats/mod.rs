@@ -1,4 +1,4 @@
-//! How numbers add up: latencies, sequences, periods, totals. Knows no machine.
+//! How numbers add up: latencies, sequences, periods, totals. Independent of any machine.
 
 pub mod latency;
 pub mod offsets;

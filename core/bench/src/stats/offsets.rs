@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "Vec<(u64, u64)>", into = "Vec<(u64, u64)>")]
 pub struct OffsetRanges(Vec<(u64, u64)>);
 
-/// What arrived is no [`OffsetRanges`].
+/// What arrived is not an [`OffsetRanges`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("ranges of offsets are out of order, or too many")]
 pub struct NotRanges;
 
 impl OffsetRanges {
-    /// Ranges that are told apart.
+    /// Most ranges that are kept apart.
     pub const RANGES_MAX: usize = 1_024;
 
     /// An empty set.

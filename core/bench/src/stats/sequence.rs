@@ -9,13 +9,13 @@ use super::sparse::{push_varint, take_varint};
 
 /// A set of sequence numbers that grows mostly upwards from 0.
 ///
-/// Everything below `base` is in the set, save the `holes`; above it a bitmap tells. While messages arrive
-/// roughly in order the bitmap holds a few words; a message that never arrives costs one hole, not a bitmap
-/// that grows for the rest of the run.
+/// Everything below `base` is in the set, except the `holes`; above it a bitmap decides. While messages arrive roughly
+/// in order the bitmap holds a few words; a message that never arrives costs one hole, not a bitmap that grows for the
+/// rest of the run.
 ///
-/// Two sets of the same numbers are equal only if they grew alike: the same numbers may stand as holes or as bits.
-/// A set travels in few bytes where it is nearly full or nearly empty; whatever arrives is refused or is a set, at most some 20 times as large in
-/// memory as it was as bytes.
+/// Two sets of the same numbers are equal only if they grew alike: the same numbers may be held as holes or as bits. A
+/// set travels in few bytes where it is nearly full or nearly empty; whatever arrives is rejected or is a set, at most
+/// some 20 times as large in memory as its bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Wire", into = "Wire")]
 pub struct SequenceSet {
@@ -124,7 +124,7 @@ impl SequenceSet {
         *self = Self::of(high.base, holes, words.collect());
     }
 
-    /// The set with these parts, in which the base stands as high as it can.
+    /// The set with these parts, with the highest possible base.
     fn of(mut base: u64, holes: BTreeSet<u64>, mut ahead: VecDeque<u64>) -> Self {
         while ahead.front() == Some(&u64::MAX) {
             ahead.pop_front();
@@ -170,7 +170,8 @@ fn ones(word: u64) -> u64 {
     u64::from(word.count_ones())
 }
 
-/// The highest base that is believed: at a million messages a second it takes 140,000 years. Sums with it do not overflow.
+/// The highest base that is accepted: at a million messages a second it takes 140,000 years. Sums with it do not
+/// overflow.
 const BASE_MAX: u64 = 1 << 62;
 
 /// A set as it travels.
@@ -220,7 +221,7 @@ impl From<SequenceSet> for Wire {
 /// The bytes are no set of sequence numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotASet {
-    /// The base is no multiple of 64, or beyond all belief.
+    /// The base is not a multiple of 64, or impossibly high.
     #[error("a set of sequences has an impossible base")]
     Base,
     /// A hole is malformed, or not below the base.
@@ -429,7 +430,7 @@ mod tests {
             prop_assert_eq!(&numbers(&set), &plain);
         }
 
-        /// Whatever arrives is refused, or is a set that works and would be sent so.
+        /// Whatever arrives is rejected, or is a set that works and would be encoded in the same way.
         #[test]
         fn garbage_is_refused(
             base in 0..40_u64,

@@ -1,7 +1,7 @@
 //! Commands in, events out: what a worker decides about its controller.
 //!
-//! The machine keeps the order: one run at a time, each command performed once, a repeated one answered as the first
-//! time. What a command asks for is performed by the runtime (`Output::Perform`), which reports back (`Input::Done`).
+//! The machine keeps the order: one run at a time, each command performed once, a repeated one given the same answer.
+//! The runtime performs what a command requests (`Output::Perform`) and reports back (`Input::Done`).
 //!
 //! ```text
 //!            Prepare              silence for the lease               as long again
@@ -29,16 +29,16 @@ use omb_machine::{
 pub enum Input {
     /// A command arrived.
     Command(Request),
-    /// What [`Output::Perform`] asked for is done.
+    /// The runtime has finished an [`Output::Perform`].
     Done {
-        /// The number it was asked under.
+        /// The ticket of that output.
         ticket: u64,
-        /// What came of it.
+        /// The result.
         outcome: Result<Event, Failure>,
     },
-    /// The controller is there, and waits.
+    /// The controller is alive, and waits.
     Heard(Ping),
-    /// The process shall end.
+    /// The process is to end.
     Shutdown,
 }
 
@@ -53,34 +53,35 @@ pub enum Output {
         /// What to perform.
         command: Command,
     },
-    /// Send this to whoever asked: to all of them, if the same command was sent several times.
+    /// Send this to the caller: to all of them, if the same command was sent several times.
     Reply(Response),
-    /// A run begins to be obeyed: whose.
+    /// The worker follows a run from here on.
     Obeys {
         /// The run.
         run: RunId,
-        /// Who leads it.
+        /// Its controller.
         controller: String,
     },
-    /// The controller fell silent for its lease; the load is being stopped.
+    /// The controller has been silent for its lease; the load is being stopped.
     LeaseExpired(RunId),
-    /// No run is obeyed any more: the worker is free.
+    /// The worker follows no run any more: it is free.
     Freed(RunId),
     /// Everything is closed; the process may end.
     ShutDown,
 }
 
-/// Past runs remembered. A copy older than this many runs is as good as impossible: TCP connections do not live so long.
+/// Past runs remembered. A copy older than this many runs is practically impossible: TCP connections do not live so
+/// long.
 const PAST_MAX: usize = 64;
 
-/// Longest the last delivery reports are waited for when nobody leads the run any more.
+/// Longest wait for the last delivery reports once no controller leads the run.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
-/// Longest a worker that is shut down stays, with everything closed, so that its controller learns why it goes. It asks for the
-/// clock once per period, which is a second.
+/// How long a worker that is shut down stays at most, with everything closed, so that its controller learns why it
+/// goes. The controller asks for the clock once per period, which is a second.
 const FAREWELL_WITHIN: Duration = Duration::from_millis(2_500);
 
-/// How long the words that its controller was sent may take to leave the process.
+/// How long the last answer to its controller may take to leave the process.
 const FAREWELL_LEAVES_WITHIN: Duration = Duration::from_millis(100);
 
 /// Most characters of a controller's name: `omb (process 4711 on host-a)`, and a host's name has at most 253.
@@ -91,12 +92,12 @@ const CONTROLLER_MAX: usize = 300;
 pub struct Worker {
     /// The process's wall time at its `Instant::ZERO`.
     wall_zero: WallTime,
-    /// What it takes from its controllers.
+    /// Which settings it accepts from its controllers.
     terms: Terms,
     obeys: Option<Obeyed>,
-    /// Runs that were obeyed before, newest last: a late copy of their first command must not begin them again.
+    /// Runs that it followed before, newest last: a late copy of their first command must not begin them again.
     past: VecDeque<RunId>,
-    /// A command that waits until what is under way has been performed.
+    /// A command that waits until the one in progress has been performed.
     queued: Option<Request>,
     shutdown: Option<Shutdown>,
     tickets: u64,
@@ -106,7 +107,7 @@ pub struct Worker {
 /// The process is to end.
 #[derive(Debug)]
 struct Shutdown {
-    /// Whose controller is to learn of it, and when it did; `None` if no run was obeyed.
+    /// The run whose controller is to learn of it, and when it did; `None` if the worker followed no run.
     run: Option<RunId>,
     heard: Option<Instant>,
     /// Since when everything is closed.
@@ -128,7 +129,7 @@ impl Shutdown {
     }
 }
 
-/// The run that is obeyed, from its `Prepare` until the next run's.
+/// The run that is followed, from its `Prepare` until the next run's.
 #[derive(Debug)]
 struct Obeyed {
     run: RunId,
@@ -136,12 +137,12 @@ struct Obeyed {
     lease: Duration,
     setup_within: Duration,
     heard: Instant,
-    /// How long the controller may be silent beyond the lease, since it waits for what is under way.
+    /// How long the controller may be silent beyond the lease, since it waits for the command in progress.
     waits: Duration,
     /// The newest command's number, and its answer once there is one.
     number: u64,
     answer: Option<Response>,
-    /// What is being performed: its ticket, and the number to answer (none for what nobody asked for).
+    /// What is being performed: its ticket, and the number to answer (none if no command requested it).
     under_way: Option<(u64, Option<u64>)>,
     state: State,
     lease_ended: bool,
@@ -151,9 +152,9 @@ struct Obeyed {
 enum State {
     /// By its controller.
     Led,
-    /// Its controller fell silent. What was counted is kept until then.
+    /// Its controller fell silent. The counts are kept until then.
     Left { until: Instant },
-    /// Another run may begin. Why, for a controller that does not know.
+    /// Another run may begin. The reason, for a controller that does not know it.
     Closed(&'static str),
 }
 
@@ -164,8 +165,8 @@ impl Obeyed {
 }
 
 impl Worker {
-    /// A worker that obeys nobody yet. `wall_zero` is its process's wall time at its `Instant::ZERO`; `terms` say which
-    /// settings it takes.
+    /// A worker that follows no run yet. `wall_zero` is its process's wall time at its `Instant::ZERO`; `terms` say
+    /// which settings it accepts.
     #[must_use]
     pub fn new(wall_zero: WallTime, terms: Terms) -> Self {
         Self {
@@ -180,13 +181,13 @@ impl Worker {
         }
     }
 
-    /// The run it obeys; `None` if it is free.
+    /// The run it follows; `None` if it is free.
     #[must_use]
     pub fn run(&self) -> Option<RunId> {
         self.obeyed().map(|obeyed| obeyed.run)
     }
 
-    /// Who leads the run it obeys; `None` if it is free.
+    /// The controller of the run it follows; `None` if it is free.
     #[must_use]
     pub fn controller(&self) -> Option<&str> {
         self.obeyed().map(|obeyed| obeyed.controller.as_str())
@@ -207,7 +208,7 @@ impl Worker {
             self.bid_farewell(now, run);
             return self.refuse(run, number, FailureKind::Forgotten, "this worker is being shut down".to_owned());
         }
-        // Before anything else: settings that are not taken neither begin a run nor end another one.
+        // Before anything else: settings that are not accepted neither begin a run nor end another one.
         if let Command::Prepare(preparation) = &mut request.command
             && let Err(refused) = self.terms.take(&mut preparation.driver)
         {
@@ -229,13 +230,13 @@ impl Worker {
                 self.on_own_command(request);
             }
             Some(obeyed) if !obeyed.is_closed() => self.on_foreign_command(now, request),
-            // The run before is still being closed.
+            // The previous run is still being closed.
             Some(obeyed) if obeyed.under_way.is_some() => self.queue(request),
             _ => self.on_first_command(now, request),
         }
     }
 
-    /// A command while nobody is obeyed.
+    /// A command while no run is followed.
     fn on_first_command(&mut self, now: Instant, request: Request) {
         let Request { run, number, command, .. } = request;
         match command {
@@ -277,13 +278,13 @@ impl Worker {
         }
     }
 
-    /// A command of another run than the one that is obeyed.
+    /// A command of another run than the one that is followed.
     fn on_foreign_command(&mut self, now: Instant, request: Request) {
         let Some(obeyed) = &mut self.obeys else { return };
         let (run, number) = (request.run, request.number);
         match &request.command {
             Command::Prepare(preparation) if number == 1 && !self.past.contains(&run) => {
-                // A controller leads one run at a time: if it begins another, it has given this worker up.
+                // A controller leads one run at a time: if it begins another, it has abandoned this worker.
                 let controller = printable_within(&preparation.controller, CONTROLLER_MAX);
                 if preparation.take_over || controller == obeyed.controller {
                     obeyed.state = State::Closed("another controller took this worker over");
@@ -292,7 +293,7 @@ impl Worker {
                 }
                 let silent = now.since(obeyed.heard).as_secs();
                 let text = format!(
-                    "it obeys {} (run {}, last heard {silent} s ago); --take-over ends that run",
+                    "it follows {} (run {}, last heard {silent} s ago); --take-over ends that run",
                     obeyed.controller, obeyed.run
                 );
                 self.refuse(run, number, FailureKind::Refused, text);
@@ -300,25 +301,25 @@ impl Worker {
             // Not this run's any more, if it ever was: nothing to close.
             Command::Close => self.reply(run, number, Ok(Event::Done), false),
             _ => {
-                let text = format!("it obeys {} (run {})", obeyed.controller, obeyed.run);
+                let text = format!("it follows {} (run {})", obeyed.controller, obeyed.run);
                 self.refuse(run, number, FailureKind::Forgotten, text);
             }
         }
     }
 
-    /// A command of the run that is obeyed: a new one, or one seen before.
+    /// A command of the run that is followed: a new one, or one seen before.
     fn on_own_command(&mut self, request: Request) {
-        let obeyed = self.obeys.as_mut().expect("called for the run that is obeyed");
+        let obeyed = self.obeys.as_mut().expect("called for the run that is followed");
         let (run, number) = (request.run, request.number);
         if number == obeyed.number {
-            // Seen before: answered as the first time, or not yet.
+            // Seen before: the same answer, or not yet.
             if let Some(answer) = obeyed.answer.clone() {
                 self.outputs.push_back(Output::Reply(answer));
             }
             return;
         }
         if number < obeyed.number {
-            // A copy that was on its way for long. The controller has its answer, or it would not have gone on.
+            // A copy that was long in flight. The controller has its answer, or it would not have gone on.
             let text = format!("command {number} is past: {} came after it", obeyed.number);
             return self.refuse(run, number, FailureKind::Protocol, text);
         }
@@ -331,11 +332,11 @@ impl Worker {
         {
             return self.refuse(run, number, FailureKind::Forgotten, format!("run {run} was closed here: {why}"));
         }
-        // What a run began is cleaned up whatever came of its last command, which may never have arrived.
+        // What a run created is cleaned up whatever the result of its last command, which may never have arrived.
         let deleting = matches!(request.command, Command::DeleteTopics { .. });
         if !closing && !deleting && number != obeyed.number + 1 {
-            // A controller goes on when it has been answered. So somebody answered it, and was restarted since; then a
-            // late copy of the first command made this process begin the run anew.
+            // A controller goes on only when it has an answer. So an earlier process here answered it and was restarted
+            // since; then a late copy of the first command made this process begin the run anew.
             let text = format!("command {number} came after {}: those in between were never heard here", obeyed.number);
             return self.refuse(run, number, FailureKind::Forgotten, text);
         }
@@ -353,7 +354,7 @@ impl Worker {
             return;
         }
         match obeyed.under_way {
-            // Nobody asked for it: what the lease began. It has a bound.
+            // No command requested it: the lease began it. It has a bound.
             Some((_, None)) => self.queue(request),
             Some((_, Some(before))) if deleting => {
                 let text = format!("command {before} was cut short: the run is being cleaned up");
@@ -368,9 +369,9 @@ impl Worker {
         }
     }
 
-    /// Performs a new command of the run that is obeyed.
+    /// Performs a new command of the run that is followed.
     fn perform_own(&mut self, number: u64, command: Command) {
-        let obeyed = self.obeys.as_mut().expect("called for the run that is obeyed");
+        let obeyed = self.obeys.as_mut().expect("called for the run that is followed");
         obeyed.number = number;
         obeyed.answer = None;
         // A lease that ended before there was a load has stopped none.
@@ -379,14 +380,14 @@ impl Worker {
     }
 
     fn on_done(&mut self, now: Instant, ticket: u64, outcome: Result<Event, Failure>) {
-        // What was cut short by a close still reports; nobody waits for it any more.
+        // A command cut short by a close still reports; no caller waits for it any more.
         let Some(obeyed) = self.obeys.as_mut().filter(|obeyed| obeyed.under_way.is_some_and(|(t, _)| t == ticket))
         else {
             return;
         };
         let Some((_, number)) = obeyed.under_way.take() else { return };
         if obeyed.waits > Duration::ZERO && number.is_some() {
-            // The controller was silent because it waited; from here on it has its lease again.
+            // The controller was silent because it waited; from here on it has its full lease again.
             obeyed.heard = now;
         }
         obeyed.waits = Duration::ZERO;
@@ -398,7 +399,7 @@ impl Worker {
             self.outputs.push_back(Output::Freed(run));
         }
         if self.shutdown.is_some() {
-            // The last delivery reports have been waited for.
+            // The wait for the last delivery reports is over.
             return if closed { self.leave(now) } else { self.close("the worker shuts down") };
         }
         if let Some(request) = self.queued.take() {
@@ -415,7 +416,7 @@ impl Worker {
         if self.obeyed().is_some_and(|obeyed| matches!(obeyed.under_way, Some((_, Some(_)))))
             && let Some(run) = run
         {
-            // Whoever waits is answered below.
+            // Callers that wait are answered below.
             self.bid_farewell(now, run);
         }
         if let Some(request) = self.queued.take() {
@@ -432,7 +433,7 @@ impl Worker {
         }
     }
 
-    /// A controller is being told that this worker is shut down.
+    /// A controller is being informed that this worker shuts down.
     fn bid_farewell(&mut self, now: Instant, run: RunId) {
         if let Some(shutdown) = self.shutdown.as_mut().filter(|shutdown| shutdown.run == Some(run)) {
             shutdown.heard.get_or_insert(now);
@@ -462,10 +463,10 @@ impl Worker {
         self.end(Command::Close, why);
     }
 
-    /// Performs something that nobody asked for. Whoever waits for what is under way is told.
+    /// Performs something that no command requested. The caller of a command in progress is informed.
     fn end(&mut self, command: Command, why: &str) {
         if let Some((_, Some(number))) = self.obeys.as_ref().and_then(|obeyed| obeyed.under_way) {
-            // Kept like any other answer, for whoever asks again.
+            // Kept like any other answer, in case the caller asks again.
             let text = format!("command {number} was cut short: {why}");
             self.answer(number, Err(Failure::new(FailureKind::Forgotten, text)));
         }
@@ -474,13 +475,13 @@ impl Worker {
 
     fn perform(&mut self, command: Command, number: Option<u64>) {
         self.tickets += 1;
-        let obeyed = self.obeys.as_mut().expect("only an obeyed run performs");
+        let obeyed = self.obeys.as_mut().expect("only a followed run performs");
         obeyed.under_way = Some((self.tickets, number));
         obeyed.waits = command.takes(obeyed.setup_within);
         self.outputs.push_back(Output::Perform { ticket: self.tickets, command });
     }
 
-    /// Makes a command wait; of two the newer one, for the older one's sender is gone or repeats it.
+    /// Makes a command wait; of two the newer one, as the older one's sender is gone or repeats it.
     fn queue(&mut self, request: Request) {
         if let Some(old) = self.queued.replace(request)
             && self.queued.as_ref().is_some_and(|new| (new.run, new.number) != (old.run, old.number))
@@ -490,9 +491,9 @@ impl Worker {
         }
     }
 
-    /// Answers the newest command of the run that is obeyed, and keeps the answer.
+    /// Answers the newest command of the run that is followed, and keeps the answer.
     fn answer(&mut self, number: u64, outcome: Result<Event, Failure>) {
-        let obeyed = self.obeys.as_mut().expect("only an obeyed run is answered");
+        let obeyed = self.obeys.as_mut().expect("only a followed run is answered");
         let answer = Response { run: obeyed.run, number, outcome, lease_ended: obeyed.lease_ended };
         obeyed.answer = Some(answer.clone());
         self.outputs.push_back(Output::Reply(answer));
@@ -521,7 +522,7 @@ impl Machine for Worker {
             Input::Command(request) => self.on_command(now, request),
             Input::Done { ticket, outcome } => self.on_done(now, ticket, outcome),
             Input::Heard(Ping { run, sent }) => {
-                // While it shuts down, that is what it is told in place of the time.
+                // While it shuts down, the answer says so in place of the time.
                 self.bid_farewell(now, run);
                 let sent = sent_at(self.wall_zero, now, sent);
                 if let Some(obeyed) = self.obeys.as_mut().filter(|it| it.run == run && it.state == State::Led) {
@@ -545,7 +546,7 @@ impl Machine for Worker {
                 obeyed.lease_ended = true;
                 self.outputs.push_back(Output::LeaseExpired(obeyed.run));
                 if obeyed.under_way.is_some() {
-                    // It took longer than its controller allowed; nobody waits for it.
+                    // It took longer than its controller allowed; the controller no longer waits for it.
                     return self.close("its lease ended");
                 }
                 obeyed.state = State::Left { until: now + obeyed.lease };

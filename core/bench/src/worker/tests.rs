@@ -91,7 +91,7 @@ fn a_repeated_command_is_performed_once_and_answered_again() {
     worker.handle_input(Instant::ZERO, command(1, 2, Command::Probe { round: 1 }));
     assert_eq!(drain(&mut worker), [Output::Perform { ticket: 2, command: Command::Probe { round: 1 } }]);
     worker.handle_input(Instant::ZERO, command(1, 2, Command::Probe { round: 1 }));
-    assert_eq!(drain(&mut worker), [], "under way: the one answer will do");
+    assert_eq!(drain(&mut worker), [], "in progress: one answer is enough");
     worker.handle_input(Instant::ZERO, Input::Done { ticket: 2, outcome: Ok(Event::Done) });
     assert_eq!(drain(&mut worker), [reply(1, 2, Event::Done)]);
     worker.handle_input(Instant::ZERO, command(1, 2, Command::Probe { round: 1 }));
@@ -106,7 +106,7 @@ fn one_run_at_a_time() {
     worker.handle_input(Instant::ZERO + 7 * SECOND, command(2, 1, prepare_by("another")));
     assert_eq!(
         refused(&drain(&mut worker)),
-        "it obeys somebody (run 0000000000000001, last heard 7 s ago); --take-over ends that run"
+        "it follows somebody (run 0000000000000001, last heard 7 s ago); --take-over ends that run"
     );
     worker.handle_input(Instant::ZERO, command(1, 2, Command::Close));
     assert_eq!(drain(&mut worker), [Output::Perform { ticket: 2, command: Command::Close }]);
@@ -118,7 +118,7 @@ fn one_run_at_a_time() {
     assert!(matches!(outputs[2..], [Output::Obeys { run: RunId(2), .. }, Output::Perform { ticket: 3, .. }]));
 }
 
-/// It has given the worker up, and the worker has not heard of it.
+/// The controller has abandoned the worker, and the worker has not heard of it.
 #[test]
 fn a_controller_that_begins_another_run_has_ended_the_first() {
     let mut worker = prepared();
@@ -131,7 +131,7 @@ fn a_controller_that_begins_another_run_has_ended_the_first() {
     ));
 }
 
-/// Whoever asks for it again hears why, instead of nothing.
+/// A caller that asks for it again hears why, instead of nothing.
 #[test]
 fn what_was_cut_short_is_answered_again() {
     let mut worker = prepared();
@@ -153,7 +153,7 @@ fn whoever_takes_over_ends_the_other_run_first() {
     worker.handle_input(Instant::ZERO, command(2, 1, Command::Prepare(preparation)));
     let outputs = drain(&mut worker);
     let [Output::Reply(Response { run: RunId(1), number: 2, outcome: Err(failure), .. }), rest] = &outputs[..] else {
-        panic!("whoever waited is told: {outputs:?}")
+        panic!("the caller that waited is informed: {outputs:?}")
     };
     assert_eq!(failure.kind, FailureKind::Forgotten);
     assert_eq!(*rest, Output::Perform { ticket: 3, command: Command::Close });
@@ -164,7 +164,7 @@ fn whoever_takes_over_ends_the_other_run_first() {
         [Output::Freed(RunId(1)), Output::Obeys { run: RunId(2), .. }, Output::Perform { ticket: 4, .. }]
     ));
     worker.handle_input(Instant::ZERO, command(1, 3, READ));
-    assert_eq!(refused(&drain(&mut worker)), "it obeys somebody (run 0000000000000002)");
+    assert_eq!(refused(&drain(&mut worker)), "it follows somebody (run 0000000000000002)");
 }
 
 #[test]
@@ -210,10 +210,10 @@ fn a_silent_controller_loses_its_lease() {
     let stop = Command::StopLoad { within: DRAIN_WITHIN };
     assert_eq!(drain(&mut worker), [Output::LeaseExpired(RunId(1)), Output::Perform { ticket: 3, command: stop }]);
 
-    // It comes back while the load is being stopped, and is told.
+    // It comes back while the load is being stopped, and is informed.
     let back = later + LEASE + SECOND;
     worker.handle_input(back, command(1, 3, READ));
-    assert_eq!(drain(&mut worker), [], "the stop is under way");
+    assert_eq!(drain(&mut worker), [], "the stop is in progress");
     worker.handle_input(back, Input::Done { ticket: 3, outcome: Ok(Event::Done) });
     assert_eq!(drain(&mut worker), [Output::Perform { ticket: 4, command: READ }]);
     worker.handle_input(back, Input::Done { ticket: 4, outcome: Ok(Event::Done) });
@@ -232,7 +232,7 @@ fn a_silent_controller_loses_its_lease() {
 }
 
 /// There was nothing to stop, and the load that begins later is whole. (The simulation found a worker that was given up
-/// for it.)
+/// because of it.)
 #[test]
 fn a_lease_that_ended_before_the_load_does_not_count_against_it() {
     let mut worker = prepared();
@@ -240,7 +240,7 @@ fn a_lease_that_ended_before_the_load_does_not_count_against_it() {
     worker.handle_timeout(late);
     drain(&mut worker);
     worker.handle_input(late, Input::Done { ticket: 2, outcome: Ok(Event::Done) });
-    assert!(perform(&mut worker, late, 2, Command::Probe { round: 1 }).lease_ended, "it is told");
+    assert!(perform(&mut worker, late, 2, Command::Probe { round: 1 }).lease_ended, "the answer says so");
     let rate = crate::rate::Rate::per_second(1).expect("in range");
     let begin = crate::protocol::command::Begin::After(SECOND);
     let start = Command::StartLoad { tempo: rate.into(), producers: 1, begin, window: None, correction: 0 };
@@ -294,7 +294,8 @@ fn a_shutdown_drains_and_closes_first() {
     assert_eq!(drain(&mut idle), [Output::ShutDown]);
 }
 
-/// Its controller asks for nothing but the time between two reads; gone without a word, the worker would be looked for.
+/// Its controller asks for nothing but the clock between two reads; it would search for a worker that is gone without a
+/// word.
 #[test]
 fn a_worker_that_shuts_down_stays_until_its_controller_knows() {
     let ended = || {
@@ -308,17 +309,17 @@ fn a_worker_that_shuts_down_stays_until_its_controller_knows() {
     let ping = |run| Input::Heard(Ping { run: RunId(run), sent: None });
     let (closed, asked) = (Instant::ZERO + SECOND, Instant::ZERO + 2 * SECOND);
     let mut worker = ended();
-    // Somebody else's question tells its controller nothing.
+    // A ping of another run does not inform its controller.
     worker.handle_input(asked, ping(9));
     assert_eq!(worker.poll_timeout().map(|wake| wake.at), Some(closed + FAREWELL_WITHIN));
     worker.handle_input(asked, ping(1));
     worker.handle_timeout(asked + FAREWELL_LEAVES_WITHIN);
     assert_eq!(drain(&mut worker), [Output::ShutDown]);
-    // A controller that is gone itself is not waited for for long.
+    // It does not wait long for a controller that is gone itself.
     let mut worker = ended();
     worker.handle_timeout(closed + FAREWELL_WITHIN);
     assert_eq!(drain(&mut worker), [Output::ShutDown]);
-    // Whoever waited for an answer has one.
+    // A caller that waited for an answer has one.
     let mut worker = prepared();
     worker.handle_input(Instant::ZERO, command(1, 2, Command::Probe { round: 1 }));
     drain(&mut worker);
@@ -345,10 +346,10 @@ fn the_deletion_of_topics_overtakes() {
     assert_eq!(refused(&outputs[..1]), "command 2 was cut short: the run is being cleaned up");
     assert_eq!(outputs[1..], [Output::Perform { ticket: 3, command: delete() }]);
     worker.handle_input(Instant::ZERO, Input::Done { ticket: 2, outcome: Ok(Event::Done) });
-    assert_eq!(drain(&mut worker), [], "nobody waits for it any more");
+    assert_eq!(drain(&mut worker), [], "no caller waits for it any more");
     worker.handle_input(Instant::ZERO, Input::Done { ticket: 3, outcome: Ok(Event::Done) });
     assert_eq!(drain(&mut worker), [reply(1, 3, Event::Done)]);
-    // Command 2 was on its way when the next one took its place.
+    // Command 2 was in flight when the next one took its place.
     let mut worker = prepared();
     worker.handle_input(Instant::ZERO, command(1, 3, delete()));
     assert_eq!(drain(&mut worker), [Output::Perform { ticket: 2, command: delete() }]);
@@ -375,7 +376,7 @@ fn a_controller_that_waits_keeps_its_lease() {
     worker.handle_timeout(done + LEASE);
     assert!(matches!(drain(&mut worker)[..], [Output::LeaseExpired(RunId(1)), _]));
 
-    // What never comes to its end does not hold a worker for ever.
+    // A stop that never ends does not hold a worker for ever.
     let mut worker = prepared();
     worker.handle_input(Instant::ZERO, command(1, 2, Command::StopLoad { within }));
     drain(&mut worker);
@@ -385,7 +386,7 @@ fn a_controller_that_waits_keeps_its_lease() {
     assert_eq!(outputs.last(), Some(&Output::Perform { ticket: 3, command: Command::Close }));
 }
 
-/// It reaches the log, the page, the metrics, and whoever is refused because of it.
+/// It reaches the log, the page, the metrics, and every controller that is refused because of it.
 #[test]
 fn the_name_of_a_controller_forges_no_line() {
     let name = format!("omb\n2026-01-01 00:00:00 - omb - ERROR - \u{1b}[31m\u{202e}{}", "x".repeat(1 << 20));
@@ -398,7 +399,7 @@ fn the_name_of_a_controller_forges_no_line() {
     worker.handle_input(Instant::ZERO, command(2, 1, prepare_by("another")));
     let outputs = drain(&mut worker);
     assert!(!refused(&outputs).contains(char::is_control) && refused(&outputs).contains(controller.as_str()));
-    // The same controller is known again, whatever it is called.
+    // The same controller is recognised again, whatever its name.
     worker.handle_input(Instant::ZERO, command(3, 1, prepare_by(&name)));
     assert!(drain(&mut worker).iter().any(|output| matches!(output, Output::Perform { command: Command::Close, .. })));
 }
@@ -422,9 +423,9 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
-    /// Whatever arrives, in whatever order and however often: each command of a run is performed at most once, a run is
-    /// taken up at most once and only when no other one is obeyed or being closed, and nothing is performed for a run
-    /// that was closed. Whoever asks is answered once what is under way is done.
+    /// Whatever arrives, in whatever order and however often: each command of a run is performed at most once, a run
+    /// begins at most once and only when no other one is followed or being closed, and nothing is performed for a run
+    /// that was closed. Every caller is answered once the command in progress is done.
     #[test]
     fn each_command_takes_effect_once(steps in prop::collection::vec(step(), 0..80)) {
         let mut worker = Worker::new(WallTime(WALL), Terms::foreign());
@@ -473,7 +474,7 @@ proptest! {
                         current = None;
                     }
                     Output::Perform { ticket, command } => {
-                        prop_assert!(current.is_some(), "{command:?} for nobody");
+                        prop_assert!(current.is_some(), "{command:?} without a run");
                         prop_assert!(!closing || command == Command::Close, "{command:?} after the close");
                         closing |= command == Command::Close;
                         if let Some(asked) = asked.filter(|_| command == Command::Probe { round: 1 }) {
@@ -498,7 +499,7 @@ fn prepare_with(property: &str, value: &str, take_over: bool) -> Command {
     Command::Prepare(preparation)
 }
 
-/// Settings that could run code on the worker's machine begin no run, and end nobody else's either.
+/// Settings that could run code on the worker's machine begin no run, and end no other run either.
 #[test]
 fn hostile_settings_are_refused_before_anything_else() {
     let refused = |outputs: Vec<Output>| match &outputs[..] {
@@ -510,7 +511,7 @@ fn hostile_settings_are_refused_before_anything_else() {
     let failure = refused(drain(&mut free));
     assert_eq!(failure.kind, FailureKind::Configuration);
     assert!(failure.message.contains("producerConfig: plugin.library.paths: no worker takes this"), "{failure}");
-    assert_eq!((free.run(), free.poll_timeout()), (None, None), "it is free, and waits for nobody");
+    assert_eq!((free.run(), free.poll_timeout()), (None, None), "it is free, with no timer");
 
     let mut taken = prepared();
     taken.handle_input(Instant::ZERO + SECOND, command(7, 1, prepare_with("ssl.engine.location", "./evil.so", true)));
@@ -525,7 +526,7 @@ fn hostile_settings_are_refused_before_anything_else() {
     );
 }
 
-/// What is performed has the worker's own zone in it; without one nothing is.
+/// What is performed has the worker's own zone filled in; without a zone nothing is performed.
 #[test]
 fn a_zone_is_filled_in_before_anything_is_performed() {
     let mut worker = Worker::new(WallTime(WALL), Terms::foreign().in_zone("eu-1a"));

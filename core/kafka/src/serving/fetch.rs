@@ -24,14 +24,14 @@ impl Decoding {
         Ok(self.ask(Request::Fetch {
             max_wait: millis(it.max_wait_ms),
             min_bytes: bytes_max(it.min_bytes),
-            // Whatever a client would take, a response's length has to fit its 31 bits.
+            // Whatever the client accepts, a response's length has to fit in 31 bits.
             max_bytes: bytes_max(it.max_bytes).min(RESPONSE_MAX),
             partitions,
         }))
     }
 }
 
-/// A fetch response, written by hand so that the batches go out from where they are stored.
+/// A fetch response, written by hand so that the batches are sent from where they are stored.
 pub(super) fn fetched(version: i16, correlation: i32, fetched: &[Fetched]) -> Outgoing {
     let flexible = version >= 12;
     let mut out = Outgoing::default();

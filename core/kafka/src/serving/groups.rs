@@ -1,4 +1,4 @@
-//! Groups: FindCoordinator, JoinGroup, SyncGroup, Heartbeat, LeaveGroup, and what an administrator asks of them.
+//! Groups: FindCoordinator, JoinGroup, SyncGroup, Heartbeat, LeaveGroup, and an administrator's requests about them.
 
 use bytes::Bytes;
 use kafka_protocol::{
@@ -180,7 +180,7 @@ fn names(groups: Vec<GroupId>) -> Vec<String> {
     groups.into_iter().map(|group| group.to_string()).collect()
 }
 
-/// The topics in a consumer's subscription: a version, then the names. What else it says is between the clients.
+/// The topics in a consumer's subscription: a version, then the names. The rest of it is between the clients.
 fn subscribed_topics(metadata: &[u8]) -> Option<Vec<String>> {
     let (_version, rest) = metadata.split_first_chunk::<2>()?;
     let (count, mut rest) = rest.split_first_chunk()?;
@@ -197,7 +197,7 @@ fn subscribed_topics(metadata: &[u8]) -> Option<Vec<String>> {
 /// The type of all groups here, as `ListGroups` spells it.
 const GROUP_TYPE: &str = "classic";
 
-/// The protocol's word for a group's state.
+/// The protocol's name for a group's state.
 fn state_name(state: GroupState) -> &'static str {
     match state {
         GroupState::Empty => "Empty",
@@ -236,7 +236,7 @@ fn described_group(version: i16, name: String, result: Result<GroupInfo, ErrorCo
     let described = DescribedGroup::default().with_group_id(GroupId(text(name)));
     let info = match result {
         Ok(info) => info,
-        // Before version 6 a group that is not there is described as dead.
+        // Before version 6 a group that does not exist is described as dead.
         Err(_) if version < 6 => return described.with_group_state(text("Dead")),
         Err(code) => {
             let described = described.with_group_state(text("Dead")).with_error_code(error_code(code));

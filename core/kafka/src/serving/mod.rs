@@ -1,7 +1,7 @@
 //! The Kafka protocol in front of the broker: frames to [`Request`]s, [`Response`]s to frames.
 //!
 //! Versions are those of librdkafka 2.12 and of the Java clients up to 4.1 (which begin at the versions of KIP-896).
-//! What needs no broker to answer (which versions there are, who coordinates) is answered here.
+//! Requests that need no broker (supported versions, the coordinator) are answered here.
 
 mod fetch;
 mod groups;
@@ -27,10 +27,10 @@ use crate::{
     shape,
 };
 
-/// The one broker there is.
+/// The only broker.
 const NODE: BrokerId = BrokerId(1);
 
-/// Records in one response, in bytes, save for a single batch that is larger.
+/// Records in one response, in bytes, except for a single batch that is larger.
 const RESPONSE_MAX: u32 = 1 << 30;
 
 /// The requests that are served: first and last version.
@@ -77,7 +77,7 @@ pub enum Malformed {
 /// The connection a request came on, as far as answers depend on it.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// Where the client is told to find this broker.
+    /// The address at which clients find this broker.
     pub host: String,
     pub port: u16,
     pub client: SocketAddr,
@@ -92,30 +92,30 @@ pub enum Incoming {
     Ask(Vec<Request>, Ticket),
 }
 
-/// What it takes to answer a request.
+/// What is needed to answer a request.
 #[derive(Debug)]
 pub struct Ticket {
     api: ApiKey,
     version: i16,
     correlation: i32,
-    /// Whether nobody waits for the answer.
+    /// Whether the client expects no answer.
     pub silent: bool,
     rest: Rest,
 }
 
-/// What the answer repeats of the request, beside what the broker's response does.
+/// What the answer repeats of the request, beyond what the broker's response contains.
 #[derive(Debug)]
 enum Rest {
     None,
-    /// Batches that were refused before they got to the broker.
+    /// Batches that were rejected before they reached the broker.
     Refused(Vec<(TopicRef, i32, i16)>),
     /// Class and name of the protocol.
     Protocol(Option<(String, String)>),
     /// Groups, in the order of the requests.
     Groups(Vec<String>),
-    /// Which keys of each topic are wanted, and the broker's own resources, already answered.
+    /// Which keys of each topic are requested, and the broker's own resources, already answered.
     Configs(Vec<Option<Vec<StrBytes>>>, Vec<DescribeConfigsResult>),
-    /// Whether only groups in some states, or of some types, are wanted.
+    /// Whether only groups in some states, or of some types, are requested.
     Filters(Vec<StrBytes>, Vec<StrBytes>),
 }
 
@@ -155,6 +155,28 @@ fn id_of(topic: &TopicRef) -> Uuid {
 }
 
 /// Reads a frame.
+///
+/// ```
+/// use bytes::{BufMut as _, Bytes, BytesMut};
+/// use omb_broker::{Request, Response};
+/// use omb_kafka::serving::{Endpoint, Incoming, read};
+///
+/// let client = "10.0.0.1:5000".parse().expect("an address");
+/// let endpoint = Endpoint { host: "localhost".into(), port: 9092, client, cluster: "omb".into() };
+///
+/// // InitProducerId (22) of version 0, correlation id 5, no client id; then no transactional id and its timeout.
+/// let mut frame = BytesMut::new();
+/// (frame.put_i16(22), frame.put_i16(0), frame.put_i32(5), frame.put_i16(-1));
+/// (frame.put_i16(-1), frame.put_i32(60_000));
+/// let Ok(Incoming::Ask(requests, ticket)) = read(frame.freeze(), &endpoint) else { panic!("the broker answers it") };
+/// assert_eq!(requests, [Request::InitProducerId { current: None }]);
+///
+/// // What the broker responds becomes the answer: correlation id, throttle time, error, producer id and epoch.
+/// let mut answer = ticket.answer(vec![Response::InitProducerId(Ok((9, 0)))], &endpoint);
+/// assert_eq!(answer.pieces()[0][..], [0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0]);
+///
+/// assert!(read(Bytes::from_static(b"GET / HTTP/1.1"), &endpoint).is_err());
+/// ```
 pub fn read(mut frame: Bytes, endpoint: &Endpoint) -> Result<Incoming, Malformed> {
     let (&[api_high, api_low, version_high, version_low, c0, c1, c2, c3], _) =
         frame.split_first_chunk().ok_or(Malformed::Short)?;
@@ -165,7 +187,7 @@ pub fn read(mut frame: Bytes, endpoint: &Endpoint) -> Result<Incoming, Malformed
     let &(_, first, last) = SERVED.iter().find(|(served, ..)| *served == api).ok_or(Malformed::UnknownApi(number))?;
     if !(first..=last).contains(&version) {
         if api == ApiKey::ApiVersions {
-            // A newer client learns in version 0 what there is, and asks again (KIP-511).
+            // A newer client learns the supported versions in version 0, and asks again (KIP-511).
             let mut response = topics::api_versions(0);
             response.error_code = code::UNSUPPORTED_VERSION;
             return Ok(Incoming::Answered(encode(api, 0, correlation, &response)));
@@ -302,7 +324,8 @@ impl Ticket {
     }
 }
 
-/// The element that `is` the one looked for, made and appended if there is none. Looks at the end first: equal ones follow each other.
+/// The element for which `is` holds, created and appended if there is none. Searches from the end: equal ones follow
+/// each other.
 fn position_of<T>(all: &mut Vec<T>, is: impl Fn(&T) -> bool, new: impl FnOnce() -> T) -> &mut T {
     let at = all.iter().rposition(is).unwrap_or(all.len());
     if at == all.len() {

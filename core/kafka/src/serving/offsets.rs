@@ -37,7 +37,7 @@ impl Decoding {
             // -4 asks for the first offset on local disk; there is no other tier here.
             -2 | -4 => OffsetSpec::Earliest,
             -3 => OffsetSpec::MaxTimestamp,
-            // -5 asks for what a remote tier holds: nothing, as beyond all time.
+            // -5 requests what a remote tier holds: nothing, as for a time beyond all records.
             ..0 => OffsetSpec::AtTimestamp(i64::MAX),
             at => OffsetSpec::AtTimestamp(at),
         };

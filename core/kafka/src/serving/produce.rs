@@ -38,7 +38,7 @@ impl Decoding {
     pub(super) fn init_producer_id(&mut self) -> Decoded<Incoming> {
         let it: InitProducerIdRequest = self.body()?;
         if it.transactional_id.is_some() {
-            // Transactions are not served; a producer that asks for them should stop, not try again.
+            // Transactions are not supported; a producer that requests them should stop, not retry.
             let refused = InitProducerIdResponse::default().with_producer_id(ProducerId(-1)).with_producer_epoch(-1);
             return Ok(self.answer(&refused.with_error_code(code::INVALID_REQUEST)));
         }

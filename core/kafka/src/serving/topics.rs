@@ -181,7 +181,7 @@ pub(super) fn metadata(topics: Vec<(TopicRef, Result<TopicInfo, ErrorCode>)>, en
         if let Ok(info) = result {
             answer.name = Some(TopicName(text(info.name)));
             answer.topic_id = Uuid::from_u128(info.id.0);
-            // Without leader epochs clients do not ask for the history of leaderships, of which there is none.
+            // Without leader epochs clients do not request the history of leaderships, which does not exist.
             let partition = |index| {
                 let partition = MetadataResponsePartition::default().with_partition_index(index).with_leader_id(NODE);
                 partition.with_leader_epoch(-1).with_replica_nodes(vec![NODE]).with_isr_nodes(vec![NODE])
@@ -212,8 +212,8 @@ fn creatable(version: i16, name: String, result: Result<TopicInfo, Refusal>) -> 
 
 pub(super) fn api_versions(version: i16) -> ApiVersionsResponse {
     let api = |&(api, first, last): &(ApiKey, i16, i16)| {
-        // librdkafka takes a broker that does not list the oldest Produce for one that cannot take compressed batches
-        // either; Kafka 4 lists it for that reason, and refuses it just the same.
+        // librdkafka assumes that a broker which does not list the oldest Produce cannot accept compressed batches
+        // either; Kafka 4 lists it for that reason, and rejects it all the same.
         let first = if api == ApiKey::Produce { 0 } else { first };
         ApiVersion::default().with_api_key(api as i16).with_min_version(first).with_max_version(last)
     };

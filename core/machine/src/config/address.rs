@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// An address of the scheme `http` or `https`, taken apart in the one way in which it is also compared and connected to.
+/// An `http` or `https` address, parsed in the one way in which it is also compared and connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebAddress {
     /// Scheme, host and port.
@@ -11,20 +11,21 @@ pub struct WebAddress {
     pub path: String,
 }
 
-/// Who is asked: scheme, host and port.
+/// The server: scheme, host and port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// Whether the scheme is `https`.
     pub tls: bool,
     /// The host in lower case: a name, or an address without its brackets.
     pub host: String,
-    /// The port; the scheme's own where none is given.
+    /// The port; the scheme's default if none is given.
     pub port: u16,
 }
 
 impl WebAddress {
-    /// Reads `https://host[:port][/path][?query]`. What readers of addresses disagree on (a user before `@`, a fragment, a
-    /// backslash, blanks and whatever is not ASCII) is refused: who is named must be who is asked.
+    /// Reads `https://host[:port][/path][?query]`. Anything on which parsers disagree (a user before `@`, a fragment, a
+    /// backslash, blanks and whatever is not ASCII) is rejected: the host that is named must be the host that is
+    /// contacted.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() > 2_048 || !text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\\#\"<>`{}^|".contains(&byte)) {

@@ -18,7 +18,7 @@ use std::fmt;
 pub use placeholder::Environment;
 pub use problem::Problem;
 
-/// How to take what is wrong with a file but has a customary reading.
+/// How to treat a mistake that has a customary reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Leniency {
     /// It is an error.
@@ -53,7 +53,7 @@ pub struct ConfigError {
     pub file: String,
     /// Where; `None` for what is missing.
     pub place: Option<Place>,
-    /// The key as the file spells it; empty where the file as a whole is meant.
+    /// The key as the file spells it; empty if the file as a whole is meant.
     pub key: String,
     /// What is wrong.
     pub problem: Problem,
@@ -98,7 +98,7 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// What was read otherwise than its author may think, or not applied at all.
+/// Something that was read differently than its author may expect, or not applied at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigWarning {
     /// The file's name as the caller gave it.
@@ -107,7 +107,7 @@ pub struct ConfigWarning {
     pub place: Option<Place>,
     /// The key as the file spells it.
     pub key: String,
-    /// What is the matter, and what became of it.
+    /// What is wrong, and how it was read instead.
     pub message: String,
     /// Whether the key is not applied at all.
     pub ignored: bool,

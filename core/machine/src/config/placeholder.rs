@@ -19,7 +19,7 @@ pub struct Filled {
 pub enum Wrong {
     /// No variable of this name is set.
     Unset(String),
-    /// What follows `${` is no name of a variable and `}`. It is not shown: it may be a part of a password.
+    /// `${` is not followed by the name of a variable and `}`. The text is not shown: it may be a part of a password.
     Malformed,
 }
 
@@ -48,7 +48,7 @@ pub fn fill(text: &str, environment: Environment<'_>) -> Result<Filled, Wrong> {
     Ok(filled)
 }
 
-/// Letters, digits and `_`, not beginning with a digit, as shells have it.
+/// Letters, digits and `_`, not beginning with a digit, as in shells.
 fn is_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 128
@@ -78,7 +78,7 @@ mod tests {
     fn names_are_filled_in() {
         fills("plain", "plain", false);
         fills("a-${USER_1}-b${EMPTY}", "a-alice-b", true);
-        // What a variable holds is not looked into again.
+        // A variable's value is not expanded again.
         fills("${NESTED}", "${USER_1}", true);
         fills("$USER_1 $$ {USER_1} 5$", "$USER_1 $$ {USER_1} 5$", false);
         fills("$${USER_1}${USER_1}", "${USER_1}alice", true);

@@ -5,7 +5,7 @@ use super::Place;
 /// What is wrong with a file or one of its keys. Each message names keys as the file spells them.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Problem {
-    /// A control character: this is no text.
+    /// A control character: this is not a text file.
     #[error("found the control character U+{0:04X}; this is not a text file")]
     NotText(u32),
     /// The parser's own words.
@@ -43,7 +43,7 @@ pub enum Problem {
         /// The first of the two.
         first: Place,
     },
-    /// A key that nobody knows.
+    /// An unknown key.
     #[error("no such key; {}", hint(.suggestion.as_deref(), .allowed))]
     UnknownKey {
         /// The nearest known key.
@@ -54,24 +54,24 @@ pub enum Problem {
     /// A key that must be there.
     #[error("missing; {0}")]
     Missing(&'static str),
-    /// A value of another type, out of range, lossy, or a text that is not one of the allowed.
+    /// A value of another type, out of range, lossy, or a text that is not allowed.
     #[error("found {found}; allowed: {allowed}{}", question(.suggestion.as_deref()))]
     NotAllowed {
         /// The value.
         found: String,
-        /// What may stand there.
+        /// What is allowed there.
         allowed: String,
         /// The nearest allowed text.
         suggestion: Option<String>,
     },
 
-    /// No producers cannot make any rate above zero.
+    /// Without producers there is no rate above zero.
     #[error("producersPerTopic is 0, but producerRate asks for {rate} msg/s")]
     NoProducers {
         /// `producerRate`.
         rate: String,
     },
-    /// A rate search needs somebody to send.
+    /// A rate search needs producers.
     #[error("producersPerTopic is 0, but producerRate: 0 asks to search the highest rate")]
     NoProducersToSearch,
     /// Consumers belong to subscriptions.
@@ -80,7 +80,7 @@ pub enum Problem {
         /// `consumerPerSubscription`.
         consumers: u32,
     },
-    /// A subscription that nobody reads.
+    /// A subscription without consumers.
     #[error("subscriptionsPerTopic is {subscriptions}, but consumerPerSubscription is 0: nobody would consume")]
     NoConsumers {
         /// `subscriptionsPerTopic`.
@@ -146,7 +146,7 @@ pub enum Problem {
         class: String,
         /// The messaging system.
         system: &'static str,
-        /// What to do instead, where there is something.
+        /// What to do instead, if there is something.
         hint: &'static str,
     },
     /// A property that neither Kafka's Java client nor librdkafka knows.
@@ -155,7 +155,7 @@ pub enum Problem {
         /// The nearest name.
         suggestion: Option<String>,
     },
-    /// A property whose meaning cannot be had; the text says why and what to do.
+    /// A property that cannot be supported; the text says why and what to do.
     #[error("not supported: {0}")]
     Unsupported(String),
     /// A placeholder `${NAME}` whose variable is not set.
@@ -177,7 +177,7 @@ pub enum Problem {
     Properties(String),
 }
 
-/// "did you mean", or else all there is.
+/// "did you mean", or else the allowed ones.
 fn hint(suggestion: Option<&str>, allowed: &str) -> String {
     match suggestion {
         Some(suggestion) => format!("did you mean `{suggestion}`?"),

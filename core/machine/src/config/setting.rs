@@ -1,4 +1,4 @@
-//! Values of client settings. What must not be shown has a type of its own, which cannot be shown by mistake.
+//! Values of client settings. Secrets have a type of their own, which cannot be shown by mistake.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 /// Settings of one client by their names.
 pub type Settings = BTreeMap<String, Setting>;
 
-/// Largest file whose content travels with the settings: 1 MiB, several times what a bundle of all public authorities takes.
+/// Largest file whose content is sent with the settings: 1 MiB, several times a bundle of all public authorities.
 pub const CONTENT_MAX: usize = 1 << 20;
 
 /// What is shown in place of a secret.
 pub const HIDDEN: &str = "(hidden)";
 
-/// A text that is never shown: not by `Debug`, and `Display` it has none.
+/// A text that is never shown: `Debug` hides it, and it has no `Display`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secret(String);
 
@@ -24,7 +24,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text, for whom it is meant.
+    /// The text, for its intended receiver.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -37,11 +37,11 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What a file held when the process that was given its name read it. It may hold keys, so it is never shown.
+/// The content of a file, read by the process that was given its name. It may hold keys, so it is never shown.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Content {
     bytes: Vec<u8>,
-    /// The path as the driver file spells it, for results. It does not travel: nobody else opens it.
+    /// The path as the driver file spells it, for results. It is not sent: no other process opens it.
     #[serde(skip)]
     path: String,
 }
@@ -66,14 +66,14 @@ impl fmt::Debug for Content {
     }
 }
 
-/// The value of one setting. It has no `Display`: whoever shows it takes [`Self::shown`].
+/// The value of one setting. It has no `Display`: to show it, use [`Self::shown`].
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Setting {
     /// A text that may be shown.
     Open(String),
     /// A password, a key, or a text that was filled in from the environment.
     Secret(Secret),
-    /// The content of a file, where the setting names a file.
+    /// The content of a file, if the setting names a file.
     Content(Content),
 }
 
@@ -88,7 +88,7 @@ impl Setting {
         }
     }
 
-    /// What people may see of it: the text, [`HIDDEN`], or the path of the file whose content it is.
+    /// The part that may be shown: the text, [`HIDDEN`], or the path of the file whose content it is.
     #[must_use]
     pub fn shown(&self) -> &str {
         match self {

@@ -1,8 +1,8 @@
-//! A strict reader of YAML: typed getters by key, which report what they find wrong with its place.
+//! A strict reader of YAML: typed getters by key, which report errors with their place.
 //!
-//! The events of `saphyr-parser` become a small tree here and not in its own loader, for three reasons: duplicated
-//! keys stay visible, a scalar keeps its text as written (`1_000`, `0.10`), and depth is limited before the stack is.
-//! JSON is YAML, so a JSON file is read as well.
+//! The events of `saphyr-parser` become a small tree here and not in its own loader, for three reasons: duplicate keys
+//! stay visible, a scalar keeps its text as written (`1_000`, `0.10`), and depth is limited before the stack is. JSON
+//! is YAML, so a JSON file is read as well.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -24,7 +24,7 @@ const SIZE: &str = "a number of bytes from 1 on, or one with a unit (KiB, MiB, G
 /// What a duration may look like, in messages.
 const DURATION: &str = "a duration with its unit (ms, s, m, h) up to 8760h, such as 90s, 5m, 1h30m or 500ms";
 
-/// The lowest number that upstream reads, for keys where it takes any below 0 as 0.
+/// The lowest number that upstream reads, for keys where it treats any negative one as 0.
 pub const NEGATIVE: i128 = i32::MIN as i128;
 
 /// A value with its place.
@@ -84,7 +84,8 @@ pub enum Number {
     Fraction(f64),
 }
 
-/// Reads a decimal number. `1e3` and `5.0` are whole; `1_000`, `0x10` and `010` are none, since readers of YAML disagree on them.
+/// Reads a decimal number. `1e3` and `5.0` are whole; `1_000`, `0x10` and `010` are not numbers, since YAML parsers
+/// disagree on them.
 pub fn number(text: &str) -> Option<Number> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     let plain = |c: char| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-');
@@ -106,9 +107,9 @@ pub fn number(text: &str) -> Option<Number> {
     Some(Number::Fraction(float))
 }
 
-/// The candidate most like `text`, whatever its case, if it is like it at all.
+/// The candidate most similar to `text`, ignoring case, if any is similar enough.
 pub fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Comparing takes time with the product of both lengths, and nothing this long is a slip of the pen.
+    // Comparing takes time proportional to the product of both lengths, and nothing this long is a typo.
     if text.chars().count() > 120 {
         return None;
     }
@@ -122,10 +123,34 @@ pub fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
-/// How the description of what is done instead begins, where a key is not applied at all.
+/// How the description of the fallback begins if a key is not applied at all.
 const NOT_APPLIED: &str = "it is not applied";
 
 /// A file being read: its top-level keys, and what was found wrong so far.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use omb_machine::config::{Leniency, yaml::Reader};
+///
+/// let read = |text: &str, leniency| {
+///     let mut reader = Reader::open("load.yaml", text, leniency, "keys such as topics: 1").expect("a mapping");
+///     reader.check_keys(&["topics", "testDuration"], &[]);
+///     let topics = reader.whole_u32("topics", 1, 1_000);
+///     let lasts = reader.duration("testDuration");
+///     reader.finish(topics.zip(lasts))
+/// };
+///
+/// // JSON is YAML, too.
+/// let parsed = read(r#"{"topics": 3, "testDuration": "1h30m"}"#, Leniency::Strict).expect("nothing is wrong");
+/// assert_eq!(parsed.value, (3, Duration::from_secs(5_400)));
+///
+/// // Everything that is wrong is reported at once, with its place.
+/// let errors = read("topics: 0\ntestDurations: 5m\n", Leniency::Strict).expect_err("two errors");
+/// let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+/// assert_eq!(lines[0], "load.yaml:1:9: topics: found 0; allowed: a whole number from 1 to 1000");
+/// assert_eq!(lines[1], "load.yaml:2:1: testDurations: no such key; did you mean `testDuration`?");
+/// ```
 pub struct Reader<'t> {
     file: &'t str,
     leniency: Leniency,
@@ -163,12 +188,12 @@ impl<'t> Reader<'t> {
         self
     }
 
-    /// Where placeholders are filled in from; empty, unless [`Self::within`] said otherwise.
+    /// Where placeholders are filled in from; empty, unless [`Self::within`] set one.
     pub fn environment(&self) -> Environment<'t> {
         self.environment
     }
 
-    /// Reports duplicated keys. The last of them holds, as upstream reads it.
+    /// Reports duplicate keys. The last of them is used, as upstream does.
     pub fn unique(&mut self, entries: Vec<Entry>) -> Vec<Entry> {
         let mut unique: Vec<Entry> = Vec::with_capacity(entries.len());
         // Keys of one file are few, but a hostile one may have many: a sorted index keeps this from being quadratic.
@@ -197,7 +222,7 @@ impl<'t> Reader<'t> {
 
     pub fn error(&mut self, key: &str, place: Option<Place>, problem: Problem) {
         let error = ConfigError { file: self.file.to_owned(), place, key: key.to_owned(), problem };
-        // One property of a common block is looked at once per kind of client.
+        // A property of a common block is checked once per kind of client.
         if !self.errors.contains(&error) {
             self.errors.push(error);
         }
@@ -223,7 +248,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// An error, or when lenient a warning that says what is done `instead`; whether to go on with that.
+    /// An error, or when lenient a warning that says what is done `instead`; returns whether to continue with that.
     pub fn soften(&mut self, key: &str, place: Option<Place>, problem: Problem, instead: &str) -> bool {
         if self.lenient() {
             let ignored = instead.starts_with(NOT_APPLIED);
@@ -234,7 +259,7 @@ impl<'t> Reader<'t> {
         self.lenient()
     }
 
-    /// Reports keys that are not `known`; those of `elsewhere` are told where they come from.
+    /// Reports keys that are not `known`; for those of `elsewhere` it says where they come from.
     pub fn check_keys(&mut self, known: &[&str], elsewhere: &[(&str, &str)]) {
         for (key, place) in self.entries.iter().map(|entry| (entry.key.clone(), entry.place)).collect::<Vec<_>>() {
             if known.contains(&key.as_str()) {
@@ -255,7 +280,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// The value of a key; `None` if it is not there or empty, which is the same to upstream.
+    /// The value of a key; `None` if it is missing or empty, which upstream treats alike.
     pub fn get(&self, key: &str) -> Option<&Node> {
         let entry = self.entries.iter().find(|entry| entry.key == key)?;
         (!matches!(entry.value.value, Value::Null)).then_some(&entry.value)
@@ -265,7 +290,7 @@ impl<'t> Reader<'t> {
         self.get(key).is_some()
     }
 
-    /// Where a key's value stands, or else the key.
+    /// The place of a key's value, or else of the key.
     pub fn place(&self, key: &str) -> Option<Place> {
         self.entries.iter().find(|entry| entry.key == key).map(|entry| match entry.value.value {
             Value::Null => entry.place,
@@ -273,7 +298,7 @@ impl<'t> Reader<'t> {
         })
     }
 
-    /// Reports a key that must be there and is not; whether it is there.
+    /// Reports a required key that is missing; returns whether it is there.
     pub fn require(&mut self, key: &str, hint: &'static str) -> bool {
         let there = self.has(key);
         if !there {
