@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Controller, NOBODY, Output};
+use super::{Controller, NOBODY, Output, stage::Stage};
 use crate::{
     id::WorkerId,
     plan::Plan,
@@ -30,7 +30,7 @@ impl Controller {
     }
 
     pub(super) fn check(&mut self, now: Instant) {
-        self.enter(Phase::Check);
+        self.enter(Stage::Check);
         let first = self.links.alive().next();
         // Topics of one plan differ by their names alone.
         let mut kinds = BTreeSet::new();
@@ -62,7 +62,7 @@ impl Controller {
             let failure = self.sum_up(misfits);
             return self.fail(now, failure);
         }
-        if self.only_check.is_some() { self.tear_down(now) } else { self.create_topics(now) }
+        if self.only_check.is_some() { self.begin_tear_down(now, false, None) } else { self.create_topics(now) }
     }
 
     /// Several failures of several workers in one. Until the run begins each is told by itself as well, with all who suffer
@@ -98,7 +98,7 @@ impl Controller {
             let text = format!("and {rest} other failure{} of this kind", plural(rest));
             failures.push(Failure::new(failures[0].kind, text));
         }
-        if self.phase <= Phase::Check {
+        if self.stage.phase() <= Phase::Check {
             self.outputs.extend(failures.iter().cloned().map(Output::Misfit));
         }
         // Of several kinds, the one that a repaired file alone would not remove.

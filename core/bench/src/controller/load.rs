@@ -133,7 +133,7 @@ impl MemberCounts {
 }
 
 /// What a report tells beside the load.
-pub(super) struct Told<'a> {
+pub(super) struct Known<'a> {
     pub(super) system: &'a str,
     pub(super) verdict: Verdict,
     pub(super) partial: Option<String>,
@@ -191,7 +191,7 @@ impl Load {
         }
     }
 
-    pub(super) fn is_under_way(&self) -> bool {
+    pub(super) fn has_begun(&self) -> bool {
         self.began.is_some()
     }
 
@@ -578,16 +578,16 @@ impl Load {
     }
 
     /// The result.
-    pub(super) fn into_report(mut self, now: Instant, plan: &Plan, settings: &Settings, told: Told<'_>) -> Report {
+    pub(super) fn into_report(mut self, now: Instant, plan: &Plan, settings: &Settings, known: Known<'_>) -> Report {
         // What arrived after the last period that was closed belongs to the drain.
         let rest = self.newest.totals.since(&self.closed.totals).expect("checked when it was read");
         let Sums { measured, measured_for, tail, .. } = sums::finish(&mut self.phases, &rest);
-        let workers = self.rows(now, plan, settings, &told);
+        let workers = self.rows(now, plan, settings, &known);
         let outages = silence::outages(&self.newest.silences, self.loaded_until, |at| self.tempo.messages_within(at));
         Report {
             plan: plan.clone(),
             driver: settings.driver.name.clone(),
-            system: told.system.to_owned(),
+            system: known.system.to_owned(),
             started: self.started,
             periods: self.periods,
             phases: self.phases,
@@ -598,21 +598,21 @@ impl Load {
             client_cpu: self.client_cpu,
             process: self.newest.process,
             workers,
-            clock_error: fleet_clock_error(now, plan, &told),
+            clock_error: fleet_clock_error(now, plan, &known),
             found: self.found,
             backlog: self.backlog,
             rebalances: self.rebalances,
-            verdict: told.verdict,
+            verdict: known.verdict,
             problems: self.newest.problems,
             unconfirmed: settings.driver.acks_nothing(),
             tempo: Some(self.tempo).filter(|tempo| matches!(tempo, Tempo::Listed { .. })),
             outages,
-            partial: told.partial,
+            partial: known.partial,
         }
     }
 
     /// A row per worker; none where the one worker is the controller's own process.
-    fn rows(&self, now: Instant, plan: &Plan, settings: &Settings, told: &Told<'_>) -> Vec<WorkerRow> {
+    fn rows(&self, now: Instant, plan: &Plan, settings: &Settings, known: &Known<'_>) -> Vec<WorkerRow> {
         if settings.names.is_empty() {
             return Vec::new();
         }
@@ -637,8 +637,8 @@ impl Load {
                 process: member.last.as_ref().map(|last| last.process).unwrap_or_default(),
                 schedule_error: late.map(|late| [late.at(0.5), late.at(0.99), late.max()]).unwrap_or_default(),
                 schedule_lag: member.last.as_ref().map(|last| last.schedule_lag).unwrap_or_default(),
-                clock: told.clocks.get(worker.0 as usize).and_then(|offsets| WorkerClock::of(offsets, now)),
-                lost: told.lost.iter().find(|lost| lost.worker == worker).cloned(),
+                clock: known.clocks.get(worker.0 as usize).and_then(|offsets| WorkerClock::of(offsets, now)),
+                lost: known.lost.iter().find(|lost| lost.worker == worker).cloned(),
             }
         });
         rows.collect()
@@ -655,12 +655,12 @@ fn window_of(plan: &Plan) -> Option<Window> {
 
 /// How far the clocks of two workers between which messages pass may disagree, by what is known of them; `None` if no
 /// message passes between two clocks.
-fn fleet_clock_error(now: Instant, plan: &Plan, told: &Told<'_>) -> Option<Duration> {
+fn fleet_clock_error(now: Instant, plan: &Plan, known: &Known<'_>) -> Option<Duration> {
     if plan.workers < 2 || plan.consumers.is_empty() || plan.owners().iter().all(Option::is_some) {
         return None;
     }
     let mut errors: Vec<Duration> =
-        told.clocks.iter().filter_map(|offsets| WorkerClock::of(offsets, now)).map(|clock| clock.error).collect();
+        known.clocks.iter().filter_map(|offsets| WorkerClock::of(offsets, now)).map(|clock| clock.error).collect();
     errors.sort_unstable();
     Some(errors.iter().rev().take(2).sum())
 }

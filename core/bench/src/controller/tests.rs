@@ -4,14 +4,15 @@ use super::*;
 use crate::{
     config::{
         driver::{DriverConfig, DriverKind},
-        workload::{Backlog, CatchUp, Clients, KeyDistributor, Verify, Workload},
+        workload::{Backlog, CatchUp, Clients, KeyDistributor, PayloadSource, RateGoal, Verify, Workload},
     },
     id::{RunId, SubscriptionId},
     protocol::{
-        command::Window,
-        event::{GroupView, Missing},
+        command::{Begin, Window},
+        event::{Findings, GroupView, Missing, Snapshot},
     },
-    rate::{RateList, RatePoint},
+    rate::{Rate, RateList, RatePoint, Tempo},
+    result::{Drained, Verdict, soundness},
     stats::tally::Seen,
 };
 use omb_machine::{seed::Seed, settle};
