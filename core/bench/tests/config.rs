@@ -905,15 +905,15 @@ fn lists_of_brokers() {
     for (list, what) in [
         (
             "a:1 b:2",
-            "found `a:1 b:2`; allowed: host:port, several separated by commas; a blank stands where a comma is wanted",
+            "found `a:1 b:2`; allowed: host:port, several separated by commas; a blank stands where a comma is expected",
         ),
         (
             "a:1;b:2",
-            "found `a:1;b:2`; allowed: host:port, several separated by commas; `;` stands where a comma is wanted",
+            "found `a:1;b:2`; allowed: host:port, several separated by commas; `;` stands where a comma is expected",
         ),
         (
             "c:3,a:1\tb:2",
-            "found `a:1\\tb:2`; allowed: host:port, several separated by commas; a blank stands where a comma is wanted",
+            "found `a:1\\tb:2`; allowed: host:port, several separated by commas; a blank stands where a comma is expected",
         ),
         ("a", "found `a`; allowed: host:port, several separated by commas"),
         (",", "found nothing; allowed: host:port, several separated by commas"),
