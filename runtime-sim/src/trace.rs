@@ -26,7 +26,7 @@ impl Default for Trace {
 }
 
 impl Trace {
-    /// Adds a record: at what simulated time who did what.
+    /// Adds a record: the simulated time, the actor, and what it did.
     pub fn push(&mut self, at: Duration, who: &str, what: fmt::Arguments<'_>) {
         let mut line = String::with_capacity(96);
         write!(line, "{:>4}.{:09} {who:<10} {what}", at.as_secs(), at.subsec_nanos()).expect("writing to memory");
