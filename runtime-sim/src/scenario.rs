@@ -202,12 +202,12 @@ impl Scenario {
 
 /// Workers hit by a fault.
 fn workers_of(trouble: &Trouble) -> BTreeSet<u32> {
-    let of = |who: &Who| if let Who::Worker(worker) = who { Some(*worker) } else { None };
+    let of = |target: &Who| if let Who::Worker(worker) = target { Some(*worker) } else { None };
     match trouble {
         Trouble::Network(network::Trouble::Partition(one, other) | network::Trouble::OneWay(one, other)) => {
             of(one).into_iter().chain(of(other)).collect()
         }
-        Trouble::Process(process::Trouble::Paused(who)) => of(who).into_iter().collect(),
+        Trouble::Process(process::Trouble::Paused(target)) => of(target).into_iter().collect(),
         Trouble::Process(
             process::Trouble::Late(worker, _)
             | process::Trouble::Mute(worker)
@@ -386,7 +386,7 @@ fn trouble(kind: &str, rng: &mut impl Rng, workers: u32, load: Duration) -> Plan
         rng.random_range(2_500..12_000)
     });
     let worker = rng.random_range(0..workers);
-    let who = Who::Worker(worker);
+    let target = Who::Worker(worker);
     let share = rng.random_range(0.05..0.5);
     let ms = |rng: &mut dyn FnMut() -> u64| Duration::from_millis(rng());
     let whom = Some(worker).filter(|_| rng.random_bool(0.4));
@@ -398,19 +398,19 @@ fn trouble(kind: &str, rng: &mut impl Rng, workers: u32, load: Duration) -> Plan
         "cut" => Trouble::Broker(broker::Trouble::Cut),
         "restart" => Trouble::Broker(broker::Trouble::Restart),
         "damage" => Trouble::Broker(broker::Trouble::Damage(rng.random_range(0.005..0.1))),
-        "partition" | "end" => Trouble::Network(network::Trouble::Partition(who, Who::Broker)),
-        "deaf broker" => Trouble::Network(network::Trouble::OneWay(who, Who::Broker)),
-        "deaf worker" => Trouble::Network(network::Trouble::OneWay(Who::Broker, who)),
-        "control partition" => Trouble::Network(network::Trouble::Partition(Who::Controller, who)),
-        "deaf to controller" => Trouble::Network(network::Trouble::OneWay(Who::Controller, who)),
-        "deaf controller" => Trouble::Network(network::Trouble::OneWay(who, Who::Controller)),
+        "partition" | "end" => Trouble::Network(network::Trouble::Partition(target, Who::Broker)),
+        "deaf broker" => Trouble::Network(network::Trouble::OneWay(target, Who::Broker)),
+        "deaf worker" => Trouble::Network(network::Trouble::OneWay(Who::Broker, target)),
+        "control partition" => Trouble::Network(network::Trouble::Partition(Who::Controller, target)),
+        "deaf to controller" => Trouble::Network(network::Trouble::OneWay(Who::Controller, target)),
+        "deaf controller" => Trouble::Network(network::Trouble::OneWay(target, Who::Controller)),
         "loss" => Trouble::Network(network::Trouble::Loss(rng.random_range(0.02..0.4))),
         "delay" => Trouble::Network(network::Trouble::Slow(ms(&mut || rng.random_range(30..400)))),
         "late" => Trouble::Process(process::Trouble::Late(worker, ms(&mut || rng.random_range(50..3_000)))),
         "mute" => Trouble::Process(process::Trouble::Mute(worker)),
         "killed" => Trouble::Process(process::Trouble::Killed(worker)),
         "shutdown" => Trouble::Process(process::Trouble::Shutdown(worker)),
-        "paused" => Trouble::Process(process::Trouble::Paused(who)),
+        "paused" => Trouble::Process(process::Trouble::Paused(target)),
         "controller paused" => Trouble::Process(process::Trouble::Paused(Who::Controller)),
         "controller killed" => Trouble::Process(process::Trouble::ControllerKilled),
         "delayed" => exchange(exchange::Kind::Delayed),

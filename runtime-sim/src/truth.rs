@@ -292,17 +292,17 @@ impl WorkerTruth {
     /// What a read of a window that ended at `end` must report: the state recorded then, with the messages that have
     /// left by now; if the end is the one of the warm-up, those that were meant to leave before it.
     pub fn read_of_window(&mut self, end: Instant, only_before: bool) {
-        let mut told = self.seen.clone();
+        let mut read = self.seen.clone();
         let to = self.samples.intended.len();
-        told.samples[0].1 = to;
+        read.samples[0].1 = to;
         let left = &self.samples.intended[self.born[0]..to];
-        told.counts.attempted = if only_before {
-            told.intended_before = Some(end);
+        read.counts.attempted = if only_before {
+            read.intended_before = Some(end);
             left.iter().filter(|intended| **intended < end).count() as u64
         } else {
             left.len() as u64
         };
-        self.reads.insert(end, told);
+        self.reads.insert(end, read);
     }
 
     /// The answer of a read reached the controller.

@@ -41,9 +41,9 @@ impl Notes {
 
 impl Witness {
     /// Adds a record to the trace, at the current simulated time.
-    pub fn note(&self, who: &str, what: fmt::Arguments<'_>) {
+    pub fn note(&self, actor: &str, what: fmt::Arguments<'_>) {
         let at = TimeHandle::current().elapsed();
-        self.notes().trace.push(at, who, what);
+        self.notes().trace.push(at, actor, what);
     }
 
     /// Counts that `what` happened.

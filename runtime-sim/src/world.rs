@@ -309,7 +309,7 @@ fn begin(cast: &Cast, nodes: &Nodes, run: usize, plan: Plan) -> Running {
         weather: cast.weather.clone(),
         foreign: false,
     };
-    let (moved, told, own) = (cast.clone(), settings.clone(), clock.clone());
+    let (moved, run_settings, own) = (cast.clone(), settings.clone(), clock.clone());
     let running = plan.clone();
     let node = Handle::current().get_node(nodes.controllers[run]).expect("it was created");
     node.spawn(async move {
@@ -317,7 +317,7 @@ fn begin(cast: &Cast, nodes: &Nodes, run: usize, plan: Plan) -> Running {
         // What the loops hold cannot move between threads, and need not.
         let run = spawn_local(async move {
             let began = own.now();
-            let (end, report) = lead(moved.clone(), run, running, told, transport, stops, own.clone()).await;
+            let (end, report) = lead(moved.clone(), run, running, run_settings, transport, stops, own.clone()).await;
             // The world may have abandoned the run.
             let _ = ended.send((end, report, own.now().since(began), moved.time.elapsed()));
         });
@@ -425,25 +425,25 @@ struct Onlooker {
 impl Observer for Onlooker {
     fn on_output(&mut self, output: &controller::Output) {
         let witness = &self.cast.witness;
-        let who = ["controller", "second"][self.run];
+        let actor = ["controller", "second"][self.run];
         match output {
             controller::Output::ToWorker { worker, request, .. } => {
-                witness.note(who, format_args!("asks {worker} {}: {}", request.number, request.command.name()));
+                witness.note(actor, format_args!("asks {worker} {}: {}", request.number, request.command.name()));
             }
             controller::Output::Ping { .. } => {}
             controller::Output::WorkerLost { worker, cause } => {
-                witness.note(who, format_args!("gives {worker} up: {cause}"));
+                witness.note(actor, format_args!("gives {worker} up: {cause}"));
                 witness.hit("effect: worker given up");
             }
             controller::Output::Entered(phase) => {
-                witness.note(who, format_args!("enters {phase}"));
+                witness.note(actor, format_args!("enters {phase}"));
                 witness.hit(format!("phase: {phase}"));
                 witness.notes().truths[self.run].reading = (Phase::CreateProducers..=Phase::Drain).contains(phase);
             }
             controller::Output::Period(period) => {
                 let (departed, acked) = (&period.totals.departures, &period.totals.acknowledgements);
                 witness.note(
-                    who,
+                    actor,
                     format_args!(
                         "period of {} at {:?}: {} attempted, {} acked, {} failed, {} received, {} unread",
                         period.phase,
@@ -458,7 +458,7 @@ impl Observer for Onlooker {
             }
             controller::Output::Report(report) => {
                 witness.note(
-                    who,
+                    actor,
                     format_args!(
                         "report: {} acked, {} lost, drained {:?}, partial: {:?}",
                         report.whole.acknowledgements.acked,
@@ -480,13 +480,13 @@ impl Observer for Onlooker {
                 }
                 self.report = Some((**report).clone());
             }
-            controller::Output::Misfit(failure) => witness.note(who, format_args!("finds in the way: {failure}")),
+            controller::Output::Misfit(failure) => witness.note(actor, format_args!("finds in the way: {failure}")),
             controller::Output::Warning(text) => {
-                witness.note(who, format_args!("warns: {text}"));
+                witness.note(actor, format_args!("warns: {text}"));
                 witness.hit("end: with a warning");
             }
             controller::Output::Finished(end) => {
-                witness.note(who, format_args!("finished: {end:?}"));
+                witness.note(actor, format_args!("finished: {end:?}"));
                 witness.hit(match end {
                     End::Sound => "end: sound".to_owned(),
                     End::Unsound(_) => "end: unsound".to_owned(),

@@ -64,7 +64,7 @@ impl Trouble {
 
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let who = self.worker.map_or("all workers".to_owned(), |worker| format!("worker {worker}"));
-        write!(f, "{:.0} % of {} with {who}", self.share * 100.0, self.name())
+        let workers = self.worker.map_or("all workers".to_owned(), |worker| format!("worker {worker}"));
+        write!(f, "{:.0} % of {} with {workers}", self.share * 100.0, self.name())
     }
 }

@@ -191,8 +191,8 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    fn of(&self, who: Who) -> Vec<NodeId> {
-        match who {
+    fn of(&self, target: Who) -> Vec<NodeId> {
+        match target {
             Who::Controller => self.controllers.clone(),
             Who::Broker => vec![self.broker],
             Who::Worker(worker) => vec![self.workers[worker as usize]],

@@ -70,8 +70,8 @@ impl Trouble {
                 handle.kill(nodes.workers[*worker as usize]);
                 handle.restart(nodes.workers[*worker as usize]);
             }
-            Self::Paused(who) => {
-                for node in nodes.of(*who) {
+            Self::Paused(target) => {
+                for node in nodes.of(*target) {
                     if on {
                         handle.pause(node);
                     } else {
@@ -95,7 +95,7 @@ impl fmt::Display for Trouble {
             Self::Mute(worker) => write!(f, "worker {worker} reports nothing"),
             Self::Killed(worker) => write!(f, "worker {worker} dead"),
             Self::Shutdown(worker) => write!(f, "worker {worker} shut down, and away"),
-            Self::Paused(who) => write!(f, "{who} stands still"),
+            Self::Paused(target) => write!(f, "{target} stands still"),
             Self::ControllerKilled => f.write_str("the controller is killed for good"),
         }
     }

@@ -56,9 +56,9 @@ impl Door {
         Guest { door: Arc::clone(self), id, from, dismissed, steps: AtomicU64::new(0) }
     }
 
-    fn dismiss(&self, who: impl IntoIterator<Item = GuestId>) {
+    fn dismiss(&self, ids: impl IntoIterator<Item = GuestId>) {
         let leave = lock(&self.leave);
-        for id in who {
+        for id in ids {
             if let Some(dismissed) = leave.get(&id) {
                 tracing::debug!("a connection of a stranger is closed: others come");
                 dismissed.notify_one();
