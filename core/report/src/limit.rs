@@ -6,7 +6,7 @@
 //! the client library itself refused messages ────────────────────────────────▶ client
 //! a quota of the broker throttled clients for a tenth of the time or more ────▶ quota
 //! the cores of a process that is behind are used up ────────────────────────▶ client
-//! sent on schedule but not acknowledged, or long unacknowledged ───────────────▶ broker
+//! sent as requested but not acknowledged, or long unacknowledged ─────────────▶ broker
 //! sent late, though little was unacknowledged ──────────────────────────────▶ client
 //! unread messages grew, though the client had CPU left ─────────────────────▶ broker, its reading side
 //! missed, and nothing that was measured says why ───────────────────────────▶ neither
@@ -184,7 +184,7 @@ impl Evidence {
     }
 
     fn is_met(&self) -> bool {
-        // What was sent on schedule and is in flight only briefly is not missing.
+        // What was sent as requested and is in flight only briefly is not missing.
         let soon = if self.unacked_for < LONG_UNACKED { self.unacked / self.elapsed.as_secs_f64() } else { 0.0 };
         self.sent.min(self.acked + soon).max(self.acked) >= MET * self.target
     }
@@ -254,7 +254,7 @@ impl Evidence {
                 Side::Broker,
                 Vec::new(),
                 &format!(
-                    "{} msg/s were sent on schedule, but {rates}; {unacked}; {}",
+                    "{} msg/s were sent as requested, but {rates}; {unacked}; {}",
                     rate(self.sent),
                     self.cpu_left()
                 ),
@@ -572,7 +572,7 @@ mod tests {
         limited(
             &report,
             Side::Broker,
-            "Broker-limited: 1,000 msg/s were sent on schedule, but 600 of 1,000 msg/s were acknowledged (60.0 %); 2 messages \
+            "Broker-limited: 1,000 msg/s were sent as requested, but 600 of 1,000 msg/s were acknowledged (60.0 %); 2 messages \
              were unacknowledged on average, 3.33 ms of acknowledgements; the client used 0.1 of 2 cores.",
         );
     }

@@ -238,7 +238,7 @@ fn own(text: &mut Text, metrics: &Metrics<'_>) {
     if let Some(Obeyed { run, controller, since }) = metrics.obeys {
         text.family("omb_run_info", "gauge", "The run that the worker performs, and its controller; always 1.");
         text.sample("omb_run_info", &[("run", &run.to_string()), ("controller", controller)], 1);
-        let help = "When the run began, by the worker's clock, since the Unix epoch.";
+        let help = "When the worker began the run, by its clock, since the Unix epoch.";
         text.one("omb_run_start_time_seconds", "gauge", help, seconds(since.0));
     }
     for (name, help, count) in [
