@@ -26,7 +26,7 @@ purity:
 docs:
 	RUSTDOCFLAGS="--cfg madsim -D warnings" $(CARGO) doc --locked --release --workspace --no-deps --document-private-items
 
-# The advisory database comes from the network; `$(DENY) check advisories` asks it where that works.
+# The advisory database comes from the network; `$(DENY) check advisories` checks it where that works.
 deny: $(DENY)
 	$(DENY) --locked check licenses bans sources
 

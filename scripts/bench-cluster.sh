@@ -9,13 +9,13 @@
 #   KILLS=50          leaders killed             LARGE=1024      MiB of the large file
 #   KEEP=1            the files stay (see below)
 #
-# nginx and wrk are Debian's packages (apt-get install nginx wrk); without them that part is left out, and said so. All
+# nginx and wrk are Debian's packages (apt-get install nginx wrk); without them that part is skipped, with a message. All
 # of it, load generators included, runs on the same cores: only the ratios mean something.
 #
 # Nothing is removed before the end: ext4 avoids the inodes of files that were removed in the last minutes, one by one, and
 # a node that makes files beside thousands of them was measured at a fifth of its rate. For that reason, too, the folders
 # of a run are spread over the disk (chattr +T) where the file system knows how. Between two runs leave some minutes, or
-# KEEP=1 and remove target/bench-cluster.* after the last. Each round's rates are told on stderr: look for such outliers.
+# KEEP=1 and remove target/bench-cluster.* after the last. Each round's rates go to stderr: look for such outliers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -56,7 +56,7 @@ cluster() {
 JSON
 }
 
-# node NAME ID [LOG]: starts a node; its pid is in $pid. Warnings only, unless LOG is given, where all it says then goes.
+# node NAME ID [LOG]: starts a node; its pid is in $pid. Warnings only, unless LOG is given, which then gets it all.
 node() {
     local quiet=-q
     if [ $# -gt 2 ]; then quiet=; fi
@@ -66,7 +66,7 @@ node() {
     pids+=("$pid")
 }
 
-# leads NAME: the id of the leader, as the first node that answers says; or nothing.
+# leads NAME: the id of the leader, as reported by the first node that answers; or nothing.
 leads() {
     (cd "$work/$1" && "$bin/omb" client -q --timeout 2 discover 2> /dev/null || true) |
         sed -n 's/^Leader: node \([0-9]*\) .*/\1/p'
@@ -135,7 +135,7 @@ start_nginx() {
         done
         echo "}"
     } > "$work/nginx/nginx.conf"
-    # Started by root its workers are somebody else.
+    # Started by root its workers run as another user.
     chmod a+rwx "$work" "$work"/nginx*/ "$work"/nginx-*/files
     nginx -c "$work/nginx/nginx.conf" 2> "$work/nginx/start.log" &
     pids+=($!)
@@ -169,7 +169,7 @@ LUA
     fi
 }
 
-# row WHAT OURS THEIRS: two files of "RATE P99" lines each, line by line taken one after the other.
+# row WHAT OURS THEIRS: two files of "RATE P99" lines each, line by line measured one after the other.
 row() {
     local ours theirs
     ours=$(cut -d' ' -f1 "$2" | median) theirs=$(cut -d' ' -f1 "$3" | median)
@@ -239,7 +239,7 @@ for part in $parts; do
             }
             echo "memory before any upload:$(memory VmRSS)"
             began=$(date +%s.%N)
-            # Each node is given one, and a follower may be asked first or the leader: the client draws.
+            # Each node gets one, and a follower may be asked first or the leader: the client draws.
             for _ in 1 2 3 4 5 6; do (cd "$work/large" && "$bin/omb" client -q --timeout 600 put large.bin > /dev/null); done
             took=$(awk "BEGIN { print $(date +%s.%N) - $began }")
             echo "six files of $large MiB, one after the other, in $took s; the most memory of each node:$(memory VmHWM)"
@@ -247,10 +247,10 @@ for part in $parts; do
             ;;
         failover)
             cluster failover fsync
-            # What node 2 says comes through a pipe, and its time is taken as it comes: no process is started meanwhile.
+            # Node 2's output comes through a pipe, and is timed as it comes: no process is started meanwhile.
             mkfifo "$work/failover/said"
             exec {said}<> "$work/failover/said"
-            # hear WORDS: waits until node 2 says a line with these words; the time is in $heard, in µs.
+            # hear WORDS: waits until node 2 prints a line with these words; the time is in $heard, in µs.
             hear() {
                 local line deadline=$((SECONDS + 20))
                 while [ "$SECONDS" -lt "$deadline" ]; do

@@ -7,7 +7,7 @@
 #   WORKLOADS="steady max-100B max-1KiB"      TOOLS="omb kafka"
 #
 # ProducerPerformance only produces; omb produces and consumes what it produced, in one process, and checks it. CPU and
-# memory are taken from outside, by the same means for both: all of the process, start and warm-up included.
+# memory are measured from outside, by the same means for both: all of the process, start and warm-up included.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -93,7 +93,7 @@ measure() {
     rm -f "$work/pid" "$work/rss"
     { TIMEFORMAT='%U %S'; time bash -c 'echo $$ > "$0"; exec "$@"' "$work/pid" "$@" > "$log" 2>&1 9>&-; } 2> "$work/time" &
     local job=$!
-    # The high-water mark only grows, so the last look is the peak, but for the last tenth of a second.
+    # The high-water mark only grows, so the last reading is the peak, but for the last tenth of a second.
     while kill -0 "$job" 2> /dev/null; do
         if [ -z "$pid" ] && [ -s "$work/pid" ]; then pid=$(< "$work/pid"); fi
         if [ -n "$pid" ]; then

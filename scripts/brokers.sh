@@ -2,7 +2,7 @@
 # Gets what the tests against a real Kafka need: a Java runtime, and Kafka's published jars.
 #
 # The jars come through the ordinary Maven into target/brokers/kafka-VERSION/lib, once. As root on a Debian
-# system a missing Java or Maven is installed first. Where that cannot be done, one line says what is left out and
+# system a missing Java or Maven is installed first. Where that cannot be done, one line names what is left out and
 # the exit code is 0, so that the other tests still run; with OMB_REQUIRE_BROKERS=1 it is 1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -24,7 +24,7 @@ left_out() {
 
 have() { command -v "$1" > /dev/null 2>&1; }
 
-# Installs Debian packages, if we may; otherwise does nothing and lets the caller look again.
+# Installs Debian packages, if we may; otherwise does nothing and lets the caller check again.
 install() {
     if [ "$(id -u)" != 0 ] || ! have apt-get; then return 0; fi
     echo "brokers: installing $*"
@@ -83,6 +83,6 @@ fi
 if ! ls "$work/lib/kafka_2.13-$kafka.jar" "$work/lib/kafka-tools-$kafka.jar" > /dev/null; then
     left_out "mvn fetched something else than Kafka $kafka"
 fi
-# Another run may have been faster; then its folder is as good as ours.
+# Another run may have been faster; then its folder is used.
 mv -T "$work/lib" "$lib" 2> /dev/null || [ -d "$lib" ] || mv "$work/lib" "$lib"
 echo "brokers: $(find "$lib" -name '*.jar' | wc -l) jars in $lib"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Proves that the checks on the crates of core/ bite: plants one violation of each kind in a copy of each crate, and expects
-# clippy to name every one. A list nobody reads would look the same as a clean core, so the clean copy must pass too.
+# clippy to name every one. An unread list would look the same as a clean core, so the clean copy must pass too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,7 +14,7 @@ crates=$(cd core && for manifest in */Cargo.toml; do dirname "$manifest"; done)
 # The copy is a workspace of these crates alone; versions and lints are the real ones.
 sed 's|^members = .*|members = ["core/*"]|; /^default-members/d' Cargo.toml > "$copy/omb/Cargo.toml"
 
-# The lints are forced to a level: at "deny" a crate that fails keeps those above it from being looked at.
+# The lints are forced to a level: at "deny" a crate that fails keeps those above it from being checked.
 lint() {
     (cd "$copy/omb" && CARGO_TARGET_DIR=../build cargo clippy --quiet --offline --workspace --lib -- -A warnings \
         --force-warn clippy::disallowed_types --force-warn clippy::disallowed_methods \
@@ -62,7 +62,7 @@ fi
 for crate in $crates; do
     for sin in std::time::Instant::now std::time::SystemTime::now std::thread::spawn std::thread::sleep \
         std::net::TcpStream std::fs::read std::env::var std::collections::HashMap std::println; do
-        # Clippy names the place in the line below the words.
+        # Clippy names the place in the line below the message.
         if ! grep -A 1 "use of a disallowed [a-z]* \`$sin\`" "$copy/planted.log" | grep -q "core/$crate/src/lib.rs"; then
             cat "$copy/planted.log" >&2
             echo "check-core-purity: $sin was planted in core/$crate and not found" >&2

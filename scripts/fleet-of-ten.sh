@@ -17,7 +17,7 @@ leave() {
 }
 trap leave EXIT
 
-# Waits until a process has said this in its file.
+# Waits until a process has printed this to its file.
 said() {
     for _ in $(seq 200); do
         if grep -q "$2" "$1"; then return; fi

@@ -65,13 +65,13 @@ start() {
     node[$1]=$!
 }
 
-# Whom a host's node obeys, as it says itself: "LEADER TERM".
+# The leader that a host's node follows, as it reports: "LEADER TERM".
 leader_of() {
     on "$1" PEERS="$1=$(address "$1")" "$bin/client" --timeout 2s discover 2> /dev/null |
         sed -n 's/^Leader: node \([0-9]*\) in term \([0-9]*\).*/\1 \2/p'
 }
 
-# LEADER HOST..: all these hosts obey that node, in one term, which is kept in `term`.
+# LEADER HOST..: all these hosts follow that node, in one term, which is kept in `term`.
 agreed() {
     local leader=$1 host seen
     shift

@@ -21,7 +21,7 @@ cargo=${CARGO:-cargo}
 rm -rf "$copy"
 mkdir -p "$copy"
 git ls-files -z | xargs -0 cp --parents --preserve=timestamps -t "$copy"
-# The copy lies below the tree and takes its settings; told twice, cargo would build everything anew.
+# The copy lies below the tree and takes its settings; with both, cargo would rebuild everything.
 rm -rf "$copy/.cargo"
 
 # One target directory for all patches and for the next call, so that only the crates that changed are built again.
@@ -31,7 +31,7 @@ if [ ! -d "$dir/build/debug" ] && [ -d target/debug ]; then
     mkdir -p "$dir/build"
     cp -a target/debug "$dir/build/debug"
 fi
-# Each seed once (CI would play some twice), on two threads unless told otherwise.
+# Each seed once (CI would play some twice), on two threads by default.
 unset MADSIM_TEST_SEED MADSIM_TEST_CHECK_DETERMINISM RUSTFLAGS CI
 export MADSIM_TEST_JOBS=${MADSIM_TEST_JOBS:-2}
 

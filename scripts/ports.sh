@@ -1,4 +1,4 @@
-# To be sourced: free_port prints a port of this machine on which nobody listens.
+# To be sourced: free_port prints a port of this machine on which nothing listens.
 free_port() {
     local port
     while :; do

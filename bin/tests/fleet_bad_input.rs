@@ -459,7 +459,7 @@ fn zones_and_secrets_are_filled_in_where_they_belong() {
     run(&[])
         .end()
         .with(2)
-        .saying("client.rack: {zone.id} stands for the zone of whoever connects")
+        .saying("client.rack: {zone.id} stands for the zone of the process that connects")
         .saying("--zone NAME");
     // A record of what was refused may lie under the name of a result.
     run(&["-o", "refused.json", "-w", &nowhere.address()])

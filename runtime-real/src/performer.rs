@@ -1,7 +1,7 @@
-//! Does what a worker's commands ask for, on real threads and against a real messaging system.
+//! Performs what a worker's commands request, on real threads and against a real messaging system.
 //!
-//! One control thread performs the commands one after another; each may block, within its bound. The load itself
-//! runs on threads of its own: one per sending group, per client's delivery reports, per consumer or several with little to do.
+//! One control thread performs the commands one after another; each may block, within its bound. The load itself runs
+//! on threads of its own: one per sending group, per client's delivery reports, per consumer (or several).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -60,40 +60,40 @@ use crate::{
     reaper::{CLOSE_WITHIN, Reaper},
 };
 
-/// How often a wait for something to come true looks.
+/// How often a wait checks its condition.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// The creation of topics ends so long before the controller's own deadline (or at half of it), so that the cause is told
-/// and not only that time ran out.
+/// The creation of topics ends this long before the controller's own deadline (or at half of it), so that the cause is
+/// reported and not only a timeout.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
-/// Longest that clients may take to close and what the run created to be deleted, whatever the controller allows.
+/// Longest that closing clients and deleting what the run created may take, whatever the controller permits.
 const DELETE_WITHIN: Duration = Duration::from_secs(30);
 /// Longest that the deletion may take where the clients could not be closed.
 const DELETE_WITHIN_DOUBT: Duration = Duration::from_secs(2);
-/// One try there is at least.
+/// At least one attempt is made.
 const DELETE_AT_LEAST: Duration = Duration::from_millis(500);
-/// Longest a broker may take to say that it is there, where clients do not close.
+/// Longest a broker may take to answer at all, where clients do not close.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
-/// Longest that the senders are waited for at the end of a window, so that what was due before has left: they lie behind by
-/// less unless they cannot send, and then what they send later belongs to when it leaves.
+/// Longest that the senders are waited for at the end of a window, so that what was due before has left: they are
+/// behind by less unless they cannot send, and then what they send later belongs to the time at which it leaves.
 const SENDERS_WITHIN: Duration = Duration::from_millis(50);
-/// How often a wait for the end of a window looks.
+/// How often a wait for the end of a window checks.
 const WINDOW_LOOK: Duration = Duration::from_micros(500);
-/// Longest a read waits for the end of a window: the controller asks when it is due, and clocks differ by little.
+/// Longest a read waits for the end of a window: the controller reads when it is due, and clocks differ by little.
 const WINDOW_WITHIN: Duration = Duration::from_secs(5);
-/// After the stop's own bound, longest the failed reports of what was given up may take.
+/// Beyond the stop's own bound, longest the failed reports of what was given up may take.
 const PURGE_WITHIN: Duration = Duration::from_secs(5);
 
 /// The performer of a worker in this process.
 #[derive(Debug)]
 pub struct Performer {
     jobs: mpsc::Sender<(Command, local::Answer)>,
-    /// Raised when the run is to be cleaned up: whatever blocks looks at it.
+    /// Raised when the run is to be cleaned up: every blocking call checks it.
     cut: Arc<AtomicBool>,
     counts: Counts,
     reaper: Reaper,
 }
 
-/// What the current run has counted, for whoever looks on while it goes on.
+/// What the current run has counted, for observers while it goes on.
 #[derive(Clone, Debug, Default)]
 pub struct Counts(Arc<Mutex<Shown>>);
 
@@ -102,7 +102,7 @@ enum Shown {
     /// No run was ever prepared.
     #[default]
     Nothing,
-    /// A run goes on.
+    /// A run is in progress.
     Live(Arc<Mutex<Counting>>),
     /// What the last run had counted when it was closed.
     Last(Box<Snapshot>),
@@ -123,8 +123,8 @@ impl Counts {
 }
 
 impl Performer {
-    /// Starts the control thread. `runtime` is where the few asynchronous calls of the drivers run; `broker` says how
-    /// the embedded broker is started, if a run asks for it.
+    /// Starts the control thread. `runtime` is where the few asynchronous calls of the drivers run; `broker` configures
+    /// the embedded broker, if a run asks for it.
     ///
     /// # Panics
     /// If the system refuses a thread.
@@ -173,7 +173,7 @@ impl Performer {
 
 impl local::Performer for Performer {
     fn perform(&mut self, command: Command, answer: local::Answer) {
-        // Both cut short what is in progress, and then wait their turn, which comes soon.
+        // Both cut short what is in progress, and then wait for their turn, which comes soon.
         self.cut.store(matches!(command, Command::Close | Command::DeleteTopics { .. }), Relaxed);
         // The control thread lives as long as this sender does.
         let _ = self.jobs.send((command, answer));
@@ -228,7 +228,7 @@ struct Counting {
     problems: Arc<Problems>,
     /// When nothing was acknowledged.
     silences: Arc<Mutex<Silences>>,
-    /// For how long a quota held clients up.
+    /// For how long a quota throttled clients.
     throttled: Arc<Mutex<Throttled>>,
     /// When the load was due to begin, if one was ever started.
     loaded: Option<Instant>,
@@ -309,13 +309,13 @@ impl Engine {
             Command::DeleteTopics { within, topics, groups } => {
                 let within = within.min(DELETE_WITHIN);
                 let deadline = clock::now() + within;
-                // Clients of a topic that vanishes under them only complain.
+                // Clients whose topic is deleted first would only report errors.
                 let closed = run.close_clients(&self.reaper, within / 2);
-                // Where clients cannot take their leave, hardly anybody is there to delete anything.
+                // Where clients cannot leave, there is hardly a broker to delete anything.
                 let deadline = if closed.is_ok() { deadline } else { deadline.min(clock::now() + DELETE_WITHIN_DOUBT) };
                 let left = || deadline.since(clock::now()).max(DELETE_AT_LEAST);
                 let deleted = run.driver.delete_topics(&topics, left());
-                // A topic that is still there does not keep its groups.
+                // A topic that still exists does not keep its groups.
                 let groups = run.driver.delete_groups(&groups, left());
                 closed.and(deleted).and(groups).map(|()| Event::Done)
             }
@@ -364,7 +364,7 @@ impl Engine {
     }
 }
 
-/// Connects to the messaging system, starting the embedded one if that is what is asked for.
+/// Connects to the messaging system, starting the embedded one if that is configured.
 fn connect(
     preparation: &Preparation,
     broker: &embedded::Options,
@@ -388,7 +388,7 @@ fn connect(
     }
 }
 
-/// How the client speaks to the embedded broker: as to a Kafka with everything near.
+/// How the client is set up for the embedded broker: as for a Kafka that is very near.
 #[must_use]
 pub fn embedded_settings(addr: SocketAddr) -> KafkaConfig {
     let map = |pairs: &[(&str, &str)]| {
@@ -401,7 +401,7 @@ pub fn embedded_settings(addr: SocketAddr) -> KafkaConfig {
         ("enable.auto.commit", "false"),
         // As for every Kafka: see `config::kafka`.
         ("fetch.queue.backoff.ms", "2"),
-        // What upstream's own driver files ask for: on a busy machine every fetch waits for its turn, and so brings more.
+        // What upstream's own driver files set: on a busy machine every fetch waits for its turn, and so brings more.
         ("max.partition.fetch.bytes", "10485760"),
     ];
     KafkaConfig {
@@ -421,14 +421,14 @@ fn cores() -> usize {
 fn spawn<T: Send + 'static>(name: String, body: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Failure> {
     std::thread::Builder::new()
         .name(name)
-        // The loops need little; thousands of threads would otherwise reserve gigabytes.
+        // The loops need little stack; thousands of threads would otherwise reserve gigabytes.
         .stack_size(256 << 10)
         .spawn(body)
         .map_err(|error| Failure::new(FailureKind::Broken, format!("the system gives no more threads: {error}")))
 }
 
-/// The producers of each client. Whoever has asked for two of one topic by one client gets two clients: their reports could not
-/// be told apart.
+/// The producers of each client. Two producers of one topic that ask for the same client get two clients: their reports
+/// could not be distinguished.
 fn by_client(producers: Vec<ProducerSpec>) -> Vec<Vec<ProducerSpec>> {
     let mut seen: BTreeMap<(u32, String), u32> = BTreeMap::new();
     let mut clients: BTreeMap<(u32, u32), Vec<ProducerSpec>> = BTreeMap::new();
@@ -457,7 +457,7 @@ impl Run {
         }
         let arrivals: Vec<Arc<Mutex<Arrivals>>> = (0..consumers.len().min(cores())).map(|_| Arc::default()).collect();
         lock(&self.counting).arrivals.clone_from(&arrivals);
-        // Upstream commits by hand unless the client does it by itself.
+        // Upstream commits explicitly unless the client does so itself.
         let commits = match &self.preparation.driver.kind {
             DriverKind::Kafka(config) => {
                 config.consumer.get("enable.auto.commit").is_none_or(|value| *value == "false")
@@ -524,7 +524,7 @@ impl Run {
             let targets: Vec<Target<'_>> =
                 specs.iter().map(|spec| Target { topic: &spec.topic, partitions: spec.partitions }).collect();
             let (senders, reports) = self.driver.producers(&targets, cut)?;
-            // What the client can hold is there for all of them.
+            // The client's capacity is for all of them.
             let most = (most / specs.len()).max(1);
             let chunk = sharing::buffers(size, specs.len() > 1);
             let mut reported = Vec::with_capacity(specs.len());
@@ -725,7 +725,7 @@ impl Run {
             drop(server);
             true
         };
-        // Where the clients could not take their leave, it cannot either.
+        // Where the clients could not leave, it cannot either.
         let answers = closed.is_ok();
         reaper
             .close("the connection to the messaging system", 1, CLOSE_WITHIN, close, || answers)
@@ -743,7 +743,7 @@ impl Run {
         }
         self.threads.receiving_orders.stop.store(true, Relaxed);
         self.threads.stop_reporting.store(true, Relaxed);
-        // The sending halves first: what they still have under way is given up, and reported as such.
+        // The sending halves first: what they still have in flight is given up, and reported as such.
         let lanes = std::mem::take(&mut self.lanes);
         let threads = std::mem::take(&mut self.threads.reporting).into_iter();
         let threads: Vec<_> = threads.chain(std::mem::take(&mut self.threads.receiving)).collect();
@@ -764,7 +764,7 @@ impl Counting {
         self.sent.iter().all(|counted| counted.passed.load(Relaxed) >= at.0)
     }
 
-    /// Attempted messages, and those of which it is known what became.
+    /// Attempted messages, and those whose outcome is known.
     fn attempted_and_reported(&self) -> (u64, u64) {
         let tallies = self.acknowledgements.iter().map(|tally| {
             let tally = lock(tally);
@@ -803,7 +803,7 @@ impl Counting {
         self.probes.iter().for_each(|(probes, probed)| standing.probes(*probes, lock(probed).len() as u64));
         standing.problems(self.problems.list());
         let taken_at = clock::now();
-        // The broker's CPU is read from outside, so that a broker that stalls holds nothing up.
+        // The broker's CPU is read from outside, so that a stalled broker delays nothing.
         let broker_cpu = self.broker_thread.map_or(Duration::ZERO, process::thread_cpu);
         Snapshot {
             schedule_lag,
@@ -816,7 +816,7 @@ impl Counting {
     }
 }
 
-/// Keeps how things stand at each end of the window: answers and arrivals by when they come, departures by when they were
+/// Records the state at each end of the window: answers and arrivals by when they come, departures by when they were
 /// due. Ends when the load is stopped before.
 fn keep_ends(counting: &Mutex<Counting>, orders: &sending::Orders, ends: [Instant; 2]) {
     clock::sleep_precisely();
@@ -844,7 +844,7 @@ fn keep_ends(counting: &Mutex<Counting>, orders: &sending::Orders, ends: [Instan
 mod tests {
     use super::*;
 
-    /// Whatever a controller says: two producers of one topic never have one client.
+    /// Whatever a controller requests: two producers of one topic never share a client.
     #[test]
     fn producers_share_a_client_as_they_are_told_unless_their_topic_is_the_same() {
         let spec = |id, topic: &str, client| ProducerSpec {

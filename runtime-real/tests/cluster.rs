@@ -1,4 +1,4 @@
-//! Nodes of a cluster over real sockets, against whoever is at the other end. Their disks are in memory.
+//! Nodes of a cluster over real sockets, against any kind of other end. Their disks are in memory.
 
 use std::{
     collections::BTreeMap,
@@ -132,7 +132,7 @@ impl Disk for Memory {
     }
 }
 
-/// What a node has said, and who leads as it sees it.
+/// What a node has logged, and its view of the leader.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<(Vec<String>, Option<Leadership>)>>);
 
@@ -323,7 +323,7 @@ async fn uploads_of_all_sizes_go_everywhere_over_few_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_lacks_the_key_gets_nothing_and_is_told_why() {
+async fn without_the_key_nothing_is_served_and_the_reason_is_reported() {
     let cluster =
         cluster(&[Some(OURS), Some(OURS), Some(b"another key altogether"), None], Limits::default(), None).await;
     let told = async |secret: Option<Secret>, only: &[u32]| {
@@ -339,7 +339,7 @@ async fn who_lacks_the_key_gets_nothing_and_is_told_why() {
         "who has it is served"
     );
     let said = |nth: usize, what: &str| cluster.logs[nth].lines().iter().filter(|line| line.contains(what)).count();
-    // Who is refused knows it before it is in the log.
+    // The rejected side knows it before it is in the log.
     cluster.logs[0].wait_for("refuses 127.0.0.1").await;
     assert_eq!(said(0, "refuses node 3: it does not know the key of peers"), 1, "{:?}", cluster.logs[0].lines());
     assert_eq!(said(0, "refuses node 4: it lacks the key of peers"), 1);
@@ -349,7 +349,7 @@ async fn who_lacks_the_key_gets_nothing_and_is_told_why() {
     assert_eq!(cluster.logs[0].leader(), cluster.logs[1].leader());
 }
 
-/// A connection that was used before and was closed meanwhile is replaced, and nobody notices.
+/// A connection that was used before and was closed meanwhile is replaced, without anyone noticing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stale_connection_is_replaced() {
     let limits = Limits { idle: Duration::from_millis(300), ..Limits::default() };
@@ -400,7 +400,7 @@ async fn noise_is_closed_upon() {
     assert!(matches!(asked(&nodes, put(1, 3), b"abc".to_vec()).await, Ok(Reply::Stored { .. })));
 }
 
-/// One host that takes all connections it can get, and says nothing, keeps neither peers nor other clients out for long.
+/// One host that takes all connections it can get, and says nothing, blocks neither peers nor other clients for long.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_connections_does_not_end_a_leadership() {
     let limits = Limits {
@@ -431,7 +431,7 @@ async fn a_flood_of_connections_does_not_end_a_leadership() {
     assert_eq!(cluster.logs.iter().map(Log::leader).collect::<Vec<_>>(), [leader; 3]);
 }
 
-/// A connection over which a client may ask, where no key is needed.
+/// A connection for a client's requests, where no key is needed.
 async fn greeted(to: SocketAddr) -> wire::Line<TcpStream> {
     let greeting = Opening { greeting: Greeting { version: VERSION, node: None }, part: Part::Client, nonce: None };
     let mut line = wire::line(TcpStream::connect(to).await.expect("somebody listens"));
@@ -441,8 +441,8 @@ async fn greeted(to: SocketAddr) -> wire::Line<TcpStream> {
     line
 }
 
-/// Whoever announces uploads and sends nothing of them, or asks for one and does not take it, keeps nobody out for longer than
-/// the patience, from the same address or from others; those that are sent are left alone.
+/// A client that announces uploads and sends nothing of them, or requests one and does not read it, blocks none for
+/// longer than the patience, from the same address or from others; those that are sent are left alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn announced_uploads_that_do_not_come_keep_nobody_out() {
     let limits = Limits { requests: 16, patience: Duration::from_millis(300), ..Limits::default() };
@@ -470,7 +470,8 @@ async fn announced_uploads_that_do_not_come_keep_nobody_out() {
         for nth in 0..20 {
             for node in 1..=3 {
                 let mut line = greeted(cluster.socket(node)).await;
-                // Small ones come with the request, others after the word; a body that is never taken fills the buffers.
+                // Small ones come with the request, others after the word; a body that is never taken fills the
+                // buffers.
                 let request = match nth % 3 {
                     0 => put(u128::from(round * 1_000 + nth * 10 + node), 3_000),
                     1 => put(u128::from(round * 1_000 + nth * 10 + node), 100_000),
@@ -515,7 +516,7 @@ async fn requests_beyond_the_cap_and_bodies_that_trickle_are_cut_off() {
     wire::write_frame(&mut connect().await, &Request::Discover).await.expect("there is room again");
 }
 
-/// Many who ask for much at once delay no ballot: nobody takes the leader for dead.
+/// Many clients with large requests delay no ballot: the leader is not taken for dead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_requests_does_not_end_a_leadership() {
     let cluster = cluster(&[None; 3], Limits::default(), None).await;
@@ -562,7 +563,7 @@ async fn tls_where_it_is_and_where_it_is_not() {
         assert!(matches!(asked(&nodes, put(id, 70_000), vec![1; 70_000]).await, Ok(Reply::Stored { .. })));
     }
     let mut plain = cluster(&[None; 2], Limits::default(), None).await;
-    // Each asked by who expects the other.
+    // Each queried by a client that expects the other.
     (secure.config.tls, plain.config.tls) = (None, Some(tls));
     let told = async |cluster: &Cluster| {
         let (nodes, _) = cluster.nodes(None, Limits::default(), &[1]);
@@ -626,10 +627,10 @@ async fn greet(
     timeout(Duration::from_secs(5), greeting::meet(&mut line, claimed, part, NodeId(1), secret)).await.expect("in time")
 }
 
-/// Whatever it says that it is: who speaks as a peer, or orders as one, proves the key of peers, or else comes from where the
-/// list says. Node 2 is on another machine, node 3 on this one by its name.
+/// Whatever id it claims: a connection that sends messages as a peer, or orders as one, proves the key of peers, or
+/// else comes from where the list says. Node 2 is on another machine, node 3 on this one by its name.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_speaks_as_a_peer_is_proven_one() {
+async fn a_connection_of_a_peer_is_proven_one() {
     // The port of a node that has just ended may still be taken.
     let config = |peer_key: bool, peer_addresses| {
         let port = free_ports(1)[0];
@@ -645,7 +646,7 @@ async fn who_speaks_as_a_peer_is_proven_one() {
     let (none, clients, both) = (|| None, || secrets(Some(OURS), None), || secrets(Some(OURS), Some(PEERS)));
     let any = Some(PeerAddresses::Any);
     let listed = Some(PeerAddresses::Listed);
-    // What the cluster has, what who greets has, and what comes of it as node 2 and as node 3.
+    // The cluster's keys, the connecting side's keys, and the outcome as node 2 and as node 3.
     let cases = [
         (config(false, None), none(), none(), Some(&elsewhere), None),
         (config(false, any), none(), none(), None, None),
@@ -724,7 +725,7 @@ impl Authority {
     }
 }
 
-/// With TLS a node verifies who calls it as it verifies whom it calls; clients show nothing and are served.
+/// With TLS a node verifies incoming and outgoing connections of nodes alike; clients show nothing and are served.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_calls_shows_its_certificate() {
     let authority = Authority::new();
@@ -765,8 +766,8 @@ async fn a_node_that_calls_shows_its_certificate() {
     cluster.logs[0].wait_for("refuses 127.0.0.1: its certificate is not signed by the `ca` that it names (invalid peer certificate: BadSignature)").await;
 }
 
-/// The lowest node's certificate is worth nothing: it is neither heard nor obeyed, and the others go on. (It was refused when it
-/// was called and obeyed when it called, led, and no upload could be stored.)
+/// The lowest node's certificate is invalid: its messages are not read and it is not followed, and the others go on.
+/// (It was refused on outgoing connections but followed on its own, led, and no upload could be stored.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_with_a_bad_certificate_leads_nobody() {
     let authority = Authority::new();

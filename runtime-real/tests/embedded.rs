@@ -105,7 +105,7 @@ fn numbered(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|n| format!("{prefix}{n:06}")).collect()
 }
 
-/// Polls until every consumer has partitions and all `partitions` are dealt.
+/// Polls until every consumer has partitions and all `partitions` are assigned.
 fn settle(consumers: &[&BaseConsumer], partitions: usize) {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -164,7 +164,7 @@ fn every_kind_of_acknowledgement_stores_everything_once() {
 }
 
 #[test]
-fn members_share_a_topic_and_take_over_from_those_who_leave() {
+fn members_share_a_topic_and_take_over_from_those_that_leave() {
     let server = server();
     create(&server, "shared", 6);
     let timings = [("session.timeout.ms", "2000"), ("heartbeat.interval.ms", "200")];
@@ -201,9 +201,9 @@ fn members_share_a_topic_and_take_over_from_those_who_leave() {
     assert_eq!(payloads(read(&[&first], 60)), sent, "committed offsets are where the others stopped");
 }
 
-/// A member without a goodbye: it joins by hand, in version 0 of the request, and its connection is cut.
+/// A member without a goodbye: it joins by a raw request, in version 0 of the request, and its connection is cut.
 #[test]
-fn who_dies_is_replaced_after_its_session_timeout() {
+fn a_dead_member_is_replaced_after_its_session_timeout() {
     let server = server();
     create(&server, "orphaned", 2);
     let text = |text: &str| [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat();
@@ -470,7 +470,8 @@ fn what_cannot_be_understood_ends_its_own_connection_only() {
     create(&server, "still-serving", 1);
 }
 
-/// Whatever clients announce, and whatever part of it they send: memory stays within the capacity, and others come through.
+/// Whatever clients announce, and whatever part of it they send: memory stays within the capacity, and others come
+/// through.
 #[test]
 fn requests_that_announce_much_take_no_memory() {
     let server = small(64 << 20);
@@ -550,7 +551,7 @@ fn what_every_reader_has_read_is_given_up_long_before_the_broker_is_full() {
     }
     let stats = server.stats();
     assert!(stats.dropped.records > 0 && stats.bytes_max < 30 << 20, "{stats:?}");
-    // Who begins later finds the latest of what was read.
+    // A consumer that begins later finds the latest of what was read.
     let late = consumer(&server, "late", &[]);
     late.subscribe(&["read"]).expect("a topic's name");
     let records = usize::try_from(stats.records).expect("few");

@@ -1,5 +1,5 @@
-//! Whole runs in this process, against a broker that can be looked into and held up: what the report says is what is
-//! stored, and a trouble of known length shows where it must and nowhere else.
+//! Whole runs in this process, against a broker that can be inspected and stalled: the report matches what is stored,
+//! and a stall of known length shows where it must and nowhere else.
 
 use std::{
     collections::BTreeMap,
@@ -31,11 +31,11 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
 };
 
-/// Of the trouble below.
+/// Of the stall below.
 const STALL: Duration = Duration::from_secs(2);
-/// Latencies above it are the trouble's: far above what a busy machine adds, far below the trouble.
+/// Latencies above it come from the stall: far above what a busy machine adds, far below the stall.
 const LATE: Duration = Duration::from_millis(500);
-/// How long the runs with trouble are measured.
+/// How long the runs with a stall are measured.
 const MEASURED: Duration = Duration::from_secs(6);
 
 /// 1,000 messages a second.
@@ -67,7 +67,7 @@ enum Trouble {
     Nothing,
     /// The broker is held up.
     Stall,
-    /// Somebody else joins the group, stays for a second, and leaves it without having committed anything.
+    /// Another member joins the group, stays for a second, and leaves it without having committed anything.
     Intruder,
 }
 
@@ -147,7 +147,7 @@ fn intrude(address: &str, topic: &str, group: &str) {
     }
 }
 
-/// Plays one run against a broker of its own, with this trouble and these settings of the producer.
+/// Plays one run against a broker of its own, with this stall and these settings of the producer.
 #[track_caller]
 fn play(workload: Workload, producer: &[(&str, &str)], trouble: Trouble, settings: impl FnOnce(&mut Settings)) -> Seen {
     let server = Server::start(Options::default()).expect("a free port on loopback");
@@ -217,7 +217,7 @@ fn whole(seen: &Seen) {
         let in_topic = stored[&report.plan.topics[topic.0 as usize].name] - probed;
         assert_eq!([seen.received, seen.distinct, missing.confirmed], [in_topic; 3], "subscription {subscription:?}");
     }
-    // What the periods, and what came after them, say is what the whole says.
+    // The periods, and what came after them, add up to the whole.
     let phases: u64 = report.phases.iter().map(|phase| phase.totals.acknowledgements.acked).sum();
     assert_eq!(phases, acks.acked);
     assert_eq!(acks.from_intended.count(), acks.acked, "every acknowledged message has its latency");
@@ -260,10 +260,11 @@ fn what_the_report_counts_is_what_the_broker_holds() {
     assert!(acked >= 12_000, "2 s at 6,000 a second: {acked}");
 }
 
-/// Many producers with little to send share clients, and their consumers share threads: what each topic was sent, confirmed and
-/// brought is counted apart, also while they wait for a broker that stands still and their one queue of 30 is full.
+/// Many producers with little to send share clients, and their consumers share threads: what each topic was sent,
+/// confirmed and brought is counted separately, also while they wait for a stalled broker and their one queue of 30 is
+/// full.
 #[test]
-fn those_who_share_a_client_are_counted_apart() {
+fn producers_that_share_a_client_are_counted_separately() {
     let workload = Workload {
         topics: 40,
         partitions_per_topic: 2,
@@ -285,7 +286,7 @@ fn those_who_share_a_client_are_counted_apart() {
     assert_eq!(seen.report.whole.departures.skipped, 0, "the whole debt is sent");
 }
 
-/// (a) The broker stands still. Messages leave on time and wait for it: both latencies say so, the sender's own does not.
+/// (a) The broker stalls. Messages leave on time and wait for it: both latencies show it, the sender's own does not.
 #[test]
 fn a_stall_of_the_broker_shows_from_both_instants_and_not_in_the_schedule() {
     let seen = play(workload(), &[("acks", "all"), ("linger.ms", "1")], Trouble::Stall, |_| {});
@@ -301,8 +302,8 @@ fn a_stall_of_the_broker_shows_from_both_instants_and_not_in_the_schedule() {
     assert_eq!(seen.report.whole.departures.skipped, 0);
 }
 
-/// (b) The client takes no more, since its queue of 10 is full. Messages leave late: latency from the intended instant and
-/// the schedule error say so; from the send only those in the queue do.
+/// (b) The client takes no more, since its queue of 10 is full. Messages leave late: latency from the intended instant
+/// and the schedule error show it; from the send only those in the queue do.
 #[test]
 fn a_sender_held_up_shows_from_the_intended_instant_and_in_the_schedule() {
     let producer = [("acks", "all"), ("linger.ms", "0"), ("queue.buffering.max.messages", "10")];
@@ -319,7 +320,7 @@ fn a_sender_held_up_shows_from_the_intended_instant_and_in_the_schedule() {
     assert_eq!(seen.report.whole.departures.skipped, 0, "the whole debt is sent");
 }
 
-/// The same trouble, but at most half a second of debt is kept: the rest is never sent, and counted.
+/// The same stall, but at most half a second of backlog is kept: the rest is never sent, and counted.
 #[test]
 fn a_debt_beyond_its_cap_is_skipped_and_counted() {
     let producer = [("acks", "all"), ("linger.ms", "0"), ("queue.buffering.max.messages", "10")];
@@ -354,7 +355,7 @@ fn a_rebalance_under_load_is_named_and_accuses_nobody() {
     assert_eq!(latencies + arrivals.reread, arrivals.received, "what is read again has no latency");
 }
 
-/// A client that can have 99 messages under way and lets them linger for 20 ms carries less than 5,000 a second. The
+/// A client that can have 99 messages in flight and lets them linger for 20 ms carries less than 5,000 a second. The
 /// search begins at 10,000, finds a rate below, and measures at it.
 #[test]
 fn the_highest_rate_is_found_and_held() {

@@ -112,14 +112,14 @@ fn with_worker<T>(visit: impl AsyncFnOnce(Caller) -> T) -> T {
     })
 }
 
-/// Comes through the door; draws runs that nobody else speaks of.
+/// Is admitted; draws runs that no other connection names.
 struct Caller {
     door: mpsc::UnboundedSender<DuplexStream>,
     runs: AtomicU64,
 }
 
 impl Caller {
-    /// Sends bytes and says that no more follow; everything that comes back until the connection is closed.
+    /// Sends bytes and shuts down its writing side; everything that comes back until the connection is closed.
     async fn send(&self, bytes: &[u8]) -> Vec<u8> {
         self.exchange(bytes, true).await
     }
@@ -161,7 +161,7 @@ impl Caller {
         let (_, body) = text.split_once("\r\n\r\n").expect("the answer has a body");
         let hello: Hello = serde_json::from_str(body).expect("the answer is a hello");
         assert_eq!((hello.protocol, hello.instance.as_str()), (protocol::VERSION, "one"));
-        // It obeys whoever comes next, and tells him so.
+        // It follows the next controller, and answers it.
         let run = RunId(self.runs.fetch_add(1, Relaxed));
         let take_over = Command::Prepare(Box::new(Preparation { take_over: true, ..preparation() }));
         for (number, command) in [(1, take_over), (2, Command::Close)] {
@@ -259,11 +259,11 @@ const PATHS: &[&str] = &[
 const METHODS: &[&str] =
     &["GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PRI", "get", "\u{1}"];
 
-/// What somebody sends.
+/// What a connection sends.
 #[derive(Clone, Debug)]
 enum Sent {
     Bytes(Vec<u8>),
-    /// Method, path, a body, and the length that is said of it.
+    /// Method, path, a body, and its declared length.
     Http(&'static str, &'static str, Vec<u8>, Option<String>),
     /// A command of a run, whole but for some bits and its end.
     Command(u64, u64, usize, Vec<(usize, u8)>, usize),
@@ -338,14 +338,14 @@ proptest! {
     fn nothing_that_is_sent_harms_a_worker(sent in prop::collection::vec(sent(), 1..40)) {
         with_worker(async |caller| {
             for sent in sent {
-                // Whatever it says, it is HTTP or nothing.
+                // Whatever it answers, it is HTTP or nothing.
                 let _ = status(&caller.send(&bytes_of(sent)).await);
             }
             caller.finds_it_sound().await;
         });
     }
 
-    /// All at once, and some who never say that they have ended.
+    /// All at once, and some that never shut down.
     #[test]
     fn nor_does_a_crowd(sent in prop::collection::vec((sent(), any::<bool>()), 1..60)) {
         with_worker(async |caller| {
@@ -365,14 +365,14 @@ proptest! {
     }
 }
 
-/// What is said to be too long is refused before a byte of it has come, and what is not said is refused where the limit
-/// is passed; a body that nobody asked for is not waited for at all.
+/// A body declared too long is refused before a byte of it has come, and an undeclared one is refused where it passes
+/// the limit; a body that was not requested is not waited for at all.
 #[test]
 fn a_body_over_the_limit_is_refused_before_there_is_room_for_it() {
     with_worker(async |caller| {
         let before = memory_most();
         for path in PATHS.iter().filter(|path| path.starts_with('/')) {
-            // A path of pages takes no body, and no POST.
+            // A path of pages accepts no body, and no POST.
             let refusal = if path.starts_with("/v1/c") { 413 } else { 405 };
             for length in [BODY_MAX as u64 + 1, 1 << 30, u64::MAX] {
                 let head =
@@ -400,10 +400,10 @@ fn a_body_over_the_limit_is_refused_before_there_is_room_for_it() {
     });
 }
 
-/// However many connections strangers open, with whatever they announce: whoever comes next is heard, and whose run is
-/// performed keeps its connection.
+/// However many connections strangers open, with whatever they announce: the next one is served, and the controller of
+/// the current run keeps its connection.
 #[test]
-fn strangers_crowd_nobody_out() {
+fn strangers_crowd_out_no_other() {
     with_worker(async |caller| {
         let run = RunId(7);
         let say = |number: u64, command: Command| {
@@ -451,7 +451,7 @@ fn strangers_crowd_nobody_out() {
     });
 }
 
-/// Whoever sends nothing, or too slowly, is gone soon; and what HTTP does not allow is refused.
+/// A connection that sends nothing, or too slowly, is closed soon; and what HTTP does not allow is refused.
 #[test]
 fn slow_and_sloppy_requests_are_refused() {
     with_worker(async |caller| {
@@ -483,7 +483,7 @@ fn a_command_that_claims_much_is_given_nothing() {
         for which in 0..commands().len() {
             let sound = command(1, 1, which);
             for place in 0..sound.len() {
-                // A length of 2^62, in place of whatever stands there.
+                // A length of 2^62, in place of the declared one.
                 let claim = [&sound[..place], &[253], &(1_u64 << 62).to_le_bytes(), &sound[place..]].concat();
                 let answer = status(&caller.ask(&post("/v1/command", &claim)).await);
                 assert!(matches!(answer, Some(200 | 400 | 409)), "{which}, {place}: {answer:?}");

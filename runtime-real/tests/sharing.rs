@@ -16,7 +16,7 @@ use omb_runtime_real::{
 };
 
 const SIZE: usize = 100;
-/// More than a machine that is busy takes for what takes a few milliseconds.
+/// More than a busy machine needs for what takes a few milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A producer with its buffers.
@@ -119,13 +119,13 @@ fn one_producer_does_not_touch_the_messages_of_another() {
     assert_eq!(counts, BTreeMap::from([(0, (2, 0)), (1, (3, 0)), (2, (4, 0))]), "nothing is lost");
     assert_eq!(stored(&server), BTreeMap::from([("a".to_owned(), 3), ("b".to_owned(), 24), ("c".to_owned(), 304)]));
 
-    // Whoever sends again has not given up what that is.
+    // A producer that sends again has not given up that message.
     server.stall(Duration::from_secs(1));
     send(&mut all, [5, 0, 6]);
     all[2].as_mut().expect("it is there").producer.purge();
     assert_eq!(reports(&mut *stream, &all, 11, PATIENCE), BTreeMap::from([(0, (5, 0)), (2, (6, 0))]));
 
-    // Once all who are left want that, everything is given up, and each hears of its own.
+    // Once all that are left request it, everything is given up, and each gets its own reports.
     server.stall(Duration::from_secs(3));
     send(&mut all, [7, 0, 8]);
     all[0].as_mut().expect("it is there").producer.purge();
@@ -145,9 +145,9 @@ fn two_producers_of_one_topic_do_not_share() {
     let _ = kafka.producers(&[target, target], &cut);
 }
 
-/// Whoever serves several consumers waits for this and for nothing else.
+/// A thread that serves several consumers waits for this and for nothing else.
 #[test]
-fn a_consumer_that_has_something_wakes_whoever_serves_it() {
+fn a_consumer_that_has_messages_wakes_its_thread() {
     let server = Server::start(Options::default()).expect("a free port on loopback");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads");
     let cut = AtomicBool::new(false);
@@ -164,13 +164,13 @@ fn a_consumer_that_has_something_wakes_whoever_serves_it() {
         assert_eq!(reports(&mut *stream, &all, 2, PATIENCE), BTreeMap::from([(0, (2, 0))]));
         let mut offsets = Vec::new();
         while offsets.len() < 2 {
-            // Nothing but the call says that there is something.
+            // Only the call signals that there are messages.
             woken.recv_timeout(PATIENCE).expect("it is called");
             consumer.poll(Duration::ZERO, &mut |incoming| offsets.push(incoming.offset));
         }
         assert_eq!(offsets, [2 * round, 2 * round + 1]);
     }
-    // It is not called once the consumer is gone, when nobody listens any more.
+    // It is not called once the consumer is gone, when nothing listens any more.
     drop(consumer);
     drop(woken);
 }

@@ -1,4 +1,4 @@
-//! The messaging system's node: `omb_broker` behind frames, faulty on demand, and seen through.
+//! The messaging system's node: `omb_broker` behind frames, faulty on demand, and observed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +30,7 @@ use crate::{
     witness::Witness,
 };
 
-/// How often a broker that stands still looks whether it may go on.
+/// How often a stalled broker checks whether it may go on.
 const STALL_STEP: Duration = Duration::from_millis(20);
 
 /// The broker and what survives its restarts.
@@ -50,15 +50,15 @@ struct Kept {
     writers: BTreeMap<ConnId, mpsc::UnboundedSender<Reply>>,
     /// Requests that are performed but answered with an error.
     spoiled: BTreeSet<(ConnId, Token)>,
-    /// Batches of each partition that have been looked into, and groups that have had members.
+    /// Batches of each partition that have been examined, and groups that have had members.
     looked: BTreeMap<Place, i64>,
     peopled: BTreeSet<String>,
-    /// Records it had dropped at the last look.
+    /// Records it had dropped at the last check.
     dropped: u64,
     rng: ChaCha8Rng,
 }
 
-/// Somebody who looks at the broker after every step.
+/// An observer of the broker after every step.
 pub type Look = Arc<dyn Fn(&Broker, Instant) + Send + Sync>;
 
 impl SimBroker {
@@ -223,7 +223,7 @@ impl SimBroker {
         }
     }
 
-    /// Writes down what came to be stored since the last step, and which groups lost their last member.
+    /// Records what was stored since the last step, and which groups lost their last member.
     fn capture(&self) {
         let mut kept = self.kept();
         let Kept { broker, looked, peopled, dropped, .. } = &mut *kept;
@@ -305,7 +305,7 @@ fn name(request: &Request) -> &'static str {
     }
 }
 
-/// The machine as its loop sees it: what is kept stays reachable for the next life of the node.
+/// The machine as its loop sees it: the part that is kept stays reachable for the next life of the node.
 impl Machine for SimBroker {
     type Input = Input;
     type Output = Output;

@@ -1,4 +1,4 @@
-//! Clocks that are set wrong and run at the wrong speed; madsim has only one, and it is right.
+//! Clocks that are set wrong and run at the wrong rate; madsim has only one, and it is right.
 
 use std::{fmt, time::Duration};
 

@@ -1,8 +1,8 @@
 //! Connections between controller and worker, over the simulator's TCP.
 //!
-//! What that lacks, and what is done about it: bytes that were not flushed are lost, so every write is followed by a
-//! flush; a connection that is shut down stays open for the other side, so it is dropped; an attempt to connect to
-//! somebody out of reach is refused at once, so it hangs here until it could be made, as it does on a real network.
+//! What that lacks, and the remedy: bytes that were not flushed are lost, so every write is followed by a flush; a
+//! connection that is shut down stays open for the other side, so it is dropped; an attempt to connect to an
+//! unreachable node is refused at once, so it hangs here until it could be made, as on a real network.
 
 use std::{
     future::{Ready, ready},
@@ -33,20 +33,20 @@ pub struct Stream {
     inner: TcpStream,
     /// Something was written since the last flush.
     dirty: bool,
-    /// Who says when it breaks; the end that connected asks.
+    /// Decides when it breaks; checked by the end that connected.
     weather: Option<Weather>,
     broken: bool,
     accent: Option<Accent>,
 }
 
-/// Bytes written and read by a node that speaks another version: it and its peer see each other's as one higher.
+/// Bytes written and read by a node of another version: it and its peer see each other's as one higher.
 #[derive(Clone, Copy, Debug, Default)]
 struct Accent {
     written: usize,
     read: usize,
 }
 
-/// Where the low byte of the version stands in a greeting, after the magic.
+/// Where the low byte of the version is in a greeting, after the magic.
 const VERSION_AT: usize = 4;
 
 fn shift(passed: &mut usize, bytes: &mut [u8]) {
@@ -83,7 +83,7 @@ impl AsyncRead for Stream {
         if let Some(accent) = &mut self.accent {
             shift(&mut accent.read, read);
         }
-        // What came is lost with it.
+        // What arrived is lost with it.
         if !read.is_empty() && self.breaks() {
             buf.set_filled(before);
             return reset();
@@ -134,28 +134,28 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Makes connections from the node it is used on.
+/// Makes connections from the node that uses it.
 #[derive(Clone, Debug)]
 pub struct SimTransport {
-    /// The node it is used on.
+    /// The node that uses it.
     pub from: NodeId,
     /// By address, the nodes that can be connected to.
     pub nodes: Vec<(SocketAddr, NodeId)>,
-    /// Who is out of whose reach.
+    /// Which nodes cannot reach each other.
     pub weather: Weather,
-    /// Whether it speaks another version of the protocol.
+    /// Whether it uses another version of the protocol.
     pub foreign: bool,
 }
 
 impl SimTransport {
-    /// Connects from the node `from`; everybody is in reach.
+    /// Connects from the node `from`; every node is in reach.
     #[must_use]
     pub fn plain(from: NodeId) -> Self {
         Self { from, nodes: Vec::new(), weather: Weather::new(0), foreign: false }
     }
 }
 
-/// How often an attempt to connect to somebody out of reach is made again.
+/// How often an attempt to connect to an unreachable node is repeated.
 const AGAIN: Duration = Duration::from_millis(200);
 
 impl Transport for SimTransport {
@@ -182,7 +182,7 @@ impl Transport for SimTransport {
     }
 }
 
-/// Takes connections in.
+/// Accepts connections.
 #[derive(Debug)]
 pub struct SimListener {
     inner: TcpListener,
@@ -195,7 +195,7 @@ impl SimListener {
         Self { inner: TcpListener::bind(address).await.expect("the address is the node's own"), foreign: false }
     }
 
-    /// The same, of a node that speaks another version of the protocol if `foreign`.
+    /// The same, of a node with another version of the protocol if `foreign`.
     #[must_use]
     pub fn foreign(self, foreign: bool) -> Self {
         Self { foreign, ..self }

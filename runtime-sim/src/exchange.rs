@@ -1,4 +1,4 @@
-//! Exchanges that do not go as they should, where they are handed over: see [`crate::fault::exchange`].
+//! Faulty exchanges, made so where they are handed over: see [`crate::fault::exchange`].
 
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ use crate::{
     witness::Witness,
 };
 
-/// Longest after its exchange that a copy of a request is on its way. [`LATE_MAX`] with the time on the network is the
-/// most by which a dead controller is heard of.
+/// Longest after its exchange that a copy of a request is in transit. [`LATE_MAX`] plus the time on the network bounds
+/// how late a dead controller's request can arrive.
 pub const LATE_MAX: Duration = Duration::from_millis(3_000);
 
 /// A link to one worker on which exchanges may be late, lost, doubled or broken.
@@ -68,7 +68,7 @@ impl Rough {
         most.mul_f64(self.rng.random_range(0.0..1.0))
     }
 
-    /// Sends a copy of a request on a connection of its own; nobody waits for its answer.
+    /// Sends a copy of a request on a connection of its own; its answer is not awaited.
     fn copy(&mut self, method: Method, path: &'static str, body: Bytes, within: Duration) {
         let late = self.up_to(LATE_MAX);
         let mut caller = caller(&self.transport, &self.to, self.connect_within);
@@ -108,7 +108,7 @@ impl Rough {
         if lost { std::future::pending().await } else { result }
     }
 
-    /// Notes what reached the controller.
+    /// Records what reached the controller.
     fn arrived(&self, path: &str, body: &Bytes, took: Duration) {
         let mut notes = self.witness.notes();
         let truth = &mut notes.truths[self.run];

@@ -10,7 +10,7 @@
 //! Empty unless the build has `--cfg madsim`, which this workspace's `.cargo/config.toml` sets.
 #![cfg(madsim)]
 
-// The very loop, fleet and node of the product, compiled here against the simulator's tokio.
+// The product's own loop, fleet and node, compiled here against the simulator's tokio.
 #[path = "../../runtime-real/src/portable/mod.rs"]
 pub mod portable;
 

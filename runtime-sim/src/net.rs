@@ -1,7 +1,7 @@
 //! Clients' side of the simulated wire: length-prefixed frames over a simulated TCP stream.
 //!
 //! madsim's TCP drops what is not flushed, has no half-close, and never times out, so every call has a deadline of its
-//! own and a connection that missed one is thrown away.
+//! own and a connection that missed one is discarded.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -17,22 +17,22 @@ use tokio::{
 /// What a client sends.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Question {
-    /// Comes back with the answer.
+    /// Returned with the answer.
     pub token: Token,
-    /// What is asked.
+    /// The request.
     pub request: Request,
 }
 
-/// What it gets back.
+/// What it receives.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Reply {
-    /// Of the question.
+    /// Of the request.
     pub token: Token,
-    /// The answer, or what the broker's front says in its place.
+    /// The answer, or the error of the broker's front instead.
     pub response: Result<Response, String>,
 }
 
-/// Why a call brought no answer. What was asked may have been done all the same.
+/// Why a call brought no answer. The request may have been performed all the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallError {
     /// No connection could be made.
@@ -41,7 +41,7 @@ pub enum CallError {
     Lost(String),
     /// No answer by the deadline.
     TimedOut,
-    /// The broker answered with an error of its own making.
+    /// The broker answered with an error of its own.
     Failed(String),
 }
 
@@ -78,7 +78,7 @@ pub async fn read_frame<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)
     encoding::decode(&body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// A client's connection, made anew whenever it breaks. One call at a time.
+/// A client's connection, remade whenever it breaks. One call at a time.
 #[derive(Debug)]
 pub struct Client {
     broker: SocketAddr,
@@ -93,7 +93,7 @@ impl Client {
         Self { broker, stream: None, token: 0 }
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a request, and waits for the answer.
     ///
     /// # Errors
     /// If there is no answer within `within`; the connection is given up then.

@@ -19,27 +19,27 @@ use crate::{
 /// One simulated run before it is played.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scenario {
-    /// From which all the rest follows.
+    /// The seed that all the rest follows from.
     pub seed: Seed,
-    /// What the run shall do.
+    /// What the run is to do.
     pub workload: Workload,
     /// A reporting interval.
     pub period: Duration,
-    /// How the client library is set.
+    /// How the client library is configured.
     pub knobs: Knobs,
     /// Bytes the broker may store.
     pub capacity: u64,
-    /// Whether controller and workers are processes of their own, or all is one.
+    /// Whether controller and workers are processes of their own, or everything is one.
     pub linked: bool,
-    /// How many workers; one where all is one process.
+    /// Number of workers; one where everything is one process.
     pub workers: u32,
-    /// Who produces and who consumes.
+    /// Which workers produce and which consume.
     pub topology: Topology,
     /// Whether the run goes on when a worker is lost.
     pub goes_on: bool,
     /// The controller's clock.
     pub controller_clock: Skew,
-    /// Each worker's; where all is one process, the controller's.
+    /// Each worker's; where everything is one process, the controller's.
     pub worker_clocks: Vec<Skew>,
     /// Seconds since midnight when the controller begins, for rates by the time of day.
     pub day_second: u32,
@@ -47,7 +47,7 @@ pub struct Scenario {
     pub broker_clock: Skew,
     /// Whether clocks drift further than any quartz does, so that no bound of their error holds.
     pub wild_clocks: bool,
-    /// What goes wrong.
+    /// The faults.
     pub troubles: Vec<Planned>,
     /// When the user wants the run to end, in true time since its beginning.
     pub stop_at: Option<Duration>,
@@ -60,7 +60,7 @@ pub struct Scenario {
 pub struct Second {
     /// When it begins, in true time.
     pub at: Duration,
-    /// Whether it takes workers that obey somebody else.
+    /// Whether it takes workers that follow another controller.
     pub take_over: bool,
     /// Its clock.
     pub clock: Skew,
@@ -76,7 +76,7 @@ impl Default for Second {
 const ROOMY: u64 = 1 << 30;
 
 impl Scenario {
-    /// The scenario that `seed` stands for. Each part draws from a stream of its own, so that a change to one leaves
+    /// The scenario of `seed`. Each part draws from a stream of its own, so that a change to one leaves
     /// the others as they were.
     #[must_use]
     pub fn from_seed(seed: Seed) -> Self {
@@ -107,7 +107,7 @@ impl Scenario {
         let tight = workload.rate != RateGoal::Search && workload.backlog.is_none() && rng.random_bool(0.2);
         let capacity = if tight { rng.random_range(15_000..250_000) } else { ROOMY };
         let (mut rng, ends) = (seed.stream("end"), longest_load(&workload) + Duration::from_secs(4));
-        // Some lose patience before the load has begun.
+        // Some interrupt before the load has begun.
         let patience = if rng.random_bool(0.25) { Duration::from_millis(1_200) } else { ends };
         let stop_at = rng.random_bool(0.15).then(|| rng.random_range(Duration::ZERO..patience));
         let mut rng = seed.stream("clocks");
@@ -120,7 +120,7 @@ impl Scenario {
         let (controller_clock, second_clock) = (skew(), skew());
         let worker_clocks = (0..workers).map(|_| if linked { skew() } else { controller_clock }).collect();
         let broker_clock = clock::draw_wild(&mut seed.stream("clock of the broker"));
-        // Some come when the load is over and the last messages are waited for.
+        // Some come after the load, while the last messages are waited for.
         let load = longest_load(&workload) + Duration::from_secs(1);
         let calm = seed.stream("calm").random_bool(0.12);
         let troubles = if calm { Vec::new() } else { troubles(seed, linked, workers, load) };
@@ -151,7 +151,7 @@ impl Scenario {
         }
     }
 
-    /// Whether nothing at all goes wrong, and there is room for everything: then the run must be sound, and complete.
+    /// Whether there are no faults, and there is room for everything: then the run must be sound, and complete.
     #[must_use]
     pub fn is_calm(&self) -> bool {
         self.troubles.is_empty()
@@ -163,13 +163,13 @@ impl Scenario {
             && self.knobs.restless.is_none()
     }
 
-    /// Whether some trouble is of this kind.
+    /// Whether some fault is of this kind.
     #[must_use]
     pub fn suffers(&self, is: impl Fn(&Trouble) -> bool) -> bool {
         self.troubles.iter().any(|planned| is(&planned.trouble))
     }
 
-    /// The same with less going wrong, one step in each possible direction: to find out what a failure really needs.
+    /// The same with fewer faults, one step in each possible direction: to find out what a failure really needs.
     #[must_use]
     pub fn simpler(&self) -> Vec<Self> {
         let needed =
@@ -200,14 +200,14 @@ impl Scenario {
     }
 }
 
-/// Workers that a trouble befalls.
+/// Workers hit by a fault.
 fn workers_of(trouble: &Trouble) -> BTreeSet<u32> {
-    let of = |who: &Who| if let Who::Worker(worker) = who { Some(*worker) } else { None };
+    let of = |target: &Who| if let Who::Worker(worker) = target { Some(*worker) } else { None };
     match trouble {
         Trouble::Network(network::Trouble::Partition(one, other) | network::Trouble::OneWay(one, other)) => {
             of(one).into_iter().chain(of(other)).collect()
         }
-        Trouble::Process(process::Trouble::Paused(who)) => of(who).into_iter().collect(),
+        Trouble::Process(process::Trouble::Paused(target)) => of(target).into_iter().collect(),
         Trouble::Process(
             process::Trouble::Late(worker, _)
             | process::Trouble::Mute(worker)
@@ -222,7 +222,7 @@ fn workers_of(trouble: &Trouble) -> BTreeSet<u32> {
 fn second(seed: Seed, troubles: &[Planned], ends: Duration, clock: Skew) -> Option<Second> {
     let mut rng = seed.stream("second controller");
     let killed = troubles.iter().find(|it| it.trouble == Trouble::Process(process::Trouble::ControllerKilled));
-    // Mostly somebody tries again after the first one died.
+    // Mostly a second attempt after the first controller died.
     let wanted = rng.random_bool(if killed.is_some() { 0.6 } else { 0.12 });
     let (soon, anytime) =
         (rng.random_range(Duration::ZERO..Duration::from_secs(12)), rng.random_range(Duration::ZERO..ends));
@@ -277,8 +277,8 @@ fn workload(rng: &mut impl Rng) -> Workload {
     }
 }
 
-/// Makes a steady rate one that follows a list, or one below a few messages per second, now and then. Returns the second of
-/// the day.
+/// Makes a steady rate one that follows a list, or one below a few messages per second, now and then. Returns the
+/// second of the day.
 fn other_rates(rng: &mut impl Rng, workload: &mut Workload) -> u32 {
     let day_second = [86_394, 43_190, rng.random_range(0..86_400)][rng.random_range(0..3)];
     if workload.rate == RateGoal::Search || workload.backlog.is_some() {
@@ -316,7 +316,7 @@ fn knobs(rng: &mut impl Rng, workload: &Workload) -> Knobs {
         request_within: ms(rng.random_range(400..1_500)),
         deliver_within: ms(rng.random_range(1_000..6_000)),
         linger: ms(rng.random_range(0..10)),
-        // A search must find an end, and soon: 10,000 messages a second is where it begins.
+        // A search must find an end, and soon: it begins at 10,000 messages a second.
         batch_max: if workload.rate == RateGoal::Search { 4 } else { [10, 50, 200][rng.random_range(0..3)] },
         queue_max: [20, 100, 1_000][rng.random_range(0..3)],
         senders: rng.random_range(1..=3),
@@ -334,7 +334,7 @@ fn restless(rng: &mut impl Rng) -> Option<Duration> {
     rng.random_bool(0.35).then(|| Duration::from_millis(rng.random_range(0..2_500)))
 }
 
-/// Kinds of trouble, by family, and how likely each is where its family is on.
+/// Kinds of fault, by family, and how likely each is where its family is on.
 const FAMILIES: [(&str, &[(&str, f64)]); 7] = [
     (
         "broker",
@@ -348,8 +348,8 @@ const FAMILIES: [(&str, &[(&str, f64)]); 7] = [
     ("controller", &[("controller killed", 0.25), ("controller paused", 0.3)]),
 ];
 
-/// Swarm testing: each family of troubles is off altogether in half of the runs, so that none hides another. Whether it
-/// is on, and what it brings, are drawn from its own streams: to switch one off changes nothing for the others.
+/// Swarm testing: each family of faults is off altogether in half of the runs, so that none hides another. Whether it
+/// is on, and its faults, are drawn from its own streams: to switch one off changes nothing for the others.
 fn troubles(seed: Seed, linked: bool, workers: u32, load: Duration) -> Vec<Planned> {
     let mut planned: Vec<Planned> = Vec::new();
     for (family, kinds) in FAMILIES {
@@ -386,7 +386,7 @@ fn trouble(kind: &str, rng: &mut impl Rng, workers: u32, load: Duration) -> Plan
         rng.random_range(2_500..12_000)
     });
     let worker = rng.random_range(0..workers);
-    let who = Who::Worker(worker);
+    let target = Who::Worker(worker);
     let share = rng.random_range(0.05..0.5);
     let ms = |rng: &mut dyn FnMut() -> u64| Duration::from_millis(rng());
     let whom = Some(worker).filter(|_| rng.random_bool(0.4));
@@ -398,19 +398,19 @@ fn trouble(kind: &str, rng: &mut impl Rng, workers: u32, load: Duration) -> Plan
         "cut" => Trouble::Broker(broker::Trouble::Cut),
         "restart" => Trouble::Broker(broker::Trouble::Restart),
         "damage" => Trouble::Broker(broker::Trouble::Damage(rng.random_range(0.005..0.1))),
-        "partition" | "end" => Trouble::Network(network::Trouble::Partition(who, Who::Broker)),
-        "deaf broker" => Trouble::Network(network::Trouble::OneWay(who, Who::Broker)),
-        "deaf worker" => Trouble::Network(network::Trouble::OneWay(Who::Broker, who)),
-        "control partition" => Trouble::Network(network::Trouble::Partition(Who::Controller, who)),
-        "deaf to controller" => Trouble::Network(network::Trouble::OneWay(Who::Controller, who)),
-        "deaf controller" => Trouble::Network(network::Trouble::OneWay(who, Who::Controller)),
+        "partition" | "end" => Trouble::Network(network::Trouble::Partition(target, Who::Broker)),
+        "deaf broker" => Trouble::Network(network::Trouble::OneWay(target, Who::Broker)),
+        "deaf worker" => Trouble::Network(network::Trouble::OneWay(Who::Broker, target)),
+        "control partition" => Trouble::Network(network::Trouble::Partition(Who::Controller, target)),
+        "deaf to controller" => Trouble::Network(network::Trouble::OneWay(Who::Controller, target)),
+        "deaf controller" => Trouble::Network(network::Trouble::OneWay(target, Who::Controller)),
         "loss" => Trouble::Network(network::Trouble::Loss(rng.random_range(0.02..0.4))),
         "delay" => Trouble::Network(network::Trouble::Slow(ms(&mut || rng.random_range(30..400)))),
         "late" => Trouble::Process(process::Trouble::Late(worker, ms(&mut || rng.random_range(50..3_000)))),
         "mute" => Trouble::Process(process::Trouble::Mute(worker)),
         "killed" => Trouble::Process(process::Trouble::Killed(worker)),
         "shutdown" => Trouble::Process(process::Trouble::Shutdown(worker)),
-        "paused" => Trouble::Process(process::Trouble::Paused(who)),
+        "paused" => Trouble::Process(process::Trouble::Paused(target)),
         "controller paused" => Trouble::Process(process::Trouble::Paused(Who::Controller)),
         "controller killed" => Trouble::Process(process::Trouble::ControllerKilled),
         "delayed" => exchange(exchange::Kind::Delayed),
@@ -421,19 +421,19 @@ fn trouble(kind: &str, rng: &mut impl Rng, workers: u32, load: Duration) -> Plan
         other => unreachable!("no kind of trouble is called {other}"),
     };
     let (at, lasts) = match kind {
-        // The last messages cannot be read, for longer than anybody waits for them.
+        // The last messages cannot be read, for longer than they are waited for.
         "end" => {
             (load.saturating_sub(Duration::from_millis(rng.random_range(1_500..3_000))), lasts + Duration::from_secs(8))
         }
         "mute" => (at, lasts * 6),
-        // Long enough to be met, and mostly to be survived.
+        // Long enough to be encountered, and mostly to be survived.
         "delayed" | "request lost" | "reply lost" | "doubled" | "reset" => (at, lasts * 3),
         _ => (at, lasts),
     };
     Planned { at, lasts, trouble }
 }
 
-/// In words, for the report of a broken promise.
+/// As text, for the report of a broken promise.
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let it = &self.workload;

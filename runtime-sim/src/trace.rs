@@ -26,10 +26,10 @@ impl Default for Trace {
 }
 
 impl Trace {
-    /// Adds a record: at what simulated time who did what.
-    pub fn push(&mut self, at: Duration, who: &str, what: fmt::Arguments<'_>) {
+    /// Adds a record: the simulated time, the actor, and what it did.
+    pub fn push(&mut self, at: Duration, actor: &str, what: fmt::Arguments<'_>) {
         let mut line = String::with_capacity(96);
-        write!(line, "{:>4}.{:09} {who:<10} {what}", at.as_secs(), at.subsec_nanos()).expect("writing to memory");
+        write!(line, "{:>4}.{:09} {actor:<10} {what}", at.as_secs(), at.subsec_nanos()).expect("writing to memory");
         self.hash = fnv1a(fnv1a(self.hash, line.as_bytes()), b"\n");
         self.records += 1;
         if let Some(full) = &mut self.full {

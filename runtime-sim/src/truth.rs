@@ -1,8 +1,8 @@
-//! What truly happened, counted apart from the code under test: the oracle's side of every comparison.
+//! What truly happened, counted separately from the code under test: the oracle's side of every comparison.
 //!
-//! Each message carries a [`Mark`] beside its payload, so that it can be told apart even where the product cannot
+//! Each message carries a [`Mark`] beside its payload, so that it can be identified even where the product cannot
 //! (payloads without header, damaged ones). The logs only grow; checks walk them with a cursor. Each run has its own
-//! [`Truth`], for two controllers may want the same workers.
+//! [`Truth`], since two controllers may want the same workers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,10 +17,10 @@ use omb_bench::{
 use omb_machine::time::Instant;
 use serde::{Deserialize, Serialize};
 
-/// Which message a record is, whatever its payload says.
+/// Which message a record is, whatever its payload holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Mark {
-    /// Who sent it.
+    /// The producer.
     pub producer: ProducerId,
     /// Its number among the producer's messages; of a probe, its number among the probes.
     pub sequence: u64,
@@ -28,7 +28,7 @@ pub struct Mark {
     pub probe: bool,
 }
 
-/// A place on the broker.
+/// A partition on the broker.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// The topic's name.
@@ -50,7 +50,7 @@ pub struct Attempt {
     pub sent: Instant,
     /// When it left, in true time.
     pub at: Duration,
-    /// Under which of [`WorkerTruth::schedules`].
+    /// Index into [`WorkerTruth::schedules`].
     pub schedule: usize,
 }
 
@@ -61,9 +61,9 @@ pub struct Ack {
     pub mark: Mark,
     /// To which worker.
     pub worker: u32,
-    /// Where the broker says it is.
+    /// The partition, as reported by the broker.
     pub place: Place,
-    /// At which offset.
+    /// The offset.
     pub offset: i64,
     /// From its intended instant until the confirmation, ns.
     pub from_intended: u64,
@@ -73,20 +73,20 @@ pub struct Ack {
     pub bytes: u64,
 }
 
-/// A message that a consumer was given.
+/// A message handed to a consumer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handed {
-    /// To whom.
+    /// The subscription.
     pub subscription: SubscriptionId,
-    /// To which of its consumers.
+    /// Its consumer.
     pub consumer: ConsumerId,
-    /// At which worker.
+    /// The worker.
     pub worker: u32,
-    /// Which message.
+    /// The message.
     pub mark: Mark,
-    /// From where.
+    /// The partition it was read from.
     pub place: Place,
-    /// At which offset.
+    /// The offset.
     pub offset: i64,
     /// Its payload's length.
     pub bytes: u64,
@@ -94,8 +94,7 @@ pub struct Handed {
     pub damaged: bool,
     /// The payload has no header: too small for one.
     pub bare: bool,
-    /// From its intended instant until now by the clocks as they were corrected, ns; `None` where the product records
-    /// nothing.
+    /// From its intended instant until now by the clocks as corrected, ns; `None` where the product records nothing.
     pub from_intended: Option<i64>,
     /// The same in true time.
     pub truly: i64,
@@ -118,11 +117,11 @@ pub struct Counts {
     pub received: u64,
     /// Their payload bytes.
     pub received_bytes: u64,
-    /// Of them, those that the same subscription was handed from the same place before, at the same worker.
+    /// Of them, those that the same subscription was handed from the same position before, at the same worker.
     pub reread: u64,
     /// Of them, damaged ones.
     pub corrupted: u64,
-    /// Of them, those that cannot be told apart.
+    /// Of them, those that cannot be identified.
     pub headerless: u64,
     /// By subscription.
     pub seen: BTreeMap<SubscriptionId, Seen>,
@@ -179,12 +178,12 @@ impl Samples {
     }
 }
 
-/// What one read had to tell.
+/// What one read must report.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
     /// Numbers.
     pub counts: Counts,
-    /// Of each of [`Samples`], from where to where.
+    /// For each list in [`Samples`], the range.
     pub samples: [(usize, usize); 4],
     /// Of the schedule errors, only those of messages that were meant to leave before this.
     pub intended_before: Option<Instant>,
@@ -201,7 +200,7 @@ pub struct Schedule {
     pub given: Duration,
     /// Total rate of the run.
     pub tempo: Tempo,
-    /// How long it lasts, if that was known when it was given.
+    /// How long it lasts, if that was known then.
     pub lasts: Option<Duration>,
     /// Producers of the whole run.
     pub producers: u32,
@@ -215,27 +214,27 @@ pub struct WorkerTruth {
     /// Latencies, of all lives of the process.
     pub samples: Samples,
     born: [usize; 4],
-    /// The schedules it was given: the start of a load, then each change of rate.
+    /// Its schedules: the start of a load, then each change of rate.
     pub schedules: Vec<Schedule>,
     /// Of them, the first of the process's life.
     pub first_schedule: usize,
     /// How often it has performed each command in this life of the process, by name.
     pub performed: BTreeMap<&'static str, u32>,
-    /// What each read should have told, by when it was taken.
+    /// What each read should have reported, by when it was taken.
     pub reads: BTreeMap<Instant, Told>,
     /// Of them, those whose answer reached the controller, in order.
     pub taken: Vec<Instant>,
     /// How far [`Truth::acks`] and [`Truth::handed`] went when it last compared confirmed and received.
     pub verified: Option<(usize, usize)>,
-    /// Producers and consumers that live in it.
+    /// Producers and consumers that are alive in it.
     pub producers: BTreeSet<ProducerId>,
     /// See `producers`.
     pub consumers: BTreeSet<ConsumerId>,
     /// When a lease of its controller ended here, in true time.
     pub leases_ended: Vec<Duration>,
-    /// It was told to close the run, was restarted, or has left the run by itself.
+    /// It was ordered to close the run, was restarted, or has left the run itself.
     pub excused: bool,
-    /// Its check found something that stands in the way of the run.
+    /// Its check found something that prevents the run.
     pub in_the_way: bool,
     /// When messages were confirmed to it in this life, by its own clock, in order.
     pub acked_at: Vec<Instant>,
@@ -265,7 +264,7 @@ impl WorkerTruth {
         self.leave();
     }
 
-    /// None of its producers and consumers lives any more.
+    /// None of its producers and consumers is alive any more.
     pub fn leave(&mut self) {
         self.producers.clear();
         self.consumers.clear();
@@ -276,34 +275,34 @@ impl WorkerTruth {
         self.departed.entry(producer).or_default()
     }
 
-    /// A read is answered: this is what it has to tell.
+    /// A read is answered: this is what it must report.
     pub fn read(&mut self, at: Instant) {
         let ends = self.samples.ends();
         let samples = std::array::from_fn(|nth| (self.born[nth], ends[nth]));
         self.reads.insert(at, Told { counts: self.counts.clone(), samples, intended_before: None });
     }
 
-    /// Somebody looks at how things stand, and will tell it later.
+    /// The state is recorded, to be reported later.
     pub fn look(&mut self) {
         let ends = self.samples.ends();
         let samples = std::array::from_fn(|nth| (self.born[nth], ends[nth]));
         self.seen = Told { counts: self.counts.clone(), samples, intended_before: None };
     }
 
-    /// What a read of a window has to tell that ended at `end`: what was seen then, with the messages that have left by
-    /// now; if the end is the one of the warm-up, those that were meant to leave before it.
+    /// What a read of a window that ended at `end` must report: the state recorded then, with the messages that have
+    /// left by now; if the end is the one of the warm-up, those that were meant to leave before it.
     pub fn read_of_window(&mut self, end: Instant, only_before: bool) {
-        let mut told = self.seen.clone();
+        let mut read = self.seen.clone();
         let to = self.samples.intended.len();
-        told.samples[0].1 = to;
+        read.samples[0].1 = to;
         let left = &self.samples.intended[self.born[0]..to];
-        told.counts.attempted = if only_before {
-            told.intended_before = Some(end);
+        read.counts.attempted = if only_before {
+            read.intended_before = Some(end);
             left.iter().filter(|intended| **intended < end).count() as u64
         } else {
             left.len() as u64
         };
-        self.reads.insert(end, told);
+        self.reads.insert(end, read);
     }
 
     /// The answer of a read reached the controller.
@@ -313,7 +312,7 @@ impl WorkerTruth {
         }
     }
 
-    /// What the controller knows of it; `before` reads earlier.
+    /// What the controller knows of it; `before` counts reads back.
     #[must_use]
     pub fn told(&self, before: usize) -> Option<&Told> {
         let nth = self.taken.len().checked_sub(before + 1)?;
@@ -335,7 +334,7 @@ impl WorkerTruth {
         let seen = counts.seen.entry(handed.subscription).or_default();
         seen.received += 1;
         if anonymous {
-            // The product cannot know them, and takes each for another one, unless it comes from the same place.
+            // The product cannot identify them, and takes each for another one, unless it comes from the same position.
             seen.distinct += u64::from(!reread);
             seen.reread += u64::from(reread);
             return;
@@ -359,11 +358,11 @@ impl WorkerTruth {
 /// A group as the broker has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GroupTruth {
-    /// Its members, if all have been given their shares.
+    /// Its members, if all have been assigned their partitions.
     pub now: Option<usize>,
-    /// The most that ever had.
+    /// The most there ever were.
     pub most: usize,
-    /// The generation in which that was last so, and since when.
+    /// The generation in which that last held, and since when.
     pub stable: (i32, Duration),
 }
 
@@ -374,23 +373,23 @@ pub struct Truth {
     pub attempts: Vec<Attempt>,
     /// Confirmations, in order.
     pub acks: Vec<Ack>,
-    /// Messages given to consumers, in order.
+    /// Messages handed to consumers, in order.
     pub handed: Vec<Handed>,
-    /// By place, what the broker stored at each offset from 0; `None` where it was stored and dropped within one step.
+    /// By partition, what the broker stored at each offset from 0; `None` if stored and dropped within one step.
     pub stored: BTreeMap<Place, Vec<Option<Mark>>>,
-    /// Records that came to be stored, in order: where, and at which offset.
+    /// Records that were stored, in order: partition and offset.
     pub storings: Vec<(Place, i64)>,
     /// By worker.
     pub workers: Vec<WorkerTruth>,
-    /// The consumers are there, and are to read all there is.
+    /// The consumers exist, and are to read everything.
     pub reading: bool,
-    /// Groups that lost all their members while they were to read: what they had not read was free to go.
+    /// Groups that lost all their members while they were to read: what they had not read could be dropped.
     pub groups_emptied: BTreeSet<String>,
-    /// Its topics and groups that stand on the broker at this instant.
+    /// Its topics and groups that exist on the broker at this instant.
     pub left_over: BTreeSet<String>,
     /// The groups as the broker has them.
     pub groups: BTreeMap<String, GroupTruth>,
-    /// By worker, the shortest time that an answer about its clock has taken so far, and when that was.
+    /// By worker, the shortest time that a clock answer has taken so far, and when that was.
     pub clock_answers: BTreeMap<u32, (Duration, Duration)>,
 }
 
@@ -434,7 +433,7 @@ impl Truth {
         self.acks.push(ack);
     }
 
-    /// A message was given to a consumer. Probes are noted but count nowhere.
+    /// A message was handed to a consumer. Probes are recorded but count nowhere.
     pub fn handed(&mut self, handed: Handed) {
         if !handed.mark.probe {
             self.worker(handed.worker).count_handed(&handed);

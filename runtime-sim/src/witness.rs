@@ -1,4 +1,4 @@
-//! Who sees everything in a simulated world and writes it down.
+//! Sees everything in a simulated world and records it.
 
 use std::{
     collections::BTreeMap,
@@ -10,11 +10,11 @@ use madsim::time::TimeHandle;
 
 use crate::{trace::Trace, truth::Truth};
 
-/// A handle to what is written down. Clones share it.
+/// A handle to the records. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Witness(Arc<Mutex<Notes>>);
 
-/// What is written down.
+/// The records.
 #[derive(Debug, Default)]
 pub struct Notes {
     /// Every record, hashed.
@@ -28,7 +28,7 @@ pub struct Notes {
 }
 
 impl Notes {
-    /// Nobody lives in this worker any more, whatever run it served.
+    /// Nothing is alive in this worker any more, whatever run it served.
     pub fn leave(&mut self, worker: u32) {
         for truth in &mut self.truths {
             if let Some(worker) = truth.workers.get_mut(worker as usize) {
@@ -41,9 +41,9 @@ impl Notes {
 
 impl Witness {
     /// Adds a record to the trace, at the current simulated time.
-    pub fn note(&self, who: &str, what: fmt::Arguments<'_>) {
+    pub fn note(&self, actor: &str, what: fmt::Arguments<'_>) {
         let at = TimeHandle::current().elapsed();
-        self.notes().trace.push(at, who, what);
+        self.notes().trace.push(at, actor, what);
     }
 
     /// Counts that `what` happened.
@@ -51,9 +51,9 @@ impl Witness {
         *self.notes().coverage.entry(what.into()).or_default() += 1;
     }
 
-    /// Looks into, or adds to, what is written down. The guard must not live across an `await`.
+    /// Reads, or adds to, the records. The guard must not live across an `await`.
     pub fn notes(&self) -> MutexGuard<'_, Notes> {
-        // A panic of one node ends the run with a report, which still wants to read the notes.
+        // A panic of one node ends the run with a report, which still reads the notes.
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

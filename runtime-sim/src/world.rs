@@ -1,4 +1,4 @@
-//! One simulated fleet from beginning to end: the nodes, the troubles, and who looks on.
+//! One simulated fleet from beginning to end: the nodes, the faults, and the observers.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -46,7 +46,7 @@ use crate::{
     witness::Witness,
 };
 
-/// Who looks on, after every step of every machine.
+/// Observes every step of every machine.
 pub trait Watcher: Send {
     /// An output of the controller of run number `run`.
     fn on_output(&mut self, run: usize, output: &controller::Output, witness: &Witness);
@@ -58,11 +58,11 @@ pub trait Watcher: Send {
     fn on_worker(&mut self, worker: u32, machine: &Worker, now: Instant, witness: &Witness);
     /// The broker after a step.
     fn on_broker(&mut self, broker: &Broker, now: Instant, witness: &Witness);
-    /// All runs are over, and whatever could still happen has happened.
+    /// All runs are over, and everything that could still happen has happened.
     fn at_end(&mut self, outcome: &Outcome, witness: &Witness);
 }
 
-/// How everything went.
+/// The outcome.
 #[derive(Debug)]
 pub struct Outcome {
     /// What was played.
@@ -71,12 +71,12 @@ pub struct Outcome {
     pub runs: Vec<Ended>,
 }
 
-/// How a run went.
+/// The outcome of a run.
 #[derive(Debug)]
 pub struct Ended {
-    /// What the controller was told.
+    /// The controller's configuration.
     pub settings: Settings,
-    /// Who did what.
+    /// The plan.
     pub plan: Plan,
     /// How it ended; `None` if it had not by its bound, or its controller was killed.
     pub end: Option<End>,
@@ -86,7 +86,7 @@ pub struct Ended {
     pub report: Option<Report>,
     /// How long it took, by the controller's clock.
     pub took: Duration,
-    /// How long it was allowed to take.
+    /// How long it was permitted to take.
     pub bound: Duration,
     /// When it ended, in true time.
     pub ended_at: Duration,
@@ -101,7 +101,7 @@ fn worker_address(worker: u32) -> SocketAddr {
 }
 
 /// How long the world goes on after its runs, beyond twice the lease (its end, and the time for which counts are kept):
-/// whoever still produces then is found.
+/// a worker that still produces then is found.
 const AFTERMATH: Duration = Duration::from_secs(8);
 
 /// How often a worker that does not answer is greeted.
@@ -118,7 +118,7 @@ pub fn settings(scenario: &Scenario, run: usize) -> Settings {
         Vec::new()
     };
     Settings {
-        // Workers tell it by what they are told here: see `load`.
+        // Workers derive it from what is set here: see `load`.
         controller: run.to_string(),
         names,
         take_over: run > 0 && scenario.second.is_some_and(|second| second.take_over),
@@ -160,7 +160,7 @@ impl Cast {
     }
 }
 
-/// Plays `scenario` inside a madsim runtime. Everything seen goes to `watcher` and `witness`.
+/// Plays `scenario` inside a madsim runtime. Everything observed goes to `watcher` and `witness`.
 pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness: Witness) {
     let time = TimeHandle::current();
     let weather = Weather::new(scenario.workers);
@@ -309,7 +309,7 @@ fn begin(cast: &Cast, nodes: &Nodes, run: usize, plan: Plan) -> Running {
         weather: cast.weather.clone(),
         foreign: false,
     };
-    let (moved, told, own) = (cast.clone(), settings.clone(), clock.clone());
+    let (moved, run_settings, own) = (cast.clone(), settings.clone(), clock.clone());
     let running = plan.clone();
     let node = Handle::current().get_node(nodes.controllers[run]).expect("it was created");
     node.spawn(async move {
@@ -317,8 +317,8 @@ fn begin(cast: &Cast, nodes: &Nodes, run: usize, plan: Plan) -> Running {
         // What the loops hold cannot move between threads, and need not.
         let run = spawn_local(async move {
             let began = own.now();
-            let (end, report) = lead(moved.clone(), run, running, told, transport, stops, own.clone()).await;
-            // The world may have given the run up.
+            let (end, report) = lead(moved.clone(), run, running, run_settings, transport, stops, own.clone()).await;
+            // The world may have abandoned the run.
             let _ = ended.send((end, report, own.now().since(began), moved.time.elapsed()));
         });
         let _ = run.await;
@@ -332,7 +332,7 @@ fn begin(cast: &Cast, nodes: &Nodes, run: usize, plan: Plan) -> Running {
 impl Running {
     async fn end(self, cast: &Cast) -> Ended {
         let Self { settings, plan, bound, clock, at, end, killed_at, stop } = self;
-        // A controller that stands still cannot end anything meanwhile; and workers are greeted before the run begins.
+        // A paused controller cannot end anything meanwhile; and workers are greeted before the run begins.
         let stood: Duration =
             cast.scenario.troubles.iter().filter(|it| stops_controller(&it.trouble)).map(|it| it.lasts).sum();
         let greeting = settings.connect_within * GREETINGS * cast.scenario.workers;
@@ -356,7 +356,7 @@ impl Running {
     }
 }
 
-/// Whether the controller stands still for as long as it lasts.
+/// Whether the controller is paused for as long as it lasts.
 #[must_use]
 pub fn stops_controller(trouble: &Trouble) -> bool {
     matches!(trouble, Trouble::Process(process::Trouble::Paused(Who::Controller)))
@@ -412,12 +412,12 @@ async fn greet(link: &mut Rough, within: Duration) -> Result<(), controller::Tro
     }
 }
 
-/// Passes what the loops show on to the watcher, and writes it down.
+/// Passes the loops' steps on to the watcher, and records them.
 struct Onlooker {
     cast: Cast,
-    /// Which run's controller is looked at.
+    /// The run whose controller is observed.
     run: usize,
-    /// Which worker is looked at.
+    /// The worker that is observed.
     worker: u32,
     report: Option<Report>,
 }
@@ -425,25 +425,25 @@ struct Onlooker {
 impl Observer for Onlooker {
     fn on_output(&mut self, output: &controller::Output) {
         let witness = &self.cast.witness;
-        let who = ["controller", "second"][self.run];
+        let actor = ["controller", "second"][self.run];
         match output {
             controller::Output::ToWorker { worker, request, .. } => {
-                witness.note(who, format_args!("asks {worker} {}: {}", request.number, request.command.name()));
+                witness.note(actor, format_args!("asks {worker} {}: {}", request.number, request.command.name()));
             }
             controller::Output::Ping { .. } => {}
             controller::Output::WorkerLost { worker, cause } => {
-                witness.note(who, format_args!("gives {worker} up: {cause}"));
+                witness.note(actor, format_args!("gives {worker} up: {cause}"));
                 witness.hit("effect: worker given up");
             }
             controller::Output::Entered(phase) => {
-                witness.note(who, format_args!("enters {phase}"));
+                witness.note(actor, format_args!("enters {phase}"));
                 witness.hit(format!("phase: {phase}"));
                 witness.notes().truths[self.run].reading = (Phase::CreateProducers..=Phase::Drain).contains(phase);
             }
             controller::Output::Period(period) => {
                 let (departed, acked) = (&period.totals.departures, &period.totals.acknowledgements);
                 witness.note(
-                    who,
+                    actor,
                     format_args!(
                         "period of {} at {:?}: {} attempted, {} acked, {} failed, {} received, {} unread",
                         period.phase,
@@ -458,7 +458,7 @@ impl Observer for Onlooker {
             }
             controller::Output::Report(report) => {
                 witness.note(
-                    who,
+                    actor,
                     format_args!(
                         "report: {} acked, {} lost, drained {:?}, partial: {:?}",
                         report.whole.acknowledgements.acked,
@@ -480,13 +480,13 @@ impl Observer for Onlooker {
                 }
                 self.report = Some((**report).clone());
             }
-            controller::Output::Misfit(failure) => witness.note(who, format_args!("finds in the way: {failure}")),
+            controller::Output::Misfit(failure) => witness.note(actor, format_args!("finds in the way: {failure}")),
             controller::Output::Warning(text) => {
-                witness.note(who, format_args!("warns: {text}"));
+                witness.note(actor, format_args!("warns: {text}"));
                 witness.hit("end: with a warning");
             }
             controller::Output::Finished(end) => {
-                witness.note(who, format_args!("finished: {end:?}"));
+                witness.note(actor, format_args!("finished: {end:?}"));
                 witness.hit(match end {
                     End::Sound => "end: sound".to_owned(),
                     End::Unsound(_) => "end: unsound".to_owned(),

@@ -33,9 +33,9 @@ fn one_seed_gives_one_trace() {
     }
 }
 
-/// Seeds beyond the default ones that found a bug, as scenarios were drawn then. Their stories are told by tests of the
-/// machines: a node that could not read its folder kept every retry from being stored; a report to an earlier leadership
-/// counted for the next.
+/// Seeds beyond the default ones that found a bug, as scenarios were drawn then. Their scenarios are replayed by tests
+/// of the machines: a node that could not read its folder kept every retry from being stored; a report to an earlier
+/// leadership counted for the next.
 #[test]
 fn seeds_that_found_a_bug_stay_sound() {
     for seed in [637, 3462] {

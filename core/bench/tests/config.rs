@@ -1,4 +1,4 @@
-//! What is said about files that cannot run, word by word, and how the others are read.
+//! The messages about files that cannot run, word by word, and how the others are read.
 
 use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
@@ -28,7 +28,7 @@ randomizedPayloadPoolSize: 10
 testDuration: 5m
 ";
 
-/// `WORKLOAD` with these lines in place of those of the same keys; `key: -` takes the line out.
+/// `WORKLOAD` with these lines in place of those of the same keys; `key: -` removes the line.
 fn workload_with(lines: &str) -> String {
     let mut text: Vec<String> = WORKLOAD.lines().map(str::to_owned).collect();
     for line in lines.lines() {
@@ -42,7 +42,7 @@ fn workload_with(lines: &str) -> String {
     text.join("\n")
 }
 
-fn said<T>(result: Result<Parsed<T>, ConfigErrors>) -> String {
+fn messages<T>(result: Result<Parsed<T>, ConfigErrors>) -> String {
     match result {
         Ok(parsed) => parsed.warnings.iter().fold(String::from("fine"), |mut said, warning| {
             write!(said, "\n{warning}").expect("writing to a String");
@@ -54,12 +54,12 @@ fn said<T>(result: Result<Parsed<T>, ConfigErrors>) -> String {
 
 #[track_caller]
 fn refuses(lines: &str, want: &str) {
-    assert_eq!(said(workload::parse("w.yaml", &workload_with(lines), Leniency::Strict)), want);
+    assert_eq!(messages(workload::parse("w.yaml", &workload_with(lines), Leniency::Strict)), want);
 }
 
 #[track_caller]
 fn lets_pass(lines: &str, want: &str) {
-    assert_eq!(said(workload::parse("w.yaml", &workload_with(lines), Leniency::Lenient)), format!("fine\n{want}"));
+    assert_eq!(messages(workload::parse("w.yaml", &workload_with(lines), Leniency::Lenient)), format!("fine\n{want}"));
 }
 
 #[track_caller]
@@ -233,7 +233,7 @@ fn combinations_that_cannot_be() {
 }
 
 #[test]
-fn all_errors_of_a_file_are_told_in_its_order() {
+fn all_errors_of_a_file_are_reported_in_its_order() {
     refuses(
         "tpics: 3\nconsumersPerSubscription: 1\ntopics: 0\nverify: no\nverify: full\npartitionsPerTopic: -",
         "w.yaml:1:9: topics: found 0; allowed: a whole number from 1 to 2147483647\n\
@@ -242,7 +242,7 @@ fn all_errors_of_a_file_are_told_in_its_order() {
          w.yaml: partitionsPerTopic: missing; give the partitions of each topic, at least 1",
     );
     let twice = format!("{WORKLOAD}verify: header\nverify: full\n");
-    let got = said(workload::parse("w.yaml", &twice, Leniency::Strict));
+    let got = messages(workload::parse("w.yaml", &twice, Leniency::Strict));
     assert_eq!(got, "w.yaml:13:1: verify: given twice; the first is in line 12");
 }
 
@@ -269,11 +269,11 @@ fn files_that_are_no_workload() {
         (&"[".repeat(100_000), "w.yaml:1:256: neither valid YAML nor JSON: recursion limit exceeded".to_owned()),
         (&"- ".repeat(100_000), "w.yaml:1:33: nested more than 16 levels deep".to_owned()),
     ] {
-        assert_eq!(said(workload::parse("w.yaml", text, Leniency::Strict)), want);
+        assert_eq!(messages(workload::parse("w.yaml", text, Leniency::Strict)), want);
     }
 }
 
-/// Another load than the file describes is not measured, not even leniently; what asks for nothing asks for nothing.
+/// A load other than the described one is not measured, not even leniently; a key without effect has none.
 #[test]
 fn keys_that_are_the_load_are_errors() {
     for (line, origin) in [
@@ -358,7 +358,7 @@ fn lists_of_rates_are_read_in_both_forms() {
 #[test]
 fn keys_from_elsewhere_are_warned_about() {
     let text = workload_with("randomTopicNames: false\nsampleRateMillis: 100");
-    let got = said(workload::parse("w.yaml", &text, Leniency::Strict));
+    let got = messages(workload::parse("w.yaml", &text, Leniency::Strict));
     let want = "fine\nw.yaml:12:1: randomTopicNames: a key of AutoMQ's fork; it is not applied\n\
                 w.yaml:13:1: sampleRateMillis: a key of Redpanda's fork; it is not applied";
     assert_eq!(got, want);
@@ -410,7 +410,7 @@ fn lenient_reads_as_upstream_does() {
 
 #[test]
 fn workers_files() {
-    let parse = |text| said(workers::parse("w.yaml", text, Leniency::Strict));
+    let parse = |text| messages(workers::parse("w.yaml", text, Leniency::Strict));
     assert_eq!(parse("workers: [http://a:1, b:2]"), "fine");
     let allowed = "allowed: a list of addresses, one `- http://host:port` per line";
     assert_eq!(parse("workers: http://a:1"), format!("w.yaml:1:10: workers: found `http://a:1`; {allowed}"));
@@ -444,12 +444,12 @@ fn kafka(block: &str, lines: &str, warnings: &[&str]) -> KafkaConfig {
 
 #[track_caller]
 fn kafka_refuses(block: &str, lines: &str, want: &str) {
-    assert_eq!(said(driver::parse("d.yaml", &kafka_with(block, lines), Leniency::Strict)), want);
+    assert_eq!(messages(driver::parse("d.yaml", &kafka_with(block, lines), Leniency::Strict)), want);
 }
 
 #[track_caller]
 fn driver_refuses(text: &str, want: &str) {
-    assert_eq!(said(driver::parse("d.yaml", text, Leniency::Strict)), want);
+    assert_eq!(messages(driver::parse("d.yaml", text, Leniency::Strict)), want);
 }
 
 #[test]
@@ -628,7 +628,7 @@ fn security_is_translated() {
 #[test]
 fn secrets_are_not_shown() {
     let jaas = "sasl.jaas.config: PlainLoginModule required username=me password=hunter2 and more";
-    let got = said(driver::parse("d.yaml", &kafka_with("commonConfig", jaas), Leniency::Strict));
+    let got = messages(driver::parse("d.yaml", &kafka_with("commonConfig", jaas), Leniency::Strict));
     assert!(got.contains("sasl.jaas.config: found malformed text") && !got.contains("hunter2"), "{got}");
     let lines = "security.protocol: SASL_SSL\nsasl.mechanism: PLAIN\nsasl.username: me\nsasl.password: hunter2";
     let parsed = driver::parse("d.yaml", &kafka_with("commonConfig", lines), Leniency::Strict).expect("well-formed");
@@ -760,7 +760,7 @@ fn filled(text: &str) -> Parsed<DriverConfig> {
     driver::parse_within("d.yaml", text, Leniency::Strict, &environment).expect("well-formed")
 }
 
-/// A secret that is to be filled in comes from the environment of whoever reads the file, and is never shown.
+/// A secret that is to be filled in comes from the environment of the process that reads the file, and is never shown.
 #[test]
 fn placeholders_come_from_the_environment_and_are_secret() {
     let text = r#"
@@ -835,13 +835,13 @@ fn placeholders_that_cannot_be_filled_in_are_errors() {
     assert_eq!(zone.producer["client.rack"], "{zone.id}", "each worker fills it in");
 }
 
-/// Whoever runs a driver file is told where it loads code: it is as powerful as a program.
+/// The user is warned if a driver file loads code: it is as powerful as a program.
 #[test]
-fn what_loads_code_is_told() {
-    let told =
+fn what_loads_code_is_warned_of() {
+    let warning =
         "it loads code into this process: a driver file is as powerful as a program, so run only those you trust";
     for name in ["plugin.library.paths", "ssl.engine.location", "ssl.providers"] {
-        kafka("commonConfig", &format!("{name}: ./x.so"), &[&format!("d.yaml:4:3: {name}: {told}")]);
+        kafka("commonConfig", &format!("{name}: ./x.so"), &[&format!("d.yaml:4:3: {name}: {warning}")]);
     }
 }
 
@@ -900,20 +900,20 @@ fn lists_of_brokers() {
     let servers = |list: &str| format!("driverClass: kafka\ncommonConfig:\n  bootstrap.servers: \"{list}\"\n");
     for list in ["a:1,b:2,", ",a:1", "a:1,,b:2", " a:1 , b:2 ", "SASL_SSL://a:1", "[::1]:9092"] {
         let parsed = driver::parse("d.yaml", &servers(list), Leniency::Strict);
-        assert!(parsed.is_ok(), "{list}: {}", said(parsed));
+        assert!(parsed.is_ok(), "{list}: {}", messages(parsed));
     }
     for (list, what) in [
         (
             "a:1 b:2",
-            "found `a:1 b:2`; allowed: host:port, several separated by commas; a blank stands where a comma is wanted",
+            "found `a:1 b:2`; allowed: host:port, several separated by commas; a blank stands where a comma is expected",
         ),
         (
             "a:1;b:2",
-            "found `a:1;b:2`; allowed: host:port, several separated by commas; `;` stands where a comma is wanted",
+            "found `a:1;b:2`; allowed: host:port, several separated by commas; `;` stands where a comma is expected",
         ),
         (
             "c:3,a:1\tb:2",
-            "found `a:1\\tb:2`; allowed: host:port, several separated by commas; a blank stands where a comma is wanted",
+            "found `a:1\\tb:2`; allowed: host:port, several separated by commas; a blank stands where a comma is expected",
         ),
         ("a", "found `a`; allowed: host:port, several separated by commas"),
         (",", "found nothing; allowed: host:port, several separated by commas"),
@@ -923,7 +923,7 @@ fn lists_of_brokers() {
     }
 }
 
-/// Driver files of forks are read; what they ask for beyond upstream is said to be left out, and listed in the result.
+/// Driver files of forks are read; what they set beyond upstream is reported as left out, and listed in the result.
 #[test]
 fn keys_of_forks_are_known() {
     let text = "driverClass: kafka\nreplicationFactor: 1\nskipCreateTopic: true\nresetToLatest: true\ncommonConfig: |\n  \
@@ -963,7 +963,7 @@ fn logins_of_hosted_brokers() {
 
 #[test]
 fn logins_that_lead_nowhere_are_refused_with_what_is_missing() {
-    let common = |lines: &str| said(driver::parse("d.yaml", &kafka_with("commonConfig", lines), Leniency::Strict));
+    let common = |lines: &str| messages(driver::parse("d.yaml", &kafka_with("commonConfig", lines), Leniency::Strict));
     let alone = common("security.protocol: SASL_SSL\nsasl.mechanism: OAUTHBEARER");
     assert!(
         alone.starts_with("d.yaml:5:3: sasl.mechanism: OAUTHBEARER does not say where the token comes from: give"),

@@ -41,14 +41,14 @@ use proptest::prelude::*;
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What becomes of one exchange.
+/// What happens to one exchange.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
     Arrives,
     RequestLost,
     ReplyLost,
     Doubled,
-    /// Both ways, by so many milliseconds.
+    /// Both ways, by this many milliseconds.
     Late(u16),
     /// The connection breaks at once; the request may arrive all the same.
     Cut(bool),
@@ -61,11 +61,11 @@ enum Mishap {
     Dies,
     /// It dies and comes back, knowing nothing.
     Restarts,
-    /// It stands still for so many seconds.
+    /// It is paused for this many seconds.
     Freezes(u8),
-    /// Nobody reaches it for so many seconds.
+    /// It is unreachable for this many seconds.
     Unreachable(u8),
-    /// It is asked to end.
+    /// It is asked to shut down.
     ShutDown,
 }
 
@@ -185,7 +185,7 @@ struct Process {
     frozen_until: Option<Instant>,
     unreachable_until: Option<Instant>,
     shut_down: bool,
-    /// Who waits for which answer.
+    /// Which caller waits for which answer.
     waiting: BTreeMap<(RunId, u64), Vec<u64>>,
     doing: BTreeMap<u64, Command>,
     load: Load,
@@ -215,7 +215,7 @@ struct Load {
     consumers: BTreeSet<ConsumerId>,
     subscriptions: BTreeSet<SubscriptionId>,
     starts: u32,
-    /// Sends from then on, so many messages a second.
+    /// Sends from then on, at this many messages a second.
     since: Option<(Instant, f64)>,
     sent: u64,
 }
@@ -245,9 +245,9 @@ struct World {
     tries: BTreeMap<(usize, u64), u32>,
     spared: BTreeSet<u64>,
     attempts: u64,
-    /// Of each worker the attempt that the controller waits for, and the number it asked.
+    /// Of each worker the attempt that the controller waits for, and the number of its request.
     open: BTreeMap<usize, (u64, u64)>,
-    /// What each worker told last, by the answer that reached the controller.
+    /// What each worker reported last, by the answer that reached the controller.
     told: BTreeMap<usize, u64>,
 }
 
@@ -307,7 +307,7 @@ impl World {
         self.processes[worker].frozen_until.filter(|until| *until > self.now)
     }
 
-    /// Lets a worker's machine come to rest, and performs what it wants.
+    /// Runs a worker's machine until it comes to rest, and performs its outputs.
     fn settle(&mut self, worker: usize) -> Option<Instant> {
         if !self.processes[worker].alive || self.processes[worker].shut_down || self.thaws(worker).is_some() {
             return self.thaws(worker);
@@ -336,11 +336,12 @@ impl World {
                     Command::CreateConsumers(_) => 500 * MS,
                     _ => MS,
                 };
-                // Senders stop at once; only the answer takes its time.
+                // Senders stop at once; only the answer takes time.
                 if matches!(command, Command::StopLoad { .. } | Command::Close) {
                     process.load.stop(self.now);
                 }
-                // It cuts short what is under way, as the real performer does: a load that was about to start stays unstarted.
+                // It cuts short what is in progress, as the real performer does: a load that was about to start stays
+                // unstarted.
                 if command == Command::Close {
                     process.doing.clear();
                 }
@@ -423,7 +424,7 @@ impl World {
     }
 }
 
-/// What a worker would tell: whatever it sends is confirmed and received at once.
+/// A worker's counts: whatever it sends is confirmed and received at once.
 fn snapshot(process: &Process, now: Instant, plan: &Plan) -> Snapshot {
     let (load, sent) = (&process.load, process.load.sent(now));
     let mut snapshot = Snapshot { taken_at: now, wall: WallTime(WALL + now.0), ..Snapshot::default() };
@@ -532,7 +533,7 @@ fn play(schedule: &Schedule) -> Played {
     let mut periods = 0_u64;
     let mut ended_at = None;
     loop {
-        // Everybody comes to rest.
+        // Everything comes to rest.
         let mut wake: Option<Instant> = None;
         let mut sooner = |at: Option<Instant>| wake = [wake, at].into_iter().flatten().min();
         if let Some(machine) = &mut controller {
@@ -555,12 +556,12 @@ fn play(schedule: &Schedule) -> Played {
                     }
                     controller::Output::Period(period) => {
                         periods += period.totals.departures.attempted;
-                        // B3, while it goes on: periods are what was told.
+                        // B3, while it goes on: periods are what was reported.
                         assert!(periods <= world.told.values().sum::<u64>(), "B3: more in periods than was told");
                     }
                     controller::Output::Report(report) => {
                         assert!(played.report.is_none(), "two reports");
-                        // B2: the report's counts are those that the workers told, of lost ones what they told last.
+                        // B2: the report's counts are those that the workers reported, of lost ones the last reported.
                         assert_eq!(report.whole.departures.attempted, world.told.values().sum::<u64>(), "B2");
                         let sum: u64 = report.phases.iter().map(|phase| phase.totals.departures.attempted).sum();
                         assert_eq!(sum, report.whole.departures.attempted, "B3");
@@ -569,7 +570,7 @@ fn play(schedule: &Schedule) -> Played {
                         played.report = Some(*report);
                     }
                     controller::Output::WorkerLost { worker, .. } => {
-                        // Nobody listens to it any more.
+                        // It is not listened to any more.
                         world.open.remove(&(worker.0 as usize));
                         played.lost += 1;
                     }
@@ -600,7 +601,7 @@ fn play(schedule: &Schedule) -> Played {
                 assert_eq!(plan.producers[id.0 as usize].worker.0 as usize, worker, "B4: {id}");
             }
         }
-        // B5: after the end and the lease nobody produces.
+        // B5: after the end and the lease nothing is produced.
         if let Some(end) = ended_at {
             let late = world.now.since(end) > lease + SECOND;
             for (worker, process) in world.processes.iter().enumerate().filter(|(_, process)| process.alive) {
@@ -644,7 +645,7 @@ fn happen(world: &mut World, controller: &mut Option<Controller>, ended_at: &mut
             process.machine.handle_input(now, worker::Input::Command(request));
         }
         Happening::Reply { worker, attempt, body } => {
-            // Whoever gave the attempt up does not hear its answer.
+            // A caller that gave up the attempt does not get its answer.
             if world.open.get(&worker).is_none_or(|(open, _)| *open != attempt) || !world.is_up(worker) {
                 return;
             }

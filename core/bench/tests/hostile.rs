@@ -1,4 +1,4 @@
-//! Whatever decodes may be said to a controller and to a worker: neither panics, and both come to rest.
+//! Any decodable message may reach a controller and a worker: neither panics, and both come to rest.
 
 use std::{collections::BTreeMap, ops::ControlFlow, time::Duration};
 
@@ -197,7 +197,7 @@ fn events() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// What a worker may say next.
+/// What a worker may send next.
 #[derive(Clone, Debug)]
 enum Said {
     /// What fits the question, so that the run goes on.
@@ -300,7 +300,7 @@ fn answer(said: &Said, request: &Request, worker: WorkerId, now: Instant) -> Opt
     Some(controller::Input::FromWorker { worker, response })
 }
 
-/// Plays a run whose workers say this, and then go on soundly. Returns how long it took.
+/// Plays a run whose workers send this, and then go on soundly. Returns how long it took.
 fn play(plan: Plan, settings: Settings, mut said: impl Iterator<Item = (Said, [u64; 3])>) -> Duration {
     let began = Instant(7_000_000_000);
     let mut now = began;
@@ -458,7 +458,7 @@ proptest! {
     }
 
     #[test]
-    fn a_worker_bears_whatever_it_is_told(happenings in prop::collection::vec(happenings(), 0..STEPS)) {
+    fn a_worker_bears_any_message(happenings in prop::collection::vec(happenings(), 0..STEPS)) {
         let (mut worker, mut now) = (Worker::new(WallTime(WALL_ZERO), Terms::foreign()), Instant(1_000));
         let mut under_way: Vec<u64> = Vec::new();
         let mut numbers: BTreeMap<u64, u64> = BTreeMap::new();
@@ -522,7 +522,7 @@ proptest! {
                 worker.handle_input(now, worker::Input::Done { ticket, outcome: Ok(Event::Done) });
             }
         }
-        // The one that a shutdown among the happenings ended has said so then.
+        // One that a shutdown among the happenings ended has reported it then.
         prop_assert!(over || worker.run().is_none(), "it cannot be ended: {worker:?}");
     }
 }

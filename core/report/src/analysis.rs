@@ -13,19 +13,20 @@ use omb_bench::{
 /// What a report means.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Analysis {
-    /// What was measured, with the answers that came after the producers had stopped: latencies are shown of these.
+    /// What was measured, including answers that came after the producers had stopped; latencies are shown of these.
     pub answered: Totals,
-    /// What happened to the acknowledged messages, in one word.
+    /// What happened to the acknowledged messages, as one term.
     pub outcome: Outcome,
     /// The same in a sentence, with the numbers.
     pub headline: String,
     /// What a reader must know beside the headline, a sentence or two each, the gravest first.
     pub notes: Vec<String>,
-    /// Why the result is not sound, a sentence each; empty if it is.
+    /// Why the result is not sound, one sentence per reason; empty if it is.
     pub unsound: Vec<String>,
     /// What limited the run; `None` if nothing was measured.
     pub limit: Option<Limit>,
-    /// Why there is no end-to-end latency although messages were received; `None` if there is one, or if there were none.
+    /// Why there is no end-to-end latency although messages were received; `None` if there is one, or if there were
+    /// none.
     pub no_end_to_end: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What a result says beside the measurement: which tool, on which host, from which configuration.
+//! What a result states beside the measurement: which tool, on which host, from which configuration.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use omb_bench::config::driver::{DriverConfig, DriverKind};
 use omb_machine::config::ConfigWarning;
 
-/// Facts that the core cannot know by itself. What is unknown stays out of the result.
+/// Facts that the core cannot find out itself. What is unknown stays out of the result.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Context {
     /// The version of omb.
@@ -18,7 +18,7 @@ pub struct Context {
     pub clients: BTreeMap<String, String>,
     /// The machine of the controller, which in local mode is also the worker's.
     pub host: Host,
-    /// The messaging system's configuration, secrets and all: they are hidden before anything is written.
+    /// The messaging system's configuration, secrets included: they are hidden before anything is written.
     pub driver: DriverConfig,
     /// Start of the run, RFC 3339; `None`: the start of the load, in UTC, is taken from the report.
     pub started: Option<String>,
@@ -26,7 +26,7 @@ pub struct Context {
     pub ended: Option<String>,
     /// Addresses of the workers, in order; empty if the one worker is this process.
     pub workers: Vec<String>,
-    /// Keys of the workload's and the driver's file that were not applied, in the order of the files.
+    /// Keys of the workload file and the driver file that were not applied, in the order of the files.
     pub ignored: Vec<Ignored>,
 }
 
@@ -43,7 +43,7 @@ pub struct Ignored {
 }
 
 impl Ignored {
-    /// Those of a file's warnings that say that a key was not applied.
+    /// The warnings of a file that report a key that was not applied.
     pub fn among(warnings: &[ConfigWarning]) -> impl Iterator<Item = Self> {
         warnings.iter().filter(|warning| warning.ignored).map(|warning| Self {
             file: warning.file.clone(),
@@ -53,7 +53,7 @@ impl Ignored {
     }
 }
 
-/// A machine, as far as it is known.
+/// A machine, as far as known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
@@ -79,7 +79,7 @@ pub struct Host {
 }
 
 impl Context {
-    /// A context that knows no more than this.
+    /// A context with only these facts.
     #[must_use]
     pub fn new(version: impl Into<String>, driver: DriverConfig) -> Self {
         Self {

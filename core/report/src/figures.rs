@@ -1,5 +1,5 @@
-//! Every figure that a reader is shown, against a run whose numbers are all known and all different: a figure that is
-//! taken from the wrong place, or that is new and not listed here, fails.
+//! Every figure that a reader is shown, checked against a run whose numbers are all known and all different: a figure
+//! taken from the wrong place, or a new one not listed here, fails.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -153,7 +153,7 @@ pub(crate) fn report() -> Report {
     report
 }
 
-/// Every number of a result, by where it stands.
+/// Every number of a result, by its path.
 fn numbers(value: &Value, at: &str, found: &mut BTreeMap<String, f64>) {
     match value {
         Value::Number(number) => _ = found.insert(at.to_owned(), number.as_f64().expect("a number")),
@@ -451,7 +451,7 @@ fn the_rest(expected: &mut Expected) {
         ],
     );
     let report = report();
-    // What was configured has tests of its own: it can be read back.
+    // The configuration has tests of its own: it can be read back.
     expected.map("/omb/workload", report.plan.workload.resolved());
     expected.map("/omb/driver", fixture::context().driver.resolved());
     expected.counts("/omb/totals/measured", &measured);
@@ -511,7 +511,7 @@ fn every_figure_of_the_result_is_known() {
     let value = serde_json::to_value(RunResult::of(&report(), &fixture::context())).expect("JSON");
     let mut found = BTreeMap::new();
     numbers(&value, "", &mut found);
-    // Who limited it has tests of its own, in words.
+    // The limit's side has tests of its own.
     found.retain(|at, _| !at.starts_with("/omb/verdict/limitWorkers"));
     same(&found, &expected.0);
 }
@@ -563,7 +563,8 @@ fn every_figure_of_the_table_is_known() {
         wanted += &format!(" - - {} {}", shown(real(latency.max())), shown(latency.mean()));
         assert_eq!(line, wanted);
     }
-    // worker, address, dealt, sent, %, acked, received, CPU, memory, in, out, late p50, p99, max, clock, drift, last read, lost.
+    // worker, address, dealt, sent, %, acked, received, CPU, memory, in, out, late p50, p99, max, clock, drift, last
+    // read, lost.
     let first = "1 http://10.0.0.1:8080 500 4,375 875.0 3,750 7,500 0.56/4 45.0 MB 8.13 8.75 1.00 µs 2.00 µs 3.00 µs \
                  ±5.00 µs +7.00 ±1.50 - -";
     let second = "2 http://10.0.0.2:8080 500 4,118 823.6 3,530 7,059 1.06/4 45.0 MB 7.65 8.24 1.00 µs 2.00 µs 3.00 µs \
@@ -586,12 +587,12 @@ fn the_busiest_worker_is_the_busiest() {
     let mut report = report();
     report.workers[1].lost = None;
     report.workers.iter_mut().for_each(|row| row.attempted = 500 * row.measured_for.as_secs());
-    let said = "the busiest, worker 2 (http://10.0.0.2:8080) used 1.1 of 4 cores";
+    let phrase = "the busiest, worker 2 (http://10.0.0.2:8080) used 1.1 of 4 cores";
     // Nothing acknowledged in time: the broker's, and the busiest client had cores left.
     report.measured.acknowledgements.refused = 0;
     report.measured.departures.attempted = 11_100 * 17;
     let limit = Analysis::of(&report, &fixture::context()).limit.expect("something was measured");
-    assert!(limit.reason.contains(said), "{}", limit.reason);
+    assert!(limit.reason.contains(phrase), "{}", limit.reason);
 }
 
 #[test]

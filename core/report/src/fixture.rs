@@ -128,7 +128,7 @@ pub(crate) fn fleet() -> Report {
     report
 }
 
-/// What a worker does that is dealt 5 of 10 producers of 1,000 msg/s, and does it well.
+/// A worker that is assigned 5 of 10 producers of 1,000 msg/s, and keeps up.
 pub(crate) fn row(worker: u32, name: String) -> WorkerRow {
     WorkerRow {
         worker: WorkerId(worker),
@@ -179,7 +179,7 @@ pub(crate) fn fleet_periods() -> Vec<Period> {
     fleet().periods.iter().map(with).collect()
 }
 
-/// A worker's row whose every number may be anything.
+/// A worker's row with arbitrary numbers.
 pub(crate) fn any_row() -> impl Strategy<Value = WorkerRow> {
     let clock = prop::option::of((any::<u32>(), prop::option::of((-1e6..1e6, 0.0..1e3))));
     let lost = prop::option::of((any::<u64>(), ".{0,20}"));

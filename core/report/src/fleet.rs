@@ -1,4 +1,4 @@
-//! Several workers: what each did, in figures, and in which order they are shown.
+//! Several workers: the figures of each, and the order in which they are shown.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const SHOWN_MAX: usize = 20;
 /// How many of more than [`SHOWN_MAX`] are shown.
 const SHOWN_WORST: usize = 10;
 
-/// The part of the total rate that a worker was dealt, msg/s. It keeps to it whoever else is lost.
+/// A worker's share of the total rate, msg/s. It stays the same when other workers are lost.
 pub(super) fn dealt_rate(report: &Report, row: &WorkerRow) -> f64 {
     let total = match &report.plan.workload.rate {
         RateGoal::Fixed(total) => total.as_f64(),
@@ -32,7 +32,7 @@ pub(super) fn dealt_rate(report: &Report, row: &WorkerRow) -> f64 {
     total * f64::from(row.producers) / real((report.plan.producers.len() as u64).max(1))
 }
 
-/// What of it was sent, as a share; `None` if it was dealt none.
+/// The share of it that was sent; `None` if it was assigned none.
 pub(super) fn achieved(report: &Report, row: &WorkerRow) -> Option<f64> {
     let dealt = dealt_rate(report, row);
     (dealt > 0.0).then(|| per_second(row.attempted, row.measured_for) / dealt)
@@ -43,14 +43,14 @@ pub(super) fn cores_used(row: &WorkerRow) -> f64 {
     if row.measured_for.is_zero() { 0.0 } else { row.cpu.as_secs_f64() / row.measured_for.as_secs_f64() }
 }
 
-/// The workers to show, and whether there are others: all in their order, or of many those that lag most.
+/// The workers to show, and whether there are others: all in order, or of many the ones that lag most.
 pub(super) fn shown(workers: &[Worker]) -> (Vec<&Worker>, bool) {
     let mut rows: Vec<&Worker> = workers.iter().collect();
     if rows.len() <= SHOWN_MAX {
         return (rows, false);
     }
     rows.sort_by(|a, b| {
-        // To a tenth of a percent, or the edges of periods decide.
+        // To a tenth of a percent, otherwise the edges of periods would decide.
         let share = |row: &Worker| (row.sent_share_of_target.unwrap_or(1.0) * 1e3).round();
         let lost = b.lost.is_some().cmp(&a.lost.is_some());
         let late = |row: &Worker| (row.schedule_lag_ns / 1_000_000, row.schedule_error.map_or(0, |late| late.p99_ns));
@@ -60,13 +60,13 @@ pub(super) fn shown(workers: &[Worker]) -> (Vec<&Worker>, bool) {
     (rows, true)
 }
 
-/// How far clocks may disagree, in one sentence; `None` if that is no question.
+/// How far clocks may disagree, in one sentence; `None` if that does not matter.
 pub(super) fn clocks_sentence(report: &Report) -> Option<String> {
     if report.workers.len() < 2 || report.plan.consumers.is_empty() {
         return None;
     }
     match report.clock_error {
-        // Without a header nothing is corrected, whatever is known of the clocks.
+        // Without a header nothing is corrected, even if the clocks are known.
         _ if without_header(report) && pass_between_clocks(report) => None,
         Some(error) => Some(format!(
             "Clocks differ by at most ±{}: end-to-end latencies between workers are right to within that.",
@@ -98,29 +98,28 @@ pub(super) fn losses(report: &Report) -> Vec<String> {
     let lost: Vec<(&WorkerRow, &Lost)> =
         report.workers.iter().filter_map(|row| Some((row, row.lost.as_ref()?))).collect();
     let sentence = |(row, lost): &(&WorkerRow, &Lost)| {
-        let who = row.worker.named(&row.name);
-        let who = uppercase(&who);
+        let name = uppercase(&row.worker.named(&row.name));
         let cause = lost.cause.trim_end_matches('.');
         if lost.detected.is_zero() {
-            return format!("{who} was lost before the load began: {cause}.");
+            return format!("{name} was lost before the load began: {cause}.");
         }
         let detected = span(whole_millis(lost.detected));
         let Some(read) = lost.read else {
             return format!(
-                "{who} was given up {detected} after the load began, before it had been read once: {cause}. Its {} are \
+                "{name} was given up {detected} after the load began, before it had been read once: {cause}. Its {} are \
                  missing.",
                 parts(report, row)
             );
         };
-        // Reads go to all workers at once.
+        // Reads go to all workers at the same time.
         let gap = lost.detected.saturating_sub(read);
-        let silence = if gap > SILENCE_TOLD {
+        let silence = if gap > GAP_EXPLAINED {
             " No worker was read while it was waited for, so the next period after that is longer."
         } else {
             ""
         };
         format!(
-            "{who} was last read {} after the load began, and given up at {detected}: {cause}. What it had counted by \
+            "{name} was last read {} after the load began, and given up at {detected}: {cause}. What it had counted by \
              then is in the totals, exactly; from then on its {} are missing.{silence}",
             span(whole_millis(read)),
             parts(report, row)
@@ -133,8 +132,9 @@ pub(super) fn losses(report: &Report) -> Vec<String> {
     sentences
 }
 
-/// From so much time between the last read of a worker and its loss on, a reader is told what became of the periods between.
-const SILENCE_TOLD: Duration = Duration::from_millis(2_500);
+/// If at least this much time lies between the last read of a worker and its loss, the periods in between are
+/// explained.
+const GAP_EXPLAINED: Duration = Duration::from_millis(2_500);
 
 /// `333 msg/s and 3 consumers`.
 fn parts(report: &Report, row: &WorkerRow) -> String {

@@ -14,7 +14,7 @@ use omb_bench::stats::{
 };
 use omb_machine::quantity::real;
 
-/// How the text is made, for the result to say.
+/// How the text is encoded, as stated in the result.
 pub const ENCODING: &str = "HdrHistogram V2, deflated (zlib), base64";
 
 /// The samples of `latency`, in nanoseconds, as text that begins with `HISTFAAA`.
@@ -30,13 +30,13 @@ pub fn encode(latency: &Latency) -> String {
 /// Reads what [`encode`] wrote.
 ///
 /// # Errors
-/// If the text is no such histogram.
+/// If the text is not such a histogram.
 pub fn decode(text: &str, clamped: u64) -> Result<Latency, Unreadable> {
     let bytes = STANDARD.decode(text).map_err(|_| Unreadable::NotBase64)?;
     Ok(Latency::decode(&bytes, clamped)?)
 }
 
-/// Why a text is no histogram.
+/// Why a text is not a histogram.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     /// It is not even base64.
@@ -49,7 +49,7 @@ pub enum Unreadable {
 
 /// Upstream's `…Quantiles` map: percentile as a decimal string → `show` of the highest value of its bucket.
 ///
-/// A hundred steps per half of what is left to 100 %; of equal keys the last value counts. Empty if there is no sample.
+/// A hundred steps per half of the way to 100 %; of equal keys the last value counts. Empty if there is no sample.
 #[must_use]
 pub fn quantile_map<V>(histogram: &Histogram<u64>, show: impl Fn(u64) -> V) -> IndexMap<String, V> {
     let mut map = IndexMap::new();
@@ -57,7 +57,7 @@ pub fn quantile_map<V>(histogram: &Histogram<u64>, show: impl Fn(u64) -> V) -> I
         return map;
     }
     for step in histogram.iter_quantiles(100) {
-        // `{}` never writes an exponent, but leaves `.0` away.
+        // `{}` never writes an exponent, but omits `.0`.
         let mut key = (step.quantile() * 100.0).to_string();
         if !key.contains('.') {
             key.push_str(".0");
@@ -127,7 +127,7 @@ pub struct Histograms {
     pub unit: String,
     /// Significant decimal digits of the values.
     pub significant_digits: u8,
-    /// Highest value that can be told from higher ones, ns.
+    /// Highest value that can be distinguished from higher ones, ns.
     pub highest_ns: u64,
     /// Acknowledged minus intended: the headline, which no stall of the sender can hide.
     pub publish_from_intended: Samples,
@@ -144,7 +144,7 @@ pub struct Histograms {
 }
 
 impl Histograms {
-    /// The latencies in `totals`, with or without those from end to end.
+    /// The latencies in `totals`, with or without the end-to-end ones.
     #[must_use]
     pub fn of(totals: &Totals, end_to_end: bool) -> Self {
         let Totals { departures, acknowledgements: acks, arrivals, seen: _ } = totals;
@@ -161,7 +161,7 @@ impl Histograms {
         }
     }
 
-    /// Each latency under the name that a table gives it.
+    /// Each latency under the name it has in the table.
     #[must_use]
     pub fn named(&self) -> Vec<(&'static str, &Samples)> {
         let known = [
@@ -175,13 +175,13 @@ impl Histograms {
     }
 }
 
-/// Nanoseconds as floating milliseconds, upstream's unit of all latencies but the publish delay.
+/// Nanoseconds as floating milliseconds, upstream's unit for all latencies but the publish delay.
 #[must_use]
 pub fn millis(nanos: u64) -> f64 {
     real(nanos) / 1e6
 }
 
-/// Nanoseconds as whole microseconds, to the nearest: upstream's unit of the publish delay.
+/// Nanoseconds as whole microseconds, to the nearest: upstream's unit for the publish delay.
 #[must_use]
 pub fn whole_micros(nanos: u64) -> u64 {
     nanos.saturating_add(500) / 1_000

@@ -6,7 +6,7 @@
 //! record ─▶ Report again            result file ─▶ result again
 //! ```
 //!
-//! What a report means is computed once, by [`analysis`], in words that come from [`verdict`] and [`limit`]; what only the
+//! What a report means is computed once, by [`analysis`], with sentences from [`verdict`] and [`limit`]; what only the
 //! runtime knows comes in as a [`context::Context`]. Renderers read a [`result::RunResult`] and compute nothing.
 
 pub mod analysis;

@@ -1,12 +1,12 @@
-//! What limited a run: the client, the broker, or neither, with the numbers it follows from.
+//! What limited a run: the client, the broker, or neither, with the numbers that show it.
 //!
 //! ```text
 //! target met, messages left on time, readers kept up ───────────────────────▶ neither
 //! target met, but messages left late ────────────────────────────────────────▶ neither; their latencies say it
 //! the client library itself refused messages ────────────────────────────────▶ client
-//! a quota of the broker held clients up for a tenth of the time or more ────▶ quota
+//! a quota of the broker throttled clients for a tenth of the time or more ────▶ quota
 //! the cores of a process that is behind are used up ────────────────────────▶ client
-//! sent as asked but not acknowledged, or long unacknowledged ───────────────▶ broker
+//! sent as requested but not acknowledged, or long unacknowledged ─────────────▶ broker
 //! sent late, though little was unacknowledged ──────────────────────────────▶ client
 //! unread messages grew, though the client had CPU left ─────────────────────▶ broker, its reading side
 //! missed, and nothing that was measured says why ───────────────────────────▶ neither
@@ -27,33 +27,33 @@ use omb_machine::{
     time::nanos,
 };
 
-/// Share of the target that must be acknowledged for it to be met. Rates are exact; what falls short of it by less is
-/// the edge of the first and the last period.
+/// Share of the target that must be acknowledged for it to be met. Rates are exact; a smaller shortfall comes from the
+/// edges of the first and the last period.
 const MET: f64 = 0.99;
 
-/// Share of its cores that a process may use before they count as used up. The interrupts, the kernel's network and
-/// whatever else runs there take the rest, and a thread that must wait for a core is late long before all are at 100 %.
+/// Share of its cores that a process may use before they count as used up. Interrupts, the kernel's network stack and
+/// other processes take the rest, and a thread that must wait for a core is late long before all are at 100 %.
 const CORES_USED_UP: f64 = 0.85;
 
-/// Schedule error, p99, up to which messages left on time: some time slices of the kernel's scheduler, which even an idle
-/// machine may take to wake a thread.
+/// Schedule error, p99, up to which messages left on time: a few time slices of the kernel's scheduler, which even an
+/// idle machine may take to wake a thread.
 const ON_TIME: Duration = Duration::from_millis(10);
 
-/// As a share of the publish latency from the send, p99: what is a tenth of the broker's part does not colour the whole.
+/// As a share of the publish latency from the send, p99: a tenth of the broker's part does not distort the whole.
 const ON_TIME_SHARE: f64 = 0.1;
 
-/// How long messages are unacknowledged, on average, where producers wait for room: a producer may have 100,000 messages
-/// or 64 MiB under way, which takes longer than this below 2 million msg/s and 1.3 GB/s. A broker that keeps up answers
-/// sooner, also at the other end of a continent.
+/// How long messages are unacknowledged, on average, where producers wait for room: a producer may have 100,000
+/// messages or 64 MiB in flight, which takes longer than this below 2 million msg/s and 1.3 GB/s. A broker that keeps
+/// up answers sooner, even from the other end of a continent.
 const LONG_UNACKED: Duration = Duration::from_millis(50);
 
-/// Share of the measured time for which a quota must have held clients up to be what limited.
+/// Share of the measured time for which a quota must have throttled clients to count as the limit.
 const QUOTA_SHARE: f64 = 0.1;
 
-/// Workers that are named; of more there is the number.
+/// How many workers are named; the others are counted.
 const NAMED: usize = 3;
 
-/// Who limited a run.
+/// What limited a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
@@ -62,24 +62,24 @@ pub enum Side {
     Client,
     /// The messaging system, or the network to it.
     Broker,
-    /// A quota of the messaging system: it could do more, and does not want to.
+    /// A quota of the messaging system, which could do more.
     Quota,
-    /// Nobody, or nothing that was measured tells who.
+    /// Nothing, or nothing that was measured shows which.
     Neither,
 }
 
-/// What limited a run, and why it is thought so.
+/// What limited a run, and why.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limit {
-    /// Who it was.
+    /// The side that limited it.
     pub side: Side,
     /// One sentence, with the numbers.
     pub reason: String,
-    /// The workers that limited it; empty if none did, or if this process is the only one.
+    /// The workers that limited it; empty if none did, or if this process is the only worker.
     pub workers: Vec<WorkerId>,
 }
 
-/// What limited the run; `None` if nothing was measured. `answered` is what was measured, with the answers that came later.
+/// What limited the run; `None` if nothing was measured. `answered` is what was measured, with answers that came later.
 #[must_use]
 pub fn limit(report: &Report, answered: &Totals, context: &Context) -> Option<Limit> {
     Some(Evidence::of(report, answered, context)?.judge())
@@ -94,7 +94,7 @@ struct Client {
     used: f64,
     /// Cores it has, if that is known.
     cores: Option<f64>,
-    /// Whether it sent less than it was dealt, or late.
+    /// Whether it sent less than its share, or late.
     behind: bool,
     consumes: bool,
 }
@@ -119,17 +119,17 @@ impl Client {
 
 /// The numbers a judgement follows from.
 struct Evidence {
-    /// How long was measured.
+    /// Length of the measurement.
     elapsed: Duration,
     /// msg/s, over what was measured.
     target: f64,
     /// Without what the client itself refused.
     sent: f64,
-    /// Messages that it refused, of so many.
+    /// Messages that it refused, of `attempted`.
     refused: u64,
     attempted: u64,
     acked: f64,
-    /// What that means in this run.
+    /// The words for "acknowledged" in this run.
     confirmed: &'static str,
     /// Messages without a delivery report, on average over the ends of periods, and how long they stay so.
     unacked: f64,
@@ -138,11 +138,11 @@ struct Evidence {
     late: Duration,
     /// Acknowledged minus sent, p99.
     answered_in: Duration,
-    /// What came to the unread messages while it was measured, if that is much.
+    /// By how much the unread messages grew during the measurement, if that is much.
     unread_more: Option<u64>,
     received: f64,
     clients: Vec<Client>,
-    /// For how long a quota held clients up, in words, if that is a share worth naming.
+    /// For how long a quota throttled clients, as a phrase, if that is a share worth naming.
     quota: Option<String>,
     /// Cores that an embedded broker used, which takes them from the client.
     broker_used: f64,
@@ -159,7 +159,7 @@ impl Evidence {
         let ends: Vec<u64> =
             report.periods.frames().filter(|frame| frame.phase.counts()).map(|frame| frame.in_flight).collect();
         let unacked = real(ends.iter().sum()) / real(ends.len().max(1) as u64);
-        // By Little's law; without any acknowledgement they stay for as long as it was looked.
+        // By Little's law; without any acknowledgement they stay for the whole measurement.
         let unacked_for =
             if acked > 0.0 { Duration::from_secs_f64((unacked / acked).min(elapsed.as_secs_f64())) } else { elapsed };
         Some(Self {
@@ -184,7 +184,7 @@ impl Evidence {
     }
 
     fn is_met(&self) -> bool {
-        // What was sent as asked and is under way for a short while only is not missing.
+        // What was sent as requested and is in flight only briefly is not missing.
         let soon = if self.unacked_for < LONG_UNACKED { self.unacked / self.elapsed.as_secs_f64() } else { 0.0 };
         self.sent.min(self.acked + soon).max(self.acked) >= MET * self.target
     }
@@ -231,7 +231,8 @@ impl Evidence {
             counted(rounded(self.unacked), "message"),
             figure(self.unacked_for)
         );
-        // Whoever gets what was asked for is limited by nobody: neither by the client that asked nor by the broker that answered.
+        // A run that reached its rate is limited by neither the client that asked for it nor the broker that delivered
+        // it.
         if !met && !used_up.is_empty() {
             return self.limit(Side::Client, used_up.clone(), &format!("{rates} while {}", in_words(&used_up)));
         }
@@ -252,7 +253,11 @@ impl Evidence {
             return self.limit(
                 Side::Broker,
                 Vec::new(),
-                &format!("{} msg/s were sent as asked, but {rates}; {unacked}; {}", rate(self.sent), self.cpu_left()),
+                &format!(
+                    "{} msg/s were sent as requested, but {rates}; {unacked}; {}",
+                    rate(self.sent),
+                    self.cpu_left()
+                ),
             );
         }
         let waited = self.unacked_for >= LONG_UNACKED;
@@ -277,12 +282,12 @@ impl Evidence {
         }
         if self.is_late() {
             let behind = self.those(|client| client.behind && self.clients.len() > 1);
-            let who = if behind.is_empty() { String::new() } else { format!(": {}", in_words(&behind)) };
+            let names = if behind.is_empty() { String::new() } else { format!(": {}", in_words(&behind)) };
             return self.limit(
                 Side::Client,
                 behind,
                 &format!(
-                    "{rates}; messages left late (schedule error p99 {}), though producers had room: only {unacked}{who}",
+                    "{rates}; messages left late (schedule error p99 {}), though producers had room: only {unacked}{names}",
                     figure(self.late)
                 ),
             );
@@ -430,7 +435,8 @@ fn broker_used(report: &Report) -> f64 {
 }
 
 /// By how much the unread messages grew over the measurement, if that is more than a search for the highest rate would
-/// allow, and more than a second's: a pipeline that fills is no backlog. Who loses a worker loses count of what it read.
+/// allow, and more than a second's: a filling pipeline is no backlog. When a worker is lost, the count of what it read
+/// is lost too.
 fn unread_more(report: &Report, target: f64) -> Option<u64> {
     if report.plan.consumers.is_empty() || report.workers.iter().any(|row| row.lost.is_some()) {
         return None;
@@ -458,7 +464,7 @@ mod tests {
         Analysis::of(report, context).limit
     }
 
-    /// A report over 10 s in which each second is as `change` makes it of a good one.
+    /// A report over 10 s in which each second is a good one with `change` applied.
     fn of(change: impl Fn(u64, &mut Period)) -> Report {
         let periods = (0..10).map(|n| {
             let mut period = fixture::period(Phase::Measure, n, fixture::totals(1_000, n));
@@ -468,7 +474,7 @@ mod tests {
         fixture::of(periods.collect(), Totals::default())
     }
 
-    /// A second in which so many messages were sent and acknowledged, late by so many milliseconds.
+    /// A second in which `count` messages were sent and acknowledged, late by `late_ms`.
     fn sent(period: &mut Period, count: u64, late_ms: u64) {
         period.totals = fixture::totals(count, 1);
         period.totals.departures.schedule_error = Latency::new();
@@ -482,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_that_was_met_is_limited_by_nobody() {
+    fn a_target_that_was_met_is_limited_by_neither() {
         let met = "Limited by neither client nor broker: 1,000 of 1,000 msg/s were acknowledged (100.0 %); messages left on \
                    time (schedule error p99 24.8 µs)";
         let mut report = of(|_, _| {});
@@ -491,7 +497,8 @@ mod tests {
         limited(&report, Side::Neither, &format!("{met}; the client used 1.9 of 2 cores: a higher rate may not hold."));
     }
 
-    /// More was acknowledged than asked for (what the warm-up had left): no lateness and no used-up core limited that.
+    /// More was acknowledged than the target (left over from the warm-up): neither lateness nor a used-up core limited
+    /// that.
     #[test]
     fn a_target_that_was_exceeded_is_never_limited_by_the_client() {
         let mut report = of(|n, period| sent(period, 1_020, 30 + n));
@@ -499,12 +506,12 @@ mod tests {
             report.client_cpu = Duration::from_millis(cpu);
             let limit = limit(&report, &fixture::context()).expect("something was measured");
             assert_eq!(limit.side, Side::Neither, "{}", limit.reason);
-            let said = "1,020 of 1,000 msg/s were acknowledged (102.0 %); messages left late (schedule error p99";
-            assert!(limit.reason.contains(said), "{}", limit.reason);
+            let phrase = "1,020 of 1,000 msg/s were acknowledged (102.0 %); messages left late (schedule error p99";
+            assert!(limit.reason.contains(phrase), "{}", limit.reason);
         }
     }
 
-    /// What the client library does not even take is the client's, whatever the broker does with the rest.
+    /// What the client library does not even accept counts against the client, whatever the broker does with the rest.
     #[test]
     fn what_the_client_refuses_is_the_clients() {
         let report = of(|_, period| {
@@ -565,13 +572,13 @@ mod tests {
         limited(
             &report,
             Side::Broker,
-            "Broker-limited: 1,000 msg/s were sent as asked, but 600 of 1,000 msg/s were acknowledged (60.0 %); 2 messages \
+            "Broker-limited: 1,000 msg/s were sent as requested, but 600 of 1,000 msg/s were acknowledged (60.0 %); 2 messages \
              were unacknowledged on average, 3.33 ms of acknowledgements; the client used 0.1 of 2 cores.",
         );
     }
 
     #[test]
-    fn readers_that_fall_behind_are_told_apart() {
+    fn readers_that_fall_behind_are_distinguished() {
         let behind = |n, period: &mut Period| {
             period.totals.arrivals.received = 500;
             period.unread = n * 1_500;
@@ -620,7 +627,7 @@ mod tests {
         assert!(found.reason.contains("producers had room") && found.reason.contains("worker 2"), "{}", found.reason);
     }
 
-    /// The broker says itself that it holds back; it is not what it could do.
+    /// The broker itself reports that it throttles; this is not the most it could do.
     #[test]
     fn a_quota_is_not_the_brokers_limit() {
         let held = |share_ms: u64| {
@@ -660,7 +667,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_measurement_nothing_is_said() {
+    fn without_a_measurement_there_is_no_limit() {
         assert_eq!(limit(&fixture::of(Vec::new(), Totals::default()), &fixture::context()), None);
     }
 }

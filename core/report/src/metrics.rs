@@ -1,7 +1,7 @@
-//! What a worker tells whoever asks: Prometheus text, upstream's three counters, and a page for people.
+//! What a worker reports on request: Prometheus text, upstream's three counters, and a page for people.
 //!
-//! Source of the format: Prometheus, "Exposition formats", text format 0.0.4. Our own names begin with `omb_` and are in
-//! base units (seconds, bytes); upstream's stand beside them in upstream's units, for its dashboards.
+//! Source of the format: Prometheus, "Exposition formats", text format 0.0.4. Our own names begin with `omb_` and use
+//! base units (seconds, bytes); upstream's names use upstream's units, for its dashboards.
 
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use omb_machine::{
     time::WallTime,
 };
 
-/// How often [`status_page`] asks to be loaded again, in seconds.
+/// How often [`status_page`] reloads itself, in seconds.
 const REFRESH_SECONDS: u32 = 2;
 
-/// Upper bounds of the histograms' buckets, in nanoseconds, and the same in seconds as they are written.
+/// Upper bounds of the histograms' buckets, in nanoseconds, and the same in seconds as written.
 const BOUNDS: [(u64, &str); 22] = [
     (10_000, "0.00001"),
     (25_000, "0.000025"),
@@ -52,22 +52,22 @@ const BOUNDS: [(u64, &str); 22] = [
 const QUANTILES: [(f64, &str); 7] =
     [(0.5, "0.5"), (0.75, "0.75"), (0.95, "0.95"), (0.99, "0.99"), (0.999, "0.999"), (0.9999, "0.9999"), (1.0, "1.0")];
 
-/// A worker at one moment, in plain numbers.
+/// A worker at one moment, as plain numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct Metrics<'a> {
     /// Version of this program.
     pub version: &'a str,
-    /// The name that the worker goes by.
+    /// The worker's name.
     pub worker: &'a str,
-    /// The run it obeys; `None` if it is free.
+    /// The run it performs; `None` if it is free.
     pub obeys: Option<Obeyed<'a>>,
-    /// What it has counted in the run it obeys, or in the last one.
+    /// Its counts in the current run, or in the last one.
     pub totals: &'a Totals,
     /// How often its consumer groups were rebalanced under load.
     pub rebalances: u64,
     /// Messages sent that have no delivery report yet.
     pub in_flight: u64,
-    /// How far the oldest message that is due but not sent lies behind its schedule.
+    /// How far the sender is behind its schedule: the age of the oldest message that is due but not sent.
     pub schedule_lag: Duration,
     /// CPU time of all the process's threads since it began.
     pub cpu: Duration,
@@ -79,24 +79,24 @@ pub struct Metrics<'a> {
     pub network_sent_bytes: Option<u64>,
     /// Commands answered since the process began.
     pub commands_answered: u64,
-    /// Runs that were closed since their controller fell silent.
+    /// Runs that were closed because their controller fell silent.
     pub leases_expired: u64,
-    /// Clients of former runs that wait for a broker which does not answer.
+    /// Clients of former runs that still wait for a broker that does not answer.
     pub clients_left_behind: usize,
-    /// The present rates; `None` if nothing was measured yet.
+    /// The current rates; `None` if nothing was measured yet.
     pub rates: Option<Rates>,
-    /// Where the stats port answers, `http://host:8081`, if it is another one than the page's own.
+    /// Where the stats port answers, `http://host:8081`, if it is not the page's own.
     pub stats_url: Option<&'a str>,
 }
 
-/// The run that a worker obeys.
+/// The run that a worker performs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Obeyed<'a> {
     /// Which run.
     pub run: RunId,
-    /// The controller's own name, as it gave it.
+    /// The controller's own name, as it sent it.
     pub controller: &'a str,
-    /// Since when, by the worker's wall clock.
+    /// Start, by the worker's wall clock.
     pub since: WallTime,
 }
 
@@ -111,8 +111,8 @@ pub struct Rates {
 
 /// All metrics, in Prometheus' text format 0.0.4: each family once, with its help and its type.
 ///
-/// Histograms are exact to the 3 digits of a [`Latency`]: a bound that falls inside one of its buckets counts the whole
-/// bucket. Where upstream has a rolling minute, its summaries here are over the whole run.
+/// Histograms are exact to the 3 digits of a [`Latency`]: a bound inside one of its buckets counts the whole bucket.
+/// Where upstream has a rolling minute, the summaries here cover the whole run.
 #[must_use]
 pub fn prometheus(metrics: &Metrics<'_>) -> String {
     let mut text = Text::default();
@@ -131,20 +131,20 @@ pub fn counters_stats(totals: &Totals) -> Value {
     })
 }
 
-/// A page for people: self-contained, without script, and loaded again by itself every 2 s.
+/// A page for people: self-contained, without script, reloading itself every 2 s.
 #[must_use]
 pub fn status_page(metrics: &Metrics<'_>) -> String {
     let (worker, version) = (escaped_html(metrics.worker), escaped_html(metrics.version));
     let obeys = match metrics.obeys {
         None => "<p class=\"state\">Free: waits for a controller.</p>".to_owned(),
         Some(Obeyed { run, controller, since }) => format!(
-            "<p class=\"state\">Obeys run <code>{run}</code> of <b>{}</b> since {}.</p>",
+            "<p class=\"state\">Performs run <code>{run}</code> of <b>{}</b> since {}.</p>",
             escaped_html(controller),
             rfc3339(since)
         ),
     };
     let base = escaped_html(metrics.stats_url.unwrap_or_default().trim_end_matches('/'));
-    // Only what is an address may become a link.
+    // Only an address may become a link.
     let base = if base.starts_with("http://") || base.starts_with("https://") { base } else { String::new() };
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -234,11 +234,11 @@ fn own(text: &mut Text, metrics: &Metrics<'_>) {
     let Totals { departures, acknowledgements, arrivals, seen } = metrics.totals;
     text.family("omb_build_info", "gauge", "Version of omb and name of the worker; always 1.");
     text.sample("omb_build_info", &[("version", metrics.version), ("worker", metrics.worker)], 1);
-    text.one("omb_obeys_run", "gauge", "Whether the worker obeys a run.", u8::from(metrics.obeys.is_some()));
+    text.one("omb_obeys_run", "gauge", "Whether the worker performs a run.", u8::from(metrics.obeys.is_some()));
     if let Some(Obeyed { run, controller, since }) = metrics.obeys {
-        text.family("omb_run_info", "gauge", "The run that the worker obeys, and its controller; always 1.");
+        text.family("omb_run_info", "gauge", "The run that the worker performs, and its controller; always 1.");
         text.sample("omb_run_info", &[("run", &run.to_string()), ("controller", controller)], 1);
-        let help = "Since when it is obeyed, by the worker's clock, since the Unix epoch.";
+        let help = "When the worker began the run, by its clock, since the Unix epoch.";
         text.one("omb_run_start_time_seconds", "gauge", help, seconds(since.0));
     }
     for (name, help, count) in [
@@ -256,7 +256,7 @@ fn own(text: &mut Text, metrics: &Metrics<'_>) {
         ("omb_received_bytes_total", "Payload bytes of received messages.", arrivals.received_bytes),
         (
             "omb_messages_reread_total",
-            "Messages received again from a place that was read before, as after a rebalance.",
+            "Messages received again from a position that was read before, as after a rebalance.",
             arrivals.reread,
         ),
         ("omb_group_rebalances_total", "Generations of consumer groups that began under load.", metrics.rebalances),
@@ -269,7 +269,7 @@ fn own(text: &mut Text, metrics: &Metrics<'_>) {
         ),
         (
             "omb_messages_duplicated_total",
-            "Messages received once more by the same subscription, from another place.",
+            "Messages received again by the same subscription, from another position.",
             seen.values().map(|seen| seen.duplicated).fold(0, u64::saturating_add),
         ),
         (
@@ -278,14 +278,14 @@ fn own(text: &mut Text, metrics: &Metrics<'_>) {
             seen.values().map(|seen| seen.reordered).fold(0, u64::saturating_add),
         ),
         ("omb_commands_answered_total", "Commands of controllers that were answered.", metrics.commands_answered),
-        ("omb_leases_expired_total", "Runs closed since their controller fell silent.", metrics.leases_expired),
+        ("omb_leases_expired_total", "Runs closed because their controller fell silent.", metrics.leases_expired),
     ] {
         text.one(name, "counter", help, count);
     }
-    let help = "Clients of former runs that wait for a broker which does not answer.";
+    let help = "Clients of former runs that still wait for a broker that does not answer.";
     text.one("omb_clients_left_behind", "gauge", help, metrics.clients_left_behind);
     text.one("omb_messages_in_flight", "gauge", "Messages sent without a delivery report.", metrics.in_flight);
-    let help = "How far the sender lies behind its schedule.";
+    let help = "How far the sender is behind its schedule.";
     text.one("omb_schedule_lag_seconds", "gauge", help, metrics.schedule_lag.as_secs_f64());
     text.one("omb_process_cpu_seconds_total", "counter", "CPU time of the process.", metrics.cpu.as_secs_f64());
     text.one("omb_process_memory_bytes", "gauge", "Memory that the process holds.", metrics.memory_bytes);
@@ -378,7 +378,7 @@ fn seconds(nanos: u64) -> f64 {
     real(nanos) / 1e9
 }
 
-/// A text that HTML shows as it is, also inside an attribute.
+/// A text escaped for HTML, also inside an attribute.
 fn escaped_html(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in printable(text).chars() {
@@ -465,7 +465,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever things are called, the text keeps to its grammar and the page to its tags.
+        /// Any name leaves the text's grammar and the page's tags intact.
         #[test]
         fn any_name_is_escaped(name in "[a-c\"\\\\\n<>&'{}=,é\u{1b}\u{202e}]{0,20}", count in 0..50_u64, seed in any::<u64>()) {
             let totals = fixture::totals(count, seed);

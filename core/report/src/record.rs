@@ -1,14 +1,14 @@
 //! The record of a run as it goes: a line of JSON per period, appended as it arrives, from which a result can be made.
 //!
 //! ```text
-//! {"kind":"run", ..}      what was asked for and by whom it is done; written before the load begins      Header
+//! {"kind":"run", ..}      configuration, tool, host and plan; written before the load begins             Header
 //! {"kind":"period", ..}   counts, rates and whole histograms of one period; as each arrives              PeriodLine
 //! {"kind":"end", ..}      how it ended, and what arrived after the last period; missing if the           EndLine
 //!                         process died
 //! ```
 //!
-//! What is needed to make the same result again stands in numbers that do not round: nanoseconds and counts.
-//! Rates stand beside them for people.
+//! Whatever is needed to make the same result again is written as exact numbers: nanoseconds and counts. Rates are
+//! there for people.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -56,13 +56,13 @@ pub enum RecordError {
     /// There is no line at all.
     #[error("the record is empty")]
     Empty,
-    /// The first line is no header of ours.
+    /// The first line is not our header.
     #[error("line 1 is not the header of a recorded run: {0}")]
     NotARecord(String),
     /// It was written by another version.
     #[error("the record has format version {found}, this omb reads version {FORMAT_VERSION}")]
     OtherVersion {
-        /// The version it says.
+        /// The version it states.
         found: u64,
     },
     /// A line that is not the last cannot be read, so something is missing in the middle.
@@ -78,19 +78,19 @@ pub enum RecordError {
 /// A record, read back.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recording {
-    /// Who did what: made again from the run's id, its seed and its workload.
+    /// The plan, made again from the run's id, its seed and its workload.
     pub plan: Plan,
     /// The driver file's `name`.
     pub driver: String,
-    /// What the messaging system said of itself, as far as it was recorded.
+    /// What the messaging system reported of itself, as far as it was recorded.
     pub system: String,
     /// The first line: the configuration, the tool and the host.
     pub header: Header,
     /// Every period, in order.
     pub periods: Periods,
-    /// Each worker's part as far as the periods tell it, for a record that breaks off; empty if there is but one.
+    /// Each worker's part as far as the periods show it, for a record that breaks off; empty if there is only one.
     pub workers: Vec<WorkerRow>,
-    /// How it ended; `None` if the process died before it could say so, or if it had no result.
+    /// How it ended; `None` if the process died before it could record it, or if it had no result.
     pub end: Option<Ending>,
     /// Why it ended without a result.
     pub without_result: Option<String>,
@@ -101,9 +101,9 @@ pub struct Recording {
 /// The last line: what a report holds beside its periods.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ending {
-    /// Why it ended before its time; `None` if it is whole.
+    /// Why it ended early; `None` if it is whole.
     pub partial: Option<String>,
-    /// What the messaging system says of itself.
+    /// What the messaging system reports of itself.
     pub system: String,
     /// When the load began.
     pub started: WallTime,
@@ -123,11 +123,11 @@ pub struct Ending {
     pub backlog: Option<BacklogTimes>,
     /// Groups that were rebalanced since the load began.
     pub rebalances: BTreeMap<SubscriptionId, Rebalances>,
-    /// What became of the confirmed messages.
+    /// What happened to the confirmed messages.
     pub verdict: Verdict,
     /// What went wrong.
     pub problems: Vec<Problem>,
-    /// Whether nobody confirms messages.
+    /// Whether messages are not confirmed.
     pub unconfirmed: bool,
     /// Rates by a list.
     pub tempo: Option<Tempo>,
@@ -135,7 +135,7 @@ pub struct Ending {
     pub outages: Vec<Silence>,
 }
 
-/// A line of a record, as it is written. It is read by its kind: serde reads no numbers as keys from behind a tag.
+/// A line of a record, as it is written. Reading goes by its kind first: behind a tag, serde reads no numbers as keys.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Line {
@@ -166,7 +166,7 @@ pub struct Header {
     pub format_version: u32,
     /// Id of the run.
     pub run: String,
-    /// What measures.
+    /// The program that measures.
     #[serde(default)]
     pub tool: Tool,
     /// The controller's machine.
@@ -175,17 +175,17 @@ pub struct Header {
     /// When the run began, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started: Option<String>,
-    /// What the messaging system says of itself, where it is known by then.
+    /// What the messaging system reports of itself, if known by then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
     /// The workload, every default filled in.
     pub workload: Value,
     /// The driver's configuration, every default filled in and every secret hidden.
     pub driver: Value,
-    /// Keys of the files that were not applied. Absent from records of before, and of runs that applied every key.
+    /// Keys of the files that were not applied. Absent from earlier records, and from runs that applied every key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignored: Vec<Ignored>,
-    /// Who does what. Absent from a record of before: a plan is made of `origin`.
+    /// The plan in numbers. Absent from earlier records: a plan is made from `origin`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<PlanSummary>,
     /// Addresses of the workers, in order; empty if one process does the whole run.
@@ -211,7 +211,7 @@ impl Default for Encoding {
     }
 }
 
-/// What the header holds for machines: all a plan is made from.
+/// What the header holds for machines: everything a plan is made from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Origin {
     run: RunId,
@@ -361,7 +361,7 @@ struct Tail {
     outages: Vec<Silence>,
 }
 
-/// One worker's part of a period, as it stands in a record.
+/// One worker's part of a period, as it is in a record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WorkerLine {
@@ -414,7 +414,7 @@ impl WorkerLine {
     }
 }
 
-/// The first line, without its end. `system` is what the messaging system says of itself, where it is known by then.
+/// The first line, without its end. `system` is what the messaging system reports of itself, if known by then.
 #[must_use]
 pub fn header(plan: &Plan, context: &Context, system: Option<&str>) -> String {
     let mut workload = plan.workload.clone();
@@ -474,7 +474,7 @@ pub fn end(report: &Report) -> String {
         problems: report.problems.clone(),
         outages: report.outages.clone(),
     };
-    // The phases are the sums of their periods already, except the drain's, which has the rest in it.
+    // The phases are the sums of their periods already, except the drain's, which includes the rest.
     let mut counted = Totals::default();
     report.phases.iter().filter(|sum| sum.phase != Phase::Drain).for_each(|sum| counted.merge(&sum.totals));
     report.periods.of_phase(Phase::Drain).for_each(|period| counted.merge(&period.totals));
@@ -515,7 +515,7 @@ fn end_in(tail: Tail, totals: RecordedTotals) -> Result<Ending, String> {
     })
 }
 
-/// Reads a record. A last line that cannot be read is left out ([`Recording::torn`]); any other is an error.
+/// Reads a record. A last line that cannot be read is skipped ([`Recording::torn`]); any other is an error.
 ///
 /// # Errors
 /// If it is no record, of another version, or broken in the middle.
@@ -549,7 +549,7 @@ pub fn parse(text: &str) -> Result<Recording, RecordError> {
     Ok(recording)
 }
 
-/// The first line. Its version is looked at before anything else.
+/// The first line. Its version is checked before anything else.
 fn header_in(line: &str) -> Result<Header, RecordError> {
     let other = |error: serde_json::Error| RecordError::NotARecord(error.to_string());
     let Kind { kind, format_version } = serde_json::from_str(line).map_err(other)?;
@@ -593,7 +593,7 @@ impl Recording {
         Ok(())
     }
 
-    /// Adds the workers' parts of a period. Whoever is no longer among them was lost by then.
+    /// Adds the workers' parts of a period. A worker that is missing from them was lost by then.
     fn take_workers(&mut self, period: &Period, lines: &[WorkerLine]) -> Result<(), String> {
         let all = self.plan.workers;
         if let Some(stranger) = lines.iter().find(|line| line.worker == 0 || line.worker > all) {
@@ -602,25 +602,25 @@ impl Recording {
         if self.workers.is_empty() {
             self.workers = self.rows();
         }
-        let mut heard = vec![false; self.workers.len()];
+        let mut present = vec![false; self.workers.len()];
         for line in lines {
             let at = line.worker as usize - 1;
-            heard[at] = true;
+            present[at] = true;
             let row = &mut self.workers[at];
             row.schedule_lag = Duration::from_nanos(line.schedule_lag_ns);
             if period.phase.counts() {
                 line.add_to(row, u64::from(self.plan.workload.message_size));
             }
         }
-        for (row, _) in self.workers.iter_mut().zip(heard).filter(|(row, heard)| !heard && row.lost.is_none()) {
-            let cause = "its numbers end here; why, the record does not say".to_owned();
+        for (row, _) in self.workers.iter_mut().zip(present).filter(|(row, present)| !present && row.lost.is_none()) {
+            let cause = "its numbers end here; the record does not say why".to_owned();
             let read = self.periods.frames().last().map(|before| before.at);
             row.lost = Some(Lost { worker: row.worker, read, detected: period.at, cause });
         }
         Ok(())
     }
 
-    /// A row per worker, with what it was dealt and nothing counted.
+    /// A row per worker, with its share and nothing counted.
     fn rows(&self) -> Vec<WorkerRow> {
         let addresses = self.context().workers;
         let row = |(worker, share): (WorkerId, Share<'_>)| WorkerRow {
@@ -633,8 +633,8 @@ impl Recording {
         (0..).map(WorkerId).zip(self.plan.shares()).map(row).collect()
     }
 
-    /// What a result says beside the measurement, as the header tells it. When the run ended it does not tell, and what was
-    /// hidden in the driver's configuration stays hidden.
+    /// What a result states beside the measurement, as the header has it. It does not contain the end of the run, and
+    /// what was hidden in the driver's configuration stays hidden.
     #[must_use]
     pub fn context(&self) -> Context {
         let Header { tool, host, started, driver, ignored, workers, .. } = self.header.clone();
@@ -653,7 +653,7 @@ impl Recording {
         }
     }
 
-    /// The report this is the record of. Without a last line it is partial, and nobody checked what arrived.
+    /// The report this is the record of. Without a last line it is partial, and what arrived was not checked.
     #[must_use]
     pub fn into_report(self) -> Report {
         let end = self.end.unwrap_or_else(|| {
@@ -697,7 +697,7 @@ impl Recording {
     }
 }
 
-/// The end of a run that could not say how it ended, as far as its periods tell.
+/// The end of a run that recorded no end, as far as its periods show it.
 fn unfinished(periods: &Periods, workers: Vec<WorkerRow>, system: String, why: String) -> Ending {
     let started = periods.frames().next().map_or(0, |first| first.wall.0.saturating_sub(nanos(first.at)));
     // CPU is cumulative: what a period used is the difference to the one before it.
@@ -772,7 +772,7 @@ mod tests {
         assert_eq!(partial.client_cpu, Duration::from_millis(350));
     }
 
-    /// The controller was killed: what each worker did until then is in the lines, and who was lost before.
+    /// The controller was killed: what each worker did until then is in the lines, and which one was lost before.
     #[test]
     fn a_record_that_breaks_off_tells_of_each_worker() {
         let context = Context { workers: fixture::addresses(), ..fixture::context() };
@@ -869,7 +869,7 @@ mod tests {
             prop_assert_eq!(&recording.periods, &first);
         }
 
-        /// The same for a fleet: every new number, clocks, losses; and cut anywhere it still makes a result.
+        /// The same for a fleet: every new number, clocks, losses; wherever it is cut, it still makes a result.
         #[test]
         fn what_was_written_of_workers_is_read(
             rows in prop::collection::vec(fixture::any_row(), 0..4), clock_error in prop::option::of(any::<u64>()),
@@ -886,8 +886,8 @@ mod tests {
             text += &(end(&report) + "\n");
             let again = parse(&text).expect("our own").into_report();
             prop_assert_eq!(&again.workers, &report.workers);
-            prop_assert!(again == report, "something else than the workers is not as it was");
-            // Whatever the numbers, they can be shown.
+            prop_assert!(again == report, "something other than the workers differs");
+            // Any numbers can be shown.
             let shown = crate::table::result(&RunResult::of(&again, &fixture::context()), &[], 100);
             prop_assert!(again.workers.is_empty() || shown.contains("dealt/s"), "{}", shown);
             let value = serde_json::to_value(RunResult::of(&again, &fixture::context())).expect("JSON");
@@ -903,8 +903,8 @@ mod tests {
             let partial = recording.into_report();
             let measured = 500 * periods.saturating_sub(2);
             prop_assert!(ended || partial.workers.iter().all(|row| row.acked == measured && row.lost.is_none()));
-            let told = if periods > 0 { 2 } else { 0 };
-            prop_assert!(ended || partial.workers.len() == told);
+            let rows = if periods > 0 { 2 } else { 0 };
+            prop_assert!(ended || partial.workers.len() == rows);
             let text = crate::table::result(&RunResult::of(&partial, &fixture::context()), &[], 100);
             prop_assert!(ended || text.contains("PARTIAL"), "{}", text);
             let value = serde_json::to_value(RunResult::of(&partial, &fixture::context())).expect("JSON");

@@ -1,4 +1,4 @@
-//! What a person sees: the plan before the start, a line per period, the result at the end. Plain text, as wide as asked.
+//! What a person sees: the plan before the start, a line per period, the result at the end. Plain text of given width.
 
 use std::time::Duration;
 
@@ -30,12 +30,12 @@ use omb_machine::{
     quantity::{bytes, counted, grouped, latency, per_second, rate, real, span, three_digits, uppercase},
 };
 
-/// Narrower than this nothing is made, whatever is asked: words and numbers would not stay whole.
+/// Lower bound of the width, whatever is requested: below it words and numbers would be broken.
 const WIDTH_MIN: usize = 60;
 
-/// The result as a person reads it, in lines of at most `width` characters where words allow it.
+/// The result as a person reads it, in lines of at most `width` characters where words permit it.
 ///
-/// `written` names the files that hold more. MB are a million bytes, as the messages' payloads are counted.
+/// `written` names the files with more details. MB are a million bytes, as the messages' payloads are counted.
 #[must_use]
 pub fn result(result: &RunResult, written: &[&str], width: usize) -> String {
     let RunResult { upstream, omb } = result;
@@ -115,7 +115,7 @@ fn unconfirmed(omb: &Omb) -> bool {
     omb.acknowledged_means != "acknowledged"
 }
 
-/// To a tenth of a second where it is longer than one: 60.0004 s is `1 min`.
+/// Rounded to a tenth of a second if longer than one: 60.0004 s is `1 min`.
 fn rounded(elapsed: Duration) -> Duration {
     if elapsed < Duration::from_secs(1) {
         return elapsed;
@@ -124,7 +124,7 @@ fn rounded(elapsed: Duration) -> Duration {
     Duration::from_millis(u64::try_from(tenths).unwrap_or(u64::MAX / 100) * 100)
 }
 
-/// A column of the latency table: its name, the share of the samples that a value is above, and the value.
+/// A column of the latency table: its name, the share of the samples that lie above its value, and the value.
 type Column = (&'static str, f64, fn(&Samples) -> u64);
 
 const COLUMNS: [Column; 6] = [
@@ -138,7 +138,7 @@ const COLUMNS: [Column; 6] = [
 
 /// A percentile, or `-` where not even one sample can be expected above it.
 fn percentile(samples: &Samples, (_, above, value): &Column) -> String {
-    // With a little tolerance for what a share in binary lacks: 1,000 samples are enough for p99.9.
+    // With a little tolerance for the rounding of binary fractions: 1,000 samples are enough for p99.9.
     if real(samples.count) * above < 0.999 { "-".to_owned() } else { latency(real(value(samples))) }
 }
 
@@ -167,7 +167,7 @@ fn latency_table(omb: &Omb, width: usize) -> Vec<String> {
     if wide.width() <= width {
         return wide.lines();
     }
-    // Turned, with the names in two lines.
+    // Transposed, with the names in two lines.
     let names = shown.iter().map(|(name, _)| name.split_once([',', ' ']).unwrap_or((name, "")));
     let (mut above, mut below) = (vec!["Latency".to_owned()], vec![String::new()]);
     for (what, of) in names {
@@ -192,10 +192,10 @@ fn client(omb: &Omb) -> String {
     format!("{cpu}{sum}{each}; {memory}")
 }
 
-/// Longest address that stands in a table whole.
+/// Longest address that a table shows whole.
 const ADDRESS_MAX: usize = 30;
 
-/// The end of a long address, which tells more than its beginning: hosts of one fleet begin alike.
+/// The end of a long address, which is more telling than its beginning: hosts of one fleet begin alike.
 fn short(address: &str) -> String {
     let length = address.chars().count();
     if length <= ADDRESS_MAX {
@@ -204,7 +204,7 @@ fn short(address: &str) -> String {
     format!("…{}", address.chars().skip(length + 1 - ADDRESS_MAX).collect::<String>())
 }
 
-/// A row per worker, the words that explain its columns, and what is known of the clocks.
+/// A row per worker, an explanation of the columns, and what is known of the clocks.
 fn workers(omb: &Omb, width: usize) -> Vec<String> {
     let (rows, others) = fleet::shown(&omb.workers);
     let lost = rows.iter().any(|row| row.lost.is_some());
@@ -233,12 +233,12 @@ fn workers(omb: &Omb, width: usize) -> Vec<String> {
     table.extend(rows.iter().map(|row| worker_cells(row, lost)));
     let mut lines = Vec::new();
     if others {
-        let said = format!(
+        let hint = format!(
             "The {} of {} workers that lag most; the result file has all of them.",
             rows.len(),
             grouped(omb.workers.len() as u64)
         );
-        lines.extend(wrap(&said, INDENT, INDENT, width));
+        lines.extend(wrap(&hint, INDENT, INDENT, width));
     }
     lines.extend(Grid::with_texts(table, vec![1]).folded(width));
     lines.push(String::new());
@@ -275,7 +275,7 @@ fn worker_cells(row: &Worker, lost: bool) -> Vec<String> {
     cells.push(clock.map_or_else(unknown, |clock| format!("±{}", latency(real(clock.error_ns)))));
     let drift = clock.and_then(|clock| Some((clock.drift_ppm?, clock.drift_error_ppm?)));
     cells.push(drift.map_or_else(unknown, |(drift, error)| {
-        // A bound is rounded up, or it is none.
+        // Rounded up, or it would not be a bound.
         format!("{drift:+.2} ±{:.2}", (error * 100.0).ceil() / 100.0)
     }));
     if lost {
@@ -316,7 +316,7 @@ fn in_columns(cells: [String; PERIOD.len()]) -> String {
 /// The heading over the lines of [`period_line`].
 ///
 /// `pub` is publish latency from the intended instant, `e2e` end-to-end from the intended instant, `late` how far the
-/// sender lies behind its schedule, `MB/s` what is acknowledged.
+/// sender is behind its schedule, `MB/s` what is acknowledged.
 #[must_use]
 pub fn period_heading() -> String {
     in_columns(PERIOD.map(|(heading, _)| heading.to_owned()))
@@ -329,7 +329,7 @@ pub fn period_line(period: &Period) -> String {
     let (totals, elapsed) = (&period.totals, period.elapsed);
     let acks = &totals.acknowledgements;
     let every_second = |count: u64| rate(per_second(count, elapsed));
-    // A value and its unit stay one word, so that a line splits at its blanks.
+    // A value and its unit are one word, so that a line splits at its blanks.
     let joined = |text: String| text.replace(' ', "");
     let figure = |samples: &Latency, quantile: f64| {
         if samples.count() == 0 { "-".to_owned() } else { joined(latency(real(samples.at(quantile)))) }
@@ -352,10 +352,10 @@ pub fn period_line(period: &Period) -> String {
     ])
 }
 
-/// What is printed before a run starts: what will be done, by whom, and how much comes of it.
+/// What is printed before a run starts: what will be done, by which workers, and how much load it makes.
 ///
-/// `names` are the addresses of the workers, in order; none if the one worker is this process, or if they are not known.
-/// `system` is what the messaging system says of itself, where it has been asked already; `needs` is what each worker needs.
+/// The addresses of the workers are `names`, in order; none if the one worker is this process, or if they are unknown.
+/// What the messaging system reports of itself, if already queried, is `system`; `needs` is what each worker needs.
 #[must_use]
 pub fn plan_text(
     plan: &Plan,
@@ -409,7 +409,7 @@ pub fn plan_text(
     text
 }
 
-/// A row per worker with what it is dealt; of very many the first and the last, and between which numbers all lie.
+/// A row per worker with its share; of very many the first and the last, and the range that all lie in.
 fn placement(plan: &Plan, names: &[String], width: usize) -> Vec<String> {
     let all = partition::dealt(plan);
     let (first, last) = partition::listed(&all);
@@ -517,7 +517,7 @@ fn who_sends(plan: &Plan) -> String {
     }
 }
 
-/// What a process needs: this one, or a worker with the largest share.
+/// What a process needs: this one, or the worker with the largest share.
 fn needed(needs: &[Needs]) -> Option<String> {
     match needs {
         [] => None,
@@ -575,14 +575,14 @@ fn expected(plan: &Plan) -> String {
     format!("{} sent ({}){beside}{received}.", counted(messages, "message"), bytes(volume))
 }
 
-/// What the workload's choices mean for the numbers.
+/// What the workload's choices mean for the results.
 fn cautions(workload: &Workload) -> Vec<String> {
     let mut cautions = Vec::new();
     if workload.message_size < header::LEN as u32 {
         cautions.push(format!(
             "messages below {} bytes have no room for our header: they can be counted but not told apart. End-to-end \
              latency comes from the producer's timestamp, in whole milliseconds, where one worker sends and receives; \
-             between workers none is told.",
+             between workers none is reported.",
             header::LEN
         ));
     }
@@ -650,7 +650,7 @@ made-up on kafka (Kafka, 3 brokers, librdkafka 2.12.1)
         );
     }
 
-    /// Turned on a narrow terminal; too few samples for the far percentiles; the embedded broker is not passed over.
+    /// Transposed on a narrow terminal; too few samples for the high percentiles; the embedded broker is mentioned.
     #[test]
     fn a_short_partial_run_on_a_narrow_terminal() {
         let period = fixture::period(Phase::Measure, 0, fixture::totals(500, 1));
@@ -734,26 +734,26 @@ Placement
     #[test]
     fn the_plan_says_what_it_needs() {
         let needs = Needs { files: 2_440, threads: 1_576, memory: 310_000_000, broker: 0 };
-        let said = |needs: &[Needs]| {
+        let line_of = |needs: &[Needs]| {
             let plan = fixture::plan(fixture::workload());
             let text = plan_text(&plan, &[], &fixture::context().driver, None, needs, 100);
-            text.lines().find(|line| line.starts_with("Needs")).expect("it is said").to_owned()
+            text.lines().find(|line| line.starts_with("Needs")).expect("it is shown").to_owned()
         };
-        assert_eq!(said(&[needs]), "Needs      about 2,440 open files, 1,576 threads and 310 MB of memory.");
+        assert_eq!(line_of(&[needs]), "Needs      about 2,440 open files, 1,576 threads and 310 MB of memory.");
         let broker = Needs { broker: 2 << 30, ..needs };
         let expected =
             "Needs      about 2,440 open files, 1,576 threads and 310 MB of memory, and up to 2.15 GB for the";
-        assert_eq!(said(&[broker]), expected);
+        assert_eq!(line_of(&[broker]), expected);
         let less = Needs { files: 3, threads: 2_000, memory: 4, broker: 0 };
         let expected = "Needs      about 2,440 open files, 2,000 threads and 310 MB of memory on each worker, at most.";
-        assert_eq!(said(&[needs, less]), expected);
+        assert_eq!(line_of(&[needs, less]), expected);
     }
 
     fn fleet_plan(workload: Workload, workers: u32, topology: Topology) -> Plan {
         Plan::with_topology(RunId(0xab), Seed(7), workload, workers, topology)
     }
 
-    /// What a plan's text says of the workers: from their fact on.
+    /// The workers' part of a plan's text: from their row on.
     fn of_workers(text: &str) -> String {
         let kept = text
             .lines()
@@ -859,8 +859,8 @@ Placement
 made-up on kafka (Kafka, 3 brokers, librdkafka 2.12.1)
 
   26,010 messages acknowledged since the load began; 2 subscriptions received every message of theirs, 26,010
-  deliveries in all: nothing lost, doubled, out of order or corrupted. Of 2 of the 4 subscriptions nothing can
-  be said, since worker 2 (http://10.0.0.2:8080) was lost.
+  deliveries in all: nothing lost, doubled, out of order or corrupted. 2 of the 4 subscriptions could not be
+  checked, since worker 2 (http://10.0.0.2:8080) was lost.
   - PARTIAL: worker 2 (http://10.0.0.2:8080) was lost, and the run went on without.
   - Worker 2 (http://10.0.0.2:8080) was last read 11 s after the load began, and given up at 12.3 s: it fell
     silent. What it had counted by then is in the totals, exactly; from then on its 500 msg/s and 2 consumers

@@ -1,4 +1,4 @@
-//! What came of the messages, and what a reader must know beside the numbers: in words.
+//! What happened to the messages, and what a reader must know beside the numbers, as sentences.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -21,31 +21,31 @@ use omb_machine::{
     quantity::{bytes, counted, grouped, latency, per_second, plural, rate, real, span},
 };
 
-/// What became of the acknowledged messages, in one word.
+/// What happened to the acknowledged messages, as one term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
 pub enum Outcome {
     /// Every subscription received every one of them, intact.
     Complete,
-    /// Some had every chance to arrive and did not.
+    /// Some had every opportunity to arrive and did not.
     Lost,
     /// Some had not arrived when the wait for them ended; others still did.
     Unread,
     /// All arrived, some of them damaged.
     Corrupted,
-    /// Every subscription that could be checked received every one of them; of others nothing can be said, since a worker
+    /// Every subscription that could be checked received every one of them; others could not be checked, since a worker
     /// was lost.
     #[serde(rename = "partly checked")]
     PartlyChecked,
-    /// Nobody looked: there are no consumers, or the run was cut short.
+    /// Not checked: there are no consumers, or the run was cut short.
     Unchecked,
     /// There was none.
     #[serde(rename = "nothing acknowledged")]
     NothingAcknowledged,
 }
 
-/// What became of the acknowledged messages.
+/// What happened to the acknowledged messages.
 #[must_use]
 pub fn outcome(report: &Report) -> Outcome {
     let verdict = &report.verdict;
@@ -64,7 +64,7 @@ pub fn outcome(report: &Report) -> Outcome {
     }
 }
 
-/// The headline: what became of the acknowledged messages, with their numbers.
+/// The headline: what happened to the acknowledged messages, with the numbers.
 #[must_use]
 pub fn headline(report: &Report) -> String {
     let acked = report.whole.acknowledgements.acked;
@@ -141,7 +141,7 @@ pub fn headline(report: &Report) -> String {
         ),
         Outcome::Unread => format!(
             "{} (of {} awaited) had not arrived when as many messages as were acknowledged had ({}); messages that the \
-             client gave up arrived in their stead. They count as unread: they were not waited for.{}{}",
+             client gave up arrived instead. They count as unread: they were not waited for.{}{}",
             awaited(report, report.verdict.missing()),
             expected(report),
             where_missing(report),
@@ -151,7 +151,7 @@ pub fn headline(report: &Report) -> String {
     }
 }
 
-/// Why no end-to-end latency is told, though messages were received; `None` if one is, or if there were none.
+/// Why no end-to-end latency is reported, though messages were received; `None` if one is, or if there were none.
 #[must_use]
 pub fn no_end_to_end(report: &Report) -> Option<String> {
     let arrivals = &report.whole.arrivals;
@@ -164,16 +164,16 @@ pub fn no_end_to_end(report: &Report) -> Option<String> {
     } else {
         "carry the broker's own timestamp or none: when they left by our clock is not known"
     };
-    Some(format!("Messages without our header {why}. No end-to-end latency is told."))
+    Some(format!("Messages without our header {why}. No end-to-end latency is reported."))
 }
 
-/// What cannot be said of subscriptions that a lost worker had a part in.
+/// That subscriptions could not be checked because a lost worker had a part in them.
 fn unverified(report: &Report) -> String {
     let all = report.plan.subscriptions.len() as u64;
     match report.verdict.unverified {
         0 => String::new(),
         count => format!(
-            " Of {} of the {} nothing can be said, since {} lost.",
+            " {} of the {} could not be checked, since {} lost.",
             grouped(u64::from(count)),
             counted(all, "subscription"),
             soundness::lost_in_words(report)
@@ -187,7 +187,7 @@ fn expected(report: &Report) -> String {
     if deliveries == 1 { "1 delivery".to_owned() } else { format!("{} deliveries", grouped(deliveries)) }
 }
 
-/// `nothing lost, doubled, out of order or corrupted`, or what of it is not so.
+/// `nothing lost, doubled, out of order or corrupted`, or which of these occurred.
 fn nothing_but(report: &Report) -> String {
     let seen = report.verdict.seen();
     let troubles = [(seen.duplicated, "doubled"), (seen.reordered, "out of order")];
@@ -196,7 +196,7 @@ fn nothing_but(report: &Report) -> String {
         .iter()
         .filter(|(count, _)| *count > 0)
         .map(|(count, word)| format!("{} {word}", counted(*count, "message")))
-        // That is nothing the system did wrong.
+        // The system did nothing wrong there.
         .chain((seen.reread > 0).then(|| format!("{} read again", counted(seen.reread, "message"))))
         .collect();
     let list = ["lost"].into_iter().chain(absent).chain(["corrupted"]).collect::<Vec<_>>();
@@ -337,15 +337,15 @@ pub fn notes(report: &Report, answered: &Totals, context: &Context) -> Vec<Strin
     notes
 }
 
-/// Outages with less between them than this are one in words: a system that stutters is not a system that fails again and again.
+/// Outages closer together than this are reported as one: a system that stutters is not one that fails again and again.
 const STUTTER: Duration = Duration::from_millis(500);
 
-/// When nothing was acknowledged, a line each; those that follow each other at once are told together.
+/// When nothing was acknowledged, a line each; outages that follow each other closely are reported together.
 fn outages(report: &Report) -> Vec<String> {
     let seconds = |at: Duration| format!("{:.1} s", at.as_secs_f64());
     let follows = |one: &Silence, next: &Silence| one.until.is_some_and(|until| next.from < until + STUTTER);
     let confirmed = confirmed(report);
-    let told = report.outages.chunk_by(follows).filter_map(|together| {
+    let lines = report.outages.chunk_by(follows).filter_map(|together| {
         let (first, last) = (together.first()?, together.last()?);
         let to = last.until.map_or_else(|| "the end of the load".to_owned(), seconds);
         let why = together.iter().find_map(|outage| outage.why.as_ref());
@@ -355,17 +355,17 @@ fn outages(report: &Report) -> Vec<String> {
         let often = if count == 1 { String::new() } else { format!(", with {count} silences of 1 s or more") };
         Some(format!("{hardly} {confirmed} from {from} to {to} (since the load began){often}{why}."))
     });
-    told.collect()
+    lines.collect()
 }
 
-/// For how long a quota held up some client while it was measured.
+/// For how long a quota throttled some client while it was measured.
 #[must_use]
 pub fn throttled(report: &Report) -> Duration {
     let counting = report.periods.frames().filter(|period| period.phase.counts());
     counting.map(|period| period.throttled.min(period.elapsed)).sum()
 }
 
-/// The same in words: `throttled by a quota of the broker for 9.1 s of 10.0 s`; `None` if it was for less than a hundredth.
+/// As a phrase, `throttled by a quota of the broker for 9.1 s of 10.0 s`; `None` if for less than a hundredth.
 pub(super) fn throttled_in_words(report: &Report) -> Option<String> {
     let throttled = throttled(report);
     (throttled * 100 >= report.measured_for && !throttled.is_zero()).then(|| {
@@ -394,7 +394,7 @@ fn rebalanced(report: &Report) -> Option<String> {
     let left_out = if reread == 0 {
         ""
     } else {
-        " What is read again counts as received; it is no double of the system's, and its latency is left out."
+        " Messages read again count as received, not as doubled, and their latency is left out."
     };
     let mut groups: Vec<(&SubscriptionId, &Rebalances)> = report.rebalances.iter().collect();
     if groups.is_empty() {
@@ -502,7 +502,7 @@ fn headerless(report: &Report) -> Option<String> {
     }
     let others = report.whole.arrivals.headerless;
     (others > 0).then(|| {
-        format!("{} received without our header: somebody else writes to these topics.", were(others, "message"))
+        format!("{} received without our header: something else writes to these topics.", were(others, "message"))
     })
 }
 
@@ -601,7 +601,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_clients_are_told() {
+    fn shared_clients_are_reported() {
         let mut report = fixture::report();
         report.plan = fixture::plan(Workload { topics: 40, ..fixture::workload() });
         let note = notes_of(&report);
@@ -611,7 +611,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_is_told_apart_from_unread() {
+    fn lost_is_distinguished_from_unread() {
         let mut report = fixture::report();
         missing(&mut report, 1, 3);
         let name = report.plan.subscriptions[1].name.clone();
@@ -628,7 +628,7 @@ mod tests {
         assert!(headline(&report).contains("count as unread, not as lost"), "{}", headline(&report));
         report.verdict.drained = Drained::Completely;
         assert_eq!(outcome(&report), Outcome::Unread);
-        assert!(headline(&report).contains("the client gave up arrived in their stead"), "{}", headline(&report));
+        assert!(headline(&report).contains("the client gave up arrived instead"), "{}", headline(&report));
         report.verdict.drained = Drained::NotAwaited;
         assert_eq!(outcome(&report), Outcome::Unchecked);
     }
@@ -639,12 +639,12 @@ mod tests {
         report.verdict.drained = Drained::Quiet;
         (0..4).for_each(|id| missing(&mut report, id, u64::from(id) + 1));
         let name = report.plan.subscriptions[3].name.clone();
-        let said = headline(&report);
-        assert!(said.starts_with("10 acknowledged messages") && said.contains("and 1 other"), "{said}");
-        assert!(said.contains(&format!("subscriptions {name}: 4, ")), "{said}");
+        let text = headline(&report);
+        assert!(text.starts_with("10 acknowledged messages") && text.contains("and 1 other"), "{text}");
+        assert!(text.contains(&format!("subscriptions {name}: 4, ")), "{text}");
     }
 
-    /// The run went on without a worker: what is said of the others is said, and what cannot be said too.
+    /// The run went on without a worker: the other workers' results are reported, and also what could not be checked.
     #[test]
     fn a_run_that_went_on_without_a_worker() {
         let mut report = fixture::fleet();
@@ -660,8 +660,8 @@ mod tests {
         assert_eq!(
             headline(&report),
             "26,010 messages acknowledged since the load began; 2 subscriptions received every message of theirs, 26,010 \
-             deliveries in all: nothing lost, doubled, out of order or corrupted. Of 2 of the 4 subscriptions nothing can \
-             be said, since worker 2 (http://10.0.0.2:8080) was lost."
+             deliveries in all: nothing lost, doubled, out of order or corrupted. 2 of the 4 subscriptions could not be \
+             checked, since worker 2 (http://10.0.0.2:8080) was lost."
         );
         assert_eq!(
             notes_of(&report),
@@ -681,7 +681,7 @@ mod tests {
         assert_eq!(outcome(&report), Outcome::Lost, "what is known to be lost is worse than what is not known");
         assert!(
             headline(&report).ends_with(
-                "lost. Of 2 of the 4 subscriptions nothing can be said, since worker 2 (http://10.0.0.2:8080) was lost."
+                "lost. 2 of the 4 subscriptions could not be checked, since worker 2 (http://10.0.0.2:8080) was lost."
             ),
             "{}",
             headline(&report)
@@ -692,7 +692,7 @@ mod tests {
         assert_eq!(outcome(&report), Outcome::Unchecked);
         assert!(headline(&report).contains("had a part in every subscription"), "{}", headline(&report));
         report.partial = Some("it fell silent".to_owned());
-        assert_eq!(unsound(&report), Vec::<String>::new(), "that it is partial is told elsewhere");
+        assert_eq!(unsound(&report), Vec::<String>::new(), "that it is partial is reported elsewhere");
     }
 
     #[test]
@@ -704,17 +704,17 @@ mod tests {
         }
         report.verdict.unverified = 1;
         assert!(
-            headline(&report).ends_with("nothing can be said, since 9 workers were lost."),
+            headline(&report).ends_with("could not be checked, since 9 workers were lost."),
             "{}",
             headline(&report)
         );
-        let said = notes_of(&report);
-        assert!(said.starts_with("PARTIAL: 9 workers were lost, and the run went on without.\nWorker 1 (w0) was lost before the load began: no route to host.\n"), "{said}");
-        assert!(said.ends_with("\n4 more workers were lost; the result file names them."), "{said}");
+        let text = notes_of(&report);
+        assert!(text.starts_with("PARTIAL: 9 workers were lost, and the run went on without.\nWorker 1 (w0) was lost before the load began: no route to host.\n"), "{text}");
+        assert!(text.ends_with("\n4 more workers were lost; the result file names them."), "{text}");
     }
 
     #[test]
-    fn doubled_messages_are_no_loss_but_said() {
+    fn doubled_messages_are_no_loss_but_reported() {
         let mut report = fixture::report();
         report.verdict.subscriptions.get_mut(&SubscriptionId(0)).expect("made up so").0.duplicated = 5;
         assert_eq!(
@@ -725,7 +725,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rebalance_is_named_and_what_was_read_again_accuses_nobody() {
+    fn a_rebalance_is_named_and_what_was_read_again_counts_against_nothing() {
         let mut report = fixture::report();
         report.verdict.subscriptions.get_mut(&SubscriptionId(1)).expect("made up so").0.reread = 1_000;
         let at = |seconds: f64| Duration::from_secs_f64(seconds);
@@ -736,11 +736,11 @@ mod tests {
              topic: nothing lost, doubled, out of order or corrupted, but 1,000 messages read again."
         );
         let name = report.plan.subscriptions[1].name.clone();
-        let said = format!(
+        let text = format!(
             "The group {name} rebalanced under load 2 times (at 12.3, 15.0 s of the load): 1,000 messages were read \
-             again. What is read again counts as received; it is no double of the system's, and its latency is left out."
+             again. Messages read again count as received, not as doubled, and their latency is left out."
         );
-        assert!(notes_of(&report).contains(&said), "{}", notes_of(&report));
+        assert!(notes_of(&report).contains(&text), "{}", notes_of(&report));
         assert_eq!(unsound(&report), Vec::<String>::new());
         for id in [0, 2, 3] {
             report.rebalances.insert(SubscriptionId(id), Rebalances { count: 1, at: vec![at(1.0)] });
@@ -756,7 +756,7 @@ mod tests {
         assert!(notes_of(&report).contains("producer's timestamp, in whole milliseconds"), "{}", notes_of(&report));
     }
 
-    /// Nobody can say how long a message without a header was on its way between two clocks.
+    /// Without a header, the travel time of a message between two clocks cannot be known.
     #[test]
     fn small_messages_between_workers_have_no_latency() {
         let mut report = fixture::fleet();
@@ -769,11 +769,11 @@ mod tests {
             totals.arrivals.headerless = totals.arrivals.received;
             (totals.arrivals.from_sent, totals.arrivals.from_intended) = (Latency::new(), Latency::new());
         }
-        let said = notes_of(&report);
-        assert!(said.contains("so no correction for the difference between clocks is possible"), "{said}");
+        let text = notes_of(&report);
+        assert!(text.contains("so no correction for the difference between clocks is possible"), "{text}");
         let value = serde_json::to_value(RunResult::of(&report, &fixture::context())).expect("JSON");
-        let told = |key: &str| value.as_object().expect("an object").keys().any(|it| it.to_lowercase().contains(key));
-        assert!(!told("endtoend"), "upstream's keys are absent");
+        let has = |key: &str| value.as_object().expect("an object").keys().any(|it| it.to_lowercase().contains(key));
+        assert!(!has("endtoend"), "upstream's keys are absent");
         assert!(value["omb"]["endToEndMissing"].as_str().is_some_and(|why| why.contains("whose clock")));
         assert_eq!(value["omb"]["histograms"].get("endToEndFromSent"), None);
         assert_eq!(value["omb"]["series"].get("endToEndFromIntended"), None);
@@ -782,7 +782,7 @@ mod tests {
     }
 
     #[test]
-    fn acks_0_is_said() {
+    fn acks_0_is_reported() {
         let mut report = fixture::report();
         report.unconfirmed = true;
         assert!(headline(&report).starts_with("26,010 messages handed to the socket since"), "{}", headline(&report));
@@ -793,12 +793,12 @@ mod tests {
         let shown = table(&report, &fixture::context());
         assert!(shown.contains("\n  handed over, from intended ") && shown.contains("\n  handed over  "), "{shown}");
         assert!(!shown.contains("publish, ") && !shown.contains("\n  acknowledged "), "{shown}");
-        // Nowhere else, either: only the line that says what the word means has it.
+        // Nowhere else, either: only the line that explains the word has it.
         assert!(shown.contains("1,000 of 1,000 msg/s were handed to the socket (100.0 %)"), "{shown}");
         assert_eq!(shown.to_lowercase().matches("acknowledged").count(), 1, "{shown}");
     }
 
-    /// A broker that died early: most of what was sent was not delivered, so this is no result of the run asked for.
+    /// A broker that died early: most of what was sent was not delivered, so this is not the requested result.
     #[test]
     fn a_run_that_delivered_less_than_half_is_partial() {
         let mut report = fixture::report();
@@ -824,7 +824,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_is_told_apart_from_given_up() {
+    fn refused_is_distinguished_from_given_up() {
         let mut report = fixture::report();
         (report.whole.acknowledgements.failed, report.whole.acknowledgements.refused) = (9, 9);
         assert_eq!(unsound(&report), ["9 of 26,010 messages were refused by the client itself".replace(',', "")]);
@@ -838,7 +838,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_reads() {
+    fn without_consumers_nothing_is_checked() {
         let mut report = fixture::report();
         report.plan.consumers.clear();
         report.verdict.subscriptions.clear();
@@ -857,17 +857,17 @@ mod tests {
             period
         });
         let mut report = fixture::of(periods.collect(), omb_bench::stats::tally::Totals::default());
-        let said = notes_of(&report);
-        assert!(said.contains("The target of 1,000 msg/s was not reached (500 acknowledged)"), "{said}");
-        assert!(said.contains("p99 is 5.00 s from the intended instant"), "{said}");
+        let text = notes_of(&report);
+        assert!(text.contains("The target of 1,000 msg/s was not reached (500 acknowledged)"), "{text}");
+        assert!(text.contains("p99 is 5.00 s from the intended instant"), "{text}");
         let caught_up = |period| Period { target: 500.0, schedule_lag: Duration::ZERO, ..period };
         report.periods = report.periods.iter().map(caught_up).collect();
-        let said = notes_of(&report);
-        assert!(said.contains("was held up for a while and caught up"), "{said}");
+        let text = notes_of(&report);
+        assert!(text.contains("was held up for a while and caught up"), "{text}");
     }
 
     #[test]
-    fn what_was_found_and_what_went_wrong_is_said() {
+    fn what_was_found_and_what_went_wrong_is_reported() {
         let mut report = fixture::report();
         report.found = Some(Found { rate: 125_000, failed_at: Some(130_000), trials: 11 });
         report.backlog = Some(BacklogTimes {

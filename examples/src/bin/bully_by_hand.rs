@@ -1,5 +1,5 @@
 //! Walks through one election in the terminal, step by step: three machines, a network that takes 5 ms, disks that take
-//! 2 ms, and a clock that moves only when somebody waits. No network, no disk, no time passes.
+//! 2 ms, and a clock that moves only when something waits. No network, no disk, no time passes.
 //!
 //! ```text
 //! cargo run -p omb-examples --bin bully_by_hand
@@ -129,7 +129,7 @@ impl World {
         }
     }
 
-    /// Lets a node say all that it has to say.
+    /// Carries out all outputs of a node.
     fn rest(&mut self, id: NodeId) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let mut outputs = Vec::new();
@@ -171,7 +171,7 @@ impl World {
     }
 }
 
-/// A ballot in words.
+/// A ballot as text.
 fn words(ballot: &Ballot) -> String {
     match &ballot.word {
         Word::Challenge { .. } => "challenge   \"nobody leads; are you there?\"".to_owned(),

@@ -1,5 +1,5 @@
 //! Walks through one whole run in the terminal: the controller's machine, a worker that is a formula, and a clock that
-//! moves only when somebody waits. No network, no broker, no time passes.
+//! moves only when something waits. No network, no broker, no time passes.
 //!
 //! ```text
 //! cargo run -p omb-examples --bin run_by_hand
@@ -67,7 +67,7 @@ fn main() {
         let mut done = false;
         let rest = settle(&mut controller, now, |output| {
             match output {
-                // One worker on the controller's own clock: nothing to measure, nobody to lose.
+                // One worker on the controller's own clock: nothing to measure, none to lose.
                 Output::Ping { .. } | Output::WorkerLost { .. } => {}
                 Output::Entered(phase) => println!("{:>9.3} s  ── {phase}", now.as_nanos() as f64 / 1e9),
                 Output::ToWorker { worker: to, request, .. } => {
@@ -94,7 +94,7 @@ fn main() {
         }
         let ControlFlow::Continue(wake) = rest else { unreachable!("nothing above breaks off") };
         if answers.is_empty() {
-            // Nobody has anything to say: the clock jumps to whatever is waited for.
+            // No machine has an output: the clock jumps to the next timeout.
             now = wake.expect("a run that waits for nothing has ended").at;
             controller.handle_timeout(now);
         }

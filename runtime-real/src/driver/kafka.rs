@@ -57,23 +57,23 @@ use crate::{
     load::ring::{Ring, Ticket},
 };
 
-/// Longest a broker may take to answer for the first time.
+/// Longest that a broker may take to answer for the first time.
 pub const REACH_WITHIN: Duration = Duration::from_secs(10);
 
-/// How often a wait looks whether somebody still wants what it waits for.
+/// How often a wait checks whether its result is still needed.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// After how long a question that has no answer yet is asked anew, so as to look whether somebody still wants it; each time twice as
-/// long, since the answer may take that long.
+/// How long until a request without an answer is repeated, so as to check whether it is still needed; doubled each
+/// time, since the answer may take that long.
 const ASK_ANEW: Duration = Duration::from_secs(1);
 
-/// How long the answer to a request for topics is waited for when nobody wants them any more: they can only be deleted once the
-/// broker has created them.
+/// How long the answer to a request for topics is awaited when they are not needed any more: they can only be deleted
+/// once the broker has created them.
 const CREATED_WITHIN: Duration = Duration::from_secs(2);
-/// How long one of the questions for the first answer waits.
+/// How long one of the requests for the first answer waits.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
-/// How long what waiting will probably not heal is waited for all the same.
+/// How long to wait for something that waiting will probably not fix.
 const HOPELESS_AFTER: Duration = Duration::from_secs(2);
 
 /// Topics created with one request. Brokers take a few ms for each, so larger requests would outlast a deadline.
@@ -87,7 +87,7 @@ pub struct Kafka {
     config: KafkaConfig,
     native: Native,
     secrets: Secrets,
-    /// Before the client whose login it is: fields drop in order.
+    /// Before the client that logs in with it: fields drop in order.
     _login: Option<LoggedIn>,
     admin: AdminClient<DefaultClientContext>,
     system: String,
@@ -96,7 +96,7 @@ pub struct Kafka {
 }
 
 fn log_line(level: c_int, facility: &str, message: &str) {
-    // Connection trouble is told by the commands that suffer from it, so the library's own lines are for -v.
+    // Connection errors are reported by the commands that suffer from them, so the library's own lines are for -v.
     match level {
         0..=5 => tracing::debug!(target: "librdkafka", "{facility}: {message}"),
         _ => tracing::trace!(target: "librdkafka", "{facility}: {message}"),
@@ -108,8 +108,8 @@ fn kind_of(code: RDKafkaErrorCode) -> FailureKind {
     remedy::of(code as i32).kind
 }
 
-/// What the library has said about its connections so far: why there was no answer. The wrapper of the admin client leaves
-/// these events lying in the client's main queue.
+/// What the library has reported about its connections so far: why there was no answer. The wrapper of the admin client
+/// leaves these events in the client's main queue.
 fn troubles(admin: &AdminClient<DefaultClientContext>) -> Vec<reason::Trouble> {
     let mut troubles: Vec<reason::Trouble> = Vec::new();
     let mut add = |text: &str| {
@@ -154,7 +154,7 @@ fn troubles(admin: &AdminClient<DefaultClientContext>) -> Vec<reason::Trouble> {
     troubles
 }
 
-/// Why nobody answered: what was said of the connections, or else the code.
+/// Why there was no answer: the reports about the connections, or else the code.
 enum Unanswered {
     Connections(Vec<reason::Trouble>),
     Code(String),
@@ -177,8 +177,8 @@ fn speaks_tls(settings: &Settings) -> bool {
     security(settings).to_ascii_lowercase().ends_with("ssl")
 }
 
-/// Asks for the cluster's brokers until there is an answer, and returns how many they are. What waiting does not heal ends it
-/// early.
+/// Requests the cluster's brokers until there is an answer, and returns how many there are. An error that waiting does
+/// not fix ends it early.
 fn first_answer(
     admin: &AdminClient<DefaultClientContext>,
     config: &KafkaConfig,
@@ -200,13 +200,13 @@ fn first_answer(
                 heard.push(trouble);
             }
         }
-        // Of several addresses one may be right, which was asked as long.
+        // Of several addresses one may be right; all were tried for that long.
         let doubtful = began.elapsed() >= HOPELESS_AFTER;
         let mut hopeless = doubtful && heard.iter().any(reason::Trouble::is_lasting);
         let over = began.elapsed() >= REACH_WITHIN;
         if !hopeless && (over || doubtful && !std::mem::replace(&mut knocked, true)) {
-            // The library is silent about connections that are closed while they serve, as by a broker that wants a login. And
-            // what it said of them once may be past.
+            // The library is silent about connections that are closed while they serve, as by a broker that requires a
+            // login. And its reports about them may be past.
             let found = knock(config);
             hopeless = found.iter().any(reason::Trouble::wants_sasl);
             if hopeless || over && (heard.is_empty() || !tls && found.iter().all(reason::Trouble::is_silent)) {
@@ -225,7 +225,7 @@ fn first_answer(
     }
 }
 
-/// Tries the addresses of the cluster by hand, to learn whether anybody is there, and says so in the library's words.
+/// Connects to the cluster's addresses directly, to find out whether anything listens; worded as by the library.
 fn knock(config: &KafkaConfig) -> Vec<reason::Trouble> {
     let servers = config.common.get("bootstrap.servers").and_then(Setting::text).unwrap_or_default();
     let knocks = servers.split(',').map(str::trim).filter(|server| !server.is_empty()).take(KNOCKS_MAX);
@@ -245,8 +245,8 @@ fn knock(config: &KafkaConfig) -> Vec<reason::Trouble> {
         .collect()
 }
 
-/// What comes of the first question that any client asks (`ApiVersions`, version 0, without a client id), and then of one that
-/// only a listener with logins answers (`SaslHandshake`, version 1, of no mechanism), in the library's words.
+/// The result of the first request that any client sends (`ApiVersions`, version 0, without a client id), and then of
+/// one that only a listener with logins answers (`SaslHandshake`, version 1, of no mechanism); in librdkafka's words.
 fn asked_by_hand(mut stream: TcpStream, settings: &Settings) -> String {
     const QUESTION: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
     const LOGIN: [u8; 16] = [0, 0, 0, 12, 0, 17, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0, 0];
@@ -282,8 +282,8 @@ fn asked_by_hand(mut stream: TcpStream, settings: &Settings) -> String {
     }
 }
 
-/// The mechanisms that an answer to `SaslHandshake` offers instead of the one that was asked for: correlation id, error code,
-/// and an array of strings. `None` if it says anything else, such as that there are no logins here.
+/// The mechanisms that an answer to `SaslHandshake` offers instead of the requested one: correlation id, error code,
+/// and an array of strings. `None` if it is anything else, such as that there are no logins here.
 fn mechanisms(answer: &[u8]) -> Option<String> {
     const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
     let (_, rest) = answer.split_first_chunk::<4>()?;
@@ -298,24 +298,24 @@ fn mechanisms(answer: &[u8]) -> Option<String> {
     (i16::from_be_bytes(*code) == UNSUPPORTED_SASL_MECHANISM && !offered.is_empty()).then(|| offered.join(", "))
 }
 
-/// Addresses that are tried by hand.
+/// Addresses that are tried directly.
 const KNOCKS_MAX: usize = 4;
-/// Longest such a try may take.
+/// Longest that such an attempt may take.
 const KNOCK_WITHIN: Duration = Duration::from_secs(1);
 
-/// The cluster did not answer the first question.
+/// The cluster did not answer the first request.
 fn no_answer(config: &KafkaConfig, secrets: &Secrets, why: &Unanswered) -> Failure {
     let (servers, security) =
         (config.common.get("bootstrap.servers").map_or("(none)", Setting::shown), security(&config.common));
     let (refused, why) = match why {
         Unanswered::Code(text) => (false, text.clone()),
         Unanswered::Connections(troubles) => {
-            // What is said beside it only follows from it.
+            // The other reports only follow from it.
             let lasting = troubles.iter().any(reason::Trouble::is_lasting);
             let mut sentences: Vec<String> = troubles
                 .iter()
                 .filter(|it| it.is_lasting() || !lasting)
-                // The address is said already, if there is but one.
+                // The address is mentioned already, if there is only one.
                 .map(|it| if it.address == servers { it.sentence(security) } else { it.told(security) })
                 .collect();
             sentences.dedup();
@@ -336,13 +336,13 @@ impl std::fmt::Debug for Kafka {
 }
 
 impl Kafka {
-    /// Connects, and asks for the cluster's brokers.
+    /// Connects, and requests the cluster's brokers.
     ///
     /// # Errors
-    /// If a setting is refused, no broker answers within [`REACH_WITHIN`], or one refuses us; names the host and port.
+    /// If a setting is rejected, no broker answers within [`REACH_WITHIN`], or one rejects us; names the host and port.
     pub fn connect(config: &KafkaConfig, runtime: tokio::runtime::Handle, cut: &AtomicBool) -> Result<Self, Failure> {
         let (mut native, secrets) = (Native::new(config)?, Secrets::of(config));
-        // A misspelt producer or consumer setting is found now and not when topics exist already.
+        // A misspelt producer or consumer setting is found now and not after topics have been created.
         for settings in [&native.producer, &native.consumer] {
             settings.config.create_native_config().map_err(|error| refused_setting(&error, &secrets))?;
         }
@@ -357,7 +357,7 @@ impl Kafka {
         Ok(Self { config: config.clone(), native, secrets, _login: login, admin, system, throttled, runtime })
     }
 
-    /// Says of itself that it is this, instead of a Kafka cluster.
+    /// Reports this as the system's name, instead of a Kafka cluster.
     #[must_use]
     pub fn named(mut self, name: &str) -> Self {
         let (_, version) = rdkafka::util::get_rdkafka_version();
@@ -382,7 +382,7 @@ pub fn library_version() -> (u32, String) {
     (number.cast_unsigned(), text)
 }
 
-/// Gives a client its token, where it logs in with one of ours.
+/// Gives a client its token, if it logs in with one of ours.
 fn log_in(kind: &Kind, raw: *mut sys::rd_kafka_t) -> Result<Option<LoggedIn>, Failure> {
     let raw = NonNull::new(raw).expect("a client that was made");
     kind.tokens.as_ref().map(|tokens| LoggedIn::new(tokens, raw)).transpose()
@@ -404,9 +404,9 @@ impl Driver for Kafka {
 
     fn check(&self, check: &Check, cut: &AtomicBool) -> Vec<Failure> {
         let mut failures = check::brokers(self, check, cut);
-        // Where some broker cannot be reached, the one that creates topics may be it: it would only take time.
+        // If some broker cannot be reached, it may be the one that creates topics: that would only take time.
         if failures.iter().all(|failure| failure.kind != FailureKind::Unreachable) {
-            // One by one, so that each is told.
+            // One by one, so that each is reported.
             let one = |topic| self.create_some(std::slice::from_ref(topic), REACH_WITHIN, true, cut);
             failures.extend(check.topics.iter().map(one).filter_map(Result::err));
         }
@@ -445,7 +445,7 @@ impl Driver for Kafka {
     fn producers(&self, targets: &[Target<'_>], cut: &AtomicBool) -> Result<ProducerHalves, Failure> {
         let mut settings = self.native.producer.clone();
         if targets.len() > 1 && settings.config.get("socket.nagle.disable").is_none() {
-            // Otherwise a small message of one waits until that of another was answered. (Java's client never lets it wait.)
+            // Otherwise a small message of one waits until another's was answered. (Java's client never lets it wait.)
             settings.config.set("socket.nagle.disable", "true");
         }
         let client = Arc::new(self.client(sys::rd_kafka_type_t::RD_KAFKA_PRODUCER, &settings)?);
@@ -457,18 +457,20 @@ impl Driver for Kafka {
             assert!(names.insert(*topic), "two producers of {topic} cannot share a client");
             let name = c_string(topic)?;
             let config = if targets.len() == 1 { std::ptr::null_mut() } else { topic_config(&client, place) };
-            // SAFETY: the client lives in the `Arc` that both halves hold; the name is copied, the configuration taken over.
+            // SAFETY: the client lives in the `Arc` that both halves hold; the name is copied, the configuration taken
+            // over.
             let handle = unsafe { sys::rd_kafka_topic_new(client.raw(), name.as_ptr(), config) };
             let Some(topic) = NonNull::new(handle) else { return Err(last_error("open topic", topic)) };
             only = handle;
-            // With one partition there is nothing to choose, and librdkafka's partitioner need not be asked per message.
+            // With one partition there is nothing to choose, and librdkafka's partitioner need not be called per
+            // message.
             let partition = if *partitions == 1 { 0 } else { PARTITION_UNASSIGNED };
             let (client, sharing) = (Arc::clone(&client), Arc::clone(&sharing));
             let producer =
                 KafkaProducer { topic, partition, raw: Vec::new(), lent: None, client, sharing, gave_up: false };
             producers.push(Box::new(producer));
         }
-        // Without one topic to ask for it is all that the client has opened.
+        // Without a topic of its own, the request covers all that the client has opened.
         know_leaders(&client, if targets.len() == 1 { only } else { std::ptr::null_mut() }, cut)?;
         // SAFETY: as above; the queue is destroyed by `KafkaReports`, before the client is.
         let queue = unsafe { sys::rd_kafka_queue_get_main(client.raw()) };
@@ -517,8 +519,8 @@ impl Driver for Kafka {
         let within = c_int::try_from(within.as_millis()).unwrap_or(c_int::MAX);
         let mut metadata = std::ptr::null();
         let raw = self.admin.inner().native_ptr();
-        // SAFETY: the client is alive; without a topic only those that it uses are asked for, which are none. The metadata is
-        // ours if there is no error, and destroyed here.
+        // SAFETY: the client is alive; without a topic the request covers only those in use, which are none. The
+        // metadata is ours if there is no error, and destroyed here.
         unsafe {
             let code = sys::rd_kafka_metadata(raw, 0, std::ptr::null_mut(), &raw mut metadata, within);
             let answered = code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -551,7 +553,7 @@ struct Owned<T>(NonNull<T>, unsafe extern "C" fn(*mut T));
 
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
-        // SAFETY: whoever makes one hands in an object of its own and the function that the library has for it.
+        // SAFETY: the constructor passes an object of its own and the function that the library has for it.
         unsafe { (self.1)(self.0.as_ptr()) };
     }
 }
@@ -561,7 +563,7 @@ impl Kafka {
         Client::new(kind, settings, &self.secrets, &self.throttled)
     }
 
-    /// By the library's own functions: their wrapper keeps the number of a refusal, but not the broker's words.
+    /// By the library's own functions: their wrapper keeps the code of a rejection, but not the broker's message.
     /// With `only_ask` nothing is created.
     fn create_some(
         &self,
@@ -596,8 +598,8 @@ impl Kafka {
         }
         let millis = c_int::try_from(within.as_millis()).unwrap_or(c_int::MAX);
         let mut list: Vec<_> = new.iter().map(|made| made.0.as_ptr()).collect();
-        // SAFETY: the client is alive; the library copies options and topics; the queue and the event live until the end
-        // of the function, the event's texts are read before.
+        // SAFETY: the client is alive; the library copies options and topics; the queue and the event live until the
+        // end of the function, the event's texts are read before.
         unsafe {
             let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_CREATETOPICS;
             let options = NonNull::new(sys::rd_kafka_AdminOptions_new(raw, operation)).expect("a known operation");
@@ -643,7 +645,8 @@ impl Kafka {
         Ok(())
     }
 
-    /// A created topic may still lack its leaders; a producer that asks too early would wait for its next refresh.
+    /// A created topic may still lack its leaders; a producer that requests them too early would wait for its next
+    /// refresh.
     fn wait_for_leaders(
         &self,
         topics: &[TopicSpec],
@@ -660,7 +663,7 @@ impl Kafka {
                 let text = format!("{} topics have no leader yet, {name} among them", wanted.len());
                 return Err(Failure::new(FailureKind::Unreachable, text));
             }
-            // One topic is asked for by name, since asking for all would fetch the whole cluster's.
+            // One topic is requested by name, since requesting all would fetch the whole cluster's.
             let one = if wanted.len() == 1 { wanted.keys().next().copied() } else { None };
             let fetch = |slice| self.admin.inner().fetch_metadata(one, slice);
             let metadata = in_slices(left.min(REACH_WITHIN), cut, fetch)?
@@ -679,10 +682,10 @@ impl Kafka {
     }
 }
 
-/// Asks, and asks anew as long as somebody wants the answer, until there is one or the time is over: what it came to the last time.
+/// Repeats a request as long as it is needed, until there is an answer or the time is over; returns the last outcome.
 ///
 /// # Errors
-/// If nobody wants it any more.
+/// If it is not needed any more.
 fn in_slices<T, E>(
     within: Duration,
     cut: &AtomicBool,
@@ -695,7 +698,7 @@ fn in_slices<T, E>(
         let left = deadline.saturating_duration_since(began);
         let asked = ask(left.min(slice));
         go_on(cut)?;
-        // What fails before its time will fail again.
+        // What fails before the timeout will fail again.
         if asked.is_ok() || left <= slice || began.elapsed() < slice / 2 {
             return Ok(asked);
         }
@@ -724,7 +727,7 @@ fn answer_of(
     }
 }
 
-/// The first topic that was refused, in the broker's words.
+/// The first topic that was rejected, with the broker's message.
 fn first_refused(
     verb: &str,
     results: Result<Vec<TopicResult>, KafkaError>,
@@ -749,7 +752,7 @@ fn error_text(code: sys::rd_kafka_resp_err_t) -> &'static str {
     unsafe { CStr::from_ptr(sys::rd_kafka_err2str(code)) }.to_str().unwrap_or("unknown error")
 }
 
-/// What a topic of a client has by default, and beside it the place of its producer, by which reports find it.
+/// The defaults of a client's topic, and with them its producer's index, by which reports find it.
 fn topic_config(client: &Client, place: usize) -> *mut sys::rd_kafka_topic_conf_t {
     // SAFETY: the client is alive; the copy is the caller's. The opaque pointer is a number that is never followed.
     unsafe {
@@ -759,8 +762,8 @@ fn topic_config(client: &Client, place: usize) -> *mut sys::rd_kafka_topic_conf_
     }
 }
 
-/// Asks for the topic's leaders now, or for those of all topics that were opened: left to itself the library asks up to a
-/// second after the first message.
+/// Requests the topic's leaders now, or those of all opened topics: on its own the library does so up to a second after
+/// the first message.
 fn know_leaders(client: &Client, topic: *mut sys::rd_kafka_topic_t, cut: &AtomicBool) -> Result<(), Failure> {
     let mut metadata = std::ptr::null();
     let asked = in_slices(REACH_WITHIN, cut, |slice| {
@@ -784,8 +787,8 @@ fn last_error(verb: &str, what: &str) -> Failure {
     Failure::new(FailureKind::Broken, format!("cannot {verb} {what}: {}", error_text(code)))
 }
 
-/// How librdkafka says that the broker lacks the API of the newer group protocol: by a line for debugging and nothing else.
-/// It would ask for another coordinator for ever.
+/// How librdkafka reports that the broker lacks the API of the newer group protocol: by a debug line and nothing else.
+/// It would look for another coordinator for ever.
 const NO_HEARTBEAT: &[u8] = b"ConsumerGroupHeartbeatRequest not supported by broker";
 
 /// Whether a consumer takes part in its group by Kafka's newer protocol (KIP-848).
@@ -793,7 +796,7 @@ fn is_newer(settings: &Kind) -> bool {
     settings.config.get("group.protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"))
 }
 
-/// Lines about troubles kept between two questions for them.
+/// Error lines kept between two calls that fetch them.
 const TROUBLES_MAX: usize = 32;
 
 unsafe extern "C" fn on_log(
@@ -815,8 +818,8 @@ unsafe extern "C" fn on_log(
 /// One client of the library; destroyed with its last holder.
 struct Client {
     raw: NonNull<sys::rd_kafka_t>,
-    /// Buffers it may still read from, whoever else has let go of them: they go after the client, whose thread may be
-    /// in the middle of sending.
+    /// Buffers it may still read from, even if all other holders have released them: they go after the client, whose
+    /// thread may be in the middle of sending.
     lent: Mutex<Vec<Arc<Ring>>>,
     /// The token that it logs in with.
     login: Option<LoggedIn>,
@@ -824,9 +827,9 @@ struct Client {
     heard: Box<Heard>,
 }
 
-/// What the library says of a client by callbacks.
+/// What the library reports about a client by callbacks.
 struct Heard {
-    /// For how long quotas hold it up.
+    /// For how long quotas throttle it.
     throttled: Arc<Mutex<Throttled>>,
     /// Whether the broker was found to lack the newer group protocol.
     lacking: AtomicBool,
@@ -874,7 +877,7 @@ impl Client {
             }
             if producer {
                 sys::rd_kafka_conf_set_events(config, sys::RD_KAFKA_EVENT_DR | sys::RD_KAFKA_EVENT_ERROR);
-                // Consumers are read by a call that takes messages and nothing else: it would stumble over this.
+                // Consumers are read by a call that takes messages and nothing else: this would confuse it.
                 sys::rd_kafka_conf_set_throttle_cb(config, Some(on_throttle));
             }
             let raw = sys::rd_kafka_new(kind, config, text.as_mut_ptr(), text.len());
@@ -901,17 +904,18 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // Whoever renews the token must not find a client that is gone.
+        // The thread that renews the token must not find a client that is gone.
         self.login = None;
-        // SAFETY: nobody else holds it any more; every queue, topic and list made from it has been destroyed before.
+        // SAFETY: there is no other holder any more; every queue, topic and list made from it has been destroyed
+        // before.
         unsafe { sys::rd_kafka_destroy(self.raw()) };
     }
 }
 
-/// Those who share a client. It can only give up everything that it has.
+/// The producers that share a client. It can only give up everything it has.
 struct Sharing {
     producers: usize,
-    /// Of them, those who want that.
+    /// Of them, those that request that.
     gave_up: AtomicUsize,
 }
 
@@ -1027,14 +1031,14 @@ struct KafkaReports {
     /// Keeps the client alive for as long as its queue is polled.
     _client: Arc<Client>,
     secrets: Secrets,
-    /// Whether the topics of the messages tell whose they are.
+    /// Whether the topics of the messages identify the producer.
     shared: bool,
     messages: Vec<*const sys::rd_kafka_message_t>,
     batch: Vec<Report>,
-    /// Where a probe was stored: the producer's place, the partition.
+    /// Where a probe was stored: the producer's index, the partition.
     probes: Vec<(usize, u32)>,
     troubles: Vec<Trouble>,
-    /// Its `security.protocol`, for what is said of its connections.
+    /// Its `security.protocol`, for reports about its connections.
     security: String,
 }
 
@@ -1111,7 +1115,7 @@ impl Reports for KafkaReports {
     }
 }
 
-/// An error of the library, with what it happened to before it.
+/// An error of the library, prefixed with what it affected.
 fn trouble(what: &str, code: sys::rd_kafka_resp_err_t) -> Trouble {
     Trouble { what: format!("{what}{}", of_code(error_text(code))), meaning: remedy::of(code as i32) }
 }
@@ -1125,7 +1129,7 @@ struct KafkaConsumer {
     /// What the library calls when messages wait; it goes after that was taken back.
     wake: Option<Box<Wake>>,
     troubles: Vec<Trouble>,
-    /// Whether the client has failed for good, and that was told.
+    /// Whether the client has failed for good, and that was reported.
     failed: bool,
 }
 
@@ -1134,8 +1138,8 @@ unsafe impl Send for KafkaConsumer {}
 
 impl Drop for KafkaConsumer {
     fn drop(&mut self) {
-        // SAFETY: destroyed once, before the client; closing leaves the group and waits for that. Once it was taken back `wake`
-        // is not called any more, nor is a call still going on: both are done with the queue locked.
+        // SAFETY: destroyed once, before the client; closing leaves the group and waits for that. Once it was taken
+        // back `wake` is not called any more, nor is a call still going on: both are done with the queue locked.
         unsafe {
             if self.wake.is_some() {
                 sys::rd_kafka_queue_cb_event_enable(self.queue.as_ptr(), None, std::ptr::null_mut());
@@ -1159,7 +1163,7 @@ unsafe extern "C" fn on_message(message: *mut sys::rd_kafka_message_t, opaque: *
         if taking.troubles.len() < TROUBLES_MAX {
             let mut trouble = trouble("", message.err);
             if !trouble.meaning.heals && !message.payload.is_null() {
-                // What passes comes often, and each time in other words; of what does not all of them count.
+                // Passing errors come often, each time in other words; of those that do not count not all are kept.
                 // SAFETY: an error's payload is its text, `len` bytes long.
                 let text = unsafe { std::slice::from_raw_parts(message.payload.cast::<u8>(), message.len) };
                 trouble.what = printable(&String::from_utf8_lossy(text)).into_owned();
@@ -1186,8 +1190,8 @@ unsafe extern "C" fn on_waiting(_: *mut sys::rd_kafka_t, opaque: *mut c_void) {
     wake();
 }
 
-/// When the producer says that it made the message; `None` where the broker has put its own time there (a topic with
-/// `message.timestamp.type=LogAppendTime`): nobody has measured the broker's clock.
+/// When the producer made the message, by its own clock; `None` if the broker has put its own time there (a topic with
+/// `message.timestamp.type=LogAppendTime`): the broker's clock has not been measured.
 fn timestamp(message: &sys::rd_kafka_message_t) -> Option<WallTime> {
     let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
     // SAFETY: the message is alive, and so is `kind`, to which the kind of timestamp is written.
@@ -1278,7 +1282,7 @@ impl Consumer for KafkaConsumer {
 }
 
 impl KafkaConsumer {
-    /// Why the client has failed for good, if it has: such an error comes by no queue.
+    /// Why the client has failed for good, if it has: such an error arrives in no queue.
     fn failure(&self) -> Option<Trouble> {
         if self.client.heard.lacking.load(Relaxed) {
             let what = "the broker does not offer ConsumerGroupHeartbeat, which group.protocol=consumer needs";
@@ -1298,7 +1302,7 @@ impl KafkaConsumer {
         Some(Trouble { what: printable(&words).into_owned(), meaning: Meaning { kind, heals: false } })
     }
 
-    /// What it has been given, as a list that the caller must destroy; null if there is none.
+    /// Its assignment, as a list that the caller must destroy; null if there is none.
     fn assignment(&self) -> *mut sys::rd_kafka_topic_partition_list_t {
         let mut list = std::ptr::null_mut();
         // SAFETY: the client is alive; a list is written to `list` or not.

@@ -46,13 +46,13 @@ use tokio_rustls::{
 
 use crate::clock;
 
-/// Longest the fetching of a token may take.
+/// Longest that fetching a token may take.
 const FETCH_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long after a token could not be renewed it is tried again.
+/// After a token could not be renewed, how long until the next attempt.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
-/// Where systems keep the certificates of public authorities; the first that is there is taken.
+/// Where systems keep the certificates of public authorities; the first file that exists is used.
 const BUNDLES: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -62,7 +62,7 @@ const BUNDLES: &[&str] = &[
     "/opt/homebrew/etc/openssl@3/cert.pem",
 ];
 
-/// Settings that are ours: librdkafka is built without what would understand them.
+/// Our own settings: librdkafka is built without the code that understands them.
 pub(super) fn is_ours(name: &str) -> bool {
     const OURS: [&str; 8] = [
         "https.ca.location",
@@ -80,13 +80,13 @@ pub(super) fn is_ours(name: &str) -> bool {
 /// Where a client's token comes from.
 #[derive(Clone, PartialEq)]
 enum Source {
-    /// A server gives it for a client's id and secret.
+    /// A server issues it for a client's id and secret.
     Server { address: WebAddress, client: String, authorization: Secret, form: String, roots: Roots },
     /// It is signed here, with the AWS credentials of this process's environment.
     Aws { region: String },
 }
 
-/// Which certificates vouch for the server.
+/// Which certificates to trust for the server.
 #[derive(Clone, PartialEq)]
 enum Roots {
     System,
@@ -101,7 +101,7 @@ pub(super) struct Login {
 }
 
 impl Login {
-    /// How a client with these settings logs in; `None` where it needs no token of ours.
+    /// How a client with these settings logs in; `None` where it needs no token from us.
     pub(super) fn of(settings: &Settings) -> Result<Option<Self>, Failure> {
         let text = |name: &str| settings.get(name).and_then(Setting::text).filter(|text| !text.is_empty());
         let needed = |name: &str| text(name).ok_or_else(|| configuration(format!("{name} is missing")));
@@ -190,7 +190,7 @@ impl Roots {
 }
 
 impl Source {
-    /// Whom it is about, for messages.
+    /// Its name, for messages.
     fn name(&self) -> String {
         match self {
             Self::Server { address, .. } => format!("token from {}{}", address.origin, address.path),
@@ -243,7 +243,7 @@ fn now() -> WallTime {
     WallTime(clock::wall_zero().0 + clock::now().0)
 }
 
-/// Asks for a token: one request, no redirection followed, at most [`ANSWER_MAX`] bytes of an answer.
+/// Requests a token: one request, no redirection followed, at most [`ANSWER_MAX`] bytes of an answer.
 async fn fetch(
     address: &WebAddress,
     authorization: &Secret,
@@ -324,14 +324,14 @@ pub(super) struct Tokens {
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Raised when nobody needs the token any more.
+    /// Raised when the token is not needed any more.
     ended: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     token: Option<(Token, WallTime)>,
-    /// Clients that are alive: each leaves before it is destroyed, and nothing is done to one but under the lock.
+    /// Clients that are alive: each leaves before it is destroyed, and is only touched under the lock.
     clients: Vec<Client>,
     ended: bool,
 }
@@ -355,7 +355,7 @@ impl Tokens {
         let shared = Arc::<Shared>::default();
         let (first, got) = mpsc::channel();
         let (keeper, kept) = (login.clone(), Arc::clone(&shared));
-        // A thread of its own: whoever calls may be within the runtime, where nothing may block.
+        // A thread of its own: the caller may be within the runtime, where nothing may block.
         std::thread::Builder::new()
             .name("token".to_owned())
             .spawn(move || {
@@ -376,7 +376,7 @@ impl Tokens {
     }
 }
 
-/// A client that has a token for as long as this lives; to be dropped before the client is destroyed.
+/// A client that has a token as long as this lives; to be dropped before the client is destroyed.
 pub(super) struct LoggedIn {
     tokens: Arc<Tokens>,
     client: Client,
@@ -386,7 +386,7 @@ pub(super) struct LoggedIn {
 unsafe impl Sync for LoggedIn {}
 
 impl LoggedIn {
-    /// Gives the client `raw` the token, now and whenever it is renewed.
+    /// Gives the client `raw` the token, now and at each renewal.
     pub(super) fn new(tokens: &Arc<Tokens>, raw: NonNull<sys::rd_kafka_t>) -> Result<Self, Failure> {
         let client = Client(raw);
         let mut state = lock(&tokens.shared.state);
@@ -418,7 +418,7 @@ impl Shared {
         state.token = Some((token, until));
     }
 
-    /// Renews the token before it expires, until nobody needs it.
+    /// Renews the token before it expires, until it is not needed any more.
     fn keep(&self, login: &Login, runtime: &tokio::runtime::Handle) {
         let mut wait = self.renew_after();
         loop {
@@ -439,12 +439,12 @@ impl Shared {
         }
     }
 
-    /// Four fifths of its life, as librdkafka does it itself.
+    /// Four fifths of its life, as librdkafka itself does.
     fn renew_after(&self) -> Duration {
         lock(&self.state).token.as_ref().map_or(TRY_AGAIN, |(token, _)| token.lifetime.mul_f64(0.8))
     }
 
-    /// Waits; whether nobody needs the token any more.
+    /// Waits; whether the token is not needed any more.
     fn wait(&self, timeout: Duration) -> bool {
         let until = Instant::now() + timeout;
         let mut state = lock(&self.state);
@@ -473,8 +473,8 @@ fn set(client: Client, token: &Token, until: WallTime, extensions: &[(String, St
     let mut pointers: Vec<*const c_char> = texts.iter().map(|text| text.as_ptr()).collect();
     let millis = i64::try_from(until.0 / 1_000_000).unwrap_or(i64::MAX);
     let mut why = [0 as c_char; 512];
-    // SAFETY: the client is alive (it leaves the list before it is destroyed); all texts live during the call, which copies
-    // them; `why` is as long as said.
+    // SAFETY: the client is alive (it leaves the list before it is destroyed); all texts live during the call, which
+    // copies them; `why` is as long as said.
     let code = unsafe {
         sys::rd_kafka_oauthbearer_set_token(
             client.0.as_ptr(),
@@ -495,7 +495,7 @@ fn set(client: Client, token: &Token, until: WallTime, extensions: &[(String, St
     Err(format!("the Kafka client does not take the token: {why}"))
 }
 
-/// Lets the client say why it has no new token; the one it has stays.
+/// Makes the client report why it has no new token; it keeps its present one.
 fn fail(client: Client, why: &str) {
     let Ok(why) = CString::new(why) else { return };
     // SAFETY: as above.
@@ -523,7 +523,8 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(20);
 
-    /// A server of tokens on loopback that gives these answers, the last one again and again; its port, and what it is asked.
+    /// A token server on loopback that gives these answers, the last one repeatedly; its port, and the requests it
+    /// gets.
     fn server(answers: Vec<String>) -> (u16, mpsc::Receiver<String>) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
         let port = listener.local_addr().expect("an address").port();
@@ -534,7 +535,7 @@ mod tests {
                 stream.set_read_timeout(Some(SOON)).expect("a bound can be set");
                 let mut request = Vec::new();
                 let mut buffer = [0; 1_024];
-                // The form stands at the end, and has no line's end of its own.
+                // The form comes last, without a newline.
                 while !request.windows(11).any(|window| window == b"grant_type=") {
                     match stream.read(&mut buffer) {
                         Ok(read) if read > 0 => request.extend_from_slice(&buffer[..read]),
@@ -542,7 +543,7 @@ mod tests {
                     }
                 }
                 let answer: &String = answers.get(number).unwrap_or_else(|| answers.last().expect("an answer"));
-                // Whoever asked may have hung up.
+                // The client may have disconnected.
                 let _ = stream.write_all(answer.as_bytes());
                 if asked.send(String::from_utf8_lossy(&request).into_owned()).is_err() {
                     return;
@@ -579,7 +580,8 @@ mod tests {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
     }
 
-    /// A token is fetched with the client's credentials, given to a client of librdkafka, and renewed before it expires.
+    /// A token is fetched with the client's credentials, given to a client of librdkafka, and renewed before it
+    /// expires.
     #[test]
     fn a_token_is_fetched_given_and_renewed() {
         let (port, heard) =
@@ -639,7 +641,7 @@ mod tests {
         assert!(failure.message.contains("cannot connect to http://127.0.0.1:1: Connection refused"), "{failure}");
     }
 
-    /// A token comes over TLS only from whom the given certificates vouch for.
+    /// A token is accepted over TLS only from a server that the given certificates vouch for.
     #[test]
     fn a_server_must_be_vouched_for() {
         let folder = tempfile::tempdir().expect("a folder");

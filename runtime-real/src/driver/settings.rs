@@ -1,4 +1,4 @@
-//! A client's settings on their way into librdkafka: the content of files where it takes paths, and no secret in what it says.
+//! A client's settings on their way into librdkafka: file contents where it takes paths, and no secret in its messages.
 
 use std::{
     ffi::CStr,
@@ -28,7 +28,7 @@ const PEM: &[(&str, &str)] = &[
 #[derive(Clone)]
 pub(super) struct Kind {
     pub(super) config: ClientConfig,
-    /// What it logs in with, where that is a token of ours.
+    /// What it logs in with, if that is our own token.
     pub(super) tokens: Option<Arc<Tokens>>,
 }
 
@@ -81,7 +81,7 @@ fn client_config(settings: &Settings, files: &mut Vec<File>) -> Result<ClientCon
                 config.set(name, secret.expose());
             }
             Setting::Content(content) => match PEM.iter().find(|(location, _)| location == name) {
-                // Where both are given the text is the one that holds to librdkafka, too.
+                // If both are given, the text is the one that librdkafka follows, too.
                 Some((_, pem)) if settings.contains_key(*pem) => {}
                 Some((_, pem)) => {
                     let text = std::str::from_utf8(content.bytes()).map_err(|_| not_pem(name))?;
@@ -104,7 +104,7 @@ fn not_pem(name: &str) -> Failure {
     Failure::new(FailureKind::Configuration, format!("{name}: the file that was sent is no text, so it is not PEM"))
 }
 
-/// A file that is in no folder: nobody else can open it, and it is gone with this process.
+/// A file that is in no folder: nothing else can open it, and it is gone with this process.
 fn in_memory(bytes: &[u8]) -> std::io::Result<File> {
     let name: &CStr = c"client setting";
     // SAFETY: the name lives during the call.
@@ -112,7 +112,7 @@ fn in_memory(bytes: &[u8]) -> std::io::Result<File> {
     if descriptor < 0 {
         return Err(std::io::Error::last_os_error());
     }
-    // SAFETY: the descriptor was made above and belongs to nobody else.
+    // SAFETY: the descriptor was made above and has no other owner.
     let mut file = unsafe { File::from_raw_fd(descriptor) };
     file.write_all(bytes)?;
     Ok(file)
@@ -123,7 +123,7 @@ fn in_memory(bytes: &[u8]) -> std::io::Result<File> {
 pub(super) struct Secrets(Vec<String>);
 
 impl Secrets {
-    /// Shorter texts stand in every message by chance.
+    /// Shorter texts occur in every message by chance.
     const LEN_MIN: usize = 4;
 
     pub(super) fn of(config: &KafkaConfig) -> Self {
@@ -139,7 +139,7 @@ impl Secrets {
         Self(secrets)
     }
 
-    /// A text of the library, which may quote a value that it was given.
+    /// A text of the library, which may quote a value passed to it.
     pub(super) fn redact(&self, text: &str) -> String {
         self.0.iter().fold(text.to_owned(), |text, secret| {
             if text.contains(secret.as_str()) { text.replace(secret.as_str(), HIDDEN) } else { text }

@@ -1,7 +1,7 @@
-//! One client: frames in, one request after the other to the broker, answers out in their order.
+//! One client: frames in, one request after another to the broker, answers out in their order.
 //!
-//! As with Kafka, a connection's next request is looked at when the one before is answered. That alone keeps
-//! the answers in order, and a producer whose batch waits for room is held back by TCP itself.
+//! As with Kafka, a connection's next request is read once the one before is answered. That alone keeps the answers in
+//! order, and a producer whose batch waits for room is held back by TCP itself.
 
 use std::{
     io::{self, IoSlice},
@@ -36,7 +36,7 @@ const WRITE_SIZE: usize = 1024 * 1024;
 /// Pieces per system call; the kernel takes up to 1024.
 const SLICES_MAX: usize = 64;
 
-/// Why a connection ended other than by the client's wish.
+/// Why a connection ended, other than because the client left.
 #[derive(Debug, thiserror::Error)]
 enum Ended {
     #[error(transparent)]
@@ -91,7 +91,7 @@ async fn flush(outgoing: &mut Outgoing, to: &mut (impl AsyncWrite + Unpin)) -> i
     Ok(())
 }
 
-/// A connection the broker knows of, until this is dropped: also if serving it panics.
+/// A connection that the broker counts, until this is dropped: also if serving it panics.
 struct Open<'a> {
     host: &'a Host,
     id: ConnId,
@@ -118,7 +118,7 @@ struct Connection<'a> {
     received: BytesMut,
     /// What is read at once, by how much came before.
     read_size: usize,
-    /// That the large frame at the front of `received` may come; notified if it is given up.
+    /// Permission for the large frame at the front of `received`; notified if it is given up.
     granted: Option<Rc<Notify>>,
     outgoing: Outgoing,
 }
@@ -152,7 +152,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Reads more of the next frame, once it may come; `false` at the end.
+    /// Reads more of the next frame, once that is permitted; `false` at the end.
     async fn read_on(&mut self, stream: &mut TcpStream) -> Result<bool, Ended> {
         let (host, id) = (self.open.host, self.open.id);
         let length = self.length();
@@ -169,7 +169,7 @@ impl Connection<'_> {
         Ok(read)
     }
 
-    /// Has the broker answer; `None` if nobody waits for it.
+    /// Has the broker answer; `None` if no answer is expected.
     async fn ask(
         &mut self,
         stream: &mut TcpStream,
@@ -194,19 +194,19 @@ impl Connection<'_> {
         Ok((!silent).then_some(message))
     }
 
-    /// Waits for the broker's answer, and meanwhile hears if the client goes away.
+    /// Waits for the broker's answer, and meanwhile notices if the client disconnects.
     async fn wait(&mut self, stream: &mut TcpStream, silent: bool) -> Result<Response, Ended> {
         let mailbox = Rc::clone(&self.open.mailbox);
         let mut listen = true;
         loop {
-            // A client that has sent much more already will be heard leaving when that is read; it is not kept in memory.
+            // If a client has sent much more already, its disconnect is noticed when that is read: it is not buffered.
             listen &= self.received.len() < FREE;
             tokio::select! {
                 biased;
                 response = mailbox.wait() => return Ok(response),
                 read = self.read(stream), if listen => match read {
                     Ok(true) => {}
-                    // What was sent without asking for an answer counts all the same.
+                    // What was sent without requesting an answer counts all the same.
                     Ok(false) if silent => listen = false,
                     Ok(false) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                     Err(error) => return Err(error.into()),
@@ -233,7 +233,7 @@ impl Connection<'_> {
         Ok(count > 0)
     }
 
-    /// Bytes of the frame at the front, its length included; as many as tell that where they are missing.
+    /// Bytes of the frame at the front, its length included; as many as are needed to know that, if they are missing.
     fn length(&self) -> usize {
         self.received.first_chunk().map_or(4, |length| u32::from_be_bytes(*length) as usize + 4)
     }

@@ -1,9 +1,9 @@
 //! How much clients may be sending at once: every large request counts, from its announcement until it is answered,
 //! against a budget of all and a share of its source.
 //!
-//! What does not fit waits where it is, in the client, since its connection is not read meanwhile. Half of the budget is for
-//! very large requests, so that they keep up only one another. While somebody waits, requests that stand still or come too
-//! slowly are given up, so that whoever announces much and sends little keeps nobody out.
+//! What does not fit waits where it is, in the client, since its connection is not read meanwhile. Half of the budget
+//! is for very large requests, so that they delay only one another. While any request waits, those that stall or come
+//! too slowly are given up, so that a client that announces much and sends little blocks no other.
 
 use std::{
     cell::RefCell,
@@ -23,13 +23,13 @@ pub(super) const FREE: usize = 64 << 10;
 /// Slowest pace, in bytes per second, of a request for which others wait: a tenth of what a slow local network carries.
 const PACE_MIN: u64 = 256 << 10;
 
-/// Over how long the pace is taken.
+/// Time over which the pace is measured.
 const PACE_OVER: Duration = Duration::from_secs(1);
 
 /// Requests of more than this share of the budget, one of so many, are very large.
 const LARGE_SHARE: u64 = 16;
 
-/// How often whoever waits looks whether others have become too slow.
+/// How often a waiting request checks whether others have become too slow.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// The requests in progress.
@@ -59,7 +59,7 @@ struct Granted {
     source: IpAddr,
     bytes: u64,
     received: u64,
-    /// When the pace was last looked at, and how much had come by then.
+    /// When the pace was last checked, and how much had come by then.
     looked: (Instant, u64),
     given_up: Rc<Notify>,
 }
@@ -75,10 +75,10 @@ impl Intake {
         self.requests.borrow().held(|_| true)
     }
 
-    /// Waits until a request of so many bytes may be received. What it returns is notified if the request is given up.
+    /// Waits until a request of this size may be received. The returned value is notified if the request is given up.
     pub(super) async fn acquire(&self, conn: ConnId, source: IpAddr, bytes: u64) -> Rc<Notify> {
         self.requests.borrow_mut().waiting.push_back(Waiting { conn, source, bytes });
-        // Whoever leaves while it waits holds nobody up.
+        // A connection that closes while it waits holds no other up.
         let leaves = Leaves { intake: self, conn };
         loop {
             if self.requests.borrow().may_begin(conn, self.budget) {
@@ -97,7 +97,7 @@ impl Intake {
         }
     }
 
-    /// So many bytes of the request are there.
+    /// This many bytes of the request have arrived.
     pub(super) fn received(&self, conn: ConnId, bytes: u64) {
         if let Some(granted) = self.requests.borrow_mut().granted.get_mut(&conn) {
             granted.received = bytes;
@@ -112,7 +112,7 @@ impl Intake {
     }
 }
 
-/// Takes a connection off the list of those that wait.
+/// Takes a connection off the waiting list.
 struct Leaves<'a> {
     intake: &'a Intake,
     conn: ConnId,
@@ -130,7 +130,7 @@ impl Requests {
         self.granted.values().filter(|granted| which(granted)).map(|granted| granted.bytes).sum()
     }
 
-    /// Whether it is this one's turn and there is room for it. One that waits for its own source alone holds up nobody else.
+    /// Whether it is its turn and there is room. One that waits only for its own source holds no other up.
     fn may_begin(&self, conn: ConnId, budget: u64) -> bool {
         let Some(own) = self.waiting.iter().find(|waiting| waiting.conn == conn) else { return false };
         let alike = |bytes: u64| (bytes > budget / LARGE_SHARE) == (own.bytes > budget / LARGE_SHARE);
@@ -169,7 +169,8 @@ mod tests {
         [10, 0, 0, nth].into()
     }
 
-    /// Requests that are granted and those that wait (host and bytes), and which of the latter may begin with a budget of
+    /// Requests that are granted and those that wait (host and bytes), and which of the latter may begin with a budget
+    /// of
     /// 1,600: 800 for those of more than 100, of which one source gets 600, and as much for the others.
     #[track_caller]
     fn begins(granted: &[(u8, u64)], waiting: &[(u8, u64)], wanted: &[usize]) {
@@ -190,14 +191,14 @@ mod tests {
         begins(&[], &[(1, 500)], &[0]);
         begins(&[], &[(1, 9_000), (2, 101)], &[0]);
         begins(&[(1, 400)], &[(2, 400), (2, 101)], &[0]);
-        // Who waits for all keeps its turn, so that large ones come through, too.
+        // A request that waits for the whole budget keeps its turn, so that large ones come through, too.
         begins(&[(1, 400)], &[(2, 401), (2, 101)], &[]);
         begins(&[(1, 101)], &[(2, 900), (3, 101)], &[]);
-        // Who waits for its own source does not.
+        // One that waits for its own source does not.
         begins(&[(1, 400)], &[(1, 201), (2, 400)], &[1]);
         begins(&[(1, 400)], &[(1, 200), (2, 400)], &[0]);
         begins(&[(1, 400)], &[(1, 201)], &[]);
-        // Large ones hold up only one another.
+        // Large ones delay only one another.
         begins(&[(1, 700)], &[(2, 500), (2, 100), (3, 700), (3, 90)], &[1]);
     }
 }

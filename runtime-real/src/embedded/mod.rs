@@ -5,16 +5,16 @@
 //!          connection.rs          ╰────────────── core, one thread ──────────────╯
 //! ```
 //!
-//! One thread serves everything: the broker is a machine and has one owner. Nothing is done per record; a batch is copied
-//! once, when it is stored, and sent from where it lies.
+//! One thread serves everything: the broker is a machine and has one owner. Nothing is done per record; a batch is
+//! copied once, when it is stored, and sent from where it lies.
 //!
-//! Memory: a part of the capacity is for requests that are being received or wait for room, the rest for records.
-//! What every reader has read is dropped, oldest first, beyond the latest 16 MiB; what somebody has yet to read is not. So
-//! a group that begins later, at the earliest offset, finds what others have not read yet and those 16 MiB. Of a topic that
-//! nobody reads the latest records are kept, as far as the capacity goes. What was dropped the process still has, until its
-//! allocator is told to return it to the system, which is done once there is much of it ([`Options::give_back`]).
+//! Memory: a part of the capacity is for requests that are being received or wait for room, the rest for records. What
+//! every reader has read is dropped, oldest first, beyond the latest 16 MiB; unread records are not. So a group that
+//! begins later, at the earliest offset, finds what others have not read yet and those 16 MiB. Of a topic without
+//! readers the latest records are kept, as far as the capacity goes. The process still holds dropped memory until its
+//! allocator is asked to return it to the system, which is done once there is much of it ([`Options::give_back`]).
 //!
-//! Topics must be created, unless [`Options::auto_create`] says otherwise. Transactions, access control, quotas and
+//! Topics must be created, unless [`Options::auto_create`] is set. Transactions, access control, quotas and
 //! encryption are not served. Everything is in memory and gone with the server.
 
 mod connection;
@@ -46,27 +46,28 @@ use tracing::{error, info, warn};
 use self::intake::Intake;
 use crate::process;
 
-/// Most that [`Options::capacity`] is by default.
+/// Upper bound of the default of [`Options::capacity`].
 const CAPACITY_DEFAULT: u64 = 2 << 30;
 
 /// See [`intake_max`].
 const INTAKE_MIN: u64 = 16 << 20;
 
-/// Frames up to this size are taken by the smallest broker, one at a time: clients send a million bytes by default.
+/// Frames up to this size are accepted by the smallest broker, one at a time: clients send a million bytes by default.
 const FRAME_SMALL: u64 = 2 << 20;
 
-/// Bytes of records that every reader has read and that are kept all the same, for who begins to read later; a sixteenth of
-/// the capacity if that is less.
+/// Bytes of records that are kept although every reader has read them, for readers that begin later; a sixteenth of the
+/// capacity if that is less.
 const READ_KEPT: u64 = 16 << 20;
 
-/// What is held no more is returned to the system if it is that much, and more than what is still held. Less is soon wanted
-/// again.
+/// Freed memory is returned to the system if it is that much, and more than what is still held. Less will soon be
+/// needed again.
 const EBB_MIN: u64 = 32 << 20;
 
-/// How long it must be held no more: memory that is returned under load and wanted again costs a page fault for each page.
+/// How long it must have been free: returning memory under load that is soon needed again costs a page fault per page.
 const EBB_FOR: Duration = Duration::from_secs(1);
 
-/// Connections at once. A benchmark of thousands of clients stays below; the limit of open files comes first on most machines.
+/// Connections at once. A benchmark of thousands of clients stays below; the limit of open files comes first on most
+/// machines.
 const CONNECTIONS_MAX: usize = 50_000;
 
 /// How long to wait when the system has no room for another connection.
@@ -77,25 +78,25 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Options {
     /// Where to listen. Default 127.0.0.1, any free port.
     pub bind: SocketAddr,
-    /// Host and port that clients are told. Default: the address they reached the broker at.
+    /// Host and port that are advertised to clients. Default: the address they reached the broker at.
     pub advertise: Option<(String, u16)>,
-    /// Bytes to hold at most: records (see [`records_max`]), and requests that are being received. What somebody has yet to read is never dropped: when it fills the room for
-    /// records, producers wait.
+    /// Bytes to hold at most: records (see [`records_max`]), and requests that are being received. Unread records are
+    /// never dropped: when they fill the room for records, producers wait.
     ///
     /// Default 2 GiB, or a quarter of the memory of this machine (or container) if that is less.
     pub capacity: u64,
-    /// Longest frame a client may send, in bytes, if the capacity has room for it; checked before anything is allocated for
-    /// it. Default 100 MiB, as Kafka.
+    /// Longest frame a client may send, in bytes, if the capacity has room for it; checked before anything is
+    /// allocated. Default 100 MiB, as Kafka.
     pub frame_max: u32,
-    /// Partitions of a topic that is created because a client asks for it in a metadata request. Default `None`: it is
-    /// not, so that a wrong name is an error.
+    /// Partitions of a topic that is created because a client requests its metadata. Default `None`: it is not created,
+    /// so that a wrong name is an error.
     pub auto_create: Option<i32>,
-    /// How long a group without members waits for more of them when one joins. Default 100 ms, where Kafka's own is 3 s:
-    /// enough for all consumers of a run, so that they need not share the partitions anew for each.
+    /// How long a group without members waits for more of them when one joins. Default 100 ms, where Kafka's own is 3
+    /// s: enough for all consumers of a run, so that they need not rebalance for each.
     pub group_initial_delay: Duration,
-    /// Makes the allocator return to the system what was freed. Called on the broker's thread, some time after it has dropped
-    /// much, and by a [`Performer`](crate::performer::Performer) after each run. Default: nothing, as is right for allocators
-    /// that do so by themselves.
+    /// Makes the allocator return freed memory to the system. Called on the broker's thread, some time after it has
+    /// dropped much, and by a [`Performer`](crate::performer::Performer) after each run. Default: nothing, as is right
+    /// for allocators that do so on their own.
     pub give_back: fn(),
 }
 
@@ -121,21 +122,21 @@ pub enum StartError {
     Bind {
         /// Where it was to listen.
         addr: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         #[source]
         error: io::Error,
     },
-    /// The system gives no thread, or nothing to wait for sockets with.
+    /// The system provides no thread, or no means to wait for sockets.
     #[error("the embedded broker cannot start its thread: {0}")]
     Thread(#[source] io::Error),
 }
 
-/// What the broker holds, and what has become of the rest.
+/// What the broker holds, and what happened to the rest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Topics there are.
+    /// Existing topics.
     pub topics: usize,
-    /// Consumer groups there are, with or without members.
+    /// Existing consumer groups, with or without members.
     pub groups: usize,
     /// Clients connected.
     pub connections: usize,
@@ -145,7 +146,7 @@ pub struct Stats {
     pub bytes: u64,
     /// Most bytes ever held: stored, and announced by requests in progress.
     pub bytes_max: u64,
-    /// What made room for newer records.
+    /// What was dropped to make room for newer records.
     pub dropped: Dropped,
     /// Produce requests that wait for room now.
     pub produces_waiting: usize,
@@ -178,7 +179,7 @@ impl Server {
     /// Starts a broker. When this returns, clients can connect.
     ///
     /// # Errors
-    /// If the address cannot be listened on, or the system has no thread to give.
+    /// If the address cannot be listened on, or the system provides no thread.
     pub fn start(options: Options) -> Result<Self, StartError> {
         let bind = |error| StartError::Bind { addr: options.bind, error };
         let listener = TcpListener::bind(options.bind).map_err(bind)?;
@@ -198,7 +199,7 @@ impl Server {
         Ok(Self { addr, capacity, commands, thread: Some(thread), held_max })
     }
 
-    /// Where it listens, with the port it was given.
+    /// Where it listens, with its actual port.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -220,7 +221,7 @@ impl Server {
         })
     }
 
-    /// Looks into the broker, at a time of its clock. Blocks until its thread has done so; everything else waits for it.
+    /// Inspects the broker, at a time of its clock. Blocks until its thread has done so; everything else waits for it.
     ///
     /// # Panics
     /// If the broker's thread has panicked.
@@ -232,7 +233,7 @@ impl Server {
         receiver.recv().expect("the broker's thread runs as long as its server")
     }
 
-    /// Holds everything up for so long, as a pause of a garbage collector or of a disk would. Returns at once.
+    /// Stalls everything for this long, as a pause of a garbage collector or of a disk would. Returns at once.
     pub fn stall(&self, duration: Duration) {
         let sent = self.commands.send(Command::Look(Box::new(move |_, _| thread::sleep(duration))));
         sent.expect("the broker's thread runs as long as its server");
@@ -241,7 +242,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Nobody to receive it means that the thread has ended already.
+        // Without a receiver the thread has ended already.
         let _ = self.commands.send(Command::Stop);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -249,7 +250,7 @@ impl Drop for Server {
             error!("embedded broker: its thread panicked");
         }
         let (held, capacity) = (self.held_max.load(Relaxed).div_ceil(1 << 20), self.capacity >> 20);
-        // Nothing is said of one that was only looked at.
+        // Not logged for one that was only inspected.
         if held > 0 {
             info!("The embedded broker held at most {held} of {capacity} MiB");
         }
@@ -262,12 +263,12 @@ pub fn records_max(capacity: u64) -> u64 {
     capacity - intake_max(capacity)
 }
 
-/// Bytes of requests that may be in progress: an eighth of the capacity, but 16 MiB at least, if that is not most of it.
+/// Bytes of requests that may be in progress: an eighth of the capacity, at least 16 MiB, unless that is most of it.
 fn intake_max(capacity: u64) -> u64 {
     (capacity / 8).max(INTAKE_MIN.min(capacity / 2))
 }
 
-/// A quarter of the memory there is, 2 GiB at most.
+/// A quarter of the available memory, at most 2 GiB.
 fn default_capacity() -> u64 {
     let memory = process::memory_max();
     memory.map_or(CAPACITY_DEFAULT, |memory| (memory / 4).min(CAPACITY_DEFAULT))
@@ -295,13 +296,13 @@ impl Mailbox {
     }
 }
 
-/// The broker and what it runs on.
+/// The broker and its runtime.
 struct Host {
     broker: RefCell<Broker>,
     mailboxes: RefCell<BTreeMap<ConnId, Rc<Mailbox>>>,
     connections: Cell<u64>,
     started: tokio::time::Instant,
-    /// When the broker wants to be woken.
+    /// When the broker needs to be woken.
     wake: Cell<Option<Wake>>,
     /// When the alarm will ring. It may be too early, never too late.
     alarm: Cell<Option<Instant>>,
@@ -315,12 +316,12 @@ struct Host {
     give_back: fn(),
 }
 
-/// How much is held, to tell when much of it has become free.
+/// How much is held, to notice when much of it has become free.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tide {
     /// Most since the last look.
     now: u64,
-    /// Most since memory was last returned: so much the process may still have.
+    /// Most since memory was last returned: the process may still have that much.
     high: u64,
 }
 
@@ -329,7 +330,7 @@ impl Tide {
         self.now = self.now.max(held);
     }
 
-    /// Whether to return memory, where so much is held now. To be asked now and then: what is between two questions counts.
+    /// Whether to return memory, given how much is held now. To be called regularly: the peak between two calls counts.
     fn ebbed(&mut self, held: u64) -> bool {
         let now = std::mem::replace(&mut self.now, held).max(held);
         self.high = self.high.max(now);
@@ -344,7 +345,7 @@ impl Tide {
 
 impl Host {
     fn new(options: Options, held_max: Arc<AtomicU64>) -> Self {
-        // Two brokers, one after the other at the same port, must not be taken for one.
+        // Two brokers in succession at the same port must not be taken for one.
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let seed = (since_epoch.as_nanos() as u64) ^ (u64::from(std::process::id()) << 40);
         let (records, intake) = (records_max(options.capacity), intake_max(options.capacity));
@@ -466,12 +467,12 @@ impl Host {
         self.settle(now);
     }
 
-    /// Hands out the broker's answers, and sees to it that the alarm rings in time.
+    /// Hands out the broker's answers, and ensures that the alarm rings in time.
     fn settle(&self, now: Instant) {
         let mailboxes = self.mailboxes.borrow();
         let deliver = |output| {
             let Output::Reply { conn, response, .. } = output;
-            // The connection may be gone: nobody waits for this one any more.
+            // The connection may be gone: this answer is no longer awaited.
             if let Some(mailbox) = mailboxes.get(&conn) {
                 mailbox.responses.borrow_mut().push_back(response);
                 mailbox.arrived.notify_one();

@@ -1,5 +1,5 @@
-//! The threads that send and receive. What happens per message stands in `omb_bench::load`; here are the threads,
-//! the clocks and the locks, of which none is taken per message.
+//! The threads that send and receive. What happens per message is in `omb_bench::load`; here are the threads, the
+//! clocks and the locks, none of which is taken per message.
 
 pub mod ring;
 
@@ -19,16 +19,16 @@ use omb_bench::protocol::{
 
 use crate::driver::Trouble;
 
-/// Locks, also after a panic elsewhere: what is behind are counts, which stay usable.
+/// Locks, also after a panic elsewhere: the lock guards counts, which stay usable.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What went wrong, each kind told once and counted.
+/// What went wrong, each kind reported once and counted.
 #[derive(Debug, Default)]
 pub(crate) struct Problems {
     counts: Mutex<BTreeMap<String, u64>>,
-    /// The first that will not pass by itself.
+    /// The first that will not pass without intervention.
     hopeless: Mutex<Option<Failure>>,
 }
 
@@ -46,7 +46,7 @@ impl Problems {
         }
     }
 
-    /// Counts a client's trouble, and keeps it if waiting will not help.
+    /// Counts a client's error, and keeps it if waiting will not help.
     pub(crate) fn trouble(&self, trouble: &Trouble) {
         self.add(&trouble.what);
         if !trouble.meaning.heals {
@@ -54,7 +54,7 @@ impl Problems {
         }
     }
 
-    /// What will not pass by itself, if anything.
+    /// The error that will not pass without intervention, if any.
     pub(crate) fn hopeless(&self) -> Option<Failure> {
         lock(&self.hopeless).clone()
     }

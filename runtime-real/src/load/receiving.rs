@@ -1,4 +1,4 @@
-//! A receiving thread: a consumer, or several with little to do, polled in batches.
+//! A receiving thread: it polls a consumer, or several with little load, in batches.
 
 use std::{
     sync::{
@@ -26,19 +26,19 @@ use crate::{
 
 /// Longest a poll blocks.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// Messages after which the counts are made visible, even if more are waiting.
+/// Messages after which the counts are published, even if more are waiting.
 const ENTER_AFTER: u32 = 1_024;
 /// Messages that share one reading of the clock, at most: some 2 µs at the highest rates.
 const PER_READING: u32 = 8;
-/// How often the broker is told how far we have read. Upstream does it after every poll, which floods the broker.
+/// How often our position is committed to the broker. Upstream commits after every poll, which floods the broker.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
-/// How often a consumer looks at its part in the group while groups settle or are paused. Each look asks another thread
-/// twice, so under load it is done less often.
+/// How often a consumer checks its part in the group while groups settle or are paused. Each check queries another
+/// thread twice, so under load it is done less often.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// The same under load: a rebalance is dated to within this.
+/// The same under load: the time of a rebalance is known to within this.
 const LOOK_UNDER_LOAD: Duration = Duration::from_millis(100);
 
-/// What the control thread tells a receiving thread, and hears from it.
+/// What the control thread and a receiving thread exchange.
 #[derive(Debug, Default)]
 pub(crate) struct Orders {
     pub(crate) stop: AtomicBool,
@@ -54,7 +54,7 @@ pub(crate) struct Group {
     moves: Mutex<Moves>,
 }
 
-/// What one member last knew of its part.
+/// One member's part, as last known.
 #[derive(Debug, Default)]
 pub(crate) struct Member(Mutex<Membership>);
 
@@ -74,7 +74,7 @@ impl Group {
         member
     }
 
-    /// What `member` knows by now.
+    /// The current state of `member`.
     fn see(&self, member: &Member, now: Instant, membership: Membership) {
         *lock(&member.0) = membership;
         let mut moves = lock(&self.moves);
@@ -89,7 +89,7 @@ impl Group {
         (moves.count, moves.last) = (0, None);
     }
 
-    /// What all members here know together. `began` is when the load was due to begin.
+    /// The combined view of all members here. `began` is when the load was due to begin.
     pub(crate) fn view(&self, began: Option<Instant>) -> GroupView {
         let Moves { count, last, .. } = *lock(&self.moves);
         let last = began.and_then(|began| Some(last?.since(began)));
@@ -116,13 +116,13 @@ pub(crate) struct Shared {
     pub(crate) group: Arc<Group>,
     pub(crate) orders: Arc<Orders>,
     pub(crate) problems: Arc<Problems>,
-    /// Whether we commit, and not the client by itself.
+    /// Whether we commit, and not the client itself.
     pub(crate) commits: bool,
-    /// The time that messages are stamped in.
+    /// The clock that messages are stamped with.
     pub(crate) time: Arc<FleetTime>,
 }
 
-/// A consumer with all that belongs to it.
+/// A consumer and all its state.
 pub(crate) struct Station {
     consumer: Box<dyn Consumer>,
     receiver: Receiver,
@@ -151,14 +151,14 @@ impl Station {
         self.shared.orders.stop.load(Relaxed)
     }
 
-    /// How often it looks at its part in the group, where it shares its thread with none.
+    /// How often it checks its part in the group if it has a thread of its own.
     fn looks_every(&self) -> Duration {
         let Orders { paused, loaded, .. } = &*self.shared.orders;
         let calm = loaded.load(Relaxed) && !paused.load(Relaxed) && !self.is_paused.0;
         if calm { LOOK_UNDER_LOAD } else { LOOK_EVERY }
     }
 
-    /// Takes what has arrived, waiting for it up to `patience`, and looks after the consumer if it was not for `look_every`.
+    /// Takes what has arrived, waiting for it up to `patience`, and checks the consumer if `look_every` has passed.
     fn turn(&mut self, patience: Duration, look_every: Duration) {
         let Shared { arrivals, ledger, member, group, orders, problems, commits, time } = &self.shared;
         let mut batch = Batch {
@@ -179,7 +179,7 @@ impl Station {
             let membership = self.consumer.membership();
             group.see(member, now, membership);
             self.assigned = membership.assigned;
-            // Partitions that are given anew come unpaused.
+            // Newly assigned partitions come unpaused.
             let wanted = (paused, self.assigned);
             if wanted != self.is_paused {
                 if wanted.0 || self.is_paused.0 {
@@ -189,8 +189,8 @@ impl Station {
             }
             self.consumer.troubles().iter().for_each(|trouble| problems.trouble(trouble));
         }
-        // With the first commit before the load its group has a place to go on from, wherever a rebalance comes: one that
-        // reads from the end would skip what arrived until then.
+        // With the first commit before the load, its group has a position to resume from, whenever a rebalance comes:
+        // one that reads from the end would skip what arrived until then.
         if *commits && (probed || now.since(self.committed) >= COMMIT_EVERY) {
             self.committed = now;
             self.consumer.commit();
@@ -198,7 +198,7 @@ impl Station {
     }
 }
 
-/// Receives until it is ordered to stop: with one consumer by waiting for it, with several by waiting for whichever has something.
+/// Receives until ordered to stop: with one consumer by waiting for it, with several by waiting until any has messages.
 pub(crate) fn run(stations: Vec<Station>) {
     if stations.len() > 1 {
         return run_together(stations);
@@ -211,11 +211,11 @@ pub(crate) fn run(stations: Vec<Station>) {
     }
 }
 
-/// Of so many consumers that share a thread each looks at its part in the group as seldom as if each look took that much longer:
-/// meanwhile the others must wait.
+/// Of this many consumers on one thread, each checks its part in the group as rarely as if each check took that much
+/// longer: meanwhile the others must wait.
 const LOOKS_SHARED: u32 = 4;
 
-/// As [`run`], with consumers that have little to do: whoever has something wakes the thread.
+/// As [`run`], with consumers that have little load: one that has messages wakes the thread.
 fn run_together(mut stations: Vec<Station>) {
     let thread = std::thread::current();
     let waiting: Arc<Vec<AtomicBool>> = Arc::new(stations.iter().map(|_| AtomicBool::new(true)).collect());
@@ -232,7 +232,7 @@ fn run_together(mut stations: Vec<Station>) {
         let mut next = clock::now() + PATIENCE;
         for (station, waits) in stations.iter_mut().zip(&*waiting) {
             let every = station.looks_every() * stretch;
-            // One look at a time: in between the others are served.
+            // One check at a time: in between the others are served.
             let due = !looked && clock::now().since(station.looked) >= every;
             if waits.swap(false, Acquire) || due {
                 station.turn(Duration::ZERO, if due { every } else { Duration::MAX });
@@ -242,16 +242,16 @@ fn run_together(mut stations: Vec<Station>) {
         }
         let now = clock::now();
         if next > now && !waiting.iter().any(|waits| waits.load(Acquire)) {
-            // Whoever has something since then has left a mark that ends this at once.
+            // A consumer that got messages since then has left a mark that ends this at once.
             std::thread::park_timeout(next.since(now));
         }
     }
-    // Each takes leave of its broker, which may take long: all at the same time.
+    // Each takes leave of its broker, which may take long: all do so at the same time.
     std::thread::scope(|scope| {
         for station in stations {
             let consumer = station.consumer;
             let closing = std::thread::Builder::new().name("close".to_owned()).stack_size(CLOSING_STACK);
-            // Where there is no thread to have, the consumer is dropped here and now.
+            // If no thread is available, the consumer is dropped here and now.
             let _ = closing.spawn_scoped(scope, move || drop(consumer));
         }
     });
@@ -260,7 +260,7 @@ fn run_together(mut stations: Vec<Station>) {
 /// Bytes of stack of a thread that only closes a consumer.
 const CLOSING_STACK: usize = 256 << 10;
 
-/// The messages of one poll. The shared counts are locked from the first message on and let go now and then.
+/// The messages of one poll. The shared counts are locked from the first message on and released now and then.
 struct Batch<'a> {
     receiver: &'a mut Receiver,
     arrivals: &'a Mutex<Arrivals>,
@@ -280,8 +280,8 @@ impl Batch<'_> {
         }
         self.taken += 1;
         let arrivals = self.held.get_or_insert_with(|| lock(self.arrivals));
-        // Without a header only the producer's timestamp tells when it was sent; the receiver takes it where both have
-        // this machine's clock.
+        // Without a header only the producer's timestamp shows when it was sent; the receiver uses it if both have this
+        // machine's clock.
         let Incoming { partition, offset, payload, timestamp } = incoming;
         let origin = Origin { now: self.now, partition, offset, sent: timestamp.map(|wall| time.of(wall)) };
         self.receiver.on_message(arrivals, origin, payload);

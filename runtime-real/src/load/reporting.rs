@@ -21,10 +21,10 @@ use super::{
 };
 use crate::driver::Reports;
 
-/// Longest a thread blocks without looking whether it is still wanted.
+/// Longest a thread blocks without checking whether it is still needed.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// What becomes of one producer's messages.
+/// What happens to one producer's messages.
 #[derive(Debug)]
 pub(crate) struct Reported {
     view: View,
@@ -67,7 +67,7 @@ pub(crate) fn run(
         reports.wait(PATIENCE, &mut |now, batch| {
             let mut acked = false;
             let mut batch = batch.drain(..).peekable();
-            // Reports of one producer come together.
+            // Reports of one producer come in a row.
             while let Some(place) = batch.peek().map(|report| report.producer) {
                 let producer = &mut producers[place];
                 {

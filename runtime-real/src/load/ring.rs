@@ -1,8 +1,8 @@
 //! Payload buffers of one producer: written once per send, lent to the client without a copy, back at the
 //! delivery report.
 //!
-//! Buffers are used in turn, so that every payload of the pool is sent about equally often; there are as many as
-//! were ever under way at once (but at least as many as are made at a time), so memory follows the load and not the limit.
+//! Buffers are used in turn, so that every payload of the pool is sent about equally often; there are as many as were
+//! ever in flight at once (but at least as many as are made at a time), so memory follows the load and not the limit.
 
 use std::{
     cell::UnsafeCell,
@@ -13,8 +13,8 @@ use std::{
 use omb_bench::load::{payload, sender::InFlight};
 use rand_chacha::ChaCha8Rng;
 
-/// One buffer, owned by whoever holds the ticket: the sending thread, then the client library, then the thread that
-/// takes delivery reports. It cannot be copied, so two cannot own one buffer.
+/// One buffer, owned by the holder of the ticket: the sending thread, then the client library, then the thread that
+/// takes delivery reports. It cannot be copied, so a buffer never has two owners.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ticket(u32);
 
@@ -25,7 +25,7 @@ impl Ticket {
         self.as_opaque()
     }
 
-    /// The same, to be shown to the library before it is known whether it takes the message. Then either the ticket
+    /// The same, to be passed to the library before it is known whether it takes the message. Then either the ticket
     /// goes with [`Self::into_opaque`], or it stays and the number means nothing.
     #[must_use]
     pub fn as_opaque(&self) -> usize {
@@ -54,10 +54,10 @@ unsafe impl Sync for Chunk {}
 // SAFETY: as above; the contents are plain bytes and numbers.
 unsafe impl Send for Chunk {}
 
-/// Where the buffer of a ticket lies: which chunk, and its place in there.
+/// Where the buffer of a ticket lies: which chunk, and its index in it.
 #[derive(Clone, Copy, Debug)]
 struct Layout {
-    /// Buffers of a chunk are two to this.
+    /// A chunk has two to the power of this buffers.
     shift: u32,
 }
 
@@ -110,8 +110,8 @@ impl std::fmt::Debug for Chunk {
 }
 
 impl Ring {
-    /// Buffers as large as the pool's payloads, at most `most` of them, made `chunk` at a time ([`buffers`](omb_bench::plan::sharing::buffers)); `rng`
-    /// picks the payload that each one holds.
+    /// Buffers as large as the pool's payloads, at most `most` of them, made `chunk` at a time
+    /// ([`buffers`](omb_bench::plan::sharing::buffers)); `rng` picks the payload that each one holds.
     ///
     /// # Panics
     /// If the pool is empty, or its payloads differ in size; if `chunk` is no power of two.
@@ -141,7 +141,7 @@ impl Ring {
         self.returned.lock().unwrap_or_else(PoisonError::into_inner).append(tickets);
     }
 
-    /// A view for reading notes, to be renewed when it does not reach far enough.
+    /// A view for reading notes, to be renewed when it is too short.
     #[must_use]
     pub fn view(self: &Arc<Self>) -> View {
         View { ring: Arc::clone(self), layout: self.layout, chunks: Vec::new() }
@@ -178,7 +178,7 @@ impl View {
 }
 
 impl Supply {
-    /// A free buffer; `None` if all are under way.
+    /// A free buffer; `None` if all are in flight.
     #[inline]
     pub fn take(&mut self) -> Option<Ticket> {
         if let Some(ticket) = self.free.pop_front() {
@@ -236,7 +236,7 @@ impl Supply {
         unsafe { *self.chunks[chunk].notes[at].get() }
     }
 
-    /// Notes what the delivery report must know.
+    /// Notes what the delivery report needs.
     #[inline]
     pub fn note(&mut self, ticket: &mut Ticket, note: InFlight) {
         let (chunk, at) = self.layout.find(ticket);

@@ -32,15 +32,15 @@ use crate::{
 
 /// Messages handed to the client at once. More would make the first of a batch wait for the last.
 const BATCH: usize = 256;
-/// Least time between two wake-ups: at high rates what is due is sent in batches. Found to cost 12 % of a core at
+/// Least time between two wake-ups: at high rates what is due is sent in batches. Measured to cost 12 % of a core at
 /// any rate, for a schedule error of half of it.
 const NAP_MIN: Duration = Duration::from_micros(50);
 /// How soon to look again for a free buffer.
 const NAP_BLOCKED: Duration = Duration::from_micros(100);
-/// Longest nap, so that an order to stop or to change the rate is heard.
+/// Longest nap, so that an order to stop or to change the rate is noticed.
 const NAP_MAX: Duration = Duration::from_millis(10);
 
-/// A producer with all that belongs to its sending half.
+/// A producer's sending half and its state.
 pub(crate) struct Lane {
     pub(crate) id: ProducerId,
     /// The topic's partitions.
@@ -51,7 +51,7 @@ pub(crate) struct Lane {
     pub(crate) sender: Sender,
 }
 
-/// What the control thread tells all sending threads.
+/// What the control thread sets for all sending threads.
 #[derive(Debug, Default)]
 pub(crate) struct Orders {
     pub(crate) stop: AtomicBool,
@@ -60,12 +60,12 @@ pub(crate) struct Orders {
     schedule: Mutex<Option<Schedule>>,
 }
 
-/// What all lanes send, each its share of it.
+/// The rate of all lanes together; each sends its share.
 #[derive(Clone, Debug)]
 pub(crate) struct Schedule {
     pub(crate) start: Instant,
     pub(crate) tempo: Tempo,
-    /// From `start` on, if its end is known.
+    /// Counted from `start`, if its end is known.
     pub(crate) lasts: Option<Duration>,
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct Common {
     pub(crate) keys: KeyTable,
     pub(crate) how_keys: KeyDistributor,
     pub(crate) catch_up: CatchUp,
-    /// The time that messages are stamped in.
+    /// The clock that messages are stamped with.
     pub(crate) time: Arc<FleetTime>,
     /// Producers of the whole run.
     pub(crate) producers: u32,
@@ -98,7 +98,7 @@ pub(crate) struct Counted {
     pub(crate) departures: Mutex<Parted>,
     /// Refused by the client at once; they have no delivery report.
     pub(crate) refused: AtomicU64,
-    /// How far the oldest message due but not sent lies behind, ns.
+    /// The age of the oldest message that is due but not sent, ns.
     pub(crate) lag: AtomicU64,
     /// Everything that is due before this instant has been handed over or skipped.
     pub(crate) passed: AtomicU64,
@@ -125,7 +125,7 @@ struct Paced {
     skipped_before: u64,
 }
 
-/// Sends until it is ordered to stop; gives the lanes back.
+/// Sends until ordered to stop; returns the lanes.
 pub(crate) fn run(lanes: Vec<Lane>, common: &Common, counted: &Counted) -> Vec<Lane> {
     clock::sleep_precisely();
     let mut walk = KeyWalk::new(common.how_keys);
@@ -182,14 +182,14 @@ impl Paced {
         lock(&counted.departures).of(at, common.measured_from).skipped += skipped;
     }
 
-    /// Sends what is due, up to a batch. Returns when to come back: `now` or earlier means at once.
+    /// Sends what is due, up to a batch. Returns when to call again: `now` or earlier means at once.
     fn pump(&mut self, now: Instant, common: &Common, counted: &Counted, walk: &mut KeyWalk) -> Instant {
         let Some(pace) = &mut self.pace else { return now + NAP_MAX };
         if pace.next_at() > now && self.batch.is_empty() {
             return pace.next_at();
         }
         let mut blocked = false;
-        // Messages that the client had no room for leave now, whatever they were stamped with before.
+        // Messages that the client had no room for leave now, regardless of their earlier stamp.
         for (outgoing, times) in self.batch.iter_mut().zip(&mut self.times) {
             times.1 = now;
             let note = self.lane.supply.noted(&outgoing.ticket);
@@ -236,7 +236,7 @@ impl Paced {
         self.skipped_before = skipped;
         for (ticket, why) in sent.refused {
             counted.refused.fetch_add(1, Relaxed);
-            // It borrows the broker's words for it, but no broker was asked.
+            // The error text reads like the broker's, but no broker was involved.
             let why = why.strip_prefix("Broker: ").unwrap_or(&why);
             common.problems.add(&format!("the client library refuses to send: {why}"));
             self.lane.supply.untake(ticket);
@@ -245,7 +245,7 @@ impl Paced {
     }
 
     /// The load is over: what the client had no room for never leaves. It was due and is given up, like the rest of the
-    /// debt: every message of the schedule has left or is counted as skipped.
+    /// backlog: every message of the schedule has left or is counted as skipped.
     fn give_up(mut self, common: &Common, counted: &Counted) -> Lane {
         let now = clock::now();
         self.drop_debt(now, common, counted);

@@ -8,7 +8,7 @@ use omb_machine::{
 };
 use tokio::sync::mpsc;
 
-/// A process's own clock. Simulated ones are skewed and drift.
+/// A process's own clock. Simulated clocks are skewed and drift.
 pub trait Clock {
     /// Nanoseconds since this process's origin.
     fn now(&self) -> Instant;
@@ -29,7 +29,7 @@ pub trait Clock {
 
 /// Where a machine's inputs come from.
 pub trait Inputs<I> {
-    /// The next one; `None` if there will be none. May be dropped before it is there without losing one.
+    /// The next one; `None` if there will be none. May be dropped before it is ready without losing one.
     fn next(&mut self) -> impl Future<Output = Option<I>> + Send;
 }
 

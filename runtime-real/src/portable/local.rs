@@ -17,9 +17,9 @@ use tokio::sync::mpsc;
 
 use crate::portable::event_loop::{self, Clock};
 
-/// Does what a worker's commands ask for. Every command is answered once, through the [`Answer`] it comes with.
+/// Performs a worker's commands. Every command is answered once, through the [`Answer`] it comes with.
 pub trait Performer {
-    /// Begins to perform `command`; must not block. [`Command::Close`] may come while another is under way.
+    /// Begins to perform `command`; must not block. [`Command::Close`] may come while another is in progress.
     fn perform(&mut self, command: Command, answer: Answer);
 }
 
@@ -31,14 +31,14 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Says what came of the command.
+    /// Reports the outcome of the command.
     pub fn give(self, outcome: Result<Event, Failure>) {
-        // If the worker's loop is over nobody is interested any more.
+        // If the worker's loop has ended, the outcome is not needed any more.
         let _ = self.to.send(worker::Input::Done { ticket: self.ticket, outcome });
     }
 }
 
-/// What the loops show of a run while it goes on.
+/// What the loops show of a run in progress.
 pub trait Observer {
     /// An output of the controller, before the next is made: a period, the report, a phase.
     fn on_output(&mut self, _output: &controller::Output) {}
@@ -99,12 +99,12 @@ pub async fn run(
     tokio::select! {
         biased;
         end = controller_loop => end,
-        // It goes on for as long as somebody could send it something.
+        // It goes on for as long as it could be sent anything.
         () = worker_loop => unreachable!("a worker's loop is not over before its controller's"),
     }
 }
 
-/// Plays a controller to its end. `carry` takes what it says to its workers; a message on `stop` ends it early.
+/// Plays a controller to its end. `carry` takes its messages to its workers; a message on `stop` ends it early.
 pub(crate) async fn control(
     mut controller: Controller,
     (to_controller, mut inputs): (mpsc::UnboundedSender<controller::Input>, mpsc::UnboundedReceiver<controller::Input>),

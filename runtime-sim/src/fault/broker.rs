@@ -4,35 +4,35 @@ use std::{fmt, time::Duration};
 
 use madsim::{runtime::Handle, task::NodeId};
 
-/// One trouble of the broker.
+/// A fault of the broker.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Trouble {
     /// Every reply takes this much longer, at most.
     Slow(Duration),
-    /// It neither takes requests nor sends replies.
+    /// It neither accepts requests nor sends replies.
     Stalled,
     /// This share of the requests is answered with an error; half of them are performed all the same.
     Failing(f64),
     /// It breaks every connection, once.
     Cut,
-    /// It goes down, and comes back with all it had stored.
+    /// It goes down, and comes back with everything it had stored.
     Restart,
     /// This share of the payloads is damaged on the way to a consumer.
     Damage(f64),
 }
 
-/// What the broker suffers from right now.
+/// The broker's current faults.
 #[derive(Clone, Debug, Default)]
 pub struct Now {
     /// The most that a reply is delayed.
     pub slow: Duration,
-    /// Whether it stands still.
+    /// Whether it is stalled.
     pub stalled: bool,
     /// Share of the requests that fail.
     pub failing: f64,
     /// Share of the payloads that are damaged.
     pub damage: f64,
-    /// Rises when all connections shall break.
+    /// Rises when all connections are to break.
     pub cuts: u64,
 }
 

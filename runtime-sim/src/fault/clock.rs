@@ -16,8 +16,8 @@ pub fn draw(rng: &mut impl Rng) -> Skew {
     }
 }
 
-/// The same, up to 2 % fast or slow: far beyond any quartz, so that whatever silently takes two clocks for one shows
-/// within seconds.
+/// The same, up to 2 % fast or slow: far beyond any quartz, so that silently taking two clocks for one shows within
+/// seconds.
 pub fn draw_wild(rng: &mut impl Rng) -> Skew {
     Skew { gain_ppm: rng.random_range(-20_000..=20_000), ..draw(rng) }
 }

@@ -4,14 +4,14 @@
 
 use std::fmt;
 
-/// One trouble of the exchanges with one worker or all, and the share of them that it hits.
+/// One fault of the exchanges with one worker or all, and the share of them that it hits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Trouble {
-    /// Which.
+    /// Its kind.
     pub kind: Kind,
-    /// With which worker; `None` for all.
+    /// The worker; `None` for all.
     pub worker: Option<u32>,
-    /// How many of the exchanges.
+    /// Share of the exchanges.
     pub share: f64,
 }
 
@@ -24,7 +24,7 @@ pub enum Kind {
     RequestLost,
     /// The answer never arrives.
     ReplyLost,
-    /// A copy of the request arrives too, earlier or later: behind the next ones, perhaps.
+    /// A copy of the request arrives too, earlier or later: perhaps behind the next ones.
     Doubled,
     /// The connection breaks half-way.
     Reset,
@@ -35,7 +35,7 @@ impl Kind {
     pub const ALL: [Self; 5] = [Self::Delayed, Self::RequestLost, Self::ReplyLost, Self::Doubled, Self::Reset];
 }
 
-/// What the exchanges with one worker suffer from right now: shares, by [`Kind`].
+/// The current faults of the exchanges with one worker: shares, by [`Kind`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Now {
     /// In the order of [`Kind::ALL`].
@@ -64,7 +64,7 @@ impl Trouble {
 
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let who = self.worker.map_or("all workers".to_owned(), |worker| format!("worker {worker}"));
-        write!(f, "{:.0} % of {} with {who}", self.share * 100.0, self.name())
+        let workers = self.worker.map_or("all workers".to_owned(), |worker| format!("worker {worker}"));
+        write!(f, "{:.0} % of {} with {workers}", self.share * 100.0, self.name())
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong, one trouble each, and what is going wrong right now.
+//! What can go wrong, a file per kind of fault, and what is going wrong right now.
 
 pub mod broker;
 pub mod clock;
@@ -19,7 +19,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::witness::Witness;
 
-/// One trouble.
+/// A fault.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Trouble {
     /// Of the messaging system.
@@ -32,14 +32,14 @@ pub enum Trouble {
     Exchange(exchange::Trouble),
 }
 
-/// A trouble, when it comes and how long it stays.
+/// A fault, when it begins and how long it lasts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Planned<T = Trouble> {
     /// Since the simulation began, in true time.
     pub at: Duration,
     /// How long, in true time.
     pub lasts: Duration,
-    /// What.
+    /// The fault.
     pub trouble: T,
 }
 
@@ -51,7 +51,7 @@ impl<T> Planned<T> {
     }
 }
 
-/// `scenario` with less going wrong, one step in each possible direction: without one of its troubles, or after one of
+/// `scenario` with less going wrong, one step in each possible direction: without one of its faults, or after one of
 /// the changes. To find out what a failure really needs.
 pub fn simpler<S: Clone + PartialEq, T>(
     scenario: &S,
@@ -96,22 +96,22 @@ impl fmt::Display for Planned {
     }
 }
 
-/// What is going wrong right now; read by those it concerns.
+/// What is going wrong right now; read by the parts it concerns.
 #[derive(Clone, Debug)]
 pub struct Weather(Arc<Mutex<Now>>);
 
 /// See [`Weather`].
 #[derive(Clone, Debug, Default)]
 pub struct Now {
-    /// The broker's troubles.
+    /// The broker's faults.
     pub broker: broker::Now,
     /// Each worker's.
     pub processes: Vec<process::Now>,
     /// Of the exchanges with each worker.
     pub exchanges: Vec<exchange::Now>,
-    /// Links that are cut, from whom to whom, and by how many troubles.
+    /// Links that are cut, from which node to which, and by how many faults.
     pub cut: BTreeMap<(NodeId, NodeId), u32>,
-    /// Of connections that are made now, or were.
+    /// Of connections, past and present.
     pub resets: Resets,
 }
 
@@ -120,9 +120,9 @@ pub struct Now {
 pub struct Resets {
     /// Of what is written or read at the end that connected, the share that breaks the connection instead.
     pub share: f64,
-    /// Whose chance that is; `None` where nothing breaks.
+    /// The random stream for that; `None` if nothing breaks.
     pub rng: Option<ChaCha8Rng>,
-    /// How often it came to that.
+    /// How often that happened.
     pub count: u64,
 }
 
@@ -136,7 +136,7 @@ impl Resets {
 }
 
 impl Now {
-    /// Whether nothing passes from the one to the other, or back.
+    /// Whether nothing passes between the two, in at least one direction.
     #[must_use]
     pub fn are_apart(&self, one: NodeId, other: NodeId) -> bool {
         self.cut.contains_key(&(one, other)) || self.cut.contains_key(&(other, one))
@@ -144,7 +144,7 @@ impl Now {
 }
 
 impl Weather {
-    /// Fine, over so many workers.
+    /// No faults, over this many workers.
     #[must_use]
     pub fn new(workers: u32) -> Self {
         let (processes, exchanges) =
@@ -152,13 +152,13 @@ impl Weather {
         Self(Arc::new(Mutex::new(Now { processes, exchanges, ..Now::default() })))
     }
 
-    /// The state of things. The guard must not live across an `await`.
+    /// The current state. The guard must not live across an `await`.
     pub fn now(&self) -> MutexGuard<'_, Now> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whom a trouble befalls.
+/// The target of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Who {
     /// Every controller.
@@ -184,15 +184,15 @@ impl fmt::Display for Who {
 pub struct Nodes {
     /// The first one's, and the second one's if there is one.
     pub controllers: Vec<NodeId>,
-    /// Each worker's; where all is one process, the controller's.
+    /// Each worker's; where everything is one process, the controller's.
     pub workers: Vec<NodeId>,
     /// The messaging system's.
     pub broker: NodeId,
 }
 
 impl Nodes {
-    fn of(&self, who: Who) -> Vec<NodeId> {
-        match who {
+    fn of(&self, target: Who) -> Vec<NodeId> {
+        match target {
             Who::Controller => self.controllers.clone(),
             Who::Broker => vec![self.broker],
             Who::Worker(worker) => vec![self.workers[worker as usize]],
@@ -200,7 +200,7 @@ impl Nodes {
     }
 }
 
-/// Brings one planned trouble, and takes it away again.
+/// Applies one planned fault, and removes it again.
 pub async fn befall(planned: Planned, nodes: Nodes, weather: Weather, witness: Witness) {
     time::sleep(planned.at).await;
     witness.note("fault", format_args!("{} begins", planned.trouble.name()));

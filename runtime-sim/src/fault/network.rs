@@ -6,7 +6,7 @@ use madsim::{net::NetSim, task::NodeId};
 
 use super::{Nodes, Who};
 
-/// One trouble of the network.
+/// A fault of the network.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Trouble {
     /// Nothing passes between the two.
@@ -39,7 +39,7 @@ impl Trouble {
         let net = NetSim::current();
         let mut link = |from: &Who, to: &Who| {
             for (from, to) in pairs(nodes.of(*from), &nodes.of(*to)) {
-                // Of two troubles that cut one link the second one's end heals it.
+                // Of two faults that cut one link the second one's end heals it.
                 let troubles = cut.entry((from, to)).or_default();
                 *troubles = if on { *troubles + 1 } else { *troubles - 1 };
                 if *troubles > 0 {

@@ -1,4 +1,4 @@
-//! Processes that answer late or not at all, stand still, die, and come back.
+//! Processes that answer late or not at all, pause, die, and come back.
 
 use std::{fmt, time::Duration};
 
@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::{Nodes, Who};
 
-/// One trouble of a process.
+/// A fault of a process.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Trouble {
     /// What the worker performed is reported this late, at most.
@@ -18,13 +18,13 @@ pub enum Trouble {
     Killed(u32),
     /// It is asked to end (SIGTERM), and is started again afterwards.
     Shutdown(u32),
-    /// It stands still, and goes on with its state.
+    /// It is paused, and goes on with its state.
     Paused(Who),
     /// The controller dies and does not come back.
     ControllerKilled,
 }
 
-/// What one worker suffers from right now.
+/// One worker's current faults.
 #[derive(Clone, Debug, Default)]
 pub struct Now {
     /// The most that a report is delayed.
@@ -56,12 +56,12 @@ impl Trouble {
             Self::Late(worker, by) => workers[*worker as usize].late = if on { *by } else { Duration::ZERO },
             Self::Mute(worker) => workers[*worker as usize].mute = on,
             Self::Killed(worker) if on => {
-                // What stands still is dropped under madsim's own lock; what runs is not.
+                // What is paused is dropped under madsim's own lock; what runs is not.
                 handle.resume(nodes.workers[*worker as usize]);
                 handle.kill(nodes.workers[*worker as usize]);
             }
             Self::Shutdown(worker) if on => {
-                // One that is dead need not be asked.
+                // A dead one need not be asked.
                 let _ = workers[*worker as usize].shutdown.as_ref().map(|to| to.send(()));
             }
             Self::Killed(worker) | Self::Shutdown(worker) => {
@@ -70,8 +70,8 @@ impl Trouble {
                 handle.kill(nodes.workers[*worker as usize]);
                 handle.restart(nodes.workers[*worker as usize]);
             }
-            Self::Paused(who) => {
-                for node in nodes.of(*who) {
+            Self::Paused(target) => {
+                for node in nodes.of(*target) {
                     if on {
                         handle.pause(node);
                     } else {
@@ -95,7 +95,7 @@ impl fmt::Display for Trouble {
             Self::Mute(worker) => write!(f, "worker {worker} reports nothing"),
             Self::Killed(worker) => write!(f, "worker {worker} dead"),
             Self::Shutdown(worker) => write!(f, "worker {worker} shut down, and away"),
-            Self::Paused(who) => write!(f, "{who} stands still"),
+            Self::Paused(target) => write!(f, "{target} stands still"),
             Self::ControllerKilled => f.write_str("the controller is killed for good"),
         }
     }

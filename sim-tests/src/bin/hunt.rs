@@ -44,7 +44,7 @@ mod hunt {
         let (mut runs, mut clusters) = (Explored::default(), Explored::default());
         println!("hunting from seed {next} for {seconds} s");
         while Instant::now() < until {
-            // A batch at a time, so that the bound is looked at often. A run takes four times as long as a cluster.
+            // A batch at a time, so that the bound is checked often. A run takes four times as long as a cluster.
             let sweep = |count| Sweep { first: next, count, ..Sweep::from_env(count) };
             runs.merge(explore(sweep(50), |_| {}));
             clusters.merge(explore_clusters(sweep(200), true, |_| {}));
@@ -64,7 +64,7 @@ mod hunt {
         }
     }
 
-    /// Tells what broke, and the least that still breaks the same promise.
+    /// Prints what broke, and the least that still breaks the same promise.
     fn told<S: Display>(
         played: Played<S>,
         story: impl Fn(&Played<S>) -> String,
@@ -75,7 +75,7 @@ mod hunt {
             return ExitCode::SUCCESS;
         }
         eprintln!("{}", story(&played));
-        // Each panic on the way would tell its own story.
+        // Each panic on the way would print its own message.
         std::panic::set_hook(Box::new(|_| {}));
         let (least, tried) = shrink(played);
         eprintln!("\nwhat it needs, after {tried} smaller scenarios:\n{}", least.scenario);

@@ -2,8 +2,8 @@
 //! and 1000.
 //!
 //! Each row is a whole run: as many simulated nodes with a worker each and ten topics for each worker, every command
-//! encoded and sent over HTTP/1 on a simulated connection, a period a second. The load is a formula, so that what is measured
-//! is the leading: plan, messages, merging. CPU is that of the whole process, workers and network included.
+//! encoded and sent over HTTP/1 on a simulated connection, a period a second. The load is a formula, so that what is
+//! measured is the leading: plan, messages, merging. CPU is that of the whole process, workers and network included.
 
 #[cfg(madsim)]
 fn main() {
@@ -295,7 +295,7 @@ mod fleet {
         of(used.ru_utime) + of(used.ru_stime)
     }
 
-    /// Plays one fleet and tells what it took, as a row.
+    /// Plays one fleet and prints its cost, as a row.
     pub(super) fn measure(workers: u32) -> String {
         std::thread::spawn(move || {
             let before = cpu();

@@ -1,8 +1,8 @@
-//! The driver file: which messaging system, and how to speak to it.
+//! The driver file: which messaging system, and how to connect to it.
 //!
 //! The four blocks of a Kafka driver file (`topicConfig`, `commonConfig`, `producerConfig`, `consumerConfig`) are
 //! properties text, as upstream writes them (`commonConfig: |`), or mappings with native values, as the Python port
-//! documented them. Both may stand in one file, and a block that is missing is empty.
+//! documented them. Both may occur in one file, and a missing block is empty.
 
 use std::collections::BTreeMap;
 
@@ -22,10 +22,10 @@ use omb_machine::config::{
 
 use omb_machine::printable::printable_within;
 
-/// A messaging system, as checked.
+/// A messaging system, checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DriverConfig {
-    /// `name`: stands in the result and in its file name.
+    /// `name`: appears in the result and in its file name.
     pub name: String,
     /// What kind of system, and its settings.
     pub kind: DriverKind,
@@ -36,16 +36,16 @@ pub struct DriverConfig {
 pub enum DriverKind {
     /// The in-memory broker inside this process, reached through the Kafka protocol like any other.
     Embedded,
-    /// An Apache Kafka cluster, or anything that speaks its protocol.
+    /// An Apache Kafka cluster, or anything with its protocol.
     Kafka(KafkaConfig),
 }
 
-/// Settings for a Kafka cluster, in librdkafka's words (already translated from the Java client's).
+/// Settings for a Kafka cluster, in librdkafka's terms (already translated from the Java client's).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KafkaConfig {
     /// `replicationFactor`; -1 means the broker's default. Default 1.
     pub replication_factor: i32,
-    /// `topicConfig`: per-topic settings at creation, in the broker's words.
+    /// `topicConfig`: per-topic settings at creation, in the broker's terms.
     pub topic: Settings,
     /// Settings of every client: `commonConfig`.
     pub common: Settings,
@@ -107,8 +107,8 @@ pub fn parse(file: &str, text: &str, leniency: Leniency) -> Result<Parsed<Driver
     parse_within(file, text, leniency, &|_| None)
 }
 
-/// As [`parse`], and fills in `${NAME}` from `environment`: that of the process that was given the file's name, nobody
-/// else's. What was filled in is a secret from then on.
+/// As [`parse`], and fills in `${NAME}` from `environment`: that of the process that was given the file's name, of no
+/// other. What was filled in is a secret from then on.
 ///
 /// # Errors
 /// As [`parse`]; and every placeholder whose variable is not set.
@@ -204,7 +204,7 @@ fn kafka(reader: &mut Reader<'_>) -> Option<KafkaConfig> {
             own.entry(name.clone()).or_insert_with(|| property.clone());
         }
     }
-    // What a block that cannot be read lacks, or contradicts, nobody knows: neither addresses nor a login are missing.
+    // A block that cannot be read may hold anything: neither addresses nor a login are reported missing.
     if !malformed {
         brokers(reader, &common);
     }
@@ -241,7 +241,8 @@ fn replication_factor(reader: &mut Reader<'_>) -> Option<i32> {
     Some(i32::try_from(factor).expect("within the range asked for"))
 }
 
-/// The properties of one block, kept under one name each. Names in `topicConfig` are the broker's and go to it unchecked.
+/// The properties of one block, kept under one name each. Names in `topicConfig` are the broker's and go to it
+/// unchecked.
 fn block(reader: &mut Reader<'_>, key: &str, kind: Option<Block>) -> kafka::Properties {
     let Some(node) = reader.get(key).cloned() else { return BTreeMap::new() };
     let given = match &node.value {
@@ -289,7 +290,7 @@ fn filled(reader: &mut Reader<'_>, name: &str, place: Place, value: &str) -> Opt
     }
 }
 
-/// A native value of a mapping as the text that a property is: as it is written, lists joined with commas.
+/// A native value of a mapping as a property's text: as it is written, lists joined with commas.
 fn property_text(reader: &mut Reader<'_>, name: &str, node: &Node) -> Option<String> {
     let scalar = |node: &Node| match &node.value {
         Value::Scalar { text, .. } => Some(text.clone()),
@@ -355,7 +356,7 @@ fn properties_text(
     read
 }
 
-/// Without addresses nothing can be reached, and all three clients need them: they belong into `commonConfig`.
+/// Without addresses nothing can be reached, and all three clients need them: they belong in `commonConfig`.
 fn brokers(reader: &mut Reader<'_>, common: &kafka::Properties) {
     let Some(given) = common.get("bootstrap.servers") else {
         let place = reader.place("commonConfig");
@@ -373,7 +374,7 @@ fn brokers(reader: &mut Reader<'_>, common: &kafka::Properties) {
         Some(at) => {
             let what = if wrong[at..].starts_with(';') { "`;`" } else { "a blank" };
             let found = if given.filled { "a value".to_owned() } else { format!("`{}`", printable_within(wrong, 200)) };
-            (found, format!("host:port, several separated by commas; {what} stands where a comma is wanted"))
+            (found, format!("host:port, several separated by commas; {what} stands where a comma is expected"))
         }
         None => {
             let found = if given.filled { "a value".to_owned() } else { format!("`{}`", printable_within(wrong, 200)) };
@@ -396,7 +397,7 @@ fn is_address(address: &str) -> bool {
 }
 
 impl KafkaConfig {
-    /// The addresses of the brokers, `host:port`, separated by commas (`bootstrap.servers`), as people may see them.
+    /// The addresses of the brokers, `host:port`, separated by commas (`bootstrap.servers`), as they may be shown.
     #[must_use]
     pub fn brokers(&self) -> &str {
         self.common.get("bootstrap.servers").map_or("", Setting::shown)
@@ -404,8 +405,8 @@ impl KafkaConfig {
 }
 
 impl DriverConfig {
-    /// Whether the broker is asked to confirm nothing (`acks=0`): the client then calls a message delivered once it is
-    /// handed to the socket.
+    /// Whether the broker is configured to confirm nothing (`acks=0`): the client then calls a message delivered once
+    /// it is handed to the socket.
     #[must_use]
     pub fn acks_nothing(&self) -> bool {
         let DriverKind::Kafka(kafka) = &self.kind else { return false };

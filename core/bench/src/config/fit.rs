@@ -1,8 +1,8 @@
 //! The client, fitted to the messages it is to carry.
 //!
-//! Java's clients and Kafka's brokers take a message of 1,000,000 bytes as they come; librdkafka stops at 1,000,000 *with* its
-//! overhead, and refuses by itself what is larger. What a driver file leaves open is therefore set by the workload's
-//! `messageSize`; what it says stays as it is, and a limit below the messages is an error before anything starts.
+//! Java's clients and Kafka's brokers accept a message of 1,000,000 bytes as it is; librdkafka stops at 1,000,000
+//! *with* its overhead, and rejects larger ones itself. What a driver file leaves open is therefore set by the
+//! workload's `messageSize`; what it sets stays, and a limit below the messages is an error before anything starts.
 
 use super::driver::KafkaConfig;
 use omb_machine::config::setting::{Setting, Settings};
@@ -20,7 +20,7 @@ const PARTITION_FETCH: u64 = 1 << 20;
 const FETCH_MAX: u64 = 52_428_800;
 const RECEIVE_MAX: u64 = 100_000_000;
 
-/// Largest `message.max.bytes` that librdkafka takes.
+/// Largest `message.max.bytes` that librdkafka accepts.
 const MESSAGE_MAX_MOST: u64 = 1_000_000_000;
 
 /// A setting of the driver file that keeps the workload's messages out.
@@ -30,15 +30,15 @@ const MESSAGE_MAX_MOST: u64 = 1_000_000_000;
      and it is set to what the messages need, or raise it"
 )]
 pub struct TooSmall {
-    /// As people know it: the Java client's name, with librdkafka's.
+    /// Its common name: the Java client's, with librdkafka's.
     pub setting: &'static str,
-    /// What the file says, in bytes.
+    /// The file's value, in bytes.
     pub value: u64,
     /// What it would have to be, in bytes.
     pub needed: u64,
 }
 
-/// Bytes of a batch that holds one message of so many bytes, key included, as a broker counts them against
+/// Bytes of a batch that holds one message of this many bytes, key included, as a broker counts them against
 /// `message.max.bytes`.
 #[must_use]
 pub fn batch_bytes(message_bytes: u64) -> u64 {
@@ -48,19 +48,19 @@ pub fn batch_bytes(message_bytes: u64) -> u64 {
     61 + varint(message_bytes + 9) + 5 + varint(message_bytes) + message_bytes
 }
 
-/// A kind of request that a driver file needs of the broker.
+/// A kind of request that a driver file requires of the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Api {
     /// Its number in Kafka's protocol.
     pub key: i16,
     /// Its name there.
     pub name: &'static str,
-    /// What needs it, as the driver file says it.
+    /// What needs it, in the driver file's terms.
     pub because: &'static str,
 }
 
 impl KafkaConfig {
-    /// What a worker with such clients will ask of the brokers.
+    /// The requests that a worker with such clients will make.
     #[must_use]
     pub fn apis(&self, producers: bool, consumers: bool) -> Vec<Api> {
         let api = |key, name, because| Api { key, name, because };
@@ -86,19 +86,20 @@ impl KafkaConfig {
         needed
     }
 
-    /// Largest batch that the topics of the file take, if it says so.
+    /// Largest batch that the topics of the file take, if it sets that.
     #[must_use]
     pub fn topic_batch_max(&self) -> Option<u64> {
         number(&self.topic, "max.message.bytes")
     }
 
-    /// Whether producers compress: then nobody knows beforehand how large a batch becomes.
+    /// Whether producers compress: then the size of a batch is not known beforehand.
     #[must_use]
     pub fn compresses(&self) -> bool {
         text(&self.producer, "compression.type").is_some_and(|kind| !kind.eq_ignore_ascii_case("none"))
     }
 
-    /// Sets what the file leaves open so that messages of so many bytes, keys included, pass. Smaller ones change nothing.
+    /// Sets what the file leaves open so that messages of this many bytes, keys included, pass. Smaller ones change
+    /// nothing.
     ///
     /// # Errors
     /// If a setting of the file is too small for them.
@@ -119,7 +120,7 @@ impl KafkaConfig {
         raise(&mut self.producer, "message.max.bytes", MESSAGE_MAX, needed);
 
         let consumer = &mut self.consumer;
-        // A first batch that is larger than these is handed over all the same, since Kafka 0.10.1: nothing is refused.
+        // A first batch that is larger than these is delivered all the same, since Kafka 0.10.1: nothing is rejected.
         raise(consumer, "max.partition.fetch.bytes", PARTITION_FETCH, needed);
         let fetch = number(consumer, "fetch.max.bytes");
         if fetch.is_none_or(|fetch| fetch >= needed) {
@@ -203,7 +204,7 @@ mod tests {
             ("receive.message.max.bytes", "200001024"),
         ];
         assert_eq!(config, with(&[("message.max.bytes", needed)], &consumer));
-        // What the file says stays.
+        // What the file sets stays.
         let given = [("fetch.max.bytes", "2000000"), ("max.partition.fetch.bytes", "1000")];
         let mut config = with(&[], &given);
         config.fit(3_000_000).expect("they pass");

@@ -1,11 +1,12 @@
-//! Client properties: the Java client's names and values in librdkafka's words.
+//! Client properties: the Java client's names and values in librdkafka's terms.
 //!
 //! Driver files are written for Kafka's Java client. Most property names mean the same to librdkafka; some are spelt or
-//! counted otherwise there ([`JAVA`]), some it lacks, and a few have to be taken apart (JAAS, key stores). librdkafka
-//! refuses a name or value that it does not know when the client is made, deep in a run, so everything is held here to its
-//! own list ([`PROPERTIES`], after `CONFIGURATION.md` of librdkafka 2.12.1). Nothing is dropped without a warning that names it.
+//! counted differently there ([`JAVA`]), some it lacks, and a few have to be taken apart (JAAS, key stores). librdkafka
+//! rejects a name or value that it does not know when the client is made, deep in a run, so everything is checked here
+//! against its own list ([`PROPERTIES`], after `CONFIGURATION.md` of librdkafka 2.12.1). Nothing is dropped without a
+//! warning that names it.
 //!
-//! Where librdkafka has two names for one property, the one that Kafka uses as well is the one that comes out.
+//! Where librdkafka has two names for one property, the result is the one that Kafka also uses.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -21,7 +22,7 @@ use omb_machine::config::{
     yaml::{Reader, nearest},
 };
 
-/// A client that the properties are for.
+/// The client that the properties are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// Makes and deletes topics: `commonConfig` alone.
@@ -43,7 +44,7 @@ pub(crate) enum Block {
 pub(crate) struct Given {
     /// With its placeholders filled in.
     pub(crate) value: String,
-    /// As it stands in the file.
+    /// As written in the file.
     pub(crate) raw: String,
     /// Whether the value came from the environment, so that it must not be shown.
     pub(crate) filled: bool,
@@ -72,7 +73,7 @@ pub(crate) enum Scope {
 }
 use Scope::{Both, Consumer, Producer};
 
-/// What values a property takes.
+/// The values a property accepts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Shape {
     Text,
@@ -87,7 +88,7 @@ pub(crate) enum Shape {
 }
 use Shape::{Acks, Decimal, Flag, OneOf, Text, Whole};
 
-/// librdkafka's own names for properties that it also takes under Kafka's name.
+/// librdkafka's own names for properties that it also accepts under Kafka's name.
 const ALIASES: &[(&str, &str)] = &[
     ("metadata.broker.list", "bootstrap.servers"),
     ("max.in.flight", "max.in.flight.requests.per.connection"),
@@ -102,16 +103,16 @@ const ALIASES: &[(&str, &str)] = &[
     ("message.timeout.ms", "delivery.timeout.ms"),
 ];
 
-/// What becomes of a property of the Java client.
+/// What happens to a property of the Java client.
 #[derive(Clone, Copy)]
 enum Java {
     /// librdkafka's name for it; the value means the same.
     Renamed(&'static str),
-    /// librdkafka's name, and the value in its words; a value that cannot be converted is checked as it is.
+    /// librdkafka's name, and the value in its terms; a value that cannot be converted is checked as it is.
     Converted(&'static str, fn(&str) -> Option<String>),
     /// It changes nothing that is measured: a warning says why it is not applied.
     Nothing(&'static str),
-    /// It asks for what cannot be had: an error.
+    /// It requires something that is not available: an error.
     Refused(&'static str),
     /// Taken apart by [`Translation::apart`].
     Apart,
@@ -128,14 +129,14 @@ const BROKER_SIDE: &str = "a setting of a broker that checks tokens; clients hav
 const NO_ASSERTION: &str = "tokens are fetched with a client's id and secret alone (the grant client_credentials); the grant jwt-bearer is not built in";
 const NO_METADATA: &str = "tokens are not fetched from a cloud's metadata service; give sasl.oauthbearer.method=oidc with a client's id and secret";
 const JAVA_CODE: &str = "Java classes cannot be loaded here";
-/// The value of `sasl.oauthbearer.method` that stands for AWS_MSK_IAM, which librdkafka lacks: to the broker it is OAUTHBEARER
-/// with a token that is signed here.
+/// The value of `sasl.oauthbearer.method` that means AWS_MSK_IAM, which librdkafka lacks: to the broker it is
+/// OAUTHBEARER with a token that is signed here.
 pub const AWS_METHOD: &str = "aws_msk_iam";
 
-/// The mechanisms that a driver file may ask for.
+/// The mechanisms that a driver file may choose.
 const MECHANISMS: [&str; 5] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "AWS_MSK_IAM"];
 
-// Why no worker takes a setting from a controller.
+// Why no worker accepts a setting from a controller.
 const CODE: &str = "it loads code into the worker's process";
 const WRITES: &str = "it writes files on the worker's machine";
 const STORES: &str = "it names stores of the worker's machine";
@@ -146,9 +147,10 @@ const PATTERN: &str =
 const TRANSACTIONS: &str =
     "messages are not sent in transactions; for exactly-once sending set enable.idempotence=true";
 
-/// Properties of the Java client (4.1) that librdkafka spells otherwise or lacks, and those that the benchmark itself decides.
+/// Properties of the Java client (4.1) that librdkafka spells differently or lacks, and those that the benchmark itself
+/// decides.
 const JAVA: &[(&str, Java)] = &[
-    // Spelt or counted otherwise.
+    // Spelt or counted differently.
     ("buffer.memory", Converted("queue.buffering.max.kbytes", kilobytes)),
     ("max.request.size", Renamed("message.max.bytes")),
     ("fetch.max.wait.ms", Renamed("fetch.wait.max.ms")),
@@ -267,8 +269,8 @@ const JAVA: &[(&str, Java)] = &[
     ),
 ];
 
-/// The properties of librdkafka 2.12.1 that a driver file may set, each under the name that Kafka also uses where there is one.
-/// The last column says how a property may travel to a worker: a row cannot be added without an answer to that.
+/// The properties of librdkafka 2.12.1 that a driver file may set, each under the name that Kafka also uses where there
+/// is one. The last column says how a property may travel to a worker: a row cannot be added without deciding that.
 #[rustfmt::skip]
 const PROPERTIES: &[(&str, Scope, Shape, Travel)] = &[
     ("acks", Producer, Acks, Freely),
@@ -403,8 +405,8 @@ pub(crate) fn canonical(name: &str) -> &str {
     ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name)
 }
 
-/// Whether the value of a property must not be shown, judged by its name. In doubt it must not: a result is made to be
-/// passed on. Where a secret's file or address is named, or who it belongs to, that is no secret.
+/// Whether the value of a property must not be shown, judged by its name; in doubt it must not, since results are
+/// passed on. The file or address of a secret, or its owner's name, is no secret.
 pub(crate) fn is_secret(name: &str) -> bool {
     const WORDS: [&str; 15] = [
         "password",
@@ -455,8 +457,8 @@ pub(crate) fn travel(name: &str) -> Option<(Travel, Shape)> {
     PROPERTIES.iter().find(|(property, ..)| *property == name).map(|(_, _, shape, travel)| (*travel, *shape))
 }
 
-/// The properties of one client in librdkafka's words, our defaults included. What is wrong goes to `reader`; whether they
-/// agree with each other is looked at only where all of them could be read (`whole`).
+/// The properties of one client in librdkafka's terms, our defaults included. Errors go to `reader`; whether they agree
+/// with each other is checked only if all of them could be read (`whole`).
 pub(crate) fn translate(reader: &mut Reader<'_>, role: Role, given: &Properties, whole: bool) -> Settings {
     let mut translation = Translation { reader, role, given, settings: BTreeMap::new() };
     translation.all();
@@ -562,7 +564,7 @@ impl Translation<'_, '_> {
         if self.settings.get(target).is_some_and(|setting| setting.value == value) {
             return;
         }
-        // librdkafka's own name says it more exactly than a Java name that was translated.
+        // librdkafka's own name is more exact than a Java name that was translated.
         let exact = self.settings.get(target).is_some_and(|setting| canonical(&setting.from) == target);
         if let Some(other) = self.settings.get(target) {
             let from = other.from.clone();
@@ -579,8 +581,8 @@ impl Translation<'_, '_> {
         }
     }
 
-    /// Whether the property is one of this client's. Java ignores a producer's property of `commonConfig` in a
-    /// consumer and the reverse, and so do we; in the other client's own block it is a mistake worth telling.
+    /// Whether the property is one of this client's. Java ignores a producer's property of `commonConfig` in a consumer
+    /// and the reverse, and so do we; in the other client's own block it is a mistake worth reporting.
     fn concerns(&mut self, scope: Scope, property: &Given) -> bool {
         let (fits, whose) = match (self.role, scope) {
             (_, Both) => return true,
@@ -598,7 +600,7 @@ impl Translation<'_, '_> {
         false
     }
 
-    /// Properties whose value has to be looked into, or that become several.
+    /// Properties whose value has to be examined, or that become several.
     fn apart(&mut self, name: &str, property: &Given) {
         let value = property.value.trim();
         match name {
@@ -638,8 +640,9 @@ impl Translation<'_, '_> {
         }
     }
 
-    /// To Java this is how long a client waits for any answer. librdkafka has two: how long the client waits
-    /// (`socket.timeout.ms`), and how long the broker may take to gather acknowledgements (a producer's `request.timeout.ms`).
+    /// In Java this is how long a client waits for any answer. librdkafka has two: how long the client waits
+    /// (`socket.timeout.ms`), and how long the broker may take to gather acknowledgements (a producer's
+    /// `request.timeout.ms`).
     fn request_timeout(&mut self, value: &str, property: &Given) {
         let Ok(millis) = value.parse::<i64>() else {
             let allowed = Whole(1, 900_000).allowed();
@@ -738,13 +741,13 @@ impl Translation<'_, '_> {
         }
     }
 
-    /// To a broker of Amazon's AWS_MSK_IAM is also OAUTHBEARER, with a token that is signed with AWS's credentials.
+    /// For a broker, Amazon's AWS_MSK_IAM is also OAUTHBEARER, with a token that is signed with AWS's credentials.
     fn aws(&mut self, property: &Given) {
         self.set("sasl.mechanism", "OAUTHBEARER", property);
         self.set("sasl.oauthbearer.method", AWS_METHOD, property);
     }
 
-    /// Java's classes that bring the token, as far as what they do is built in.
+    /// Java's classes that provide the token, as far as what they do is built in.
     fn callback_handler(&mut self, value: &str, property: &Given) {
         match value.rsplit('.').next().unwrap_or(value) {
             "IAMClientCallbackHandler" | "IAMOAuthBearerLoginCallbackHandler" => self.aws(property),
@@ -762,7 +765,8 @@ impl Translation<'_, '_> {
     fn jaas(&mut self, property: &Given) {
         let allowed =
             "`..PlainLoginModule required username=\"..\" password=\"..\";`, or the same with ScramLoginModule";
-        // A placeholder may stand for a text with quotes in it, so the line is taken apart before its options are filled in.
+        // A placeholder may stand for a text with quotes in it, so the line is taken apart before its options are
+        // filled in.
         let Some(mut jaas) = Jaas::parse(&property.raw) else {
             // The value holds a password and stays out of the message.
             let problem = Problem::NotAllowed {
@@ -832,7 +836,7 @@ impl Translation<'_, '_> {
         }
     }
 
-    /// The options of Java's OAUTHBEARER: those of OpenID Connect, and the one of a token that nobody signs.
+    /// The options of Java's OAUTHBEARER: those of OpenID Connect, and the one for an unsigned token.
     fn bearer_options(&mut self, jaas: &Jaas, property: &Given) {
         let mut extensions = Vec::new();
         for (option, value) in &jaas.options {
@@ -848,7 +852,9 @@ impl Translation<'_, '_> {
                     Some(name) => extensions.push(format!("{name}={value}")),
                     None => self.ignore(
                         property,
-                        format!("the option {other} of OAuthBearerLoginModule is not applied: nothing here is like it"),
+                        format!(
+                            "the option {other} of OAuthBearerLoginModule is not applied: it has no equivalent here"
+                        ),
                     ),
                 },
             }
@@ -872,7 +878,7 @@ impl Translation<'_, '_> {
         }
     }
 
-    /// Java finds out by a class how a token is had; where only the address is given, it can only be OpenID Connect.
+    /// In Java a class determines how to get a token; if only the address is given, it can only be OpenID Connect.
     fn token(&mut self) {
         let plain = matches!(self.value("sasl.oauthbearer.method"), None | Some("default"));
         if plain && let Some(url) = self.settings.get("sasl.oauthbearer.token.endpoint.url") {
@@ -882,7 +888,7 @@ impl Translation<'_, '_> {
         }
     }
 
-    /// OAUTHBEARER is how a token is handed over; where it comes from must be said, too.
+    /// OAUTHBEARER is how a token is handed over; its source must be given, too.
     fn token_source(&mut self) {
         match self.value("sasl.oauthbearer.method") {
             Some("oidc") => {
@@ -913,13 +919,13 @@ impl Translation<'_, '_> {
             }
             Some(AWS_METHOD) => {
                 if self.value("security.protocol") != Some("sasl_ssl") {
-                    let what = "AWS_MSK_IAM needs security.protocol=SASL_SSL: whoever reads the token can use it";
+                    let what = "AWS_MSK_IAM needs security.protocol=SASL_SSL: anyone who reads the token can use it";
                     self.contradiction("sasl.mechanism", what);
                 }
             }
             _ if self.value("enable.sasl.oauthbearer.unsecure.jwt") == Some("true") => {
                 if !self.value("sasl.oauthbearer.config").is_some_and(|config| config.contains("principal=")) {
-                    let what = "a token that nobody signs needs sasl.oauthbearer.config=principal=NAME";
+                    let what = "an unsigned token needs sasl.oauthbearer.config=principal=NAME";
                     self.contradiction("sasl.mechanism", what);
                 }
             }
@@ -1001,7 +1007,7 @@ impl Translation<'_, '_> {
     }
 
     /// The value as a message may show it.
-    fn told(&self, name: &str) -> Cow<'_, str> {
+    fn shown(&self, name: &str) -> Cow<'_, str> {
         match self.settings.get(name) {
             Some(Translated { filled: true, .. }) => "from the environment".into(),
             Some(Translated { value, .. }) => value.as_str().into(),
@@ -1021,7 +1027,7 @@ impl Translation<'_, '_> {
         }
     }
 
-    /// What librdkafka refuses when the client is made (`rd_kafka_conf_finalize`), found here with its place.
+    /// What librdkafka rejects when the client is made (`rd_kafka_conf_finalize`), found here with its place.
     fn contradictions(&mut self) {
         self.security();
         let (backoff, backoff_max) = (self.number("reconnect.backoff.ms"), self.number("reconnect.backoff.max.ms"));
@@ -1047,10 +1053,10 @@ impl Translation<'_, '_> {
         if !protocol.starts_with("sasl") {
             for name in ["sasl.mechanism", "sasl.username"] {
                 if let Some(Translated { from, place, .. }) = self.settings.get(name) {
-                    let shown = self.told("security.protocol");
+                    let shown = self.shown("security.protocol");
                     let shown = if shown == "(none)" { "plaintext".into() } else { shown };
                     let message = format!(
-                        "not used: security.protocol is {shown}, without sasl_plaintext or sasl_ssl nobody logs in"
+                        "not used: security.protocol is {shown}, without sasl_plaintext or sasl_ssl clients do not log in"
                     );
                     let (from, place) = (from.clone(), *place);
                     self.reader.warn(&from, Some(place), message);
@@ -1061,7 +1067,7 @@ impl Translation<'_, '_> {
         match self.value("sasl.mechanism") {
             None if !self.given.contains_key("sasl.mechanism") => self.contradiction(
                 "security.protocol",
-                format!("{} needs a sasl.mechanism: {}", self.told("security.protocol"), MECHANISMS.join(", ")),
+                format!("{} needs a sasl.mechanism: {}", self.shown("security.protocol"), MECHANISMS.join(", ")),
             ),
             Some("OAUTHBEARER") => self.token_source(),
             Some("PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512") => {
@@ -1084,11 +1090,11 @@ impl Translation<'_, '_> {
         if let Some(linger) = linger {
             let timeout = timeout.unwrap_or(300_000);
             if timeout != 0 && timeout as f64 <= linger {
-                let timeout = match self.told("delivery.timeout.ms") {
+                let timeout = match self.shown("delivery.timeout.ms") {
                     shown if shown == "(none)" => timeout.to_string().into(),
                     shown => shown,
                 };
-                let what = format!("linger.ms {} must be below delivery.timeout.ms {timeout}", self.told("linger.ms"));
+                let what = format!("linger.ms {} must be below delivery.timeout.ms {timeout}", self.shown("linger.ms"));
                 self.contradiction("linger.ms", what);
             }
         }
@@ -1133,7 +1139,7 @@ impl Translation<'_, '_> {
         let queued = self.number("queued.max.messages.kbytes").unwrap_or(65_536) * 1024;
         let fetch = self.number("fetch.max.bytes");
         if fetch.is_some_and(|fetch| fetch < message) {
-            let message = match self.told("message.max.bytes") {
+            let message = match self.shown("message.max.bytes") {
                 shown if shown == "(none)" => message.to_string().into(),
                 shown => shown,
             };
@@ -1158,7 +1164,7 @@ impl Translation<'_, '_> {
         }
     }
 
-    /// What we set where the file does not, other than librdkafka does by itself.
+    /// What we set if the file does not, different from librdkafka's own defaults.
     fn defaults(&mut self) {
         let tls = self.value("security.protocol").is_some_and(|protocol| protocol.ends_with("ssl"));
         if tls && self.value("ssl.ca.pem").is_none() {
@@ -1170,16 +1176,17 @@ impl Translation<'_, '_> {
             Role::Producer => {
                 // The Java client's: keys lie in the same partitions, and batches without keys stick to one.
                 self.default("partitioner", "murmur2_random");
-                // librdkafka's own, written down since it bounds the debt of a stalled producer.
+                // librdkafka's own, written down since it bounds the backlog of a stalled producer.
                 self.default("queue.buffering.max.messages", "100000");
                 // 256 MiB where librdkafka has 1 GiB per producer: a stall shows as schedule error, not as lost memory.
                 self.default("queue.buffering.max.kbytes", "262144");
             }
             Role::Consumer => {
-                // Upstream takes a missing key as false and commits by itself; the client then commits as well, which is twice.
+                // Upstream reads a missing key as false and commits itself; the client then commits as well: twice in
+                // all.
                 self.default("enable.auto.commit", "false");
-                // librdkafka stops fetching for a second whenever 100,000 messages wait for us, so that a consumer that
-                // could take a million a second was seen to get 197,000. The Java client has no such pause.
+                // librdkafka stops fetching for a second whenever 100,000 messages wait for us, so that a consumer
+                // capable of a million a second was seen to get 197,000. The Java client has no such pause.
                 self.default("fetch.queue.backoff.ms", "2");
             }
         }
@@ -1187,13 +1194,14 @@ impl Translation<'_, '_> {
 }
 
 impl Shape {
-    /// The value as librdkafka is to get it, if it is one.
+    /// The value as librdkafka is to get it, if it is valid.
     pub(crate) fn value(self, text: &str) -> Option<String> {
         let whole = |min, max| {
             text.parse::<i64>().ok().filter(|whole| (min..=max).contains(whole)).map(|whole| whole.to_string())
         };
         match self {
-            // librdkafka takes text without zero bytes only; the YAML reader lets none through, properties escapes could.
+            // librdkafka accepts text without zero bytes only; the YAML reader lets none through, properties escapes
+            // could.
             Text => (!text.contains('\0')).then(|| text.to_owned()),
             Flag => ["true", "false"].into_iter().find(|flag| flag.eq_ignore_ascii_case(text)).map(str::to_owned),
             Whole(min, max) => whole(min, max),
@@ -1221,7 +1229,7 @@ impl Shape {
     }
 }
 
-/// Bytes to kilobytes, rounded up so that no message that fitted no longer does.
+/// Bytes to kilobytes, rounded up so that every message that fitted still does.
 fn kilobytes(bytes: &str) -> Option<String> {
     let bytes: u64 = bytes.parse().ok()?;
     Some(bytes.div_ceil(1024).to_string())

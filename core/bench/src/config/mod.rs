@@ -1,13 +1,13 @@
-//! What was asked for: text in, checked values out.
+//! The configuration: text in, checked values out.
 //!
 //! ```text
 //! text ─▶ yaml (keys with line and column) ─▶ workload, driver ─▶ Parsed { value, warnings } or ConfigErrors
 //!                                                    └─▶ kafka (Java's property names into librdkafka's)
-//!                                                           └─▶ terms (what of it a worker takes from a controller)
+//!                                                           └─▶ terms (what of it a worker accepts from a controller)
 //! ```
 //!
-//! No [`workload::Workload`] and no [`driver::DriverConfig`] exists that cannot run: whatever is wrong with a
-//! file is found while it is parsed.
+//! No [`workload::Workload`] and no [`driver::DriverConfig`] exists that cannot run: any error in a file is found while
+//! it is parsed.
 
 mod fit;
 mod kafka;

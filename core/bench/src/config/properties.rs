@@ -1,7 +1,7 @@
 //! Java's properties text: the grammar of `java.util.Properties.load`.
 //!
-//! One `name=value` per line. `:` and blanks separate as well; `#` and `!` begin a comment; a backslash escapes the next
-//! character, and at the end of a line it joins the next one. Names and values come out in the order of the text,
+//! One `name=value` per line. `:` and blanks separate as well; `#` and `!` begin a comment; a backslash escapes the
+//! next character, and at the end of a line it joins the next one. Names and values come out in the order of the text,
 //! duplicates included.
 
 use std::{iter::Peekable, str::Chars};
@@ -18,7 +18,7 @@ pub(crate) struct Property {
     pub(crate) value: String,
 }
 
-/// A line that the grammar refuses, from 0, and why.
+/// A line that the grammar rejects, from 0, and why.
 pub(crate) type Malformed = (usize, String);
 
 /// Reads properties text.

@@ -1,8 +1,8 @@
-//! What a worker takes from its controller: a driver's settings are hostile until they are checked here.
+//! What a worker accepts from its controller: a driver's settings are hostile until they are checked here.
 //!
-//! A driver file is as powerful as a program: a client's settings name libraries to load and files to read. That is right
-//! where the person who wrote the file runs it, and wrong where it comes over a network. So each property says how it may
-//! travel (`Travel`, a column of the table of properties), and what is not in the table does not travel at all.
+//! A driver file is as powerful as a program: a client's settings name libraries to load and files to read. That is
+//! right where the author of the file runs it, and wrong where it comes over a network. So each property states how it
+//! may travel (`Travel`, a column of the table of properties), and what is not in the table does not travel at all.
 
 use super::{
     driver::{DriverConfig, DriverKind, KafkaConfig},
@@ -20,22 +20,23 @@ use omb_machine::{
 /// How a client's property may travel from a controller to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Travel {
-    /// Any worker takes it: it changes how the client speaks to its brokers, and nothing else on the worker's machine.
+    /// Any worker accepts it: it affects the client's connections to its brokers, and nothing else on the worker's
+    /// machine.
     Freely,
-    /// It names a file. What the file holds travels, read by the process that was given its name; a path never does.
+    /// It names a file. Its content travels, read by the process that was given its name; a path never does.
     Content,
-    /// A worker takes it if its owner agreed.
+    /// A worker accepts it if its owner agreed.
     Consent(Ask),
-    /// No worker takes it; the text says why.
+    /// No worker accepts it; the text explains why.
     Never(&'static str),
 }
 
-/// What the owner of a worker is asked to agree to.
+/// What the owner of a worker must agree to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
     /// To fetch a token at this address.
     Origin,
-    /// To log in with the AWS credentials of the worker's own environment, if that is what the value asks for.
+    /// To log in with the AWS credentials of the worker's own environment, if that is what the value means.
     AwsLogin,
 }
 
@@ -45,10 +46,10 @@ const TEXT_MAX: usize = CONTENT_MAX;
 /// Most settings of a topic. Kafka has some forty.
 const TOPIC_SETTINGS_MAX: usize = 256;
 
-/// What a worker takes from its controllers.
+/// What a worker accepts from its controllers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// Whether settings come from somebody else.
+    /// Whether settings come from another party.
     foreign: bool,
     /// The worker's own zone, which is put in place of `{zone.id}`.
     pub zone: Option<String>,
@@ -59,13 +60,13 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// For a run within one process: who wrote the driver file runs it, so everything is taken.
+    /// For a run within one process: the author of the driver file runs it, so everything is accepted.
     #[must_use]
     pub fn own() -> Self {
         Self { foreign: false, zone: None, token_origins: Vec::new(), aws_login: false }
     }
 
-    /// For a worker that takes commands over a network: what is on the list, and nothing that needs consent.
+    /// For a worker with commands from a network: what is on the list, and nothing that needs consent.
     #[must_use]
     pub fn foreign() -> Self {
         Self { foreign: true, ..Self::own() }
@@ -81,7 +82,7 @@ impl Terms {
     /// Checks a driver's settings and fills in what only the worker knows.
     ///
     /// # Errors
-    /// The first setting that is not taken, by its name.
+    /// The first setting that is not accepted, by its name.
     pub fn take(&self, driver: &mut DriverConfig) -> Result<(), Refused> {
         if self.foreign
             && let DriverKind::Kafka(kafka) = &driver.kind
@@ -136,7 +137,7 @@ fn check_content(content: &Content) -> Result<(), Why> {
     if content.bytes().len() > CONTENT_MAX { Err(Why::TooLong) } else { Ok(()) }
 }
 
-/// A template stands for a text, and only texts may hold one.
+/// A template is a text, and only texts may hold one.
 fn check_shape(shape: Shape, text: &str) -> Result<(), Why> {
     if shape.value(text).is_some() { Ok(()) } else { Err(Why::Value(shape.allowed())) }
 }
@@ -164,12 +165,12 @@ fn check_topic(topic: &Settings) -> Result<(), Refused> {
     Ok(())
 }
 
-/// A name that comes from somebody else, as it is shown.
+/// A name from another party, as it is shown.
 fn shown(name: &str) -> String {
     printable_within(name, 80)
 }
 
-/// A setting that a worker does not take.
+/// A setting that a worker does not accept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{block}: {name}: {why}")]
 pub struct Refused {
@@ -177,11 +178,11 @@ pub struct Refused {
     pub block: &'static str,
     /// The setting, printable.
     pub name: String,
-    /// Why it is not taken.
+    /// Why it is not accepted.
     pub why: Why,
 }
 
-/// Why a setting is not taken.
+/// Why a setting is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Why {
     /// It is not in the table of properties.
@@ -193,19 +194,19 @@ pub enum Why {
     /// A path, where the content of the file must travel.
     #[error("a worker opens no path that a controller names; the content of the file must be sent")]
     Path,
-    /// The content of a file, where a text is wanted.
-    #[error("the content of a file was sent, where a text is wanted")]
+    /// The content of a file, where a text is expected.
+    #[error("the content of a file was sent, where a text is expected")]
     NoFile,
     /// More than can make sense.
     #[error("longer than {CONTENT_MAX} bytes (in topicConfig: 4096)")]
     TooLong,
-    /// More settings than there are.
+    /// More settings than exist.
     #[error("more than {TOPIC_SETTINGS_MAX} settings of a topic")]
     TooMany,
     /// Not one of its values.
     #[error("not one of its values; allowed: {0}")]
     Value(String),
-    /// A token would be fetched where nobody agreed.
+    /// A token would be fetched where the owner has not agreed.
     #[error(
         "tokens are fetched only where the worker's owner agreed, and nobody agreed to {0}: start the worker with \
          --allow-token-url {0}"
@@ -218,19 +219,21 @@ pub enum Why {
     )]
     AwsLogin,
     /// A template without a value.
-    #[error("{ZONE} stands for the zone of whoever connects, and none is given here: start it with --zone NAME")]
+    #[error(
+        "{ZONE} stands for the zone of the process that connects, and none is given here: start it with --zone NAME"
+    )]
     NoZone,
-    /// A file that cannot be read, said by whoever was given its name.
+    /// A file that cannot be read, reported by the process that was given its name.
     #[error("{0}")]
     Unread(String),
 }
 
 impl DriverConfig {
-    /// What travels to workers: the content of files instead of their names. `read` is given the path of each, and says
-    /// what it holds or why it cannot be read.
+    /// What travels to workers: the content of files instead of their names. `read` is given the path of each, and
+    /// returns its content or why it cannot be read.
     ///
     /// # Errors
-    /// Every setting that no worker would take, so that nobody need be asked; and every file that cannot be read.
+    /// Every setting that no worker would accept, so that none need be sent one; and every file that cannot be read.
     pub fn for_workers(&self, mut read: impl FnMut(&str) -> Result<Vec<u8>, String>) -> Result<Self, Vec<Refused>> {
         let mut driver = self.clone();
         let DriverKind::Kafka(kafka) = &mut driver.kind else { return Ok(driver) };
@@ -255,7 +258,7 @@ impl DriverConfig {
                     _ => continue,
                 };
                 let one = Refused { block, name: name.clone(), why };
-                // A property of commonConfig stands in all three.
+                // A property of commonConfig is in all three.
                 if !refused.iter().any(|other: &Refused| other.name == one.name && other.why == one.why) {
                     refused.push(one);
                 }
@@ -282,7 +285,7 @@ impl DriverConfig {
 }
 
 impl KafkaConfig {
-    /// The clients' settings, by the block of the driver file that is theirs.
+    /// The clients' settings, by their block of the driver file.
     pub(crate) fn clients(&self) -> [(&'static str, &Settings); 3] {
         [("commonConfig", &self.common), ("producerConfig", &self.producer), ("consumerConfig", &self.consumer)]
     }
@@ -318,8 +321,8 @@ mod tests {
         })
     }
 
-    /// Each property that could load code, open or write a file, or ask for more than brokers is named here by hand: a row
-    /// of the table that says otherwise fails.
+    /// Each property that could load code, open or write a file, or require more than brokers is listed here
+    /// explicitly: a row of the table that disagrees fails.
     #[test]
     fn dangerous_properties_do_not_travel() {
         let paths = |name: &str| {

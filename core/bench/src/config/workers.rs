@@ -7,8 +7,8 @@ use omb_machine::config::{
 
 /// Reads the workers file `file`, whose content is `text`: a list of addresses under `workers`.
 ///
-/// The addresses are texts as written, at least one of them, none empty and none twice (a worker obeys one controller,
-/// and two places for one would deal it twice the load). Whether they are well-formed is for who connects to say.
+/// The addresses are texts as written, at least one of them, none empty and none twice (a worker follows one
+/// controller, and listed twice it would get twice the load). Whether they are well-formed is checked on connecting.
 ///
 /// # Errors
 /// All that is wrong with the file.

@@ -1,8 +1,8 @@
 //! The workload file: topics, payload, rate, durations.
 //!
 //! Keys and their meaning are upstream's (openmessaging/benchmark, `Workload.java`), and so are the defaults, except
-//! where upstream's makes no sense: what it would take as 0 topics or as an endless test is an error here. Ours beside
-//! them are `testDuration`, `warmupDuration`, `seed`, `catchUp`, `verify` and `clients`.
+//! where upstream's make no sense: what it would read as 0 topics or as an endless test is an error here. Our own keys
+//! are `testDuration`, `warmupDuration`, `seed`, `catchUp`, `verify` and `clients`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -21,10 +21,10 @@ use omb_machine::{
 /// Highest `producerRate`: one message per nanosecond, the resolution of the schedule.
 const RATE_MAX: u64 = 1_000_000_000;
 
-/// Payloads of the pool that is made where the file names no payload. As many as upstream's own workloads use.
+/// Payloads of the pool that is made if the file names no payload. As many as upstream's own workloads use.
 const POOL_DEFAULT: u32 = 100;
 
-/// Bytes that the default pool may take, fewer payloads being made where they are large: it is held on every worker.
+/// Bytes that the default pool may take, with fewer payloads if they are large: it is held on every worker.
 const POOL_DEFAULT_BYTES: u32 = 64 << 20;
 
 /// Bytes that a pool of payloads may take at most: it is held on every worker.
@@ -39,7 +39,7 @@ const GIB: f64 = 1_073_741_824.0;
 /// Largest `consumerBacklogSizeGB`: a pebibyte.
 const BACKLOG_MAX: f64 = 1_048_576.0;
 
-/// What one run shall do, as checked.
+/// What one run is to do, checked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Workload {
     /// `name`; the file's stem where the file gives none.
@@ -80,7 +80,7 @@ pub struct Workload {
     pub clients: Clients,
 }
 
-/// How keys are given to messages.
+/// How messages get keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KeyDistributor {
     /// No key; the client spreads messages over partitions.
@@ -109,7 +109,7 @@ pub enum PayloadSource {
 /// `producerRate`, or `producerRateList` in its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RateGoal {
-    /// Messages per second of the whole run, as the file says it; below 1 as well.
+    /// Messages per second of the whole run, as in the file; below 1 as well.
     Fixed(Rate),
     /// `producerRate: 0`: find the highest rate that holds, then measure at it.
     Search,
@@ -128,13 +128,13 @@ pub struct Backlog {
     pub drain_ratio: f64,
 }
 
-/// What becomes of messages that could not be sent when they were due (`catchUp`).
+/// What happens to messages that could not be sent when they were due (`catchUp`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CatchUp {
-    /// Send the whole debt as fast as possible; every message keeps its intended instant.
+    /// Send the whole backlog as fast as possible; every message keeps its intended instant.
     #[default]
     All,
-    /// `cap(10s)`: keep at most this much debt; what is older is skipped and counted.
+    /// `cap(10s)`: keep at most this much of the backlog; what is older is skipped and counted.
     Cap(Duration),
     /// Skip everything that is late by more than one interval; it is counted.
     Drop,
@@ -150,11 +150,11 @@ pub enum Verify {
     Full,
 }
 
-/// Whether producers and consumers with little to do may share what is costly (`clients`): see
+/// Whether producers and consumers with little load may share what is costly (`clients`): see
 /// [`sharing`](crate::plan::sharing).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Clients {
-    /// Producers share client instances, consumers threads of ours, where there are many with little to do.
+    /// Producers share client instances, consumers share our threads, if there are many with little load.
     #[default]
     Shared,
     /// Each has its own.
@@ -189,16 +189,16 @@ const KEYS: &[&str] = &[
     "clients",
 ];
 
-/// Keys of other programs that read such files, and that change nothing about the load: how it is shown, what topics are
-/// called.
+/// Keys of other programs that read such files, and that change nothing about the load: how it is shown, how topics are
+/// named.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("sampleRateMillis", "Redpanda's fork"),
     ("randomTopicNames", "AutoMQ's fork"),
     ("logIntervalMillis", "AutoMQ's fork"),
 ];
 
-/// Keys of other programs that *are* the load: without them another load would be measured than the file describes. The
-/// value is the one that asks for nothing, where there is one.
+/// Keys of other programs that *are* the load: without them the measured load would not be the one described. The value
+/// is the one that has no effect, if there is one.
 const LOAD_ELSEWHERE: &[(&str, &str, &str)] = &[
     ("existingTopicList", "Redpanda's fork", ""),
     ("existingProduceTopicList", "Redpanda's fork", ""),
@@ -230,7 +230,7 @@ pub fn parse(file: &str, text: &str, leniency: Leniency) -> Result<Parsed<Worklo
     reader.finish(workload)
 }
 
-/// Whoever leaves a part of the load out measures another one, also when asked to be lenient.
+/// Without a part of the load another one would be measured, so this is an error even in lenient mode.
 fn loads_elsewhere(reader: &mut Reader<'_>) {
     for (key, origin, nothing) in LOAD_ELSEWHERE {
         let Some(node) = reader.get(key).cloned() else { continue };
@@ -260,7 +260,7 @@ fn workload(reader: &mut Reader<'_>, file: &str) -> Option<Workload> {
     let (subscriptions, consumers) =
         (optional(reader, "subscriptionsPerTopic"), optional(reader, "consumerPerSubscription"));
     if !reader.has("subscriptionsPerTopic") && !reader.has("consumerPerSubscription") {
-        reader.warn("subscriptionsPerTopic", None, "missing, taken as 0: this run only produces, nobody consumes");
+        reader.warn("subscriptionsPerTopic", None, "missing, taken as 0: this run only produces, nothing is consumed");
     }
     let backlog = backlog(reader);
     let test_duration = test_duration(reader);
@@ -307,7 +307,7 @@ fn stem(file: &str) -> String {
     if stem.is_empty() { "workload".to_owned() } else { stem.to_owned() }
 }
 
-/// Counts stay below upstream's 32 bits with sign, so that its workers can be told.
+/// Counts stay below upstream's signed 32 bits, so that its workers can receive them.
 const COUNT_MAX: u32 = i32::MAX as u32;
 
 /// A count of at least 1 that must be given.
@@ -459,7 +459,7 @@ fn plain_number(node: &Node) -> Option<(&str, Number)> {
     }
 }
 
-/// What a list of rates may look like, in messages.
+/// What a list of rates may look like, for messages.
 const RATE_LIST: &str = "a list of up to 1440 points in order of time, each [minutes, rate], or each [hour, minute, rate]; \
                          rates from 0 to 1000000000 with at most 3 decimals, such as [[0, 100], [5, 5000]]";
 
@@ -499,7 +499,7 @@ fn shown(node: &Node) -> String {
     }
 }
 
-/// Whether it is one by the time of day, and the point.
+/// Whether it is by the time of day, and the point.
 fn rate_point(node: &Node) -> Option<(bool, RatePoint)> {
     let Value::List(items) = &node.value else { return None };
     let whole = |node: &Node, max: i128| match plain_number(node)?.1 {
@@ -525,7 +525,7 @@ fn rate_point(node: &Node) -> Option<(bool, RatePoint)> {
     }
 }
 
-/// `Some(None)` where none is asked for.
+/// `Some(None)` if none is configured.
 fn backlog(reader: &mut Reader<'_>) -> Option<Option<Backlog>> {
     let drain_ratio =
         if reader.has("backlogDrainRatio") { reader.decimal("backlogDrainRatio", 0.0, 1.0) } else { Some(1.0) };
@@ -540,7 +540,7 @@ fn backlog(reader: &mut Reader<'_>) -> Option<Option<Backlog>> {
         reader.warn(key, place, format!("found {gib} (lenient: no backlog, as upstream reads it)"));
     }
     let drain_ratio = drain_ratio?;
-    // A product with a power of two is exact, and what is below a byte is rounded.
+    // A product with a power of two is exact, and fractions of a byte are rounded.
     let bytes = (gib.max(0.0) * GIB).round() as u64;
     Some((bytes > 0).then_some(Backlog { bytes, drain_ratio }))
 }
@@ -593,7 +593,7 @@ fn two_durations(reader: &mut Reader<'_>, ours: &'static str, upstreams: &str) -
 
 fn minutes(reader: &mut Reader<'_>, key: &str) -> Option<Duration> {
     let year = 365 * 24 * 60;
-    // Upstream takes negative minutes as none, which for the test is an error all the same.
+    // Upstream reads negative minutes as none, which for the test is still an error.
     let min = if reader.lenient() { yaml::NEGATIVE } else { 0 };
     let minutes = reader.whole(key, min, year)?;
     if minutes < 0 {
@@ -692,7 +692,8 @@ impl Workload {
         u64::from(self.message_size) + self.key_distributor.key_bytes()
     }
 
-    /// Every setting under its key of the workload file, defaults included, for the result. Reading it back gives the same workload.
+    /// Every setting under its key of the workload file, defaults included, for the result. Reading it back gives the
+    /// same workload.
     #[must_use]
     pub fn resolved(&self) -> Json {
         let mut keys = Map::new();

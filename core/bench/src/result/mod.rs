@@ -1,11 +1,11 @@
-//! What a run yields, as data, from which files and tables are made (`omb_report`).
+//! What a run yields, as data from which files and tables are made (`omb_report`).
 //!
-//! An hour has 3,600 periods of 1.35 MB each, so they are [packed](periods), and whoever reads them unpacks one at a
-//! time, in one walk. Measured on the heap, for an hour at 10,000 msg/s: the report takes 42 MB (32 MB of packed periods,
-//! the rest sums of phases), and 58 MB are the most while it becomes a result file; 86 MB and 102 MB if latencies spread
-//! over five decades. Sums of phases stay whole, for they are few.
+//! An hour has 3,600 periods of 1.35 MB each, so they are [packed](periods), and readers unpack one at a time, in one
+//! walk. Measured on the heap, for an hour at 10,000 msg/s: the report takes 42 MB (32 MB of packed periods, the rest
+//! sums of phases), with a peak of 58 MB while it becomes a result file; 86 MB and 102 MB if latencies spread over five
+//! decades. Sums of phases stay whole, for they are few.
 //!
-//! Whether it can be relied upon is said by [`soundness`].
+//! Whether it can be relied upon is decided by [`soundness`].
 
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
@@ -35,11 +35,11 @@ pub use phase::Phase;
 /// The result of one run, whole or partial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// Who did what.
+    /// The plan.
     pub plan: Plan,
     /// The driver file's `name`.
     pub driver: String,
-    /// What the messaging system says of itself; says "embedded, loopback" where it is ours.
+    /// What the messaging system reports of itself; "embedded, loopback" for our own.
     pub system: String,
     /// When the load began, by the (first) worker's wall clock.
     pub started: WallTime,
@@ -51,8 +51,8 @@ pub struct Report {
     pub measured: Totals,
     /// How long that took, on the workers' clocks.
     pub measured_for: Duration,
-    /// What was still answered or received after the producers had stopped. Its latencies belong to the result, or a
-    /// stall at the very end would vanish; its counts make no rate.
+    /// What was still answered or received after the producers had stopped. Its latencies belong to the result,
+    /// otherwise a stall at the very end would vanish; its counts make no rate.
     pub tail: Totals,
     /// Everything since the load began, with warm-up and what arrived after the end.
     pub whole: Totals,
@@ -63,8 +63,8 @@ pub struct Report {
     /// Each worker's part, in order; empty where the one worker is the controller's own process.
     #[serde(default)]
     pub workers: Vec<WorkerRow>,
-    /// How far the clocks of two workers between which messages pass may disagree: end-to-end latencies are right to
-    /// within this. `None` if every message is sent and received by one clock.
+    /// How far the clocks of two workers that exchange messages may disagree: end-to-end latencies are right to within
+    /// this. `None` if every message is sent and received by one clock.
     #[serde(default)]
     pub clock_error: Option<Duration>,
     /// What a search for the highest rate found.
@@ -76,18 +76,18 @@ pub struct Report {
     pub rebalances: BTreeMap<SubscriptionId, Rebalances>,
     /// Whether everything confirmed was received.
     pub verdict: Verdict,
-    /// What went wrong in the client's or the broker's words, and how often.
+    /// What went wrong as the client or the broker words it, and how often.
     pub problems: Vec<Problem>,
-    /// Whether nobody confirms messages (`acks=0`), so that "acknowledged" means "handed to the socket".
+    /// Whether messages are not confirmed (`acks=0`), so that "acknowledged" means "handed to the socket".
     #[serde(default)]
     pub unconfirmed: bool,
-    /// The rates of the load, where they follow a list.
+    /// The rates of the load, if they follow a list.
     #[serde(default)]
     pub tempo: Option<Tempo>,
     /// Stretches in which no message was acknowledged although messages were due, in order; times since the load began.
     #[serde(default)]
     pub outages: Vec<Silence>,
-    /// Why the run ended before its time; `None` if it is whole.
+    /// Why the run ended early; `None` if it is whole.
     pub partial: Option<String>,
 }
 
@@ -96,13 +96,13 @@ pub struct Report {
 pub struct Period {
     /// The phase it belongs to.
     pub phase: Phase,
-    /// When its end was asked for, since the load began.
+    /// When its end was requested, since the load began.
     pub at: Duration,
     /// How long it was, on the workers' clocks.
     pub elapsed: Duration,
     /// Its end, by the (first) worker's wall clock.
     pub wall: WallTime,
-    /// Rate asked for during the period, msg/s.
+    /// Target rate during the period, msg/s.
     pub target: f64,
     /// What was counted in it.
     pub totals: Totals,
@@ -110,17 +110,17 @@ pub struct Period {
     pub unread: u64,
     /// Messages sent without a delivery report at its end.
     pub in_flight: u64,
-    /// How far the sender lay behind its schedule at its end.
+    /// How far the sender was behind its schedule at its end.
     pub schedule_lag: Duration,
-    /// For how long a quota of the broker held up the worker that it held up longest.
+    /// For how long a quota of the broker throttled the worker that it throttled longest.
     pub throttled: Duration,
     /// The worker's process at its end (added up over workers).
     pub process: Process,
     /// How often a group was rebalanced in it.
     #[serde(default)]
     pub rebalances: u64,
-    /// Each worker's part, of those that are left; empty if there is but one. Told as it arrives and written to the
-    /// record, but not kept: a thousand workers would fill the memory within an hour.
+    /// Each worker's part, of those that are left; empty if there is only one. Reported as it arrives and written to
+    /// the record, but not kept: a thousand workers would fill the memory within an hour.
     #[serde(default)]
     pub workers: Vec<WorkerPeriod>,
 }
@@ -128,7 +128,7 @@ pub struct Period {
 /// One worker's part of a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerPeriod {
-    /// Which one.
+    /// Which worker.
     pub worker: WorkerId,
     /// How long the period was, on its own clock.
     pub elapsed: Duration,
@@ -138,7 +138,7 @@ pub struct WorkerPeriod {
     pub acked: u64,
     /// Messages received.
     pub received: u64,
-    /// How far its senders lay behind their schedule at the end.
+    /// How far its senders were behind their schedule at the end.
     pub schedule_lag: Duration,
     /// CPU time its process used.
     pub cpu: Duration,
@@ -151,15 +151,15 @@ pub struct WorkerPeriod {
 /// One worker's part of a run: what it did in the phases that count.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WorkerRow {
-    /// Which one.
+    /// Which worker.
     pub worker: WorkerId,
     /// Its address.
     pub name: String,
-    /// Producers it was dealt: with the total rate, its rate follows from them.
+    /// Its producers: with the total rate, its rate follows from them.
     pub producers: u32,
-    /// Consumers it was dealt.
+    /// Its consumers.
     pub consumers: u32,
-    /// How long was measured, on its own clock.
+    /// Length of the measurement, on its own clock.
     pub measured_for: Duration,
     /// Messages handed to the client library.
     pub attempted: u64,
@@ -181,7 +181,7 @@ pub struct WorkerRow {
     pub process: Process,
     /// Sent minus intended over the whole load, warm-up included: p50, p99 and highest, ns.
     pub schedule_error: [u64; 3],
-    /// How far its senders lay behind their schedule when it was last heard.
+    /// How far its senders were behind their schedule when it was last read.
     pub schedule_lag: Duration,
     /// What is known of its clock.
     pub clock: Option<WorkerClock>,
@@ -192,18 +192,18 @@ pub struct WorkerRow {
 /// What is known of a worker's clock at the end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkerClock {
-    /// Bound of the error of what is known.
+    /// Bound of the error of its offset.
     pub error: Duration,
     /// How much faster it runs than the controller's clock, in parts per million, with the bound of the error of that.
     pub drift_ppm: Option<(f64, f64)>,
-    /// How often an answer did not fit what was known before: the clock was set meanwhile.
+    /// How often an answer contradicted earlier ones: the clock was set meanwhile.
     pub contradictions: u64,
 }
 
 /// A worker that was given up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {
-    /// Which one.
+    /// Which worker.
     pub worker: WorkerId,
     /// How long after the load's beginning it was last read: what it did until then is counted. `None` if it never was.
     #[serde(default)]
@@ -240,13 +240,13 @@ pub struct Found {
 /// Times of the backlog phases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BacklogTimes {
-    /// Bytes of backlog that were asked for.
+    /// Bytes of backlog requested.
     pub asked_bytes: u64,
-    /// Messages in the backlog when the consumers went on.
+    /// Messages in the backlog when the consumers resumed.
     pub built_messages: u64,
     /// How long it took to build.
     pub fill: Duration,
-    /// How long it took to drain; `None` if it was not drained by its deadline.
+    /// How long it took to drain; `None` if it was not drained by the deadline.
     pub drain: Option<Duration>,
 }
 
@@ -255,7 +255,8 @@ pub struct BacklogTimes {
 pub struct Rebalances {
     /// Generations that began since the load was ready to begin.
     pub count: u64,
-    /// When the first [`Self::AT_MAX`] readings found new ones: how long after the load's beginning the newest was seen.
+    /// When the first [`Self::AT_MAX`] readings found new ones: how long after the load's beginning the newest was
+    /// seen.
     pub at: Vec<Duration>,
 }
 
@@ -264,12 +265,12 @@ impl Rebalances {
     pub const AT_MAX: usize = 16;
 }
 
-/// What became of the confirmed messages, by subscription.
+/// What happened to the confirmed messages, by subscription.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     /// What each subscription saw, and what it missed.
     pub subscriptions: BTreeMap<SubscriptionId, (Seen, Missing)>,
-    /// Subscriptions of which nothing can be said, since a worker that had a part in them was lost.
+    /// Subscriptions that could not be checked, since a worker that had a part in them was lost.
     #[serde(default)]
     pub unverified: u32,
     /// How the wait for the last messages ended.
@@ -281,7 +282,7 @@ pub struct Verdict {
 pub enum Drained {
     /// Every confirmed message was received.
     Completely,
-    /// Nothing more arrived for so long that what is missing counts as lost.
+    /// Nothing arrived for so long that what is missing counts as lost.
     Quiet,
     /// Messages still arrived at the deadline: what is missing is unread, not lost.
     TooLong,
@@ -298,7 +299,7 @@ impl Found {
 }
 
 impl WorkerClock {
-    /// What `offsets` tell at `now`; `None` if the worker never answered.
+    /// The estimate in `offsets` at `now`; `None` if the worker never answered.
     #[must_use]
     pub fn of(offsets: &Offsets, now: Instant) -> Option<Self> {
         let estimate = offsets.estimate(now)?;
@@ -308,13 +309,13 @@ impl WorkerClock {
 }
 
 impl Verdict {
-    /// Confirmed messages that subscriptions never received, all in all.
+    /// Confirmed messages that subscriptions never received, in total.
     #[must_use]
     pub fn missing(&self) -> u64 {
         self.subscriptions.values().map(|(_, missing)| missing.missing).sum()
     }
 
-    /// Of them, those that count as lost: they had every chance to arrive.
+    /// Of them, those that count as lost: they had every opportunity to arrive.
     #[must_use]
     pub fn lost(&self) -> u64 {
         if self.drained == Drained::Quiet { self.missing() } else { 0 }

@@ -1,4 +1,4 @@
-//! A run's periods, packed while nobody reads them.
+//! A run's periods, packed while they are not read.
 //!
 //! ```text
 //! Period ─▶ Frame (plain) + Totals ─▶ bincode, histograms as HdrHistogram V2 ─▶ deflated ─▶ Periods
@@ -15,7 +15,7 @@
 //! | 10,000 msg/s, wide | 56 kB | 21 kB | 76 MB |
 //! | 1,000,000 msg/s, wide | 118 kB | 76 kB | 276 MB |
 //!
-//! Beside the packed ones, whoever walks over them holds one unpacked.
+//! While walking over them, one at a time is unpacked.
 
 use std::{
     fmt,
@@ -40,15 +40,15 @@ use omb_machine::{encoding, time::WallTime};
 #[derive(Clone, Default, PartialEq)]
 pub struct Periods(Vec<Packed>);
 
-/// One period at rest. Equal totals pack to equal bytes, so comparing needs no unpacking.
+/// One period, packed. Equal totals pack to equal bytes, so comparing needs no unpacking.
 #[derive(Clone, PartialEq)]
 struct Packed {
     frame: Frame,
     totals: Box<[u8]>,
 }
 
-/// The numbers of a period that are not in its totals: what can be read without unpacking. In a record they stand
-/// under the names given here, times in nanoseconds.
+/// The numbers of a period that are not in its totals: what can be read without unpacking. A record uses the names
+/// given here, with times in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Frame {
     pub phase: Phase,
@@ -141,7 +141,7 @@ impl Packed {
         Self { frame: Frame::of(period), totals: totals.into_boxed_slice() }
     }
 
-    /// Nothing but [`Self::new`] makes one, so it needs no limit, and what fails is a mistake of ours.
+    /// Only [`Self::new`] makes one, so it needs no limit, and any failure is our own mistake.
     fn unpack(&self) -> Period {
         let mut bytes = Vec::new();
         DeflateDecoder::new(&*self.totals).read_to_end(&mut bytes).expect("what was packed here unpacks");
@@ -162,7 +162,7 @@ impl Periods {
         self.0.push(Packed::new(period));
     }
 
-    /// Each in order, unpacked when it is its turn: who needs several sums makes them in one walk.
+    /// Each in order, unpacked when it is its turn: several sums should be made in one walk.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Period> + ExactSizeIterator {
         self.0.iter().map(Packed::unpack)
     }
@@ -185,7 +185,7 @@ impl Periods {
         self.0.last().map(Packed::unpack)
     }
 
-    /// Bytes they take at rest, all in all.
+    /// Bytes they take packed, in total.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.0.capacity() * size_of::<Packed>() + self.0.iter().map(|packed| packed.totals.len()).sum::<usize>()
@@ -300,7 +300,7 @@ mod tests {
         [anything(rng), anything(rng), anything(rng)]
     }
 
-    /// 3,600 periods, a minute over and over: each is packed by itself, so that repeating them saves nothing.
+    /// 3,600 periods, a minute over and over: each is packed separately, so that repeating them saves nothing.
     #[track_caller]
     fn an_hour_fits(bytes: usize, message: fn(&mut rand_chacha::ChaCha8Rng) -> [u64; 3]) {
         let minute: Periods = (0..60).map(|n| second(n, 10_000, message)).collect();
@@ -315,7 +315,8 @@ mod tests {
         an_hour_fits(36_000_000, usual);
     }
 
-    /// Five latencies, each over five decades: far wider than a system that keeps up shows. A whole client may take 150 MB.
+    /// Five latencies, each over five decades: far wider than a system that keeps up shows. A whole client may take 150
+    /// MB.
     #[test]
     fn an_hour_of_wide_latencies_fits_into_84_mb() {
         an_hour_fits(84_000_000, wide);

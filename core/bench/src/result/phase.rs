@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 pub enum Phase {
     /// The workers connect to the messaging system.
     Prepare,
-    /// Every worker finds out whether it reaches every broker, and whether the brokers would take what is to come.
+    /// Every worker checks whether it reaches every broker, and whether the brokers would accept what is to come.
     Check,
-    /// Topics come into being.
+    /// Topics are created.
     CreateTopics,
     /// Then consumers, so that they miss nothing.
     CreateConsumers,
@@ -25,7 +25,7 @@ pub enum Phase {
     Search,
     /// Load at the rate found, until the search's traces are gone. Not counted.
     Settle,
-    /// Load while the consumers pause, until the backlog is as large as asked.
+    /// Load while the consumers pause, until the backlog is as large as configured.
     FillBacklog,
     /// Load while the consumers catch up.
     DrainBacklog,
@@ -42,7 +42,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Whether what happens in it goes into the result's totals. As upstream, a backlog's phases count.
+    /// Whether what happens in it counts in the result's totals. As upstream, a backlog's phases count.
     #[must_use]
     pub fn counts(self) -> bool {
         matches!(self, Self::FillBacklog | Self::DrainBacklog | Self::Measure)

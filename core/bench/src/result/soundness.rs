@@ -7,8 +7,8 @@ use crate::{
 };
 use omb_machine::quantity::{counted, grouped};
 
-/// Why the result of a finished run is not sound, a sentence each; none if it is. Whether it is partial is another
-/// question.
+/// Why the result of a finished run is not sound, one sentence per reason; none if it is. Whether it is partial is a
+/// different question.
 #[must_use]
 pub fn unsound(report: &Report) -> Vec<String> {
     let mut reasons = Vec::new();
@@ -21,7 +21,7 @@ pub fn unsound(report: &Report) -> Vec<String> {
     }
     let corrupted = report.whole.arrivals.corrupted;
     if report.verdict.lost() > 0 {
-        // A corrupted message arrived, but nobody can tell which one it was.
+        // A corrupted message arrived, but which one it was cannot be determined.
         let some =
             if corrupted > 0 { format!(" whole ({corrupted} messages arrived corrupted)") } else { String::new() };
         reasons.push(format!("{} never arrived{some}", awaited(report, report.verdict.lost())));
@@ -57,7 +57,7 @@ pub fn unsound(report: &Report) -> Vec<String> {
     reasons
 }
 
-/// Messages that were due while it was measured; `None` where the rate was searched or the window was not known before.
+/// Messages that were due while it was measured; `None` if the rate was searched or the window was not known before.
 #[must_use]
 pub fn due(report: &Report) -> Option<u64> {
     let workload = &report.plan.workload;
@@ -76,7 +76,7 @@ pub fn confirmed(report: &Report) -> &'static str {
     if report.unconfirmed { "handed to the socket" } else { "acknowledged" }
 }
 
-/// `3 acknowledged messages`, in the words of the run.
+/// `3 acknowledged messages`, in the run's terms.
 #[must_use]
 pub fn awaited(report: &Report, count: u64) -> String {
     if report.unconfirmed {
@@ -86,7 +86,7 @@ pub fn awaited(report: &Report, count: u64) -> String {
     }
 }
 
-/// Why this is not the result of the whole run that was asked for, in one line; `None` if it is.
+/// Why this is not the result of the whole run as configured, in one line; `None` if it is.
 #[must_use]
 pub fn incomplete(report: &Report) -> Option<String> {
     if let Some(reason) = &report.partial {
@@ -96,8 +96,8 @@ pub fn incomplete(report: &Report) -> Option<String> {
         return Some(format!("{} lost, and the run went on without", lost_in_words(report)));
     }
     let (acks, departures) = (&report.whole.acknowledgements, &report.whole.departures);
-    // Where nothing was acknowledged to the end, what waited for room then was never even sent. (What a client has no time
-    // for is another matter: it measured what it could.)
+    // If nothing was acknowledged until the end, what waited for room then was never even sent. (What a client has no
+    // time for is another matter: it measured what it could.)
     let down = report.outages.last().is_some_and(|outage| outage.until.is_none());
     let unsent = if down { departures.skipped } else { 0 };
     let (undelivered, due) = (acks.failed.saturating_add(unsent), departures.attempted.saturating_add(unsent));
@@ -105,7 +105,7 @@ pub fn incomplete(report: &Report) -> Option<String> {
         .then(|| format!("{} of {} were not delivered", grouped(undelivered), counted(due, "message")))
 }
 
-/// The mean rate that was asked for while it was measured, msg/s.
+/// The mean target rate while it was measured, msg/s.
 #[must_use]
 pub fn target(report: &Report) -> f64 {
     let counting = || report.periods.frames().filter(|period| period.phase.counts());

@@ -1,4 +1,4 @@
-//! The phases of a load and what they add up to: one rule, for a run that goes on and for one read from its record.
+//! The phases of a load and what they add up to: one rule, for a run in progress and for one read from its record.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The counts of a result: one list of what is counted, for the result file, the record and whoever reads them back.
+//! The counts of a result: one list of what is counted, for the result file, the record and reading them back.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use omb_bench::{
     stats::tally::{Acknowledgements, Arrivals, Departures, Totals},
 };
 
-/// What was counted in some time, without the latencies.
+/// What was counted in some period of time, without the latencies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
@@ -95,12 +95,12 @@ impl Counts {
     }
 }
 
-/// What was counted, in three times.
+/// What was counted, over three spans of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
 pub struct TotalCounts {
-    /// While it was measured: rates are made of these.
+    /// While it was measured: rates are computed from these.
     pub measured: Counts,
     /// After the producers had stopped.
     pub afterwards: Counts,

@@ -5,8 +5,8 @@
 //!                                                 └──▶ table            (table)
 //! ```
 //!
-//! A file holds every key of upstream's result in upstream's meaning and order, and the object `omb`. It holds no null and no
-//! NaN: what is unknown or does not apply is left out. `docs/result.schema.json` is derived from these structs.
+//! A file holds every key of upstream's result in upstream's meaning and order, and the object `omb`. It has no null
+//! and no NaN: what is unknown or does not apply is left out. `docs/result.schema.json` is derived from these structs.
 //!
 //! Source of upstream's keys: OpenMessaging Benchmark, `TestResult.java`.
 
@@ -32,7 +32,7 @@ pub use upstream::Upstream;
 #[cfg(test)]
 mod tests;
 
-/// Version of the object `omb`. It grows when a key changes its meaning or goes, not when one is added.
+/// Version of the object `omb`. It grows when a key is removed or changes its meaning, not when one is added.
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// The result of one run.
@@ -42,7 +42,7 @@ pub struct RunResult {
     /// Upstream's keys.
     #[serde(flatten)]
     pub upstream: Upstream,
-    /// All that is ours.
+    /// Our own keys.
     pub omb: Omb,
 }
 
@@ -58,14 +58,14 @@ pub fn schema() -> String {
 /// Which keys a result file has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ResultFormat {
-    /// Upstream's keys, and one object `omb` with all that is ours.
+    /// Upstream's keys, and one object `omb` with our own keys.
     #[default]
     Omb,
     /// Upstream's keys alone, for its strict CSV tool.
     Upstream,
 }
 
-/// Why a text is no result file of ours.
+/// Why a text is not a result file of omb.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnreadableResult {
     /// It is not JSON, or a key is missing or has another type.
@@ -77,7 +77,7 @@ pub enum UnreadableResult {
     /// It was written by a later version.
     #[error("the object \"omb\" has schemaVersion {found}, this omb reads versions 1 to {SCHEMA_VERSION}")]
     OtherVersion {
-        /// The version it names.
+        /// The version it states.
         found: u64,
     },
 }
@@ -91,11 +91,11 @@ impl RunResult {
         Self { upstream, omb: Omb::of(report, context, analysis, series) }
     }
 
-    /// Whether the result can be relied upon: it is that of the whole run, and nothing is wrong with it.
+    /// Whether the result can be relied upon: it covers the whole run, and nothing is wrong with it.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         let Omb { complete, verdict, .. } = &self.omb;
-        // Results of before give no reasons.
+        // Earlier results give no reasons.
         *complete && verdict.unsound.is_empty() && !matches!(verdict.outcome, Outcome::Lost | Outcome::Corrupted)
     }
 
@@ -109,12 +109,12 @@ impl RunResult {
         text.expect("numbers, texts and maps with texts for keys become JSON") + "\n"
     }
 
-    /// Reads what this version or an earlier one has written. Keys that it does not know are left out.
+    /// Reads what this version or an earlier one has written. Unknown keys are ignored.
     ///
     /// # Errors
-    /// If the text is no result, has no object `omb`, or was written by a version whose keys may mean other things.
+    /// If the text is not a result, has no object `omb`, or is of a version whose keys may have other meanings.
     pub fn parse(text: &str) -> Result<Self, UnreadableResult> {
-        /// What is read first, so that a result of a later version is refused for its version and not for its first new type.
+        /// Read first, so that a result of a later version is rejected for its version and not for its first new type.
         #[derive(Deserialize)]
         struct Versions {
             omb: Option<Version>,
@@ -129,7 +129,7 @@ impl RunResult {
         match versions.omb {
             Some(Version { schema_version }) if (1..=u64::from(SCHEMA_VERSION)).contains(&schema_version) => {}
             Some(Version { schema_version: found }) => return Err(UnreadableResult::OtherVersion { found }),
-            // Upstream's files are told apart from files of another kind.
+            // Upstream's files are distinguished from files of another kind.
             None => {
                 let _: Upstream = serde_json::from_str(text).map_err(malformed)?;
                 return Err(UnreadableResult::UpstreamOnly);

@@ -28,7 +28,7 @@ use omb_machine::{
 
 pub use crate::{limit::Side, verdict::Outcome};
 
-/// Subscriptions that are listed one by one; beyond, only those that miss or doubled something, or were rebalanced, are.
+/// Subscriptions listed one by one; of more, only those that miss or doubled something, or were rebalanced, are.
 const SUBSCRIPTIONS_LISTED: usize = 100;
 
 /// The object `omb` of a result.
@@ -38,7 +38,7 @@ const SUBSCRIPTIONS_LISTED: usize = 100;
 pub struct Omb {
     /// Version of this object: 1.
     pub schema_version: u32,
-    /// What measured.
+    /// The program that measured.
     pub tool: Tool,
     /// The controller's machine, which in a local run is also the worker's.
     pub host: Host,
@@ -52,12 +52,12 @@ pub struct Omb {
     pub load_started: String,
     /// When the run ended, RFC 3339.
     pub ended: String,
-    /// Whether this is the result of the whole run that was asked for.
+    /// Whether this is the result of the whole run as configured.
     pub complete: bool,
     /// Why it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partial_reason: Option<String>,
-    /// What the messaging system says of itself.
+    /// What the messaging system reports of itself.
     pub system: String,
     /// Whether it is the embedded broker.
     pub embedded: bool,
@@ -68,9 +68,9 @@ pub struct Omb {
     /// Keys of the files that were not applied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignored: Vec<Ignored>,
-    /// Who did what.
+    /// The plan of the run.
     pub plan: PlanSummary,
-    /// What "acknowledged" means: `acknowledged`, or `handed to the socket` where the broker confirms nothing.
+    /// What "acknowledged" means: `acknowledged`, or `handed to the socket` if the broker confirms nothing.
     #[serde(default = "acknowledged")]
     pub acknowledged_means: String,
     /// What happened to the acknowledged messages.
@@ -143,7 +143,7 @@ impl Tool {
     }
 }
 
-/// Who does what, in numbers.
+/// The plan of a run, in numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
@@ -188,7 +188,7 @@ fn shared() -> String {
 pub struct Placement {
     /// Its number, from 1.
     pub worker: u64,
-    /// Topics that it has a part in.
+    /// Topics that it takes part in.
     pub topics: u64,
     /// Its producers.
     pub producers: u64,
@@ -237,11 +237,11 @@ impl PlanSummary {
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
 pub struct Verdict {
-    /// In one word.
+    /// As one term.
     pub outcome: Outcome,
-    /// In a sentence.
+    /// As a sentence.
     pub sentence: String,
-    /// Why the result is not sound, a sentence each; empty if it is.
+    /// Why the result is not sound, one sentence per reason; empty if it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unsound: Vec<String>,
     /// How the wait for the last messages ended.
@@ -250,7 +250,7 @@ pub struct Verdict {
     pub confirmed_over_subscriptions: u64,
     /// Of them, those that did not arrive.
     pub missing: u64,
-    /// Of these, those that count as lost: they had every chance to arrive.
+    /// Of these, those that count as lost: they had every opportunity to arrive.
     pub lost: u64,
     /// Messages received since the load began, repeats included, over all subscriptions.
     pub received: u64,
@@ -272,7 +272,7 @@ pub struct Verdict {
     pub headerless: u64,
     /// Messages received at or before the instant at which they were meant to leave.
     pub before_intended: u64,
-    /// For how long a quota of the broker held clients up while it was measured, s.
+    /// For how long a quota of the broker throttled clients while it was measured, s.
     #[serde(default)]
     pub throttled_seconds: f64,
     /// Subscriptions that were checked.
@@ -280,7 +280,7 @@ pub struct Verdict {
     /// Subscriptions that could not be checked, since a worker with a part in them was lost.
     #[serde(default)]
     pub subscriptions_unverified: u64,
-    /// The subscriptions. Of more than a hundred, those that show something.
+    /// The subscriptions. Of more than a hundred, only those with something to report.
     pub subscriptions: Vec<Subscription>,
     /// What limited the run. Absent if nothing was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -300,7 +300,7 @@ pub struct Verdict {
 pub enum Drained {
     /// Every acknowledged message was received.
     Completely,
-    /// Nothing more arrived for so long that what is missing counts as lost.
+    /// Nothing arrived for so long that what is missing counts as lost.
     Quiet,
     /// Messages still arrived at the deadline: what is missing is unread, not lost.
     #[serde(rename = "too long")]
@@ -425,9 +425,9 @@ impl Verdict {
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
 pub struct Rates {
-    /// How long was measured, on the workers' clocks, s.
+    /// Length of the measurement, on the workers' clocks, s.
     pub measured_seconds: f64,
-    /// Rate asked for, msg/s.
+    /// Target rate, msg/s.
     pub target_per_second: f64,
     /// Whether a search found it.
     #[serde(default)]
@@ -484,7 +484,7 @@ impl Rates {
 pub struct Client {
     /// CPU time while it was measured, s.
     pub cpu_seconds: f64,
-    /// CPU time per message acknowledged meanwhile, its receiving included, ns. Absent without any.
+    /// CPU time per message acknowledged meanwhile, including receiving it, ns. Absent if there were none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_ns_per_acked_message: Option<f64>,
     /// CPU time of the workers' processes since they began, s.
@@ -527,13 +527,13 @@ pub struct Worker {
     pub producers: u32,
     /// Its consumers.
     pub consumers: u32,
-    /// How long was measured, on its own clock, s.
+    /// Length of the measurement, on its own clock, s.
     pub measured_seconds: f64,
     /// Its share of the rate, msg/s.
     pub target_per_second: f64,
     /// Messages sent, msg/s.
     pub sent_per_second: f64,
-    /// What of its share was sent: 1 is all. Absent if it has no producer.
+    /// The share of its target that was sent: 1 is all. Absent if it has no producer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sent_share_of_target: Option<f64>,
     /// Messages acknowledged, msg/s.
@@ -576,7 +576,7 @@ pub struct Worker {
     /// Sent minus intended over the whole load, warm-up included. Absent from the result of a record that breaks off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule_error: Option<LateBy>,
-    /// How far its senders lagged behind their schedule when it was last read, ns.
+    /// How far its senders were behind their schedule when it was last read, ns.
     pub schedule_lag_ns: u64,
     /// What is known of its clock.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -604,7 +604,7 @@ pub struct LateBy {
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
 pub struct WorkerClock {
-    /// Bound of the error of what is known, ns.
+    /// Bound of the error of its offset, ns.
     pub error_ns: u64,
     /// How much faster it runs than the controller's clock, parts per million. Absent if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -612,7 +612,7 @@ pub struct WorkerClock {
     /// Bound of the error of the drift, parts per million.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drift_error_ppm: Option<f64>,
-    /// How often an answer contradicted what was known before: the clock was set meanwhile.
+    /// How often an answer contradicted earlier ones: the clock was set meanwhile.
     pub contradictions: u64,
 }
 
@@ -692,7 +692,7 @@ impl WorkerClock {
 pub struct Clocks {
     /// Whether messages are sent by one worker and received by another.
     pub messages_pass_between_clocks: bool,
-    /// Bound of the error of end-to-end latencies between workers, ns. Absent if each message has one clock.
+    /// Bound of the error of end-to-end latencies between workers, ns. Absent if each message involves one clock only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end_to_end_error_ns: Option<u64>,
     /// The same in a sentence.
@@ -724,18 +724,18 @@ pub struct Search {
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
 pub struct Backlog {
-    /// Backlog asked for, bytes.
+    /// Size requested, bytes.
     pub asked_bytes: u64,
-    /// Messages in it when the consumers went on.
+    /// Messages in it when the consumers resumed.
     pub built_messages: u64,
     /// How long it took to build, s.
     pub fill_seconds: f64,
-    /// How long it took to drain, s. Absent if it was not drained by its deadline.
+    /// How long it took to drain, s. Absent if it was not drained by the deadline.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_seconds: Option<f64>,
     /// Whether it was drained.
     pub drained: bool,
-    /// All of this in a sentence.
+    /// All of this as a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sentence: Option<String>,
 }
@@ -745,7 +745,7 @@ pub struct Backlog {
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
 pub struct Problem {
-    /// In the client's or the broker's own words.
+    /// In the client's or the broker's own wording.
     pub what: String,
     /// How often.
     pub count: u64,
@@ -767,7 +767,7 @@ pub struct Outage {
     /// Its end, s since the load began. Absent if it lasted until the load's end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until_seconds: Option<f64>,
-    /// What was first reported of a connection meanwhile.
+    /// What was first reported about a connection meanwhile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
 }

@@ -17,13 +17,13 @@ pub struct Series {
     pub phase: Vec<String>,
     /// Whether it is measured.
     pub counts: Vec<bool>,
-    /// When its end was asked for, s since the load began.
+    /// When its end was requested, s since the load began.
     pub at_seconds: Vec<f64>,
     /// How long it was on the workers' clocks, s.
     pub elapsed_seconds: Vec<f64>,
     /// Its end by the first worker's wall clock, ns since 1970 (UTC).
     pub unix_ns: Vec<u64>,
-    /// Rate asked for, msg/s.
+    /// Target rate, msg/s.
     pub target_per_second: Vec<f64>,
     /// Messages handed to the client library.
     pub attempted: Vec<u64>,
@@ -39,7 +39,7 @@ pub struct Series {
     pub refused: Vec<u64>,
     /// Messages received, by all subscriptions.
     pub received: Vec<u64>,
-    /// Of them, those read once more.
+    /// Of them, those read again.
     #[serde(default)]
     pub reread: Vec<u64>,
     /// Of them, those whose checksum does not match.
@@ -51,9 +51,9 @@ pub struct Series {
     pub unread: Vec<u64>,
     /// Messages sent and neither acknowledged nor given up, at its end.
     pub in_flight: Vec<u64>,
-    /// How far the senders lagged behind their schedule at its end, ns.
+    /// How far the senders were behind their schedule at its end, ns.
     pub schedule_lag_ns: Vec<u64>,
-    /// For how long a quota of the broker held up the worker that it held up longest, s.
+    /// For how long a quota of the broker throttled the worker that it throttled longest, s.
     #[serde(default)]
     pub throttled_seconds: Vec<f64>,
     /// CPU time of the workers' processes since they began, s.

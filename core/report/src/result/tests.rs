@@ -21,7 +21,7 @@ fn result(report: &Report, context: &Context) -> Value {
     serde_json::to_value(RunResult::of(report, context)).expect("JSON")
 }
 
-/// What may stand under one of upstream's keys.
+/// What is permitted under one of upstream's keys.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Text,
@@ -261,7 +261,7 @@ fn the_tail_counts_in_latencies_and_not_in_rates() {
 /// Of a fleet.
 const EARLIER: &str = include_str!("../testdata/result-2026-11-30.json");
 
-/// Every result that a test makes, and those that earlier versions made of their fixtures.
+/// Every result that a test makes, and those that earlier versions made from their fixtures.
 fn files() -> Vec<(&'static str, String)> {
     let now = |report: &Report| RunResult::of(report, &fixture::context()).to_json(ResultFormat::Omb);
     let mut lost = fixture::fleet();
@@ -305,7 +305,7 @@ fn results_of_this_and_of_earlier_versions_fit_the_schema() {
     }
 }
 
-/// What is read back is what was written, and is shown as the run showed it.
+/// What is read back equals what was written, and looks like what the run showed.
 #[test]
 fn a_result_reads_back_as_it_was() {
     for report in
@@ -320,7 +320,7 @@ fn a_result_reads_back_as_it_was() {
     }
 }
 
-/// An earlier result shows the figures that its record shows; words may have become better since.
+/// An earlier result shows the figures that its record shows; the wording may have improved since.
 #[test]
 fn earlier_results_are_shown_with_the_figures_of_their_records() {
     for (result, record) in [
@@ -364,7 +364,7 @@ fn what_is_no_result_is_refused_by_what_it_is() {
     }
 }
 
-/// All places below `value` at which a number stands.
+/// The paths of all numbers below `value`.
 fn numbers(value: &Value, at: &str, found: &mut Vec<String>) {
     match value {
         Value::Number(_) => found.push(at.to_owned()),
@@ -376,7 +376,7 @@ fn numbers(value: &Value, at: &str, found: &mut Vec<String>) {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
-    /// A number that no run can have made is refused or shown, and nothing worse.
+    /// Numbers that no run can have made are rejected or shown; nothing worse happens.
     #[test]
     fn absurd_numbers_are_shown_or_refused(at in any::<prop::sample::Index>(), which in 0..6_usize) {
         let mut value: Value = serde_json::from_str(EARLIER).expect("JSON");
@@ -405,7 +405,7 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
-    /// The series' sums are the totals, all arrays are of one length, upstream's windows hold the measured counts.
+    /// The series' sums are the totals, all arrays are of the same length, upstream's windows hold the measured counts.
     #[test]
     fn series_add_up(counts in prop::collection::vec((0..3_usize, 0..40_u64), 0..40), after in 0..10_u64) {
         let mut phases: Vec<_> = counts.iter().map(|(phase, _)| *phase).collect();

@@ -21,8 +21,8 @@ use omb_machine::quantity::per_second;
 /// Length of an entry of upstream's lists.
 pub(super) const WINDOW: Duration = Duration::from_secs(10);
 
-/// The keys of upstream's result. "Publish latency" is acknowledged minus sent, "publish delay latency" sent minus intended,
-/// "end-to-end latency" received minus sent; end-to-end keys are absent if that cannot be known.
+/// The keys of upstream's result. "Publish latency" is acknowledged minus sent, "publish delay latency" sent minus
+/// intended, "end-to-end latency" received minus sent; end-to-end keys are absent if that cannot be known.
 ///
 /// Source: OpenMessaging Benchmark, `TestResult.java`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -393,8 +393,8 @@ impl<T> Windows<T> {
         }
     }
 
-    /// What was answered after the producers had stopped belongs to the last one's latencies, as to the totals', and to
-    /// nobody's counts. Never empty: without a period there is one window, in which nothing happened.
+    /// What was answered after the producers had stopped belongs to the last window's latencies, as in the totals, and
+    /// to no window's counts. Never empty: without a period there is one window, in which nothing happened.
     pub(super) fn end(mut self, tail: &Totals) -> Vec<T> {
         let mut last = match (self.before, self.open) {
             (Some(mut before), Some(rest)) if rest.elapsed < WINDOW / 2 => {

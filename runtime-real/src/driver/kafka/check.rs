@@ -1,8 +1,8 @@
 //! What can be found out about a cluster before anything is created on it.
 //!
-//! A client made for nothing else asks each broker, at the address that the broker advertises, for its own settings: an
-//! answer, even a refusal, proves that name, network, TLS and login work between this process and that broker. Which requests
-//! a broker serves is not told by librdkafka, except in the lines of `debug=feature`; these are read here.
+//! A client made for this alone requests each broker's own settings, at the address that the broker advertises: an
+//! answer, even a rejection, proves that name, network, TLS and login work between this process and that broker.
+//! librdkafka reports which requests a broker serves only in the lines of `debug=feature`; these are read here.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,24 +24,24 @@ use rdkafka_sys as sys;
 
 use super::{Client, Kafka, Owned, REACH_WITHIN, c_string, error_text, on_log};
 
-/// Brokers that are asked; a cluster that claims more is not looked at further.
+/// Brokers that are queried; of a cluster that claims more, the rest is not checked.
 const BROKERS_MAX: usize = 1_000;
 /// How long a broker whose connection fails is tried again: names and networks may need a moment.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
-/// How long one look for answers waits.
+/// How long one poll for answers waits.
 const LOOK: c_int = 20;
 
-/// One broker, as the cluster names it.
+/// One broker, as the cluster reports it.
 struct Broker {
     address: String,
     answered: bool,
     trouble: Option<Trouble>,
     since: Option<Instant>,
-    /// Largest batch it takes, if it tells.
+    /// Largest batch it takes, if it reports that.
     batch_max: Option<u64>,
 }
 
-/// Asks every broker, and whether it serves what `config` needs. Returns what is in the way.
+/// Queries every broker, also whether it serves what `config` needs. Returns what prevents a run.
 pub(super) fn brokers(kafka: &Kafka, check: &Check, cut: &AtomicBool) -> Vec<Failure> {
     match Asking::new(kafka) {
         Ok(mut asking) => {
@@ -57,7 +57,7 @@ struct Asking {
     main: Owned<sys::rd_kafka_queue_t>,
     client: Arc<Client>,
     brokers: BTreeMap<i32, Broker>,
-    /// Kinds of request that are served, by the address that says so.
+    /// Kinds of request that are served, by the address of the broker that reports them.
     served: BTreeMap<String, BTreeSet<i16>>,
 }
 
@@ -89,7 +89,7 @@ impl Asking {
             self.listen();
             self.take_answer(&answers);
         }
-        // What is said of a connection comes a little after it.
+        // Reports about a connection arrive a little after it.
         self.listen();
         let mut failures: Vec<Failure> = self.unreachable(security).collect();
         failures.extend(self.unserved(config, check));
@@ -106,8 +106,8 @@ impl Asking {
     fn learn_brokers(&mut self, kafka: &Kafka) -> Result<(), Failure> {
         let mut metadata = std::ptr::null();
         let within = c_int::try_from(REACH_WITHIN.as_millis()).unwrap_or(c_int::MAX);
-        // SAFETY: the client is alive; the metadata is ours if there is no error, holds as many brokers as it says, and is
-        // destroyed after its texts have been copied.
+        // SAFETY: the client is alive; the metadata is ours if there is no error, holds as many brokers as it says, and
+        // is destroyed after its texts have been copied.
         unsafe {
             let none = std::ptr::null_mut();
             let code = sys::rd_kafka_metadata(self.client.raw(), 0, none, &raw mut metadata, within);
@@ -127,7 +127,7 @@ impl Asking {
         Ok(())
     }
 
-    /// Asks each broker for its own settings; the answers arrive in the queue.
+    /// Requests each broker's its own settings; the answers arrive in the queue.
     fn ask(&self) -> Result<Owned<sys::rd_kafka_queue_t>, Failure> {
         let raw = self.client.raw();
         let mut text = [0; 512];
@@ -157,7 +157,7 @@ impl Asking {
         Ok(queue)
     }
 
-    /// Takes what one broker answers, if one does so now.
+    /// Takes a broker's answer, if one arrives now.
     fn take_answer(&mut self, answers: &Owned<sys::rd_kafka_queue_t>) {
         // SAFETY: the queue is alive; the event is destroyed at the end, and its texts are copied before.
         unsafe {
@@ -168,7 +168,7 @@ impl Asking {
             let Some(broker) = self.brokers.get_mut(&id) else { return };
             use sys::rd_kafka_resp_err_t as Code;
             match sys::rd_kafka_event_error(event) {
-                // It was reached, and said something: that it does not serve this, say.
+                // It was reached, and answered something: that it does not serve this, for example.
                 Code::RD_KAFKA_RESP_ERR__TIMED_OUT
                 | Code::RD_KAFKA_RESP_ERR__TRANSPORT
                 | Code::RD_KAFKA_RESP_ERR__DESTROY
@@ -196,7 +196,7 @@ impl Asking {
         }
     }
 
-    /// Hears what the library says of its connections.
+    /// Reads what the library reports about its connections.
     fn listen(&mut self) {
         for trouble in self.troubles() {
             let by_id = trouble.broker.filter(|id| self.brokers.contains_key(id));
@@ -208,7 +208,7 @@ impl Asking {
         }
     }
 
-    /// What went wrong since the last call; notes what the brokers say they serve.
+    /// What went wrong since the last call; notes what the brokers claim to serve.
     fn troubles(&mut self) -> Vec<Trouble> {
         let mut troubles = Vec::new();
         // SAFETY: the queue is alive, each event is destroyed here, and texts are copied before that.
@@ -251,7 +251,7 @@ impl Asking {
     fn note_served(&mut self, line: &str) {
         if let Some(Trouble { address, said, .. }) = Trouble::parse(line)
             && let Some(key) = api_key(&said)
-            // A broker of bad will could name new ones for ever.
+            // A malicious broker could name new ones for ever.
             && (self.served.len() < BROKERS_MAX || self.served.contains_key(&address))
         {
             self.served.entry(address).or_default().insert(key);
@@ -304,7 +304,7 @@ mod tests {
 
     use super::*;
 
-    /// A word that is spelt otherwise here than there would never be found.
+    /// A code that is spelt differently here than there would never be found.
     #[test]
     fn every_word_that_is_explained_is_one_of_the_librarys() {
         let (mut descriptions, mut count) = (std::ptr::null(), 0);

@@ -12,16 +12,16 @@ use super::{Kafka, REACH_WITHIN, kind_of};
 
 /// How often a group that still has members is tried again.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
-/// Longest the members of a group may take to leave, if there is so much time: another worker's clients are closed at the same time
-/// as ours. Those of a worker that was lost keep the group until their session ends.
+/// Longest the members of a group may take to leave, if there is so much time: another worker's clients are closed at
+/// the same time as ours. Those of a lost worker keep the group until their session ends.
 const MEMBERS_LEAVE_WITHIN: Duration = Duration::from_secs(10);
-/// One answer is waited for so long, however little time is left: that members are still there says more than that it ran out.
+/// Least time to wait for an answer, however little is left: that members are still there explains more than a timeout.
 const ANSWER_AT_LEAST: Duration = Duration::from_millis(500);
 /// Groups that are deleted with one request.
 const GROUPS_PER_REQUEST: usize = 100;
 
-/// Whether a broker says by this that it will know of a group in a moment: it has only just begun to look after its groups,
-/// or another broker does so now.
+/// Whether this error means that a broker will know a group in a moment: it has only just begun to coordinate its
+/// groups, or another broker does so now.
 fn knows_later(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -43,7 +43,7 @@ impl Kafka {
                 let results = self.runtime.block_on(self.admin.delete_groups(some, &Self::options(within)));
                 for result in results.map_err(|error| Self::failure("delete groups", &error))? {
                     match result {
-                        // One that nobody ever joined, or that is gone already.
+                        // A group that no member ever joined, or that is gone already.
                         Ok(_) | Err((_, RDKafkaErrorCode::GroupIdNotFound)) => {}
                         Err((name, RDKafkaErrorCode::NonEmptyGroup)) => peopled.push(name),
                         Err((name, code)) if knows_later(code) && Instant::now() < deadline => later.push(name),
@@ -95,7 +95,7 @@ impl Kafka {
         for topic in metadata.topics() {
             inventory.topics.insert(topic.name().to_owned(), 0);
         }
-        // Only what is ours is looked at closely: other people's topics may be many, and are none of our business.
+        // Only our own are checked closely: other topics may be many, and are none of our business.
         inventory = inventory.ours();
         for topic in metadata.topics() {
             let Some(written) = inventory.topics.get_mut(topic.name()) else { continue };

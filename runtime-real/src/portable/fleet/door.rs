@@ -1,4 +1,4 @@
-//! The connections of one listener: who is there, who has to leave, and what each is at.
+//! The connections of one listener: which exist, which must leave, and what each is doing.
 
 use std::{
     collections::BTreeMap,
@@ -12,11 +12,11 @@ use std::{
 use omb_bench::guests::{Bounds, Exhausted, GuestId, Guests, Share};
 use tokio::sync::Notify;
 
-/// Connections of strangers that are kept: a page of metrics is fetched, or a controller introduces itself, in less time
-/// than so many others need to come.
+/// Connections of strangers that are kept: fetching a page of metrics, or introducing a controller, takes less time
+/// than this many others need to come.
 const STRANGERS: Share = Share { most: 128, per_source: 32 };
 
-/// Connections that are kept because they have proven who they are: two of each controller, and some for its questions.
+/// Connections that are kept because they are authenticated: two of each controller, and some for its queries.
 const KNOWN_MAX: usize = 256;
 
 /// Bodies of the largest size, times two, that strangers of one source may be sending at once; the same for all sources
@@ -34,11 +34,11 @@ pub(super) fn bounds(body_max: usize) -> Bounds {
     }
 }
 
-/// Who is there.
+/// The connections.
 #[derive(Debug)]
 pub(super) struct Door {
     guests: Mutex<Guests>,
-    /// How each is told to leave.
+    /// How each is asked to leave.
     leave: Mutex<BTreeMap<GuestId, Arc<Notify>>>,
 }
 
@@ -47,7 +47,7 @@ impl Door {
         Arc::new(Self { guests: Mutex::new(Guests::new(bounds)), leave: Mutex::default() })
     }
 
-    /// Takes a connection in, for which another may have to leave.
+    /// Admits a connection, for which another may have to leave.
     pub(super) fn enter(self: &Arc<Self>, from: IpAddr) -> Guest {
         let (id, leaves) = lock(&self.guests).enter(from);
         let dismissed = Arc::<Notify>::default();
@@ -56,9 +56,9 @@ impl Door {
         Guest { door: Arc::clone(self), id, from, dismissed, steps: AtomicU64::new(0) }
     }
 
-    fn dismiss(&self, who: impl IntoIterator<Item = GuestId>) {
+    fn dismiss(&self, ids: impl IntoIterator<Item = GuestId>) {
         let leave = lock(&self.leave);
-        for id in who {
+        for id in ids {
             if let Some(dismissed) = leave.get(&id) {
                 tracing::debug!("a connection of a stranger is closed: others come");
                 dismissed.notify_one();
@@ -67,7 +67,7 @@ impl Door {
     }
 }
 
-/// A connection that has come in; its place is free again when this is dropped.
+/// An admitted connection; its slot is free again when this is dropped.
 #[derive(Debug)]
 pub struct Guest {
     door: Arc<Door>,
@@ -79,18 +79,18 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// From where it comes.
+    /// Its source.
     #[must_use]
     pub fn from(&self) -> IpAddr {
         self.from
     }
 
-    /// It has proven who it is: it is not sent away for others from now on, as far as there are places.
+    /// Authenticated: from now on it is not dismissed for others, as far as there are slots.
     pub fn prove(&self) {
         lock(&self.door.guests).prove(self.id);
     }
 
-    /// Whether it has.
+    /// Whether it is authenticated.
     #[must_use]
     pub fn is_known(&self) -> bool {
         lock(&self.door.guests).knows(self.id)
@@ -101,12 +101,12 @@ impl Guest {
         self.steps.load(Relaxed)
     }
 
-    /// A request's head is there.
+    /// A request's head has arrived.
     pub(super) fn begins(&self) {
         self.steps.fetch_add(1, Relaxed);
     }
 
-    /// So many bytes are to follow.
+    /// This many bytes are to follow.
     pub(super) fn announces(&self, bytes: u64) -> Result<(), Exhausted> {
         let leave = lock(&self.door.guests).announce(self.id, bytes)?;
         self.door.dismiss(leave);
@@ -124,7 +124,7 @@ impl Guest {
         self.steps.fetch_add(1, Relaxed);
     }
 
-    /// Ends when it has to leave.
+    /// Completes when it has to leave.
     pub(super) async fn dismissed(&self) {
         self.dismissed.notified().await;
     }

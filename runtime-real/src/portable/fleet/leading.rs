@@ -1,4 +1,4 @@
-//! The controller's side: finds out who the workers are, then carries what its machine says to them and back.
+//! The controller's side: identifies the workers, then carries its machine's requests to them and their answers back.
 
 use std::{cell::RefCell, time::Duration};
 
@@ -18,15 +18,15 @@ use crate::portable::{
     local::{Observer, control},
 };
 
-/// Longest the answer to a question about a clock may take to be worth anything.
+/// Longest that the answer to a clock query may take to be of use.
 const CLOCK_WITHIN: Duration = Duration::from_secs(2);
-/// Longest the last words to workers that were given up may take.
+/// Longest that the last messages to workers that were given up may take.
 const LAST_WORDS_WITHIN: Duration = Duration::from_millis(500);
 
-/// Asks a worker who it is.
+/// Requests a worker's identity.
 ///
 /// # Errors
-/// If nobody answers, or not as a worker of this version.
+/// If there is no answer, or not that of a worker of this version.
 pub async fn hello(link: &mut impl Call, within: Duration) -> Result<Hello, Trouble> {
     let body = link.call(Method::GET, "/v1/hello", Bytes::new(), within).await?;
     let refused = |cause| Trouble { kind: TroubleKind::Refused, cause };
@@ -43,7 +43,7 @@ pub async fn hello(link: &mut impl Call, within: Duration) -> Result<Hello, Trou
     Ok(hello)
 }
 
-/// A worker's two links: commands are answered when they have been performed, the clock must answer at once.
+/// Links to a worker: commands are answered when they have been performed, the clock must be answered at once.
 #[derive(Debug)]
 pub struct Links<L> {
     /// For commands.
@@ -92,7 +92,7 @@ pub async fn lead<L: Call, C: Clock + Clone + Send + Sync + 'static>(
     end
 }
 
-/// Carries requests to one worker. A newer one makes the one before it, if it is not answered yet, be given up.
+/// Carries requests to one worker. A newer one cancels the one before it, if that is not answered yet.
 async fn carry(
     worker: WorkerId,
     mut link: impl Call,
@@ -126,7 +126,7 @@ fn read(body: &[u8]) -> Result<protocol::Response, Trouble> {
     encoding::decode(body).map_err(|error| Trouble { kind: TroubleKind::Refused, cause: error.to_string() })
 }
 
-/// Asks one worker's clock whenever it is wanted.
+/// Queries one worker's clock on demand.
 async fn ask_clock(
     worker: WorkerId,
     mut link: impl Call,
@@ -135,7 +135,7 @@ async fn ask_clock(
     clock: impl Clock,
 ) {
     while let Some(mut ping) = wanted.recv().await {
-        // Of several that piled up meanwhile the last is enough.
+        // Of several queued meanwhile the last is enough.
         while let Ok(newer) = wanted.try_recv() {
             ping = newer;
         }

@@ -3,7 +3,7 @@
 //! ```text
 //!  leading                        wire                            serving
 //!  controller machine ─▶ link ─▶ POST /v1/command ─▶ connection ─▶ worker machine ─▶ performer
-//!                     ◀─      ◀─ the answer, once it is there   ◀─
+//!                     ◀─      ◀─ the answer, once it is ready   ◀─
 //!                        clock ─▶ POST /v1/clock   ─▶ the wall clock, at once
 //! ```
 //!
@@ -27,13 +27,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 /// Where a worker listens.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {
-    /// As it was typed: how the worker is called.
+    /// As it was typed: the worker's name.
     pub name: String,
     /// A host's name or address, without brackets.
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// Whether TLS is spoken.
+    /// Whether TLS is used.
     pub tls: bool,
 }
 
@@ -43,23 +43,23 @@ pub trait Transport: Clone + Send + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     /// Connects; the caller bounds the time.
     fn connect(&self, to: &Address) -> impl Future<Output = io::Result<Self::Stream>> + Send;
-    /// The addresses that a host's name stands for now; an address stands for itself. The caller bounds the time.
+    /// The current addresses of a host's name; an address is its own. The caller bounds the time.
     fn resolve(&self, host: &str) -> impl Future<Output = io::Result<Vec<IpAddr>>> + Send;
 }
 
-/// Takes connections in.
+/// Accepts connections.
 pub trait Listener: Send + 'static {
     /// A connection, once it is ready.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-    /// What is still to be done before it is ready (a TLS handshake), which must not hold up the next one.
+    /// What remains to be done before it is ready (a TLS handshake), which must not hold up the next one.
     type Opening: Future<Output = io::Result<Self::Stream>> + Send + 'static;
-    /// The next connection, and from where.
+    /// The next connection, and its source.
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Opening, SocketAddr)>> + Send;
-    /// Whether what the other side has shown beneath this connection vouches for its being `host`; always, where nothing is
-    /// shown beneath it.
+    /// Whether the other side's credentials beneath this connection vouch for its being `host`; always, if there are
+    /// none.
     ///
     /// # Errors
-    /// What is wrong with it, in words for people.
+    /// What is wrong with it, for people to read.
     fn vouches(_stream: &Self::Stream, _host: &str) -> Result<(), String> {
         Ok(())
     }

@@ -36,7 +36,7 @@ use crate::portable::{
     local::{Answer, Observer, Performer},
 };
 
-/// Most bytes of a question about the clock: a run's number and an instant.
+/// Most bytes of a clock query: a run's number and an instant.
 const CLOCK_MAX: usize = 1 << 10;
 
 /// What a worker shows to people and their tools, beside what it shows to its controller.
@@ -45,10 +45,10 @@ pub trait Pages: Send + Sync + 'static {
     fn get(&self, path: &str, status: &Status) -> Option<Answered>;
 }
 
-/// What the worker's machine is at, for whoever looks on.
+/// The state of the worker's machine, for observers.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
-    /// The run it obeys, who leads it, and since when.
+    /// The run it performs, its controller, and since when.
     pub obeys: Option<(RunId, String, WallTime)>,
     /// Commands answered since the process began.
     pub commands_answered: u64,
@@ -56,24 +56,24 @@ pub struct Status {
     pub leases_expired: u64,
 }
 
-/// Who a worker is and whom it lets in.
+/// A worker's identity and its terms of admission.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// Version of omb.
     pub omb: String,
     /// Drawn when the process began.
     pub instance: String,
-    /// Whoever lacks it is refused; `None` lets everybody in.
+    /// Requests without it are rejected; `None` admits every request.
     pub token: Option<Token>,
     /// Most bytes of a command.
     pub body_max: usize,
-    /// Which settings it takes from controllers: [`Terms::foreign`], and what its owner agreed to.
+    /// Which settings it takes from controllers: [`Terms::foreign`], and what its owner permitted.
     pub terms: Terms,
-    /// What its process may have.
+    /// The limits of its process.
     pub limits: Limits,
 }
 
-/// Those who wait for the answer to a command: several, if it was sent again.
+/// The requests that wait for the answer to a command: several, if it was sent again.
 type Waiting = BTreeMap<(RunId, u64), Vec<oneshot::Sender<Bytes>>>;
 
 /// What connections and the machine's loop share.
@@ -84,11 +84,11 @@ struct Server<P, C> {
     inputs: mpsc::UnboundedSender<worker::Input>,
     waiting: Mutex<Waiting>,
     status: Mutex<Status>,
-    /// The process is to end.
+    /// The process is about to end.
     leaving: AtomicBool,
 }
 
-/// What whoever asks is told then.
+/// The answer to requests from then on.
 const LEAVING: &str = "this worker is being shut down";
 
 /// Serves until the worker has shut down, which a message on `shutdown` begins. On `stats` only pages are shown.
@@ -168,12 +168,12 @@ pub async fn serve<L, P, C>(
     }
 }
 
-/// Takes connections in, for ever, and has requests over them answered. `body_max` is the most bytes of a body.
+/// Accepts connections, for ever, and has requests over them answered. `body_max` is the most bytes of a body.
 async fn accept<L: Listener>(mut listener: L, body_max: usize, service: Arc<impl Service>) {
     let door = Door::new(door::bounds(body_max));
     loop {
         let Ok((opening, from)) = listener.accept().await else {
-            // Out of files, say: those who are connected go on, and later there may be room again.
+            // Out of files, for example: established connections go on, and later there may be room again.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
@@ -191,7 +191,7 @@ async fn accept<L: Listener>(mut listener: L, body_max: usize, service: Arc<impl
     }
 }
 
-/// Shows pages to whoever asks for them, for ever.
+/// Serves pages on request, for ever.
 pub async fn show<L: Listener>(listener: L, page: impl Fn(&str) -> Answered + Send + Sync + 'static) {
     accept(listener, 0, Arc::new(Shown(page))).await;
 }
@@ -208,7 +208,7 @@ impl<F: Fn(&str) -> Answered + Send + Sync + 'static> Service for Shown<F> {
     }
 }
 
-/// Where there are only pages.
+/// A listener with pages only.
 fn reads(head: &Head) -> Result<Welcome, Answered> {
     match head.method {
         Method::GET | Method::HEAD => Ok(Welcome { known: false, body_max: 0 }),
@@ -216,7 +216,7 @@ fn reads(head: &Head) -> Result<Welcome, Answered> {
     }
 }
 
-/// Those who may only look.
+/// Connections that may only read.
 struct Onlookers<P, C>(Arc<Server<P, C>>);
 
 impl<P: Pages, C: Clock + Send + Sync + 'static> Service for Onlookers<P, C> {
@@ -254,7 +254,7 @@ impl<P: Pages, C: Clock + Send + Sync + 'static> Service for Server<P, C> {
                     return Answered::text(StatusCode::BAD_REQUEST, "this is no question about the clock");
                 };
                 self.prove(ping.run, guest);
-                // If the loop is over, so is the worker.
+                // If the loop has ended, so has the worker.
                 let _ = self.inputs.send(worker::Input::Heard(ping));
                 if self.leaving.load(Relaxed) {
                     return Answered::text(StatusCode::SERVICE_UNAVAILABLE, LEAVING);
@@ -280,10 +280,10 @@ impl<P: Pages, C: Clock + Send + Sync + 'static> Service for Server<P, C> {
 }
 
 impl<P: Pages, C: Clock> Server<P, C> {
-    /// Whether a head proves that it comes from somebody who has the token.
+    /// Whether a head proves that its sender has the token.
     ///
     /// # Errors
-    /// If there is a token and the head lacks it: whoever does gets nothing, but whether somebody is there at all.
+    /// If there is a token and the head lacks it: such a sender learns nothing but whether a worker is there at all.
     fn knows(&self, head: &Head) -> Result<bool, Answered> {
         let Some(token) = &self.identity.token else { return Ok(false) };
         let known = head.token.as_deref().is_some_and(|given| token.is(given));
@@ -294,7 +294,7 @@ impl<P: Pages, C: Clock> Server<P, C> {
         Err(Answered::text(StatusCode::UNAUTHORIZED, text))
     }
 
-    /// Where there is no token, whoever speaks of the run that is performed is taken for its controller.
+    /// Without a token, a sender that names the current run is taken for its controller.
     fn prove(&self, run: RunId, guest: &Guest) {
         let obeyed = lock(&self.status).obeys.as_ref().is_some_and(|(obeyed, ..)| *obeyed == run);
         if obeyed && self.identity.token.is_none() {
@@ -333,7 +333,7 @@ impl<P: Pages, C: Clock> Server<P, C> {
         }
     }
 
-    /// Tells everybody who waits for it.
+    /// Answers every request that waits for it.
     fn answer(&self, response: &Response) {
         lock(&self.status).commands_answered += 1;
         let Some(waiting) = lock(&self.waiting).remove(&(response.run, response.number)) else { return };
@@ -345,7 +345,7 @@ impl<P: Pages, C: Clock> Server<P, C> {
             body = encoding::encode(&Response { outcome: Err(failure), ..response.clone() }).into();
         }
         for answer in waiting {
-            // Whoever gave up asks again, or does not care.
+            // A caller that gave up asks again, or does not need it.
             let _ = answer.send(body.clone());
         }
     }

@@ -1,8 +1,8 @@
 //! HTTP/1.1 between controller and worker, by hyper, over any stream.
 //!
-//! Of a request the head comes first: who asks for what, and with how much of a body. Only what is welcome by its head is
-//! received, at a pace that has a lower bound, and memory is taken as the bytes come. One exchange at a time per connection;
-//! a connection on which one failed is thrown away.
+//! Of a request the head comes first: what is requested, by which side, and with how large a body. Only what is welcome
+//! by its head is received, at a pace that has a lower bound, and memory is taken as the bytes come. One exchange at a
+//! time per connection; a connection on which one failed is discarded.
 
 use std::{
     convert::Infallible,
@@ -35,7 +35,7 @@ use tokio::{
 
 use super::{Address, Guest, Transport};
 
-/// The body of a message of ours.
+/// The body of our own messages.
 pub const BINARY: &str = "application/octet-stream";
 /// Longest a body may take to arrive.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(90);
@@ -43,49 +43,50 @@ const ARRIVES_WITHIN: Duration = Duration::from_secs(90);
 const BODY_BEHIND_MAX: Duration = Duration::from_secs(5);
 /// Slowest pace of a body, in bytes per second: below any line over which a controller leads workers.
 const BODY_PACE_MIN: u64 = 32 << 10;
-/// Longest a known connection may go on without a request: idle, or in the middle of a head. Between once and twice this.
+/// Longest a known connection may go on without a request: idle, or in the middle of a head. Between once and twice
+/// this.
 const IDLE_WITHIN: Duration = Duration::from_secs(15);
-/// The same for a connection that has proven nothing. It is also the longest it may take to become ready.
+/// The same for a connection that is not authenticated. It is also the longest it may take to become ready.
 pub(super) const STRANGER_WITHIN: Duration = Duration::from_secs(5);
 /// Most bytes of a request's head.
 const HEAD_MAX: usize = 32 << 10;
-/// Most characters shown of what somebody else answered.
+/// Most characters shown of a foreign answer.
 const SHOWN_MAX: usize = 200;
 
-/// What a request's head says.
+/// A request's head.
 #[derive(Debug)]
 pub struct Head {
     /// The method.
     pub method: Method,
     /// The path, without a query.
     pub path: String,
-    /// What stands behind `Bearer `, if anything.
+    /// The text after `Bearer `, if any.
     pub token: Option<Vec<u8>>,
-    /// Who asks.
+    /// The sender.
     pub from: IpAddr,
 }
 
 /// A request that is received and answered.
 #[derive(Clone, Copy, Debug)]
 pub struct Welcome {
-    /// Whether the head proves who it is.
+    /// Whether the head authenticates the sender.
     pub known: bool,
     /// Most bytes of its body.
     pub body_max: usize,
 }
 
-/// Who answers requests.
+/// Answers requests.
 pub trait Service: Send + Sync + 'static {
-    /// Looks at a head, before anything of a body is received.
+    /// Judges a head, before anything of a body is received.
     ///
     /// # Errors
-    /// If the request is refused: what is answered before the connection is closed.
+    /// If the request is rejected: what is answered before the connection is closed.
     fn admit(&self, head: &Head) -> Result<Welcome, Answered>;
     /// Answers a request that has been received.
     fn answer(&self, head: Head, body: Bytes, guest: &Guest) -> impl Future<Output = Answered> + Send;
 }
 
-/// What is answered.
+/// An answer.
 #[derive(Debug)]
 pub struct Answered {
     /// The status.
@@ -103,7 +104,7 @@ impl Answered {
         Self { status, content_type: "text/plain; charset=utf-8", body: Bytes::from(format!("{text}\n")) }
     }
 
-    /// A message of ours.
+    /// One of our own messages.
     #[must_use]
     pub fn binary(body: impl Into<Bytes>) -> Self {
         Self { status: StatusCode::OK, content_type: BINARY, body: body.into() }
@@ -143,7 +144,7 @@ where
         tokio::select! {
             biased;
             () = guest.dismissed() => return,
-            // Whoever broke the connection knows it, and nobody else can do anything about it.
+            // The side that broke the connection knows it, and the other can do nothing about it.
             _ = &mut connection => return,
             () = sleep(patience) => {}
         }
@@ -189,7 +190,7 @@ async fn receive(mut body: Incoming, limit: usize, guest: &Guest) -> Result<Byte
     let too_long = || {
         Answered::text(StatusCode::PAYLOAD_TOO_LARGE, &format!("a body of more than {limit} bytes is not taken here"))
     };
-    // Said in advance it is refused unread; what is not said may be as long as the limit.
+    // If announced, it is rejected unread; without an announcement it may be as long as the limit.
     let announced = body.size_hint().upper().unwrap_or(limit as u64);
     if announced > limit as u64 {
         return Err(too_long());
@@ -219,7 +220,7 @@ async fn receive(mut body: Incoming, limit: usize, guest: &Guest) -> Result<Byte
     }
 }
 
-/// How far the lines of a head have been looked at.
+/// How far the lines of a head have been checked.
 #[derive(Debug, Default)]
 struct Lines {
     /// Bytes of the line so far, without its end.
@@ -228,7 +229,7 @@ struct Lines {
     returned: bool,
     /// Whether a line was seen.
     begun: bool,
-    /// Whether the head is over: what follows is a body.
+    /// Whether the head has ended: a body follows.
     over: bool,
     /// Whether a line ended without a carriage return.
     bare: bool,
@@ -254,9 +255,9 @@ impl Lines {
     }
 }
 
-/// A connection whose heads are looked at for bare line feeds, which hyper takes for ends of lines. Where one program takes
-/// them and the next does not, the two see different requests. Of requests that come before the former one is answered
-/// only the first is looked at.
+/// A connection whose heads are checked for bare line feeds, which hyper takes for ends of lines. Where one program
+/// accepts them and the next does not, the two see different requests. Of requests that come before the former one is
+/// answered only the first is checked.
 struct Watched<S> {
     stream: S,
     lines: Arc<Mutex<Lines>>,
@@ -299,7 +300,7 @@ impl<T: Transport> Caller<T> {
     /// Connects at the first call, within `connect_within`. `token` is sent with every request.
     ///
     /// # Errors
-    /// If the token holds characters that no header may.
+    /// If the token holds characters that no header may hold.
     pub fn new(transport: T, to: Address, token: Option<&str>, connect_within: Duration) -> Result<Self, String> {
         let token = token.map(|token| {
             let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
@@ -314,7 +315,7 @@ impl<T: Transport> Caller<T> {
         let unconnected = |cause: String| Trouble { kind: TroubleKind::Unconnected, cause };
         let stream = match timeout(self.connect_within, self.transport.connect(&self.to)).await {
             Ok(Ok(stream)) => stream,
-            // TLS that failed is somebody who answers, but not as a worker of ours.
+            // After failed TLS something is there, but no worker of ours.
             Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
                 return Err(Trouble { kind: TroubleKind::Refused, cause: error.to_string() });
             }
@@ -323,7 +324,7 @@ impl<T: Transport> Caller<T> {
         };
         let (sender, connection) = client::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
         tokio::spawn(async move {
-            // What breaks it, whoever waits for the answer is told as well.
+            // What breaks it is also reported to the caller that waits for the answer.
             let _ = connection.await;
         });
         Ok(sender)
@@ -362,13 +363,14 @@ impl<T: Transport> Caller<T> {
         if parts.status != StatusCode::OK || !ours {
             return Err(refused(parts.status, &body));
         }
-        // Only a connection on which all went well is used again.
+        // Only a connection on which all went well is reused.
         self.connection = Some(sender);
         Ok(body)
     }
 }
 
-/// Asks a worker and waits for the answer: the seam at which the simulation delays, loses and doubles exchanges.
+/// Sends a worker a request and waits for the answer: the seam at which the simulation delays, loses and doubles
+/// exchanges.
 pub trait Call: Send + 'static {
     /// One exchange, within `within`.
     fn call(
@@ -401,7 +403,7 @@ impl<T: Transport> Call for Caller<T> {
 }
 
 fn broken(error: &hyper::Error) -> Trouble {
-    // What is not HTTP comes from something that is no worker: asking again changes nothing.
+    // What is not HTTP does not come from a worker: a retry changes nothing.
     let kind = if error.is_parse() { TroubleKind::Refused } else { TroubleKind::Broken };
     let cause = if error.is_parse() {
         format!("what listens there does not speak HTTP ({error}): is it a broker, or does it want https?")
@@ -423,7 +425,7 @@ fn refused(status: StatusCode, body: &[u8]) -> Trouble {
         StatusCode::BAD_REQUEST => format!("it does not take what it is sent: {line}"),
         _ => format!("a web server that is no omb worker listens there: it answers {status}"),
     };
-    // It has too much to receive just now, which passes.
+    // It has too much to receive at present, which passes.
     let passes = status == StatusCode::TOO_MANY_REQUESTS;
     Trouble { kind: if passes { TroubleKind::Broken } else { TroubleKind::Refused }, cause }
 }
