@@ -8,13 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     Caller,
     message::{ErrorCode, FetchPartition, Fetched},
-    topics::{PartitionKey, Topics},
+    topics::{FetchId, PartitionKey, Topics},
 };
 use omb_machine::time::Instant;
-
-/// Numbers the fetches that wait, in order of arrival.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct FetchId(u64);
 
 /// What a fetch wants.
 #[derive(Debug)]

@@ -33,14 +33,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use self::message::*;
-pub use self::retention::Dropped;
+pub use self::topics::Dropped;
 use self::{
     fetch::{WaitingFetch, WaitingFetches, Wanted},
     groups::{Groups, Replies},
     idempotence::Verdict,
     log::Log,
-    retention::Position,
-    topics::{PartitionKey, Topics},
+    topics::{PartitionKey, Position, Topics},
 };
 use omb_machine::{Machine, Wake, time::Instant};
 

@@ -8,20 +8,19 @@
 //! **What is unread.** In each partition, everything from the lowest *live position* on. These are live:
 //!
 //! 1. The latest offset that an open connection has asked for in a fetch of the partition: what that very fetch
-//! returned still counts as unread, since its reply may be lost. It ceases to be live when the connection has continued
-//! to fetch other partitions for [`POSITION_IDLE`] without naming this one, or when a group that subscribes to the
-//! topic began a new generation that long ago and the connection has not named the partition since: then the partition
-//! belongs to another member, and the old one's position would block the broker for ever. A connection that merely
-//! pauses keeps its position. Several readers that share a connection share one position, the latest.
+//!    returned still counts as unread, since its reply may be lost. It ceases to be live when the connection has
+//!    continued to fetch other partitions for [`POSITION_IDLE`] without naming this one, or when a group that subscribes to the
+//!    topic began a new generation that long ago and the connection has not named the partition since: then the partition
+//!    belongs to another member, and the old one's position would block the broker for ever. A connection that merely
+//!    pauses keeps its position. Several readers that share a connection share one position, the latest.
 //! 2. The offset that a group with members has committed in the partition. A commit older than [`COMMIT_FRESH`] counts
-//! only while the partition has fewer live connections than groups with members (see 3): a group that reads but no
-//! longer commits does not block the broker for ever.
+//!    only while the partition has fewer live connections than groups with members (see 3): a group that reads but no
+//!    longer commits does not block the broker for ever.
 //! 3. The start of the partition, while it has fewer live connections than there are groups with members that subscribe
-//! to its topic, one of which has committed nothing in it: that group is still about to begin.
+//!    to its topic, one of which has committed nothing in it: that group is still about to begin.
 //!
 //! A partition without any live position has no reader: its oldest batches are dropped in order of age, together with
 //! those that every reader has read. Members that do not say what they subscribe to count in 2 only.
-//! with those that all have read. Members that do not say what they subscribe to count in 2 only.
 
 use std::{
     cmp::Reverse,
@@ -29,13 +28,11 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
     ConnId,
     groups::Groups,
     message::TopicRef,
-    topics::{Partition, PartitionKey, Topics},
+    topics::{Dropped, Partition, PartitionKey, Position, Topics},
 };
 use omb_machine::time::Instant;
 
@@ -57,25 +54,6 @@ pub(super) const TRIM_PAUSE: Duration = Duration::from_millis(100);
 /// Dropping continues for this share of the capacity beyond what is needed, so that a full broker need not search all
 /// partitions for every batch.
 const SLACK_SHARE: u64 = 64;
-
-/// What was dropped to make room, since the broker began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Dropped {
-    /// How many batches.
-    pub batches: u64,
-    /// How many records were in them.
-    pub records: u64,
-    /// How many bytes they took, overhead included.
-    pub bytes: u64,
-}
-
-/// How far a connection has read in a partition.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Position {
-    pub(super) offset: i64,
-    /// Deadline of the fetch that named it.
-    pub(super) renewed: Instant,
-}
 
 /// The lowest live position of every partition that has one. `fetched` returns the deadline of each connection's latest
 /// fetch.

@@ -2,20 +2,44 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     ConnId,
-    fetch::FetchId,
     idempotence::Producers,
     log::Log,
     message::{ConfigValue, ErrorCode, NewTopic, Refusal, TopicId, TopicInfo, TopicRef},
-    retention::{Dropped, Position},
 };
+use omb_machine::time::Instant;
 
 /// Longest name of a topic, in bytes: with a partition number it still fits a file name, as in Kafka.
 const NAME_MAX: usize = 249;
 
 /// Partitions that one topic may have. Far more than one machine can use, far less than its memory holds.
 const PARTITIONS_MAX: i32 = 100_000;
+
+/// Numbers the fetches that wait, in order of arrival.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FetchId(pub(super) u64);
+
+/// What was dropped to make room, since the broker began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// How many batches.
+    pub batches: u64,
+    /// How many records were in them.
+    pub records: u64,
+    /// How many bytes they took, overhead included.
+    pub bytes: u64,
+}
+
+/// How far a connection has read in a partition.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Position {
+    pub(super) offset: i64,
+    /// Deadline of the fetch that named it.
+    pub(super) renewed: Instant,
+}
 
 /// The keys a topic's configuration may have, and their defaults.
 ///

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::result::Worker;
 use omb_bench::{
     config::workload::RateGoal,
     load::header,
@@ -12,12 +11,6 @@ use omb_machine::{
     quantity::{counted, latency, per_second, rate, real, span, uppercase},
     time::nanos,
 };
-
-/// More workers than this are not shown one by one.
-const SHOWN_MAX: usize = 20;
-
-/// How many of more than [`SHOWN_MAX`] are shown.
-const SHOWN_WORST: usize = 10;
 
 /// A worker's share of the total rate, msg/s. It stays the same when other workers are lost.
 pub(super) fn dealt_rate(report: &Report, row: &WorkerRow) -> f64 {
@@ -41,23 +34,6 @@ pub(super) fn achieved(report: &Report, row: &WorkerRow) -> Option<f64> {
 /// Cores it used while it was measured, on average.
 pub(super) fn cores_used(row: &WorkerRow) -> f64 {
     if row.measured_for.is_zero() { 0.0 } else { row.cpu.as_secs_f64() / row.measured_for.as_secs_f64() }
-}
-
-/// The workers to show, and whether there are others: all in order, or of many the ones that lag most.
-pub(super) fn shown(workers: &[Worker]) -> (Vec<&Worker>, bool) {
-    let mut rows: Vec<&Worker> = workers.iter().collect();
-    if rows.len() <= SHOWN_MAX {
-        return (rows, false);
-    }
-    rows.sort_by(|a, b| {
-        // To a tenth of a percent, otherwise the edges of periods would decide.
-        let share = |row: &Worker| (row.sent_share_of_target.unwrap_or(1.0) * 1e3).round();
-        let lost = b.lost.is_some().cmp(&a.lost.is_some());
-        let late = |row: &Worker| (row.schedule_lag_ns / 1_000_000, row.schedule_error.map_or(0, |late| late.p99_ns));
-        lost.then(share(a).total_cmp(&share(b))).then(late(b).cmp(&late(a)))
-    });
-    rows.truncate(SHOWN_WORST);
-    (rows, true)
 }
 
 /// How far clocks may disagree, in one sentence; `None` if that does not matter.

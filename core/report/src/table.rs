@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::{
-    fleet,
     histogram::Samples,
     result::{Omb, RunResult, TotalCounts, Worker},
     verdict,
@@ -204,9 +203,32 @@ fn short(address: &str) -> String {
     format!("…{}", address.chars().skip(length + 1 - ADDRESS_MAX).collect::<String>())
 }
 
+/// More workers than this are not shown one by one.
+const SHOWN_MAX: usize = 20;
+
+/// How many of more than [`SHOWN_MAX`] are shown.
+const SHOWN_WORST: usize = 10;
+
+/// The workers to show, and whether there are others: all in order, or of many the ones that lag most.
+fn shown(workers: &[Worker]) -> (Vec<&Worker>, bool) {
+    let mut rows: Vec<&Worker> = workers.iter().collect();
+    if rows.len() <= SHOWN_MAX {
+        return (rows, false);
+    }
+    rows.sort_by(|a, b| {
+        // To a tenth of a percent, otherwise the edges of periods would decide.
+        let share = |row: &Worker| (row.sent_share_of_target.unwrap_or(1.0) * 1e3).round();
+        let lost = b.lost.is_some().cmp(&a.lost.is_some());
+        let late = |row: &Worker| (row.schedule_lag_ns / 1_000_000, row.schedule_error.map_or(0, |late| late.p99_ns));
+        lost.then(share(a).total_cmp(&share(b))).then(late(b).cmp(&late(a)))
+    });
+    rows.truncate(SHOWN_WORST);
+    (rows, true)
+}
+
 /// A row per worker, an explanation of the columns, and what is known of the clocks.
 fn workers(omb: &Omb, width: usize) -> Vec<String> {
-    let (rows, others) = fleet::shown(&omb.workers);
+    let (rows, others) = shown(&omb.workers);
     let lost = rows.iter().any(|row| row.lost.is_some());
     let mut heads = vec![
         "Worker",

@@ -26,7 +26,7 @@ use tokio::{
 
 use super::{
     Scenario,
-    world::{Cast, address, ask, limits, peers_of},
+    cast::{Cast, address, ask, limits, peers_of},
 };
 use crate::{
     connection::Stream,

@@ -5,6 +5,7 @@
 //!  client 1 .. m: cluster::asking ─┘                           facts: what is true, beside what nodes believe
 //! ```
 
+mod cast;
 pub mod disk;
 pub mod fault;
 mod intruder;

@@ -2,14 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    io,
-    io::Cursor,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     path::PathBuf,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -20,25 +15,25 @@ use madsim::{
     time::{TimeHandle, sleep},
 };
 use omb_cluster::{
-    client::{GaveUp, Patience},
-    config::{ClusterConfig, Durability, PeerAddresses, Peers, parse_peers},
+    client::GaveUp,
+    config::{ClusterConfig, Durability, PeerAddresses},
     node::{
         Node, Output,
         message::{Envelope, Message, Put, Reply, Request},
     },
     peer::{Digest, Label, NodeId, RequestId, User},
-    store::{Name, Step, Stored},
+    store::{Name, Step},
 };
 use omb_machine::{
     seed::Seed,
     time::{Instant, WallTime},
 };
 use rand::{Rng as _, RngExt as _};
-use rand_chacha::ChaCha8Rng;
 use tokio::sync::mpsc;
 
 use super::{
     Facts, Kin, Listed, NodeFacts, Outcome, Scenario, Upload, Watcher,
+    cast::{Cast, address, ask, ip, limits, list, peers_of, socket},
     disk::SimDisk,
     fault::{LATE_MAX, Mishap, Planned, Trouble, Way},
     intruder,
@@ -48,10 +43,7 @@ use crate::{
     clock::{Clock, Skew},
     connection::{SimListener, SimTransport},
     fault::Weather,
-    portable::{
-        cluster::{self, Limits, Nodes, Observer, asking, node::Identity},
-        fleet::Address,
-    },
+    portable::cluster::{self, Nodes, Observer, node::Identity},
     witness::Witness,
 };
 
@@ -66,72 +58,6 @@ const SCRUB: Duration = Duration::from_secs(2);
 
 /// A host that no node has; it is only in the stranger's list of peers.
 const NOBODY: u32 = 99;
-
-fn ip(node: NodeId) -> IpAddr {
-    Ipv4Addr::new(10, 0, 2, u8::try_from(node.0).expect("ids are small")).into()
-}
-
-fn socket(node: NodeId) -> SocketAddr {
-    SocketAddr::new(ip(node), 7001)
-}
-
-/// The bounds of simulated nodes: as the product's, but shorter where only waiting is bounded.
-pub(super) fn limits() -> Limits {
-    let (idle, kept_for) = (Duration::from_secs(4), Duration::from_secs(6));
-    // Some idle connections are closed by the other side before they are used again. Few slots, so that they can be
-    // hoarded.
-    Limits { idle, reply: idle, kept_for, requests: 8, ..Limits::default() }
-}
-
-fn patience(scenario: &Scenario) -> Patience {
-    Patience { deadline: Duration::from_secs(25), try_max: scenario.try_max, ..Patience::default() }
-}
-
-/// What all parts of the world hold.
-#[derive(Clone)]
-pub(super) struct Cast {
-    pub(super) time: TimeHandle,
-    weather: Weather,
-    nodes: Arc<Mutex<Vec<(NodeId, task::NodeId)>>>,
-    clients: Arc<Mutex<Vec<task::NodeId>>>,
-    /// What happens to messages between nodes: shares, and the source of chance.
-    mishaps: Arc<Mutex<(BTreeMap<Mishap, f64>, ChaCha8Rng)>>,
-    /// Number of uploads that reached the moment of the ambush, and where to report the node that it hit.
-    came: Arc<AtomicU64>,
-    ambushes: mpsc::UnboundedSender<Planned>,
-    facts: Arc<Mutex<Facts>>,
-    watcher: Arc<Mutex<dyn Watcher>>,
-    pub(super) witness: Witness,
-}
-
-impl Cast {
-    pub(super) fn facts(&self) -> MutexGuard<'_, Facts> {
-        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
-        facts.at = self.time.elapsed();
-        facts
-    }
-
-    fn watch(&self, look: impl FnOnce(&mut dyn Watcher, &Facts)) {
-        let facts = self.facts();
-        look(&mut *self.watcher.lock().unwrap_or_else(PoisonError::into_inner), &facts);
-    }
-
-    fn nodes(&self) -> Vec<(NodeId, task::NodeId)> {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn transport(&self, from: task::NodeId) -> SimTransport {
-        let nodes = self.nodes().into_iter().map(|(node, task)| (socket(node), task)).collect();
-        SimTransport { from, nodes, weather: self.weather.clone(), foreign: false }
-    }
-
-    /// What happens to the next message between nodes.
-    fn mishap(&self) -> Option<(Mishap, Duration)> {
-        let (shares, rng) = &mut *self.mishaps.lock().unwrap_or_else(PoisonError::into_inner);
-        let mishap = shares.iter().find(|(_, share)| rng.random_bool(**share)).map(|(mishap, _)| *mishap)?;
-        Some((mishap, rng.random_range(Duration::ZERO..LATE_MAX)))
-    }
-}
 
 /// Plays `scenario` inside a madsim runtime. Everything seen goes to `watcher` and `witness`.
 pub async fn play(scenario: Scenario, watcher: Arc<Mutex<dyn Watcher>>, witness: Witness) {
@@ -260,17 +186,6 @@ fn born(scenario: &Scenario, node: NodeId) -> NodeFacts {
 
 fn client(nth: u8) -> NodeHandle {
     Handle::current().create_node().name(format!("client {nth}")).ip(Ipv4Addr::new(10, 0, 3, nth).into()).build()
-}
-
-/// The list of peers of all nodes except a stranger.
-pub(super) fn peers_of(scenario: &Scenario) -> Peers {
-    list(scenario, None)
-}
-
-fn list(scenario: &Scenario, more: Option<NodeId>) -> Peers {
-    let nodes = scenario.nodes.iter().copied().chain(more);
-    let peers: Vec<String> = nodes.map(|it| format!("{}={}", it.0, socket(it))).collect();
-    parse_peers(&peers.join(",")).expect("the list is sound")
 }
 
 /// One life of a node's process.
@@ -627,23 +542,6 @@ fn power_cycle(facts: &mut Facts, node: NodeId, process: task::NodeId, power: bo
     }
 }
 
-/// What a simulated client uploads, or fetches.
-#[derive(Clone)]
-struct Cargo(Arc<Vec<u8>>);
-
-impl asking::Cargo for Cargo {
-    type Source = Cursor<Vec<u8>>;
-    type Sink = Cursor<Vec<u8>>;
-
-    async fn source(&self) -> io::Result<Self::Source> {
-        Ok(Cursor::new(self.0.to_vec()))
-    }
-
-    async fn sink(&self, _: &Stored) -> io::Result<Self::Sink> {
-        Ok(Cursor::new(Vec::new()))
-    }
-}
-
 /// A client's connections to some of the nodes.
 fn reach(
     process: task::NodeId,
@@ -654,28 +552,6 @@ fn reach(
     let keyed = cast.facts().scenario.keyed;
     let secret = keyed.then(|| intruder::secret(seed, "shared", 0, false));
     Nodes::new(cast.transport(process), nodes.into_iter().map(|node| (node, address(node))).collect(), limits(), secret)
-}
-
-pub(super) fn address(node: NodeId) -> Address {
-    let (name, at) = (node.to_string(), socket(node));
-    Address { name, host: at.ip().to_string(), port: at.port(), tls: false }
-}
-
-pub(super) async fn ask(
-    nodes: &Nodes<SimTransport>,
-    cast: &Cast,
-    request: Request,
-    body: Vec<u8>,
-    seed: Seed,
-) -> Result<Reply, GaveUp> {
-    let witness = cast.witness.clone();
-    let log = move |line: String| {
-        witness.note("client", format_args!("{line}"));
-        witness.hit("client: tries again");
-    };
-    let clock = Clock::new(cast.time.clone(), Skew::NONE);
-    let patience = patience(&cast.facts().scenario);
-    asking::ask(nodes, request, Cargo(Arc::new(body)), (patience, seed), log, &clock).await
 }
 
 /// Uploads one body under a fresh id; returns it if it was acknowledged.

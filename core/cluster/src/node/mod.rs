@@ -11,6 +11,7 @@
 //! it: a leader knows all ids that it has placed, and those that nodes recall when it begins to lead (`known.rs`). An
 //! order names the leadership under which it was given, and a node that has seen a newer one refuses it.
 
+mod account;
 mod entry;
 mod gather;
 mod known;

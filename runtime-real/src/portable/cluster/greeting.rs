@@ -13,7 +13,7 @@ use omb_cluster::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{node::Server, wire::Line};
+use super::{server::Server, wire::Line};
 use crate::portable::fleet::{Listener, Transport};
 
 /// What a node or a client proves, and requires as proof, if a cluster has keys.

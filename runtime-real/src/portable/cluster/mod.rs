@@ -20,6 +20,7 @@ mod lanes;
 mod links;
 pub mod node;
 pub mod nodes;
+mod server;
 mod serving;
 mod slots;
 pub mod wire;

@@ -4,13 +4,13 @@ use std::{
     collections::BTreeMap,
     io,
     ops::ControlFlow,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
 };
 
 use omb_cluster::{
     admission::{Capacity, Door},
     config::ClusterConfig,
-    node::{ClientId, Input, Node, Output, RelayFailure, message::Envelope},
+    node::{Input, Node, Output, RelayFailure, message::Envelope},
     peer::NodeId,
     store::{self, Failure, Step},
 };
@@ -20,9 +20,10 @@ use tokio::sync::mpsc;
 use super::{
     Disk, Limits, Nodes, Secret, address, disk,
     gate::Gate,
-    lanes::{Entrances, lanes},
+    lanes::lanes,
     links::{self, Link},
-    serving::{self, Action},
+    server::{Action, Server},
+    serving,
     slots::Slots,
 };
 use crate::portable::{
@@ -56,41 +57,6 @@ pub struct Identity {
     pub seed: Seed,
     /// The keys in `key_file` and `peer_key_file`, if one of them is given.
     pub secret: Option<Secret>,
-}
-
-/// What all connections of a node share.
-pub(super) struct Server<T: Transport, D> {
-    pub(super) me: NodeId,
-    pub(super) limits: Limits,
-    pub(super) secret: Option<Secret>,
-    pub(super) gate: Gate<T>,
-    pub(super) nodes: Nodes<T>,
-    pub(super) disk: D,
-    pub(super) inputs: Entrances,
-    pub(super) door: Mutex<Door>,
-    pub(super) clients: Mutex<BTreeMap<ClientId, mpsc::UnboundedSender<Action>>>,
-    pub(super) numbers: AtomicU64,
-    pub(super) slots: Slots,
-}
-
-impl<T: Transport, D> Server<T, D> {
-    pub(super) fn door(&self) -> MutexGuard<'_, Door> {
-        self.door.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn clients(&self) -> MutexGuard<'_, BTreeMap<ClientId, mpsc::UnboundedSender<Action>>> {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Passes an action to a client's connection; returns whether it is still there.
-    fn pass(&self, client: ClientId, action: Action) -> bool {
-        let mut clients = self.clients();
-        if action.is_last() {
-            clients.remove(&client).is_some_and(|to| to.send(action).is_ok())
-        } else {
-            clients.get(&client).is_some_and(|to| to.send(action).is_ok())
-        }
-    }
 }
 
 /// Runs one node for as long as the process lives.

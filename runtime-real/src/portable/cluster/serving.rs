@@ -28,34 +28,12 @@ use super::{
     disk::failed,
     greeting::{self, Guest, Unmet},
     links,
-    node::Server,
     nodes::word,
+    server::{Action, Server},
     slots::InFlight,
     wire::{self, Announces as _, Line, SMALL_MAX, Word},
 };
 use crate::portable::fleet::{Listener, Transport};
-
-/// The next action of a request's connection.
-#[derive(Debug)]
-pub(super) enum Action {
-    /// Answer.
-    Answer(Reply),
-    /// Stream the body to another node.
-    Relay { to: NodeId, order: Order },
-    /// Stream the body into its temporary file.
-    Store { id: RequestId },
-    /// Answer with a stored upload.
-    SendFile(Stored),
-    /// Answer with what another node holds.
-    Fetch { from: NodeId, name: Name },
-}
-
-impl Action {
-    /// Whether it ends the request.
-    pub(super) fn is_last(&self) -> bool {
-        matches!(self, Self::Answer(_) | Self::SendFile(_) | Self::Fetch { .. })
-    }
-}
 
 /// Accepts connections for as long as the listener exists.
 pub(super) async fn accept<L, T, D>(mut listener: L, server: Arc<Server<T, D>>)
