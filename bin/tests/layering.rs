@@ -46,6 +46,7 @@ const CORE_DEPENDENCIES: &[(&str, &str)] = &[
     ("sha2", "the digest of the list of peers, and what an upload is known by"),
     ("strsim", "\"did you mean\""),
     ("thiserror", "error enums"),
+    ("unicode-width", "how many columns of a terminal a text takes"),
     ("uuid", "named by the types of kafka-protocol"),
 ];
 

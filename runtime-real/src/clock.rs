@@ -1,6 +1,7 @@
 //! The one place that asks the time.
 
 use std::{
+    num::NonZeroU64,
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -9,6 +10,11 @@ use std::{
 };
 
 use omb_machine::time::{Instant, WallTime};
+use rustix::{
+    io::Errno,
+    thread::{clock_nanosleep_absolute, set_current_timer_slack},
+    time::{ClockId, Timespec, clock_gettime},
+};
 
 use crate::portable::event_loop;
 
@@ -30,7 +36,7 @@ impl event_loop::Clock for Clock {
 #[inline]
 #[must_use]
 pub fn now() -> Instant {
-    Instant(read(libc::CLOCK_MONOTONIC))
+    Instant(read(ClockId::Monotonic))
 }
 
 /// The wall time at `Instant(0)`, read once per process: wall times are had from the monotonic clock, so that no step of
@@ -80,9 +86,9 @@ fn read_wall_zero() -> WallTime {
     // The reading with the least time between its two neighbours is the most exact; of five, one is undisturbed.
     let best = (0..5)
         .map(|_| {
-            let before = read(libc::CLOCK_MONOTONIC);
-            let wall = read(libc::CLOCK_REALTIME);
-            let after = read(libc::CLOCK_MONOTONIC);
+            let before = read(ClockId::Monotonic);
+            let wall = read(ClockId::Realtime);
+            let after = read(ClockId::Monotonic);
             (after - before, wall - (before + (after - before) / 2))
         })
         .min();
@@ -92,31 +98,24 @@ fn read_wall_zero() -> WallTime {
 /// CPU time of all threads of this process so far.
 #[must_use]
 pub fn process_cpu() -> Duration {
-    Duration::from_nanos(read(libc::CLOCK_PROCESS_CPUTIME_ID))
+    Duration::from_nanos(read(ClockId::ProcessCPUTime))
 }
 
-fn read(clock: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid place to write one `timespec` to; the clocks named here exist on every Linux.
-    let failed = unsafe { libc::clock_gettime(clock, &raw mut time) };
-    assert_eq!(failed, 0, "clock {clock} can be read");
+#[inline]
+fn read(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
     time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }
 
 /// Sleeps until `at` on the monotonic clock, by an absolute timer: nothing adds up.
 pub fn sleep_until(at: Instant) {
     #[expect(clippy::cast_possible_wrap, reason = "seconds since boot")]
-    let time = libc::timespec { tv_sec: (at.0 / 1_000_000_000) as i64, tv_nsec: (at.0 % 1_000_000_000) as i64 };
-    // SAFETY: `time` is a valid `timespec`; with `TIMER_ABSTIME` nothing is written to the last argument.
-    while unsafe {
-        libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &raw const time, std::ptr::null_mut())
-    } == libc::EINTR
-    {}
+    let time = Timespec { tv_sec: (at.0 / 1_000_000_000) as i64, tv_nsec: (at.0 % 1_000_000_000) as i64 };
+    while clock_nanosleep_absolute(ClockId::Monotonic, &time) == Err(Errno::INTR) {}
 }
 
 /// Lets this thread's sleeps end on time: the kernel otherwise adds up to 50 µs, to wake several threads at once.
 pub fn sleep_precisely() {
-    // SAFETY: this option takes one integer and touches no memory. It cannot fail on a kernel that knows it; on one
-    // that does not, sleeps stay as they were, which the schedule error shows.
-    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1, 0, 0, 0) };
+    // Where the kernel does not know it, sleeps stay as they were, which the schedule error shows.
+    let _ = set_current_timer_slack(NonZeroU64::new(1));
 }

@@ -16,14 +16,10 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::CString,
     fs::{self, File, TryLockError},
     io::{self, Read as _, Write as _},
     mem,
-    os::unix::{
-        ffi::OsStrExt as _,
-        fs::{MetadataExt as _, PermissionsExt as _},
-    },
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     pin::Pin,
     sync::{
@@ -42,6 +38,7 @@ use omb_cluster::{
     },
 };
 use omb_machine::printable::printable_within;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::oneshot,
@@ -402,12 +399,7 @@ fn lock_state(state: &Path, node: NodeId) -> Result<File, OpenError> {
 
 /// Exchanges the names of two files atomically.
 fn exchange(one: &Path, other: &Path) -> io::Result<()> {
-    let name = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other);
-    let (one, other) = (name(one)?, name(other)?);
-    let (here, flags) = (libc::AT_FDCWD, libc::RENAME_EXCHANGE);
-    // SAFETY: both names end in NUL and live until the call returns.
-    let failed = unsafe { libc::renameat2(here, one.as_ptr(), here, other.as_ptr(), flags) };
-    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
 }
 
 /// Runs blocking work on a thread for it.
@@ -869,9 +861,8 @@ mod tests {
         assert!(fs::symlink_metadata(folders.0.upload(name)).expect("there").is_file());
         // An upload that became a pipe: nothing writes into it, so a plain open would wait forever.
         fs::remove_file(folders.0.upload(name)).expect("removed");
-        let path = CString::new(folders.0.upload(name).as_os_str().as_bytes()).expect("no NUL");
-        // SAFETY: the name ends in NUL and lives until the call returns.
-        assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(CWD, folders.0.upload(name), rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
         let opened = tokio::time::timeout(std::time::Duration::from_secs(20), folders.open(name)).await;
         assert_eq!(opened.expect("at once").map(drop).map_err(|error| error.kind()), Err(io::ErrorKind::InvalidInput));
         assert_eq!(folders.list().await.expect("readable").shared, []);

@@ -12,6 +12,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
+use rustix::{fs::OFlags, io::Errno};
+
 /// What to do with a symbolic link in place of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Links {
@@ -29,10 +31,10 @@ const MODE: u32 = 0o600;
 /// # Errors
 /// If it cannot be opened; [`io::ErrorKind::InvalidInput`] if it is not a plain file.
 pub fn open(path: &Path, links: Links) -> io::Result<File> {
-    let refused = if links == Links::Refused { libc::O_NOFOLLOW } else { 0 };
-    let opened = OpenOptions::new().read(true).custom_flags(refused | libc::O_NONBLOCK).open(path);
+    let refused = if links == Links::Refused { OFlags::NOFOLLOW } else { OFlags::empty() };
+    let opened = OpenOptions::new().read(true).custom_flags(flags(refused | OFlags::NONBLOCK)).open(path);
     // The system's errors for a link that is not followed, and for a socket.
-    let other = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO));
+    let other = |error: &io::Error| matches!(Errno::from_io_error(error), Some(Errno::LOOP | Errno::NXIO));
     checked(opened.map_err(|error| if other(&error) { not_plain() } else { error })?)
 }
 
@@ -41,9 +43,14 @@ pub fn open(path: &Path, links: Links) -> io::Result<File> {
 /// # Errors
 /// As for [`open`] with [`Links::Refused`].
 pub fn open_or_create(path: &Path) -> io::Result<File> {
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let flags = flags(OFlags::NOFOLLOW | OFlags::NONBLOCK);
     let opened = OpenOptions::new().read(true).write(true).create(true).mode(MODE).custom_flags(flags).open(path)?;
     checked(opened)
+}
+
+/// Flags as the standard library takes them.
+fn flags(flags: OFlags) -> i32 {
+    flags.bits().cast_signed()
 }
 
 fn checked(file: File) -> io::Result<File> {

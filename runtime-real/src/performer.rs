@@ -335,8 +335,9 @@ impl Engine {
         let (server, driver) = connect(&preparation, &self.broker, self.runtime.clone(), &self.cut)?;
         let system = driver.system().to_owned();
         let pool = Arc::new(preparation.payload.pool(preparation.seed));
-        // SAFETY: takes nothing and returns a number. It runs on the broker's thread.
-        let broker_thread = server.as_ref().map(|server| server.look(|_, _| unsafe { libc::gettid() }));
+        // On the broker's own thread.
+        let broker_thread =
+            server.as_ref().map(|server| server.look(|_, _| rustix::thread::gettid().as_raw_nonzero().get()));
         let problems: Arc<Problems> = Arc::default();
         let counting = Counting {
             problems: Arc::clone(&problems),

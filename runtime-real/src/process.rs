@@ -3,6 +3,7 @@
 use std::{fs, time::Duration};
 
 use omb_bench::{plan::needs::Limits, protocol::event::Process};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{clock, container};
 
@@ -37,16 +38,15 @@ pub fn limits() -> Limits {
 /// wait by `select`. `None` if the system does not tell.
 #[must_use]
 pub fn open_files_max() -> Option<u64> {
-    raised(libc::RLIMIT_NOFILE)
+    raised(Resource::Nofile)
 }
 
 /// How many threads this process may have, with all others that count beside it: those of its user, of its control groups, of the
 /// machine. `None` if the system does not tell.
 fn threads_max() -> Option<u64> {
-    // SAFETY: takes nothing and returns a number.
-    let root = unsafe { libc::geteuid() } == 0;
+    let root = rustix::process::geteuid().is_root();
     // The kernel does not count those of root.
-    let user = raised(libc::RLIMIT_NPROC).filter(|_| !root);
+    let user = raised(Resource::Nproc).filter(|_| !root);
     let machine = |file: &str| fs::read_to_string(file).ok()?.trim().parse().ok();
     let machine = [machine("/proc/sys/kernel/threads-max"), machine("/proc/sys/kernel/pid_max")];
     user.into_iter().chain(container::threads_limit()).chain(machine.into_iter().flatten()).min()
@@ -62,27 +62,12 @@ pub fn memory_max() -> Option<u64> {
     machine.into_iter().chain(container::memory_limit()).min()
 }
 
-/// The soft limit of something, once it was raised to the hard one.
+/// The soft limit of a resource, after it was raised to the hard one. `None` if there is none.
 fn raised(of: Resource) -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid place to write one to, and to read one from.
-    unsafe {
-        if libc::getrlimit(of, &raw mut limit) != 0 {
-            return None;
-        }
-        let more = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
-        if limit.rlim_cur < limit.rlim_max && libc::setrlimit(of, &raw const more) == 0 {
-            limit = more;
-        }
-    }
-    Some(limit.rlim_cur)
+    let limit = getrlimit(of);
+    let more = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if limit != more && setrlimit(of, more).is_ok() { more.current } else { limit.current }
 }
-
-/// How the system's library calls the number of a resource.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-type Resource = libc::__rlimit_resource_t;
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-type Resource = libc::c_int;
 
 /// Whether the memory of this process comes in huge pages. They make a busy process faster, but an idle thread that needs some KiB
 /// takes two MiB: with hundreds of clients that is gigabytes. (Measured with 300 topics at 400 msg/s, where nothing is shared:
@@ -112,8 +97,7 @@ impl Drop for Pages {
 /// Whether it was done; a system without huge pages does not know how.
 #[cfg(target_os = "linux")]
 fn forbid_huge_pages(forbidden: bool) -> bool {
-    // SAFETY: takes numbers, of which the last three must be 0.
-    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, libc::c_ulong::from(forbidden), 0, 0, 0) == 0 }
+    rustix::thread::disable_transparent_huge_pages(forbidden).is_ok()
 }
 
 #[cfg(not(target_os = "linux"))]

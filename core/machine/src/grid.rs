@@ -1,4 +1,7 @@
-//! Columns of text for a terminal, and text that is broken into lines.
+//! Columns of text for a terminal, and text that is broken into lines. Widths count the columns of a terminal, of which a
+//! character may take none or two (UAX #11).
+
+use unicode_width::UnicodeWidthStr as _;
 
 /// Blanks before every line but the title.
 pub const INDENT: &str = "  ";
@@ -36,12 +39,12 @@ impl Grid {
     fn widths(&self) -> Vec<usize> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width()).max().unwrap_or(0)
         };
         (0..columns).map(width).collect()
     }
 
-    /// The width of [`Self::lines`], in characters.
+    /// The width of [`Self::lines`], in columns of a terminal.
     #[must_use]
     pub fn width(&self) -> usize {
         let widths = self.widths();
@@ -58,11 +61,12 @@ impl Grid {
         let widths = self.widths();
         let line = |row: &Vec<String>| {
             let cells = columns.iter().filter_map(|column| Some((*column, row.get(*column)?))).map(|(column, cell)| {
-                let width = widths[column];
+                // Not by a format's width, which counts characters.
+                let blanks = " ".repeat(widths[column].saturating_sub(cell.width()));
                 if column == 0 || self.texts.contains(&column) {
-                    format!("{cell:<width$}")
+                    format!("{cell}{blanks}")
                 } else {
-                    format!("{cell:>width$}")
+                    format!("{blanks}{cell}")
                 }
             });
             let line = format!("{INDENT}{}", cells.collect::<Vec<_>>().join(&" ".repeat(GAP)));
@@ -71,7 +75,7 @@ impl Grid {
         self.rows.iter().map(line).collect()
     }
 
-    /// In lines of at most `width` characters: columns that do not fit follow below, after the first one again.
+    /// In lines at most `width` wide: columns that do not fit follow below, after the first one again.
     #[must_use]
     pub fn folded(&self, width: usize) -> Vec<String> {
         let widths = self.widths();
@@ -98,18 +102,18 @@ impl Grid {
     }
 }
 
-/// `text` in lines of at most `width` characters, the first one prefixed by `first`, the others by `rest`.
+/// `text` in lines of at most `width` columns, the first one prefixed by `first`, the others by `rest`.
 #[must_use]
 pub fn wrap(text: &str, first: &str, rest: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = first.to_owned();
-    let mut used = line.chars().count();
+    let mut used = line.width();
     let mut empty = true;
     for word in text.split_whitespace() {
-        let length = word.chars().count();
+        let length = word.width();
         if !empty && used + 1 + length > width {
             lines.push(std::mem::replace(&mut line, rest.to_owned()));
-            used = rest.chars().count();
+            used = rest.width();
             empty = true;
         }
         if !empty {
@@ -122,4 +126,22 @@ pub fn wrap(text: &str, first: &str, rest: &str, width: usize) -> Vec<String> {
     }
     lines.push(line);
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Wide characters (CJK) take two columns, combining ones none.
+    #[test]
+    fn columns_stand_below_each_other_whatever_the_characters() {
+        let row = |name: &str, value: &str| vec![name.to_owned(), value.to_owned()];
+        let grid =
+            Grid::new(vec![row("topic", "p99"), row("\u{8a02}\u{55ae}", "1.5 \u{b5}s"), row("cafe\u{301}", "12 ms")]);
+        let lines = grid.lines();
+        assert_eq!(lines, ["  topic     p99", "  \u{8a02}\u{55ae}   1.5 \u{b5}s", "  cafe\u{301}    12 ms"]);
+        assert!(lines.iter().all(|line| line.width() == grid.width()), "{lines:?}");
+        let wrapped = wrap("\u{8a02}\u{55ae} \u{8a02}\u{55ae} a", "", "", 9);
+        assert_eq!(wrapped, ["\u{8a02}\u{55ae} \u{8a02}\u{55ae}", "a"]);
+    }
 }

@@ -1,12 +1,6 @@
 //! A client's settings on their way into librdkafka: file contents where it takes paths, and no secret in its messages.
 
-use std::{
-    ffi::CStr,
-    fs::File,
-    io::Write as _,
-    os::fd::{AsRawFd as _, FromRawFd as _},
-    sync::Arc,
-};
+use std::{fs::File, io::Write as _, os::fd::AsRawFd as _, sync::Arc};
 
 use omb_bench::{
     config::driver::KafkaConfig,
@@ -14,6 +8,7 @@ use omb_bench::{
 };
 use omb_machine::config::setting::{HIDDEN, Setting, Settings};
 use rdkafka::ClientConfig;
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::login::{self, Login, Tokens};
 
@@ -106,14 +101,7 @@ fn not_pem(name: &str) -> Failure {
 
 /// A file that is in no folder: nothing else can open it, and it is gone with this process.
 fn in_memory(bytes: &[u8]) -> std::io::Result<File> {
-    let name: &CStr = c"client setting";
-    // SAFETY: the name lives during the call.
-    let descriptor = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
-    if descriptor < 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor was made above and has no other owner.
-    let mut file = unsafe { File::from_raw_fd(descriptor) };
+    let mut file = File::from(memfd_create("client setting", MemfdFlags::CLOEXEC)?);
     file.write_all(bytes)?;
     Ok(file)
 }
