@@ -19,7 +19,6 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     os::unix::fs::MetadataExt as _,
     path::Path,
-    process::ExitCode,
     sync::{
         Arc, Condvar, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -30,7 +29,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, TermLike};
 use omb_machine::printable::printable;
 
-use crate::exit::Ended;
+use crate::exit::Code;
 
 /// Says a line on stdout.
 macro_rules! outln {
@@ -128,8 +127,8 @@ pub(crate) fn detach() {
 }
 
 /// Ends what a command had to say, and gives its exit code: `code`, but for a command whose output was all that it was for.
-pub(crate) fn finish(purpose: Purpose, code: ExitCode) -> ExitCode {
-    let patient = purpose != Purpose::Service && code != ExitCode::from(Ended::Interrupted);
+pub(crate) fn finish(purpose: Purpose, code: Code) -> Code {
+    let patient = purpose != Purpose::Service && code != Code::Interrupted;
     if patient {
         // A reader may take its time; whoever loses patience with it can say so.
         crate::signals::restore();
@@ -140,15 +139,15 @@ pub(crate) fn finish(purpose: Purpose, code: ExitCode) -> ExitCode {
         && error.kind() != io::ErrorKind::BrokenPipe
     {
         errln!("cannot write to standard output: {error}");
-        return if code == ExitCode::SUCCESS { Ended::Failed.into() } else { code };
+        return if code == Code::Sound { Code::Failed } else { code };
     }
     code
 }
 
 /// Ends the process at once, without losing what was said.
-pub(crate) fn leave(ended: Ended) -> ! {
+pub(crate) fn leave(code: Code) -> ! {
     flush(Some(FLUSH_WITHIN));
-    std::process::exit(u8::from(ended).into())
+    std::process::exit(u8::from(code).into())
 }
 
 /// Whether a stream is a terminal.

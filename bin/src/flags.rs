@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
+use anyhow::{Context as _, bail};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use omb_bench::{config::terms::Terms, id::RunId};
 use omb_machine::{
@@ -215,12 +216,13 @@ impl Run {
     ///
     /// # Errors
     /// If the flags contradict each other.
-    pub(crate) fn topology(&self) -> Result<Topology, String> {
+    pub(crate) fn topology(&self) -> anyhow::Result<Topology> {
         match (self.extra, self.topology) {
             (true, Some(Topology::Shared)) => {
-                Err("--extra asks for more workers that consume, where --topology shared lets every worker do both: \
+                bail!(
+                    "--extra asks for more workers that consume, where --topology shared lets every worker do both: \
                      leave one of them out"
-                    .to_owned())
+                )
             }
             (true, _) => Ok(Topology::Split),
             (false, given) => Ok(given.unwrap_or(Topology::Shared)),
@@ -317,14 +319,14 @@ impl Worker {
     ///
     /// # Errors
     /// If none is given and the one by default does not exist.
-    pub(crate) fn stats_port(&self) -> Result<u16, String> {
+    pub(crate) fn stats_port(&self) -> anyhow::Result<u16> {
         match (self.stats_port, self.port) {
             (Some(port), own) if port == own && port != 0 => {
-                Err(format!("--stats-port {port} is --port too: controllers and metrics need a port each"))
+                bail!("--stats-port {port} is --port too: controllers and metrics need a port each")
             }
             (Some(port), _) => Ok(port),
             (None, 0) => Ok(0),
-            (None, port) => port.checked_add(Self::STATS_PORT_ABOVE).ok_or_else(|| {
+            (None, port) => port.checked_add(Self::STATS_PORT_ABOVE).with_context(|| {
                 format!(
                     "--port {port} leaves no port {} above it for the metrics: give --stats-port, 0 for any free one",
                     Self::STATS_PORT_ABOVE
@@ -470,6 +472,8 @@ pub(crate) struct Stress {
     pub(crate) timeout: Duration,
 }
 
+// The functions from here on parse values for clap, which wants errors that are `std::error::Error` or text.
+
 /// [`bytes`] that an image can have.
 fn image_size(text: &str) -> Result<u64, String> {
     bytes(text)
@@ -597,7 +601,7 @@ mod tests {
     fn workers_and_what_needs_them() {
         let flags = run(&["--workers=a", "--workers=b", "w.yaml"]).expect("sound");
         assert_eq!((flags.workers.len(), flags.on_worker_loss), (2, OnWorkerLoss::Fail));
-        assert_eq!(flags.topology(), Ok(Topology::Shared));
+        assert_eq!(flags.topology().expect("sound"), Topology::Shared);
         let times = [flags.connect_timeout, flags.call_timeout, flags.setup_timeout, flags.lease];
         assert_eq!(times.map(|time| time.as_secs()), [10, 30, 60, 30]);
         let kind = clap::error::ErrorKind::ArgumentConflict;
@@ -606,16 +610,16 @@ mod tests {
             let missing = clap::error::ErrorKind::MissingRequiredArgument;
             assert_eq!(run(&[alone, &["w.yaml"]].concat()).err(), Some(missing), "{alone:?}");
         }
-        assert_eq!(run(&["w.yaml"]).map(|run| run.topology()), Ok(Ok(Topology::Shared)));
+        assert_eq!(run(&["w.yaml"]).expect("sound").topology().expect("sound"), Topology::Shared);
     }
 
     #[test]
     fn extra_consumers_split_the_workers() {
         let topology = |more: &[&str]| run(&[&["--workers=a", "w.yaml"], more].concat()).expect("sound").topology();
-        assert_eq!(topology(&["-x"]), Ok(Topology::Split));
-        assert_eq!(topology(&["-x", "--topology", "split"]), Ok(Topology::Split));
-        assert_eq!(topology(&["--topology", "split"]), Ok(Topology::Split));
-        assert!(topology(&["-x", "--topology", "shared"]).is_err_and(|why| why.contains("--extra")));
+        assert_eq!(topology(&["-x"]).expect("sound"), Topology::Split);
+        assert_eq!(topology(&["-x", "--topology", "split"]).expect("sound"), Topology::Split);
+        assert_eq!(topology(&["--topology", "split"]).expect("sound"), Topology::Split);
+        assert!(topology(&["-x", "--topology", "shared"]).is_err_and(|error| error.to_string().contains("--extra")));
     }
 
     #[test]
@@ -625,11 +629,11 @@ mod tests {
             let Command::Worker(worker) = flags.command else { panic!("a worker") };
             worker.stats_port()
         };
-        assert_eq!(stats_port(&[]), Ok(9_080));
-        assert_eq!(stats_port(&["-p", "8081"]), Ok(9_081));
-        assert_eq!(stats_port(&["--port", "0"]), Ok(0));
-        assert_eq!(stats_port(&["--port", "65000", "--stats-port", "8081"]), Ok(8_081));
-        assert!(stats_port(&["--port", "65000"]).is_err_and(|why| why.contains("--stats-port")));
+        assert_eq!(stats_port(&[]).expect("sound"), 9_080);
+        assert_eq!(stats_port(&["-p", "8081"]).expect("sound"), 9_081);
+        assert_eq!(stats_port(&["--port", "0"]).expect("sound"), 0);
+        assert_eq!(stats_port(&["--port", "65000", "--stats-port", "8081"]).expect("sound"), 8_081);
+        assert!(stats_port(&["--port", "65000"]).is_err_and(|error| error.to_string().contains("--stats-port")));
         let half = Flags::try_parse_from(["omb", "worker", "--tls-cert", "c.pem"]);
         assert!(half.is_err_and(|error| error.to_string().contains("--tls-key")));
     }

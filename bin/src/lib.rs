@@ -19,7 +19,8 @@ use clap::Parser;
 use omb_runtime_real::embedded;
 
 use crate::{
-    console::{Purpose, errln},
+    console::Purpose,
+    exit::Code,
     flags::{ClientCommand, Command, Flags, Verbosity},
 };
 
@@ -47,31 +48,27 @@ fn embedded_broker() -> embedded::Options {
 pub fn omb() -> ExitCode {
     let flags: Flags = match parse(arguments::rewrite(std::env::args_os())) {
         Ok(flags) => flags,
-        Err(code) => return code,
+        Err(code) => return code.into(),
     };
     let log_file = match &flags.command {
         Command::Worker(worker) => worker.log_file.as_deref(),
         Command::Node(node) => node.log_file.as_deref(),
         _ => None,
     };
-    let purpose = purpose(&flags.command);
-    if let Err(code) = start(&flags.verbosity, log_file, purpose) {
-        return code;
-    }
-    let code = match flags.command {
-        Command::Run(run) => command::run::run(&run),
-        Command::Check(run) => command::check::check(&run),
-        Command::Worker(worker) => command::worker::worker(&worker),
-        Command::Report(report) => command::report::report(&report),
-        Command::Clean(clean) => command::clean::clean(&clean),
-        Command::Broker(broker) => command::broker::broker(&broker),
-        Command::Node(node) => command::node::node(&node),
-        Command::Client(client) => command::client::client(&client),
-        Command::Stress(stress) => command::stress::stress(&stress),
-        Command::Completions(completions) => command::manual::completions(&completions),
-        Command::Man(man) => command::manual::man(&man),
+    let perform = || match &flags.command {
+        Command::Run(run) => command::run::run(run),
+        Command::Check(run) => command::check::check(run),
+        Command::Worker(worker) => command::worker::worker(worker),
+        Command::Report(report) => command::report::report(report),
+        Command::Clean(clean) => command::clean::clean(clean),
+        Command::Broker(broker) => command::broker::broker(broker),
+        Command::Node(node) => command::node::node(node),
+        Command::Client(client) => command::client::client(client),
+        Command::Stress(stress) => command::stress::stress(stress),
+        Command::Completions(completions) => Ok(command::manual::completions(completions)),
+        Command::Man(man) => Ok(command::manual::man(man)),
     };
-    console::finish(purpose, code)
+    perform_command(&flags.verbosity, log_file, purpose(&flags.command), perform)
 }
 
 /// What a command is for.
@@ -97,12 +94,10 @@ fn client_purpose(client: &flags::Client) -> Purpose {
 pub fn cloud_p2p() -> ExitCode {
     let flags: flags::CloudP2p = match parse(std::env::args_os()) {
         Ok(flags) => flags,
-        Err(code) => return code,
+        Err(code) => return code.into(),
     };
-    match start(&flags.verbosity, flags.node.log_file.as_deref(), Purpose::Service) {
-        Ok(()) => console::finish(Purpose::Service, command::node::node(&flags.node)),
-        Err(code) => code,
-    }
+    let perform = || command::node::node(&flags.node);
+    perform_command(&flags.verbosity, flags.node.log_file.as_deref(), Purpose::Service, perform)
 }
 
 /// The program `client`: `omb client`.
@@ -110,29 +105,39 @@ pub fn cloud_p2p() -> ExitCode {
 pub fn client() -> ExitCode {
     let flags: flags::ClientProgram = match parse(std::env::args_os()) {
         Ok(flags) => flags,
-        Err(code) => return code,
+        Err(code) => return code.into(),
     };
-    let purpose = client_purpose(&flags.client);
-    match start(&flags.verbosity, None, purpose) {
-        Ok(()) => console::finish(purpose, command::client::client(&flags.client)),
-        Err(code) => code,
-    }
+    let perform = || command::client::client(&flags.client);
+    perform_command(&flags.verbosity, None, client_purpose(&flags.client), perform)
 }
 
-fn parse<F: Parser>(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<F, ExitCode> {
+/// Parses the arguments, or shows an error or the help and returns the exit code.
+fn parse<F: Parser>(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<F, Code> {
     F::try_parse_from(arguments).map_err(|error| {
         console::show(&error);
         // Help and version come this way too, and are no errors.
-        let code = if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };
+        let code = if error.use_stderr() { Code::Usage } else { Code::Sound };
         console::finish(Purpose::Output, code)
     })
 }
 
-fn start(verbosity: &Verbosity, log_file: Option<&Path>, purpose: Purpose) -> Result<(), ExitCode> {
-    logging::start(verbosity.quiet, verbosity.verbose, log_file).map_err(|mistake| {
-        errln!("{mistake}");
-        ExitCode::from(exit::USAGE)
-    })?;
+/// Starts logging, performs a command, and logs the error it returns.
+fn perform_command(
+    verbosity: &Verbosity,
+    log_file: Option<&Path>,
+    purpose: Purpose,
+    perform: impl FnOnce() -> anyhow::Result<Code>,
+) -> ExitCode {
+    if let Err(error) = logging::start(verbosity.quiet, verbosity.verbose, log_file) {
+        return exit::print(&error).into();
+    }
+    set_up(purpose);
+    let code = perform().unwrap_or_else(|error| exit::log(&error));
+    console::finish(purpose, code).into()
+}
+
+/// Sets up the process.
+fn set_up(purpose: Purpose) {
     // A file that grows beyond the limit set for this process shall be an error like that of a full disk.
     // SAFETY: ignoring a signal runs no code of ours.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
@@ -141,5 +146,4 @@ fn start(verbosity: &Verbosity, log_file: Option<&Path>, purpose: Purpose) -> Re
     if matches!(purpose, Purpose::Measurement | Purpose::Service) {
         console::detach();
     }
-    Ok(())
 }

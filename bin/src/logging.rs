@@ -8,6 +8,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
+use anyhow::Context as _;
 use omb_machine::printable::printable;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{
@@ -25,7 +26,7 @@ use crate::console::{self, errln, shown};
 ///
 /// # Errors
 /// If the file cannot be opened; nothing is logged then.
-pub(crate) fn start(quiet: bool, verbose: u8, file: Option<&Path>) -> Result<(), String> {
+pub(crate) fn start(quiet: bool, verbose: u8, file: Option<&Path>) -> anyhow::Result<()> {
     let level = match (quiet, verbose) {
         (true, _) => "warn",
         (false, 0) => "info",
@@ -57,9 +58,9 @@ struct Appended {
 }
 
 impl Appended {
-    fn open(path: &Path) -> Result<Self, String> {
-        let told = |error| format!("--log-file {}: cannot write to it: {error}", shown(path));
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(told)?;
+    fn open(path: &Path) -> anyhow::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        let file = file.with_context(|| format!("--log-file {}: cannot write to it", shown(path)))?;
         Ok(Self { file, shown: shown(path), troubled: AtomicBool::new(false) })
     }
 }

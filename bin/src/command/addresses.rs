@@ -2,8 +2,11 @@
 
 use std::{fmt, net::Ipv6Addr};
 
+use anyhow::{Context as _, anyhow, bail};
 use omb_bench::config::workers;
 use omb_machine::config::Leniency;
+
+use crate::exit::Errors;
 
 /// Where a worker listens if its address names no port.
 const PORT: u16 = 8080;
@@ -55,12 +58,12 @@ impl From<&Address> for omb_runtime_real::portable::fleet::Address {
 ///
 /// # Errors
 /// All that is wrong with them, a line each.
-pub(crate) fn from_flag(values: &[String]) -> Result<Vec<Address>, Vec<String>> {
+pub(crate) fn from_flag(values: &[String]) -> anyhow::Result<Vec<Address>> {
     // A comma at the end is harmless.
     let names = values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty());
     let names: Vec<&str> = names.collect();
     if names.is_empty() && !values.is_empty() {
-        return Err(vec!["--workers names no worker, where HOST:PORT or http://HOST:PORT is wanted".to_owned()]);
+        bail!("--workers names no worker, where HOST:PORT or http://HOST:PORT is wanted");
     }
     all("--workers", &names)
 }
@@ -69,29 +72,30 @@ pub(crate) fn from_flag(values: &[String]) -> Result<Vec<Address>, Vec<String>> 
 ///
 /// # Errors
 /// All that is wrong with it, a line each.
-pub(crate) fn from_file(file: &str, text: &str, leniency: Leniency) -> Result<Vec<Address>, Vec<String>> {
-    let parsed = workers::parse(file, text, leniency).map_err(|errors| vec![errors.to_string()])?;
+pub(crate) fn from_file(file: &str, text: &str, leniency: Leniency) -> anyhow::Result<Vec<Address>> {
+    let parsed = workers::parse(file, text, leniency)?;
     parsed.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     all(&format!("{file}: workers"), &parsed.value)
 }
 
 /// Reads each address; `from` says where they stand.
-fn all(from: &str, names: &[impl AsRef<str>]) -> Result<Vec<Address>, Vec<String>> {
-    let (mut addresses, mut mistakes) = (Vec::<Address>::new(), Vec::new());
+fn all(from: &str, names: &[impl AsRef<str>]) -> anyhow::Result<Vec<Address>> {
+    let (mut addresses, mut errors) = (Vec::<Address>::new(), Errors::default());
     for name in names.iter().map(AsRef::as_ref) {
         match address(name) {
             Ok(new) => match addresses.iter().find(|known| (&known.host, known.port) == (&new.host, new.port)) {
-                Some(known) => mistakes.push(format!(
+                Some(known) => errors.push(anyhow!(
                     "{from}: {name} is the same worker as {}: a worker obeys one controller and takes one part of a \
                      run, so each is to be named once",
                     known.name
                 )),
                 None => addresses.push(new),
             },
-            Err(why) => mistakes.push(format!("{from}: {}: {why}", without_secret(name))),
+            Err(error) => errors.push(error.context(format!("{from}: {}", without_secret(name)))),
         }
     }
-    if mistakes.is_empty() { Ok(addresses) } else { Err(mistakes) }
+    errors.none()?;
+    Ok(addresses)
 }
 
 /// What is told goes into logs, where a password has no place.
@@ -99,40 +103,39 @@ fn without_secret(name: &str) -> String {
     name.rsplit_once('@').map_or_else(|| name.to_owned(), |(_, host)| format!("(hidden)@{host}"))
 }
 
-fn address(name: &str) -> Result<Address, String> {
+fn address(name: &str) -> anyhow::Result<Address> {
     let (scheme, rest) = match name.split_once("://") {
         None => (Scheme::Http, name),
         Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
             "http" => (Scheme::Http, rest),
             "https" => (Scheme::Https, rest),
-            _ => return Err(format!("the scheme is {scheme}, where http and https are allowed")),
+            _ => bail!("the scheme is {scheme}, where http and https are allowed"),
         },
     };
     if rest.contains('@') {
-        return Err("it holds credentials, which are not allowed here: a token goes into a file (--token-file)".into());
+        bail!("it holds credentials, which are not allowed here: a token goes into a file (--token-file)");
     }
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if let Some(at) = rest.find(['/', '?', '#']) {
-        return Err(format!("the path is {}, where HOST:PORT or http://HOST:PORT is allowed", &rest[at..]));
+        bail!("the path is {}, where HOST:PORT or http://HOST:PORT is allowed", &rest[at..]);
     }
     let (host, port) = if let Some(bracketed) = rest.strip_prefix('[') {
-        let (host, after) =
-            bracketed.split_once(']').ok_or("a bracket is open, where [IPV6]:PORT is allowed".to_owned())?;
+        let (host, after) = bracketed.split_once(']').context("a bracket is open, where [IPV6]:PORT is allowed")?;
         let ip: Ipv6Addr =
-            host.parse().map_err(|_| format!("in brackets is {host}, where an IPv6 address is allowed"))?;
+            host.parse().map_err(|_| anyhow!("in brackets is {host}, where an IPv6 address is allowed"))?;
         let port = match after.strip_prefix(':') {
-            None if !after.is_empty() => return Err(format!("behind the bracket is {after}, where :PORT is allowed")),
+            None if !after.is_empty() => bail!("behind the bracket is {after}, where :PORT is allowed"),
             port => port,
         };
         (ip.to_string(), port)
     } else {
         let (host, port) = rest.split_once(':').map_or((rest, None), |(host, port)| (host, Some(port)));
         if port.is_some_and(|port| port.contains(':')) {
-            return Err("it has several colons, where an IPv6 address stands in brackets: [::1]:8080".to_owned());
+            bail!("it has several colons, where an IPv6 address stands in brackets: [::1]:8080");
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         if host.is_empty() || !host.chars().all(allowed) {
-            return Err(format!("the host is {host:?}, where letters, digits, dots, - and _ are allowed"));
+            bail!("the host is {host:?}, where letters, digits, dots, - and _ are allowed");
         }
         (host.to_ascii_lowercase(), port)
     };
@@ -142,7 +145,7 @@ fn address(name: &str) -> Result<Address, String> {
             .parse()
             .ok()
             .filter(|port| *port > 0)
-            .ok_or_else(|| format!("the port is {digits:?}, where 1 to 65535 are allowed"))?,
+            .with_context(|| format!("the port is {digits:?}, where 1 to 65535 are allowed"))?,
     };
     Ok(Address { name: name.to_owned(), scheme, host, port })
 }
@@ -167,12 +170,12 @@ mod tests {
         reads("https://[2001:DB8:0::1]:81/", "https://[2001:db8::1]:81");
         reads("a:1, b:2,", "http://a:1 http://b:2");
         assert_eq!(from_flag(&["http://A/".to_owned()]).expect("sound")[0].name, "http://A/");
-        assert_eq!(from_flag(&[]), Ok(Vec::new()));
+        assert_eq!(from_flag(&[]).expect("no workers"), []);
     }
 
     #[track_caller]
     fn refuses(name: &str, telling: &[&str]) {
-        let why = from_flag(&[name.to_owned()]).expect_err(name).join("\n");
+        let why = format!("{:#}", from_flag(&[name.to_owned()]).expect_err(name));
         let missing: Vec<_> = telling.iter().filter(|part| !why.contains(*part)).collect();
         assert!(missing.is_empty(), "{name}: {missing:?} is not in: {why}");
     }
@@ -200,7 +203,7 @@ mod tests {
     #[test]
     fn no_password_is_told() {
         refuses("http://me:hunter2@a:1", &["(hidden)@a:1", "--token-file"]);
-        let why = from_flag(&["http://me:hunter2@a:1".to_owned()]).expect_err("credentials").join("\n");
+        let why = format!("{:#}", from_flag(&["http://me:hunter2@a:1".to_owned()]).expect_err("credentials"));
         assert!(!why.contains("hunter2"), "{why}");
     }
 
@@ -217,9 +220,9 @@ mod tests {
         let read = |text| from_file("f.yaml", text, Leniency::Strict);
         let names = read("workers:\n  - http://a:8080\n  - b\n").expect("sound");
         assert_eq!(names.iter().map(|one| one.port).collect::<Vec<_>>(), [8080, 8080]);
-        let why = read("workers:\n  - http://a:8080\n  - a\n  - a:x\n").expect_err("twice, and no port").join("\n");
+        let why = read("workers:\n  - http://a:8080\n  - a\n  - a:x\n").expect_err("twice, and no port").to_string();
         assert!(why.contains("f.yaml: workers: a is the same worker as http://a:8080"), "{why}");
         assert!(why.contains("f.yaml: workers: a:x: the port is \"x\""), "{why}");
-        assert!(read("workers: []\n").expect_err("none").join("\n").contains("f.yaml:1"));
+        assert!(read("workers: []\n").expect_err("none").to_string().contains("f.yaml:1"));
     }
 }

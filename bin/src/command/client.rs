@@ -6,12 +6,12 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     pin::Pin,
-    process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use anyhow::{Context as _, anyhow, bail};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use omb_cluster::{
@@ -31,10 +31,10 @@ use omb_runtime_real::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::cluster::{Nothing, begin, nodes, random_id, random_seed, read, told};
+use super::cluster::{Nothing, nodes, random_id, random_seed, read, runtime};
 use crate::{
     console::{self, errln, outln, shown},
-    exit::{self, Ended},
+    exit::{self, Code, ExitsWith as _},
     flags::{self, ClientCommand},
 };
 
@@ -48,16 +48,12 @@ const QUIET: Duration = Duration::from_secs(1);
 const CAUSES_MAX: usize = 8;
 
 /// Asks a cluster.
-pub(crate) fn client(flags: &flags::Client) -> ExitCode {
-    let (session, runtime) = match begin(Session::new(flags)) {
-        Ok(begun) => begun,
-        Err(code) => return code,
-    };
+pub(crate) fn client(flags: &flags::Client) -> anyhow::Result<Code> {
+    let session = Session::new(flags)?;
+    let runtime = runtime()?;
     match &flags.command {
-        Some(command) => match runtime.block_on(session.perform(command)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(code) => code,
-        },
+        // Logged before the runtime is dropped, which waits for the reader of stdout.
+        Some(command) => Ok(runtime.block_on(session.perform(command)).unwrap_or_else(|error| exit::log(&error))),
         None => prompt(&runtime, &session),
     }
 }
@@ -71,14 +67,10 @@ struct Typed {
 }
 
 /// Reads commands until there are no more.
-fn prompt(runtime: &tokio::runtime::Runtime, session: &Session) -> ExitCode {
-    let mut editor = match rustyline::DefaultEditor::new() {
-        Ok(editor) => editor,
-        Err(error) => {
-            tracing::error!("cannot read from this terminal: {error}");
-            return Ended::Failed.into();
-        }
-    };
+fn prompt(runtime: &tokio::runtime::Runtime, session: &Session) -> anyhow::Result<Code> {
+    // Its text names the cause.
+    let editor = rustyline::DefaultEditor::new().map_err(|error| anyhow!("cannot read from this terminal: {error}"));
+    let mut editor = editor.exits_with(Code::Failed)?;
     let history = std::env::var_os("HOME").map(|home| Path::new(&home).join(".omb_client_history"));
     if let Some(history) = &history {
         // The first time there is none.
@@ -106,8 +98,12 @@ fn prompt(runtime: &tokio::runtime::Runtime, session: &Session) -> ExitCode {
         }
         let _ = editor.add_history_entry(&line);
         match Typed::try_parse_from(words) {
-            // Its outcome was told, and the next command may fare better.
-            Ok(typed) => _ = runtime.block_on(session.perform(&typed.command)),
+            // Whatever comes of it, the next command may succeed.
+            Ok(typed) => {
+                if let Err(error) = runtime.block_on(session.perform(&typed.command)) {
+                    exit::log(&error);
+                }
+            }
             Err(error) => console::show(&error),
         }
     }
@@ -116,7 +112,7 @@ fn prompt(runtime: &tokio::runtime::Runtime, session: &Session) -> ExitCode {
     {
         tracing::warn!("{}: the history cannot be kept: {error}", shown(history));
     }
-    ExitCode::SUCCESS
+    Ok(Code::Sound)
 }
 
 /// A client of one cluster.
@@ -130,7 +126,7 @@ struct Session {
 type Holding = (NodeId, Entry, Option<Loss>);
 
 impl Session {
-    fn new(flags: &flags::Client) -> Result<Self, String> {
+    fn new(flags: &flags::Client) -> anyhow::Result<Self> {
         let config = read(&flags.cluster)?;
         let nodes = nodes(&config)?;
         // A large upload may take long; that it goes on is seen by its bytes.
@@ -142,7 +138,7 @@ impl Session {
         self.config.peers.ids().len()
     }
 
-    async fn perform(&self, command: &ClientCommand) -> Result<(), ExitCode> {
+    async fn perform(&self, command: &ClientCommand) -> anyhow::Result<Code> {
         match command {
             ClientCommand::Status => self.status().await,
             ClientCommand::Discover => self.discover().await,
@@ -153,8 +149,8 @@ impl Session {
     }
 
     /// Asks until there is an answer. What is told of a failure begins with `about`.
-    async fn ask<C: asking::Cargo>(&self, about: &str, request: Request, cargo: C) -> Result<Reply, ExitCode> {
-        let seed = random_seed().map_err(|mistake| failed(&mistake))?;
+    async fn ask<C: asking::Cargo>(&self, about: &str, request: Request, cargo: C) -> anyhow::Result<Reply> {
+        let seed = random_seed().exits_with(Code::Failed)?;
         // Once somebody waits, and each cause once: why it takes longer, not how often it was tried.
         let (began, mut causes) = (clock::now(), BTreeSet::new());
         let told = |line: String| {
@@ -172,15 +168,15 @@ impl Session {
         asked.await.map_err(|gave_up| gone(about, &gave_up))
     }
 
-    async fn status(&self) -> Result<(), ExitCode> {
+    async fn status(&self) -> anyhow::Result<Code> {
         let reply = self.ask("", Request::Status, Nothing).await?;
         let Reply::Status(status) = reply else { return Err(unexpected(&reply)) };
         status::lines(&status).iter().for_each(|line| outln!("{line}"));
-        Ok(())
+        Ok(Code::Sound)
     }
 
     /// Tries all nodes at once, as a user would one by one with `nc`.
-    async fn discover(&self) -> Result<(), ExitCode> {
+    async fn discover(&self) -> anyhow::Result<Code> {
         let mut tries = Vec::new();
         for node in self.nodes.ids() {
             let nodes = self.nodes.clone();
@@ -194,7 +190,7 @@ impl Session {
         let (mut lines, mut notes) = (Vec::new(), Vec::new());
         for (node, attempt) in tries {
             let address = self.config.peers.address(node).unwrap_or_default();
-            let (reached, took) = attempt.await.map_err(|error| failed(&error.to_string()))?;
+            let (reached, took) = attempt.await.exits_with(Code::Failed)?;
             lines.push(match reached {
                 Ok(()) => {
                     answered = true;
@@ -215,30 +211,30 @@ impl Session {
         }
         outln!("Peers ({}):", self.config.peers.digest().short());
         lines.iter().chain(&notes).for_each(|line| outln!("{line}"));
-        if answered { Ok(()) } else { Err(Ended::Unavailable.into()) }
+        Ok(if answered { Code::Sound } else { Code::Unavailable })
     }
 
-    async fn put(&self, put: &flags::Put) -> Result<(), ExitCode> {
-        let owner = User::try_from(put.user.clone()).map_err(|error| usage(&format!("--user: {error}")))?;
-        let mut worst = Ok(());
+    async fn put(&self, put: &flags::Put) -> anyhow::Result<Code> {
+        let owner = User::try_from(put.user.clone()).context("--user")?;
+        let mut code = Code::Sound;
         for path in &put.files {
-            if let Err(code) = self.put_one(path, &owner).await {
-                worst = Err(code);
+            if let Err(error) = self.put_one(path, &owner).await {
+                code = exit::log(&error);
             }
         }
-        worst
+        Ok(code)
     }
 
-    async fn put_one(&self, path: &Path, owner: &User) -> Result<(), ExitCode> {
+    async fn put_one(&self, path: &Path, owner: &User) -> anyhow::Result<()> {
         let named = shown(path);
-        let metadata = fs::metadata(path).map_err(|error| usage(&format!("{named}: cannot read it: {error}")))?;
+        let metadata = fs::metadata(path).with_context(|| format!("{named}: cannot read it"))?;
         if !metadata.is_file() {
-            return Err(usage(&format!("{named}: not a plain file")));
+            bail!("{named}: not a plain file");
         }
         if metadata.len() == 0 {
-            return Err(usage(&format!("{named}: the file is empty; there is nothing to store")));
+            bail!("{named}: the file is empty; there is nothing to store");
         }
-        let id = random_id().map_err(|mistake| failed(&mistake))?;
+        let id = random_id().exits_with(Code::Failed)?;
         let bytes = metadata.len();
         let upload = Upload { path: path.to_owned(), bytes, bar: bar(&named, bytes), digest: Arc::default() };
         let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
@@ -251,7 +247,7 @@ impl Session {
         if let Some(digest) = upload.digest()
             && digest != stored.name.digest
         {
-            return Err(failed(&format!(
+            return Err(failed(format!(
                 "{named}: node {} stored other bytes: {} instead of {digest}",
                 node.0, stored.name.digest
             )));
@@ -260,7 +256,7 @@ impl Session {
         Ok(())
     }
 
-    async fn get(&self, get: &flags::Get) -> Result<(), ExitCode> {
+    async fn get(&self, get: &flags::Get) -> anyhow::Result<Code> {
         let target = get.output.clone().unwrap_or_else(|| {
             // No path: whatever is called so lands in the current folder.
             PathBuf::from(Path::new(&get.name).file_name().unwrap_or(OsStr::new("upload")))
@@ -268,7 +264,7 @@ impl Session {
         let to_stdout = target.as_os_str() == "-";
         // Also a link that leads nowhere stands there.
         if !to_stdout && target.symlink_metadata().is_ok() {
-            return Err(usage(&format!("{} exists already, and nothing is ever overwritten", shown(&target))));
+            bail!("{} exists already, and nothing is ever overwritten", shown(&target));
         }
         let name = match get.name.parse() {
             Ok(name) => name,
@@ -276,39 +272,40 @@ impl Session {
         };
         // Whole or not at all: what is fetched gets its name when all of it is there, and until then one that nobody else
         // uses.
-        let fresh = random_id().map_err(|mistake| failed(&mistake))?;
+        let fresh = random_id().exits_with(Code::Failed)?;
         let part = PathBuf::from(format!("{}.{fresh}.part", target.display()));
         let download = Download { part: (!to_stdout).then(|| part.clone()), bar: bar(&get.name, 0) };
         let outcome = self.ask("", Request::Get { name }, download.clone()).await;
         download.bar.finish_and_clear();
-        let told = match outcome {
+        let fetched = match outcome {
             Ok(Reply::Body(stored)) if to_stdout => Ok(stored),
             Ok(Reply::Body(stored)) => fs::hard_link(&part, &target)
                 .map(|()| stored)
-                .map_err(|error| failed(&format!("{}: cannot be made: {error}", shown(&target)))),
-            Ok(Reply::NotFound) => Err(failed(&format!("{name}: no node that can be reached holds it"))),
-            Ok(Reply::Lost { node, entry, loss }) => Err(failed(&lost(node, &entry, loss))),
+                .with_context(|| format!("{}: cannot be made", shown(&target)))
+                .exits_with(Code::Failed),
+            Ok(Reply::NotFound) => Err(failed(format!("{name}: no node that can be reached holds it"))),
+            Ok(Reply::Lost { node, entry, loss }) => Err(failed(lost(node, &entry, loss))),
             Ok(other) => Err(unexpected(&other)),
-            Err(code) => Err(code),
+            Err(error) => Err(error),
         };
         let _ = fs::remove_file(&part);
-        let stored = told?;
+        let stored = fetched?;
         if !to_stdout {
             outln!("{}: fetched ({})", shown(&target), quantity::bytes(stored.bytes));
         }
-        Ok(())
+        Ok(Code::Sound)
     }
 
     /// Which upload is meant by a file's name, or by the first digits of an id.
-    async fn find(&self, sought: &str) -> Result<Name, ExitCode> {
+    async fn find(&self, sought: &str) -> anyhow::Result<Name> {
         let shown = printable(sought);
         // No file has such a name, and no path leads to an upload.
         if FileName::try_from(sought.to_owned()).is_err() || sought.contains('/') || [".", ".."].contains(&sought) {
             let text = sought.chars().take(300).collect::<String>();
             let text = text.escape_debug();
-            return Err(usage(&format!(
+            bail!(
                 "`{text}` is not the name of an upload: give the name of its file, or its own, or the first digits of that"
-            )));
+            );
         }
         let reply = self.ask("", Request::Find { sought: sought.to_owned() }, Nothing).await?;
         let Reply::Found { uploads, more, missing } = reply else { return Err(unexpected(&reply)) };
@@ -324,12 +321,12 @@ impl Session {
                 let nodes: Vec<String> = missing.iter().map(|node| node.0.to_string()).collect();
                 let missing =
                     if nodes.is_empty() { String::new() } else { format!(", and {} did not answer", nodes.join(", ")) };
-                Err(failed(&format!("{shown}: no node that can be reached holds an upload of this name{missing}")))
+                Err(failed(format!("{shown}: no node that can be reached holds an upload of this name{missing}")))
             }
             (1, false) => {
                 let (name, found) = meant.pop_first().expect("there is one");
                 match found.first() {
-                    Some((node, entry, Some(loss))) if !held(&found) => Err(failed(&lost(*node, entry, *loss))),
+                    Some((node, entry, Some(loss))) if !held(&found) => Err(failed(lost(*node, entry, *loss))),
                     _ => Ok(name),
                 }
             }
@@ -343,16 +340,16 @@ impl Session {
                     let (id, bytes) = (short(&name), quantity::bytes(entry.stored.bytes));
                     text.push_str(&format!("\n  {id}  {file}  {owner}  {at}  {bytes}  node {}", node.0));
                 }
-                Err(failed(&text))
+                Err(failed(text))
             }
         }
     }
 
-    async fn list(&self) -> Result<(), ExitCode> {
+    async fn list(&self) -> anyhow::Result<Code> {
         let mut listing = Listing::default();
         loop {
             let reply = self.ask("", listing.request(), Nothing).await?;
-            let more = listing.take(&reply).map_err(|error| failed(&error.to_string()))?;
+            let more = listing.take(&reply).exits_with(Code::Failed)?;
             if let Reply::Listing { uploads, .. } = &reply {
                 for (node, Entry { stored, label }) in uploads {
                     let [file, owner, at] = described(label.as_ref());
@@ -380,7 +377,7 @@ impl Session {
             let uploads = quantity::counted(*lost, "acknowledged upload");
             outln!("node {}: {uploads} cannot be had, and not listed: see status", node.0);
         }
-        if listing.lost.is_empty() { Ok(()) } else { Err(Ended::Failed.into()) }
+        Ok(if listing.lost.is_empty() { Code::Sound } else { Code::Failed })
     }
 }
 
@@ -419,21 +416,17 @@ fn lost(node: NodeId, Entry { stored, label }: &Entry, loss: Loss) -> String {
     }
 }
 
-fn usage(mistake: &str) -> ExitCode {
-    told(mistake, exit::USAGE)
+fn failed(text: String) -> anyhow::Error {
+    Code::Failed.attach(anyhow!(text))
 }
 
-fn failed(mistake: &str) -> ExitCode {
-    told(mistake, Ended::Failed)
+fn gone(about: &str, gave_up: &GaveUp) -> anyhow::Error {
+    let code = if gave_up.reached { Code::Failed } else { Code::Unavailable };
+    code.attach(anyhow!("{about}{gave_up}"))
 }
 
-fn gone(about: &str, gave_up: &GaveUp) -> ExitCode {
-    let code = if gave_up.reached { Ended::Failed } else { Ended::Unavailable };
-    told(format_args!("{about}{gave_up}"), code)
-}
-
-fn unexpected(reply: &Reply) -> ExitCode {
-    failed(&format!("a node answered something else than was asked: {reply:?}"))
+fn unexpected(reply: &Reply) -> anyhow::Error {
+    failed(format!("a node answered something else than was asked: {reply:?}"))
 }
 
 /// A bar for a body, on a terminal.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
+use anyhow::{Error, bail};
 use omb_bench::{
     controller::{Trouble, TroubleKind},
     plan::needs::Limits,
@@ -18,7 +19,7 @@ use omb_runtime_real::{
 };
 
 use super::{addresses, input};
-use crate::{console::shown, exit::Ended, flags};
+use crate::{console::shown, exit::Code, flags};
 
 /// Most characters that are shown of the name of another controller.
 const CONTROLLER_MAX: usize = 300;
@@ -38,13 +39,13 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     /// Reads what is needed to speak to `workers`; `None` if there are none.
-    pub(crate) fn new(flags: &flags::Run, workers: &[addresses::Address]) -> Result<Option<Self>, String> {
+    pub(crate) fn new(flags: &flags::Run, workers: &[addresses::Address]) -> anyhow::Result<Option<Self>> {
         if workers.is_empty() {
             return Ok(None);
         }
         Ok(Some(Self {
             workers: workers.iter().map(Address::from).collect(),
-            transport: Transport::new(flags.ca.as_deref())?,
+            transport: Transport::new(flags.ca.as_deref()).map_err(Error::msg)?,
             token: flags.token_file.as_deref().map(token).transpose()?,
             connect_within: flags.connect_timeout,
             call_within: flags.call_timeout,
@@ -73,7 +74,7 @@ impl Fleet {
     }
 
     /// Asks each who it is, and returns what each may have of files, threads and memory. All that is wrong is told, a line each.
-    pub(crate) async fn reach(&self) -> Result<Vec<Limits>, Ended> {
+    pub(crate) async fn reach(&self) -> Result<Vec<Limits>, Code> {
         let asked: Vec<_> = self
             .workers
             .iter()
@@ -109,7 +110,7 @@ impl Fleet {
                 }
             }
         }
-        if sound { Ok(limits) } else { Err(Ended::Unavailable) }
+        if sound { Ok(limits) } else { Err(Code::Unavailable) }
     }
 
     fn in_words(&self, to: &Address, Trouble { kind, cause }: &Trouble) -> String {
@@ -134,14 +135,11 @@ impl Fleet {
 
 /// The token in a file: one line, without spaces. Warns in the log if others than the file's owner may read it, and if it is
 /// short enough to be guessed.
-pub(crate) fn token(path: &Path) -> Result<String, String> {
+pub(crate) fn token(path: &Path) -> anyhow::Result<String> {
     let bytes = input::bytes_of(path, TOKEN_MAX)?;
     let text = String::from_utf8_lossy(&bytes).trim().to_owned();
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(format!(
-            "{}: holds no token, which is one line of letters, digits and signs without spaces",
-            shown(path)
-        ));
+        bail!("{}: holds no token, which is one line of letters, digits and signs without spaces", shown(path));
     }
     let name = shown(path);
     // What was just read has metadata, but for a file that is being replaced.

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::{Context as _, bail};
 use omb_bench::{
     config::driver::DriverConfig,
     plan::{Plan, needs::Needs},
@@ -56,7 +57,7 @@ impl Files {
         input: &Input,
         driver: &DriverConfig,
         several: bool,
-    ) -> Result<Self, String> {
+    ) -> anyhow::Result<Self> {
         let name = format!("{}-{}", name_of(input), plain(&driver.name));
         let (folder, stem) = match &flags.output {
             None => {
@@ -65,7 +66,7 @@ impl Files {
             }
             Some(path) => {
                 if path.is_dir() || path.file_name().is_none() {
-                    return Err(format!("--output {}: a folder, where a file is wanted", shown(path)));
+                    bail!("--output {}: a folder, where a file is wanted", shown(path));
                 }
                 let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
                 let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
@@ -83,7 +84,7 @@ impl Files {
             };
             let path = result.with_extension("jsonl");
             if path == result {
-                return Err(format!("--output {}: this ending belongs to the record beside the result", shown(&path)));
+                bail!("--output {}: this ending belongs to the record beside the result", shown(&path));
             }
             let taken = result.exists().then_some(&result);
             match (taken, OpenOptions::new().write(true).create_new(true).open(&path)) {
@@ -97,18 +98,18 @@ impl Files {
                         let _ = fs::remove_file(&path);
                     }
                     if explicit {
-                        return Err(format!("{} exists already, and nothing is ever overwritten", shown(taken)));
+                        bail!("{} exists already, and nothing is ever overwritten", shown(taken));
                     }
                 }
                 (None, Err(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
                     if explicit {
-                        return Err(format!("{} exists already, and nothing is ever overwritten", shown(&path)));
+                        bail!("{} exists already, and nothing is ever overwritten", shown(&path));
                     }
                 }
-                (None, Err(error)) => return Err(format!("cannot write {}: {error}", shown(&path))),
+                (None, Err(error)) => return Err(error).with_context(|| format!("cannot write {}", shown(&path))),
             }
         }
-        Err(format!("no free name like {stem}.json is left"))
+        bail!("no free name like {stem}.json is left")
     }
 
     /// Begins the record.

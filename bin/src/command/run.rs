@@ -4,10 +4,10 @@ use std::{
     cell::Cell,
     net::SocketAddr,
     path::Path,
-    process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use anyhow::{Context as _, anyhow};
 use omb_bench::{
     config::driver::{DriverConfig, DriverKind},
     controller::{self, Clocks, Controller, End, OnLoss, Settings},
@@ -45,24 +45,20 @@ use super::{
 };
 use crate::{
     console::{self, errln, outln},
-    exit::{self, Ended},
+    exit::{self, Code, Errors, ExitsWith as _},
     flags,
     signals::Interrupts,
 };
 
 /// Runs every workload on every driver, in the order given.
-pub(crate) fn run(flags: &flags::Run) -> ExitCode {
-    let Some(Prepared { inputs, drivers, driver_ignored, broker, fleet }) = prepare(flags) else {
-        return exit::USAGE.into();
+pub(crate) fn run(flags: &flags::Run) -> anyhow::Result<Code> {
+    let Prepared { inputs, drivers, driver_ignored, broker, fleet } = match prepare(flags) {
+        Ok(prepared) => prepared,
+        Err(error) => return Ok(exit::print(&error)),
     };
     let several = inputs.len() * drivers.len() > 1;
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!("the system gives no thread: {error}");
-            return Ended::Failed.into();
-        }
-    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.context("the system gives no thread").exits_with(Code::Failed)?;
     // Heard from here on to the end, also between two runs.
     let mut interrupts = {
         let _within = runtime.enter();
@@ -72,32 +68,29 @@ pub(crate) fn run(flags: &flags::Run) -> ExitCode {
         None => Vec::new(),
         Some(fleet) => match runtime.block_on(reach(fleet, &mut interrupts)) {
             Ok(limits) => limits,
-            Err(ended) => return ended.into(),
+            Err(code) => return Ok(code),
         },
     };
-    let mut worst = Ended::Sound;
-    let mut usage = None;
+    let mut worst = Code::Sound;
     for input in &inputs {
         for (driver, ignored) in drivers.iter().zip(&driver_ignored) {
             let ignored = [&input.ignored[..], &ignored[..]].concat();
             let asked = Asked { flags, input, driver, ignored, broker: &broker, fleet: fleet.as_ref(), several };
             let plan = plan(flags, input, RunId(0), fleet.as_ref());
             if room(&plan, driver, fleet.as_ref(), &broker, &limits) == Room::Lacking {
-                worst = worst.max(Ended::Unavailable);
+                worst = worst.max(Code::Unavailable);
                 continue;
             }
             let interrupted = Cell::new(false);
-            match runtime.block_on(one(&asked, runtime.handle(), &mut interrupts, &interrupted)) {
-                Ok(ended) => worst = worst.max(ended),
-                Err(code) => usage = Some(code),
-            }
+            let ended = runtime.block_on(one(&asked, runtime.handle(), &mut interrupts, &interrupted));
+            worst = worst.max(ended.unwrap_or_else(|error| exit::log(&error)));
             if interrupted.get() {
                 // Whoever interrupts one run, however that ended, does not want the next one.
-                return usage.unwrap_or_else(|| worst.max(Ended::Interrupted).into());
+                return Ok(worst.max(Code::Interrupted));
             }
         }
     }
-    usage.unwrap_or_else(|| worst.into())
+    Ok(worst)
 }
 
 /// All that was given, read and checked.
@@ -111,63 +104,46 @@ pub(super) struct Prepared {
     pub(super) fleet: Option<Fleet>,
 }
 
-/// Reads and checks all that was given; tells what is wrong.
-pub(super) fn prepare(flags: &flags::Run) -> Option<Prepared> {
-    let (read, workers) = (input::read(flags), input::workers(flags));
-    let ((inputs, systems), workers) = match (read, workers) {
-        (Ok(read), Ok(workers)) => (read, workers),
-        (read, workers) => {
-            let mistakes = [read.err(), workers.err()].into_iter().flatten().flatten();
-            mistakes.for_each(|mistake| errln!("{mistake}"));
-            return None;
-        }
-    };
-    let (mut drivers, mut driver_ignored, mut unsettled) = (Vec::new(), Vec::new(), Vec::new());
+/// Reads and checks all that was given. All mistakes of one stage are reported at once.
+pub(super) fn prepare(flags: &flags::Run) -> anyhow::Result<Prepared> {
+    let mut errors = Errors::default();
+    let (read, workers) = (errors.ok(input::read(flags)), errors.ok(input::workers(flags)));
+    errors.none()?;
+    let ((inputs, systems), workers) = (read.unwrap_or_default(), workers.unwrap_or_default());
+    let (mut drivers, mut driver_ignored, mut errors) = (Vec::new(), Vec::new(), Errors::default());
     for input::System { driver, ignored } in systems {
-        match input::settled(&driver, flags.zone.as_deref(), !workers.is_empty()) {
-            Ok(driver) => drivers.push(driver),
-            Err(mistakes) => unsettled.extend(mistakes),
-        }
+        drivers.extend(errors.ok(input::settled(&driver, flags.zone.as_deref(), !workers.is_empty())));
         driver_ignored.push(ignored);
     }
-    if !unsettled.is_empty() {
-        unsettled.iter().for_each(|mistake| errln!("{mistake}"));
-        return None;
-    }
+    errors.none()?;
     let mut broker = crate::embedded_broker();
     broker.capacity = flags.embedded_capacity.unwrap_or(broker.capacity);
-    let mut misfits: Vec<String> = inputs
+    let mut errors: Errors = inputs
         .iter()
         .flat_map(|input| drivers.iter().map(|driver| input::fits(&input.workload, driver, broker.capacity)))
         .filter_map(Result::err)
         .collect();
     if !workers.is_empty() && flags.embedded_bind.is_none() {
         let embedded = drivers.iter().filter(|driver| driver.kind == DriverKind::Embedded);
-        misfits.extend(embedded.map(|driver| {
-            format!(
+        embedded.for_each(|driver| {
+            errors.push(anyhow!(
                 "{}: the embedded broker listens on this machine's loopback, where workers do not reach it: give \
                  --embedded-bind ADDR, or another driver by -d",
                 driver.name
-            )
-        }));
+            ));
+        });
     }
     if let Some(bind) = flags.embedded_bind.filter(|bind| bind.is_unspecified()) {
-        misfits.push(format!(
+        errors.push(anyhow!(
             "--embedded-bind {bind}: workers are told this address; name the one at which they reach this machine"
         ));
     }
-    misfits.iter().for_each(|misfit| errln!("{misfit}"));
     if flags.workers.is_empty() && flags.workers_file.is_none() && Path::new(WORKERS_FILE).is_file() {
         tracing::info!("{WORKERS_FILE} lies here and is not used: -wf {WORKERS_FILE} runs over the workers it lists");
     }
-    let fleet = match Fleet::new(flags, &workers) {
-        Ok(fleet) => fleet,
-        Err(mistake) => {
-            errln!("{mistake}");
-            return None;
-        }
-    };
-    misfits.is_empty().then_some(Prepared { inputs, drivers, driver_ignored, broker, fleet })
+    let fleet = errors.ok(Fleet::new(flags, &workers)).flatten();
+    errors.none()?;
+    Ok(Prepared { inputs, drivers, driver_ignored, broker, fleet })
 }
 
 /// What upstream takes for the list of workers, without being asked, where such a file lies in the current folder.
@@ -224,10 +200,10 @@ pub(super) fn room(
 }
 
 /// Finds out who the workers are, and what each may have, unless the user loses patience.
-pub(super) async fn reach(fleet: &Fleet, interrupts: &mut Interrupts) -> Result<Vec<Limits>, Ended> {
+pub(super) async fn reach(fleet: &Fleet, interrupts: &mut Interrupts) -> Result<Vec<Limits>, Code> {
     tokio::select! {
         reached = fleet.reach() => reached,
-        () = interrupts.next() => Err(Ended::Interrupted),
+        () = interrupts.next() => Err(Code::Interrupted),
     }
 }
 
@@ -275,24 +251,12 @@ async fn one(
     runtime: &tokio::runtime::Handle,
     interrupts: &mut Interrupts,
     interrupted: &Cell<bool>,
-) -> Result<Ended, ExitCode> {
+) -> anyhow::Result<Code> {
     let Asked { flags, input, driver, broker, fleet, several, .. } = *asked;
     let plan = plan(flags, input, new_run(), fleet);
-    let mut files = match Files::reserve(flags, input, driver, several) {
-        Ok(files) => files,
-        Err(mistake) => {
-            tracing::error!("{mistake}");
-            return Err(exit::USAGE.into());
-        }
-    };
+    let mut files = Files::reserve(flags, input, driver, several)?;
     tracing::info!("Starting benchmark with config: {}", plan.workload.resolved());
-    let (settings, _server) = match settings(asked) {
-        Ok(made) => made,
-        Err(code) => {
-            files.end_without_report("it could not begin");
-            return Err(code);
-        }
-    };
+    let (settings, _server) = settings(asked).inspect_err(|_| files.end_without_report("it could not begin"))?;
     let clock = Clock;
     let mut observer = Watch {
         progress: Progress::new(&plan),
@@ -325,7 +289,7 @@ async fn one(
         tracing::warn!("Interrupted: ending the measurement (once more leaves at once)");
         let _ = stop.send(());
         interrupts.next().await;
-        console::leave(Ended::Interrupted);
+        console::leave(Code::Interrupted);
     };
     let end = tokio::select! {
         biased;
@@ -333,12 +297,12 @@ async fn one(
         () = ending => unreachable!("it leaves by itself"),
     };
     observer.progress.finish();
-    let ended = conclude(&end, &observer);
-    if observer.trouble { ended.map(|ended| ended.max(Ended::Failed)) } else { ended }
+    let code = conclude(&end, &observer);
+    Ok(if observer.trouble { code.max(Code::Failed) } else { code })
 }
 
 /// What the controller is told, and the embedded broker, where it must be reached by workers.
-pub(super) fn settings(asked: &Asked<'_>) -> Result<(Settings, Option<embedded::Server>), ExitCode> {
+pub(super) fn settings(asked: &Asked<'_>) -> anyhow::Result<(Settings, Option<embedded::Server>)> {
     let Asked { flags, input, driver, broker, fleet, .. } = *asked;
     let mut settings = Settings { payload: input.payload.clone(), ..Settings::new(driver.clone()) };
     settings.day_second_at = (output::day_second(), Clock.now());
@@ -359,10 +323,8 @@ pub(super) fn settings(asked: &Asked<'_>) -> Result<(Settings, Option<embedded::
     };
     let (DriverKind::Embedded, Some(bind)) = (&driver.kind, flags.embedded_bind) else { return Ok((settings, None)) };
     let options = embedded::Options { bind: SocketAddr::new(bind, 0), ..broker.clone() };
-    let server = embedded::Server::start(options).map_err(|error| {
-        tracing::error!("--embedded-bind {bind}: {error}");
-        ExitCode::from(Ended::Unavailable)
-    })?;
+    let server = embedded::Server::start(options).map_err(|error| anyhow!("--embedded-bind {bind}: {error}"));
+    let server = server.exits_with(Code::Unavailable)?;
     let (address, near) = (server.addr(), if bind.is_loopback() { ", loopback" } else { "" });
     if !bind.is_loopback() {
         tracing::warn!("the embedded broker listens on {address}: whoever reaches it can read and write everything");
@@ -376,18 +338,18 @@ pub(super) fn settings(asked: &Asked<'_>) -> Result<(Settings, Option<embedded::
 const FLEET_START_AFTER: Duration = Duration::from_millis(500);
 
 /// Tells how a run ended.
-fn conclude(end: &End, observer: &Watch<'_>) -> Result<Ended, ExitCode> {
+fn conclude(end: &End, observer: &Watch<'_>) -> Code {
     match end {
-        End::Sound => Ok(Ended::Sound),
+        End::Sound => Code::Sound,
         End::Unsound(reasons) => {
             reasons.iter().for_each(|reason| tracing::error!("{reason}"));
-            Ok(Ended::Failed)
+            Code::Failed
         }
         End::Interrupted(reported) => {
             if !reported {
                 tracing::warn!("Interrupted before the load began: there is no result");
             }
-            Ok(Ended::Interrupted)
+            Code::Interrupted
         }
         End::Failed(failure) => {
             if !observer.told {
@@ -395,9 +357,9 @@ fn conclude(end: &End, observer: &Watch<'_>) -> Result<Ended, ExitCode> {
             }
             if observer.reported {
                 // What was measured until then is there, and marked partial: the run failed, whatever the cause.
-                return Ok(Ended::Failed);
+                return Code::Failed;
             }
-            Ended::by(failure)
+            failure.into()
         }
     }
 }

@@ -3,13 +3,13 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
 
+use anyhow::{Context as _, anyhow};
 use omb_bench::{protocol::Command, token::Token, worker};
 use omb_runtime_real::{
     clock::Clock,
@@ -27,31 +27,21 @@ use tokio::sync::mpsc;
 use super::{fleet::token, output, run::fresh};
 use crate::{
     console,
-    exit::{self, Ended},
+    exit::{Code, Errors, ExitsWith as _},
     flags,
     signals::Interrupts,
 };
 
 /// Does what controllers ask for, until it is interrupted.
-pub(crate) fn worker(flags: &flags::Worker) -> ExitCode {
-    let (stats_port, token) = match (flags.stats_port(), flags.token_file.as_deref().map(token).transpose()) {
-        (Ok(port), Ok(token)) => (port, token),
-        (port, token) => {
-            [port.err(), token.err()].into_iter().flatten().for_each(|mistake| tracing::error!("{mistake}"));
-            return exit::USAGE.into();
-        }
-    };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!("the system gives no thread: {error}");
-            return Ended::Failed.into();
-        }
-    };
-    match runtime.block_on(serve(flags, stats_port, token, runtime.handle().clone())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(code) => code,
-    }
+pub(crate) fn worker(flags: &flags::Worker) -> anyhow::Result<Code> {
+    let mut errors = Errors::default();
+    let stats_port = errors.ok(flags.stats_port()).unwrap_or_default();
+    let token = errors.ok(flags.token_file.as_deref().map(token).transpose()).flatten();
+    errors.none()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.context("the system gives no thread").exits_with(Code::Failed)?;
+    runtime.block_on(serve(flags, stats_port, token, runtime.handle().clone()))?;
+    Ok(Code::Sound)
 }
 
 async fn serve(
@@ -59,11 +49,11 @@ async fn serve(
     stats_port: u16,
     token: Option<String>,
     runtime: tokio::runtime::Handle,
-) -> Result<(), ExitCode> {
+) -> anyhow::Result<()> {
     let tls = flags.tls_cert.as_deref().zip(flags.tls_key.as_deref());
     let bind = |port, what| async move {
         let address = SocketAddr::new(flags.bind, port);
-        Listener::bind(address, tls).await.map_err(|error| refused(&error, address, what))
+        Listener::bind(address, tls).await.map_err(|error| refused(error, address, what))
     };
     let listener = bind(flags.port, "its controllers (--port)").await?;
     let stats = bind(stats_port, "its metrics (--stats-port)").await?;
@@ -102,19 +92,16 @@ async fn serve(
         ending.store(true, Relaxed);
         let _ = stop.send(());
         interrupts.next().await;
-        console::leave(Ended::Interrupted);
+        console::leave(Code::Interrupted);
     });
     serving::serve(listener, Some(stats), identity, pages, &mut performer, &mut Watch, &mut stops, &Clock).await;
     tracing::info!("Shut down");
     Ok(())
 }
 
-fn refused(error: &BindError, address: SocketAddr, what: &str) -> ExitCode {
+fn refused(error: BindError, address: SocketAddr, what: &str) -> anyhow::Error {
     match error {
-        BindError::Tls(mistake) => {
-            tracing::error!("{mistake}");
-            exit::USAGE.into()
-        }
+        BindError::Tls(mistake) => Code::Usage.attach(anyhow!(mistake)),
         BindError::Address(error) => {
             let cure = match (error.kind(), address.ip()) {
                 (io::ErrorKind::AddrInUse, _) => "another process listens there: end it, or give another port",
@@ -124,8 +111,7 @@ fn refused(error: &BindError, address: SocketAddr, what: &str) -> ExitCode {
                 }
                 _ => "give another one",
             };
-            tracing::error!("omb worker cannot listen on {address} for {what}: {error}; {cure}");
-            Ended::Unavailable.into()
+            Code::Unavailable.attach(anyhow!("omb worker cannot listen on {address} for {what}: {error}; {cure}"))
         }
     }
 }
