@@ -159,7 +159,7 @@ fn the_command_line_is_checked() {
         (&["worker", "-sp", "many"], "--stats-port"),
         (&["worker", "--tls-cert", "c.pem"], "--tls-key"),
         (&["worker", "--log-file", "missing/log"], "--log-file missing/log: cannot write to it: No such file"),
-        (&["report"], "FILE.jsonl"),
+        (&["report"], "<FILE>..."),
         (&["fly"], "fly"),
         (&["man", "fly"], "omb man: no command is called fly; there are run, check, "),
         (&["completions", "tcl"], "bash, "),
