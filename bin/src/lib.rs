@@ -1,8 +1,8 @@
 //! omb: measures messaging systems honestly, and elects leaders of clusters of peers.
 //!
-//! All of it is here, so that the programs that people know by other names are no more than names.
+//! Everything is in this library; each program only calls one of its functions.
 
-// Only the console writes for people.
+// Only the console writes to stdout and stderr.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod arguments;
@@ -24,16 +24,16 @@ use crate::{
     flags::{ClientCommand, Command, Flags, Verbosity},
 };
 
-/// Messages are allocated by one thread and freed by another, in librdkafka too; this allocator halves what a
-/// consumed message costs.
+/// Messages are allocated by one thread and freed by another, in librdkafka too; this allocator halves the cost of a
+/// consumed message.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The embedded broker as this program runs it: it returns memory through the allocator above, which by itself does so only
-/// while it is being used.
+/// Options of the embedded broker in this program: memory goes back to the system through the allocator above, which by
+/// itself returns it only while it is in use.
 fn embedded_broker() -> embedded::Options {
     unsafe extern "C" {
-        /// Of the allocator (mimalloc.h): frees what is not used, eagerly if `force`.
+        /// From the allocator (mimalloc.h): returns unused memory to the system, eagerly if `force`.
         fn mi_collect(force: bool);
     }
     let give_back = || {
@@ -71,7 +71,7 @@ pub fn omb() -> ExitCode {
     perform_command(&flags.verbosity, log_file, purpose(&flags.command), perform)
 }
 
-/// What a command is for.
+/// The purpose of a command, which decides how its output is handled.
 fn purpose(command: &Command) -> Purpose {
     match command {
         Command::Run(_) | Command::Stress(_) => Purpose::Measurement,
@@ -115,7 +115,7 @@ pub fn client() -> ExitCode {
 fn parse<F: Parser>(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<F, Code> {
     F::try_parse_from(arguments).map_err(|error| {
         console::show(&error);
-        // Help and version come this way too, and are no errors.
+        // Help and version arrive here too, and are not errors.
         let code = if error.use_stderr() { Code::Usage } else { Code::Sound };
         console::finish(Purpose::Output, code)
     })
@@ -138,10 +138,10 @@ fn perform_command(
 
 /// Sets up the process.
 fn set_up(purpose: Purpose) {
-    // A file that grows beyond the limit set for this process shall be an error like that of a full disk.
+    // Exceeding the limit of file sizes shall be a write error, like a full disk.
     // SAFETY: ignoring a signal runs no code of ours.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
-    // The soft limit is meant for others.
+    // Raises the soft limit of open files to the hard one.
     let _ = omb_runtime_real::process::open_files_max();
     if matches!(purpose, Purpose::Measurement | Purpose::Service) {
         console::detach();

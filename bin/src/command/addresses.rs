@@ -1,4 +1,4 @@
-//! Where the workers listen: addresses as typed or as a workers file lists them, checked.
+//! The addresses of workers, as typed or from a workers file, checked.
 
 use std::{fmt, net::Ipv6Addr};
 
@@ -14,7 +14,7 @@ const PORT: u16 = 8080;
 /// Where one worker listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Address {
-    /// As it was typed; this is what people are told.
+    /// As typed; messages show this.
     pub(crate) name: String,
     /// Default http.
     pub(crate) scheme: Scheme,
@@ -24,7 +24,7 @@ pub(crate) struct Address {
     pub(crate) port: u16,
 }
 
-/// How to speak to a worker.
+/// How to connect to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {
     Http,
@@ -57,7 +57,7 @@ impl From<&Address> for omb_runtime_real::portable::fleet::Address {
 /// The workers that `-w` names: each value one address, or several separated by commas.
 ///
 /// # Errors
-/// All that is wrong with them, a line each.
+/// All mistakes, a line each.
 pub(crate) fn from_flag(values: &[String]) -> anyhow::Result<Vec<Address>> {
     // A comma at the end is harmless.
     let names = values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty());
@@ -71,14 +71,14 @@ pub(crate) fn from_flag(values: &[String]) -> anyhow::Result<Vec<Address>> {
 /// The workers that the file `file`, whose content is `text`, lists.
 ///
 /// # Errors
-/// All that is wrong with it, a line each.
+/// All mistakes, a line each.
 pub(crate) fn from_file(file: &str, text: &str, leniency: Leniency) -> anyhow::Result<Vec<Address>> {
     let parsed = workers::parse(file, text, leniency)?;
     parsed.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     all(&format!("{file}: workers"), &parsed.value)
 }
 
-/// Reads each address; `from` says where they stand.
+/// Parses each address; `from` says where they come from.
 fn all(from: &str, names: &[impl AsRef<str>]) -> anyhow::Result<Vec<Address>> {
     let (mut addresses, mut errors) = (Vec::<Address>::new(), Errors::default());
     for name in names.iter().map(AsRef::as_ref) {
@@ -98,7 +98,7 @@ fn all(from: &str, names: &[impl AsRef<str>]) -> anyhow::Result<Vec<Address>> {
     Ok(addresses)
 }
 
-/// What is told goes into logs, where a password has no place.
+/// Messages go into logs, which must not hold passwords.
 fn without_secret(name: &str) -> String {
     name.rsplit_once('@').map_or_else(|| name.to_owned(), |(_, host)| format!("(hidden)@{host}"))
 }
@@ -174,35 +174,35 @@ mod tests {
     }
 
     #[track_caller]
-    fn refuses(name: &str, telling: &[&str]) {
+    fn rejects(name: &str, saying: &[&str]) {
         let why = format!("{:#}", from_flag(&[name.to_owned()]).expect_err(name));
-        let missing: Vec<_> = telling.iter().filter(|part| !why.contains(*part)).collect();
+        let missing: Vec<_> = saying.iter().filter(|part| !why.contains(*part)).collect();
         assert!(missing.is_empty(), "{name}: {missing:?} is not in: {why}");
     }
 
     #[test]
-    fn what_is_no_address_is_told() {
-        refuses("", &["--workers names no worker", "HOST:PORT"]);
-        refuses(",", &["--workers names no worker"]);
-        refuses("ftp://a:1", &["--workers: ftp://a:1: the scheme is ftp", "http and https"]);
-        refuses("http://a:1/base", &["/base", "http://HOST:PORT"]);
-        refuses("a:1?x", &["?x"]);
-        refuses("a:0", &["\"0\"", "1 to 65535"]);
-        refuses("a:65536", &["65536"]);
-        refuses("a:", &["the port is \"\""]);
-        refuses("a:80a", &["80a"]);
-        refuses("http://:8080", &["the host is \"\""]);
-        refuses("wörker", &["wörker"]);
-        refuses("a b", &["\"a b\""]);
-        refuses("::1", &["[::1]:8080"]);
-        refuses("[::1", &["bracket"]);
-        refuses("[::1]8080", &["8080", ":PORT"]);
-        refuses("[worker]:1", &["worker", "IPv6"]);
+    fn invalid_addresses_are_reported() {
+        rejects("", &["--workers names no worker", "HOST:PORT"]);
+        rejects(",", &["--workers names no worker"]);
+        rejects("ftp://a:1", &["--workers: ftp://a:1: the scheme is ftp", "http and https"]);
+        rejects("http://a:1/base", &["/base", "http://HOST:PORT"]);
+        rejects("a:1?x", &["?x"]);
+        rejects("a:0", &["\"0\"", "1 to 65535"]);
+        rejects("a:65536", &["65536"]);
+        rejects("a:", &["the port is \"\""]);
+        rejects("a:80a", &["80a"]);
+        rejects("http://:8080", &["the host is \"\""]);
+        rejects("wörker", &["wörker"]);
+        rejects("a b", &["\"a b\""]);
+        rejects("::1", &["[::1]:8080"]);
+        rejects("[::1", &["bracket"]);
+        rejects("[::1]8080", &["8080", ":PORT"]);
+        rejects("[worker]:1", &["worker", "IPv6"]);
     }
 
     #[test]
-    fn no_password_is_told() {
-        refuses("http://me:hunter2@a:1", &["(hidden)@a:1", "--token-file"]);
+    fn passwords_are_not_shown() {
+        rejects("http://me:hunter2@a:1", &["(hidden)@a:1", "--token-file"]);
         let why = format!("{:#}", from_flag(&["http://me:hunter2@a:1".to_owned()]).expect_err("credentials"));
         assert!(!why.contains("hunter2"), "{why}");
     }
@@ -210,8 +210,8 @@ mod tests {
     /// Whatever the spelling.
     #[test]
     fn a_worker_is_named_once() {
-        refuses("a,http://A:8080/", &["http://A:8080/ is the same worker as a:", "one controller"]);
-        refuses("[::1],https://[0::1]:8080", &["[0::1]:8080 is the same worker as [::1]"]);
+        rejects("a,http://A:8080/", &["http://A:8080/ is the same worker as a:", "one controller"]);
+        rejects("[::1],https://[0::1]:8080", &["[0::1]:8080 is the same worker as [::1]"]);
         reads("a:1,a:2", "http://a:1 http://a:2");
     }
 

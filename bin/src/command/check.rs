@@ -1,5 +1,5 @@
-//! `omb check`: parse everything, have every worker reach every broker, ask the brokers whether they would take what is to
-//! come, print the plan; run nothing.
+//! `omb check`: parses everything, has every worker reach every broker, asks the brokers whether they would create the
+//! topics, prints the plan; runs nothing.
 
 use anyhow::Context as _;
 use omb_bench::{
@@ -39,7 +39,7 @@ pub(crate) fn check(flags: &flags::Run) -> anyhow::Result<Code> {
     let limits = match fleet.map(|fleet| runtime.block_on(run::reach(fleet, &mut interrupts))) {
         None => Vec::new(),
         Some(Ok(limits)) => limits,
-        // What the workers would find out cannot be known.
+        // Without the workers there is nothing more to check.
         Some(Err(code)) => return Ok(code),
     };
     let (mut worst, mut scarce) = (Code::Sound, false);
@@ -64,10 +64,10 @@ pub(crate) fn check(flags: &flags::Run) -> anyhow::Result<Code> {
                 continue;
             }
         };
-        // Whoever only checks ends nobody's run.
+        // A check must not end the run of another controller.
         settings.take_over = false;
         let clock = Clock;
-        let mut found = Found { name: &driver.name, system: String::new(), told: false };
+        let mut found = Found { name: &driver.name, system: String::new(), misfit_logged: false };
         let controller = Controller::checking(clock.now(), plans, settings);
         let (stop, mut stops) = mpsc::unbounded_channel();
         let checking = async {
@@ -98,7 +98,7 @@ pub(crate) fn check(flags: &flags::Run) -> anyhow::Result<Code> {
             End::Unsound(_) => worst = worst.max(Code::Failed),
             End::Interrupted(_) => return Ok(Code::Interrupted),
             End::Failed(failure) => {
-                if !found.told {
+                if !found.misfit_logged {
                     tracing::error!("{}: {failure}", driver.name);
                 }
                 worst = worst.max(Code::from(&failure));
@@ -125,14 +125,14 @@ fn show(flags: &flags::Run, prepared: &run::Prepared, systems: &[String]) {
     }
 }
 
-/// What a check finds out.
+/// The findings of a check.
 struct Found<'a> {
     /// The driver's name.
     name: &'a str,
-    /// What the messaging system says of itself; empty if it did not answer.
+    /// How the messaging system describes itself; empty if it did not answer.
     system: String,
-    /// What is in the way has been told.
-    told: bool,
+    /// The reason why the plan does not fit has been logged.
+    misfit_logged: bool,
 }
 
 impl local::Observer for Found<'_> {
@@ -140,7 +140,7 @@ impl local::Observer for Found<'_> {
         match output {
             controller::Output::Misfit(failure) => {
                 tracing::error!("{}: {failure}", self.name);
-                self.told = true;
+                self.misfit_logged = true;
             }
             controller::Output::Warning(text) => tracing::warn!("{text}"),
             controller::Output::WorkerLost { worker, cause } => {

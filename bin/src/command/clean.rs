@@ -1,4 +1,4 @@
-//! `omb clean`: deletes what runs that died have left on a messaging system: their topics and consumer groups.
+//! `omb clean`: deletes the topics and consumer groups that dead runs have left on a messaging system.
 
 use std::{
     sync::atomic::AtomicBool,
@@ -26,14 +26,14 @@ use crate::{
     signals::Interrupts,
 };
 
-/// Between two looks at the topics' sizes: a run in progress that writes one message a second is seen.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
-/// Longest one look may take.
-const LOOK_WITHIN: Duration = Duration::from_secs(60);
-/// Longest the deletion of one run's topics, and of its groups, may take each.
+/// Time between two inventories, whose sizes of topics show even a run that writes one message a second.
+const INVENTORY_INTERVAL: Duration = Duration::from_secs(2);
+/// Longest time for one inventory.
+const INVENTORY_WITHIN: Duration = Duration::from_secs(60);
+/// Longest time for the deletion of one run's topics, and of its groups.
 const DELETE_WITHIN: Duration = Duration::from_secs(60);
 
-/// Looks twice, says what each run has left, and deletes what no run in progress uses.
+/// Takes two inventories, reports what each run has left, and deletes what no run in progress uses.
 pub(crate) fn clean(flags: &flags::Clean) -> anyhow::Result<Code> {
     let drivers = input::drivers(&flags.drivers, input::leniency_of(flags.lenient))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
@@ -61,21 +61,21 @@ fn one(flags: &flags::Clean, driver: &DriverConfig, runtime: &Runtime) -> anyhow
         bail!("{}: the embedded broker keeps nothing beyond its process: there is nothing to clean", driver.name);
     };
     let system = Kafka::connect(config, runtime.handle().clone(), &AtomicBool::new(false)).map_err(failed)?;
-    let before = system.inventory(LOOK_WITHIN).map_err(failed)?;
+    let before = system.inventory(INVENTORY_WITHIN).map_err(failed)?;
     if before.topics.is_empty() && before.groups.is_empty() {
         outln!("{}: no run has left anything.", driver.name);
         return Ok(Code::Sound);
     }
     let interrupted = runtime.block_on(async {
         tokio::select! {
-            () = tokio::time::sleep(LOOK_AGAIN_AFTER) => false,
+            () = tokio::time::sleep(INVENTORY_INTERVAL) => false,
             () = async { Interrupts::listen().next().await } => true,
         }
     });
     if interrupted {
         return Ok(Code::Interrupted);
     }
-    let after = system.inventory(LOOK_WITHIN).map_err(failed)?;
+    let after = system.inventory(INVENTORY_WITHIN).map_err(failed)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(WallTime(0), |since| WallTime(nanos(since)));
     let found = remains(&before, &after, now, flags.older_than);
     let chosen: Vec<&Remains> = found.iter().filter(|it| flags.run.is_none_or(|run| run == it.run)).collect();
@@ -103,7 +103,7 @@ fn one(flags: &flags::Clean, driver: &DriverConfig, runtime: &Runtime) -> anyhow
 
 fn delete(system: &dyn Driver, remains: &Remains) -> Result<(), Failure> {
     let topics = system.delete_topics(&remains.topics, DELETE_WITHIN);
-    // A topic that may not be deleted does not keep its groups.
+    // Groups are deleted even if a topic cannot be.
     let groups = system.delete_groups(&remains.groups, DELETE_WITHIN);
     topics.and(groups)
 }

@@ -38,16 +38,16 @@ use crate::{
     flags::{self, ClientCommand},
 };
 
-/// Longest time for a question, such as who leads.
-const QUESTION_MAX: Duration = Duration::from_secs(5);
+/// Longest time for a query, such as that for the leader.
+const QUERY_MAX: Duration = Duration::from_secs(5);
 
-/// For how long a request may be tried again without a word.
+/// How long a request is retried silently.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Most causes that are told why a request takes longer.
+/// Most causes of retries that are reported for a request.
 const CAUSES_MAX: usize = 8;
 
-/// Asks a cluster.
+/// Sends requests to a cluster.
 pub(crate) fn client(flags: &flags::Client) -> anyhow::Result<Code> {
     let session = Session::new(flags)?;
     let runtime = runtime()?;
@@ -66,7 +66,7 @@ struct Typed {
     command: ClientCommand,
 }
 
-/// Reads commands until there are no more.
+/// Reads commands until the input ends.
 fn prompt(runtime: &tokio::runtime::Runtime, session: &Session) -> anyhow::Result<Code> {
     // Its text names the cause.
     let editor = rustyline::DefaultEditor::new().map_err(|error| anyhow!("cannot read from this terminal: {error}"));
@@ -98,7 +98,7 @@ fn prompt(runtime: &tokio::runtime::Runtime, session: &Session) -> anyhow::Resul
         }
         let _ = editor.add_history_entry(&line);
         match Typed::try_parse_from(words) {
-            // Whatever comes of it, the next command may succeed.
+            // After an error, the next command may still succeed.
             Ok(typed) => {
                 if let Err(error) = runtime.block_on(session.perform(&typed.command)) {
                     exit::log(&error);
@@ -129,7 +129,7 @@ impl Session {
     fn new(flags: &flags::Client) -> anyhow::Result<Self> {
         let config = read(&flags.cluster)?;
         let nodes = nodes(&config)?;
-        // A large upload may take long; that it goes on is seen by its bytes.
+        // A large upload may take long; its bytes show its progress.
         let patience = Patience { deadline: flags.timeout, try_max: flags.timeout, ..Patience::default() };
         Ok(Self { config, nodes, patience })
     }
@@ -148,23 +148,23 @@ impl Session {
         }
     }
 
-    /// Asks until there is an answer. What is told of a failure begins with `about`.
+    /// Sends a request until it is answered. Messages about a failure begin with `about`.
     async fn ask<C: asking::Cargo>(&self, about: &str, request: Request, cargo: C) -> anyhow::Result<Reply> {
         let seed = random_seed().exits_with(Code::Failed)?;
-        // Once somebody waits, and each cause once: why it takes longer, not how often it was tried.
+        // After a while, and each cause once: why it takes longer, not how often it was retried.
         let (began, mut causes) = (clock::now(), BTreeSet::new());
-        let told = |line: String| {
+        let report = |line: String| {
             let waits = clock::now().since(began) >= QUIET;
             if waits && causes.len() < CAUSES_MAX && causes.insert(line.clone()) {
                 tracing::warn!("{about}{line}; trying again");
             }
         };
-        // Questions have quick answers, or none; uploads may outlast an election.
-        let question =
+        // Queries are answered quickly or not at all; uploads may outlast an election.
+        let query =
             matches!(request, Request::Status | Request::Discover | Request::List { .. } | Request::Find { .. });
-        let deadline = if question { self.patience.deadline.min(QUESTION_MAX) } else { self.patience.deadline };
+        let deadline = if query { self.patience.deadline.min(QUERY_MAX) } else { self.patience.deadline };
         let patience = Patience { deadline, ..self.patience };
-        let asked = asking::ask(&self.nodes, request, cargo, (patience, seed), told, &Clock);
+        let asked = asking::ask(&self.nodes, request, cargo, (patience, seed), report, &Clock);
         asked.await.map_err(|gave_up| gone(about, &gave_up))
     }
 
@@ -258,11 +258,11 @@ impl Session {
 
     async fn get(&self, get: &flags::Get) -> anyhow::Result<Code> {
         let target = get.output.clone().unwrap_or_else(|| {
-            // No path: whatever is called so lands in the current folder.
+            // Without a path: the upload goes to the current folder.
             PathBuf::from(Path::new(&get.name).file_name().unwrap_or(OsStr::new("upload")))
         });
         let to_stdout = target.as_os_str() == "-";
-        // Also a link that leads nowhere stands there.
+        // A dangling link exists, too.
         if !to_stdout && target.symlink_metadata().is_ok() {
             bail!("{} exists already, and nothing is ever overwritten", shown(&target));
         }
@@ -270,8 +270,7 @@ impl Session {
             Ok(name) => name,
             Err(_) => self.find(&get.name).await?,
         };
-        // Whole or not at all: what is fetched gets its name when all of it is there, and until then one that nobody else
-        // uses.
+        // All or nothing: the file gets its name when it is complete, and has a unique one until then.
         let fresh = random_id().exits_with(Code::Failed)?;
         let part = PathBuf::from(format!("{}.{fresh}.part", target.display()));
         let download = Download { part: (!to_stdout).then(|| part.clone()), bar: bar(&get.name, 0) };
@@ -296,10 +295,10 @@ impl Session {
         Ok(Code::Sound)
     }
 
-    /// Which upload is meant by a file's name, or by the first digits of an id.
+    /// Finds the upload with this file name, or with an id that begins with these digits.
     async fn find(&self, sought: &str) -> anyhow::Result<Name> {
         let shown = printable(sought);
-        // No file has such a name, and no path leads to an upload.
+        // No file has such a name, and a path names no upload.
         if FileName::try_from(sought.to_owned()).is_err() || sought.contains('/') || [".", ".."].contains(&sought) {
             let text = sought.chars().take(300).collect::<String>();
             let text = text.escape_debug();
@@ -312,7 +311,7 @@ impl Session {
         let mut meant: BTreeMap<Name, Vec<&Holding>> = BTreeMap::new();
         uploads.iter().for_each(|found| meant.entry(found.1.stored.name).or_default().push(found));
         let held = |found: &[&Holding]| found.iter().any(|(_, _, loss)| loss.is_none());
-        // What cannot be had is not meant where something can.
+        // An upload that cannot be fetched does not count if another one can.
         if meant.values().any(|found| held(found)) {
             meant.retain(|_, found| held(found));
         }
@@ -381,13 +380,13 @@ impl Session {
     }
 }
 
-/// What an upload is called, whose it is and since when, for people.
+/// Name, owner and time of an upload, for display.
 fn described(label: Option<&Label>) -> [String; 3] {
     let Some(Label { file, owner, at }) = label else { return ["unknown"; 3].map(str::to_owned) };
     [printable(file.as_str()).into_owned(), printable(owner.as_str()).into_owned(), local(*at)]
 }
 
-/// A time as the clocks on the wall here show it.
+/// A time in the local time zone.
 fn local(at: WallTime) -> String {
     let at = jiff::Timestamp::from_nanosecond(at.0.into());
     at.map_or_else(
@@ -396,12 +395,12 @@ fn local(at: WallTime) -> String {
     )
 }
 
-/// Enough of an upload's id to name it by.
+/// The first digits of an upload's id, enough to name it.
 fn short(name: &Name) -> String {
     name.to_string()[..12].to_owned()
 }
 
-/// That an upload was stored and cannot be had.
+/// Says that an upload was stored and cannot be fetched.
 fn lost(node: NodeId, Entry { stored, label }: &Entry, loss: Loss) -> String {
     let what = match loss {
         Loss::Gone => "its file is gone",
@@ -460,7 +459,7 @@ impl asking::Cargo for Upload {
     type Sink = tokio::io::Sink;
 
     async fn source(&self) -> io::Result<Sending> {
-        // It may have become something else since it was looked at.
+        // It may have been replaced since it was checked.
         let path = self.path.clone();
         let opened = tokio::task::spawn_blocking(move || files::open(&path, Links::Followed)).await;
         let file = tokio::fs::File::from_std(opened.map_err(io::Error::other)??);
@@ -473,7 +472,7 @@ impl asking::Cargo for Upload {
     }
 }
 
-/// A file that is being read, hashed and shown.
+/// A file that is being read and hashed, with its progress bar.
 struct Sending {
     file: tokio::fs::File,
     left: u64,
@@ -525,7 +524,7 @@ impl asking::Cargo for Download {
         self.bar.set_position(0);
         let to = match &self.part {
             Some(part) => {
-                // Made anew for each try. Others may be able to write where it lies, so it is never one of theirs.
+                // Created anew for each try: others may be able to write to the folder, so no existing file is used.
                 let _ = fs::remove_file(part);
                 let file = fs::File::create_new(part);
                 let file = file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", shown(part))))?;
@@ -542,7 +541,7 @@ enum Sink {
     Stdout(tokio::io::Stdout),
 }
 
-/// What comes, on its way to its place.
+/// A body that is being received.
 struct Receiving {
     to: Sink,
     bar: ProgressBar,

@@ -1,4 +1,4 @@
-//! What node, client and stress test have in common: the cluster file, and ways to its nodes.
+//! Shared by node, client and stress test: the cluster file, and connections to its nodes.
 
 use std::{io, path::Path};
 
@@ -48,14 +48,14 @@ fn missing(config: &Path, error: Error) -> Error {
     )
 }
 
-/// One thread: what an upload asks of a node, or of the one that tests it, is short, and waking a second thread for half of
-/// it costs more. Disks have threads of their own.
+/// One thread: the work for an upload is short, in a node and in the stress test, and waking a second thread costs more
+/// than it saves. Disks have threads of their own.
 pub(super) fn runtime() -> anyhow::Result<Runtime> {
     let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
     built.context("the system gives no thread").exits_with(Code::Failed)
 }
 
-/// The nodes, for clients of all kinds. They need neither the key of peers nor a certificate.
+/// The nodes, for clients of all kinds, which need neither the key of peers nor a certificate.
 pub(super) fn nodes(config: &ClusterConfig) -> anyhow::Result<Nodes<Transport>> {
     let transport = Transport::new(config.tls.as_ref().map(|tls| tls.ca.as_path())).map_err(Error::msg)?;
     let secret = secret(config.key_file.as_deref(), None).map_err(Error::msg)?;
@@ -64,7 +64,7 @@ pub(super) fn nodes(config: &ClusterConfig) -> anyhow::Result<Nodes<Transport>> 
     Ok(Nodes::new(transport, addresses, Limits::default(), secret))
 }
 
-/// A number that nobody else draws, or can guess.
+/// A unique number that cannot be guessed.
 fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).context("the system gives no random number")?;
@@ -79,7 +79,7 @@ pub(super) fn random_seed() -> anyhow::Result<Seed> {
     random().map(u64::from_le_bytes).map(Seed)
 }
 
-/// No body, either way: that of a question.
+/// An empty body in both directions: that of a query.
 #[derive(Clone, Copy)]
 pub(super) struct Nothing;
 

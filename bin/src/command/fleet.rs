@@ -1,4 +1,4 @@
-//! The workers of a run: who they are, and how they are spoken to.
+//! The workers of a run, and the connections to them.
 
 use std::{collections::BTreeMap, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
@@ -27,7 +27,7 @@ const CONTROLLER_MAX: usize = 300;
 /// Largest token file: more is a mistake.
 const TOKEN_MAX: u64 = 4_096;
 
-/// Workers that do a run in this process's place.
+/// Workers that perform a run instead of this process.
 pub(crate) struct Fleet {
     workers: Vec<Address>,
     transport: Transport,
@@ -38,7 +38,7 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Reads what is needed to speak to `workers`; `None` if there are none.
+    /// Reads the files needed to connect to `workers`; `None` if there are none.
     pub(crate) fn new(flags: &flags::Run, workers: &[addresses::Address]) -> anyhow::Result<Option<Self>> {
         if workers.is_empty() {
             return Ok(None);
@@ -58,7 +58,7 @@ impl Fleet {
         u32::try_from(self.workers.len()).unwrap_or(u32::MAX)
     }
 
-    /// What they are called, in order.
+    /// Their names, in order.
     pub(crate) fn names(&self) -> Vec<String> {
         self.workers.iter().map(|worker| worker.name.clone()).collect()
     }
@@ -73,7 +73,8 @@ impl Fleet {
         self.workers.iter().map(|to| Links { commands: self.caller(to), clock: self.caller(to) }).collect()
     }
 
-    /// Asks each who it is, and returns what each may have of files, threads and memory. All that is wrong is told, a line each.
+    /// Connects to each, and returns their limits of files, threads and memory. Errors are logged as they occur, a line
+    /// each; only their exit code is returned.
     pub(crate) async fn reach(&self) -> Result<Vec<Limits>, Code> {
         let asked: Vec<_> = self
             .workers
@@ -105,7 +106,7 @@ impl Fleet {
                     }
                 }
                 Err(trouble) => {
-                    tracing::error!("{}", self.in_words(to, &trouble));
+                    tracing::error!("{}", self.describe(to, &trouble));
                     sound = false;
                 }
             }
@@ -113,7 +114,7 @@ impl Fleet {
         if sound { Ok(limits) } else { Err(Code::Unavailable) }
     }
 
-    fn in_words(&self, to: &Address, Trouble { kind, cause }: &Trouble) -> String {
+    fn describe(&self, to: &Address, Trouble { kind, cause }: &Trouble) -> String {
         let (name, port) = (&to.name, to.port);
         match kind {
             TroubleKind::Unconnected => format!(
@@ -133,8 +134,8 @@ impl Fleet {
     }
 }
 
-/// The token in a file: one line, without spaces. Warns in the log if others than the file's owner may read it, and if it is
-/// short enough to be guessed.
+/// The token in a file: one line, without spaces. Warns in the log if others than the file's owner may read it, and if
+/// it is short enough to be guessed.
 pub(crate) fn token(path: &Path) -> anyhow::Result<String> {
     let bytes = input::bytes_of(path, TOKEN_MAX)?;
     let text = String::from_utf8_lossy(&bytes).trim().to_owned();
@@ -142,7 +143,7 @@ pub(crate) fn token(path: &Path) -> anyhow::Result<String> {
         bail!("{}: holds no token, which is one line of letters, digits and signs without spaces", shown(path));
     }
     let name = shown(path);
-    // What was just read has metadata, but for a file that is being replaced.
+    // A file that was just read has metadata, unless it is being replaced.
     let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.mode());
     if mode & 0o077 != 0 {
         tracing::warn!("{name}: others may read the token (mode {:03o}): chmod 600 {name}", mode & 0o777);
@@ -157,7 +158,7 @@ pub(crate) fn token(path: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Who this controller is, for those whom its workers refuse: `omb (process 4711 on host-a)`.
+/// The name of this controller, which its workers show to controllers that they reject: `omb (process 4711 on host-a)`.
 pub(crate) fn controller_name() -> String {
     let on = super::output::host_name().map(|host| format!(" on {host}")).unwrap_or_default();
     format!("omb (process {}{on})", std::process::id())

@@ -1,4 +1,4 @@
-//! What a run needs from files, read and checked before anything starts.
+//! The files that a run needs, read and checked before anything starts.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ use crate::{console::shown, exit::Errors, flags};
 /// Largest workload or driver file: more is a mistake, not a file of this kind.
 const FILE_MAX: u64 = 64 << 20;
 
-/// Largest payload: it travels to the workers in one message, beside some words.
+/// Largest payload: it is sent to the workers in one message, with a few other fields.
 const PAYLOAD_MAX: u64 = (omb_machine::encoding::BODY_MAX - (1 << 16)) as u64;
 
 /// A workload and what belongs to it.
@@ -29,7 +29,7 @@ const PAYLOAD_MAX: u64 = (omb_machine::encoding::BODY_MAX - (1 << 16)) as u64;
 pub(crate) struct Input {
     /// As checked.
     pub(crate) workload: Workload,
-    /// The file's name without its ending.
+    /// The file's name without its extension.
     pub(crate) stem: String,
     /// The bytes of its payload file.
     pub(crate) payload: Option<Vec<u8>>,
@@ -85,7 +85,7 @@ pub(crate) fn leniency_of(lenient: bool) -> Leniency {
     if lenient { Leniency::Lenient } else { Leniency::Strict }
 }
 
-/// The workers that shall do the run; none if this process does. All mistakes are reported at once.
+/// The workers of the run; none if this process performs it. All mistakes are reported at once.
 pub(crate) fn workers(flags: &flags::Run) -> anyhow::Result<Vec<Address>> {
     let mut errors = Errors::default();
     let workers = errors.ok(match &flags.workers_file {
@@ -100,8 +100,8 @@ pub(crate) fn workers(flags: &flags::Run) -> anyhow::Result<Vec<Address>> {
     Ok(workers.unwrap_or_default())
 }
 
-/// The driver as it goes to whoever connects: to workers with the content of its files, and to this process with its zone.
-/// All settings that are refused are told at once, before anybody is asked.
+/// The driver for the processes that connect: for workers with the content of its files, for this process with its
+/// zone. All rejected settings are reported at once, before any connection is made.
 pub(crate) fn settled(driver: &DriverConfig, zone: Option<&str>, fleet: bool) -> anyhow::Result<DriverConfig> {
     let named = |refused: &Refused| anyhow!("{}: {refused}", driver.name);
     if fleet {
@@ -118,7 +118,7 @@ pub(super) fn text_of(path: &Path) -> anyhow::Result<String> {
     String::from_utf8(bytes).map_err(|_| anyhow!("{}: not a text file (it is not UTF-8)", shown(path)))
 }
 
-/// What a file holds, if that is no more than `most` bytes.
+/// The content of a file of at most `most` bytes.
 pub(super) fn bytes_of(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
     let unreadable = || format!("{}: cannot read it", shown(path));
     let metadata = fs::metadata(path).with_context(unreadable)?;
@@ -157,7 +157,7 @@ fn workload(path: &Path, leniency: Leniency) -> anyhow::Result<Input> {
     Ok(Input { workload, stem, payload, ignored })
 }
 
-/// Messages that the driver file's own limits keep out, and a backlog that the embedded broker could not hold, are refused
+/// Rejects messages beyond the limits of the driver file, and a backlog beyond the capacity of the embedded broker,
 /// before anything starts.
 pub(crate) fn fits(workload: &Workload, driver: &DriverConfig, capacity: u64) -> anyhow::Result<()> {
     if let DriverKind::Kafka(config) = &driver.kind {
@@ -165,8 +165,8 @@ pub(crate) fn fits(workload: &Workload, driver: &DriverConfig, capacity: u64) ->
         fitted.with_context(|| format!("{}, {}", workload.name, driver.name))?;
     }
     let Some(backlog) = workload.backlog.filter(|_| driver.kind == DriverKind::Embedded) else { return Ok(()) };
-    // The backlog counts every subscription's unread messages; the broker stores each message once. Batches cost a
-    // little beside their payload: 70 bytes a message is above what small batches were seen to cost.
+    // The backlog counts every subscription's unread messages; the broker stores each message once. Batches have
+    // some overhead: 70 bytes a message is more than was measured with small batches.
     let messages = backlog.bytes / u64::from(workload.message_size.max(1));
     let stored = (backlog.bytes + messages * 70) / u64::from(workload.subscriptions_per_topic.max(1));
     let most = embedded::records_max(capacity);

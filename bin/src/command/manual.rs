@@ -1,4 +1,4 @@
-//! `omb completions` and `omb man`: what clap knows of the command line, for shells and for readers of manuals.
+//! `omb completions` and `omb man`: shell completions and manual pages, generated from the flags.
 
 use anyhow::anyhow;
 use clap::CommandFactory as _;

@@ -40,7 +40,7 @@ use crate::{
     signals::Interrupts,
 };
 
-/// Is one peer of a cluster until it is interrupted.
+/// Runs one peer of a cluster until it is interrupted.
 pub(crate) fn node(flags: &flags::Node) -> anyhow::Result<Code> {
     let config = read(&flags.cluster)?;
     let me = identify(flags.id.as_deref(), &config, &flags.cluster)?;
@@ -58,8 +58,7 @@ pub(crate) fn node(flags: &flags::Node) -> anyhow::Result<Code> {
     Ok(Code::Sound)
 }
 
-/// What to say aloud of a cluster in which peers, or clients, are told from strangers by little or nothing: one line for all of
-/// it.
+/// A warning, in one line, about a cluster that authenticates its peers or clients weakly or not at all.
 fn warning(config: &ClusterConfig) -> Option<&'static str> {
     let anywhere = !config.checks_addresses();
     // A certificate proves a peer as a key does.
@@ -89,7 +88,7 @@ fn warning(config: &ClusterConfig) -> Option<&'static str> {
     })
 }
 
-/// Repairs the state of a node that does not run.
+/// Repairs the state of a node that is not running.
 async fn reset_term(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> anyhow::Result<()> {
     if let Some(shared) = &flags.shared_dir {
         config.shared_dir.clone_from(shared);
@@ -111,7 +110,7 @@ async fn reset_term(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) 
     Ok(())
 }
 
-/// Which of the peers this is.
+/// Which of the peers this node is.
 fn identify(id: Option<&str>, config: &ClusterConfig, cluster: &flags::Cluster) -> anyhow::Result<NodeId> {
     let ids = config.peers.ids().map(|id| id.0.to_string()).collect::<Vec<_>>().join(", ");
     let from = match cluster.peers {
@@ -186,8 +185,8 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> an
     Ok(())
 }
 
-/// Where the metrics are shown. They are for whoever reaches them, so where others must prove who they are it is this machine
-/// alone unless the owner says otherwise.
+/// Where the metrics are served. They require no authentication, so a cluster that does serves them to this machine
+/// alone by default.
 fn stats_ip(asked: Option<IpAddr>, own: IpAddr, config: &ClusterConfig) -> IpAddr {
     let guarded = config.key_file.is_some() || config.peer_key_file.is_some() || config.tls.is_some();
     asked.unwrap_or(if guarded { Ipv4Addr::LOCALHOST.into() } else { own })
@@ -208,13 +207,13 @@ fn listen_at(bind: Option<&str>, own: &str) -> anyhow::Result<SocketAddr> {
     found.next().with_context(|| format!("{from}: `{text}` stands for no address"))
 }
 
-/// Limits that leave file descriptors for peers and the disk, whoever else connects: where this process may have fewer than
-/// the defaults want, each gets its part of what there is.
+/// Limits that leave file descriptors for peers and the disk, whatever else connects: if this process may have fewer
+/// than the defaults need, each limit shrinks in proportion.
 fn limits(peers: usize) -> Limits {
-    /// Folders, the runtime's own, and two links to each peer beside them.
+    /// Folders and the runtime's own. Two links to each peer come on top.
     const OTHERS: usize = 64;
     let all = Limits::default();
-    // A request has a file or a connection to another node, and at its end a folder.
+    // A request needs a file or a connection to another node, and at its end a folder.
     let wanted = all.strangers + all.connections + all.requests * 2 + all.kept * peers;
     let most = process::open_files_max().and_then(|files| usize::try_from(files).ok());
     let room = most.map_or(wanted, |files| files.saturating_sub(OTHERS + peers * 2));
@@ -223,7 +222,7 @@ fn limits(peers: usize) -> Limits {
     }
     let part = |count: usize| (count * room / wanted).max(1);
     Limits {
-        // Of which an eighth is kept for peers.
+        // An eighth of them is reserved for peers.
         strangers: part(all.strangers).max(8),
         connections: part(all.connections),
         connections_per_source: part(all.connections_per_source),
@@ -249,10 +248,10 @@ fn refused(error: &io::Error, me: NodeId, address: SocketAddr) -> Error {
     anyhow!("{me} cannot listen on {address}: {error}; {cure}")
 }
 
-/// The node in numbers, as it was a moment ago.
+/// The latest metrics of the node.
 type Shown = Arc<Mutex<Option<Metrics>>>;
 
-/// Shows pages to Prometheus and to people, for ever.
+/// Serves pages to Prometheus and to browsers, for ever.
 async fn pages(stats: Option<Listener>, shown: Shown) {
     let Some(listener) = stats else { return std::future::pending().await };
     let shown = move |path: &str| page(path, shown.lock().unwrap_or_else(PoisonError::into_inner).as_ref());
@@ -273,13 +272,13 @@ fn page(path: &str, metrics: Option<&Metrics>) -> Answered {
     }
 }
 
-/// How old what is shown may be.
+/// Greatest age of the metrics that are served.
 const SHOWN_EVERY: Duration = Duration::from_millis(100);
 
-/// Logs what goes on, in the guide's words, and keeps the numbers that are shown.
+/// Logs events, in the words of the guide, and keeps the metrics that are served.
 struct Watch {
     shared_dir: PathBuf,
-    /// Nobody looks without `--stats-port`.
+    /// `None` without `--stats-port`.
     shown: Option<Shown>,
     looked: Option<Instant>,
 }
@@ -290,7 +289,7 @@ impl cluster::Observer for Watch {
             tracing::warn!("{line}");
             return;
         }
-        // Formatted only if somebody reads it: two lines for each upload cost as much as the rest of it.
+        // Formatted only if it is logged: two lines for each upload cost as much as the rest of it.
         if tracing::enabled!(tracing::Level::INFO)
             && let Some(line) = output.line(&self.shared_dir)
         {
@@ -315,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metrics_are_for_this_machine_alone_where_others_must_prove_who_they_are() {
+    fn metrics_are_local_by_default_in_a_cluster_with_authentication() {
         let (own, asked): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
         let config = ClusterConfig::new(parse_peers("1=a:1,2=b:1").expect("sound"));
         assert_eq!(stats_ip(None, own, &config), own);

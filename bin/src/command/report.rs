@@ -1,4 +1,4 @@
-//! `omb report`: the result of a run, made again from its record or shown again from its result file.
+//! `omb report`: the result of a run, made from its record or read from its result file.
 
 use std::{
     io,
@@ -45,7 +45,7 @@ enum Contents {
     Result(Box<RunResult>),
 }
 
-/// Shows the result of one file; an error is what keeps it from being made.
+/// Shows the result of one file; an error means that there is none to show.
 fn one(flags: &flags::Report, path: &Path) -> anyhow::Result<Code> {
     let mut written = Vec::new();
     let mut code = Code::Sound;
@@ -58,7 +58,7 @@ fn one(flags: &flags::Report, path: &Path) -> anyhow::Result<Code> {
         }
         Contents::Result(result) => *result,
     };
-    // A result is there already.
+    // A result file is not written again unless asked for.
     if is_record || flags.output.is_some() {
         match write(flags.output.as_deref(), path, &result.to_json(flags.result_format.into())) {
             Ok(place) => written.push(shown(&place)),
@@ -108,7 +108,7 @@ fn read(path: &Path) -> anyhow::Result<Contents> {
         if bytes[whole..].contains(&b'\n') {
             bail!("{}: line {line}: not a text (it is not UTF-8)", shown(path));
         }
-        // The last line broke off within a character; that it did is told by how the rest of it reads.
+        // The last line ends within a character; the parser reports that it is incomplete.
         bytes.truncate(whole);
     }
     let text = String::from_utf8(bytes).with_context(|| shown(path))?;
@@ -116,8 +116,8 @@ fn read(path: &Path) -> anyhow::Result<Contents> {
     Ok(Contents::Record(Box::new(recording)))
 }
 
-/// Writes a result to the file asked for, or beside its record under a name that is free. An error comes with the place
-/// that could not be written to.
+/// Writes a result to the file asked for, or beside its record under a free name. An error comes with the path that
+/// could not be written.
 fn write(asked: Option<&Path>, record: &Path, text: &str) -> Result<PathBuf, (PathBuf, io::Error)> {
     let write = |place: PathBuf| match write_new(&place, text) {
         Ok(()) => Ok(place),

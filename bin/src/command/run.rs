@@ -59,7 +59,7 @@ pub(crate) fn run(flags: &flags::Run) -> anyhow::Result<Code> {
     let several = inputs.len() * drivers.len() > 1;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.context("the system gives no thread").exits_with(Code::Failed)?;
-    // Heard from here on to the end, also between two runs.
+    // Signals are received from here to the end, also between two runs.
     let mut interrupts = {
         let _within = runtime.enter();
         Interrupts::listen()
@@ -85,7 +85,7 @@ pub(crate) fn run(flags: &flags::Run) -> anyhow::Result<Code> {
             let ended = runtime.block_on(one(&asked, runtime.handle(), &mut interrupts, &interrupted));
             worst = worst.max(ended.unwrap_or_else(|error| exit::log(&error)));
             if interrupted.get() {
-                // Whoever interrupts one run, however that ended, does not want the next one.
+                // An interrupt ends the remaining runs as well, however this one ended.
                 return Ok(worst.max(Code::Interrupted));
             }
         }
@@ -93,18 +93,18 @@ pub(crate) fn run(flags: &flags::Run) -> anyhow::Result<Code> {
     Ok(worst)
 }
 
-/// All that was given, read and checked.
+/// What the command line names, read and checked.
 pub(super) struct Prepared {
     pub(super) inputs: Vec<Input>,
     pub(super) drivers: Vec<DriverConfig>,
     /// For each driver, keys of its file that are not applied.
     pub(super) driver_ignored: Vec<Vec<Ignored>>,
     pub(super) broker: embedded::Options,
-    /// None if this process does the run.
+    /// `None` if this process performs the run.
     pub(super) fleet: Option<Fleet>,
 }
 
-/// Reads and checks all that was given. All mistakes of one stage are reported at once.
+/// Reads and checks what the command line names. All mistakes of one stage are reported at once.
 pub(super) fn prepare(flags: &flags::Run) -> anyhow::Result<Prepared> {
     let mut errors = Errors::default();
     let (read, workers) = (errors.ok(input::read(flags)), errors.ok(input::workers(flags)));
@@ -146,7 +146,7 @@ pub(super) fn prepare(flags: &flags::Run) -> anyhow::Result<Prepared> {
     Ok(Prepared { inputs, drivers, driver_ignored, broker, fleet })
 }
 
-/// What upstream takes for the list of workers, without being asked, where such a file lies in the current folder.
+/// The file in the current folder that upstream reads as the list of workers without being asked to.
 const WORKERS_FILE: &str = "workers.yaml";
 
 /// What each worker, or this process, needs for the plan.
@@ -160,16 +160,16 @@ pub(super) fn needs(
     if fleet.is_none() { vec![needs::of_all(&needs)] } else { needs }
 }
 
-/// Whether everybody may have what their share of a plan needs.
+/// Whether the limits of every process allow what its share of a plan needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
     Enough,
-    /// It may be too little.
+    /// They may be too low.
     Scarce,
     Lacking,
 }
 
-/// Whether everybody may have as many files and threads, and as much memory, as their share of the plan needs; tells who may not.
+/// Whether every process may have the files, threads and memory that its share of the plan needs; logs each shortage.
 /// `limits` are those of the workers.
 pub(super) fn room(
     plan: &Plan,
@@ -199,7 +199,7 @@ pub(super) fn room(
     }
 }
 
-/// Finds out who the workers are, and what each may have, unless the user loses patience.
+/// Connects to the workers and returns the limits of each, unless the user interrupts it. An error has been logged.
 pub(super) async fn reach(fleet: &Fleet, interrupts: &mut Interrupts) -> Result<Vec<Limits>, Code> {
     tokio::select! {
         reached = fleet.reach() => reached,
@@ -223,7 +223,7 @@ fn new_run() -> RunId {
     RunId::drawn(WallTime(nanos(now)), fresh("run"))
 }
 
-/// A number nobody has drawn before: the clock and the process, stirred.
+/// A number that was never used before: a hash of the clock and the process.
 pub(super) fn fresh(purpose: &str) -> u64 {
     use omb_machine::seed::fnv1a;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_nanos();
@@ -233,7 +233,7 @@ pub(super) fn fresh(purpose: &str) -> u64 {
     fnv1a(hash, &std::process::id().to_le_bytes()) >> 11
 }
 
-/// One run, as it was asked for.
+/// One run, as requested.
 pub(super) struct Asked<'a> {
     pub(super) flags: &'a flags::Run,
     pub(super) input: &'a Input,
@@ -268,8 +268,8 @@ async fn one(
         plan: plan.clone(),
         began: false,
         reported: false,
-        told: false,
-        trouble: false,
+        misfit_logged: false,
+        write_failed: false,
     };
     let (stop, mut stops) = mpsc::unbounded_channel();
     let controller = Controller::new(clock.now(), plan, settings);
@@ -298,17 +298,17 @@ async fn one(
     };
     observer.progress.finish();
     let code = conclude(&end, &observer);
-    Ok(if observer.trouble { code.max(Code::Failed) } else { code })
+    Ok(if observer.write_failed { code.max(Code::Failed) } else { code })
 }
 
-/// What the controller is told, and the embedded broker, where it must be reached by workers.
+/// The settings of the controller, and the embedded broker if workers must reach it.
 pub(super) fn settings(asked: &Asked<'_>) -> anyhow::Result<(Settings, Option<embedded::Server>)> {
     let Asked { flags, input, driver, broker, fleet, .. } = *asked;
     let mut settings = Settings { payload: input.payload.clone(), ..Settings::new(driver.clone()) };
     settings.day_second_at = (output::day_second(), Clock.now());
     settings.call_within = flags.call_timeout;
     settings.setup_within = flags.setup_timeout;
-    // In one process nobody can fall silent, and nobody says that it is there.
+    // Within one process there are no connections that could be lost.
     let Some(fleet) = fleet else { return Ok((settings, None)) };
     settings.lease = flags.lease;
     settings.connect_within = flags.connect_timeout;
@@ -334,10 +334,10 @@ pub(super) fn settings(asked: &Asked<'_>) -> anyhow::Result<(Settings, Option<em
     Ok((settings, Some(server)))
 }
 
-/// From the command to start until message 0 is due: time for the command to reach every worker, once more if need be.
+/// From the start command until message 0 is due: enough for the command to reach every worker, even at the second try.
 const FLEET_START_AFTER: Duration = Duration::from_millis(500);
 
-/// Tells how a run ended.
+/// Logs how a run ended, and returns its exit code.
 fn conclude(end: &End, observer: &Watch<'_>) -> Code {
     match end {
         End::Sound => Code::Sound,
@@ -352,11 +352,11 @@ fn conclude(end: &End, observer: &Watch<'_>) -> Code {
             Code::Interrupted
         }
         End::Failed(failure) => {
-            if !observer.told {
+            if !observer.misfit_logged {
                 tracing::error!("{failure}");
             }
             if observer.reported {
-                // What was measured until then is there, and marked partial: the run failed, whatever the cause.
+                // There is a partial result, marked as such: the run failed, whatever the cause.
                 return Code::Failed;
             }
             failure.into()
@@ -364,13 +364,13 @@ fn conclude(end: &End, observer: &Watch<'_>) -> Code {
     }
 }
 
-/// Shows the run while it goes on, and writes what it yields.
+/// Shows the progress of a run, and writes its files.
 struct Watch<'a> {
     progress: Progress,
     files: Files,
     driver: &'a DriverConfig,
     context: Context,
-    /// What the workers are called; empty if this process does the run.
+    /// The names of the workers; empty if this process performs the run.
     names: Vec<String>,
     plan: Plan,
     /// What each worker needs for it.
@@ -378,21 +378,21 @@ struct Watch<'a> {
     /// The messaging system has answered, and the plan has been printed.
     began: bool,
     reported: bool,
-    /// What keeps the run from beginning has been told.
-    told: bool,
-    /// Something could not be written.
-    trouble: bool,
+    /// The reason why the run cannot begin has been logged.
+    misfit_logged: bool,
+    /// A file could not be written.
+    write_failed: bool,
 }
 
 impl local::Observer for Watch<'_> {
     fn on_output(&mut self, output: &controller::Output) {
         match output {
             controller::Output::Entered(phase) => {
-                self.tell(*phase);
+                self.log(*phase);
                 self.progress.enter(*phase);
             }
             controller::Output::Period(period) => {
-                self.trouble |= !self.files.append(period);
+                self.write_failed |= !self.files.append(period);
                 self.progress.period(period);
             }
             controller::Output::Report(report) => {
@@ -400,7 +400,7 @@ impl local::Observer for Watch<'_> {
                 self.context.ended = Some(output::time_now());
                 let result = RunResult::of(report, &self.context);
                 let (written, whole) = self.files.write(report, &result);
-                self.trouble |= !whole;
+                self.write_failed |= !whole;
                 self.reported = true;
                 let written: Vec<&str> = written.iter().map(String::as_str).collect();
                 outln!("\n{}", table::result(&result, &written, output::width()).trim_end());
@@ -408,7 +408,7 @@ impl local::Observer for Watch<'_> {
             controller::Output::Warning(text) => tracing::warn!("{text}"),
             controller::Output::Misfit(failure) => {
                 tracing::error!("{failure}");
-                self.told = true;
+                self.misfit_logged = true;
             }
             controller::Output::Finished(end) => {
                 if !self.reported {
@@ -428,7 +428,7 @@ impl local::Observer for Watch<'_> {
     fn on_controller(&mut self, controller: &Controller, _now: omb_machine::time::Instant) {
         if !self.began && !controller.system().is_empty() {
             self.began = true;
-            self.trouble |= !self.files.begin(&self.plan, &self.context, controller.system());
+            self.write_failed |= !self.files.begin(&self.plan, &self.context, controller.system());
             outln!("{}", output::plan(&self.plan, &self.names, self.driver, controller.system(), &self.needs));
         }
     }
@@ -439,8 +439,8 @@ impl local::Observer for Watch<'_> {
 }
 
 impl Watch<'_> {
-    /// The guide's words for what begins.
-    fn tell(&self, phase: Phase) {
+    /// Logs the start of a phase, in the words of the guide.
+    fn log(&self, phase: Phase) {
         let plan = &self.plan;
         let count = self.names.len();
         let workers = (count > 0).then(|| format!("{count} worker{}", plural(count)));

@@ -41,10 +41,10 @@ use crate::{
 /// Largest file that is uploaded: it is held in memory, once for all clients.
 const FILE_MAX: u64 = 1 << 30;
 
-/// How long a cluster that has just been started is waited for.
+/// Longest wait for a cluster that has just been started.
 const READY_MAX: Duration = Duration::from_secs(10);
 
-/// How long all nodes are waited for once somebody leads; then it goes without those that are missing.
+/// Longest wait for all nodes once there is a leader; then the test begins without those that are missing.
 const SETTLED_MAX: Duration = Duration::from_secs(2);
 
 const IMAGE: &str = "test_image.bin";
@@ -103,7 +103,7 @@ async fn test(setup: &Setup, asker: &Asker, image: &Arc<[u8]>, screen: &mut Scre
     }
 }
 
-/// Who leads, as soon as anybody does.
+/// The leader, as soon as there is one.
 async fn leader(asker: &Asker) -> Result<Option<Leadership>, GaveUp> {
     let began = clock::now();
     let deadline = READY_MAX.min(asker.patience.deadline);
@@ -119,7 +119,7 @@ async fn leader(asker: &Asker) -> Result<Option<Leadership>, GaveUp> {
     }
 }
 
-/// Waits until the leader has every node in its books: one that has just been started gets nothing before.
+/// Waits until the leader has every node in its books: before that, a node that has just been started gets no uploads.
 async fn settled(asker: &Asker) {
     let began = clock::now();
     let asker = Asker { patience: Patience { deadline: SETTLED_MAX, ..asker.patience }, ..asker.clone() };
@@ -175,7 +175,7 @@ async fn upload(setup: &Setup, asker: &Asker, image: &Arc<[u8]>, screen: &mut Sc
         measured.retries += done.tries.saturating_sub(1);
         match done.outcome {
             Ok(stored) => {
-                // It grows with what it is given; more than 584 years do not come.
+                // The histogram grows as needed; more than 584 years do not occur.
                 let _ = measured.latencies.record(u64::try_from(done.took.as_nanos()).unwrap_or(u64::MAX));
                 measured.acknowledged.insert(done.id, stored);
             }
@@ -211,7 +211,7 @@ async fn one(asker: &Asker, image: &Arc<[u8]>, user: &User, client: u32, number:
     Done { client, number, id, took, tries, outcome }
 }
 
-/// Asks the nodes what they hold and what they were given.
+/// Asks the nodes which uploads they hold, and for their status.
 async fn check(asker: &Asker, measured: &mut Measured) {
     let mut listing = Listing::default();
     loop {
@@ -237,7 +237,7 @@ async fn check(asker: &Asker, measured: &mut Measured) {
     }
 }
 
-/// Sends requests, each with patience.
+/// Sends requests, with retries.
 #[derive(Clone)]
 struct Asker {
     nodes: Nodes<Transport>,
@@ -247,12 +247,12 @@ struct Asker {
 impl Asker {
     async fn ask(&self, request: Request, body: impl asking::Cargo) -> Result<Reply, GaveUp> {
         let seed = random_seed().unwrap_or(Seed(clock::now().0));
-        let told = |line| tracing::debug!("{line}");
-        asking::ask(&self.nodes, request, body, (self.patience, seed), told, &Clock).await
+        let report = |line| tracing::debug!("{line}");
+        asking::ask(&self.nodes, request, body, (self.patience, seed), report, &Clock).await
     }
 }
 
-/// The image, shared by all.
+/// The image, shared by all uploads.
 #[derive(Clone)]
 struct Body {
     bytes: Arc<[u8]>,
@@ -284,10 +284,10 @@ impl asking::Cargo for Body {
     }
 }
 
-/// How an image of ours begins: the plain PPM that every viewer opens, with a comment.
+/// How our images begin: a PPM, which every viewer opens, with a comment.
 const OURS: [u8; 20] = *b"P6\n# omb test image\n";
 
-/// Makes the test image, of about `size` bytes, and returns it. One that is there is replaced if it was ours.
+/// Creates the test image, of about `size` bytes, and returns it. An existing one is replaced if it is ours.
 fn make_image(size: u64) -> anyhow::Result<Vec<u8>> {
     let path = Path::new(IMAGE);
     if path.symlink_metadata().is_ok() {
@@ -298,13 +298,13 @@ fn make_image(size: u64) -> anyhow::Result<Vec<u8>> {
         }
     }
     let image = image(size);
-    // Made anew: what stands there may lead somewhere else by now.
+    // Created anew: by now the name may be a link to another file.
     let made = files::create(path).and_then(|mut file| file.write_all(&image));
     made.with_context(|| format!("{IMAGE}: cannot write it"))?;
     Ok(image)
 }
 
-/// A picture of slanted colours, as near to `size` bytes as whole rows come.
+/// A colour gradient, as close to `size` bytes as whole rows allow.
 fn image(size: u64) -> Vec<u8> {
     let pixels = size.saturating_sub(32) / 3;
     let width = pixels.isqrt().max(1);
@@ -320,21 +320,21 @@ fn image(size: u64) -> Vec<u8> {
     image
 }
 
-/// Stdout, and the log file beside it.
+/// Stdout, and a log file with the same text.
 struct Screen {
     path: PathBuf,
     log: BufWriter<File>,
-    told: bool,
+    failed: bool,
 }
 
 impl Screen {
-    /// In the current folder, under a name that is free.
+    /// Opens the log in the current folder, under a free name.
     fn open() -> anyhow::Result<Self> {
         let stem = jiff::Zoned::now().strftime("stress_test_%Y-%m-%d-%H-%M-%S").to_string();
         for copy in 1..1_000 {
             let path = PathBuf::from(if copy == 1 { format!("{stem}.log") } else { format!("{stem}-{copy}.log") });
             match File::create_new(&path) {
-                Ok(log) => return Ok(Self { path, log: BufWriter::new(log), told: false }),
+                Ok(log) => return Ok(Self { path, log: BufWriter::new(log), failed: false }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error).with_context(|| format!("{}: cannot write it", shown(&path))),
             }
@@ -345,9 +345,9 @@ impl Screen {
     fn show(&mut self, text: &str) {
         console::text(Stream::Out, text);
         self.write(text);
-        // What each request came to may wait for more of it; what was shown is there at once.
+        // The details of requests may stay in the buffer; what was shown is flushed at once.
         let flushed = self.log.flush();
-        self.tell(flushed);
+        self.report(flushed);
     }
 
     fn note(&mut self, done: &Done) {
@@ -362,13 +362,13 @@ impl Screen {
 
     fn write(&mut self, text: &str) {
         let written = self.log.write_all(text.as_bytes());
-        self.tell(written);
+        self.report(written);
     }
 
-    /// Says once that the log cannot be written.
-    fn tell(&mut self, written: io::Result<()>) {
+    /// Reports once that the log cannot be written.
+    fn report(&mut self, written: io::Result<()>) {
         if let Err(error) = written
-            && !std::mem::replace(&mut self.told, true)
+            && !std::mem::replace(&mut self.failed, true)
         {
             tracing::error!("{}: cannot write to it: {error}", shown(&self.path));
         }

@@ -32,7 +32,7 @@ use crate::{
     signals::Interrupts,
 };
 
-/// Does what controllers ask for, until it is interrupted.
+/// Performs the commands of controllers until it is interrupted.
 pub(crate) fn worker(flags: &flags::Worker) -> anyhow::Result<Code> {
     let mut errors = Errors::default();
     let stats_port = errors.ok(flags.stats_port()).unwrap_or_default();
@@ -60,7 +60,7 @@ async fn serve(
     let port_of = |listener: &Listener, asked| listener.address().map_or(asked, |address| address.port());
     let (port, stats_port) = (port_of(&listener, flags.port), port_of(&stats, stats_port));
     let scheme = if tls.is_some() { "https" } else { "http" };
-    // Whoever reads that it is there may end it at once, in good order.
+    // Before the log says that the worker runs: from then on a signal ends it cleanly.
     let mut interrupts = Interrupts::listen();
     tracing::info!("Starting benchmark worker on port {port}");
     tracing::info!("Running on {scheme}://{}", SocketAddr::new(flags.bind, port));
@@ -116,7 +116,7 @@ fn refused(error: BindError, address: SocketAddr, what: &str) -> anyhow::Error {
     }
 }
 
-/// Logs what goes on, in the guide's words.
+/// Logs events, in the words of the guide.
 struct Watch;
 
 impl local::Observer for Watch {
