@@ -340,7 +340,7 @@ impl Queue {
         loop {
             let Some((stream, piece)) = waiting.pieces.pop_front() else {
                 if waiting.left_out > 0 {
-                    let text = format!("({} lines were left out: nobody took them)\n", waiting.left_out);
+                    let text = format!("({} lines were dropped: the stream did not accept them)\n", waiting.left_out);
                     waiting.left_out = 0;
                     waiting.pieces.push_back((Stream::Err, text.into_bytes()));
                     continue;

@@ -269,7 +269,7 @@ fn a_killed_controller_leaves_workers_that_free_themselves() {
     omb.signal("KILL");
     assert_eq!(omb.end().code, None, "a signal ended it");
     let second = ["run", "-d", "k.yaml", "-o", "second.json", "-w", &fleet.addresses(), "w.yaml"];
-    place.run(&second).with(3).saying("it obeys omb (process ").saying("--take-over");
+    place.run(&second).with(3).saying("it follows omb (process ").saying("--take-over");
     assert!(!place.path("second.json").exists());
 
     for worker in &mut fleet.workers {
@@ -300,7 +300,7 @@ fn a_second_controller_may_take_the_workers_over() {
     let second = fleet.lead(&place, &[]).end().with(3);
     assert!(second.stderr.contains(&name) && second.stderr.contains("--take-over"), "{}", second.stderr);
     let taking = fleet.lead(&place, &["--take-over"]);
-    let name = format!("it obeys omb (process {}", taking.id());
+    let name = format!("it follows omb (process {}", taking.id());
     taking.end().with(0);
     let (result, record) = measured(&place);
     complete(&result, &record);

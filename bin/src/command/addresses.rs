@@ -85,7 +85,7 @@ fn all(from: &str, names: &[impl AsRef<str>]) -> anyhow::Result<Vec<Address>> {
         match address(name) {
             Ok(new) => match addresses.iter().find(|known| (&known.host, known.port) == (&new.host, new.port)) {
                 Some(known) => errors.push(anyhow!(
-                    "{from}: {name} is the same worker as {}: a worker obeys one controller and takes one part of a \
+                    "{from}: {name} is the same worker as {}: a worker follows one controller and takes one part of a \
                      run, so each is to be named once",
                     known.name
                 )),

@@ -93,7 +93,7 @@ impl Fleet {
                     limits.push(hello.limits);
                     if let Some(other) = hello.controller.filter(|_| !self.take_over) {
                         let other = printable_within(&other, CONTROLLER_MAX);
-                        tracing::error!("{}: it obeys {other}; --take-over ends that run", to.name);
+                        tracing::error!("{}: it follows {other}; --take-over ends that run", to.name);
                         sound = false;
                     }
                     if let Some(first) = instances.insert(hello.instance, to) {
