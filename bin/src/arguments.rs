@@ -1,8 +1,8 @@
-//! The arguments as upstream and its guides write them, turned into those that clap reads.
+//! Rewrites arguments from the form of upstream and its guides into the one that clap parses.
 //!
 //! ```text
 //! -w a:8080 b:8080 w.yaml  ─▶ --workers=a:8080 --workers=b:8080 w.yaml      (also --workers, -w=a, -wa, -xw a)
-//! -wf FILE                 ─▶ --workers-file FILE                           (clap reads: a worker called f)
+//! -wf FILE                 ─▶ --workers-file FILE                           (clap alone: a worker named f)
 //! -sp 8081                 ─▶ --stats-port 8081                             (of `worker`)
 //! ```
 
@@ -11,14 +11,14 @@ use std::{ffi::OsString, iter::Peekable};
 /// Short flags of `run` and `check` that take no value, so others may follow in the same argument.
 const SWITCHES: &str = "qvxhV";
 
-/// Rewrites the arguments, the program's name first. What they mean is for clap to say. No file is looked at.
+/// Rewrites the arguments, the program's name first. Clap judges their meaning; no file is accessed.
 ///
-/// After `-w` each argument is a worker, up to the next flag or to what looks like a workload's file: it ends in `.yaml`, `.yml`
-/// or `.json`, or is, after the first worker, a path with a slash that is no web address.
+/// After `-w` each argument is a worker, up to the next flag or workload file: an argument that ends in `.yaml`, `.yml`
+/// or `.json` or, after the first worker, a path with a slash that is not a URL.
 pub(crate) fn rewrite(given: impl IntoIterator<Item = OsString>) -> impl Iterator<Item = OsString> {
     let mut given = given.into_iter().peekable();
     let mut rewritten: Vec<OsString> = given.next().into_iter().collect();
-    // No flag before the command takes a value, so the first argument that is no flag is the command.
+    // No flag before the command takes a value, so the first argument that is not a flag is the command.
     while let Some(argument) = given.next_if(is_flag) {
         rewritten.push(argument);
     }
@@ -36,13 +36,13 @@ fn is_flag(argument: &OsString) -> bool {
     argument.as_encoded_bytes().starts_with(b"-")
 }
 
-/// What an argument says of workers, with what is attached to it.
+/// A flag that names workers, with its attached value.
 enum Fleet<'a> {
     Workers(Option<&'a str>),
     File(Option<&'a str>),
 }
 
-/// Takes an argument apart: the switches before, and what it says of workers; `None` if it says nothing of them.
+/// Splits an argument into leading switches and a flag that names workers; `None` if there is no such flag.
 fn fleet(argument: &str) -> Option<(&str, Fleet<'_>)> {
     if let Some(rest) = argument.strip_prefix("--workers") {
         return match rest.strip_prefix('=') {
@@ -94,7 +94,7 @@ fn workers(given: &mut Peekable<impl Iterator<Item = OsString>>, rewritten: &mut
             rewritten.push(flag);
         }
         if rewritten.len() == before {
-            // That no worker is named is told by who reads the addresses; clap would take the workload for one.
+            // The parser of addresses rejects the empty list; clap would take the workload for a worker.
             rewritten.push("--workers=".into());
         }
     }
@@ -104,7 +104,7 @@ fn is_workload(argument: &OsString) -> bool {
     [b".yaml".as_slice(), b".yml", b".json"].iter().any(|ending| argument.as_encoded_bytes().ends_with(ending))
 }
 
-/// Whether an argument is a path, and no web address.
+/// Whether an argument is a path, and not a URL.
 fn is_path(argument: &OsString) -> bool {
     let bytes = argument.as_encoded_bytes();
     bytes.contains(&b'/') && !bytes.windows(3).any(|three| three == b"://")

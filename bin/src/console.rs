@@ -1,15 +1,15 @@
-//! The one place that writes for people: on stdout and stderr. The lints of this crate keep everybody else from it.
+//! The only module that writes to stdout and stderr, which the lints of this crate enforce.
 //!
 //! ```text
 //! outln!, errln!, log lines, --help, the bar ─▶ write ─┬─▶ the stream                         (report, check, client)
 //!                                                      └─▶ a queue ─▶ a thread ─▶ the stream (run, worker, node, ..)
 //! ```
 //!
-//! What is said never ends what is done: nothing here panics, fails or, in a command that measures or serves, waits. A stream
-//! that is gone (a closed pipe, a terminal that was closed) is remembered and left alone; one that takes nothing for a while
-//! (a full disk, a pager that nobody scrolls) costs lines, and the next line that gets through says how many.
+//! Output never stops the work: nothing here panics, fails or, in a command that measures or serves, blocks. A stream
+//! that is closed (a pipe, a terminal) is not written to again; one that accepts nothing for a while (a full disk, a
+//! paused pager) loses lines, and the next line that gets through reports how many.
 
-#![allow(clippy::disallowed_methods, reason = "what is kept from everybody else is done here")]
+#![allow(clippy::disallowed_methods, reason = "the other modules write through this one")]
 
 use std::{
     collections::VecDeque,
@@ -19,7 +19,6 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     os::unix::fs::MetadataExt as _,
     path::Path,
-    process::ExitCode,
     sync::{
         Arc, Condvar, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -30,15 +29,15 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, TermLike};
 use omb_machine::printable::printable;
 
-use crate::exit::Ended;
+use crate::exit::Code;
 
-/// Says a line on stdout.
+/// Writes a line to stdout.
 macro_rules! outln {
     () => { $crate::console::line($crate::console::Stream::Out, format_args!("")) };
     ($($line:tt)*) => { $crate::console::line($crate::console::Stream::Out, format_args!($($line)*)) };
 }
 
-/// Says a line on stderr.
+/// Writes a line to stderr.
 macro_rules! errln {
     () => { $crate::console::line($crate::console::Stream::Err, format_args!("")) };
     ($($line:tt)*) => { $crate::console::line($crate::console::Stream::Err, format_args!($($line)*)) };
@@ -46,29 +45,29 @@ macro_rules! errln {
 
 pub(crate) use {errln, outln};
 
-/// Most bytes that wait for a stream that takes nothing.
+/// Most bytes that are queued for a stream that accepts nothing.
 const QUEUE_MAX: usize = 4 << 20;
 
-/// Longest a command that was asked to end, or that serves, waits at its end for a stream that takes nothing.
+/// Longest that a service, or an interrupted command, waits at its end for a stream that accepts nothing.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
 
-/// Where something is said.
+/// An output stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stream {
     Out,
     Err,
 }
 
-/// What a command is for, as far as its output is concerned.
+/// The purpose of a command, as far as its output is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Its output is all that it is for. What cannot be written is an error of it, unless nobody reads.
+    /// To produce output. A failed write is an error, unless the reader has closed the pipe.
     Output,
-    /// It does something for the person before it, and its exit code says how that went, whoever reads what it says.
+    /// To do something for the user. The exit code is that of the deed, whether or not the output can be written.
     Deed,
-    /// The same, where whoever says something must not wait for a reader.
+    /// The same, but writing must not wait for a reader.
     Measurement,
-    /// It serves others until it is asked to end.
+    /// To serve requests until it is asked to end.
     Service,
 }
 
@@ -77,7 +76,7 @@ pub(crate) fn line(stream: Stream, line: fmt::Arguments<'_>) {
     text(stream, &format!("{line}\n"));
 }
 
-/// Writes lines. Whatever stands in them, they have no effect on a terminal.
+/// Writes lines, escaped so that they cannot control a terminal.
 pub(crate) fn text(stream: Stream, text: &str) {
     let lines: Vec<_> = text.split('\n').map(printable).collect();
     write(stream, lines.join("\n").as_bytes());
@@ -92,11 +91,11 @@ pub(crate) fn write(stream: Stream, bytes: &[u8]) {
     }
 }
 
-/// Shows what the parser of arguments has to say: an error, or the help that was asked for.
-pub(crate) fn show(said: &clap::Error) {
-    let stream = if said.use_stderr() { Stream::Err } else { Stream::Out };
-    let (rendered, plain) = (said.render(), said.render().to_string());
-    // It repeats arguments as they are.
+/// Shows the output of the argument parser: an error, or the help that was asked for.
+pub(crate) fn show(error: &clap::Error) {
+    let stream = if error.use_stderr() { Stream::Err } else { Stream::Out };
+    let (rendered, plain) = (error.render(), error.render().to_string());
+    // It quotes arguments without escaping them.
     let escaped: Vec<_> = plain.lines().map(printable).collect();
     let text = if plain.lines().ne(escaped.iter().map(AsRef::as_ref)) {
         escaped.join("\n") + "\n"
@@ -108,7 +107,7 @@ pub(crate) fn show(said: &clap::Error) {
     write(stream, text.as_bytes());
 }
 
-/// Writes what is said from now on in a thread of its own: whoever says it does not wait for a reader.
+/// Moves all further writing to a thread of its own, so that callers do not wait for a reader.
 pub(crate) fn detach() {
     let one = match (&OUT.file, &ERR.file) {
         (Some(out), Some(err)) => same(out, err),
@@ -121,17 +120,17 @@ pub(crate) fn detach() {
         let queue = Arc::clone(queue);
         std::thread::Builder::new().name("console".to_owned()).stack_size(128 << 10).spawn(move || queue.serve())
     };
-    // Without a thread it goes as it did: whoever says something writes it.
+    // Without a thread, callers go on writing themselves.
     if start(&out).is_ok() && (one || start(&err).is_ok()) {
         let _ = QUEUES.set((out, err));
     }
 }
 
-/// Ends what a command had to say, and gives its exit code: `code`, but for a command whose output was all that it was for.
-pub(crate) fn finish(purpose: Purpose, code: ExitCode) -> ExitCode {
-    let patient = purpose != Purpose::Service && code != ExitCode::from(Ended::Interrupted);
+/// Flushes the output of a command and returns its exit code: `code`, unless its purpose is output and a write failed.
+pub(crate) fn finish(purpose: Purpose, code: Code) -> Code {
+    let patient = purpose != Purpose::Service && code != Code::Interrupted;
     if patient {
-        // A reader may take its time; whoever loses patience with it can say so.
+        // A reader may take its time; the user can interrupt the wait.
         crate::signals::restore();
     }
     flush((!patient).then_some(FLUSH_WITHIN));
@@ -140,15 +139,15 @@ pub(crate) fn finish(purpose: Purpose, code: ExitCode) -> ExitCode {
         && error.kind() != io::ErrorKind::BrokenPipe
     {
         errln!("cannot write to standard output: {error}");
-        return if code == ExitCode::SUCCESS { Ended::Failed.into() } else { code };
+        return if code == Code::Sound { Code::Failed } else { code };
     }
     code
 }
 
-/// Ends the process at once, without losing what was said.
-pub(crate) fn leave(ended: Ended) -> ! {
+/// Ends the process at once, but flushes its output.
+pub(crate) fn leave(code: Code) -> ! {
     flush(Some(FLUSH_WITHIN));
-    std::process::exit(u8::from(ended).into())
+    std::process::exit(u8::from(code).into())
 }
 
 /// Whether a stream is a terminal.
@@ -161,12 +160,12 @@ pub(crate) fn styled(stream: Stream) -> bool {
     moves(stream) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Whether a stream is a terminal that knows escape sequences.
+/// Whether a stream is a terminal that understands escape sequences.
 fn moves(stream: Stream) -> bool {
     is_terminal(stream) && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Columns to write for: those of the terminal that a stream is, or `otherwise`.
+/// Columns to format for: those of the stream's terminal, or `otherwise`.
 pub(crate) fn columns(stream: Stream, otherwise: usize) -> usize {
     let size = sink(stream).file.as_ref().and_then(terminal_size::terminal_size_of);
     size.map(|(width, _)| usize::from(width.0)).filter(|columns| *columns > 0).unwrap_or(otherwise)
@@ -182,17 +181,17 @@ pub(crate) fn bar(length: u64) -> ProgressBar {
     ProgressBar::with_draw_target(Some(length), target)
 }
 
-/// Takes the bar that everything that is said stands above from now on; `None` if there is none any more.
+/// Sets the bar above which lines are written from now on; `None` removes it.
 pub(crate) fn stand_above(bar: Option<ProgressBar>) {
     *BAR.lock().unwrap_or_else(PoisonError::into_inner) = bar;
 }
 
-/// Stdout for the bytes of a file, which are data: whoever writes them is told of errors.
+/// Stdout for the bytes of a file. They are data, so errors go to the writer.
 pub(crate) fn body() -> tokio::io::Stdout {
     tokio::io::stdout()
 }
 
-/// What log lines are written through.
+/// The writer of log lines.
 #[derive(Debug)]
 pub(crate) struct Log;
 
@@ -207,10 +206,10 @@ impl io::Write for Log {
     }
 }
 
-/// The bar that stands at the bottom of the terminal.
+/// The bar at the bottom of the terminal.
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// Those of stdout and stderr; unset as long as whoever says something writes it.
+/// Those of stdout and stderr; unset as long as callers write themselves.
 static QUEUES: OnceLock<(Arc<Queue>, Arc<Queue>)> = OnceLock::new();
 
 static OUT: LazyLock<Sink> = LazyLock::new(|| Sink::new(io::stdout().as_fd()));
@@ -236,7 +235,7 @@ fn pass_on(stream: Stream, bytes: &[u8]) {
     }
 }
 
-/// Waits until all that was said is written, or for so long.
+/// Waits until everything is written, but no longer than `within`.
 fn flush(within: Option<Duration>) {
     let until = within.map(|within| Instant::now() + within);
     if let Some((out, err)) = QUEUES.get() {
@@ -247,22 +246,22 @@ fn flush(within: Option<Duration>) {
 
 /// One of the two streams.
 struct Sink {
-    /// `None` if there is none.
+    /// `None` if the process has no such stream.
     file: Option<File>,
-    /// Nothing will ever get through again.
+    /// All further writes would fail.
     gone: AtomicBool,
-    /// Why something could not be written, the first time.
+    /// The first error of a write.
     failed: OnceLock<io::Error>,
 }
 
 impl Sink {
     fn new(stream: BorrowedFd<'_>) -> Self {
-        // Without the buffer and the lock of the standard library's, which keep what could not be written.
+        // Without the buffer and the lock of the standard library, which keeps what could not be written.
         let file = stream.try_clone_to_owned().ok().map(File::from);
         Self { gone: AtomicBool::new(file.is_none()), file, failed: OnceLock::new() }
     }
 
-    /// Writes all of it, or as much as is taken. Whether it was all.
+    /// Writes as much as the stream accepts. Returns whether that was everything.
     fn write(&self, mut bytes: &[u8]) -> bool {
         let Some(mut file) = self.file.as_ref().filter(|_| !self.gone.load(Relaxed)) else { return false };
         while !bytes.is_empty() {
@@ -276,10 +275,10 @@ impl Sink {
             };
             match error.kind() {
                 io::ErrorKind::Interrupted => {}
-                // Whoever shares the terminal with us has made it so.
+                // Another process that shares the terminal has made it non-blocking.
                 io::ErrorKind::WouldBlock => wait_for_room(file.as_fd()),
                 _ => {
-                    // A terminal that was closed gives EIO. Other things, such as a full disk, may get better.
+                    // A closed terminal gives EIO. Other errors, such as a full disk, may be temporary.
                     let for_good = matches!(error.raw_os_error(), Some(libc::EPIPE | libc::EIO | libc::EBADF));
                     self.gone.fetch_or(for_good, Relaxed);
                     let _ = self.failed.set(error);
@@ -291,20 +290,20 @@ impl Sink {
     }
 }
 
-/// Waits until a file takes bytes again, or a little.
+/// Waits until a file accepts bytes again, but no longer than a second.
 fn wait_for_room(file: BorrowedFd<'_>) {
     let mut asked = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-    // SAFETY: `asked` is one valid `pollfd`, as the count says. If it fails, the next write says why.
+    // SAFETY: `asked` is one valid `pollfd`, as the count says. If the call fails, the next write reports why.
     unsafe { libc::poll(&raw mut asked, 1, 1_000) };
 }
 
-/// What waits to be written.
+/// Output that waits to be written.
 #[derive(Default)]
 struct Queue {
     waiting: Mutex<Waiting>,
-    /// Something was added.
+    /// A piece was added.
     added: Condvar,
-    /// All is written.
+    /// Everything is written.
     drained: Condvar,
 }
 
@@ -314,7 +313,7 @@ struct Waiting {
     bytes: usize,
     /// A piece is being written.
     writing: bool,
-    /// Pieces that found no room.
+    /// Pieces dropped for lack of room.
     left_out: u64,
 }
 
@@ -325,7 +324,7 @@ impl Queue {
 
     fn push(&self, stream: Stream, bytes: &[u8]) {
         let mut waiting = self.lock();
-        // A piece of any size finds room where nothing waits.
+        // An empty queue accepts a piece of any size.
         if waiting.bytes > 0 && waiting.bytes + bytes.len() > QUEUE_MAX {
             waiting.left_out += 1;
             return;
@@ -335,13 +334,13 @@ impl Queue {
         self.added.notify_one();
     }
 
-    /// Writes what comes, for ever.
+    /// Writes pieces as they arrive, for ever.
     fn serve(&self) {
         let mut waiting = self.lock();
         loop {
             let Some((stream, piece)) = waiting.pieces.pop_front() else {
                 if waiting.left_out > 0 {
-                    let text = format!("({} lines were left out: nobody took them)\n", waiting.left_out);
+                    let text = format!("({} lines were dropped: the stream did not accept them)\n", waiting.left_out);
                     waiting.left_out = 0;
                     waiting.pieces.push_back((Stream::Err, text.into_bytes()));
                     continue;
@@ -424,7 +423,7 @@ impl TermLike for Screen {
     }
 }
 
-/// A path as people see it: a name of a file may hold anything.
+/// A path for display: escaped, since the name of a file may hold anything.
 pub(crate) fn shown(path: &Path) -> String {
     printable(&path.display().to_string()).into_owned()
 }
@@ -453,16 +452,16 @@ mod tests {
         assert_eq!(full.failed.get().map(io::Error::kind), Some(io::ErrorKind::StorageFull));
     }
 
-    /// Whoever says something does not wait, and the memory for what nobody takes is bounded.
+    /// Callers do not wait, and the memory for unread output is bounded.
     #[test]
-    fn what_nobody_takes_is_left_out_and_counted() {
+    fn unread_output_is_dropped_and_counted() {
         let queue = Queue::default();
         let piece = vec![b'x'; QUEUE_MAX / 4 + 1];
         (0..5).for_each(|_| queue.push(Stream::Out, &piece));
         let counts = |waiting: &Waiting| (waiting.pieces.len(), waiting.left_out);
         assert_eq!(counts(&queue.lock()), (3, 2));
         queue.flush(Some(Instant::now()));
-        // However long it is, if nothing else waits.
+        // Whatever its length, if the queue is empty.
         let queue = Queue::default();
         queue.push(Stream::Out, &vec![b'x'; QUEUE_MAX + 1]);
         assert_eq!(queue.lock().pieces.len(), 1);

@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
+use anyhow::{Context as _, bail};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use omb_bench::{config::terms::Terms, id::RunId};
 use omb_machine::{
@@ -104,8 +105,8 @@ pub(crate) struct Clean {
     /// Clean up after this run only: its id, as shown in results, records and the names of its topics.
     #[arg(long, value_name = "ID", value_parser = run_id)]
     pub(crate) run: Option<RunId>,
-    /// Leave runs alone that began less than this ago, since they may still be setting up. Runs whose groups have members or
-    /// whose topics grow are always left alone.
+    /// Leave runs alone that began less than this ago, since they may still be setting up. Runs whose groups have
+    /// members or whose topics grow are always left alone.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
     pub(crate) older_than: Duration,
     /// Turn unknown keys of the driver file from errors into warnings.
@@ -120,8 +121,8 @@ pub(crate) struct Run {
     /// Workload files; each runs on each driver, in the order given.
     #[arg(value_name = "WORKLOAD.yaml", required = true)]
     pub(crate) workloads: Vec<PathBuf>,
-    /// Driver files: which messaging system, and how to talk to it. May be repeated, or separated by commas. Without one
-    /// the embedded broker is used, which keeps everything in memory in this process: good for trying omb, not for
+    /// Driver files: which messaging system, and how to talk to it. May be repeated, or separated by commas. Without
+    /// one the embedded broker is used, which keeps everything in memory in this process: good for trying omb, not for
     /// quoting. A driver file is as powerful as a program (plugin.library.paths loads code): run only those you trust.
     #[arg(short, long = "drivers", value_name = "DRIVER.yaml", value_delimiter = ',')]
     pub(crate) drivers: Vec<PathBuf>,
@@ -138,7 +139,8 @@ pub(crate) struct Run {
     /// Turn unknown keys, and values that would be cut, from errors into warnings.
     #[arg(long)]
     pub(crate) lenient: bool,
-    /// Memory of the embedded broker for records and requests: 512MiB, 4GiB. Default: 2 GiB, or a quarter of the memory if that is less.
+    /// Memory of the embedded broker for records and requests: 512MiB, 4GiB. Default: 2 GiB, or a quarter of the memory
+    /// if that is less.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) embedded_capacity: Option<u64>,
     /// Zone of this machine, which replaces {zone.id} in driver files. Workers have their own --zone.
@@ -146,8 +148,8 @@ pub(crate) struct Run {
     pub(crate) zone: Option<String>,
 
     /// Workers that do the run instead of this process: HOST:PORT or http://HOST:PORT, with https if they have a
-    /// certificate; the default port is 8080. Several follow one another, or are separated by commas; the list ends at the
-    /// next flag, at a name that ends in .yaml, .yml or .json, or at a path with a slash.
+    /// certificate; the default port is 8080. Several follow one another, or are separated by commas; the list ends at
+    /// the next flag, at a name that ends in .yaml, .yml or .json, or at a path with a slash.
     #[arg(short, long, value_name = "ADDRESS", help_heading = FLEET)]
     pub(crate) workers: Vec<String>,
     /// File that lists the workers under `workers:`. Also -wf FILE.
@@ -183,13 +185,13 @@ pub(crate) struct Run {
     /// Take over workers that follow another controller; that controller's run ends as failed.
     #[arg(long, requires = "fleet", help_heading = FLEET)]
     pub(crate) take_over: bool,
-    /// Address of this machine on which the embedded broker listens for the workers. It has no authentication: anyone who
-    /// reaches it can read and write everything.
+    /// Address of this machine on which the embedded broker listens for the workers. It has no authentication: anyone
+    /// who reaches it can read and write everything.
     #[arg(long, value_name = "ADDR", requires = "fleet", help_heading = FLEET)]
     pub(crate) embedded_bind: Option<IpAddr>,
 }
 
-/// Where the help shows what is about workers.
+/// Heading of the flags about workers in the help.
 const FLEET: &str = "Workers";
 
 /// How producers and consumers are divided among the workers.
@@ -211,16 +213,17 @@ pub(crate) enum OnWorkerLoss {
 }
 
 impl Run {
-    /// What the workers are there for.
+    /// How producers and consumers are divided among the workers.
     ///
     /// # Errors
     /// If the flags contradict each other.
-    pub(crate) fn topology(&self) -> Result<Topology, String> {
+    pub(crate) fn topology(&self) -> anyhow::Result<Topology> {
         match (self.extra, self.topology) {
             (true, Some(Topology::Shared)) => {
-                Err("--extra asks for more workers that consume, where --topology shared lets every worker do both: \
+                bail!(
+                    "--extra asks for more workers that consume, where --topology shared lets every worker do both: \
                      leave one of them out"
-                    .to_owned())
+                )
             }
             (true, _) => Ok(Topology::Split),
             (false, given) => Ok(given.unwrap_or(Topology::Shared)),
@@ -251,8 +254,9 @@ pub(crate) struct Report {
     /// Records (.jsonl) or results (.json), as `run` writes them.
     #[arg(value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
-    /// Result file to write, if there is only one FILE. Default for a record: its name with the extension .json, and a number
-    /// before it if that name is taken. A result is only shown unless this is given. No file is ever overwritten.
+    /// Result file to write, if there is only one FILE. Default for a record: its name with the extension .json, and a
+    /// number before it if that name is taken. A result is only shown unless this is given. No file is ever
+    /// overwritten.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Layout of the result: `omb` adds an object that upstream's CSV tool rejects, `upstream` leaves it out.
@@ -310,21 +314,21 @@ impl Worker {
         terms
     }
 
-    /// Above `--port`, where the metrics are by default.
+    /// How far above `--port` the metrics are by default.
     const STATS_PORT_ABOVE: u16 = 1_000;
 
     /// The port of the metrics.
     ///
     /// # Errors
-    /// If none is given and the one by default does not exist.
-    pub(crate) fn stats_port(&self) -> Result<u16, String> {
+    /// If it is `--port` too, or none is given and the default does not exist.
+    pub(crate) fn stats_port(&self) -> anyhow::Result<u16> {
         match (self.stats_port, self.port) {
             (Some(port), own) if port == own && port != 0 => {
-                Err(format!("--stats-port {port} is --port too: controllers and metrics need a port each"))
+                bail!("--stats-port {port} is --port too: controllers and metrics need a port each")
             }
             (Some(port), _) => Ok(port),
             (None, 0) => Ok(0),
-            (None, port) => port.checked_add(Self::STATS_PORT_ABOVE).ok_or_else(|| {
+            (None, port) => port.checked_add(Self::STATS_PORT_ABOVE).with_context(|| {
                 format!(
                     "--port {port} leaves no port {} above it for the metrics: give --stats-port, 0 for any free one",
                     Self::STATS_PORT_ABOVE
@@ -379,22 +383,23 @@ pub(crate) struct Node {
     /// Forget stored uploads whose files are gone, damaged or of another size, and go on without them.
     #[arg(long)]
     pub(crate) accept_loss: bool,
-    /// Folder for this node's state: its term, names and owners of uploads, and uploads in progress. It must be on the file
-    /// system of the folder for uploads and belongs to this node alone. Default: .NAME.node-ID beside that folder.
+    /// Folder for this node's state: its term, names and owners of uploads, and uploads in progress. It must be on the
+    /// file system of the folder for uploads and belongs to this node alone. Default: .NAME.node-ID beside that folder.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) state_dir: Option<PathBuf>,
     /// Port of the metrics for Prometheus; 0 for any free one. Default: none.
     #[arg(long, value_name = "PORT")]
     pub(crate) stats_port: Option<u16>,
-    /// Address on which to serve the metrics; anyone who reaches it can read them, without key or certificate. Default: the
-    /// address listened on, or 127.0.0.1 if the cluster has a key or certificates.
+    /// Address on which to serve the metrics; anyone who reaches it can read them, without key or certificate. Default:
+    /// the address listened on, or 127.0.0.1 if the cluster has a key or certificates.
     #[arg(long, value_name = "ADDR", requires = "stats_port")]
     pub(crate) stats_bind: Option<IpAddr>,
     /// File to which the log is also appended.
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
-    /// Repair this node's state and exit: a stored term that no election can have led to (above 4,294,967,296) is replaced
-    /// by one above all that the cluster has had. Stop all nodes first, and do it on each of them. A sound term is kept.
+    /// Repair this node's state and exit: a stored term that no election can have led to (above 4,294,967,296) is
+    /// replaced by one above all that the cluster has had. Stop all nodes first, and do it on each of them. A sound
+    /// term is kept.
     #[arg(long)]
     pub(crate) reset_term: bool,
 }
@@ -440,7 +445,8 @@ pub(crate) struct Put {
 /// What `get` takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Get {
-    /// The file's name, as it was uploaded; or the upload's id as `put` and `list` show it, or at least its first six digits.
+    /// The file's name, as it was uploaded; or the upload's id as `put` and `list` show it, or at least its first six
+    /// digits.
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
     /// Where to put it; `-` for stdout. Default: the given name, in the current folder. No file is ever overwritten.
@@ -470,6 +476,8 @@ pub(crate) struct Stress {
     pub(crate) timeout: Duration,
 }
 
+// The functions from here on parse values for clap, which wants a `std::error::Error` or a text.
+
 /// [`bytes`] that an image can have.
 fn image_size(text: &str) -> Result<u64, String> {
     bytes(text)
@@ -483,7 +491,7 @@ fn body_limit(text: &str) -> Result<usize, String> {
     if bytes <= most { Ok(bytes) } else { Err(format!("at most {}MiB, the most that a controller sends", most >> 20)) }
 }
 
-/// A name that can stand in a client's settings: 1 to 255 characters that can be seen, no blanks.
+/// A name that is allowed in a client's settings: 1 to 255 visible ASCII characters.
 fn zone(text: &str) -> Result<String, String> {
     let sound = (1..=255).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic() && !"{}$,".contains(c));
     sound
@@ -524,10 +532,10 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Less than this a busy machine takes for an answer in good health.
+/// Shortest timeout: a healthy but busy machine may take this long to answer.
 const TIME_MIN: Duration = Duration::from_millis(100);
 
-/// Whoever is silent for longer does not come back.
+/// Longest timeout: a process that is silent for longer does not come back.
 const TIME_MAX: Duration = Duration::from_secs(3_600);
 
 #[cfg(test)]
@@ -597,7 +605,7 @@ mod tests {
     fn workers_and_what_needs_them() {
         let flags = run(&["--workers=a", "--workers=b", "w.yaml"]).expect("sound");
         assert_eq!((flags.workers.len(), flags.on_worker_loss), (2, OnWorkerLoss::Fail));
-        assert_eq!(flags.topology(), Ok(Topology::Shared));
+        assert_eq!(flags.topology().expect("sound"), Topology::Shared);
         let times = [flags.connect_timeout, flags.call_timeout, flags.setup_timeout, flags.lease];
         assert_eq!(times.map(|time| time.as_secs()), [10, 30, 60, 30]);
         let kind = clap::error::ErrorKind::ArgumentConflict;
@@ -606,16 +614,16 @@ mod tests {
             let missing = clap::error::ErrorKind::MissingRequiredArgument;
             assert_eq!(run(&[alone, &["w.yaml"]].concat()).err(), Some(missing), "{alone:?}");
         }
-        assert_eq!(run(&["w.yaml"]).map(|run| run.topology()), Ok(Ok(Topology::Shared)));
+        assert_eq!(run(&["w.yaml"]).expect("sound").topology().expect("sound"), Topology::Shared);
     }
 
     #[test]
     fn extra_consumers_split_the_workers() {
         let topology = |more: &[&str]| run(&[&["--workers=a", "w.yaml"], more].concat()).expect("sound").topology();
-        assert_eq!(topology(&["-x"]), Ok(Topology::Split));
-        assert_eq!(topology(&["-x", "--topology", "split"]), Ok(Topology::Split));
-        assert_eq!(topology(&["--topology", "split"]), Ok(Topology::Split));
-        assert!(topology(&["-x", "--topology", "shared"]).is_err_and(|why| why.contains("--extra")));
+        assert_eq!(topology(&["-x"]).expect("sound"), Topology::Split);
+        assert_eq!(topology(&["-x", "--topology", "split"]).expect("sound"), Topology::Split);
+        assert_eq!(topology(&["--topology", "split"]).expect("sound"), Topology::Split);
+        assert!(topology(&["-x", "--topology", "shared"]).is_err_and(|error| error.to_string().contains("--extra")));
     }
 
     #[test]
@@ -625,11 +633,11 @@ mod tests {
             let Command::Worker(worker) = flags.command else { panic!("a worker") };
             worker.stats_port()
         };
-        assert_eq!(stats_port(&[]), Ok(9_080));
-        assert_eq!(stats_port(&["-p", "8081"]), Ok(9_081));
-        assert_eq!(stats_port(&["--port", "0"]), Ok(0));
-        assert_eq!(stats_port(&["--port", "65000", "--stats-port", "8081"]), Ok(8_081));
-        assert!(stats_port(&["--port", "65000"]).is_err_and(|why| why.contains("--stats-port")));
+        assert_eq!(stats_port(&[]).expect("sound"), 9_080);
+        assert_eq!(stats_port(&["-p", "8081"]).expect("sound"), 9_081);
+        assert_eq!(stats_port(&["--port", "0"]).expect("sound"), 0);
+        assert_eq!(stats_port(&["--port", "65000", "--stats-port", "8081"]).expect("sound"), 8_081);
+        assert!(stats_port(&["--port", "65000"]).is_err_and(|error| error.to_string().contains("--stats-port")));
         let half = Flags::try_parse_from(["omb", "worker", "--tls-cert", "c.pem"]);
         assert!(half.is_err_and(|error| error.to_string().contains("--tls-key")));
     }

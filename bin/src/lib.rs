@@ -1,8 +1,8 @@
 //! omb: measures messaging systems honestly, and elects leaders of clusters of peers.
 //!
-//! All of it is here, so that the programs that people know by other names are no more than names.
+//! Everything is in this library; each program only calls one of its functions.
 
-// Only the console writes for people.
+// Only the console writes to stdout and stderr.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod arguments;
@@ -19,20 +19,21 @@ use clap::Parser;
 use omb_runtime_real::embedded;
 
 use crate::{
-    console::{Purpose, errln},
+    console::Purpose,
+    exit::Code,
     flags::{ClientCommand, Command, Flags, Verbosity},
 };
 
-/// Messages are allocated by one thread and freed by another, in librdkafka too; this allocator halves what a
-/// consumed message costs.
+/// Messages are allocated by one thread and freed by another, in librdkafka too; this allocator halves the cost of a
+/// consumed message.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The embedded broker as this program runs it: it returns memory through the allocator above, which by itself does so only
-/// while it is being used.
+/// Options of the embedded broker in this program: memory goes back to the system through the allocator above, which by
+/// itself returns it only while it is in use.
 fn embedded_broker() -> embedded::Options {
     unsafe extern "C" {
-        /// Of the allocator (mimalloc.h): frees what is not used, eagerly if `force`.
+        /// From the allocator (mimalloc.h): returns unused memory to the system, eagerly if `force`.
         fn mi_collect(force: bool);
     }
     let give_back = || {
@@ -47,34 +48,30 @@ fn embedded_broker() -> embedded::Options {
 pub fn omb() -> ExitCode {
     let flags: Flags = match parse(arguments::rewrite(std::env::args_os())) {
         Ok(flags) => flags,
-        Err(code) => return code,
+        Err(code) => return code.into(),
     };
     let log_file = match &flags.command {
         Command::Worker(worker) => worker.log_file.as_deref(),
         Command::Node(node) => node.log_file.as_deref(),
         _ => None,
     };
-    let purpose = purpose(&flags.command);
-    if let Err(code) = start(&flags.verbosity, log_file, purpose) {
-        return code;
-    }
-    let code = match flags.command {
-        Command::Run(run) => command::run::run(&run),
-        Command::Check(run) => command::check::check(&run),
-        Command::Worker(worker) => command::worker::worker(&worker),
-        Command::Report(report) => command::report::report(&report),
-        Command::Clean(clean) => command::clean::clean(&clean),
-        Command::Broker(broker) => command::broker::broker(&broker),
-        Command::Node(node) => command::node::node(&node),
-        Command::Client(client) => command::client::client(&client),
-        Command::Stress(stress) => command::stress::stress(&stress),
-        Command::Completions(completions) => command::manual::completions(&completions),
-        Command::Man(man) => command::manual::man(&man),
+    let perform = || match &flags.command {
+        Command::Run(run) => command::run::run(run),
+        Command::Check(run) => command::check::check(run),
+        Command::Worker(worker) => command::worker::worker(worker),
+        Command::Report(report) => command::report::report(report),
+        Command::Clean(clean) => command::clean::clean(clean),
+        Command::Broker(broker) => command::broker::broker(broker),
+        Command::Node(node) => command::node::node(node),
+        Command::Client(client) => command::client::client(client),
+        Command::Stress(stress) => command::stress::stress(stress),
+        Command::Completions(completions) => Ok(command::manual::completions(completions)),
+        Command::Man(man) => Ok(command::manual::man(man)),
     };
-    console::finish(purpose, code)
+    perform_command(&flags.verbosity, log_file, purpose(&flags.command), perform)
 }
 
-/// What a command is for.
+/// The purpose of a command, which decides how its output is handled.
 fn purpose(command: &Command) -> Purpose {
     match command {
         Command::Run(_) | Command::Stress(_) => Purpose::Measurement,
@@ -97,12 +94,10 @@ fn client_purpose(client: &flags::Client) -> Purpose {
 pub fn cloud_p2p() -> ExitCode {
     let flags: flags::CloudP2p = match parse(std::env::args_os()) {
         Ok(flags) => flags,
-        Err(code) => return code,
+        Err(code) => return code.into(),
     };
-    match start(&flags.verbosity, flags.node.log_file.as_deref(), Purpose::Service) {
-        Ok(()) => console::finish(Purpose::Service, command::node::node(&flags.node)),
-        Err(code) => code,
-    }
+    let perform = || command::node::node(&flags.node);
+    perform_command(&flags.verbosity, flags.node.log_file.as_deref(), Purpose::Service, perform)
 }
 
 /// The program `client`: `omb client`.
@@ -110,36 +105,45 @@ pub fn cloud_p2p() -> ExitCode {
 pub fn client() -> ExitCode {
     let flags: flags::ClientProgram = match parse(std::env::args_os()) {
         Ok(flags) => flags,
-        Err(code) => return code,
+        Err(code) => return code.into(),
     };
-    let purpose = client_purpose(&flags.client);
-    match start(&flags.verbosity, None, purpose) {
-        Ok(()) => console::finish(purpose, command::client::client(&flags.client)),
-        Err(code) => code,
-    }
+    let perform = || command::client::client(&flags.client);
+    perform_command(&flags.verbosity, None, client_purpose(&flags.client), perform)
 }
 
-fn parse<F: Parser>(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<F, ExitCode> {
+/// Parses the arguments, or shows an error or the help and returns the exit code.
+fn parse<F: Parser>(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<F, Code> {
     F::try_parse_from(arguments).map_err(|error| {
         console::show(&error);
-        // Help and version come this way too, and are no errors.
-        let code = if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };
+        // Help and version arrive here too, and are not errors.
+        let code = if error.use_stderr() { Code::Usage } else { Code::Sound };
         console::finish(Purpose::Output, code)
     })
 }
 
-fn start(verbosity: &Verbosity, log_file: Option<&Path>, purpose: Purpose) -> Result<(), ExitCode> {
-    logging::start(verbosity.quiet, verbosity.verbose, log_file).map_err(|mistake| {
-        errln!("{mistake}");
-        ExitCode::from(exit::USAGE)
-    })?;
-    // A file that grows beyond the limit set for this process shall be an error like that of a full disk.
+/// Starts logging, performs a command, and logs the error it returns.
+fn perform_command(
+    verbosity: &Verbosity,
+    log_file: Option<&Path>,
+    purpose: Purpose,
+    perform: impl FnOnce() -> anyhow::Result<Code>,
+) -> ExitCode {
+    if let Err(error) = logging::start(verbosity.quiet, verbosity.verbose, log_file) {
+        return exit::print(&error).into();
+    }
+    set_up(purpose);
+    let code = perform().unwrap_or_else(|error| exit::log(&error));
+    console::finish(purpose, code).into()
+}
+
+/// Sets up the process.
+fn set_up(purpose: Purpose) {
+    // Exceeding the limit of file sizes shall be a write error, like a full disk.
     // SAFETY: ignoring a signal runs no code of ours.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
-    // The soft limit is meant for others.
+    // Raises the soft limit of open files to the hard one.
     let _ = omb_runtime_real::process::open_files_max();
     if matches!(purpose, Purpose::Measurement | Purpose::Service) {
         console::detach();
     }
-    Ok(())
 }

@@ -1,4 +1,4 @@
-//! Logs, to stderr, in the shape people know: `2025-10-18 10:00:00 - omb::command::run - INFO - Creating 10 topics...`
+//! Logs to stderr in the guides' format: `2025-10-18 10:00:00 - omb::command::run - INFO - Creating 10 topics...`
 
 use std::{
     fmt,
@@ -8,6 +8,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
+use anyhow::Context as _;
 use omb_machine::printable::printable;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{
@@ -20,12 +21,11 @@ use tracing_subscriber::{
 
 use crate::console::{self, errln, shown};
 
-/// Starts logging. `RUST_LOG`, where it is set, decides instead of the flags. What is logged is also appended to `file`,
-/// line by line, without colours.
+/// Starts logging. `RUST_LOG`, if set, overrides the flags. Log lines are also appended to `file`, without colours.
 ///
 /// # Errors
 /// If the file cannot be opened; nothing is logged then.
-pub(crate) fn start(quiet: bool, verbose: u8, file: Option<&Path>) -> Result<(), String> {
+pub(crate) fn start(quiet: bool, verbose: u8, file: Option<&Path>) -> anyhow::Result<()> {
     let level = match (quiet, verbose) {
         (true, _) => "warn",
         (false, 0) => "info",
@@ -33,9 +33,9 @@ pub(crate) fn start(quiet: bool, verbose: u8, file: Option<&Path>) -> Result<(),
         (false, _) => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    // Each line is one write without a buffer, so what was logged before a crash is there.
+    // Each line is one unbuffered write, so the lines before a crash are in the file.
     let file = file.map(Appended::open).transpose()?;
-    // What a layer says of its own troubles would go to stderr past the console.
+    // A layer would report its own errors directly to stderr, past the console.
     let on_console = layer().log_internal_errors(false).with_ansi(false);
     let in_file = |file: Appended| {
         let layer = layer().log_internal_errors(false).with_ansi(false);
@@ -49,18 +49,18 @@ pub(crate) fn start(quiet: bool, verbose: u8, file: Option<&Path>) -> Result<(),
     Ok(())
 }
 
-/// The file of `--log-file`. What it does not take is lost, and that is said once.
+/// The file of `--log-file`. Lines that cannot be written to it are lost, which is reported once.
 struct Appended {
     file: File,
     shown: String,
-    troubled: AtomicBool,
+    failed: AtomicBool,
 }
 
 impl Appended {
-    fn open(path: &Path) -> Result<Self, String> {
-        let told = |error| format!("--log-file {}: cannot write to it: {error}", shown(path));
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(told)?;
-        Ok(Self { file, shown: shown(path), troubled: AtomicBool::new(false) })
+    fn open(path: &Path) -> anyhow::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        let file = file.with_context(|| format!("--log-file {}: cannot write to it", shown(path)))?;
+        Ok(Self { file, shown: shown(path), failed: AtomicBool::new(false) })
     }
 }
 
@@ -78,7 +78,7 @@ impl io::Write for Appending {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = (&self.0.file).write_all(bytes);
         if let Err(error) = written
-            && !self.0.troubled.swap(true, Relaxed)
+            && !self.0.failed.swap(true, Relaxed)
         {
             errln!("--log-file {}: cannot write to it: {error}; what is logged meanwhile is lost there", self.0.shown);
         }
@@ -101,10 +101,10 @@ where
         let metadata = event.metadata();
         let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string();
         write!(writer, "{now} - {} - {} - ", metadata.target().replace("::", "."), metadata.level())?;
-        let mut said = String::new();
-        context.field_format().format_fields(Writer::new(&mut said), event)?;
-        // Whatever was not made fit to be shown by who said it, is here. Further lines are no lines of their own.
-        for (index, line) in said.split('\n').enumerate() {
+        let mut text = String::new();
+        context.field_format().format_fields(Writer::new(&mut text), event)?;
+        // Escapes what the caller did not. Further lines are indented, so that none looks like an event of its own.
+        for (index, line) in text.split('\n').enumerate() {
             write!(writer, "{}{}", if index > 0 { "\n    " } else { "" }, printable(line))?;
         }
         writeln!(writer)
@@ -118,9 +118,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Heard(Arc<Mutex<Vec<u8>>>);
+    struct Captured(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Heard {
+    impl io::Write for Captured {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
             Ok(bytes.len())
@@ -131,16 +131,16 @@ mod tests {
         }
     }
 
-    /// Whoever logs it, and whoever said it: one line of the log is one event, and has no effect on a terminal.
+    /// Whatever the text, one event looks like one event and does not control the terminal.
     #[test]
     fn no_text_forges_a_line_or_acts_on_a_terminal() {
-        let heard = Heard::default();
-        let writer = heard.clone();
+        let captured = Captured::default();
+        let writer = captured.clone();
         let layer = layer().with_ansi(true).with_writer(move || writer.clone()).event_format(Line);
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             tracing::info!(node = "n\u{1b}[2J", "stored by a\n2026-01-01 00:00:00 - omb - ERROR - forged\r\u{202e}end");
         });
-        let bytes = heard.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let bytes = captured.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let text = String::from_utf8(bytes).expect("lines are texts");
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].ends_with(" - INFO - stored by a"), "{text:?}");

@@ -22,7 +22,7 @@ fn nothing_began(place: &Place, ended: &Ended) {
     assert!(place.files(".json").is_empty() && place.files(".jsonl").is_empty(), "{:?}", place.files(""));
 }
 
-/// What is wrong, the keys that make it so, and what must be said.
+/// The mistake, the keys that cause it, and what the message must contain.
 type Mistake<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
 
 #[test]
@@ -82,7 +82,7 @@ fn mistakes_in_files_are_told_with_their_place() {
             nothing_began(&place, &ended);
         }
     }
-    // All mistakes of all files are told at once.
+    // All mistakes of all files are reported at once.
     place.write("w.yaml", workload("w", &[("topics", "0")]));
     place.write("v.yaml", workload("v", &[("partitionsPerTopic", "0")]));
     place.run(&["run", "w.yaml", "v.yaml", "good.yaml"]).with(2).saying("w.yaml:2:9").saying("v.yaml:3:21");
@@ -159,7 +159,7 @@ fn the_command_line_is_checked() {
         (&["worker", "-sp", "many"], "--stats-port"),
         (&["worker", "--tls-cert", "c.pem"], "--tls-key"),
         (&["worker", "--log-file", "missing/log"], "--log-file missing/log: cannot write to it: No such file"),
-        (&["report"], "FILE.jsonl"),
+        (&["report"], "<FILE>..."),
         (&["fly"], "fly"),
         (&["man", "fly"], "omb man: no command is called fly; there are run, check, "),
         (&["completions", "tcl"], "bash, "),
@@ -193,7 +193,7 @@ fn shells_and_manuals_know_the_flags() {
     place.start_by_shell(script).end().with(0);
 }
 
-/// The soft limit is raised; where the hard one is too low, that is said before anything is created.
+/// The soft limit is raised; a hard one that is too low is reported before anything is created.
 #[test]
 fn open_files_are_counted_before_the_start() {
     let place = Place::default();
@@ -217,7 +217,8 @@ fn open_files_are_counted_before_the_start() {
     assert!(ended.stderr.contains(&line), "{}", ended.stderr);
 }
 
-/// Workers as upstream and the guide write them; the mistake shows what was taken for a worker, and what for a workload.
+/// Workers as upstream and the guide write them; the mistake shows what was taken for a worker, and what for a
+/// workload.
 #[test]
 fn workers_are_read_as_people_write_them() {
     let place = Place::default();

@@ -1,4 +1,5 @@
-//! `omb check` is as strong as `run`: what would end a run is found before anything is created, by both and in the same words.
+//! `omb check` is as strong as `run`: what would end a run is found before anything is created, by both and in the same
+//! words.
 
 mod support;
 
@@ -14,7 +15,7 @@ use support::{
     omb::{Place, complete, kafka_driver, number, workload},
 };
 
-/// Listens and does the same to everybody who comes: reads a little, says `answer`, hangs up.
+/// Listens and treats every connection alike: reads a little, sends `answer`, hangs up.
 fn stub(answer: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
     let address = listener.local_addr().expect("a bound socket has an address");
@@ -23,14 +24,14 @@ fn stub(answer: &'static [u8]) -> SocketAddr {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { return };
             let mut some = [0; 64];
-            // Whoever has left already needs no answer.
+            // A client that has left already needs no answer.
             let _ = stream.read(&mut some).and_then(|_| stream.write_all(answer));
         }
     });
     address
 }
 
-/// An embedded broker that tells clients to come to this address.
+/// An embedded broker that advertises this address to clients.
 fn advertising(host: &str, port: u16) -> Server {
     let options = Options { advertise: Some((host.to_owned(), port)), ..Options::default() };
     Server::start(options).expect("loopback has a free port")
@@ -57,7 +58,7 @@ fn what_is_no_kafka_is_called_so() {
     both_say(&place, 3, closed);
     place.write("k.yaml", kafka_driver(&stub(b"HTTP/1.1 400 Bad Request\r\n\r\n").to_string(), ""));
     both_say(&place, 3, "what answers there speaks HTTP, not Kafka");
-    // What a TLS port says to somebody who does not speak TLS.
+    // What a TLS port sends to a client without TLS.
     place.write("k.yaml", kafka_driver(&stub(&[0x15, 3, 3, 0, 2, 2, 80, 0]).to_string(), ""));
     place
         .run(&["check", "-d", "k.yaml", "w.yaml"])
@@ -91,7 +92,7 @@ fn every_broker_is_reached_where_it_says_it_is() {
     for command in ["check", "run"] {
         place.run(&[command, "-d", "k.yaml", "-w", &fleet, "w.yaml"]).with(3).saying(&said);
     }
-    // A port where nobody listens any more.
+    // A port on which nothing listens any more.
     let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|it| it.local_addr()).expect("a free port").port();
     let server = advertising("127.0.0.1", gone);
     place.write("k.yaml", kafka_driver(&server.addr().to_string(), ""));
@@ -99,7 +100,7 @@ fn every_broker_is_reached_where_it_says_it_is() {
     place.run(&["check", "-d", "k.yaml", "w.yaml"]).with(3).saying(&said);
 }
 
-/// What the broker would refuse is told by it, all of it, and before anything is there.
+/// The broker reports everything that it would reject, before anything is created.
 #[test]
 fn the_broker_is_asked_whether_it_would() {
     let (place, server) = (place(), Server::start(Options::default()).expect("a free port"));

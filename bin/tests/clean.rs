@@ -1,4 +1,5 @@
-//! What runs leave on a cluster: nothing, unless they die; and then `omb clean` tells it from what is in use, and deletes it.
+//! What runs leave on a cluster: nothing, unless they die; then `omb clean` distinguishes it from what is in use, and
+//! deletes it.
 
 mod support;
 

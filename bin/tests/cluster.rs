@@ -1,5 +1,5 @@
-//! The peer cluster as processes on loopback: whatever order they start in, whoever is killed or frozen, no acknowledged
-//! upload is lost.
+//! The peer cluster as processes on loopback: whatever order they start in, whichever is killed or frozen, no
+//! acknowledged upload is lost.
 
 mod support;
 
@@ -67,8 +67,8 @@ fn started_without_a_file() {
     cluster.node(3).wait_for(COORDINATOR);
 }
 
-/// The guide's file needs no key, and says so once and loudly. With the two keys nothing is to be said: nodes prove theirs to
-/// each other, clients theirs, and who has none gets nothing.
+/// The guide's file needs no key, and says so once and loudly. With the two keys nothing is to be said: nodes prove
+/// theirs to each other, clients theirs, and who has none gets nothing.
 #[test]
 fn with_and_without_keys() {
     let mut cluster = Cluster::start();
@@ -110,8 +110,8 @@ fn with_and_without_keys() {
         .saying("it asks for the shared key: give key_file");
 }
 
-/// A term that no election has led to is on every disk, as one forged packet left it in earlier versions: nobody leads until it
-/// is repaired, and the terms that come after are above those before.
+/// A term that no election has led to is on every disk, as one forged packet left it in earlier versions: nobody leads
+/// until it is repaired, and the terms that come after are above those before.
 #[test]
 fn an_absurd_term_is_repaired() {
     let mut cluster = Cluster::start();
@@ -352,7 +352,7 @@ fn what_a_client_can_do() {
     ended.saying("a quote is not closed");
     let ended = cluster.place.start_by_shell("echo discover | HOME=. \"$OMB\" client").end().with(0);
     assert!(ended.stdout.contains("Leader: node 3"), "{}", ended.stdout);
-    // Nobody reads any more.
+    // The reader is gone.
     let ended = cluster.place.start_by_shell("{ sleep 0.3; \"$CLIENT\" list; echo \"code $?\" >&2; } | true").end();
     assert_eq!(ended.stderr, "code 0\n");
 
@@ -370,7 +370,7 @@ fn what_a_client_can_do() {
     cluster.client(&["put", "a.png"]).with(0);
 }
 
-/// Uploads are known by their files' names; files that are gone, damaged or no files any more are missed, and said to be.
+/// Uploads are known by their files' names; files that are gone, damaged or replaced by something else are reported.
 #[test]
 fn uploads_have_names_and_are_missed() {
     let mut cluster = Cluster::start_calm();
@@ -392,7 +392,7 @@ fn uploads_have_names_and_are_missed() {
     let id = several.lines().last().and_then(|line| line.split_whitespace().next()).expect("an id");
     cluster.client(&["get", id, "-o", "three"]).with(0);
 
-    // A pipe in the place of an upload: nobody waits for it, and it is said to be damaged.
+    // A pipe in the place of an upload: nothing waits for it, and it is reported as damaged.
     let path = cluster.place.path(&shared(node)).join(name.to_string());
     let pipe = format!("rm {0} && mkfifo {0}", path.display());
     cluster.place.start_by_shell(&pipe).end().with(0);

@@ -1,5 +1,5 @@
-//! What is wrong with a cluster's files, folders, disks and neighbours, or with what a client gives: one clear line, the
-//! right exit code, and the cluster goes on.
+//! What is wrong with a cluster's files, folders, disks and neighbours, or with what a client gives: one clear line,
+//! the right exit code, and the cluster goes on.
 
 mod support;
 
@@ -25,7 +25,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 const NODE: &str = env!("CARGO_BIN_EXE_cloud-p2p");
 
-/// Asserts that a program ended soon with this code, and said one line, which holds all this.
+/// Asserts that a program ended soon with this code, and printed one line, which contains all this.
 #[track_caller]
 fn one_line(ended: Ended, code: i32, telling: &[&str]) {
     let ended = ended.with(code).within(SOON);
@@ -152,14 +152,14 @@ fn a_folder_for_two() {
     let ended = cluster.place.start_with(NODE, &environment, &["--state-dir", ".s1.node-1"]).end();
     let holder = format!("node 1, process {} keeps its state in this folder", cluster.node(1).id());
     one_line(ended, 3, &[".s1.node-1: ", &holder, "--state-dir"]);
-    // And one node twice: its port tells.
+    // And one node twice, which its port shows.
     let environment = [("NODE_ID", "1"), ("SHARED_DIR", "./s2")];
     refused(&cluster.place, &environment, 3, &["is this node running already"]);
     cluster.launch(2);
     cluster.agree_on(2);
 }
 
-/// Node 3 was given another list than the others. Both sides name both digests, and neither obeys the other.
+/// Node 3 has another list than the others. Both sides name both digests, and neither follows the other.
 #[test]
 fn another_list_on_one_node() {
     let mut cluster = Cluster::prepare(3);
@@ -188,9 +188,9 @@ fn another_list_on_one_node() {
     }
     cluster.node(2).wait_for("[Node 2] leads in term");
     cluster.node(3).wait_for("[Node 3] leads in term");
-    let obeyed = |node: u32| within(PATIENCE, || cluster.leader_of(node)).map(|(leader, _)| leader);
-    assert_eq!([1, 2, 3].map(obeyed), [2, 2, 3].map(Some));
-    // Told once, not with each of the messages that came meanwhile.
+    let followed = |node: u32| within(PATIENCE, || cluster.leader_of(node)).map(|(leader, _)| leader);
+    assert_eq!([1, 2, 3].map(followed), [2, 2, 3].map(Some));
+    // Reported once, not for each message that arrived meanwhile.
     let lines = cluster.logs().matches("refuses node").count();
     assert_eq!(lines, 4, "{}", cluster.logs());
     // With the right file it is one of them, and leads.
@@ -251,7 +251,7 @@ fn a_file_that_does_not_stay() {
         let client = place.start_with(env!("CARGO_BIN_EXE_client"), &[], &["-v", "put", file]);
         (client, file.to_owned())
     };
-    // Nobody is there yet, so both wait, with the length they have seen.
+    // No node runs yet, so both wait, with the length they have seen.
     let mut clients = [put("gone"), put("shorter")];
     for (client, _) in &mut clients {
         client.wait_for("connection refused");
@@ -271,7 +271,7 @@ fn a_file_that_does_not_stay() {
     cluster.audit(&BTreeSet::new());
 }
 
-/// Bytes that nobody of ours sends, to every node; then the cluster is asked whether it minded.
+/// Bytes that no program of ours sends, to every node; the cluster must not be affected.
 #[test]
 fn neighbours_that_speak_nonsense() {
     let mut cluster = Cluster::start_calm();
@@ -294,7 +294,7 @@ fn neighbours_that_speak_nonsense() {
             for tail in [long.to_vec(), [9_u32.to_le_bytes().as_slice(), &noise(9)].concat(), noise(5_000)] {
                 let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).expect("it listens");
                 stream.set_read_timeout(Some(SOON)).expect("a bound can be set");
-                // It may hang up before all is said.
+                // It may hang up before everything is sent.
                 let _ = stream.write_all(head).and_then(|()| stream.write_all(&tail));
                 let _ = stream.shutdown(std::net::Shutdown::Write);
                 let hung_up = stream.read_to_end(&mut Vec::new());
@@ -320,7 +320,7 @@ fn neighbours_that_speak_nonsense() {
     cluster.kill(1);
 }
 
-/// More connections than a node has file descriptors for, and nobody says a word on them.
+/// More connections than a node has file descriptors for, all of them silent.
 #[test]
 fn a_flood_of_idle_connections() {
     let mut cluster = Cluster::prepare(3);

@@ -1,4 +1,5 @@
-//! README and docs: their commands run, or are marked as needing more than this machine has; their links lead somewhere.
+//! README and docs: their commands run, or are marked as needing more than this machine has; their links lead
+//! somewhere.
 //!
 //! A block of commands begins with "```sh". What is not marked further is run: here, or by a stage of `.ci/run` that
 //! [`ELSEWHERE`] names. Of all others it is checked that the programs know the arguments.
@@ -33,7 +34,7 @@ fn documents() -> Vec<(PathBuf, String)> {
     all.into_iter().map(|path| (path.clone(), fs::read_to_string(path).expect("a document can be read"))).collect()
 }
 
-/// The blocks of commands of a text: what stands behind "sh", and the commands without their comments.
+/// The blocks of commands of a text: what follows "sh", and the commands without their comments.
 fn commands(text: &str) -> Vec<(String, Vec<String>)> {
     let mut blocks: Vec<(String, Vec<String>)> = Vec::new();
     let mut open = None;

@@ -1,5 +1,5 @@
-//! Runs that end otherwise than planned: interrupted, their broker killed, their disk full. They end, and keep what they
-//! measured.
+//! Runs that end otherwise than planned: interrupted, their broker killed, their disk full. They end, and keep what
+//! they measured.
 
 mod support;
 
@@ -60,7 +60,7 @@ fn a_second_interrupt_leaves_at_once() {
     place.write("k.yaml", kafka_driver(&broker.address, ""));
     let mut omb = place.start(&["run", "-d", "k.yaml", "long.yaml"]);
     omb.wait_for_output("1.0s measure");
-    // With a broker that stands still, the stop takes its whole bound.
+    // With a frozen broker, the stop takes its whole bound.
     broker.process.signal("STOP");
     omb.signal("INT");
     omb.wait_for("once more leaves at once");
@@ -104,7 +104,7 @@ fn a_killed_run_can_be_reported() {
     assert!(!place.path("broken.json").exists());
 }
 
-/// Before the load there is nothing to keep: no result, no file, and a broker that never answers holds nobody up.
+/// Before the load there is nothing to keep: no result, no file, and a broker that never answers delays nothing.
 #[test]
 fn an_interrupt_during_the_setup_leaves_nothing() {
     let place = Place::default();
@@ -121,8 +121,8 @@ fn an_interrupt_during_the_setup_leaves_nothing() {
     assert!(place.files(".json").is_empty() && place.files(".jsonl").is_empty(), "{:?}", place.files(""));
 }
 
-/// Each signal, while the run is set up and after: it ends soon, with a partial result where the load had begun, and leaves no topics
-/// behind.
+/// Each signal, while the run is set up and after: it ends soon, with a partial result where the load had begun, and
+/// leaves no topics behind.
 #[test]
 fn a_signal_in_any_phase_leaves_nothing_behind() {
     let place = Place::default();
@@ -194,8 +194,8 @@ fn a_broker_that_dies_costs_the_run_and_not_its_result() {
     // If most of it was not delivered, it is no whole result.
     let most = number(totals, "/failed") + number(totals, "/skipped") > number(totals, "/acked");
     assert_eq!(result["omb"]["complete"], !most, "{totals}");
-    // The outage is one line: since when, to the end of the load, and what the client said first. It counts from the last
-    // acknowledgement, which on a busy machine came a while before the line that the broker was killed at.
+    // The outage is one line: since when, to the end of the load, and what the client reported first. It counts from
+    // the last acknowledgement, which on a busy machine came a while before the line that the broker was killed at.
     let outage = &result["omb"]["outages"][0];
     let from = outage["fromSeconds"].as_f64().unwrap_or_default();
     assert!((1.5..5.3).contains(&from) && outage["cause"].is_string(), "{outage}");

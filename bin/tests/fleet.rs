@@ -40,7 +40,7 @@ fn partial(result: &Value, reasons: &[&str]) {
     assert!(missing.is_empty(), "{missing:?} is not in {told:?}");
 }
 
-/// Asserts that these were said, one after another.
+/// Asserts that these were logged, one after another.
 #[track_caller]
 fn in_order(text: &str, lines: &[&str]) {
     let mut rest = text;
@@ -209,7 +209,7 @@ fn a_run_may_go_on_without_a_worker() {
     fleet.is_free_within(SOON);
 }
 
-/// Nobody answers, and nobody refuses a connection either. Once it goes on it finds that its lease has ended.
+/// No answer, and no rejected connection either. Once it goes on it finds that its lease has ended.
 #[test]
 fn a_frozen_worker_is_given_up_and_frees_itself_later() {
     let (place, mut fleet) = fleet(3, ENDLESS);
@@ -260,7 +260,7 @@ fn a_broker_that_stands_still_leaves_workers_that_are_free_soon() {
     }
 }
 
-/// They stop by themselves and keep their counts for as long again, and nobody else gets them before.
+/// They stop by themselves and keep their counts for as long again, and no other controller gets them before.
 #[test]
 fn a_killed_controller_leaves_workers_that_free_themselves() {
     let (place, mut fleet) = fleet(2, ENDLESS);
@@ -269,7 +269,7 @@ fn a_killed_controller_leaves_workers_that_free_themselves() {
     omb.signal("KILL");
     assert_eq!(omb.end().code, None, "a signal ended it");
     let second = ["run", "-d", "k.yaml", "-o", "second.json", "-w", &fleet.addresses(), "w.yaml"];
-    place.run(&second).with(3).saying("it obeys omb (process ").saying("--take-over");
+    place.run(&second).with(3).saying("it follows omb (process ").saying("--take-over");
     assert!(!place.path("second.json").exists());
 
     for worker in &mut fleet.workers {
@@ -300,11 +300,11 @@ fn a_second_controller_may_take_the_workers_over() {
     let second = fleet.lead(&place, &[]).end().with(3);
     assert!(second.stderr.contains(&name) && second.stderr.contains("--take-over"), "{}", second.stderr);
     let taking = fleet.lead(&place, &["--take-over"]);
-    let name = format!("it obeys omb (process {}", taking.id());
+    let name = format!("it follows omb (process {}", taking.id());
     taking.end().with(0);
     let (result, record) = measured(&place);
     complete(&result, &record);
-    // Whoever had them is told who has them now.
+    // The former controller learns which one has them now.
     ends_soon(first, 1).saying(&name);
     partial(&place.result("long.json"), &[&name]);
 }
@@ -362,7 +362,7 @@ fn a_connection_that_is_cut_for_good_fails_the_run() {
     let (result, record) = measured(&place);
     partial(&result, &[&proxy.address()]);
     add_up(&result, &record);
-    // Nobody could tell it that the run is over, so its lease does.
+    // No message could end its run, so its lease does.
     fleet.is_free_within(SOON);
     assert!(fleet.workers[1].process.log().contains("Nothing was heard from the controller"));
     assert!(!fleet.workers[0].process.log().contains("Nothing was heard from the controller"));

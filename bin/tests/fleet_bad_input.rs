@@ -1,4 +1,5 @@
-//! What is wrong with workers, or with what is taken for one: a clear line that names it, the right exit code, no waiting.
+//! What is wrong with workers, or with what is taken for one: a clear line that names it, the right exit code, no
+//! waiting.
 
 mod support;
 
@@ -35,7 +36,8 @@ fn with_broker() -> (Place, Broker) {
     (place, broker)
 }
 
-/// Asserts that a run and a check over these workers end soon with this code, say all this in one line, and begin nothing.
+/// Asserts that a run and a check over these workers end soon with this code, say all this in one line, and begin
+/// nothing.
 #[track_caller]
 fn refused(place: &Place, workers: &str, more: &[&str], code: i32, telling: &[&str]) {
     for command in ["run", "check"] {
@@ -163,7 +165,7 @@ fn a_token_that_is_wrong_or_missing() {
     }
     let base = ["check", "-d", "k.yaml", "-w", &address, "w.yaml", "--token-file", "right"];
     place.run(&base).with(0);
-    // Whoever lacks it sees that somebody is there, and nothing else.
+    // Without it a client sees that a worker is there, and nothing else.
     for (path, status) in
         [("/healthz", 200), ("/readyz", 200), ("/", 401), ("/v1/hello", 401), ("/counters-stats", 401)]
     {
@@ -174,8 +176,8 @@ fn a_token_that_is_wrong_or_missing() {
     assert_eq!(ask(worker.stats_port, with_token).0, 200);
 }
 
-/// Without the token nothing of a body is received, however many announce one; and whoever has it, or asks whether somebody
-/// is there, is heard however many others hold connections open.
+/// Without the token nothing of a body is received, however many announce one; and whoever has it, or asks whether
+/// somebody is there, is heard however many others hold connections open.
 #[test]
 fn strangers_neither_fill_a_worker_nor_keep_others_out() {
     let (place, _broker) = with_broker();
@@ -277,7 +279,7 @@ fn what_a_worker_shows() {
     let place = Place::default();
     place.write("w.yaml", workload("w", &[]));
     let mut fleet = Fleet::start(&place, 0);
-    // Metrics are 1000 above unless told otherwise.
+    // Metrics are 1000 above unless a flag says otherwise.
     let port = free_pair();
     let mut process = place.start(&["worker", "--port", &port.to_string(), "--bind", "127.0.0.1"]);
     process.wait_for(&format!("Metrics on http://127.0.0.1:{}/metrics", port + 1_000));
@@ -310,7 +312,7 @@ fn what_a_worker_shows() {
     assert_eq!(get(worker.stats_port, "/v1/hello").0, 404, "there one can only look");
     assert_eq!(get(worker.port, "/v1/command"), (405, "use POST\n".to_owned()));
 
-    // It is told by how much before a byte of it has come.
+    // It is rejected by its announced size, before a byte of it has arrived.
     for (path, wanted, why) in [
         ("/v1/command", 413, "a body of more than 16777216 bytes"),
         ("/v1/clock", 413, "a body of more than 1024 bytes"),
@@ -328,7 +330,7 @@ fn what_a_worker_shows() {
     assert_eq!(get(worker.port, "/readyz"), (200, "free\n".to_owned()));
 }
 
-/// As the guide promises, all interfaces are listened to; that this is open to everybody is said once, loudly.
+/// As the guide promises, all interfaces are listened to; one loud warning says that anyone can connect.
 #[test]
 fn a_worker_without_a_token_says_that_it_is_open() {
     let place = Place::default();
@@ -341,7 +343,7 @@ fn a_worker_without_a_token_says_that_it_is_open() {
     let file = std::fs::read_to_string(place.path("worker.log")).expect("the log is there");
     assert!(file.contains("Starting benchmark worker on port") && file.contains("Shut down"), "{file}");
     place.write("token", "secret\n");
-    // A log that cannot be written is said once, and ends nothing.
+    // A log that cannot be written is reported once, and ends nothing.
     let secured = ["--token-file", "token", "--log-file", "/dev/full"];
     let mut worker = place.start(&[&base[..], &secured].concat());
     let log = worker.wait_for("/metrics");
@@ -390,7 +392,8 @@ fn prepare(port: u16, driver: DriverConfig) -> Result<Event, Failure> {
     encoding::decode::<Response>(&answer[at + 4..]).expect("an answer of the protocol").outcome
 }
 
-/// A controller cannot run code on a worker, nor have it open a file: neither one that bypasses our own checks, nor ours.
+/// A controller cannot run code on a worker, nor have it open a file: neither one that bypasses our own checks, nor
+/// ours.
 #[test]
 fn a_driver_file_runs_nothing_on_a_worker() {
     let (place, broker) = with_broker();
@@ -421,7 +424,7 @@ fn a_driver_file_runs_nothing_on_a_worker() {
         assert!(failure.message.contains(name) && failure.message.contains(telling), "{failure}");
     }
     worker.is_free_within(SOON);
-    // Our own controller says so before it asks anybody, with the file's owner in mind.
+    // Our own controller says so before it connects, with the file's owner in mind.
     let nobody = format!("http://127.0.0.1:{}", free_port());
     let with = |line: &str| {
         let driver = kafka_driver(&broker.address, "");

@@ -1,4 +1,5 @@
-//! `omb run` against a real Kafka: what it measures agrees with what Kafka says, and what Kafka refuses is told in its words.
+//! `omb run` against a real Kafka: what it measures agrees with what Kafka says, and what Kafka rejects is reported in
+//! its words.
 
 mod support;
 
@@ -55,8 +56,8 @@ fn produces_and_consumes(kafka: &Kafka, place: &Place) {
     assert!(kafka.topics().is_empty(), "no run leaves its topics behind");
 }
 
-/// A compacted topic takes messages with keys alone: probes have them where the load does, and where it does not the run ends
-/// before it.
+/// A compacted topic takes messages with keys alone: probes have them where the load does, and where it does not the
+/// run ends before it.
 fn probes_with_the_keys_of_the_load(kafka: &Kafka, place: &Place) {
     let driver = kafka_driver(&kafka.bootstrap(), "topicConfig: |\n  cleanup.policy=compact\n");
     place.write("compact.yaml", driver);
@@ -132,7 +133,8 @@ fn is_refused_topics(kafka: &Kafka, place: &Place) {
     }
 }
 
-/// What Java's clients and brokers take as they come; what the broker would refuse is said before anything is created.
+/// What Java's clients and brokers take as they come; what the broker would reject is reported before anything is
+/// created.
 fn takes_a_megabyte(place: &Place) {
     place.write("million.yaml", workload("million", &[("messageSize", "1000000"), ("producerRate", "20")]));
     place.run(&["run", "-d", "k.yaml", "-o", "million.json", "million.yaml"]).with(0);
@@ -188,7 +190,7 @@ fn a_real_kafka_refuses_who_is_not_allowed() {
     assert!(!refused.stderr.contains("guessed"), "a password is never told: {}", refused.stderr);
     assert!(place.files(".jsonl").is_empty(), "{:?}", place.files(""));
 
-    // Who does not log in at all is told that it must.
+    // A client that does not log in at all learns that it must.
     place.write("forgot.yaml", kafka_driver(&kafka.sasl_bootstrap(), ""));
     for command in ["check", "run"] {
         let said =

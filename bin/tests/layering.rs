@@ -9,7 +9,8 @@ use std::{
     process::Command,
 };
 
-/// The packages of this repository, and which of ours each may use. What a line does not name, the compiler does not find.
+/// The packages of this repository, and which of ours each may use. What a line does not name, the compiler does not
+/// find.
 const PACKAGES: &[(&str, &[&str])] = &[
     ("omb-machine", &[]),
     ("omb-bench", &["omb-machine"]),
@@ -27,7 +28,8 @@ const PACKAGES: &[(&str, &[&str])] = &[
 /// The pure packages, which lie below `core/`.
 const CORE: &[&str] = &["omb-bench", "omb-broker", "omb-cluster", "omb-kafka", "omb-machine", "omb-report"];
 
-/// What the packages of the core may depend on, and what for. None of it brings a clock, a thread, a socket, a file or async.
+/// What the packages of the core may depend on, and what for. None of it brings a clock, a thread, a socket, a file or
+/// async.
 const CORE_DEPENDENCIES: &[(&str, &str)] = &[
     ("base64", "histograms travel and are stored as text"),
     ("bincode", "the one encoding of our own messages"),
@@ -50,7 +52,8 @@ const CORE_DEPENDENCIES: &[(&str, &str)] = &[
     ("uuid", "named by the types of kafka-protocol"),
 ];
 
-/// What must not be found anywhere below the core: another way to the clock, the system or a runtime, each by the crate that would bring it.
+/// What must not be found anywhere below the core: another way to the clock, the system or a runtime, each by the crate
+/// that would bring it.
 const NEVER_BELOW_CORE: &[(&str, &str)] = &[
     ("ahash", "its keys differ from run to run"),
     ("async-trait", "async"),
@@ -116,11 +119,13 @@ fn the_product_holds_no_simulator() {
         let found: Vec<_> = tree(package, "normal,build").into_iter().filter(|name| name.contains("madsim")).collect();
         assert!(found.is_empty(), "{package} depends on {found:?}, which belongs below runtime-sim and sim-tests only");
     }
-    // The same question with another answer, so that a changed output of cargo cannot make the one above true for nothing.
+    // The same question with another answer, so that a changed output of cargo cannot make the one above true for
+    // nothing.
     assert!(tree("sim-tests", "normal").contains("madsim"), "cargo tree names the simulator where there is one");
 }
 
-/// Each package names exactly those of ours that it may use: nothing points sideways or upwards, and no line of the table is idle.
+/// Each package names exactly those of ours that it may use: nothing points sideways or upwards, and no line of the
+/// table is idle.
 #[test]
 fn packages_use_what_the_table_says() {
     let metadata: serde_json::Value =
@@ -219,8 +224,8 @@ fn one_folder_is_compiled_twice() {
     assert_eq!(shared, ["#[path = \"../../runtime-real/src/portable/mod.rs\"]"]);
 }
 
-/// Libraries that one package alone may use: Kafka's protocol and its client, the encoding, and madsim (see `deny.toml`). The
-/// settings of a Kafka driver file are still among the benchmark's.
+/// Libraries that one package alone may use: Kafka's protocol and its client, the encoding, and madsim (see
+/// `deny.toml`). The settings of a Kafka driver file are still among the benchmark's.
 #[test]
 fn some_libraries_have_one_user() {
     let users: &[(&str, &[&str])] = &[

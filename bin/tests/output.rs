@@ -1,4 +1,4 @@
-//! What is said never ends what is done: readers that go away or do not read, full disks, terminals that are closed.
+//! Output never stops the work: readers that go away or do not read, full disks, terminals that are closed.
 
 mod support;
 
@@ -39,7 +39,7 @@ fn omb(place: &Place, arguments: &[&str]) -> Command {
     command
 }
 
-/// Whatever becomes of its output, a run goes on to its end, writes its result, and its exit code is that of the run.
+/// Whatever happens to its output, a run goes on to its end, writes its result, and its exit code is that of the run.
 #[test]
 fn no_run_ends_because_nobody_takes_its_output() {
     let place = Place::default();
@@ -90,8 +90,8 @@ fn output_that_is_all_a_command_is_for() {
     }
 }
 
-/// A pager that nobody scrolls: the pipe is full from the start. The measurement goes on to its end, and what it said is there
-/// for whoever reads on.
+/// A paused pager: the pipe is full from the start. The measurement goes on to its end, and its output is there when
+/// the reader continues.
 #[test]
 fn a_reader_that_does_not_read_holds_nothing_up() {
     let place = Place::default();

@@ -186,7 +186,7 @@ fn the_load_waits_until_all_consumers_have_joined() {
     place.write("k.yaml", kafka_driver(&broker.address, ""));
     eight_consumers_join_before_the_load(&place);
 
-    // Only who asks for what the broker does not offer is told so, and at once.
+    // Only a request for what the broker does not offer is rejected, and at once.
     let newer = kafka_driver(&broker.address, "  group.protocol=consumer\n");
     place.write("newer.yaml", newer);
     let ended = place.run(&["run", "-d", "newer.yaml", "eight.yaml"]).with(3).within(Duration::from_secs(20));
@@ -290,7 +290,7 @@ fn a_broker_of_its_own_is_used_and_left_clean() {
     broker.process.end().with(0).saying("0 records of 0 topics");
 }
 
-/// Where nobody confirms messages the result says what "acknowledged" means.
+/// Without confirmations from the broker the result says what "acknowledged" means.
 #[test]
 fn what_nobody_confirms_is_called_so() {
     let place = Place::default();
@@ -303,7 +303,7 @@ fn what_nobody_confirms_is_called_so() {
     assert!(ended.stdout.contains("msg/s were handed to the socket ("), "{}", ended.stdout);
 }
 
-/// What a backlog took goes back to the system when its topic is gone, also if nobody comes any more.
+/// What a backlog took goes back to the system when its topic is gone, also if no client connects any more.
 #[test]
 fn a_broker_gives_memory_back() {
     let place = Place::default();

@@ -1,9 +1,12 @@
-//! Where the workers listen: addresses as typed or as a workers file lists them, checked.
+//! The addresses of workers, as typed or from a workers file, checked.
 
 use std::{fmt, net::Ipv6Addr};
 
+use anyhow::{Context as _, anyhow, bail};
 use omb_bench::config::workers;
 use omb_machine::config::Leniency;
+
+use crate::exit::Errors;
 
 /// Where a worker listens if its address names no port.
 const PORT: u16 = 8080;
@@ -11,7 +14,7 @@ const PORT: u16 = 8080;
 /// Where one worker listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Address {
-    /// As it was typed; this is what people are told.
+    /// As typed; messages show this.
     pub(crate) name: String,
     /// Default http.
     pub(crate) scheme: Scheme,
@@ -21,7 +24,7 @@ pub(crate) struct Address {
     pub(crate) port: u16,
 }
 
-/// How to speak to a worker.
+/// How to connect to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {
     Http,
@@ -54,13 +57,13 @@ impl From<&Address> for omb_runtime_real::portable::fleet::Address {
 /// The workers that `-w` names: each value one address, or several separated by commas.
 ///
 /// # Errors
-/// All that is wrong with them, a line each.
-pub(crate) fn from_flag(values: &[String]) -> Result<Vec<Address>, Vec<String>> {
+/// All mistakes, a line each.
+pub(crate) fn from_flag(values: &[String]) -> anyhow::Result<Vec<Address>> {
     // A comma at the end is harmless.
     let names = values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty());
     let names: Vec<&str> = names.collect();
     if names.is_empty() && !values.is_empty() {
-        return Err(vec!["--workers names no worker, where HOST:PORT or http://HOST:PORT is wanted".to_owned()]);
+        bail!("--workers names no worker, where HOST:PORT or http://HOST:PORT is wanted");
     }
     all("--workers", &names)
 }
@@ -68,71 +71,71 @@ pub(crate) fn from_flag(values: &[String]) -> Result<Vec<Address>, Vec<String>> 
 /// The workers that the file `file`, whose content is `text`, lists.
 ///
 /// # Errors
-/// All that is wrong with it, a line each.
-pub(crate) fn from_file(file: &str, text: &str, leniency: Leniency) -> Result<Vec<Address>, Vec<String>> {
-    let parsed = workers::parse(file, text, leniency).map_err(|errors| vec![errors.to_string()])?;
+/// All mistakes, a line each.
+pub(crate) fn from_file(file: &str, text: &str, leniency: Leniency) -> anyhow::Result<Vec<Address>> {
+    let parsed = workers::parse(file, text, leniency)?;
     parsed.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     all(&format!("{file}: workers"), &parsed.value)
 }
 
-/// Reads each address; `from` says where they stand.
-fn all(from: &str, names: &[impl AsRef<str>]) -> Result<Vec<Address>, Vec<String>> {
-    let (mut addresses, mut mistakes) = (Vec::<Address>::new(), Vec::new());
+/// Parses each address; `from` says where they come from.
+fn all(from: &str, names: &[impl AsRef<str>]) -> anyhow::Result<Vec<Address>> {
+    let (mut addresses, mut errors) = (Vec::<Address>::new(), Errors::default());
     for name in names.iter().map(AsRef::as_ref) {
         match address(name) {
             Ok(new) => match addresses.iter().find(|known| (&known.host, known.port) == (&new.host, new.port)) {
-                Some(known) => mistakes.push(format!(
-                    "{from}: {name} is the same worker as {}: a worker obeys one controller and takes one part of a \
+                Some(known) => errors.push(anyhow!(
+                    "{from}: {name} is the same worker as {}: a worker follows one controller and takes one part of a \
                      run, so each is to be named once",
                     known.name
                 )),
                 None => addresses.push(new),
             },
-            Err(why) => mistakes.push(format!("{from}: {}: {why}", without_secret(name))),
+            Err(error) => errors.push(error.context(format!("{from}: {}", without_secret(name)))),
         }
     }
-    if mistakes.is_empty() { Ok(addresses) } else { Err(mistakes) }
+    errors.none()?;
+    Ok(addresses)
 }
 
-/// What is told goes into logs, where a password has no place.
+/// Messages go into logs, which must not hold passwords.
 fn without_secret(name: &str) -> String {
     name.rsplit_once('@').map_or_else(|| name.to_owned(), |(_, host)| format!("(hidden)@{host}"))
 }
 
-fn address(name: &str) -> Result<Address, String> {
+fn address(name: &str) -> anyhow::Result<Address> {
     let (scheme, rest) = match name.split_once("://") {
         None => (Scheme::Http, name),
         Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
             "http" => (Scheme::Http, rest),
             "https" => (Scheme::Https, rest),
-            _ => return Err(format!("the scheme is {scheme}, where http and https are allowed")),
+            _ => bail!("the scheme is {scheme}, where http and https are allowed"),
         },
     };
     if rest.contains('@') {
-        return Err("it holds credentials, which are not allowed here: a token goes into a file (--token-file)".into());
+        bail!("it holds credentials, which are not allowed here: a token goes into a file (--token-file)");
     }
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if let Some(at) = rest.find(['/', '?', '#']) {
-        return Err(format!("the path is {}, where HOST:PORT or http://HOST:PORT is allowed", &rest[at..]));
+        bail!("the path is {}, where HOST:PORT or http://HOST:PORT is allowed", &rest[at..]);
     }
     let (host, port) = if let Some(bracketed) = rest.strip_prefix('[') {
-        let (host, after) =
-            bracketed.split_once(']').ok_or("a bracket is open, where [IPV6]:PORT is allowed".to_owned())?;
+        let (host, after) = bracketed.split_once(']').context("a bracket is open, where [IPV6]:PORT is allowed")?;
         let ip: Ipv6Addr =
-            host.parse().map_err(|_| format!("in brackets is {host}, where an IPv6 address is allowed"))?;
+            host.parse().map_err(|_| anyhow!("in brackets is {host}, where an IPv6 address is allowed"))?;
         let port = match after.strip_prefix(':') {
-            None if !after.is_empty() => return Err(format!("behind the bracket is {after}, where :PORT is allowed")),
+            None if !after.is_empty() => bail!("behind the bracket is {after}, where :PORT is allowed"),
             port => port,
         };
         (ip.to_string(), port)
     } else {
         let (host, port) = rest.split_once(':').map_or((rest, None), |(host, port)| (host, Some(port)));
         if port.is_some_and(|port| port.contains(':')) {
-            return Err("it has several colons, where an IPv6 address stands in brackets: [::1]:8080".to_owned());
+            bail!("it has several colons, where an IPv6 address stands in brackets: [::1]:8080");
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         if host.is_empty() || !host.chars().all(allowed) {
-            return Err(format!("the host is {host:?}, where letters, digits, dots, - and _ are allowed"));
+            bail!("the host is {host:?}, where letters, digits, dots, - and _ are allowed");
         }
         (host.to_ascii_lowercase(), port)
     };
@@ -142,7 +145,7 @@ fn address(name: &str) -> Result<Address, String> {
             .parse()
             .ok()
             .filter(|port| *port > 0)
-            .ok_or_else(|| format!("the port is {digits:?}, where 1 to 65535 are allowed"))?,
+            .with_context(|| format!("the port is {digits:?}, where 1 to 65535 are allowed"))?,
     };
     Ok(Address { name: name.to_owned(), scheme, host, port })
 }
@@ -167,48 +170,48 @@ mod tests {
         reads("https://[2001:DB8:0::1]:81/", "https://[2001:db8::1]:81");
         reads("a:1, b:2,", "http://a:1 http://b:2");
         assert_eq!(from_flag(&["http://A/".to_owned()]).expect("sound")[0].name, "http://A/");
-        assert_eq!(from_flag(&[]), Ok(Vec::new()));
+        assert_eq!(from_flag(&[]).expect("no workers"), []);
     }
 
     #[track_caller]
-    fn refuses(name: &str, telling: &[&str]) {
-        let why = from_flag(&[name.to_owned()]).expect_err(name).join("\n");
-        let missing: Vec<_> = telling.iter().filter(|part| !why.contains(*part)).collect();
+    fn rejects(name: &str, saying: &[&str]) {
+        let why = format!("{:#}", from_flag(&[name.to_owned()]).expect_err(name));
+        let missing: Vec<_> = saying.iter().filter(|part| !why.contains(*part)).collect();
         assert!(missing.is_empty(), "{name}: {missing:?} is not in: {why}");
     }
 
     #[test]
-    fn what_is_no_address_is_told() {
-        refuses("", &["--workers names no worker", "HOST:PORT"]);
-        refuses(",", &["--workers names no worker"]);
-        refuses("ftp://a:1", &["--workers: ftp://a:1: the scheme is ftp", "http and https"]);
-        refuses("http://a:1/base", &["/base", "http://HOST:PORT"]);
-        refuses("a:1?x", &["?x"]);
-        refuses("a:0", &["\"0\"", "1 to 65535"]);
-        refuses("a:65536", &["65536"]);
-        refuses("a:", &["the port is \"\""]);
-        refuses("a:80a", &["80a"]);
-        refuses("http://:8080", &["the host is \"\""]);
-        refuses("wörker", &["wörker"]);
-        refuses("a b", &["\"a b\""]);
-        refuses("::1", &["[::1]:8080"]);
-        refuses("[::1", &["bracket"]);
-        refuses("[::1]8080", &["8080", ":PORT"]);
-        refuses("[worker]:1", &["worker", "IPv6"]);
+    fn invalid_addresses_are_reported() {
+        rejects("", &["--workers names no worker", "HOST:PORT"]);
+        rejects(",", &["--workers names no worker"]);
+        rejects("ftp://a:1", &["--workers: ftp://a:1: the scheme is ftp", "http and https"]);
+        rejects("http://a:1/base", &["/base", "http://HOST:PORT"]);
+        rejects("a:1?x", &["?x"]);
+        rejects("a:0", &["\"0\"", "1 to 65535"]);
+        rejects("a:65536", &["65536"]);
+        rejects("a:", &["the port is \"\""]);
+        rejects("a:80a", &["80a"]);
+        rejects("http://:8080", &["the host is \"\""]);
+        rejects("wörker", &["wörker"]);
+        rejects("a b", &["\"a b\""]);
+        rejects("::1", &["[::1]:8080"]);
+        rejects("[::1", &["bracket"]);
+        rejects("[::1]8080", &["8080", ":PORT"]);
+        rejects("[worker]:1", &["worker", "IPv6"]);
     }
 
     #[test]
-    fn no_password_is_told() {
-        refuses("http://me:hunter2@a:1", &["(hidden)@a:1", "--token-file"]);
-        let why = from_flag(&["http://me:hunter2@a:1".to_owned()]).expect_err("credentials").join("\n");
+    fn passwords_are_not_shown() {
+        rejects("http://me:hunter2@a:1", &["(hidden)@a:1", "--token-file"]);
+        let why = format!("{:#}", from_flag(&["http://me:hunter2@a:1".to_owned()]).expect_err("credentials"));
         assert!(!why.contains("hunter2"), "{why}");
     }
 
     /// Whatever the spelling.
     #[test]
     fn a_worker_is_named_once() {
-        refuses("a,http://A:8080/", &["http://A:8080/ is the same worker as a:", "one controller"]);
-        refuses("[::1],https://[0::1]:8080", &["[0::1]:8080 is the same worker as [::1]"]);
+        rejects("a,http://A:8080/", &["http://A:8080/ is the same worker as a:", "one controller"]);
+        rejects("[::1],https://[0::1]:8080", &["[0::1]:8080 is the same worker as [::1]"]);
         reads("a:1,a:2", "http://a:1 http://a:2");
     }
 
@@ -217,9 +220,9 @@ mod tests {
         let read = |text| from_file("f.yaml", text, Leniency::Strict);
         let names = read("workers:\n  - http://a:8080\n  - b\n").expect("sound");
         assert_eq!(names.iter().map(|one| one.port).collect::<Vec<_>>(), [8080, 8080]);
-        let why = read("workers:\n  - http://a:8080\n  - a\n  - a:x\n").expect_err("twice, and no port").join("\n");
+        let why = read("workers:\n  - http://a:8080\n  - a\n  - a:x\n").expect_err("twice, and no port").to_string();
         assert!(why.contains("f.yaml: workers: a is the same worker as http://a:8080"), "{why}");
         assert!(why.contains("f.yaml: workers: a:x: the port is \"x\""), "{why}");
-        assert!(read("workers: []\n").expect_err("none").join("\n").contains("f.yaml:1"));
+        assert!(read("workers: []\n").expect_err("none").to_string().contains("f.yaml:1"));
     }
 }

@@ -1,14 +1,20 @@
 //! `omb broker`: the embedded broker by itself.
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::net::SocketAddr;
 
+use anyhow::{Context as _, anyhow};
 use omb_machine::quantity::bytes;
 use omb_runtime_real::{embedded, process};
 
-use crate::{console::outln, exit::Ended, flags, signals::Interrupts};
+use crate::{
+    console::outln,
+    exit::{Code, ExitsWith as _},
+    flags,
+    signals::Interrupts,
+};
 
 /// Listens until it is interrupted.
-pub(crate) fn broker(flags: &flags::Broker) -> ExitCode {
+pub(crate) fn broker(flags: &flags::Broker) -> anyhow::Result<Code> {
     let mut options = embedded::Options { bind: SocketAddr::new(flags.bind, flags.port), ..crate::embedded_broker() };
     if let Some(capacity) = flags.capacity {
         options.capacity = capacity;
@@ -21,26 +27,16 @@ pub(crate) fn broker(flags: &flags::Broker) -> ExitCode {
             bytes(memory)
         );
     }
-    let server = match embedded::Server::start(options) {
-        Ok(server) => server,
-        Err(error) => {
-            tracing::error!("{error}");
-            return Ended::Unavailable.into();
-        }
-    };
+    // Its text names the cause.
+    let server = embedded::Server::start(options).map_err(|error| anyhow!("{error}")).exits_with(Code::Unavailable)?;
     if !flags.bind.is_loopback() {
         tracing::warn!(
             "the embedded broker listens on {}: whoever reaches this address can read and write everything",
             server.addr()
         );
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!("cannot wait for signals: {error}");
-            return Ended::Failed.into();
-        }
-    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot wait for signals").exits_with(Code::Failed)?;
     runtime.block_on(async {
         let mut interrupts = Interrupts::listen();
         outln!("Embedded broker on {}, up to {} MiB in memory. Ctrl-C ends it.", server.addr(), capacity >> 20);
@@ -48,5 +44,5 @@ pub(crate) fn broker(flags: &flags::Broker) -> ExitCode {
     });
     let stats = server.stats();
     tracing::info!("Stopping with {} records of {} topics in memory", stats.records, stats.topics);
-    ExitCode::SUCCESS
+    Ok(Code::Sound)
 }

@@ -1,8 +1,7 @@
-//! `omb check`: parse everything, have every worker reach every broker, ask the brokers whether they would take what is to
-//! come, print the plan; run nothing.
+//! `omb check`: parses everything, has every worker reach every broker, asks the brokers whether they would create the
+//! topics, prints the plan; runs nothing.
 
-use std::process::ExitCode;
-
+use anyhow::Context as _;
 use omb_bench::{
     controller::{self, Controller, End},
     id::RunId,
@@ -18,18 +17,19 @@ use tokio::sync::mpsc;
 use super::{fleet, output, run};
 use crate::{
     console::{self, outln},
-    exit::{self, Ended},
+    exit::{self, Code, ExitsWith as _},
     flags,
     signals::Interrupts,
 };
 
 /// Checks what `run` would do with the same arguments.
-pub(crate) fn check(flags: &flags::Run) -> ExitCode {
-    let Some(prepared) = run::prepare(flags) else { return exit::USAGE.into() };
-    let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() else {
-        tracing::error!("the system gives no thread");
-        return Ended::Failed.into();
+pub(crate) fn check(flags: &flags::Run) -> anyhow::Result<Code> {
+    let prepared = match run::prepare(flags) {
+        Ok(prepared) => prepared,
+        Err(error) => return Ok(exit::print(&error)),
     };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.ok().context("the system gives no thread").exits_with(Code::Failed)?;
     let mut interrupts = {
         let _within = runtime.enter();
         Interrupts::listen()
@@ -39,11 +39,10 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
     let limits = match fleet.map(|fleet| runtime.block_on(run::reach(fleet, &mut interrupts))) {
         None => Vec::new(),
         Some(Ok(limits)) => limits,
-        // What the workers would find out cannot be known.
-        Some(Err(ended)) => return ended.into(),
+        // Without the workers there is nothing more to check.
+        Some(Err(code)) => return Ok(code),
     };
-    let mut worst = Ended::Sound;
-    let (mut usage, mut scarce) = (None, false);
+    let (mut worst, mut scarce) = (Code::Sound, false);
     let mut systems = Vec::new();
     for driver in drivers {
         for input in inputs {
@@ -51,7 +50,7 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
             let room = run::room(&plan, driver, fleet, broker, &limits);
             scarce |= room == run::Room::Scarce;
             if room == run::Room::Lacking {
-                worst = worst.max(Ended::Unavailable);
+                worst = worst.max(Code::Unavailable);
             }
         }
         // All workloads at once: each worker connects once.
@@ -60,15 +59,15 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
         let asked = run::Asked { flags, input: &inputs[0], driver, ignored: Vec::new(), broker, fleet, several: false };
         let (mut settings, _server) = match run::settings(&asked) {
             Ok(made) => made,
-            Err(code) => {
-                usage = Some(code);
+            Err(error) => {
+                worst = worst.max(exit::log(&error));
                 continue;
             }
         };
-        // Whoever only checks ends nobody's run.
+        // A check must not end the run of another controller.
         settings.take_over = false;
         let clock = Clock;
-        let mut found = Found { name: &driver.name, system: String::new(), told: false };
+        let mut found = Found { name: &driver.name, system: String::new(), misfit_logged: false };
         let controller = Controller::checking(clock.now(), plans, settings);
         let (stop, mut stops) = mpsc::unbounded_channel();
         let checking = async {
@@ -84,7 +83,7 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
             interrupts.next().await;
             let _ = stop.send(());
             interrupts.next().await;
-            console::leave(Ended::Interrupted);
+            console::leave(Code::Interrupted);
         };
         let end = runtime.block_on(async {
             tokio::select! {
@@ -96,25 +95,22 @@ pub(crate) fn check(flags: &flags::Run) -> ExitCode {
         systems.push(found.system.clone());
         match end {
             End::Sound => {}
-            End::Unsound(_) => worst = worst.max(Ended::Failed),
-            End::Interrupted(_) => return Ended::Interrupted.into(),
+            End::Unsound(_) => worst = worst.max(Code::Failed),
+            End::Interrupted(_) => return Ok(Code::Interrupted),
             End::Failed(failure) => {
-                if !found.told {
+                if !found.misfit_logged {
                     tracing::error!("{}: {failure}", driver.name);
                 }
-                match Ended::by(&failure) {
-                    Ok(ended) => worst = worst.max(ended),
-                    Err(code) => usage = Some(code),
-                }
+                worst = worst.max(Code::from(&failure));
             }
         }
     }
     show(flags, &prepared, &systems);
-    if worst == Ended::Sound && usage.is_none() {
+    if worst == Code::Sound {
         let but = if scarce { ", but for the warnings above" } else { "" };
         outln!("Everything fits{but}. Nothing was run.");
     }
-    usage.unwrap_or_else(|| worst.into())
+    Ok(worst)
 }
 
 /// Prints the plan of each workload, on each system that answered.
@@ -129,14 +125,14 @@ fn show(flags: &flags::Run, prepared: &run::Prepared, systems: &[String]) {
     }
 }
 
-/// What a check finds out.
+/// The findings of a check.
 struct Found<'a> {
     /// The driver's name.
     name: &'a str,
-    /// What the messaging system says of itself; empty if it did not answer.
+    /// How the messaging system describes itself; empty if it did not answer.
     system: String,
-    /// What is in the way has been told.
-    told: bool,
+    /// The reason why the plan does not fit has been logged.
+    misfit_logged: bool,
 }
 
 impl local::Observer for Found<'_> {
@@ -144,7 +140,7 @@ impl local::Observer for Found<'_> {
         match output {
             controller::Output::Misfit(failure) => {
                 tracing::error!("{}: {failure}", self.name);
-                self.told = true;
+                self.misfit_logged = true;
             }
             controller::Output::Warning(text) => tracing::warn!("{text}"),
             controller::Output::WorkerLost { worker, cause } => {

@@ -1,11 +1,11 @@
-//! `omb clean`: deletes what runs that died have left on a messaging system: their topics and consumer groups.
+//! `omb clean`: deletes the topics and consumer groups that dead runs have left on a messaging system.
 
 use std::{
-    process::ExitCode,
     sync::atomic::AtomicBool,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use anyhow::{Context as _, anyhow, bail};
 use omb_bench::{
     config::driver::{DriverConfig, DriverKind},
     plan::leftovers::{Remains, Sign, remains},
@@ -21,95 +21,70 @@ use tokio::runtime::Runtime;
 use super::input;
 use crate::{
     console::outln,
-    exit::{self, Ended},
+    exit::{self, Code, ExitsWith as _},
     flags,
     signals::Interrupts,
 };
 
-/// Between two looks at the topics' sizes: a run in progress that writes one message a second is seen.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
-/// Longest one look may take.
-const LOOK_WITHIN: Duration = Duration::from_secs(60);
-/// Longest the deletion of one run's topics, and of its groups, may take each.
+/// Time between two inventories, whose sizes of topics show even a run that writes one message a second.
+const INVENTORY_INTERVAL: Duration = Duration::from_secs(2);
+/// Longest time for one inventory.
+const INVENTORY_WITHIN: Duration = Duration::from_secs(60);
+/// Longest time for the deletion of one run's topics, and of its groups.
 const DELETE_WITHIN: Duration = Duration::from_secs(60);
 
-/// Looks twice, says what each run has left, and deletes what no run in progress uses.
-pub(crate) fn clean(flags: &flags::Clean) -> ExitCode {
-    let drivers = match input::drivers(&flags.drivers, input::leniency_of(flags.lenient)) {
-        Ok(drivers) => drivers,
-        Err(mistakes) => {
-            mistakes.iter().for_each(|mistake| tracing::error!("{mistake}"));
-            return exit::USAGE.into();
-        }
-    };
-    let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() else {
-        tracing::error!("the system gives no thread");
-        return Ended::Failed.into();
-    };
-    let mut worst = Ended::Sound;
+/// Takes two inventories, reports what each run has left, and deletes what no run in progress uses.
+pub(crate) fn clean(flags: &flags::Clean) -> anyhow::Result<Code> {
+    let drivers = input::drivers(&flags.drivers, input::leniency_of(flags.lenient))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.ok().context("the system gives no thread").exits_with(Code::Failed)?;
+    let mut worst = Code::Sound;
     for system in &drivers {
-        match one(flags, &system.driver, &runtime) {
-            Ok(ended) => worst = worst.max(ended),
-            Err(code) => return code,
-        }
-        if worst == Ended::Interrupted {
+        worst = worst.max(one(flags, &system.driver, &runtime).or_else(unless_usage)?);
+        if worst == Code::Interrupted {
             break;
         }
     }
-    worst.into()
+    Ok(worst)
+}
+
+/// Logs an error after which the rest can still be cleaned: any but one of usage or configuration.
+fn unless_usage(error: anyhow::Error) -> anyhow::Result<Code> {
+    if Code::of(&error) == Code::Usage { Err(error) } else { Ok(exit::log(&error)) }
 }
 
 /// Cleans one system.
-fn one(flags: &flags::Clean, driver: &DriverConfig, runtime: &Runtime) -> Result<Ended, ExitCode> {
-    let own = input::settled(driver, Some("clean"), false).map_err(|mistakes| {
-        mistakes.iter().for_each(|mistake| tracing::error!("{mistake}"));
-        ExitCode::from(exit::USAGE)
-    })?;
-    let failed = |failure: &Failure| {
-        tracing::error!("{}: {failure}", driver.name);
-        Ended::by(failure)
-    };
+fn one(flags: &flags::Clean, driver: &DriverConfig, runtime: &Runtime) -> anyhow::Result<Code> {
+    let own = input::settled(driver, Some("clean"), false)?;
+    let failed = |failure: Failure| Code::from(&failure).attach(anyhow!("{}: {failure}", driver.name));
     let DriverKind::Kafka(config) = &own.kind else {
-        tracing::error!(
-            "{}: the embedded broker keeps nothing beyond its process: there is nothing to clean",
-            driver.name
-        );
-        return Err(exit::USAGE.into());
+        bail!("{}: the embedded broker keeps nothing beyond its process: there is nothing to clean", driver.name);
     };
-    let system = match Kafka::connect(config, runtime.handle().clone(), &AtomicBool::new(false)) {
-        Ok(system) => system,
-        Err(failure) => return failed(&failure),
-    };
-    let before = match system.inventory(LOOK_WITHIN) {
-        Ok(inventory) => inventory,
-        Err(failure) => return failed(&failure),
-    };
+    let system = Kafka::connect(config, runtime.handle().clone(), &AtomicBool::new(false)).map_err(failed)?;
+    let before = system.inventory(INVENTORY_WITHIN).map_err(failed)?;
     if before.topics.is_empty() && before.groups.is_empty() {
         outln!("{}: no run has left anything.", driver.name);
-        return Ok(Ended::Sound);
+        return Ok(Code::Sound);
     }
     let interrupted = runtime.block_on(async {
         tokio::select! {
-            () = tokio::time::sleep(LOOK_AGAIN_AFTER) => false,
+            () = tokio::time::sleep(INVENTORY_INTERVAL) => false,
             () = async { Interrupts::listen().next().await } => true,
         }
     });
     if interrupted {
-        return Ok(Ended::Interrupted);
+        return Ok(Code::Interrupted);
     }
-    let after = match system.inventory(LOOK_WITHIN) {
-        Ok(inventory) => inventory,
-        Err(failure) => return failed(&failure),
-    };
+    let after = system.inventory(INVENTORY_WITHIN).map_err(failed)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(WallTime(0), |since| WallTime(nanos(since)));
     let found = remains(&before, &after, now, flags.older_than);
     let chosen: Vec<&Remains> = found.iter().filter(|it| flags.run.is_none_or(|run| run == it.run)).collect();
     if chosen.is_empty() {
         let run = flags.run.map_or_else(String::new, |run| format!(" run {run}"));
         outln!("{}: there is nothing of{run}.", driver.name);
-        return Ok(Ended::Sound);
+        return Ok(Code::Sound);
     }
-    let mut worst = Ended::Sound;
+    let mut worst = Code::Sound;
     for remains in chosen {
         let what = describe(remains);
         if let Some(sign) = remains.in_progress {
@@ -119,7 +94,7 @@ fn one(flags: &flags::Clean, driver: &DriverConfig, runtime: &Runtime) -> Result
         } else {
             match delete(&system, remains) {
                 Ok(()) => outln!("{}: {what}: deleted", driver.name),
-                Err(failure) => worst = worst.max(failed(&failure)?),
+                Err(failure) => worst = worst.max(unless_usage(failed(failure))?),
             }
         }
     }
@@ -128,7 +103,7 @@ fn one(flags: &flags::Clean, driver: &DriverConfig, runtime: &Runtime) -> Result
 
 fn delete(system: &dyn Driver, remains: &Remains) -> Result<(), Failure> {
     let topics = system.delete_topics(&remains.topics, DELETE_WITHIN);
-    // A topic that may not be deleted does not keep its groups.
+    // Groups are deleted even if a topic cannot be.
     let groups = system.delete_groups(&remains.groups, DELETE_WITHIN);
     topics.and(groups)
 }

@@ -6,12 +6,12 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     pin::Pin,
-    process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use anyhow::{Context as _, anyhow, bail};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use omb_cluster::{
@@ -31,33 +31,29 @@ use omb_runtime_real::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::cluster::{Nothing, begin, nodes, random_id, random_seed, read, told};
+use super::cluster::{Nothing, nodes, random_id, random_seed, read, runtime};
 use crate::{
     console::{self, errln, outln, shown},
-    exit::{self, Ended},
+    exit::{self, Code, ExitsWith as _},
     flags::{self, ClientCommand},
 };
 
-/// Longest time for a question, such as who leads.
-const QUESTION_MAX: Duration = Duration::from_secs(5);
+/// Longest time for a query, such as that for the leader.
+const QUERY_MAX: Duration = Duration::from_secs(5);
 
-/// For how long a request may be tried again without a word.
+/// How long a request is retried silently.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Most causes that are told why a request takes longer.
+/// Most causes of retries that are reported for a request.
 const CAUSES_MAX: usize = 8;
 
-/// Asks a cluster.
-pub(crate) fn client(flags: &flags::Client) -> ExitCode {
-    let (session, runtime) = match begin(Session::new(flags)) {
-        Ok(begun) => begun,
-        Err(code) => return code,
-    };
+/// Sends requests to a cluster.
+pub(crate) fn client(flags: &flags::Client) -> anyhow::Result<Code> {
+    let session = Session::new(flags)?;
+    let runtime = runtime()?;
     match &flags.command {
-        Some(command) => match runtime.block_on(session.perform(command)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(code) => code,
-        },
+        // Logged before the runtime is dropped, which waits for the reader of stdout.
+        Some(command) => Ok(runtime.block_on(session.perform(command)).unwrap_or_else(|error| exit::log(&error))),
         None => prompt(&runtime, &session),
     }
 }
@@ -70,15 +66,11 @@ struct Typed {
     command: ClientCommand,
 }
 
-/// Reads commands until there are no more.
-fn prompt(runtime: &tokio::runtime::Runtime, session: &Session) -> ExitCode {
-    let mut editor = match rustyline::DefaultEditor::new() {
-        Ok(editor) => editor,
-        Err(error) => {
-            tracing::error!("cannot read from this terminal: {error}");
-            return Ended::Failed.into();
-        }
-    };
+/// Reads commands until the input ends.
+fn prompt(runtime: &tokio::runtime::Runtime, session: &Session) -> anyhow::Result<Code> {
+    // Its text names the cause.
+    let editor = rustyline::DefaultEditor::new().map_err(|error| anyhow!("cannot read from this terminal: {error}"));
+    let mut editor = editor.exits_with(Code::Failed)?;
     let history = std::env::var_os("HOME").map(|home| Path::new(&home).join(".omb_client_history"));
     if let Some(history) = &history {
         // The first time there is none.
@@ -106,8 +98,12 @@ fn prompt(runtime: &tokio::runtime::Runtime, session: &Session) -> ExitCode {
         }
         let _ = editor.add_history_entry(&line);
         match Typed::try_parse_from(words) {
-            // Its outcome was told, and the next command may fare better.
-            Ok(typed) => _ = runtime.block_on(session.perform(&typed.command)),
+            // After an error, the next command may still succeed.
+            Ok(typed) => {
+                if let Err(error) = runtime.block_on(session.perform(&typed.command)) {
+                    exit::log(&error);
+                }
+            }
             Err(error) => console::show(&error),
         }
     }
@@ -116,7 +112,7 @@ fn prompt(runtime: &tokio::runtime::Runtime, session: &Session) -> ExitCode {
     {
         tracing::warn!("{}: the history cannot be kept: {error}", shown(history));
     }
-    ExitCode::SUCCESS
+    Ok(Code::Sound)
 }
 
 /// A client of one cluster.
@@ -130,10 +126,10 @@ struct Session {
 type Holding = (NodeId, Entry, Option<Loss>);
 
 impl Session {
-    fn new(flags: &flags::Client) -> Result<Self, String> {
+    fn new(flags: &flags::Client) -> anyhow::Result<Self> {
         let config = read(&flags.cluster)?;
         let nodes = nodes(&config)?;
-        // A large upload may take long; that it goes on is seen by its bytes.
+        // A large upload may take long; its bytes show its progress.
         let patience = Patience { deadline: flags.timeout, try_max: flags.timeout, ..Patience::default() };
         Ok(Self { config, nodes, patience })
     }
@@ -142,7 +138,7 @@ impl Session {
         self.config.peers.ids().len()
     }
 
-    async fn perform(&self, command: &ClientCommand) -> Result<(), ExitCode> {
+    async fn perform(&self, command: &ClientCommand) -> anyhow::Result<Code> {
         match command {
             ClientCommand::Status => self.status().await,
             ClientCommand::Discover => self.discover().await,
@@ -152,35 +148,35 @@ impl Session {
         }
     }
 
-    /// Asks until there is an answer. What is told of a failure begins with `about`.
-    async fn ask<C: asking::Cargo>(&self, about: &str, request: Request, cargo: C) -> Result<Reply, ExitCode> {
-        let seed = random_seed().map_err(|mistake| failed(&mistake))?;
-        // Once somebody waits, and each cause once: why it takes longer, not how often it was tried.
+    /// Sends a request until it is answered. Messages about a failure begin with `about`.
+    async fn ask<C: asking::Cargo>(&self, about: &str, request: Request, cargo: C) -> anyhow::Result<Reply> {
+        let seed = random_seed().exits_with(Code::Failed)?;
+        // After a while, and each cause once: why it takes longer, not how often it was retried.
         let (began, mut causes) = (clock::now(), BTreeSet::new());
-        let told = |line: String| {
+        let report = |line: String| {
             let waits = clock::now().since(began) >= QUIET;
             if waits && causes.len() < CAUSES_MAX && causes.insert(line.clone()) {
                 tracing::warn!("{about}{line}; trying again");
             }
         };
-        // Questions have quick answers, or none; uploads may outlast an election.
-        let question =
+        // Queries are answered quickly or not at all; uploads may outlast an election.
+        let query =
             matches!(request, Request::Status | Request::Discover | Request::List { .. } | Request::Find { .. });
-        let deadline = if question { self.patience.deadline.min(QUESTION_MAX) } else { self.patience.deadline };
+        let deadline = if query { self.patience.deadline.min(QUERY_MAX) } else { self.patience.deadline };
         let patience = Patience { deadline, ..self.patience };
-        let asked = asking::ask(&self.nodes, request, cargo, (patience, seed), told, &Clock);
+        let asked = asking::ask(&self.nodes, request, cargo, (patience, seed), report, &Clock);
         asked.await.map_err(|gave_up| gone(about, &gave_up))
     }
 
-    async fn status(&self) -> Result<(), ExitCode> {
+    async fn status(&self) -> anyhow::Result<Code> {
         let reply = self.ask("", Request::Status, Nothing).await?;
         let Reply::Status(status) = reply else { return Err(unexpected(&reply)) };
         status::lines(&status).iter().for_each(|line| outln!("{line}"));
-        Ok(())
+        Ok(Code::Sound)
     }
 
     /// Tries all nodes at once, as a user would one by one with `nc`.
-    async fn discover(&self) -> Result<(), ExitCode> {
+    async fn discover(&self) -> anyhow::Result<Code> {
         let mut tries = Vec::new();
         for node in self.nodes.ids() {
             let nodes = self.nodes.clone();
@@ -194,7 +190,7 @@ impl Session {
         let (mut lines, mut notes) = (Vec::new(), Vec::new());
         for (node, attempt) in tries {
             let address = self.config.peers.address(node).unwrap_or_default();
-            let (reached, took) = attempt.await.map_err(|error| failed(&error.to_string()))?;
+            let (reached, took) = attempt.await.exits_with(Code::Failed)?;
             lines.push(match reached {
                 Ok(()) => {
                     answered = true;
@@ -215,30 +211,30 @@ impl Session {
         }
         outln!("Peers ({}):", self.config.peers.digest().short());
         lines.iter().chain(&notes).for_each(|line| outln!("{line}"));
-        if answered { Ok(()) } else { Err(Ended::Unavailable.into()) }
+        Ok(if answered { Code::Sound } else { Code::Unavailable })
     }
 
-    async fn put(&self, put: &flags::Put) -> Result<(), ExitCode> {
-        let owner = User::try_from(put.user.clone()).map_err(|error| usage(&format!("--user: {error}")))?;
-        let mut worst = Ok(());
+    async fn put(&self, put: &flags::Put) -> anyhow::Result<Code> {
+        let owner = User::try_from(put.user.clone()).context("--user")?;
+        let mut code = Code::Sound;
         for path in &put.files {
-            if let Err(code) = self.put_one(path, &owner).await {
-                worst = Err(code);
+            if let Err(error) = self.put_one(path, &owner).await {
+                code = exit::log(&error);
             }
         }
-        worst
+        Ok(code)
     }
 
-    async fn put_one(&self, path: &Path, owner: &User) -> Result<(), ExitCode> {
+    async fn put_one(&self, path: &Path, owner: &User) -> anyhow::Result<()> {
         let named = shown(path);
-        let metadata = fs::metadata(path).map_err(|error| usage(&format!("{named}: cannot read it: {error}")))?;
+        let metadata = fs::metadata(path).with_context(|| format!("{named}: cannot read it"))?;
         if !metadata.is_file() {
-            return Err(usage(&format!("{named}: not a plain file")));
+            bail!("{named}: not a plain file");
         }
         if metadata.len() == 0 {
-            return Err(usage(&format!("{named}: the file is empty; there is nothing to store")));
+            bail!("{named}: the file is empty; there is nothing to store");
         }
-        let id = random_id().map_err(|mistake| failed(&mistake))?;
+        let id = random_id().exits_with(Code::Failed)?;
         let bytes = metadata.len();
         let upload = Upload { path: path.to_owned(), bytes, bar: bar(&named, bytes), digest: Arc::default() };
         let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
@@ -251,7 +247,7 @@ impl Session {
         if let Some(digest) = upload.digest()
             && digest != stored.name.digest
         {
-            return Err(failed(&format!(
+            return Err(failed(format!(
                 "{named}: node {} stored other bytes: {} instead of {digest}",
                 node.0, stored.name.digest
             )));
@@ -260,62 +256,62 @@ impl Session {
         Ok(())
     }
 
-    async fn get(&self, get: &flags::Get) -> Result<(), ExitCode> {
+    async fn get(&self, get: &flags::Get) -> anyhow::Result<Code> {
         let target = get.output.clone().unwrap_or_else(|| {
-            // No path: whatever is called so lands in the current folder.
+            // Without a path: the upload goes to the current folder.
             PathBuf::from(Path::new(&get.name).file_name().unwrap_or(OsStr::new("upload")))
         });
         let to_stdout = target.as_os_str() == "-";
-        // Also a link that leads nowhere stands there.
+        // A dangling link exists, too.
         if !to_stdout && target.symlink_metadata().is_ok() {
-            return Err(usage(&format!("{} exists already, and nothing is ever overwritten", shown(&target))));
+            bail!("{} exists already, and nothing is ever overwritten", shown(&target));
         }
         let name = match get.name.parse() {
             Ok(name) => name,
             Err(_) => self.find(&get.name).await?,
         };
-        // Whole or not at all: what is fetched gets its name when all of it is there, and until then one that nobody else
-        // uses.
-        let fresh = random_id().map_err(|mistake| failed(&mistake))?;
+        // All or nothing: the file gets its name when it is complete, and has a unique one until then.
+        let fresh = random_id().exits_with(Code::Failed)?;
         let part = PathBuf::from(format!("{}.{fresh}.part", target.display()));
         let download = Download { part: (!to_stdout).then(|| part.clone()), bar: bar(&get.name, 0) };
         let outcome = self.ask("", Request::Get { name }, download.clone()).await;
         download.bar.finish_and_clear();
-        let told = match outcome {
+        let fetched = match outcome {
             Ok(Reply::Body(stored)) if to_stdout => Ok(stored),
             Ok(Reply::Body(stored)) => fs::hard_link(&part, &target)
                 .map(|()| stored)
-                .map_err(|error| failed(&format!("{}: cannot be made: {error}", shown(&target)))),
-            Ok(Reply::NotFound) => Err(failed(&format!("{name}: no node that can be reached holds it"))),
-            Ok(Reply::Lost { node, entry, loss }) => Err(failed(&lost(node, &entry, loss))),
+                .with_context(|| format!("{}: cannot be made", shown(&target)))
+                .exits_with(Code::Failed),
+            Ok(Reply::NotFound) => Err(failed(format!("{name}: no node that can be reached holds it"))),
+            Ok(Reply::Lost { node, entry, loss }) => Err(failed(lost(node, &entry, loss))),
             Ok(other) => Err(unexpected(&other)),
-            Err(code) => Err(code),
+            Err(error) => Err(error),
         };
         let _ = fs::remove_file(&part);
-        let stored = told?;
+        let stored = fetched?;
         if !to_stdout {
             outln!("{}: fetched ({})", shown(&target), quantity::bytes(stored.bytes));
         }
-        Ok(())
+        Ok(Code::Sound)
     }
 
-    /// Which upload is meant by a file's name, or by the first digits of an id.
-    async fn find(&self, sought: &str) -> Result<Name, ExitCode> {
+    /// Finds the upload with this file name, or with an id that begins with these digits.
+    async fn find(&self, sought: &str) -> anyhow::Result<Name> {
         let shown = printable(sought);
-        // No file has such a name, and no path leads to an upload.
+        // No file has such a name, and a path names no upload.
         if FileName::try_from(sought.to_owned()).is_err() || sought.contains('/') || [".", ".."].contains(&sought) {
             let text = sought.chars().take(300).collect::<String>();
             let text = text.escape_debug();
-            return Err(usage(&format!(
+            bail!(
                 "`{text}` is not the name of an upload: give the name of its file, or its own, or the first digits of that"
-            )));
+            );
         }
         let reply = self.ask("", Request::Find { sought: sought.to_owned() }, Nothing).await?;
         let Reply::Found { uploads, more, missing } = reply else { return Err(unexpected(&reply)) };
         let mut meant: BTreeMap<Name, Vec<&Holding>> = BTreeMap::new();
         uploads.iter().for_each(|found| meant.entry(found.1.stored.name).or_default().push(found));
         let held = |found: &[&Holding]| found.iter().any(|(_, _, loss)| loss.is_none());
-        // What cannot be had is not meant where something can.
+        // An upload that cannot be fetched does not count if another one can.
         if meant.values().any(|found| held(found)) {
             meant.retain(|_, found| held(found));
         }
@@ -324,12 +320,12 @@ impl Session {
                 let nodes: Vec<String> = missing.iter().map(|node| node.0.to_string()).collect();
                 let missing =
                     if nodes.is_empty() { String::new() } else { format!(", and {} did not answer", nodes.join(", ")) };
-                Err(failed(&format!("{shown}: no node that can be reached holds an upload of this name{missing}")))
+                Err(failed(format!("{shown}: no node that can be reached holds an upload of this name{missing}")))
             }
             (1, false) => {
                 let (name, found) = meant.pop_first().expect("there is one");
                 match found.first() {
-                    Some((node, entry, Some(loss))) if !held(&found) => Err(failed(&lost(*node, entry, *loss))),
+                    Some((node, entry, Some(loss))) if !held(&found) => Err(failed(lost(*node, entry, *loss))),
                     _ => Ok(name),
                 }
             }
@@ -343,16 +339,16 @@ impl Session {
                     let (id, bytes) = (short(&name), quantity::bytes(entry.stored.bytes));
                     text.push_str(&format!("\n  {id}  {file}  {owner}  {at}  {bytes}  node {}", node.0));
                 }
-                Err(failed(&text))
+                Err(failed(text))
             }
         }
     }
 
-    async fn list(&self) -> Result<(), ExitCode> {
+    async fn list(&self) -> anyhow::Result<Code> {
         let mut listing = Listing::default();
         loop {
             let reply = self.ask("", listing.request(), Nothing).await?;
-            let more = listing.take(&reply).map_err(|error| failed(&error.to_string()))?;
+            let more = listing.take(&reply).exits_with(Code::Failed)?;
             if let Reply::Listing { uploads, .. } = &reply {
                 for (node, Entry { stored, label }) in uploads {
                     let [file, owner, at] = described(label.as_ref());
@@ -380,17 +376,17 @@ impl Session {
             let uploads = quantity::counted(*lost, "acknowledged upload");
             outln!("node {}: {uploads} cannot be had, and not listed: see status", node.0);
         }
-        if listing.lost.is_empty() { Ok(()) } else { Err(Ended::Failed.into()) }
+        Ok(if listing.lost.is_empty() { Code::Sound } else { Code::Failed })
     }
 }
 
-/// What an upload is called, whose it is and since when, for people.
+/// Name, owner and time of an upload, for display.
 fn described(label: Option<&Label>) -> [String; 3] {
     let Some(Label { file, owner, at }) = label else { return ["unknown"; 3].map(str::to_owned) };
     [printable(file.as_str()).into_owned(), printable(owner.as_str()).into_owned(), local(*at)]
 }
 
-/// A time as the clocks on the wall here show it.
+/// A time in the local time zone.
 fn local(at: WallTime) -> String {
     let at = jiff::Timestamp::from_nanosecond(at.0.into());
     at.map_or_else(
@@ -399,12 +395,12 @@ fn local(at: WallTime) -> String {
     )
 }
 
-/// Enough of an upload's id to name it by.
+/// The first digits of an upload's id, enough to name it.
 fn short(name: &Name) -> String {
     name.to_string()[..12].to_owned()
 }
 
-/// That an upload was stored and cannot be had.
+/// Says that an upload was stored and cannot be fetched.
 fn lost(node: NodeId, Entry { stored, label }: &Entry, loss: Loss) -> String {
     let what = match loss {
         Loss::Gone => "its file is gone",
@@ -419,21 +415,17 @@ fn lost(node: NodeId, Entry { stored, label }: &Entry, loss: Loss) -> String {
     }
 }
 
-fn usage(mistake: &str) -> ExitCode {
-    told(mistake, exit::USAGE)
+fn failed(text: String) -> anyhow::Error {
+    Code::Failed.attach(anyhow!(text))
 }
 
-fn failed(mistake: &str) -> ExitCode {
-    told(mistake, Ended::Failed)
+fn gone(about: &str, gave_up: &GaveUp) -> anyhow::Error {
+    let code = if gave_up.reached { Code::Failed } else { Code::Unavailable };
+    code.attach(anyhow!("{about}{gave_up}"))
 }
 
-fn gone(about: &str, gave_up: &GaveUp) -> ExitCode {
-    let code = if gave_up.reached { Ended::Failed } else { Ended::Unavailable };
-    told(format_args!("{about}{gave_up}"), code)
-}
-
-fn unexpected(reply: &Reply) -> ExitCode {
-    failed(&format!("a node answered something else than was asked: {reply:?}"))
+fn unexpected(reply: &Reply) -> anyhow::Error {
+    failed(format!("a node answered something else than was asked: {reply:?}"))
 }
 
 /// A bar for a body, on a terminal.
@@ -467,7 +459,7 @@ impl asking::Cargo for Upload {
     type Sink = tokio::io::Sink;
 
     async fn source(&self) -> io::Result<Sending> {
-        // It may have become something else since it was looked at.
+        // It may have been replaced since it was checked.
         let path = self.path.clone();
         let opened = tokio::task::spawn_blocking(move || files::open(&path, Links::Followed)).await;
         let file = tokio::fs::File::from_std(opened.map_err(io::Error::other)??);
@@ -480,7 +472,7 @@ impl asking::Cargo for Upload {
     }
 }
 
-/// A file that is being read, hashed and shown.
+/// A file that is being read and hashed, with its progress bar.
 struct Sending {
     file: tokio::fs::File,
     left: u64,
@@ -532,7 +524,7 @@ impl asking::Cargo for Download {
         self.bar.set_position(0);
         let to = match &self.part {
             Some(part) => {
-                // Made anew for each try. Others may be able to write where it lies, so it is never one of theirs.
+                // Created anew for each try: others may be able to write to the folder, so no existing file is used.
                 let _ = fs::remove_file(part);
                 let file = fs::File::create_new(part);
                 let file = file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", shown(part))))?;
@@ -549,7 +541,7 @@ enum Sink {
     Stdout(tokio::io::Stdout),
 }
 
-/// What comes, on its way to its place.
+/// A body that is being received.
 struct Receiving {
     to: Sink,
     bar: ProgressBar,

@@ -1,7 +1,8 @@
-//! The workers of a run: who they are, and how they are spoken to.
+//! The workers of a run, and the connections to them.
 
 use std::{collections::BTreeMap, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
+use anyhow::{Error, bail};
 use omb_bench::{
     controller::{Trouble, TroubleKind},
     plan::needs::Limits,
@@ -18,7 +19,7 @@ use omb_runtime_real::{
 };
 
 use super::{addresses, input};
-use crate::{console::shown, exit::Ended, flags};
+use crate::{console::shown, exit::Code, flags};
 
 /// Most characters that are shown of the name of another controller.
 const CONTROLLER_MAX: usize = 300;
@@ -26,7 +27,7 @@ const CONTROLLER_MAX: usize = 300;
 /// Largest token file: more is a mistake.
 const TOKEN_MAX: u64 = 4_096;
 
-/// Workers that do a run in this process's place.
+/// Workers that perform a run instead of this process.
 pub(crate) struct Fleet {
     workers: Vec<Address>,
     transport: Transport,
@@ -37,14 +38,14 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Reads what is needed to speak to `workers`; `None` if there are none.
-    pub(crate) fn new(flags: &flags::Run, workers: &[addresses::Address]) -> Result<Option<Self>, String> {
+    /// Reads the files needed to connect to `workers`; `None` if there are none.
+    pub(crate) fn new(flags: &flags::Run, workers: &[addresses::Address]) -> anyhow::Result<Option<Self>> {
         if workers.is_empty() {
             return Ok(None);
         }
         Ok(Some(Self {
             workers: workers.iter().map(Address::from).collect(),
-            transport: Transport::new(flags.ca.as_deref())?,
+            transport: Transport::new(flags.ca.as_deref()).map_err(Error::msg)?,
             token: flags.token_file.as_deref().map(token).transpose()?,
             connect_within: flags.connect_timeout,
             call_within: flags.call_timeout,
@@ -57,7 +58,7 @@ impl Fleet {
         u32::try_from(self.workers.len()).unwrap_or(u32::MAX)
     }
 
-    /// What they are called, in order.
+    /// Their names, in order.
     pub(crate) fn names(&self) -> Vec<String> {
         self.workers.iter().map(|worker| worker.name.clone()).collect()
     }
@@ -72,8 +73,9 @@ impl Fleet {
         self.workers.iter().map(|to| Links { commands: self.caller(to), clock: self.caller(to) }).collect()
     }
 
-    /// Asks each who it is, and returns what each may have of files, threads and memory. All that is wrong is told, a line each.
-    pub(crate) async fn reach(&self) -> Result<Vec<Limits>, Ended> {
+    /// Connects to each, and returns their limits of files, threads and memory. Errors are logged as they occur, a line
+    /// each; only their exit code is returned.
+    pub(crate) async fn reach(&self) -> Result<Vec<Limits>, Code> {
         let asked: Vec<_> = self
             .workers
             .iter()
@@ -91,7 +93,7 @@ impl Fleet {
                     limits.push(hello.limits);
                     if let Some(other) = hello.controller.filter(|_| !self.take_over) {
                         let other = printable_within(&other, CONTROLLER_MAX);
-                        tracing::error!("{}: it obeys {other}; --take-over ends that run", to.name);
+                        tracing::error!("{}: it follows {other}; --take-over ends that run", to.name);
                         sound = false;
                     }
                     if let Some(first) = instances.insert(hello.instance, to) {
@@ -104,15 +106,15 @@ impl Fleet {
                     }
                 }
                 Err(trouble) => {
-                    tracing::error!("{}", self.in_words(to, &trouble));
+                    tracing::error!("{}", self.describe(to, &trouble));
                     sound = false;
                 }
             }
         }
-        if sound { Ok(limits) } else { Err(Ended::Unavailable) }
+        if sound { Ok(limits) } else { Err(Code::Unavailable) }
     }
 
-    fn in_words(&self, to: &Address, Trouble { kind, cause }: &Trouble) -> String {
+    fn describe(&self, to: &Address, Trouble { kind, cause }: &Trouble) -> String {
         let (name, port) = (&to.name, to.port);
         match kind {
             TroubleKind::Unconnected => format!(
@@ -132,19 +134,16 @@ impl Fleet {
     }
 }
 
-/// The token in a file: one line, without spaces. Warns in the log if others than the file's owner may read it, and if it is
-/// short enough to be guessed.
-pub(crate) fn token(path: &Path) -> Result<String, String> {
+/// The token in a file: one line, without spaces. Warns in the log if others than the file's owner may read it, and if
+/// it is short enough to be guessed.
+pub(crate) fn token(path: &Path) -> anyhow::Result<String> {
     let bytes = input::bytes_of(path, TOKEN_MAX)?;
     let text = String::from_utf8_lossy(&bytes).trim().to_owned();
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(format!(
-            "{}: holds no token, which is one line of letters, digits and signs without spaces",
-            shown(path)
-        ));
+        bail!("{}: holds no token, which is one line of letters, digits and signs without spaces", shown(path));
     }
     let name = shown(path);
-    // What was just read has metadata, but for a file that is being replaced.
+    // A file that was just read has metadata, unless it is being replaced.
     let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.mode());
     if mode & 0o077 != 0 {
         tracing::warn!("{name}: others may read the token (mode {:03o}): chmod 600 {name}", mode & 0o777);
@@ -159,7 +158,7 @@ pub(crate) fn token(path: &Path) -> Result<String, String> {
     Ok(text)
 }
 
-/// Who this controller is, for those whom its workers refuse: `omb (process 4711 on host-a)`.
+/// The name of this controller, which its workers show to controllers that they reject: `omb (process 4711 on host-a)`.
 pub(crate) fn controller_name() -> String {
     let on = super::output::host_name().map(|host| format!(" on {host}")).unwrap_or_default();
     format!("omb (process {}{on})", std::process::id())

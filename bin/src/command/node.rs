@@ -4,11 +4,11 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _},
     path::PathBuf,
-    process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
+use anyhow::{Context as _, Error, anyhow, bail};
 use omb_cluster::{
     config::{ClusterConfig, Tls},
     election,
@@ -19,7 +19,7 @@ use omb_cluster::{
 use omb_machine::{prometheus::CONTENT_TYPE, time::Instant};
 use omb_runtime_real::{
     clock::Clock,
-    disk::{Folders, OpenError},
+    disk::Folders,
     key::secret,
     net::{BindError, Listener, Transport},
     portable::{
@@ -32,42 +32,33 @@ use omb_runtime_real::{
     process,
 };
 
-use super::cluster::{begin, random_seed, read, told};
+use super::cluster::{random_seed, read, runtime};
 use crate::{
     console::shown,
-    exit::{self, Ended},
+    exit::{self, Code, ExitsWith as _},
     flags,
     signals::Interrupts,
 };
 
-/// Is one peer of a cluster until it is interrupted.
-pub(crate) fn node(flags: &flags::Node) -> ExitCode {
-    let prepared = read(&flags.cluster).and_then(|config| {
-        let me = identify(flags.id.as_deref(), &config, &flags.cluster)?;
-        Ok((config, me))
-    });
-    let ((config, me), runtime) = match begin(prepared) {
-        Ok(begun) => begun,
-        Err(code) => return code,
-    };
+/// Runs one peer of a cluster until it is interrupted.
+pub(crate) fn node(flags: &flags::Node) -> anyhow::Result<Code> {
+    let config = read(&flags.cluster)?;
+    let me = identify(flags.id.as_deref(), &config, &flags.cluster)?;
+    let runtime = runtime()?;
     if flags.reset_term {
-        return match runtime.block_on(reset_term(flags, me, config)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(code) => code,
-        };
+        runtime.block_on(reset_term(flags, me, config)).exits_with(Code::Unavailable)?;
+        return Ok(Code::Sound);
     }
-    match runtime.block_on(serve(flags, me, config)) {
-        Ok(()) => {
-            // Uploads that are under way are left to their clients, who try again.
-            runtime.shutdown_background();
-            ExitCode::SUCCESS
-        }
-        Err(code) => code,
+    if let Err(error) = runtime.block_on(serve(flags, me, config)) {
+        // Logged before the runtime is dropped, which waits for the disk.
+        return Ok(exit::log(&error));
     }
+    // Uploads in progress are left to their clients, which try again.
+    runtime.shutdown_background();
+    Ok(Code::Sound)
 }
 
-/// What to say aloud of a cluster in which peers, or clients, are told from strangers by little or nothing: one line for all of
-/// it.
+/// A warning, in one line, about a cluster that authenticates its peers or clients weakly or not at all.
 fn warning(config: &ClusterConfig) -> Option<&'static str> {
     let anywhere = !config.checks_addresses();
     // A certificate proves a peer as a key does.
@@ -97,23 +88,21 @@ fn warning(config: &ClusterConfig) -> Option<&'static str> {
     })
 }
 
-/// Repairs the state of a node that does not run.
-async fn reset_term(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Result<(), ExitCode> {
-    let unavailable = |mistake: String| told(mistake, Ended::Unavailable);
+/// Repairs the state of a node that is not running.
+async fn reset_term(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> anyhow::Result<()> {
     if let Some(shared) = &flags.shared_dir {
         config.shared_dir.clone_from(shared);
     }
-    let opened = Folders::open(&config.shared_dir, flags.state_dir.as_deref(), me, config.durability, config.file_mode);
-    let folders = opened.map_err(|error| unavailable(error.to_string()))?;
-    let unreadable = |error: io::Error| unavailable(error.to_string());
-    let stored = folders.restore().await.map_err(unreadable)?;
+    let folders =
+        Folders::open(&config.shared_dir, flags.state_dir.as_deref(), me, config.durability, config.file_mode)?;
+    let stored = folders.restore().await?;
     let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let ids: Vec<NodeId> = config.peers.ids().collect();
     let Some(repaired) = election::repaired(stored, &ids, seconds) else {
         tracing::info!("[Node {}] {stored}: nothing to repair", me.0);
         return Ok(());
     };
-    folders.persist(repaired).await.map_err(unreadable)?;
+    folders.persist(repaired).await?;
     tracing::info!(
         "[Node {}] {stored} is replaced by {repaired}. Do the same on every node before you start one.",
         me.0
@@ -121,46 +110,44 @@ async fn reset_term(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) 
     Ok(())
 }
 
-/// Which of the peers this is.
-fn identify(id: Option<&str>, config: &ClusterConfig, cluster: &flags::Cluster) -> Result<NodeId, String> {
+/// Which of the peers this node is.
+fn identify(id: Option<&str>, config: &ClusterConfig, cluster: &flags::Cluster) -> anyhow::Result<NodeId> {
     let ids = config.peers.ids().map(|id| id.0.to_string()).collect::<Vec<_>>().join(", ");
     let from = match cluster.peers {
         Some(_) => "PEERS".to_owned(),
         None => shown(&cluster.config),
     };
     let Some(id) = id else {
-        return Err(format!("which node is this? Give NODE_ID=N or --id N; {from} has {ids}"));
+        bail!("which node is this? Give NODE_ID=N or --id N; {from} has {ids}");
     };
     let known = id.trim().parse().ok().map(NodeId).filter(|id| config.peers.address(*id).is_some());
-    known.ok_or_else(|| format!("NODE_ID (--id): found `{}`; {from} has {ids}", id.escape_debug()))
+    known.with_context(|| format!("NODE_ID (--id): found `{}`; {from} has {ids}", id.escape_debug()))
 }
 
-async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Result<(), ExitCode> {
-    let usage = |mistake: String| told(mistake, exit::USAGE);
-    let unavailable = |mistake: String| told(mistake, Ended::Unavailable);
+async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> anyhow::Result<()> {
     if let Some(shared) = &flags.shared_dir {
         config.shared_dir.clone_from(shared);
     }
     let own = config.peers.address(me).unwrap_or_default().to_owned();
-    let tls = config.tls.as_ref().map(Tls::of_node).transpose().map_err(|lacks| usage(lacks.to_owned()))?;
+    let tls = config.tls.as_ref().map(Tls::of_node).transpose().map_err(Error::msg)?;
     let host = cluster::address(&own, tls.is_some()).map(|own| own.host).unwrap_or_default();
-    let transport = Transport::of_node(&host, tls).map_err(usage)?;
-    let secret = secret(config.key_file.as_deref(), config.peer_key_file.as_deref()).map_err(usage)?;
-    let address = listen_at(flags.bind.as_deref(), &own).map_err(unavailable)?;
+    let transport = Transport::of_node(&host, tls).map_err(Error::msg)?;
+    let secret = secret(config.key_file.as_deref(), config.peer_key_file.as_deref()).map_err(Error::msg)?;
+    let address = listen_at(flags.bind.as_deref(), &own).exits_with(Code::Unavailable)?;
     let listener = Listener::bind_for_peers(address, tls).await.map_err(|error| match error {
-        BindError::Tls(mistake) => usage(mistake),
-        BindError::Address(error) => unavailable(refused(&error, me, address)),
+        BindError::Tls(mistake) => anyhow!(mistake),
+        BindError::Address(error) => Code::Unavailable.attach(refused(&error, me, address)),
     })?;
     let stats = match flags.stats_port {
         Some(port) => {
             let address = SocketAddr::new(stats_ip(flags.stats_bind, address.ip(), &config), port);
             let refused = |error: BindError| match error {
-                BindError::Tls(mistake) => mistake,
+                BindError::Tls(mistake) => anyhow!(mistake),
                 BindError::Address(error) => {
-                    format!("{me} cannot listen on {address} for its metrics (--stats-port): {error}")
+                    anyhow!("{me} cannot listen on {address} for its metrics (--stats-port): {error}")
                 }
             };
-            let stats = Listener::bind(address, None).await.map_err(|error| unavailable(refused(error)))?;
+            let stats = Listener::bind(address, None).await.map_err(refused).exits_with(Code::Unavailable)?;
             tracing::info!("[Node {}] metrics on http://{}/metrics", me.0, stats.address().unwrap_or(address));
             Some(stats)
         }
@@ -168,9 +155,7 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Re
     };
     let folders =
         Folders::open(&config.shared_dir, flags.state_dir.as_deref(), me, config.durability, config.file_mode)
-            .map_err(|error| match error {
-                OpenError::Unusable(mistake) | OpenError::Taken(mistake) => unavailable(mistake),
-            })?;
+            .exits_with(Code::Unavailable)?;
     if flags.accept_loss {
         folders.accept_loss();
     }
@@ -183,7 +168,7 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Re
     if let Some(warning) = warning(&config) {
         tracing::warn!("[Node {id}] {warning}");
     }
-    let seed = random_seed().map_err(unavailable)?;
+    let seed = random_seed().exits_with(Code::Unavailable)?;
     let shared_dir = config.shared_dir.clone();
     let limits = limits(config.peers.ids().len());
     let identity = Identity { me, config, limits, seed, secret };
@@ -195,20 +180,20 @@ async fn serve(flags: &flags::Node, me: NodeId, mut config: ClusterConfig) -> Re
         () = pages => Ok(()),
         () = interrupts.next() => Ok(()),
     };
-    served.map_err(|error| unavailable(error.to_string()))?;
+    served.exits_with(Code::Unavailable)?;
     tracing::info!("[Node {id}] Shut down");
     Ok(())
 }
 
-/// Where the metrics are shown. They are for whoever reaches them, so where others must prove who they are it is this machine
-/// alone unless the owner says otherwise.
+/// Where the metrics are served. They require no authentication, so a cluster that does serves them to this machine
+/// alone by default.
 fn stats_ip(asked: Option<IpAddr>, own: IpAddr, config: &ClusterConfig) -> IpAddr {
     let guarded = config.key_file.is_some() || config.peer_key_file.is_some() || config.tls.is_some();
     asked.unwrap_or(if guarded { Ipv4Addr::LOCALHOST.into() } else { own })
 }
 
 /// Where to listen: as asked for by `BIND`, or at the node's own address.
-fn listen_at(bind: Option<&str>, own: &str) -> Result<SocketAddr, String> {
+fn listen_at(bind: Option<&str>, own: &str) -> anyhow::Result<SocketAddr> {
     let port = own.rsplit_once(':').map_or("", |(_, port)| port);
     let (text, from) = match bind.map(str::trim) {
         Some(bind) if bind.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()) => {
@@ -218,17 +203,17 @@ fn listen_at(bind: Option<&str>, own: &str) -> Result<SocketAddr, String> {
         Some(bind) => (bind.to_owned(), "BIND (--bind)"),
         None => (own.to_owned(), "the address of this node"),
     };
-    let mut found = text.to_socket_addrs().map_err(|error| format!("{from}: `{text}` cannot be looked up: {error}"))?;
-    found.next().ok_or_else(|| format!("{from}: `{text}` stands for no address"))
+    let mut found = text.to_socket_addrs().with_context(|| format!("{from}: `{text}` cannot be looked up"))?;
+    found.next().with_context(|| format!("{from}: `{text}` stands for no address"))
 }
 
-/// Limits that leave file descriptors for peers and the disk, whoever else connects: where this process may have fewer than
-/// the defaults want, each gets its part of what there is.
+/// Limits that leave file descriptors for peers and the disk, whatever else connects: if this process may have fewer
+/// than the defaults need, each limit shrinks in proportion.
 fn limits(peers: usize) -> Limits {
-    /// Folders, the runtime's own, and two links to each peer beside them.
+    /// Folders and the runtime's own. Two links to each peer come on top.
     const OTHERS: usize = 64;
     let all = Limits::default();
-    // A request has a file or a connection to another node, and at its end a folder.
+    // A request needs a file or a connection to another node, and at its end a folder.
     let wanted = all.strangers + all.connections + all.requests * 2 + all.kept * peers;
     let most = process::open_files_max().and_then(|files| usize::try_from(files).ok());
     let room = most.map_or(wanted, |files| files.saturating_sub(OTHERS + peers * 2));
@@ -237,7 +222,7 @@ fn limits(peers: usize) -> Limits {
     }
     let part = |count: usize| (count * room / wanted).max(1);
     Limits {
-        // Of which an eighth is kept for peers.
+        // An eighth of them is reserved for peers.
         strangers: part(all.strangers).max(8),
         connections: part(all.connections),
         connections_per_source: part(all.connections_per_source),
@@ -248,7 +233,7 @@ fn limits(peers: usize) -> Limits {
     }
 }
 
-fn refused(error: &io::Error, me: NodeId, address: SocketAddr) -> String {
+fn refused(error: &io::Error, me: NodeId, address: SocketAddr) -> Error {
     let cure = match error.kind() {
         io::ErrorKind::AddrInUse => {
             "another process listens there: is this node running already, or is NODE_ID that of another one?"
@@ -260,13 +245,13 @@ fn refused(error: &io::Error, me: NodeId, address: SocketAddr) -> String {
         }
         _ => "BIND gives another one",
     };
-    format!("{me} cannot listen on {address}: {error}; {cure}")
+    anyhow!("{me} cannot listen on {address}: {error}; {cure}")
 }
 
-/// The node in numbers, as it was a moment ago.
+/// The latest metrics of the node.
 type Shown = Arc<Mutex<Option<Metrics>>>;
 
-/// Shows pages to Prometheus and to people, for ever.
+/// Serves pages to Prometheus and to browsers, for ever.
 async fn pages(stats: Option<Listener>, shown: Shown) {
     let Some(listener) = stats else { return std::future::pending().await };
     let shown = move |path: &str| page(path, shown.lock().unwrap_or_else(PoisonError::into_inner).as_ref());
@@ -287,13 +272,13 @@ fn page(path: &str, metrics: Option<&Metrics>) -> Answered {
     }
 }
 
-/// How old what is shown may be.
+/// Greatest age of the metrics that are served.
 const SHOWN_EVERY: Duration = Duration::from_millis(100);
 
-/// Logs what goes on, in the guide's words, and keeps the numbers that are shown.
+/// Logs events, in the words of the guide, and keeps the metrics that are served.
 struct Watch {
     shared_dir: PathBuf,
-    /// Nobody looks without `--stats-port`.
+    /// `None` without `--stats-port`.
     shown: Option<Shown>,
     looked: Option<Instant>,
 }
@@ -304,7 +289,7 @@ impl cluster::Observer for Watch {
             tracing::warn!("{line}");
             return;
         }
-        // Formatted only if somebody reads it: two lines for each upload cost as much as the rest of it.
+        // Formatted only if it is logged: two lines for each upload cost as much as the rest of it.
         if tracing::enabled!(tracing::Level::INFO)
             && let Some(line) = output.line(&self.shared_dir)
         {
@@ -329,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metrics_are_for_this_machine_alone_where_others_must_prove_who_they_are() {
+    fn metrics_are_local_by_default_in_a_cluster_with_authentication() {
         let (own, asked): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
         let config = ClusterConfig::new(parse_peers("1=a:1,2=b:1").expect("sound"));
         assert_eq!(stats_ip(None, own, &config), own);

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::{Context as _, bail};
 use omb_bench::{
     config::driver::DriverConfig,
     plan::{Plan, needs::Needs},
@@ -26,10 +27,10 @@ use crate::{
     flags,
 };
 
-/// Longest file name without its ending that common file systems bear, with room for a number.
+/// Longest file name, without extension, that common file systems allow, with room for a number.
 const NAME_MAX: usize = 200;
 
-/// The two files of a run. Nothing is ever overwritten: both come into being under names that were free.
+/// The two files of a run. Nothing is ever overwritten: both are created under free names.
 #[derive(Debug)]
 pub(crate) struct Files {
     format: ResultFormat,
@@ -37,15 +38,15 @@ pub(crate) struct Files {
     record: Record,
 }
 
-/// The `.jsonl` file. What cannot be written now is kept and tried again, so a disk that fills up loses nothing as
-/// long as the process lives.
+/// The `.jsonl` file. Lines that cannot be written are kept and retried, so a full disk loses nothing while the process
+/// lives.
 #[derive(Debug)]
 struct Record {
     path: PathBuf,
     file: File,
     pending: Vec<u8>,
-    /// Whether the trouble has been told.
-    told: bool,
+    /// Whether a failed write has been reported.
+    reported: bool,
 }
 
 impl Files {
@@ -56,7 +57,7 @@ impl Files {
         input: &Input,
         driver: &DriverConfig,
         several: bool,
-    ) -> Result<Self, String> {
+    ) -> anyhow::Result<Self> {
         let name = format!("{}-{}", name_of(input), plain(&driver.name));
         let (folder, stem) = match &flags.output {
             None => {
@@ -65,7 +66,7 @@ impl Files {
             }
             Some(path) => {
                 if path.is_dir() || path.file_name().is_none() {
-                    return Err(format!("--output {}: a folder, where a file is wanted", shown(path)));
+                    bail!("--output {}: a folder, where a file is wanted", shown(path));
                 }
                 let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
                 let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
@@ -77,38 +78,38 @@ impl Files {
             let stem = if copy == 1 { stem.clone() } else { format!("{stem}-{copy}") };
             let result = folder.join(format!("{stem}.json"));
             let result = match &flags.output {
-                // The name as it was given, whatever its ending.
+                // The name as given, whatever its extension.
                 Some(path) if explicit => path.clone(),
                 _ => result,
             };
             let path = result.with_extension("jsonl");
             if path == result {
-                return Err(format!("--output {}: this ending belongs to the record beside the result", shown(&path)));
+                bail!("--output {}: this ending belongs to the record beside the result", shown(&path));
             }
             let taken = result.exists().then_some(&result);
             match (taken, OpenOptions::new().write(true).create_new(true).open(&path)) {
                 (None, Ok(file)) => {
-                    let record = Record { path, file, pending: Vec::new(), told: false };
+                    let record = Record { path, file, pending: Vec::new(), reported: false };
                     return Ok(Self { format: flags.result_format.into(), result, record });
                 }
                 (Some(taken), opened) => {
                     if opened.is_ok() {
-                        // It was created a moment ago and holds nothing.
+                        // It has just been created and is empty.
                         let _ = fs::remove_file(&path);
                     }
                     if explicit {
-                        return Err(format!("{} exists already, and nothing is ever overwritten", shown(taken)));
+                        bail!("{} exists already, and nothing is ever overwritten", shown(taken));
                     }
                 }
                 (None, Err(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
                     if explicit {
-                        return Err(format!("{} exists already, and nothing is ever overwritten", shown(&path)));
+                        bail!("{} exists already, and nothing is ever overwritten", shown(&path));
                     }
                 }
-                (None, Err(error)) => return Err(format!("cannot write {}: {error}", shown(&path))),
+                (None, Err(error)) => return Err(error).with_context(|| format!("cannot write {}", shown(&path))),
             }
         }
-        Err(format!("no free name like {stem}.json is left"))
+        bail!("no free name like {stem}.json is left")
     }
 
     /// Begins the record.
@@ -116,12 +117,12 @@ impl Files {
         self.record.line(&record::header(plan, context, Some(system)))
     }
 
-    /// Appends a period as it arrives. Whether all that was appended so far is on the disk.
+    /// Appends a period. Returns whether everything appended so far is on the disk.
     pub(crate) fn append(&mut self, period: &Period) -> bool {
         self.record.line(&record::period(period))
     }
 
-    /// Ends the record of a run that has no result, and removes it if it holds nothing.
+    /// Ends the record of a run that has no result, and removes it if it is empty.
     pub(crate) fn end_without_report(&mut self, why: &str) {
         let empty = fs::metadata(&self.record.path).is_ok_and(|metadata| metadata.len() == 0);
         if empty && self.record.pending.is_empty() {
@@ -131,8 +132,8 @@ impl Files {
         }
     }
 
-    /// Writes the result, and ends the record. Returns the files that hold what was measured, and whether all went as
-    /// it should.
+    /// Writes the result, and ends the record. Returns the files that hold the measurement, and whether every write
+    /// succeeded.
     pub(crate) fn write(&mut self, report: &Report, result: &RunResult) -> (Vec<String>, bool) {
         let mut whole = self.record.line(&record::end(report));
         let text = result.to_json(self.format);
@@ -174,15 +175,15 @@ impl Record {
     fn line(&mut self, line: &str) -> bool {
         self.pending.extend_from_slice(line.as_bytes());
         self.pending.push(b'\n');
-        // A write may take a part; the rest is tried again with the next line.
+        // A write may be partial; the rest is retried with the next line.
         while !self.pending.is_empty() {
             match self.file.write(&self.pending) {
                 Ok(0) => break,
                 Ok(taken) => drop(self.pending.drain(..taken)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    if !self.told {
-                        self.told = true;
+                    if !self.reported {
+                        self.reported = true;
                         tracing::error!(
                             "cannot write to {}: {error}; what it lacks is kept and tried again",
                             shown(&self.path)
@@ -196,7 +197,7 @@ impl Record {
     }
 }
 
-/// Writes a file whole, under a name that is free, or leaves nothing behind.
+/// Writes a complete file under a free name, or leaves nothing behind.
 pub(super) fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
     let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
@@ -206,7 +207,7 @@ pub(super) fn write_new(path: &Path, text: &str) -> io::Result<()> {
     written
 }
 
-/// The workload's name where it is a plain file name, else the file's stem.
+/// The workload's name if it is a plain file name, else the file's stem.
 fn name_of(input: &Input) -> String {
     let name = &input.workload.name;
     if *name == plain(name) && name.len() <= NAME_MAX { name.clone() } else { plain(&input.stem) }
@@ -221,7 +222,7 @@ fn plain(text: &str) -> String {
     if text.is_empty() { "unnamed".to_owned() } else { text.to_owned() }
 }
 
-/// What a result says beside the measurement.
+/// What a result records beside the measurement.
 pub(crate) fn context(driver: &DriverConfig, workers: Vec<String>) -> Context {
     let (_, librdkafka) = omb_runtime_real::driver::kafka::library_version();
     let mut context = Context::new(env!("CARGO_PKG_VERSION"), driver.clone());
@@ -233,8 +234,8 @@ pub(crate) fn context(driver: &DriverConfig, workers: Vec<String>) -> Context {
     context
 }
 
-/// Now, as a result says it: the wall clock as it was when the process began, and what has passed since. So a run never ends
-/// before it began, whoever sets the clock meanwhile.
+/// The current time for a result: the wall clock at the start of the process, plus the time elapsed since. So a run
+/// never ends before it began, even if the clock is set meanwhile.
 pub(crate) fn time_now() -> String {
     let nanos = i128::from(omb_runtime_real::clock::wall().0);
     let now = jiff::Timestamp::from_nanosecond(nanos).map(|now| now.to_zoned(jiff::tz::TimeZone::system()));
@@ -248,13 +249,13 @@ pub(crate) fn day_second() -> u32 {
     part(time.hour()) * 3_600 + part(time.minute()) * 60 + part(time.second())
 }
 
-/// What this machine is called.
+/// The name of this machine.
 pub(crate) fn host_name() -> Option<String> {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     Some(printable(name.trim()).into_owned()).filter(|name| !name.is_empty())
 }
 
-/// What this machine says of itself; Linux tells it in text files, and what is not there stays out of the result.
+/// Facts about this machine, from the text files of Linux; the result leaves out missing ones.
 fn host() -> Host {
     let read = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
     let field = |path: &str, key: &str| {
@@ -274,7 +275,7 @@ fn host() -> Host {
     }
 }
 
-/// Columns to write for: those of the terminal, or a hundred.
+/// Columns to format for: those of the terminal, or a hundred.
 pub(crate) fn width() -> usize {
     console::columns(Stream::Out, 100).min(140)
 }
@@ -306,13 +307,13 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).expect("written"), "one");
     }
 
-    /// A disk that is full for a while loses no line.
+    /// A disk that is full temporarily loses no line.
     #[test]
     fn what_could_not_be_written_is_tried_again() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("record.jsonl");
         let full = OpenOptions::new().write(true).open("/dev/full").expect("Linux has a full disk to try with");
-        let mut record = Record { path: path.clone(), file: full, pending: Vec::new(), told: false };
+        let mut record = Record { path: path.clone(), file: full, pending: Vec::new(), reported: false };
         assert!(!record.line("one"));
         record.file = File::create(&path).expect("a file");
         assert!(record.line("two"));

@@ -1,4 +1,4 @@
-//! What is shown while a run goes on: a bar on a terminal, one line per period otherwise.
+//! The progress of a run: a bar on a terminal, one line per period otherwise.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ impl Progress {
 
     pub(crate) fn enter(&mut self, phase: Phase) {
         if self.on_terminal && phase == Phase::WarmUp {
-            // Nothing to move a bar by happens before.
+            // Before that there is no progress to show.
             let style =
                 ProgressStyle::with_template("{prefix:>14} [{bar:24}] {wide_msg}").expect("the template is sound");
             let bar = console::bar(self.total_ms).with_style(style.progress_chars("=> "));
@@ -62,7 +62,7 @@ impl Progress {
             outln!("{}", table::period_line(period));
         }
         if let Some(bar) = &self.bar {
-            // Searches and backlogs take as long as they take; the bar moves with what has a duration.
+            // The duration of searches and backlogs is unknown; the bar follows phases with a fixed one.
             let at = u64::try_from(period.at.as_millis()).unwrap_or(u64::MAX);
             bar.set_position(match period.phase {
                 Phase::WarmUp => at.min(self.warm_up_ms),
@@ -83,7 +83,7 @@ impl Progress {
     }
 }
 
-/// What fits behind a bar.
+/// A summary that fits behind a bar.
 fn in_short(period: &Period) -> String {
     let (acks, arrivals) = (&period.totals.acknowledgements, &period.totals.arrivals);
     let mut text = format!(

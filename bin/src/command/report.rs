@@ -1,11 +1,11 @@
-//! `omb report`: the result of a run, made again from its record or shown again from its result file.
+//! `omb report`: the result of a run, made from its record or read from its result file.
 
 use std::{
     io,
     path::{Path, PathBuf},
-    process::ExitCode,
 };
 
+use anyhow::{Context as _, anyhow, bail};
 use omb_report::{
     record::{self, Recording},
     result::RunResult,
@@ -18,8 +18,8 @@ use super::{
     output::{self, write_new},
 };
 use crate::{
-    console::{errln, outln, shown},
-    exit::{self, Ended},
+    console::{outln, shown},
+    exit::{self, Code},
     flags,
 };
 
@@ -30,23 +30,13 @@ const RECORD_MAX: u64 = 16 << 30;
 const RESULT_MAX: u64 = 1 << 30;
 
 /// Shows the result of each file.
-pub(crate) fn report(flags: &flags::Report) -> ExitCode {
+pub(crate) fn report(flags: &flags::Report) -> anyhow::Result<Code> {
     if let (Some(output), 2..) = (&flags.output, flags.files.len()) {
-        errln!("--output {} names one file, where {} results are made", shown(output), flags.files.len());
-        return exit::USAGE.into();
+        let (output, count) = (shown(output), flags.files.len());
+        return Ok(exit::print(&anyhow!("--output {output} names one file, where {count} results are made")));
     }
-    let mut worst = Ended::Sound;
-    let mut usage = false;
-    for path in &flags.files {
-        match one(flags, path) {
-            Ok(ended) => worst = worst.max(ended),
-            Err(mistake) => {
-                tracing::error!("{mistake}");
-                usage = true;
-            }
-        }
-    }
-    if usage { exit::USAGE.into() } else { worst.into() }
+    let codes = flags.files.iter().map(|path| one(flags, path).unwrap_or_else(|error| exit::log(&error)));
+    Ok(codes.max().unwrap_or(Code::Sound))
 }
 
 /// What a file holds.
@@ -55,10 +45,10 @@ enum Contents {
     Result(Box<RunResult>),
 }
 
-/// Shows the result of one file; an error is what keeps it from being made.
-fn one(flags: &flags::Report, path: &Path) -> Result<Ended, String> {
+/// Shows the result of one file; an error means that there is none to show.
+fn one(flags: &flags::Report, path: &Path) -> anyhow::Result<Code> {
     let mut written = Vec::new();
-    let mut ended = Ended::Sound;
+    let mut code = Code::Sound;
     let contents = read(path)?;
     let is_record = matches!(contents, Contents::Record(_));
     let result = match contents {
@@ -68,31 +58,31 @@ fn one(flags: &flags::Report, path: &Path) -> Result<Ended, String> {
         }
         Contents::Result(result) => *result,
     };
-    // A result is there already.
+    // A result file is not written again unless asked for.
     if is_record || flags.output.is_some() {
         match write(flags.output.as_deref(), path, &result.to_json(flags.result_format.into())) {
             Ok(place) => written.push(shown(&place)),
             Err((place, error)) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(format!("{} exists already, and nothing is ever overwritten", shown(&place)));
+                bail!("{} exists already, and nothing is ever overwritten", shown(&place));
             }
             Err((place, error)) => {
                 tracing::error!("cannot write {}: {error}", shown(&place));
-                ended = Ended::Failed;
+                code = Code::Failed;
             }
         }
     }
     let written: Vec<&str> = written.iter().map(String::as_str).collect();
     outln!("{}\n", table::result(&result, &written, output::width()).trim_end());
     if !result.is_sound() {
-        ended = Ended::Failed;
+        code = Code::Failed;
     }
     for reason in &result.omb.verdict.unsound {
         tracing::error!("{}: {reason}", shown(path));
     }
-    Ok(ended)
+    Ok(code)
 }
 
-fn read(path: &Path) -> Result<Contents, String> {
+fn read(path: &Path) -> anyhow::Result<Contents> {
     /// The first line of a record, or a result in one line.
     #[derive(Deserialize)]
     struct FirstLine {
@@ -105,29 +95,29 @@ fn read(path: &Path) -> Result<Contents, String> {
     if !(is_record || by_name || first.is_empty()) {
         let size = bytes.len() as u64;
         if size > RESULT_MAX {
-            return Err(format!("{}: {size} bytes, where a result has at most {RESULT_MAX}", shown(path)));
+            bail!("{}: {size} bytes, where a result has at most {RESULT_MAX}", shown(path));
         }
         let text =
-            String::from_utf8(bytes).map_err(|_| format!("{}: not a text file (it is not UTF-8)", shown(path)))?;
-        let result = RunResult::parse(&text).map_err(|error| format!("{}: {error}", shown(path)))?;
+            String::from_utf8(bytes).map_err(|_| anyhow!("{}: not a text file (it is not UTF-8)", shown(path)))?;
+        let result = RunResult::parse(&text).with_context(|| shown(path))?;
         return Ok(Contents::Result(Box::new(result)));
     }
     if let Err(error) = std::str::from_utf8(&bytes) {
         let whole = error.valid_up_to();
         let line = bytes[..whole].iter().filter(|byte| **byte == b'\n').count() + 1;
         if bytes[whole..].contains(&b'\n') {
-            return Err(format!("{}: line {line}: not a text (it is not UTF-8)", shown(path)));
+            bail!("{}: line {line}: not a text (it is not UTF-8)", shown(path));
         }
-        // The last line broke off within a character; that it did is told by how the rest of it reads.
+        // The last line ends within a character; the parser reports that it is incomplete.
         bytes.truncate(whole);
     }
-    let text = String::from_utf8(bytes).map_err(|error| format!("{}: {error}", shown(path)))?;
-    let recording = record::parse(&text).map_err(|error| format!("{}: {error}", shown(path)))?;
+    let text = String::from_utf8(bytes).with_context(|| shown(path))?;
+    let recording = record::parse(&text).with_context(|| shown(path))?;
     Ok(Contents::Record(Box::new(recording)))
 }
 
-/// Writes a result to the file asked for, or beside its record under a name that is free. An error comes with the place
-/// that could not be written to.
+/// Writes a result to the file asked for, or beside its record under a free name. An error comes with the path that
+/// could not be written.
 fn write(asked: Option<&Path>, record: &Path, text: &str) -> Result<PathBuf, (PathBuf, io::Error)> {
     let write = |place: PathBuf| match write_new(&place, text) {
         Ok(()) => Ok(place),

@@ -4,10 +4,10 @@ use std::{
     cell::Cell,
     net::SocketAddr,
     path::Path,
-    process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use anyhow::{Context as _, anyhow};
 use omb_bench::{
     config::driver::{DriverConfig, DriverKind},
     controller::{self, Clocks, Controller, End, OnLoss, Settings},
@@ -45,25 +45,21 @@ use super::{
 };
 use crate::{
     console::{self, errln, outln},
-    exit::{self, Ended},
+    exit::{self, Code, Errors, ExitsWith as _},
     flags,
     signals::Interrupts,
 };
 
 /// Runs every workload on every driver, in the order given.
-pub(crate) fn run(flags: &flags::Run) -> ExitCode {
-    let Some(Prepared { inputs, drivers, driver_ignored, broker, fleet }) = prepare(flags) else {
-        return exit::USAGE.into();
+pub(crate) fn run(flags: &flags::Run) -> anyhow::Result<Code> {
+    let Prepared { inputs, drivers, driver_ignored, broker, fleet } = match prepare(flags) {
+        Ok(prepared) => prepared,
+        Err(error) => return Ok(exit::print(&error)),
     };
     let several = inputs.len() * drivers.len() > 1;
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!("the system gives no thread: {error}");
-            return Ended::Failed.into();
-        }
-    };
-    // Heard from here on to the end, also between two runs.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.context("the system gives no thread").exits_with(Code::Failed)?;
+    // Signals are received from here to the end, also between two runs.
     let mut interrupts = {
         let _within = runtime.enter();
         Interrupts::listen()
@@ -72,105 +68,85 @@ pub(crate) fn run(flags: &flags::Run) -> ExitCode {
         None => Vec::new(),
         Some(fleet) => match runtime.block_on(reach(fleet, &mut interrupts)) {
             Ok(limits) => limits,
-            Err(ended) => return ended.into(),
+            Err(code) => return Ok(code),
         },
     };
-    let mut worst = Ended::Sound;
-    let mut usage = None;
+    let mut worst = Code::Sound;
     for input in &inputs {
         for (driver, ignored) in drivers.iter().zip(&driver_ignored) {
             let ignored = [&input.ignored[..], &ignored[..]].concat();
             let asked = Asked { flags, input, driver, ignored, broker: &broker, fleet: fleet.as_ref(), several };
             let plan = plan(flags, input, RunId(0), fleet.as_ref());
             if room(&plan, driver, fleet.as_ref(), &broker, &limits) == Room::Lacking {
-                worst = worst.max(Ended::Unavailable);
+                worst = worst.max(Code::Unavailable);
                 continue;
             }
             let interrupted = Cell::new(false);
-            match runtime.block_on(one(&asked, runtime.handle(), &mut interrupts, &interrupted)) {
-                Ok(ended) => worst = worst.max(ended),
-                Err(code) => usage = Some(code),
-            }
+            let ended = runtime.block_on(one(&asked, runtime.handle(), &mut interrupts, &interrupted));
+            worst = worst.max(ended.unwrap_or_else(|error| exit::log(&error)));
             if interrupted.get() {
-                // Whoever interrupts one run, however that ended, does not want the next one.
-                return usage.unwrap_or_else(|| worst.max(Ended::Interrupted).into());
+                // An interrupt ends the remaining runs as well, however this one ended.
+                return Ok(worst.max(Code::Interrupted));
             }
         }
     }
-    usage.unwrap_or_else(|| worst.into())
+    Ok(worst)
 }
 
-/// All that was given, read and checked.
+/// What the command line names, read and checked.
 pub(super) struct Prepared {
     pub(super) inputs: Vec<Input>,
     pub(super) drivers: Vec<DriverConfig>,
     /// For each driver, keys of its file that are not applied.
     pub(super) driver_ignored: Vec<Vec<Ignored>>,
     pub(super) broker: embedded::Options,
-    /// None if this process does the run.
+    /// `None` if this process performs the run.
     pub(super) fleet: Option<Fleet>,
 }
 
-/// Reads and checks all that was given; tells what is wrong.
-pub(super) fn prepare(flags: &flags::Run) -> Option<Prepared> {
-    let (read, workers) = (input::read(flags), input::workers(flags));
-    let ((inputs, systems), workers) = match (read, workers) {
-        (Ok(read), Ok(workers)) => (read, workers),
-        (read, workers) => {
-            let mistakes = [read.err(), workers.err()].into_iter().flatten().flatten();
-            mistakes.for_each(|mistake| errln!("{mistake}"));
-            return None;
-        }
-    };
-    let (mut drivers, mut driver_ignored, mut unsettled) = (Vec::new(), Vec::new(), Vec::new());
+/// Reads and checks what the command line names. All mistakes of one stage are reported at once.
+pub(super) fn prepare(flags: &flags::Run) -> anyhow::Result<Prepared> {
+    let mut errors = Errors::default();
+    let (read, workers) = (errors.ok(input::read(flags)), errors.ok(input::workers(flags)));
+    errors.none()?;
+    let ((inputs, systems), workers) = (read.unwrap_or_default(), workers.unwrap_or_default());
+    let (mut drivers, mut driver_ignored, mut errors) = (Vec::new(), Vec::new(), Errors::default());
     for input::System { driver, ignored } in systems {
-        match input::settled(&driver, flags.zone.as_deref(), !workers.is_empty()) {
-            Ok(driver) => drivers.push(driver),
-            Err(mistakes) => unsettled.extend(mistakes),
-        }
+        drivers.extend(errors.ok(input::settled(&driver, flags.zone.as_deref(), !workers.is_empty())));
         driver_ignored.push(ignored);
     }
-    if !unsettled.is_empty() {
-        unsettled.iter().for_each(|mistake| errln!("{mistake}"));
-        return None;
-    }
+    errors.none()?;
     let mut broker = crate::embedded_broker();
     broker.capacity = flags.embedded_capacity.unwrap_or(broker.capacity);
-    let mut misfits: Vec<String> = inputs
+    let mut errors: Errors = inputs
         .iter()
         .flat_map(|input| drivers.iter().map(|driver| input::fits(&input.workload, driver, broker.capacity)))
         .filter_map(Result::err)
         .collect();
     if !workers.is_empty() && flags.embedded_bind.is_none() {
         let embedded = drivers.iter().filter(|driver| driver.kind == DriverKind::Embedded);
-        misfits.extend(embedded.map(|driver| {
-            format!(
+        embedded.for_each(|driver| {
+            errors.push(anyhow!(
                 "{}: the embedded broker listens on this machine's loopback, where workers do not reach it: give \
                  --embedded-bind ADDR, or another driver by -d",
                 driver.name
-            )
-        }));
+            ));
+        });
     }
     if let Some(bind) = flags.embedded_bind.filter(|bind| bind.is_unspecified()) {
-        misfits.push(format!(
+        errors.push(anyhow!(
             "--embedded-bind {bind}: workers are told this address; name the one at which they reach this machine"
         ));
     }
-    misfits.iter().for_each(|misfit| errln!("{misfit}"));
     if flags.workers.is_empty() && flags.workers_file.is_none() && Path::new(WORKERS_FILE).is_file() {
         tracing::info!("{WORKERS_FILE} lies here and is not used: -wf {WORKERS_FILE} runs over the workers it lists");
     }
-    let fleet = match Fleet::new(flags, &workers) {
-        Ok(fleet) => fleet,
-        Err(mistake) => {
-            errln!("{mistake}");
-            return None;
-        }
-    };
-    misfits.is_empty().then_some(Prepared { inputs, drivers, driver_ignored, broker, fleet })
+    let fleet = errors.ok(Fleet::new(flags, &workers)).flatten();
+    errors.none()?;
+    Ok(Prepared { inputs, drivers, driver_ignored, broker, fleet })
 }
 
-/// What upstream takes for the list of workers, without being asked, where such a file lies in the current folder.
+/// The file in the current folder that upstream reads as the list of workers without being asked to.
 const WORKERS_FILE: &str = "workers.yaml";
 
 /// What each worker, or this process, needs for the plan.
@@ -184,16 +160,16 @@ pub(super) fn needs(
     if fleet.is_none() { vec![needs::of_all(&needs)] } else { needs }
 }
 
-/// Whether everybody may have what their share of a plan needs.
+/// Whether the limits of every process allow what its share of a plan needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
     Enough,
-    /// It may be too little.
+    /// They may be too low.
     Scarce,
     Lacking,
 }
 
-/// Whether everybody may have as many files and threads, and as much memory, as their share of the plan needs; tells who may not.
+/// Whether every process may have the files, threads and memory that its share of the plan needs; logs each shortage.
 /// `limits` are those of the workers.
 pub(super) fn room(
     plan: &Plan,
@@ -223,11 +199,11 @@ pub(super) fn room(
     }
 }
 
-/// Finds out who the workers are, and what each may have, unless the user loses patience.
-pub(super) async fn reach(fleet: &Fleet, interrupts: &mut Interrupts) -> Result<Vec<Limits>, Ended> {
+/// Connects to the workers and returns the limits of each, unless the user interrupts it. An error has been logged.
+pub(super) async fn reach(fleet: &Fleet, interrupts: &mut Interrupts) -> Result<Vec<Limits>, Code> {
     tokio::select! {
         reached = fleet.reach() => reached,
-        () = interrupts.next() => Err(Ended::Interrupted),
+        () = interrupts.next() => Err(Code::Interrupted),
     }
 }
 
@@ -247,7 +223,7 @@ fn new_run() -> RunId {
     RunId::drawn(WallTime(nanos(now)), fresh("run"))
 }
 
-/// A number nobody has drawn before: the clock and the process, stirred.
+/// A number that was never used before: a hash of the clock and the process.
 pub(super) fn fresh(purpose: &str) -> u64 {
     use omb_machine::seed::fnv1a;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_nanos();
@@ -257,7 +233,7 @@ pub(super) fn fresh(purpose: &str) -> u64 {
     fnv1a(hash, &std::process::id().to_le_bytes()) >> 11
 }
 
-/// One run, as it was asked for.
+/// One run, as requested.
 pub(super) struct Asked<'a> {
     pub(super) flags: &'a flags::Run,
     pub(super) input: &'a Input,
@@ -275,24 +251,12 @@ async fn one(
     runtime: &tokio::runtime::Handle,
     interrupts: &mut Interrupts,
     interrupted: &Cell<bool>,
-) -> Result<Ended, ExitCode> {
+) -> anyhow::Result<Code> {
     let Asked { flags, input, driver, broker, fleet, several, .. } = *asked;
     let plan = plan(flags, input, new_run(), fleet);
-    let mut files = match Files::reserve(flags, input, driver, several) {
-        Ok(files) => files,
-        Err(mistake) => {
-            tracing::error!("{mistake}");
-            return Err(exit::USAGE.into());
-        }
-    };
+    let mut files = Files::reserve(flags, input, driver, several)?;
     tracing::info!("Starting benchmark with config: {}", plan.workload.resolved());
-    let (settings, _server) = match settings(asked) {
-        Ok(made) => made,
-        Err(code) => {
-            files.end_without_report("it could not begin");
-            return Err(code);
-        }
-    };
+    let (settings, _server) = settings(asked).inspect_err(|_| files.end_without_report("it could not begin"))?;
     let clock = Clock;
     let mut observer = Watch {
         progress: Progress::new(&plan),
@@ -304,8 +268,8 @@ async fn one(
         plan: plan.clone(),
         began: false,
         reported: false,
-        told: false,
-        trouble: false,
+        misfit_logged: false,
+        write_failed: false,
     };
     let (stop, mut stops) = mpsc::unbounded_channel();
     let controller = Controller::new(clock.now(), plan, settings);
@@ -325,7 +289,7 @@ async fn one(
         tracing::warn!("Interrupted: ending the measurement (once more leaves at once)");
         let _ = stop.send(());
         interrupts.next().await;
-        console::leave(Ended::Interrupted);
+        console::leave(Code::Interrupted);
     };
     let end = tokio::select! {
         biased;
@@ -333,18 +297,18 @@ async fn one(
         () = ending => unreachable!("it leaves by itself"),
     };
     observer.progress.finish();
-    let ended = conclude(&end, &observer);
-    if observer.trouble { ended.map(|ended| ended.max(Ended::Failed)) } else { ended }
+    let code = conclude(&end, &observer);
+    Ok(if observer.write_failed { code.max(Code::Failed) } else { code })
 }
 
-/// What the controller is told, and the embedded broker, where it must be reached by workers.
-pub(super) fn settings(asked: &Asked<'_>) -> Result<(Settings, Option<embedded::Server>), ExitCode> {
+/// The settings of the controller, and the embedded broker if workers must reach it.
+pub(super) fn settings(asked: &Asked<'_>) -> anyhow::Result<(Settings, Option<embedded::Server>)> {
     let Asked { flags, input, driver, broker, fleet, .. } = *asked;
     let mut settings = Settings { payload: input.payload.clone(), ..Settings::new(driver.clone()) };
     settings.day_second_at = (output::day_second(), Clock.now());
     settings.call_within = flags.call_timeout;
     settings.setup_within = flags.setup_timeout;
-    // In one process nobody can fall silent, and nobody says that it is there.
+    // Within one process there are no connections that could be lost.
     let Some(fleet) = fleet else { return Ok((settings, None)) };
     settings.lease = flags.lease;
     settings.connect_within = flags.connect_timeout;
@@ -359,10 +323,8 @@ pub(super) fn settings(asked: &Asked<'_>) -> Result<(Settings, Option<embedded::
     };
     let (DriverKind::Embedded, Some(bind)) = (&driver.kind, flags.embedded_bind) else { return Ok((settings, None)) };
     let options = embedded::Options { bind: SocketAddr::new(bind, 0), ..broker.clone() };
-    let server = embedded::Server::start(options).map_err(|error| {
-        tracing::error!("--embedded-bind {bind}: {error}");
-        ExitCode::from(Ended::Unavailable)
-    })?;
+    let server = embedded::Server::start(options).map_err(|error| anyhow!("--embedded-bind {bind}: {error}"));
+    let server = server.exits_with(Code::Unavailable)?;
     let (address, near) = (server.addr(), if bind.is_loopback() { ", loopback" } else { "" });
     if !bind.is_loopback() {
         tracing::warn!("the embedded broker listens on {address}: whoever reaches it can read and write everything");
@@ -372,43 +334,43 @@ pub(super) fn settings(asked: &Asked<'_>) -> Result<(Settings, Option<embedded::
     Ok((settings, Some(server)))
 }
 
-/// From the command to start until message 0 is due: time for the command to reach every worker, once more if need be.
+/// From the start command until message 0 is due: enough for the command to reach every worker, even at the second try.
 const FLEET_START_AFTER: Duration = Duration::from_millis(500);
 
-/// Tells how a run ended.
-fn conclude(end: &End, observer: &Watch<'_>) -> Result<Ended, ExitCode> {
+/// Logs how a run ended, and returns its exit code.
+fn conclude(end: &End, observer: &Watch<'_>) -> Code {
     match end {
-        End::Sound => Ok(Ended::Sound),
+        End::Sound => Code::Sound,
         End::Unsound(reasons) => {
             reasons.iter().for_each(|reason| tracing::error!("{reason}"));
-            Ok(Ended::Failed)
+            Code::Failed
         }
         End::Interrupted(reported) => {
             if !reported {
                 tracing::warn!("Interrupted before the load began: there is no result");
             }
-            Ok(Ended::Interrupted)
+            Code::Interrupted
         }
         End::Failed(failure) => {
-            if !observer.told {
+            if !observer.misfit_logged {
                 tracing::error!("{failure}");
             }
             if observer.reported {
-                // What was measured until then is there, and marked partial: the run failed, whatever the cause.
-                return Ok(Ended::Failed);
+                // There is a partial result, marked as such: the run failed, whatever the cause.
+                return Code::Failed;
             }
-            Ended::by(failure)
+            failure.into()
         }
     }
 }
 
-/// Shows the run while it goes on, and writes what it yields.
+/// Shows the progress of a run, and writes its files.
 struct Watch<'a> {
     progress: Progress,
     files: Files,
     driver: &'a DriverConfig,
     context: Context,
-    /// What the workers are called; empty if this process does the run.
+    /// The names of the workers; empty if this process performs the run.
     names: Vec<String>,
     plan: Plan,
     /// What each worker needs for it.
@@ -416,21 +378,21 @@ struct Watch<'a> {
     /// The messaging system has answered, and the plan has been printed.
     began: bool,
     reported: bool,
-    /// What keeps the run from beginning has been told.
-    told: bool,
-    /// Something could not be written.
-    trouble: bool,
+    /// The reason why the run cannot begin has been logged.
+    misfit_logged: bool,
+    /// A file could not be written.
+    write_failed: bool,
 }
 
 impl local::Observer for Watch<'_> {
     fn on_output(&mut self, output: &controller::Output) {
         match output {
             controller::Output::Entered(phase) => {
-                self.tell(*phase);
+                self.log(*phase);
                 self.progress.enter(*phase);
             }
             controller::Output::Period(period) => {
-                self.trouble |= !self.files.append(period);
+                self.write_failed |= !self.files.append(period);
                 self.progress.period(period);
             }
             controller::Output::Report(report) => {
@@ -438,7 +400,7 @@ impl local::Observer for Watch<'_> {
                 self.context.ended = Some(output::time_now());
                 let result = RunResult::of(report, &self.context);
                 let (written, whole) = self.files.write(report, &result);
-                self.trouble |= !whole;
+                self.write_failed |= !whole;
                 self.reported = true;
                 let written: Vec<&str> = written.iter().map(String::as_str).collect();
                 outln!("\n{}", table::result(&result, &written, output::width()).trim_end());
@@ -446,7 +408,7 @@ impl local::Observer for Watch<'_> {
             controller::Output::Warning(text) => tracing::warn!("{text}"),
             controller::Output::Misfit(failure) => {
                 tracing::error!("{failure}");
-                self.told = true;
+                self.misfit_logged = true;
             }
             controller::Output::Finished(end) => {
                 if !self.reported {
@@ -466,7 +428,7 @@ impl local::Observer for Watch<'_> {
     fn on_controller(&mut self, controller: &Controller, _now: omb_machine::time::Instant) {
         if !self.began && !controller.system().is_empty() {
             self.began = true;
-            self.trouble |= !self.files.begin(&self.plan, &self.context, controller.system());
+            self.write_failed |= !self.files.begin(&self.plan, &self.context, controller.system());
             outln!("{}", output::plan(&self.plan, &self.names, self.driver, controller.system(), &self.needs));
         }
     }
@@ -477,8 +439,8 @@ impl local::Observer for Watch<'_> {
 }
 
 impl Watch<'_> {
-    /// The guide's words for what begins.
-    fn tell(&self, phase: Phase) {
+    /// Logs the start of a phase, in the words of the guide.
+    fn log(&self, phase: Phase) {
         let plan = &self.plan;
         let count = self.names.len();
         let workers = (count > 0).then(|| format!("{count} worker{}", plural(count)));

@@ -5,11 +5,11 @@ use std::{
     fs::File,
     io::{self, BufWriter, Read as _, Write as _},
     path::{Path, PathBuf},
-    process::ExitCode,
     sync::Arc,
     time::Duration,
 };
 
+use anyhow::{Context as _, anyhow, bail};
 use hdrhistogram::Histogram;
 use omb_cluster::{
     client::{GaveUp, Patience, listing::Listing},
@@ -28,12 +28,12 @@ use omb_runtime_real::{
 use tokio::task::JoinSet;
 
 use super::{
-    cluster::{Nothing, begin, nodes, random_id, random_seed, read},
+    cluster::{Nothing, nodes, random_id, random_seed, read, runtime},
     input,
 };
 use crate::{
     console::{self, Stream, shown},
-    exit::Ended,
+    exit::Code,
     flags,
     signals::Interrupts,
 };
@@ -41,53 +41,49 @@ use crate::{
 /// Largest file that is uploaded: it is held in memory, once for all clients.
 const FILE_MAX: u64 = 1 << 30;
 
-/// How long a cluster that has just been started is waited for.
+/// Longest wait for a cluster that has just been started.
 const READY_MAX: Duration = Duration::from_secs(10);
 
-/// How long all nodes are waited for once somebody leads; then it goes without those that are missing.
+/// Longest wait for all nodes once there is a leader; then the test begins without those that are missing.
 const SETTLED_MAX: Duration = Duration::from_secs(2);
 
 const IMAGE: &str = "test_image.bin";
 
 /// Tests how evenly a cluster spreads uploads.
-pub(crate) fn stress(flags: &flags::Stress) -> ExitCode {
-    let prepared = read(&flags.cluster).and_then(|config| {
-        let nodes = nodes(&config)?;
-        let (image, shown) = match &flags.file {
-            Some(path) => (input::bytes_of(path, FILE_MAX)?, shown(path)),
-            None => (make_image(flags.size)?, IMAGE.to_owned()),
-        };
-        let screen = Screen::open()?;
-        let (clients, requests, image_bytes) = (flags.clients, flags.requests, image.len() as u64);
-        let setup = Setup { config, clients, requests, image: shown, image_bytes };
-        Ok((setup, nodes, Arc::<[u8]>::from(image), screen))
-    });
-    let ((setup, nodes, image, mut screen), runtime) = match begin(prepared) {
-        Ok(begun) => begun,
-        Err(code) => return code,
+pub(crate) fn stress(flags: &flags::Stress) -> anyhow::Result<Code> {
+    let config = read(&flags.cluster)?;
+    let nodes = nodes(&config)?;
+    let (image, shown) = match &flags.file {
+        Some(path) => (input::bytes_of(path, FILE_MAX)?, shown(path)),
+        None => (make_image(flags.size)?, IMAGE.to_owned()),
     };
+    let mut screen = Screen::open()?;
+    let runtime = runtime()?;
+    let (clients, requests, image_bytes) = (flags.clients, flags.requests, image.len() as u64);
+    let setup = Setup { config, clients, requests, image: shown, image_bytes };
+    let image = Arc::from(image);
     let patience = Patience { deadline: flags.timeout, ..Patience::default() };
     let asker = Asker { nodes, patience };
     runtime.block_on(async {
         let mut interrupts = Interrupts::listen();
         tokio::select! {
-            ended = test(&setup, &asker, &image, &mut screen) => ended.into(),
+            code = test(&setup, &asker, &image, &mut screen) => Ok(code),
             () = interrupts.next() => {
                 tracing::warn!("Interrupted: there is no verdict");
-                Ended::Interrupted.into()
+                Ok(Code::Interrupted)
             }
         }
     })
 }
 
-async fn test(setup: &Setup, asker: &Asker, image: &Arc<[u8]>, screen: &mut Screen) -> Ended {
+async fn test(setup: &Setup, asker: &Asker, image: &Arc<[u8]>, screen: &mut Screen) -> Code {
     let leader = match leader(asker).await {
         Ok(leader) => leader.map_or_else(|| "none yet".to_owned(), |leader| leader.to_string()),
         Err(gave_up) => {
             let why = format!("the cluster cannot be reached: {gave_up}");
             screen.write(&format!("{why}\n"));
             tracing::error!("{why}");
-            return Ended::Unavailable;
+            return Code::Unavailable;
         }
     };
     settled(asker).await;
@@ -102,12 +98,12 @@ async fn test(setup: &Setup, asker: &Asker, image: &Arc<[u8]>, screen: &mut Scre
     screen.show(&stress::verdict_lines(&verdict));
     screen.show(&format!("\nDetails of each request: {}\n", shown(&screen.path)));
     match verdict {
-        Verdict::Pass => Ended::Sound,
-        Verdict::Fail(_) => Ended::Failed,
+        Verdict::Pass => Code::Sound,
+        Verdict::Fail(_) => Code::Failed,
     }
 }
 
-/// Who leads, as soon as anybody does.
+/// The leader, as soon as there is one.
 async fn leader(asker: &Asker) -> Result<Option<Leadership>, GaveUp> {
     let began = clock::now();
     let deadline = READY_MAX.min(asker.patience.deadline);
@@ -123,7 +119,7 @@ async fn leader(asker: &Asker) -> Result<Option<Leadership>, GaveUp> {
     }
 }
 
-/// Waits until the leader has every node in its books: one that has just been started gets nothing before.
+/// Waits until the leader has every node in its books: before that, a node that has just been started gets no uploads.
 async fn settled(asker: &Asker) {
     let began = clock::now();
     let asker = Asker { patience: Patience { deadline: SETTLED_MAX, ..asker.patience }, ..asker.clone() };
@@ -144,7 +140,7 @@ struct Done {
     id: RequestId,
     took: Duration,
     tries: u64,
-    outcome: Result<(NodeId, Stored), String>,
+    outcome: anyhow::Result<(NodeId, Stored)>,
 }
 
 async fn upload(setup: &Setup, asker: &Asker, image: &Arc<[u8]>, screen: &mut Screen) -> Measured {
@@ -179,11 +175,13 @@ async fn upload(setup: &Setup, asker: &Asker, image: &Arc<[u8]>, screen: &mut Sc
         measured.retries += done.tries.saturating_sub(1);
         match done.outcome {
             Ok(stored) => {
-                // It grows with what it is given; more than 584 years do not come.
+                // The histogram grows as needed; more than 584 years do not occur.
                 let _ = measured.latencies.record(u64::try_from(done.took.as_nanos()).unwrap_or(u64::MAX));
                 measured.acknowledged.insert(done.id, stored);
             }
-            Err(why) => measured.failed.push(format!("client {}, request {}: {why}", done.client, done.number)),
+            Err(error) => {
+                measured.failed.push(format!("client {}, request {}: {error:#}", done.client, done.number));
+            }
         }
         measured.took = clock::now().since(began);
     }
@@ -193,9 +191,9 @@ async fn upload(setup: &Setup, asker: &Asker, image: &Arc<[u8]>, screen: &mut Sc
 async fn one(asker: &Asker, image: &Arc<[u8]>, user: &User, client: u32, number: u32) -> Done {
     let id = match random_id() {
         Ok(id) => id,
-        Err(why) => {
+        Err(error) => {
             let (id, took) = (RequestId(0), Duration::ZERO);
-            return Done { client, number, id, took, tries: 0, outcome: Err(why) };
+            return Done { client, number, id, took, tries: 0, outcome: Err(error) };
         }
     };
     let label = Label::of(IMAGE, user.clone(), clock::wall());
@@ -207,13 +205,13 @@ async fn one(asker: &Asker, image: &Arc<[u8]>, user: &User, client: u32, number:
     let tries = body.tries();
     let outcome = match answered {
         Ok(Reply::Stored { node, stored }) => Ok((node, stored)),
-        Ok(other) => Err(format!("answered by {other:?}")),
-        Err(gave_up) => Err(gave_up.to_string()),
+        Ok(other) => Err(anyhow!("answered by {other:?}")),
+        Err(gave_up) => Err(anyhow!("{gave_up}")),
     };
     Done { client, number, id, took, tries, outcome }
 }
 
-/// Asks the nodes what they hold and what they were given.
+/// Asks the nodes which uploads they hold, and for their status.
 async fn check(asker: &Asker, measured: &mut Measured) {
     let mut listing = Listing::default();
     loop {
@@ -239,7 +237,7 @@ async fn check(asker: &Asker, measured: &mut Measured) {
     }
 }
 
-/// Sends requests, each with patience.
+/// Sends requests, with retries.
 #[derive(Clone)]
 struct Asker {
     nodes: Nodes<Transport>,
@@ -249,12 +247,12 @@ struct Asker {
 impl Asker {
     async fn ask(&self, request: Request, body: impl asking::Cargo) -> Result<Reply, GaveUp> {
         let seed = random_seed().unwrap_or(Seed(clock::now().0));
-        let told = |line| tracing::debug!("{line}");
-        asking::ask(&self.nodes, request, body, (self.patience, seed), told, &Clock).await
+        let report = |line| tracing::debug!("{line}");
+        asking::ask(&self.nodes, request, body, (self.patience, seed), report, &Clock).await
     }
 }
 
-/// The image, shared by all.
+/// The image, shared by all uploads.
 #[derive(Clone)]
 struct Body {
     bytes: Arc<[u8]>,
@@ -286,29 +284,27 @@ impl asking::Cargo for Body {
     }
 }
 
-/// How an image of ours begins: the plain PPM that every viewer opens, with a comment.
+/// How our images begin: a PPM, which every viewer opens, with a comment.
 const OURS: [u8; 20] = *b"P6\n# omb test image\n";
 
-/// Makes the test image, of about `size` bytes, and returns it. One that is there is replaced if it was ours.
-fn make_image(size: u64) -> Result<Vec<u8>, String> {
+/// Creates the test image, of about `size` bytes, and returns it. An existing one is replaced if it is ours.
+fn make_image(size: u64) -> anyhow::Result<Vec<u8>> {
     let path = Path::new(IMAGE);
     if path.symlink_metadata().is_ok() {
         let mut head = [0; OURS.len()];
         let read = files::open(path, Links::Refused).and_then(|mut file| file.read_exact(&mut head));
         if read.is_err() || head != OURS {
-            return Err(format!(
-                "{IMAGE} is there and is no test image of ours: upload it by --file {IMAGE}, or remove it"
-            ));
+            bail!("{IMAGE} is there and is no test image of ours: upload it by --file {IMAGE}, or remove it");
         }
     }
     let image = image(size);
-    // Made anew: what stands there may lead somewhere else by now.
+    // Created anew: by now the name may be a link to another file.
     let made = files::create(path).and_then(|mut file| file.write_all(&image));
-    made.map_err(|error| format!("{IMAGE}: cannot write it: {error}"))?;
+    made.with_context(|| format!("{IMAGE}: cannot write it"))?;
     Ok(image)
 }
 
-/// A picture of slanted colours, as near to `size` bytes as whole rows come.
+/// A colour gradient, as close to `size` bytes as whole rows allow.
 fn image(size: u64) -> Vec<u8> {
     let pixels = size.saturating_sub(32) / 3;
     let width = pixels.isqrt().max(1);
@@ -324,34 +320,34 @@ fn image(size: u64) -> Vec<u8> {
     image
 }
 
-/// Stdout, and the log file beside it.
+/// Stdout, and a log file with the same text.
 struct Screen {
     path: PathBuf,
     log: BufWriter<File>,
-    told: bool,
+    failed: bool,
 }
 
 impl Screen {
-    /// In the current folder, under a name that is free.
-    fn open() -> Result<Self, String> {
+    /// Opens the log in the current folder, under a free name.
+    fn open() -> anyhow::Result<Self> {
         let stem = jiff::Zoned::now().strftime("stress_test_%Y-%m-%d-%H-%M-%S").to_string();
         for copy in 1..1_000 {
             let path = PathBuf::from(if copy == 1 { format!("{stem}.log") } else { format!("{stem}-{copy}.log") });
             match File::create_new(&path) {
-                Ok(log) => return Ok(Self { path, log: BufWriter::new(log), told: false }),
+                Ok(log) => return Ok(Self { path, log: BufWriter::new(log), failed: false }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(format!("{}: cannot write it: {error}", shown(&path))),
+                Err(error) => return Err(error).with_context(|| format!("{}: cannot write it", shown(&path))),
             }
         }
-        Err(format!("no free name like {stem}.log is left"))
+        bail!("no free name like {stem}.log is left")
     }
 
     fn show(&mut self, text: &str) {
         console::text(Stream::Out, text);
         self.write(text);
-        // What each request came to may wait for more of it; what was shown is there at once.
+        // The details of requests may stay in the buffer; what was shown is flushed at once.
         let flushed = self.log.flush();
-        self.tell(flushed);
+        self.report(flushed);
     }
 
     fn note(&mut self, done: &Done) {
@@ -359,20 +355,20 @@ impl Screen {
         let ms = took.as_secs_f64() * 1e3;
         let end = match outcome {
             Ok((node, stored)) => format!("stored by node {} as {}", node.0, stored.name),
-            Err(why) => format!("failed: {}", printable(why)),
+            Err(error) => format!("failed: {}", printable(&format!("{error:#}"))),
         };
         self.write(&format!("client {client} request {number} id {id} {ms:.3} ms, sent {tries} times, {end}\n"));
     }
 
     fn write(&mut self, text: &str) {
         let written = self.log.write_all(text.as_bytes());
-        self.tell(written);
+        self.report(written);
     }
 
-    /// Says once that the log cannot be written.
-    fn tell(&mut self, written: io::Result<()>) {
+    /// Reports once that the log cannot be written.
+    fn report(&mut self, written: io::Result<()>) {
         if let Err(error) = written
-            && !std::mem::replace(&mut self.told, true)
+            && !std::mem::replace(&mut self.failed, true)
         {
             tracing::error!("{}: cannot write to it: {error}", shown(&self.path));
         }

@@ -3,13 +3,13 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
 
+use anyhow::{Context as _, anyhow};
 use omb_bench::{protocol::Command, token::Token, worker};
 use omb_runtime_real::{
     clock::Clock,
@@ -27,31 +27,21 @@ use tokio::sync::mpsc;
 use super::{fleet::token, output, run::fresh};
 use crate::{
     console,
-    exit::{self, Ended},
+    exit::{Code, Errors, ExitsWith as _},
     flags,
     signals::Interrupts,
 };
 
-/// Does what controllers ask for, until it is interrupted.
-pub(crate) fn worker(flags: &flags::Worker) -> ExitCode {
-    let (stats_port, token) = match (flags.stats_port(), flags.token_file.as_deref().map(token).transpose()) {
-        (Ok(port), Ok(token)) => (port, token),
-        (port, token) => {
-            [port.err(), token.err()].into_iter().flatten().for_each(|mistake| tracing::error!("{mistake}"));
-            return exit::USAGE.into();
-        }
-    };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!("the system gives no thread: {error}");
-            return Ended::Failed.into();
-        }
-    };
-    match runtime.block_on(serve(flags, stats_port, token, runtime.handle().clone())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(code) => code,
-    }
+/// Performs the commands of controllers until it is interrupted.
+pub(crate) fn worker(flags: &flags::Worker) -> anyhow::Result<Code> {
+    let mut errors = Errors::default();
+    let stats_port = errors.ok(flags.stats_port()).unwrap_or_default();
+    let token = errors.ok(flags.token_file.as_deref().map(token).transpose()).flatten();
+    errors.none()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.context("the system gives no thread").exits_with(Code::Failed)?;
+    runtime.block_on(serve(flags, stats_port, token, runtime.handle().clone()))?;
+    Ok(Code::Sound)
 }
 
 async fn serve(
@@ -59,18 +49,18 @@ async fn serve(
     stats_port: u16,
     token: Option<String>,
     runtime: tokio::runtime::Handle,
-) -> Result<(), ExitCode> {
+) -> anyhow::Result<()> {
     let tls = flags.tls_cert.as_deref().zip(flags.tls_key.as_deref());
     let bind = |port, what| async move {
         let address = SocketAddr::new(flags.bind, port);
-        Listener::bind(address, tls).await.map_err(|error| refused(&error, address, what))
+        Listener::bind(address, tls).await.map_err(|error| refused(error, address, what))
     };
     let listener = bind(flags.port, "its controllers (--port)").await?;
     let stats = bind(stats_port, "its metrics (--stats-port)").await?;
     let port_of = |listener: &Listener, asked| listener.address().map_or(asked, |address| address.port());
     let (port, stats_port) = (port_of(&listener, flags.port), port_of(&stats, stats_port));
     let scheme = if tls.is_some() { "https" } else { "http" };
-    // Whoever reads that it is there may end it at once, in good order.
+    // Before the log says that the worker runs: from then on a signal ends it cleanly.
     let mut interrupts = Interrupts::listen();
     tracing::info!("Starting benchmark worker on port {port}");
     tracing::info!("Running on {scheme}://{}", SocketAddr::new(flags.bind, port));
@@ -102,19 +92,16 @@ async fn serve(
         ending.store(true, Relaxed);
         let _ = stop.send(());
         interrupts.next().await;
-        console::leave(Ended::Interrupted);
+        console::leave(Code::Interrupted);
     });
     serving::serve(listener, Some(stats), identity, pages, &mut performer, &mut Watch, &mut stops, &Clock).await;
     tracing::info!("Shut down");
     Ok(())
 }
 
-fn refused(error: &BindError, address: SocketAddr, what: &str) -> ExitCode {
+fn refused(error: BindError, address: SocketAddr, what: &str) -> anyhow::Error {
     match error {
-        BindError::Tls(mistake) => {
-            tracing::error!("{mistake}");
-            exit::USAGE.into()
-        }
+        BindError::Tls(mistake) => Code::Usage.attach(anyhow!(mistake)),
         BindError::Address(error) => {
             let cure = match (error.kind(), address.ip()) {
                 (io::ErrorKind::AddrInUse, _) => "another process listens there: end it, or give another port",
@@ -124,19 +111,18 @@ fn refused(error: &BindError, address: SocketAddr, what: &str) -> ExitCode {
                 }
                 _ => "give another one",
             };
-            tracing::error!("omb worker cannot listen on {address} for {what}: {error}; {cure}");
-            Ended::Unavailable.into()
+            Code::Unavailable.attach(anyhow!("omb worker cannot listen on {address} for {what}: {error}; {cure}"))
         }
     }
 }
 
-/// Logs what goes on, in the guide's words.
+/// Logs events, in the words of the guide.
 struct Watch;
 
 impl local::Observer for Watch {
     fn on_worker_output(&mut self, output: &worker::Output) {
         match output {
-            worker::Output::Obeys { run, controller } => tracing::info!("Obeying {controller}, run {run}"),
+            worker::Output::Obeys { run, controller } => tracing::info!("Following {controller}, run {run}"),
             worker::Output::Perform { command, .. } => match command {
                 Command::CreateTopics(topics) if !topics.is_empty() => {
                     tracing::info!("Creating {} topics...", topics.len());

@@ -18,8 +18,8 @@ use omb_machine::quantity::{counted, grouped};
 
 use super::omb::{Ended, Omb, PATIENCE, Place};
 
-/// Longest that an election takes, on a machine with every core busy. With its defaults it takes about a second, of which
-/// the tests print what they saw.
+/// Longest that an election takes, on a machine with every core busy. With its defaults it takes about a second, of
+/// which the tests print what they saw.
 pub const PATIENT: Duration = Duration::from_secs(30);
 
 /// How often what cannot be waited for is looked at.
@@ -30,11 +30,11 @@ pub struct Cluster {
     pub place: Place,
     pub ports: BTreeMap<u32, u16>,
     running: BTreeMap<u32, Omb>,
-    /// What those have said that are gone.
+    /// The logs of processes that have ended.
     former: String,
 }
 
-/// An upload as its client was told of it.
+/// An upload as reported to its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Acknowledged {
     pub node: u32,
@@ -56,8 +56,8 @@ impl Cluster {
         Self::prepare(3).started()
     }
 
-    /// As [`Self::start`], but a leader that gets no processor for a while stays the leader: for tests of what a cluster
-    /// does between two elections, which count what is assigned.
+    /// As [`Self::start`], but a leader that gets no processor for a while stays the leader: for tests of what a
+    /// cluster does between two elections, which count what is assigned.
     #[track_caller]
     pub fn start_calm() -> Self {
         let cluster = Self::prepare(3);
@@ -115,7 +115,7 @@ impl Cluster {
         self.place.start_with(env!("CARGO_BIN_EXE_client"), &[("PEERS", &peers)], arguments).end()
     }
 
-    /// Whom a node obeys, and in which term.
+    /// Which leader a node follows, and in which term.
     pub fn leader_of(&self, node: u32) -> Option<(u32, u64)> {
         let ended = self.client_of(node, &["discover"]);
         let line = ended.stdout.lines().find_map(|line| line.strip_prefix("Leader: node "))?;
@@ -123,7 +123,7 @@ impl Cluster {
         Some((leader.parse().ok()?, rest.split_once(',')?.0.parse().ok()?))
     }
 
-    /// Waits until every running node obeys this one, all in one term, and returns it.
+    /// Waits until every running node follows this one, all in one term, and returns the term.
     #[track_caller]
     pub fn agree_on(&self, leader: u32) -> u64 {
         let mut seen = BTreeMap::new();
@@ -133,10 +133,10 @@ impl Cluster {
             let only = terms.first().copied().flatten().filter(|_| terms.len() == 1);
             only.filter(|(named, _)| *named == leader).map(|(_, term)| term)
         });
-        agreed.unwrap_or_else(|| panic!("node {leader} is not obeyed by all: {seen:?}\n{}", self.logs()))
+        agreed.unwrap_or_else(|| panic!("node {leader} is not followed by all: {seen:?}\n{}", self.logs()))
     }
 
-    /// How much each running node has said so far.
+    /// How much each running node has logged so far.
     pub fn mark(&self) -> BTreeMap<u32, usize> {
         self.running.iter().map(|(node, process)| (*node, process.log().len())).collect()
     }
@@ -158,12 +158,12 @@ impl Cluster {
         }
     }
 
-    /// How much all nodes have said that are gone, where [`Self::logs`] begins with it.
+    /// How much was logged by nodes that have ended, with which [`Self::logs`] begins.
     pub fn mark_of_former(&self) -> usize {
         self.former.len()
     }
 
-    /// Everything all nodes have said.
+    /// Everything that all nodes have logged.
     pub fn logs(&self) -> String {
         self.running.values().fold(self.former.clone(), |logs, node| logs + &node.log())
     }
@@ -215,7 +215,8 @@ impl Cluster {
         enough.unwrap_or_else(|| panic!("only {} acknowledged", self.acknowledged().len()));
     }
 
-    /// The uploads in a node's folder, by name. Fails if anything else lies there, or another content than its name says.
+    /// The uploads in a node's folder, by name. Fails if anything else lies there, or another content than its name
+    /// says.
     #[track_caller]
     pub fn stored_by(&self, node: u32) -> BTreeMap<Name, u64> {
         let mut stored = BTreeMap::new();
@@ -228,9 +229,9 @@ impl Cluster {
         stored
     }
 
-    /// Asserts that every acknowledged upload lies whole where it was acknowledged, that nothing else was stored, no node
-    /// has one twice, nothing is half-written, and that `client list` shows exactly this. Returns how many lie on more
-    /// than one node.
+    /// Asserts that every acknowledged upload lies whole where it was acknowledged, that nothing else was stored, no
+    /// node has one twice, nothing is half-written, and that `client list` shows exactly this. Returns how many lie on
+    /// more than one node.
     #[track_caller]
     pub fn audit(&self, acknowledged: &BTreeSet<Acknowledged>) -> usize {
         let mut holders: BTreeMap<RequestId, BTreeSet<u32>> = BTreeMap::new();
@@ -329,7 +330,7 @@ pub fn within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option
     }
 }
 
-/// Ports of loopback that nobody uses now. They lie below those that the system gives to connections, one of which could
+/// Ports of loopback that are free now. They lie below those that the system gives to connections, one of which could
 /// otherwise have a node's port while that node is down.
 pub fn free_ports() -> impl Iterator<Item = u16> {
     const FIRST: u16 = 12_000;

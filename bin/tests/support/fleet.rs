@@ -1,4 +1,4 @@
-//! Workers as processes of their own, whoever pretends to be one, and what lies between them and their controller.
+//! Workers as processes of their own, impostors, and what lies between them and their controller.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -59,7 +59,7 @@ impl Worker {
         format!("{}://127.0.0.1:{}", self.scheme, self.port)
     }
 
-    /// Waits until it obeys nobody.
+    /// Waits until it follows no controller.
     #[track_caller]
     pub fn is_free_within(&self, limit: Duration) {
         let began = Instant::now();
@@ -117,7 +117,7 @@ impl Fleet {
         lead(place, &self.addresses(), more)
     }
 
-    /// Asserts that everybody obeys nobody and is silent.
+    /// Asserts that no worker follows a controller or sends load.
     #[track_caller]
     pub fn is_free_within(&self, limit: Duration) {
         for worker in &self.workers {
@@ -214,7 +214,7 @@ pub struct Faults {
     pub life: Duration,
 }
 
-/// Stands between a controller and one worker.
+/// A proxy between a controller and one worker.
 pub struct Proxy {
     pub port: u16,
     cut: Arc<AtomicBool>,
@@ -273,7 +273,7 @@ impl Drop for Proxy {
     }
 }
 
-/// What becomes of one connection.
+/// How one connection is treated.
 #[derive(Clone, Copy)]
 struct Fate {
     seed: u64,

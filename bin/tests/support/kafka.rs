@@ -116,7 +116,7 @@ impl Kafka {
             .replace("@CONTROLLER_PORT@", &controller_port.to_string())
             .replace("@DATA@", &at("data").display().to_string());
         properties.push_str(&sasl_properties(port, controller_port, sasl_port, &options.users));
-        // Of a key that stands twice, Java takes the last.
+        // Of a key that is given twice, Java takes the last.
         properties.push_str(&options.properties);
         std::fs::write(at("server.properties"), properties).expect("a temporary file can be written");
         std::fs::write(at("log4j2.properties"), include_str!("log4j2.properties"))
@@ -166,7 +166,7 @@ impl Kafka {
     /// Names of all topics but Kafka's own, sorted.
     ///
     /// # Panics
-    /// If the broker does not tell.
+    /// If the broker does not answer.
     #[track_caller]
     pub fn topics(&self) -> Vec<String> {
         let output = self.tool(
@@ -186,7 +186,7 @@ impl Kafka {
     /// Names of all consumer groups.
     ///
     /// # Panics
-    /// If the broker does not tell.
+    /// If the broker does not answer.
     #[track_caller]
     pub fn groups(&self) -> Vec<String> {
         let output = self.tool(
@@ -295,14 +295,15 @@ fn java(lib: &Path, folder: &Path) -> Command {
     command
 }
 
-/// Ports that nobody uses now. All are held until the last is known, so they differ.
+/// Ports that are free now. All are held until the last is known, so they differ.
 fn free_ports<const N: usize>() -> [u16; N] {
     let held: [TcpListener; N] =
         std::array::from_fn(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port"));
     held.map(|listener| listener.local_addr().expect("a bound socket has an address").port())
 }
 
-/// 16 bytes in URL-safe base64 without padding, as Kafka spells a cluster's id. Nobody else joins, so it need not be random.
+/// 16 bytes in URL-safe base64 without padding, as Kafka spells a cluster's id. No other broker joins, so it need not
+/// be random.
 fn cluster_id() -> String {
     format!("omb{:0>19}", std::process::id())
 }

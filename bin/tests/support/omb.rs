@@ -124,7 +124,7 @@ pub fn json(path: &Path) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// A program under way. Dropping it ends it, and so does the death of the test.
+/// A running program. Dropping it ends it, and so does the death of the test.
 pub struct Omb {
     child: Child,
     guard: Child,
@@ -133,7 +133,7 @@ pub struct Omb {
     began: Instant,
 }
 
-/// How a program ended, and what it said.
+/// How a program ended, and its output.
 #[derive(Debug)]
 pub struct Ended {
     /// Its exit code; `None` if a signal ended it.
@@ -144,7 +144,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// Asserts its exit code, showing what it said if it is another.
+    /// Asserts its exit code, showing its output if it is another.
     #[track_caller]
     pub fn with(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "after {:?}, saying\n{}\n{}", self.took, self.stdout, self.stderr);
@@ -167,24 +167,24 @@ impl Ended {
 }
 
 impl Omb {
-    /// Waits until it has said this on stderr, and returns all of it.
+    /// Waits until this appears on stderr, and returns all of stderr.
     #[track_caller]
     pub fn wait_for(&mut self, text: &str) -> String {
         self.stderr.wait_for(text)
     }
 
-    /// What it has said on stderr so far.
+    /// Its stderr so far.
     pub fn log(&self) -> String {
         self.stderr.text()
     }
 
-    /// Waits until it has said this on stderr beyond the first `from` bytes, and returns what it said there.
+    /// Waits until this appears on stderr after the first `from` bytes, and returns what follows those.
     #[track_caller]
     pub fn wait_beyond(&mut self, from: usize, text: &str) -> String {
         self.stderr.wait_beyond(from, text)
     }
 
-    /// Waits until it has said this on stdout, and returns all of it.
+    /// Waits until this appears on stdout, and returns all of stdout.
     #[track_caller]
     pub fn wait_for_output(&mut self, text: &str) -> String {
         self.stdout.wait_for(text)
@@ -421,8 +421,9 @@ pub fn complete(result: &Value, record: &[Value]) {
     }
 }
 
-/// Eight consumers of the Kafka cluster in `k.yaml` share one partition. They join one after another, and each that joined under
-/// load would make the group share it anew: then what was read before is read again. The workload is `eight.yaml` after it.
+/// Eight consumers of the Kafka cluster in `k.yaml` share one partition. They join one after another, and each that
+/// joined under load would make the group share it anew: then what was read before is read again. The workload is
+/// `eight.yaml` after it.
 pub fn eight_consumers_join_before_the_load(place: &Place) {
     let changes = [("consumerPerSubscription", "8"), ("warmupDuration", "0s"), ("testDuration", "1s")];
     place.write("eight.yaml", workload("eight", &changes));
