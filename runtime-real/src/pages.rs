@@ -11,7 +11,7 @@ use std::{
 use hyper::{StatusCode, body::Bytes};
 use omb_bench::stats::tally::Totals;
 use omb_machine::{prometheus::CONTENT_TYPE, time::Instant};
-use omb_report::metrics::{self, Metrics, Obeyed, Rates};
+use omb_report::metrics::{self, Followed, Metrics, Rates};
 
 use crate::{
     clock,
@@ -60,11 +60,11 @@ impl Pages {
         let snapshot = self.counts.snapshot().unwrap_or_default();
         let totals = snapshot.totals.to_totals();
         let usage = process::usage(Duration::ZERO);
-        let obeys = status.obeys.as_ref();
+        let follows = status.follows.as_ref();
         show(&Metrics {
             version: &self.omb,
             worker: &self.name,
-            obeys: obeys.map(|(run, controller, since)| Obeyed { run: *run, controller, since: *since }),
+            follows: follows.map(|(run, controller, since)| Followed { run: *run, controller, since: *since }),
             totals: &totals,
             rebalances: snapshot.groups.values().map(|group| group.rebalances).fold(0, u64::saturating_add),
             in_flight: snapshot.in_flight,
@@ -114,7 +114,7 @@ impl serving::Pages for Pages {
             "/healthz" => Answered::text(StatusCode::OK, "ok"),
             "/readyz" if self.ending.load(Relaxed) => Answered::text(StatusCode::SERVICE_UNAVAILABLE, "shutting down"),
             // Shown to whoever asks, so it names nobody.
-            "/readyz" => Answered::text(StatusCode::OK, if status.obeys.is_some() { "busy" } else { "free" }),
+            "/readyz" => Answered::text(StatusCode::OK, if status.follows.is_some() { "busy" } else { "free" }),
             _ => return None,
         })
     }

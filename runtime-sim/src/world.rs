@@ -524,8 +524,8 @@ impl Observer for Onlooker {
                 mine.excused = true;
                 mine.leases_ended.push(at);
             }
-            worker::Output::Obeys { run, .. } => {
-                witness.note(WORKER, format_args!("{} obeys run {}", self.worker, place(run)));
+            worker::Output::Follows { run, .. } => {
+                witness.note(WORKER, format_args!("{} follows run {}", self.worker, place(run)));
             }
             worker::Output::Freed(run) => {
                 witness.note(WORKER, format_args!("{} is freed of run {}", self.worker, place(run)));

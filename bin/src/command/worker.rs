@@ -122,7 +122,7 @@ struct Watch;
 impl local::Observer for Watch {
     fn on_worker_output(&mut self, output: &worker::Output) {
         match output {
-            worker::Output::Obeys { run, controller } => tracing::info!("Following {controller}, run {run}"),
+            worker::Output::Follows { run, controller } => tracing::info!("Following {controller}, run {run}"),
             worker::Output::Perform { command, .. } => match command {
                 Command::CreateTopics(topics) if !topics.is_empty() => {
                     tracing::info!("Creating {} topics...", topics.len());

@@ -189,7 +189,7 @@ struct Process {
     waiting: BTreeMap<(RunId, u64), Vec<u64>>,
     doing: BTreeMap<u64, Command>,
     load: Load,
-    obeyed: Option<RunId>,
+    followed: Option<RunId>,
 }
 
 impl Process {
@@ -204,7 +204,7 @@ impl Process {
             waiting: BTreeMap::new(),
             doing: BTreeMap::new(),
             load: Load::default(),
-            obeyed: None,
+            followed: None,
         }
     }
 }
@@ -360,17 +360,17 @@ impl World {
                     self.at(after, Happening::Reply { worker, attempt, body: body.clone() });
                 }
             }
-            worker::Output::Obeys { run, .. } => {
+            worker::Output::Follows { run, .. } => {
                 assert!(
-                    process.obeyed.is_none(),
-                    "B6: worker {worker} takes up {run} while it obeys {:?}",
-                    process.obeyed
+                    process.followed.is_none(),
+                    "B6: worker {worker} takes up {run} while it follows {:?}",
+                    process.followed
                 );
-                process.obeyed = Some(run);
+                process.followed = Some(run);
             }
             worker::Output::Freed(run) => {
-                assert_eq!(process.obeyed, Some(run), "B6");
-                process.obeyed = None;
+                assert_eq!(process.followed, Some(run), "B6");
+                process.followed = None;
             }
             worker::Output::ShutDown => process.shut_down = true,
             worker::Output::LeaseExpired(_) => {}

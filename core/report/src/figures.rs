@@ -601,7 +601,7 @@ fn every_metric_is_known() {
     let shown = Metrics {
         version: "0.1.0",
         worker: "w",
-        obeys: None,
+        follows: None,
         totals: &totals,
         rebalances: 12,
         in_flight: 401,

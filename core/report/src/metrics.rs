@@ -60,7 +60,7 @@ pub struct Metrics<'a> {
     /// The worker's name.
     pub worker: &'a str,
     /// The run it performs; `None` if it is free.
-    pub obeys: Option<Obeyed<'a>>,
+    pub follows: Option<Followed<'a>>,
     /// Its counts in the current run, or in the last one.
     pub totals: &'a Totals,
     /// How often its consumer groups were rebalanced under load.
@@ -91,7 +91,7 @@ pub struct Metrics<'a> {
 
 /// The run that a worker performs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Obeyed<'a> {
+pub struct Followed<'a> {
     /// Which run.
     pub run: RunId,
     /// The controller's own name, as it sent it.
@@ -135,9 +135,9 @@ pub fn counters_stats(totals: &Totals) -> Value {
 #[must_use]
 pub fn status_page(metrics: &Metrics<'_>) -> String {
     let (worker, version) = (escaped_html(metrics.worker), escaped_html(metrics.version));
-    let obeys = match metrics.obeys {
+    let follows = match metrics.follows {
         None => "<p class=\"state\">Free: waits for a controller.</p>".to_owned(),
-        Some(Obeyed { run, controller, since }) => format!(
+        Some(Followed { run, controller, since }) => format!(
             "<p class=\"state\">Performs run <code>{run}</code> of <b>{}</b> since {}.</p>",
             escaped_html(controller),
             rfc3339(since)
@@ -151,7 +151,7 @@ pub fn status_page(metrics: &Metrics<'_>) -> String {
          <meta http-equiv=\"refresh\" content=\"{REFRESH_SECONDS}\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>omb · {worker}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n\
-         <h1>{worker} <small>omb {version}</small></h1>\n{obeys}\n\
+         <h1>{worker} <small>omb {version}</small></h1>\n{follows}\n\
          <h2>Messages</h2>\n<table>\n{}</table>\n\
          <h2>Latencies</h2>\n<table>\n\
          <tr><th></th><th>samples</th><th>p50</th><th>p99</th><th>max</th></tr>\n{}</table>\n\
@@ -234,8 +234,8 @@ fn own(text: &mut Text, metrics: &Metrics<'_>) {
     let Totals { departures, acknowledgements, arrivals, seen } = metrics.totals;
     text.family("omb_build_info", "gauge", "Version of omb and name of the worker; always 1.");
     text.sample("omb_build_info", &[("version", metrics.version), ("worker", metrics.worker)], 1);
-    text.one("omb_obeys_run", "gauge", "Whether the worker performs a run.", u8::from(metrics.obeys.is_some()));
-    if let Some(Obeyed { run, controller, since }) = metrics.obeys {
+    text.one("omb_obeys_run", "gauge", "Whether the worker performs a run.", u8::from(metrics.follows.is_some()));
+    if let Some(Followed { run, controller, since }) = metrics.follows {
         text.family("omb_run_info", "gauge", "The run that the worker performs, and its controller; always 1.");
         text.sample("omb_run_info", &[("run", &run.to_string()), ("controller", controller)], 1);
         let help = "When the worker began the run, by its clock, since the Unix epoch.";
@@ -407,7 +407,7 @@ mod tests {
         Metrics {
             version: "0.1.0",
             worker: name,
-            obeys: Some(Obeyed { run: RunId(0xab), controller: name, since: WallTime(1_767_529_800_000_000_000) }),
+            follows: Some(Followed { run: RunId(0xab), controller: name, since: WallTime(1_767_529_800_000_000_000) }),
             totals,
             rebalances: 2,
             in_flight: 3,
@@ -456,7 +456,8 @@ mod tests {
     #[test]
     fn a_free_worker_has_a_page_too() {
         let totals = Totals::default();
-        let free = Metrics { obeys: None, rates: None, stats_url: Some("http://host:8081/"), ..metrics(&totals, "w") };
+        let free =
+            Metrics { follows: None, rates: None, stats_url: Some("http://host:8081/"), ..metrics(&totals, "w") };
         let page = status_page(&free);
         assert!(page.contains("Free") && page.contains("href=\"http://host:8081/metrics\""), "{page}");
         assert_eq!(value(&parsed(&prometheus(&free)), "omb_obeys_run", &[]), 0.0);

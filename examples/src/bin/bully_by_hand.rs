@@ -39,10 +39,10 @@ fn main() {
     world.start(NodeId(3));
     world.run(Duration::from_millis(2_500));
 
-    world.chapter("Node 3 leads again. Who obeys whom:");
+    world.chapter("Node 3 leads again. Who follows whom:");
     for (id, election) in &world.nodes {
         let leader = election.leader().map_or("nobody".to_owned(), |leadership| leadership.to_string());
-        println!("           node {} obeys {leader}", id.0);
+        println!("           node {} follows {leader}", id.0);
     }
     println!(
         "\nTerms only rise, and with three nodes each node has every third one to itself: no term has two leaders."
@@ -154,12 +154,12 @@ impl World {
                     self.say(&format!("node {} ★ leads", id.0));
                 }
                 Output::LeaderChanged(Some(leadership)) => {
-                    self.say(&format!("node {} obeys {leadership}", id.0));
+                    self.say(&format!("node {} follows {leadership}", id.0));
                 }
                 Output::Disbelieved { peer, what } => {
                     self.say(&format!("node {} does not believe {peer}: {what}", id.0));
                 }
-                Output::LeaderChanged(None) => self.say(&format!("node {} obeys nobody", id.0)),
+                Output::LeaderChanged(None) => self.say(&format!("node {} follows no node", id.0)),
                 Output::Info(line) => self.say(&format!("log: {line}")),
             }
         }
@@ -178,7 +178,7 @@ fn words(ballot: &Ballot) -> String {
         Word::Answer { .. } => "answer      \"I am; leave it to me\"".to_owned(),
         Word::Victory => format!("victory     \"I lead from here on, in {}\"", ballot.newest.term),
         Word::Heartbeat { .. } => "heartbeat   \"I still lead\", again every 100 ms".to_owned(),
-        Word::Echo { .. } => "echo        \"heard, and obeyed\"".to_owned(),
+        Word::Echo { .. } => "echo        \"heard, and followed\"".to_owned(),
         Word::Outdated => format!("outdated    \"there is a newer leader: {}\"", ballot.newest),
         Word::Inquiry => "inquiry     \"I slept; is there a newer leader?\"".to_owned(),
     }

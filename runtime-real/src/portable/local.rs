@@ -82,7 +82,7 @@ pub async fn run(
                     let _ = answers.send(controller::Input::FromWorker { worker: WorkerId(0), response });
                 }
                 worker::Output::LeaseExpired(_) => observer.borrow_mut().on_lease_expired(),
-                worker::Output::Obeys { .. } | worker::Output::Freed(_) | worker::Output::ShutDown => {}
+                worker::Output::Follows { .. } | worker::Output::Freed(_) | worker::Output::ShutDown => {}
             }
             ControlFlow::Continue(())
         },

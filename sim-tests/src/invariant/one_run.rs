@@ -19,7 +19,7 @@ pub struct OneRun {
 /// One worker's.
 #[derive(Debug, Default)]
 struct One {
-    obeyed: Option<RunId>,
+    followed: Option<RunId>,
     /// Runs whose end this process has seen.
     past: Vec<RunId>,
     schedules: usize,
@@ -52,7 +52,7 @@ impl Promise for OneRun {
     fn on_worker(&mut self, worker: u32, machine: &Worker, _: Instant, truth: &Truth, broken: &mut Broken) {
         let one = self.workers.entry(worker).or_default();
         let now = machine.run();
-        match (one.obeyed, now) {
+        match (one.followed, now) {
             // Even a take-over closes the previous run before it begins the next.
             (Some(before), Some(now)) if before != now => {
                 broken.note(format_args!("run {now} took worker {worker} from run {before}"));
@@ -63,7 +63,7 @@ impl Promise for OneRun {
             (Some(before), None) => one.past.push(before),
             _ => {}
         }
-        one.obeyed = now;
+        one.followed = now;
         let performed = &truth.workers[worker as usize].performed;
         for (name, times) in performed.iter().filter(|(name, _)| !UNASKED.contains(*name)) {
             let given = self.given.get(&(worker, name)).map_or(0, |(given, _)| *given);

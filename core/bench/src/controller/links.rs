@@ -36,7 +36,7 @@ pub enum TroubleKind {
     Unconnected,
     /// The connection broke, or no answer came in time. What was asked may have been done all the same.
     Broken,
-    /// Something answers, but not as a worker that would obey: asking again changes nothing.
+    /// Something answers, but not as a worker that would follow: asking again changes nothing.
     Refused,
     /// It says that its process ends.
     Leaving,

@@ -21,7 +21,7 @@ pub struct Settings {
     pub controller: String,
     /// What the workers are called, in order: their addresses. Empty where the one worker is this process.
     pub names: Vec<String>,
-    /// Whether to end runs of other controllers that the workers still obey. Default no.
+    /// Whether to end runs of other controllers that the workers still follow. Default no.
     pub take_over: bool,
     /// What becomes of a run whose worker is lost under load. Default: it fails.
     pub on_loss: OnLoss,

@@ -56,7 +56,7 @@ pub enum Output {
     /// Send this to the caller: to all of them, if the same command was sent several times.
     Reply(Response),
     /// The worker follows a run from here on.
-    Obeys {
+    Follows {
         /// The run.
         run: RunId,
         /// Its controller.
@@ -94,7 +94,7 @@ pub struct Worker {
     wall_zero: WallTime,
     /// Which settings it accepts from its controllers.
     terms: Terms,
-    obeys: Option<Obeyed>,
+    follows: Option<Followed>,
     /// Runs that it followed before, newest last: a late copy of their first command must not begin them again.
     past: VecDeque<RunId>,
     /// A command that waits until the one in progress has been performed.
@@ -131,7 +131,7 @@ impl Shutdown {
 
 /// The run that is followed, from its `Prepare` until the next run's.
 #[derive(Debug)]
-struct Obeyed {
+struct Followed {
     run: RunId,
     controller: String,
     lease: Duration,
@@ -158,7 +158,7 @@ enum State {
     Closed(&'static str),
 }
 
-impl Obeyed {
+impl Followed {
     fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed(_))
     }
@@ -172,7 +172,7 @@ impl Worker {
         Self {
             wall_zero,
             terms,
-            obeys: None,
+            follows: None,
             past: VecDeque::new(),
             queued: None,
             shutdown: None,
@@ -184,17 +184,17 @@ impl Worker {
     /// The run it follows; `None` if it is free.
     #[must_use]
     pub fn run(&self) -> Option<RunId> {
-        self.obeyed().map(|obeyed| obeyed.run)
+        self.followed().map(|followed| followed.run)
     }
 
     /// The controller of the run it follows; `None` if it is free.
     #[must_use]
     pub fn controller(&self) -> Option<&str> {
-        self.obeyed().map(|obeyed| obeyed.controller.as_str())
+        self.followed().map(|followed| followed.controller.as_str())
     }
 
-    fn obeyed(&self) -> Option<&Obeyed> {
-        self.obeys.as_ref().filter(|obeyed| !obeyed.is_closed())
+    fn followed(&self) -> Option<&Followed> {
+        self.follows.as_ref().filter(|followed| !followed.is_closed())
     }
 
     fn on_command(&mut self, now: Instant, mut request: Request) {
@@ -215,23 +215,23 @@ impl Worker {
             let text = format!("the driver's settings are refused: {refused}");
             return self.refuse(run, number, FailureKind::Configuration, text);
         }
-        match &mut self.obeys {
-            Some(obeyed) if obeyed.run == run => {
+        match &mut self.follows {
+            Some(followed) if followed.run == run => {
                 let sent = sent_at(self.wall_zero, now, request.sent);
-                if sent + obeyed.lease <= now && request.command != Command::Close {
+                if sent + followed.lease <= now && request.command != Command::Close {
                     let text =
                         format!("command {number} was sent {:?} ago, which is longer than its lease", now.since(sent));
                     return self.refuse(run, number, FailureKind::Forgotten, text);
                 }
-                obeyed.heard = obeyed.heard.max(sent);
-                if matches!(obeyed.state, State::Left { .. }) {
-                    obeyed.state = State::Led;
+                followed.heard = followed.heard.max(sent);
+                if matches!(followed.state, State::Left { .. }) {
+                    followed.state = State::Led;
                 }
                 self.on_own_command(request);
             }
-            Some(obeyed) if !obeyed.is_closed() => self.on_foreign_command(now, request),
+            Some(followed) if !followed.is_closed() => self.on_foreign_command(now, request),
             // The previous run is still being closed.
-            Some(obeyed) if obeyed.under_way.is_some() => self.queue(request),
+            Some(followed) if followed.under_way.is_some() => self.queue(request),
             _ => self.on_first_command(now, request),
         }
     }
@@ -244,12 +244,12 @@ impl Worker {
                 self.refuse(run, number, FailureKind::Forgotten, format!("run {run} has ended here"));
             }
             Command::Prepare(preparation) if number == 1 => {
-                self.past.extend(self.obeys.as_ref().map(|obeyed| obeyed.run));
+                self.past.extend(self.follows.as_ref().map(|followed| followed.run));
                 if self.past.len() > PAST_MAX {
                     self.past.pop_front();
                 }
                 let controller = printable_within(&preparation.controller, CONTROLLER_MAX);
-                self.obeys = Some(Obeyed {
+                self.follows = Some(Followed {
                     run,
                     controller: controller.clone(),
                     lease: preparation.lease,
@@ -262,7 +262,7 @@ impl Worker {
                     state: State::Led,
                     lease_ended: false,
                 });
-                self.outputs.push_back(Output::Obeys { run, controller });
+                self.outputs.push_back(Output::Follows { run, controller });
                 self.perform(Command::Prepare(preparation), Some(number));
             }
             // A run that never began here is as good as closed.
@@ -270,7 +270,7 @@ impl Worker {
             other => {
                 let text = format!(
                     "it knows nothing of run {run}, though this is its command {number} ({}): it was restarted, or \
-                     obeyed another controller meanwhile",
+                     followed another controller meanwhile",
                     other.name()
                 );
                 self.refuse(run, number, FailureKind::Forgotten, text);
@@ -280,28 +280,28 @@ impl Worker {
 
     /// A command of another run than the one that is followed.
     fn on_foreign_command(&mut self, now: Instant, request: Request) {
-        let Some(obeyed) = &mut self.obeys else { return };
+        let Some(followed) = &mut self.follows else { return };
         let (run, number) = (request.run, request.number);
         match &request.command {
             Command::Prepare(preparation) if number == 1 && !self.past.contains(&run) => {
                 // A controller leads one run at a time: if it begins another, it has abandoned this worker.
                 let controller = printable_within(&preparation.controller, CONTROLLER_MAX);
-                if preparation.take_over || controller == obeyed.controller {
-                    obeyed.state = State::Closed("another controller took this worker over");
+                if preparation.take_over || controller == followed.controller {
+                    followed.state = State::Closed("another controller took this worker over");
                     self.end(Command::Close, "another controller took this worker over");
                     return self.queue(request);
                 }
-                let silent = now.since(obeyed.heard).as_secs();
+                let silent = now.since(followed.heard).as_secs();
                 let text = format!(
                     "it follows {} (run {}, last heard {silent} s ago); --take-over ends that run",
-                    obeyed.controller, obeyed.run
+                    followed.controller, followed.run
                 );
                 self.refuse(run, number, FailureKind::Refused, text);
             }
             // Not this run's any more, if it ever was: nothing to close.
             Command::Close => self.reply(run, number, Ok(Event::Done), false),
             _ => {
-                let text = format!("it follows {} (run {})", obeyed.controller, obeyed.run);
+                let text = format!("it follows {} (run {})", followed.controller, followed.run);
                 self.refuse(run, number, FailureKind::Forgotten, text);
             }
         }
@@ -309,51 +309,52 @@ impl Worker {
 
     /// A command of the run that is followed: a new one, or one seen before.
     fn on_own_command(&mut self, request: Request) {
-        let obeyed = self.obeys.as_mut().expect("called for the run that is followed");
+        let followed = self.follows.as_mut().expect("called for the run that is followed");
         let (run, number) = (request.run, request.number);
-        if number == obeyed.number {
+        if number == followed.number {
             // Seen before: the same answer, or not yet.
-            if let Some(answer) = obeyed.answer.clone() {
+            if let Some(answer) = followed.answer.clone() {
                 self.outputs.push_back(Output::Reply(answer));
             }
             return;
         }
-        if number < obeyed.number {
+        if number < followed.number {
             // A copy that was long in flight. The controller has its answer, or it would not have gone on.
-            let text = format!("command {number} is past: {} came after it", obeyed.number);
+            let text = format!("command {number} is past: {} came after it", followed.number);
             return self.refuse(run, number, FailureKind::Protocol, text);
         }
         let closing = request.command == Command::Close;
         if matches!(request.command, Command::Prepare(_)) {
             return self.refuse(run, number, FailureKind::Protocol, format!("run {run} is prepared already"));
         }
-        if let State::Closed(why) = obeyed.state
+        if let State::Closed(why) = followed.state
             && !closing
         {
             return self.refuse(run, number, FailureKind::Forgotten, format!("run {run} was closed here: {why}"));
         }
         // What a run created is cleaned up whatever the result of its last command, which may never have arrived.
         let deleting = matches!(request.command, Command::DeleteTopics { .. });
-        if !closing && !deleting && number != obeyed.number + 1 {
+        if !closing && !deleting && number != followed.number + 1 {
             // A controller goes on only when it has an answer. So an earlier process here answered it and was restarted
             // since; then a late copy of the first command made this process begin the run anew.
-            let text = format!("command {number} came after {}: those in between were never heard here", obeyed.number);
+            let text =
+                format!("command {number} came after {}: those in between were never heard here", followed.number);
             return self.refuse(run, number, FailureKind::Forgotten, text);
         }
         if closing {
-            obeyed.number = number;
-            obeyed.answer = None;
-            if obeyed.is_closed() && obeyed.under_way.is_none() {
+            followed.number = number;
+            followed.answer = None;
+            if followed.is_closed() && followed.under_way.is_none() {
                 return self.answer(number, Ok(Event::Done));
             }
-            obeyed.state = State::Closed("its controller closed it");
+            followed.state = State::Closed("its controller closed it");
             self.end(Command::Close, "the run was closed meanwhile");
-            if let Some(obeyed) = &mut self.obeys {
-                obeyed.under_way = obeyed.under_way.map(|(ticket, _)| (ticket, Some(number)));
+            if let Some(followed) = &mut self.follows {
+                followed.under_way = followed.under_way.map(|(ticket, _)| (ticket, Some(number)));
             }
             return;
         }
-        match obeyed.under_way {
+        match followed.under_way {
             // No command requested it: the lease began it. It has a bound.
             Some((_, None)) => self.queue(request),
             Some((_, Some(before))) if deleting => {
@@ -362,7 +363,7 @@ impl Worker {
                 self.perform_own(number, request.command);
             }
             Some((_, Some(_))) => {
-                let text = format!("command {number} came while {} is in progress", obeyed.number);
+                let text = format!("command {number} came while {} is in progress", followed.number);
                 self.refuse(run, number, FailureKind::Protocol, text);
             }
             None => self.perform_own(number, request.command),
@@ -371,27 +372,28 @@ impl Worker {
 
     /// Performs a new command of the run that is followed.
     fn perform_own(&mut self, number: u64, command: Command) {
-        let obeyed = self.obeys.as_mut().expect("called for the run that is followed");
-        obeyed.number = number;
-        obeyed.answer = None;
+        let followed = self.follows.as_mut().expect("called for the run that is followed");
+        followed.number = number;
+        followed.answer = None;
         // A lease that ended before there was a load has stopped none.
-        obeyed.lease_ended &= !matches!(command, Command::StartLoad { .. });
+        followed.lease_ended &= !matches!(command, Command::StartLoad { .. });
         self.perform(command, Some(number));
     }
 
     fn on_done(&mut self, now: Instant, ticket: u64, outcome: Result<Event, Failure>) {
         // A command cut short by a close still reports; no caller waits for it any more.
-        let Some(obeyed) = self.obeys.as_mut().filter(|obeyed| obeyed.under_way.is_some_and(|(t, _)| t == ticket))
+        let Some(followed) =
+            self.follows.as_mut().filter(|followed| followed.under_way.is_some_and(|(t, _)| t == ticket))
         else {
             return;
         };
-        let Some((_, number)) = obeyed.under_way.take() else { return };
-        if obeyed.waits > Duration::ZERO && number.is_some() {
+        let Some((_, number)) = followed.under_way.take() else { return };
+        if followed.waits > Duration::ZERO && number.is_some() {
             // The controller was silent because it waited; from here on it has its full lease again.
-            obeyed.heard = now;
+            followed.heard = now;
         }
-        obeyed.waits = Duration::ZERO;
-        let (run, closed) = (obeyed.run, obeyed.is_closed());
+        followed.waits = Duration::ZERO;
+        let (run, closed) = (followed.run, followed.is_closed());
         if let Some(number) = number {
             self.answer(number, outcome);
         }
@@ -413,7 +415,7 @@ impl Worker {
         }
         let run = self.run();
         self.shutdown = Some(Shutdown { run, heard: None, closed: None, over: false });
-        if self.obeyed().is_some_and(|obeyed| matches!(obeyed.under_way, Some((_, Some(_)))))
+        if self.followed().is_some_and(|followed| matches!(followed.under_way, Some((_, Some(_)))))
             && let Some(run) = run
         {
             // Callers that wait are answered below.
@@ -423,10 +425,12 @@ impl Worker {
             let text = "this worker is being shut down".to_owned();
             self.refuse(request.run, request.number, FailureKind::Forgotten, text);
         }
-        match &self.obeys {
-            Some(obeyed) if obeyed.is_closed() && obeyed.under_way.is_some() => {}
-            Some(obeyed) if !obeyed.is_closed() && obeyed.under_way.is_some() => self.close("the worker shuts down"),
-            Some(obeyed) if !obeyed.is_closed() => {
+        match &self.follows {
+            Some(followed) if followed.is_closed() && followed.under_way.is_some() => {}
+            Some(followed) if !followed.is_closed() && followed.under_way.is_some() => {
+                self.close("the worker shuts down")
+            }
+            Some(followed) if !followed.is_closed() => {
                 self.end(Command::StopLoad { within: DRAIN_WITHIN }, "the worker shuts down");
             }
             _ => self.leave(now),
@@ -457,15 +461,15 @@ impl Worker {
     }
 
     fn close(&mut self, why: &'static str) {
-        if let Some(obeyed) = &mut self.obeys {
-            obeyed.state = State::Closed(why);
+        if let Some(followed) = &mut self.follows {
+            followed.state = State::Closed(why);
         }
         self.end(Command::Close, why);
     }
 
     /// Performs something that no command requested. The caller of a command in progress is informed.
     fn end(&mut self, command: Command, why: &str) {
-        if let Some((_, Some(number))) = self.obeys.as_ref().and_then(|obeyed| obeyed.under_way) {
+        if let Some((_, Some(number))) = self.follows.as_ref().and_then(|followed| followed.under_way) {
             // Kept like any other answer, in case the caller asks again.
             let text = format!("command {number} was cut short: {why}");
             self.answer(number, Err(Failure::new(FailureKind::Forgotten, text)));
@@ -475,9 +479,9 @@ impl Worker {
 
     fn perform(&mut self, command: Command, number: Option<u64>) {
         self.tickets += 1;
-        let obeyed = self.obeys.as_mut().expect("only a followed run performs");
-        obeyed.under_way = Some((self.tickets, number));
-        obeyed.waits = command.takes(obeyed.setup_within);
+        let followed = self.follows.as_mut().expect("only a followed run performs");
+        followed.under_way = Some((self.tickets, number));
+        followed.waits = command.takes(followed.setup_within);
         self.outputs.push_back(Output::Perform { ticket: self.tickets, command });
     }
 
@@ -493,9 +497,9 @@ impl Worker {
 
     /// Answers the newest command of the run that is followed, and keeps the answer.
     fn answer(&mut self, number: u64, outcome: Result<Event, Failure>) {
-        let obeyed = self.obeys.as_mut().expect("only a followed run is answered");
-        let answer = Response { run: obeyed.run, number, outcome, lease_ended: obeyed.lease_ended };
-        obeyed.answer = Some(answer.clone());
+        let followed = self.follows.as_mut().expect("only a followed run is answered");
+        let answer = Response { run: followed.run, number, outcome, lease_ended: followed.lease_ended };
+        followed.answer = Some(answer.clone());
         self.outputs.push_back(Output::Reply(answer));
     }
 
@@ -525,8 +529,8 @@ impl Machine for Worker {
                 // While it shuts down, the answer says so in place of the time.
                 self.bid_farewell(now, run);
                 let sent = sent_at(self.wall_zero, now, sent);
-                if let Some(obeyed) = self.obeys.as_mut().filter(|it| it.run == run && it.state == State::Led) {
-                    obeyed.heard = obeyed.heard.max(sent);
+                if let Some(followed) = self.follows.as_mut().filter(|it| it.run == run && it.state == State::Led) {
+                    followed.heard = followed.heard.max(sent);
                 }
             }
             Input::Shutdown => self.on_shutdown(now),
@@ -540,16 +544,16 @@ impl Machine for Worker {
         if self.shutdown.is_some() {
             return self.end_process(now);
         }
-        let Some(obeyed) = &mut self.obeys else { return };
-        match obeyed.state {
+        let Some(followed) = &mut self.follows else { return };
+        match followed.state {
             State::Led => {
-                obeyed.lease_ended = true;
-                self.outputs.push_back(Output::LeaseExpired(obeyed.run));
-                if obeyed.under_way.is_some() {
+                followed.lease_ended = true;
+                self.outputs.push_back(Output::LeaseExpired(followed.run));
+                if followed.under_way.is_some() {
                     // It took longer than its controller allowed; the controller no longer waits for it.
                     return self.close("its lease ended");
                 }
-                obeyed.state = State::Left { until: now + obeyed.lease };
+                followed.state = State::Left { until: now + followed.lease };
                 self.end(Command::StopLoad { within: DRAIN_WITHIN }, "its lease ended");
             }
             State::Left { .. } => self.close("its lease ended"),
@@ -565,9 +569,9 @@ impl Machine for Worker {
         if let Some(shutdown) = &self.shutdown {
             return Some(Wake { at: shutdown.leaves_at()?, why: "the controller learns that this worker shuts down" });
         }
-        let obeyed = self.obeyed()?;
-        Some(match obeyed.state {
-            State::Led => Wake { at: obeyed.heard + obeyed.lease + obeyed.waits, why: "lease of the controller" },
+        let followed = self.followed()?;
+        Some(match followed.state {
+            State::Led => Wake { at: followed.heard + followed.lease + followed.waits, why: "lease of the controller" },
             State::Left { until } => Wake { at: until, why: "counts kept for a controller that comes back" },
             State::Closed(_) => return None,
         })

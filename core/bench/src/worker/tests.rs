@@ -57,7 +57,7 @@ fn prepared() -> Worker {
     let outputs = drain(&mut worker);
     assert!(matches!(
         &outputs[..],
-        [Output::Obeys { .. }, Output::Perform { ticket: 1, command: Command::Prepare(_) }]
+        [Output::Follows { .. }, Output::Perform { ticket: 1, command: Command::Prepare(_) }]
     ));
     worker.handle_input(Instant::ZERO, Input::Done { ticket: 1, outcome: Ok(Event::Done) });
     assert_eq!(drain(&mut worker), [reply(1, 1, Event::Done)]);
@@ -115,7 +115,7 @@ fn one_run_at_a_time() {
     worker.handle_input(Instant::ZERO, Input::Done { ticket: 2, outcome: Ok(Event::Done) });
     let outputs = drain(&mut worker);
     assert_eq!(outputs[..2], [reply(1, 2, Event::Done), Output::Freed(RunId(1))]);
-    assert!(matches!(outputs[2..], [Output::Obeys { run: RunId(2), .. }, Output::Perform { ticket: 3, .. }]));
+    assert!(matches!(outputs[2..], [Output::Follows { run: RunId(2), .. }, Output::Perform { ticket: 3, .. }]));
 }
 
 /// The controller has abandoned the worker, and the worker has not heard of it.
@@ -127,7 +127,7 @@ fn a_controller_that_begins_another_run_has_ended_the_first() {
     worker.handle_input(Instant::ZERO, Input::Done { ticket: 2, outcome: Ok(Event::Done) });
     assert!(matches!(
         drain(&mut worker)[..],
-        [Output::Freed(RunId(1)), Output::Obeys { run: RunId(2), .. }, Output::Perform { ticket: 3, .. }]
+        [Output::Freed(RunId(1)), Output::Follows { run: RunId(2), .. }, Output::Perform { ticket: 3, .. }]
     ));
 }
 
@@ -161,7 +161,7 @@ fn whoever_takes_over_ends_the_other_run_first() {
     let outputs = drain(&mut worker);
     assert!(matches!(
         outputs[..],
-        [Output::Freed(RunId(1)), Output::Obeys { run: RunId(2), .. }, Output::Perform { ticket: 4, .. }]
+        [Output::Freed(RunId(1)), Output::Follows { run: RunId(2), .. }, Output::Perform { ticket: 4, .. }]
     ));
     worker.handle_input(Instant::ZERO, command(1, 3, READ));
     assert_eq!(refused(&drain(&mut worker)), "it follows somebody (run 0000000000000002)");
@@ -393,7 +393,7 @@ fn the_name_of_a_controller_forges_no_line() {
     let mut worker = Worker::new(WallTime(WALL), Terms::foreign());
     worker.handle_input(Instant::ZERO, command(1, 1, prepare_by(&name)));
     let outputs = drain(&mut worker);
-    let [Output::Obeys { controller, .. }, ..] = &outputs[..] else { panic!("{outputs:?}") };
+    let [Output::Follows { controller, .. }, ..] = &outputs[..] else { panic!("{outputs:?}") };
     assert!(controller.starts_with(r"omb\n2026-01-01 00:00:00 - omb - ERROR - \u{1b}[31m\u{202e}xxx"), "{controller}");
     assert_eq!(controller.chars().count(), CONTROLLER_MAX);
     worker.handle_input(Instant::ZERO, command(2, 1, prepare_by("another")));
@@ -463,7 +463,7 @@ proptest! {
             }
             for output in drain(&mut worker) {
                 match output {
-                    Output::Obeys { run, .. } => {
+                    Output::Follows { run, .. } => {
                         prop_assert!(!begun.contains(&run), "run {run} began twice");
                         prop_assert!(current.is_none(), "run {run} began while {current:?} is there");
                         begun.push(run);
@@ -521,7 +521,7 @@ fn hostile_settings_are_refused_before_anything_else() {
     let mut own = Worker::new(WallTime(WALL), Terms::own());
     own.handle_input(Instant::ZERO, command(7, 1, prepare_with("plugin.library.paths", "./mine.so", false)));
     assert!(
-        matches!(&drain(&mut own)[..], [Output::Obeys { .. }, Output::Perform { .. }]),
+        matches!(&drain(&mut own)[..], [Output::Follows { .. }, Output::Perform { .. }]),
         "it is the person's own file"
     );
 }
@@ -532,7 +532,7 @@ fn a_zone_is_filled_in_before_anything_is_performed() {
     let mut worker = Worker::new(WallTime(WALL), Terms::foreign().in_zone("eu-1a"));
     worker.handle_input(Instant::ZERO, command(7, 1, prepare_with("client.rack", "{zone.id}", false)));
     let outputs = drain(&mut worker);
-    let [Output::Obeys { .. }, Output::Perform { command: Command::Prepare(preparation), .. }] = &outputs[..] else {
+    let [Output::Follows { .. }, Output::Perform { command: Command::Prepare(preparation), .. }] = &outputs[..] else {
         panic!("performed: {outputs:?}")
     };
     let DriverKind::Kafka(kafka) = &preparation.driver.kind else { panic!("asked for Kafka") };

@@ -49,7 +49,7 @@ pub trait Pages: Send + Sync + 'static {
 #[derive(Clone, Debug, Default)]
 pub struct Status {
     /// The run it performs, its controller, and since when.
-    pub obeys: Option<(RunId, String, WallTime)>,
+    pub follows: Option<(RunId, String, WallTime)>,
     /// Commands answered since the process began.
     pub commands_answered: u64,
     /// Runs whose controller fell silent.
@@ -133,10 +133,10 @@ pub async fn serve<L, P, C>(
                     lock(&server.status).leases_expired += 1;
                     observer.borrow_mut().on_lease_expired();
                 }
-                worker::Output::Obeys { run, controller } => {
-                    lock(&server.status).obeys = Some((run, controller, server.clock.wall()));
+                worker::Output::Follows { run, controller } => {
+                    lock(&server.status).follows = Some((run, controller, server.clock.wall()));
                 }
-                worker::Output::Freed(_) => lock(&server.status).obeys = None,
+                worker::Output::Freed(_) => lock(&server.status).follows = None,
                 worker::Output::ShutDown => return ControlFlow::Break(()),
             }
             ControlFlow::Continue(())
@@ -269,7 +269,7 @@ impl<P: Pages, C: Clock + Send + Sync + 'static> Service for Server<P, C> {
                     protocol: protocol::VERSION,
                     omb: self.identity.omb.clone(),
                     instance: self.identity.instance.clone(),
-                    controller: lock(&self.status).obeys.as_ref().map(|(_, controller, _)| controller.clone()),
+                    controller: lock(&self.status).follows.as_ref().map(|(_, controller, _)| controller.clone()),
                 };
                 let body = serde_json::to_vec(&hello).expect("texts and numbers become JSON");
                 Answered { status: StatusCode::OK, content_type: "application/json", body: body.into() }
@@ -296,8 +296,8 @@ impl<P: Pages, C: Clock> Server<P, C> {
 
     /// Without a token, a sender that names the current run is taken for its controller.
     fn prove(&self, run: RunId, guest: &Guest) {
-        let obeyed = lock(&self.status).obeys.as_ref().is_some_and(|(obeyed, ..)| *obeyed == run);
-        if obeyed && self.identity.token.is_none() {
+        let followed = lock(&self.status).follows.as_ref().is_some_and(|(followed, ..)| *followed == run);
+        if followed && self.identity.token.is_none() {
             guest.prove();
         }
     }
