@@ -1,7 +1,7 @@
 //! Exit codes, the same for every command, and errors that carry one.
 //!
 //! A command returns `anyhow::Result<Code>`. [`ExitsWith::exits_with`] gives an error its code; one without a code is
-//! an error of usage or configuration ([`Code::Usage`]). [`log`] and [`print`] report an error and return its code.
+//! an error of usage or configuration ([`Code::Usage`]). [`log`] and [`print()`] report an error and return its code.
 
 use std::{fmt, process::ExitCode};
 

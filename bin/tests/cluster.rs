@@ -75,7 +75,7 @@ fn with_and_without_keys() {
     let log = cluster.node(1).log();
     let warnings: Vec<&str> = log.lines().filter(|line| line.contains("peer_key_file")).collect();
     assert_eq!(warnings.len(), 1, "{log}");
-    let aloud = "NO KEYS: whoever reaches this port can upload and fetch, and who has the address of a node can speak as that node";
+    let aloud = "NO KEYS: anyone who reaches this port can upload and fetch, and anyone who has the address of a node can speak as that node";
     assert!(warnings[0].contains(aloud) && warnings[0].contains(" - WARN"), "{log}");
     (1..=3).for_each(|node| cluster.kill(node));
 

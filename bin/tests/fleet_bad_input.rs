@@ -285,7 +285,7 @@ fn what_a_worker_shows() {
     process.wait_for(&format!("Metrics on http://127.0.0.1:{}/metrics", port + 1_000));
     let worker = Worker::of(process, port, port + 1_000);
     let log = worker.process.log();
-    assert!(!log.contains("WHOEVER"), "nobody else reaches loopback: {log}");
+    assert!(!log.contains("ANYONE WHO"), "nobody else reaches loopback: {log}");
     assert_eq!(get(port, "/readyz"), (200, "free\n".to_owned()));
     assert_eq!(worker.counters(), [0, 0, 0]);
     fleet.workers.push(worker);
@@ -336,7 +336,7 @@ fn a_worker_without_a_token_says_that_it_is_open() {
     let place = Place::default();
     let base = ["worker", "--port", "0", "--stats-port", "0"];
     let mut worker = place.start(&[&base[..], &["--log-file", "worker.log"]].concat());
-    let log = worker.wait_for("WHOEVER REACHES PORT");
+    let log = worker.wait_for("ANYONE WHO REACHES PORT");
     assert!(log.contains("Running on http://0.0.0.0:") && log.contains("--token-file"), "{log}");
     worker.signal("TERM");
     worker.end().with(0).saying("Shut down");
@@ -347,7 +347,7 @@ fn a_worker_without_a_token_says_that_it_is_open() {
     let secured = ["--token-file", "token", "--log-file", "/dev/full"];
     let mut worker = place.start(&[&base[..], &secured].concat());
     let log = worker.wait_for("/metrics");
-    assert!(!log.contains("WHOEVER"), "{log}");
+    assert!(!log.contains("ANYONE WHO"), "{log}");
     assert_eq!(log.matches("--log-file /dev/full: cannot write to it: No space left on device").count(), 1, "{log}");
 }
 

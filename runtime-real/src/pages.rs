@@ -25,7 +25,7 @@ use crate::{
     reaper::Reaper,
 };
 
-/// Shortest time over which a rate is told.
+/// Shortest time over which a rate is shown.
 const RATE_OVER: Duration = Duration::from_secs(1);
 
 /// The pages of one worker.
@@ -113,7 +113,7 @@ impl serving::Pages for Pages {
             }
             "/healthz" => Answered::text(StatusCode::OK, "ok"),
             "/readyz" if self.ending.load(Relaxed) => Answered::text(StatusCode::SERVICE_UNAVAILABLE, "shutting down"),
-            // Shown to whoever asks, so it names nobody.
+            // Shown to anyone who asks, so it names no one.
             "/readyz" => Answered::text(StatusCode::OK, if status.follows.is_some() { "busy" } else { "free" }),
             _ => return None,
         })

@@ -180,7 +180,7 @@ impl Samples {
 
 /// What one read must report.
 #[derive(Clone, Debug, Default)]
-pub struct Told {
+pub struct Reported {
     /// Numbers.
     pub counts: Counts,
     /// For each list in [`Samples`], the range.
@@ -221,7 +221,7 @@ pub struct WorkerTruth {
     /// How often it has performed each command in this life of the process, by name.
     pub performed: BTreeMap<&'static str, u32>,
     /// What each read should have reported, by when it was taken.
-    pub reads: BTreeMap<Instant, Told>,
+    pub reads: BTreeMap<Instant, Reported>,
     /// Of them, those whose answer reached the controller, in order.
     pub taken: Vec<Instant>,
     /// How far [`Truth::acks`] and [`Truth::handed`] went when it last compared confirmed and received.
@@ -240,7 +240,7 @@ pub struct WorkerTruth {
     pub acked_at: Vec<Instant>,
     /// When its last message left, in true time.
     pub last_attempt: Option<Duration>,
-    seen: Told,
+    seen: Reported,
     departed: BTreeMap<ProducerId, u64>,
     distinct: BTreeMap<SubscriptionId, BTreeSet<(ProducerId, u64)>>,
     newest: BTreeMap<(ConsumerId, Place, ProducerId), u64>,
@@ -279,14 +279,14 @@ impl WorkerTruth {
     pub fn read(&mut self, at: Instant) {
         let ends = self.samples.ends();
         let samples = std::array::from_fn(|nth| (self.born[nth], ends[nth]));
-        self.reads.insert(at, Told { counts: self.counts.clone(), samples, intended_before: None });
+        self.reads.insert(at, Reported { counts: self.counts.clone(), samples, intended_before: None });
     }
 
     /// The state is recorded, to be reported later.
     pub fn look(&mut self) {
         let ends = self.samples.ends();
         let samples = std::array::from_fn(|nth| (self.born[nth], ends[nth]));
-        self.seen = Told { counts: self.counts.clone(), samples, intended_before: None };
+        self.seen = Reported { counts: self.counts.clone(), samples, intended_before: None };
     }
 
     /// What a read of a window that ended at `end` must report: the state recorded then, with the messages that have
@@ -314,7 +314,7 @@ impl WorkerTruth {
 
     /// What the controller knows of it; `before` counts reads back.
     #[must_use]
-    pub fn told(&self, before: usize) -> Option<&Told> {
+    pub fn reported(&self, before: usize) -> Option<&Reported> {
         let nth = self.taken.len().checked_sub(before + 1)?;
         self.reads.get(&self.taken[nth])
     }

@@ -469,7 +469,7 @@ impl Observer for Onlooker {
                 );
                 witness.hit(format!("drained: {:?}", report.verdict.drained));
                 if !report.outages.is_empty() {
-                    witness.hit("run: an outage is told");
+                    witness.hit("run: an outage is reported");
                 }
                 let lost = report.workers.iter().any(|row| row.lost.is_some());
                 if lost && report.partial.is_none() {

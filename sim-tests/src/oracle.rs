@@ -9,7 +9,7 @@ use omb_bench::{
         tally::{Seen, Totals},
     },
 };
-use omb_runtime_sim::truth::{Counts, Told, Truth};
+use omb_runtime_sim::truth::{Counts, Reported, Truth};
 
 /// Combinations of reads that are tried before a comparison is given up.
 const COMBINATIONS_MAX: u32 = 1 << 12;
@@ -27,8 +27,8 @@ pub fn differences(reported: &Totals, truth: &Truth, doubtful: impl Fn(usize) ->
             let place = doubted.iter().position(|doubted| *doubted == worker);
             place.map_or(0, |place| (combination >> place & 1) as usize)
         };
-        let reads: Vec<(usize, &Told)> =
-            truth.workers.iter().enumerate().filter_map(|(nth, it)| Some((nth, it.told(before(nth))?))).collect();
+        let reads: Vec<(usize, &Reported)> =
+            truth.workers.iter().enumerate().filter_map(|(nth, it)| Some((nth, it.reported(before(nth))?))).collect();
         let mut counts = Counts::default();
         reads.iter().for_each(|(_, read)| counts.merge(&read.counts));
         let mut found = numbers(reported, &counts);
@@ -74,7 +74,7 @@ fn numbers(reported: &Totals, truth: &Counts) -> Vec<String> {
 }
 
 /// The same samples in both, to the bucket.
-fn samples(reported: &Totals, truth: &Truth, reads: &[(usize, &Told)]) -> Vec<String> {
+fn samples(reported: &Totals, truth: &Truth, reads: &[(usize, &Reported)]) -> Vec<String> {
     let histograms = [
         ("schedule error", &reported.departures.schedule_error),
         ("acked from intended", &reported.acknowledgements.from_intended),

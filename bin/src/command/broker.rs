@@ -31,7 +31,7 @@ pub(crate) fn broker(flags: &flags::Broker) -> anyhow::Result<Code> {
     let server = embedded::Server::start(options).map_err(|error| anyhow!("{error}")).exits_with(Code::Unavailable)?;
     if !flags.bind.is_loopback() {
         tracing::warn!(
-            "the embedded broker listens on {}: whoever reaches this address can read and write everything",
+            "the embedded broker listens on {}: anyone who reaches this address can read and write everything",
             server.addr()
         );
     }

@@ -66,7 +66,7 @@ fn warning(config: &ClusterConfig) -> Option<&'static str> {
     Some(match (config.key_file.is_some(), proven) {
         (true, true) => return None,
         (true, false) if anywhere => {
-            "WHOEVER HAS THE KEY OF CLIENTS CAN SPEAK AS A NODE, from any address (peer_addresses): give all nodes, and no \
+            "ANYONE WHO HAS THE KEY OF CLIENTS CAN SPEAK AS A NODE, from any address (peer_addresses): give all nodes, and no \
              client, a peer_key_file in config.json"
         }
         (true, false) => {
@@ -74,15 +74,15 @@ fn warning(config: &ClusterConfig) -> Option<&'static str> {
              nodes, and no client, a peer_key_file in config.json"
         }
         (false, true) => {
-            "NO KEY FOR CLIENTS: whoever reaches this port can upload and fetch; key_file in config.json names one for nodes and \
+            "NO KEY FOR CLIENTS: anyone who reaches this port can upload and fetch; key_file in config.json names one for nodes and \
              clients"
         }
         (false, false) if anywhere => {
-            "NO KEYS: WHOEVER REACHES THIS PORT CAN UPLOAD, FETCH AND SPEAK AS A NODE, from any address (peer_addresses); \
+            "NO KEYS: ANYONE WHO REACHES THIS PORT CAN UPLOAD, FETCH AND SPEAK AS A NODE, from any address (peer_addresses); \
              key_file in config.json names a key for nodes and clients, peer_key_file one for nodes alone"
         }
         (false, false) => {
-            "NO KEYS: whoever reaches this port can upload and fetch, and who has the address of a node can speak as that node; \
+            "NO KEYS: anyone who reaches this port can upload and fetch, and anyone who has the address of a node can speak as that node; \
              key_file in config.json names a key for nodes and clients, peer_key_file one for nodes alone"
         }
     })

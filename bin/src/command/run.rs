@@ -135,7 +135,7 @@ pub(super) fn prepare(flags: &flags::Run) -> anyhow::Result<Prepared> {
     }
     if let Some(bind) = flags.embedded_bind.filter(|bind| bind.is_unspecified()) {
         errors.push(anyhow!(
-            "--embedded-bind {bind}: workers are told this address; name the one at which they reach this machine"
+            "--embedded-bind {bind}: workers are given this address; name the one at which they reach this machine"
         ));
     }
     if flags.workers.is_empty() && flags.workers_file.is_none() && Path::new(WORKERS_FILE).is_file() {
@@ -327,7 +327,7 @@ pub(super) fn settings(asked: &Asked<'_>) -> anyhow::Result<(Settings, Option<em
     let server = server.exits_with(Code::Unavailable)?;
     let (address, near) = (server.addr(), if bind.is_loopback() { ", loopback" } else { "" });
     if !bind.is_loopback() {
-        tracing::warn!("the embedded broker listens on {address}: whoever reaches it can read and write everything");
+        tracing::warn!("the embedded broker listens on {address}: anyone who reaches it can read and write everything");
     }
     settings.driver.kind = DriverKind::Kafka(performer::embedded_settings(address));
     settings.system = Some(format!("embedded{near}, at {address} beside the controller"));

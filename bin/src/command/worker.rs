@@ -67,7 +67,7 @@ async fn serve(
     tracing::info!("Metrics on {scheme}://{}/metrics", SocketAddr::new(flags.bind, stats_port));
     if token.is_none() && !flags.bind.is_loopback() {
         tracing::warn!(
-            "WHOEVER REACHES PORT {port} CAN MAKE THIS MACHINE CONNECT AND SEND LOAD ANYWHERE, and use its memory, its \
+            "ANYONE WHO REACHES PORT {port} CAN MAKE THIS MACHINE CONNECT AND SEND LOAD ANYWHERE, and use its memory, its \
              processor and its network for that; it runs none of their code and opens none of its files: close it by \
              --token-file FILE, or by --bind 127.0.0.1, or by a firewall"
         );

@@ -103,7 +103,7 @@ impl Trouble {
 
     /// The same with the address in front, if there is one.
     #[must_use]
-    pub fn told(&self, security: &str) -> String {
+    pub fn sentence_with_address(&self, security: &str) -> String {
         let (address, sentence) = (printable_within(&self.address, SAID_MAX), self.sentence(security));
         if address.is_empty() || sentence.starts_with(&address) { sentence } else { format!("{address}: {sentence}") }
     }

@@ -316,7 +316,9 @@ fn no_answer(config: &KafkaConfig, secrets: &Secrets, why: &Unanswered) -> Failu
                 .iter()
                 .filter(|it| it.is_lasting() || !lasting)
                 // The address is mentioned already, if there is only one.
-                .map(|it| if it.address == servers { it.sentence(security) } else { it.told(security) })
+                .map(
+                    |it| if it.address == servers { it.sentence(security) } else { it.sentence_with_address(security) },
+                )
                 .collect();
             sentences.dedup();
             (troubles.iter().any(reason::Trouble::is_refusal), sentences.join("; "))
@@ -1090,7 +1092,8 @@ impl Reports for KafkaReports {
                     if !text.is_null()
                         && let Some(said) = reason::Trouble::parse(&CStr::from_ptr(text).to_string_lossy())
                     {
-                        let what = printable(&self.secrets.redact(&said.told(&self.security))).into_owned();
+                        let what =
+                            printable(&self.secrets.redact(&said.sentence_with_address(&self.security))).into_owned();
                         let meaning = remedy::of(sys::rd_kafka_event_error(event) as i32);
                         self.troubles.push(Trouble { what, meaning });
                     }

@@ -28,8 +28,8 @@ mod hunt {
             && let Ok(seed) = seed.parse()
         {
             match word.as_str() {
-                "shrink" => return told(play(seed), story, shrink),
-                "shrink-cluster" => return told(play_cluster(seed), story_of_cluster, shrink_cluster),
+                "shrink" => return printed(play(seed), story, shrink),
+                "shrink-cluster" => return printed(play_cluster(seed), story_of_cluster, shrink_cluster),
                 _ => {}
             }
         }
@@ -55,8 +55,8 @@ mod hunt {
         }
         println!("runs: {}\nclusters: {}", runs.summary(), clusters.summary());
         match (runs.failed, clusters.failed) {
-            (Some(failed), _) => told(failed, story, shrink),
-            (None, Some(failed)) => told(failed, story_of_cluster, shrink_cluster),
+            (Some(failed), _) => printed(failed, story, shrink),
+            (None, Some(failed)) => printed(failed, story_of_cluster, shrink_cluster),
             (None, None) => {
                 println!("nothing found");
                 ExitCode::SUCCESS
@@ -65,7 +65,7 @@ mod hunt {
     }
 
     /// Prints what broke, and the least that still breaks the same promise.
-    fn told<S: Display>(
+    fn printed<S: Display>(
         played: Played<S>,
         story: impl Fn(&Played<S>) -> String,
         shrink: impl Fn(Played<S>) -> (Played<S>, u32),

@@ -24,7 +24,7 @@ const CLEAR: Duration = Duration::from_millis(500);
 
 impl Promise for Outages {
     fn name(&self) -> &'static str {
-        "outages are told, and told right"
+        "outages are reported, and reported right"
     }
 
     fn at_end(&mut self, scenario: &Scenario, ended: &Ended, truth: &Truth, broken: &mut Broken) {

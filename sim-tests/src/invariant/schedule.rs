@@ -50,7 +50,8 @@ impl Promise for Schedule {
             }
         }
         // The skipped messages are the gaps between the messages that left, except for the very last of each producer.
-        let skipped: u64 = truth.workers.iter().filter_map(|worker| worker.told(0)).map(|it| it.counts.skipped).sum();
+        let skipped: u64 =
+            truth.workers.iter().filter_map(|worker| worker.reported(0)).map(|it| it.counts.skipped).sum();
         let one_rate = truth.workers.iter().all(|worker| worker.schedules.len() == 1);
         // A process that stands still at the end skips messages unobserved.
         let stood = scenario.suffers(|it| matches!(it, Trouble::Process(process::Trouble::Paused(_))));
@@ -72,7 +73,7 @@ impl Promise for Schedule {
         let known = scenario.workload.rate != RateGoal::Search && scenario.workload.backlog.is_none();
         let informed = truth.workers.iter().filter_map(|worker| worker.schedules.first()).all(|it| it.lasts.is_some());
         if known && ended.end == Some(End::Sound) && !informed {
-            broken.note("a worker was not told when the load ends");
+            broken.note("a worker does not know when the load ends");
         }
     }
 }

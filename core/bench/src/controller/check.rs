@@ -14,8 +14,8 @@ use crate::{
 };
 use omb_machine::{printable::printable_within, quantity::plural, time::Instant};
 
-/// Most misfits that are told one by one; whoever has repaired these hears of the rest.
-const TOLD_MAX: usize = 20;
+/// Most misfits that are reported one by one; a user who has repaired these is shown the rest.
+const REPORTED_MAX: usize = 20;
 
 /// Most characters of one of them.
 const CHARS_MAX: usize = 2_000;
@@ -65,36 +65,36 @@ impl Controller {
         if self.only_check.is_some() { self.begin_tear_down(now, false, None) } else { self.create_topics(now) }
     }
 
-    /// Several failures of several workers in one. Until the run begins each is told by itself as well, with all who suffer
+    /// Several failures of several workers in one. Until the run begins each is reported by itself as well, with all who suffer
     /// from it, so that everything can be repaired at once.
     pub(super) fn sum_up(&mut self, failures: Vec<(WorkerId, Failure)>) -> Failure {
-        let mut told: Vec<(Failure, Vec<WorkerId>)> = Vec::new();
+        let mut reported: Vec<(Failure, Vec<WorkerId>)> = Vec::new();
         let mut places = BTreeMap::new();
         for (worker, mut failure) in failures {
             failure.message = printable_within(&failure.message, CHARS_MAX);
             match places.get(&failure.message) {
                 Some(place) => {
-                    let (_, workers): &mut (_, Vec<WorkerId>) = &mut told[*place];
+                    let (_, workers): &mut (_, Vec<WorkerId>) = &mut reported[*place];
                     if workers.last() != Some(&worker) {
                         workers.push(worker);
                     }
                 }
                 None => {
-                    places.insert(failure.message.clone(), told.len());
-                    told.push((failure, vec![worker]));
+                    places.insert(failure.message.clone(), reported.len());
+                    reported.push((failure, vec![worker]));
                 }
             }
         }
-        let count = told.len();
-        let mut failures: Vec<Failure> = told
+        let count = reported.len();
+        let mut failures: Vec<Failure> = reported
             .into_iter()
-            .take(TOLD_MAX)
+            .take(REPORTED_MAX)
             .map(|(failure, workers)| {
                 Failure::new(failure.kind, format!("{}{}", self.those(&workers), failure.message))
             })
             .collect();
-        if count > TOLD_MAX {
-            let rest = count - TOLD_MAX;
+        if count > REPORTED_MAX {
+            let rest = count - REPORTED_MAX;
             let text = format!("and {rest} other failure{} of this kind", plural(rest));
             failures.push(Failure::new(failures[0].kind, text));
         }

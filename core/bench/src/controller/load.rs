@@ -103,7 +103,7 @@ struct Member {
     produces: bool,
 }
 
-/// What is told of one worker's period.
+/// What is reported of one worker's period.
 #[derive(Clone, Copy, Debug, Default)]
 struct MemberCounts {
     taken_at: Instant,
@@ -199,7 +199,7 @@ impl Load {
         self.next_read
     }
 
-    /// What the workers are told of it before it begins.
+    /// What the workers are sent of it before it begins.
     pub(super) fn window(&self) -> Option<Window> {
         self.window
     }
@@ -331,7 +331,7 @@ impl Load {
     pub(super) fn close_period(&mut self, phase: Phase, subscriptions: u64) -> Option<Period> {
         let began = self.began.unwrap_or(self.line);
         if !std::mem::replace(&mut self.opened, true) {
-            // Whoever is first read when the warm-up is over already has counted all of it.
+            // A load that is first read when the warm-up is over has counted all of it.
             let late = self.line == self.phase_until && self.line > self.at;
             let back = if late { self.line.since(self.at) } else { Duration::ZERO };
             self.started = WallTime(self.newest.wall.0.saturating_sub(omb_machine::time::nanos(back)));
@@ -355,7 +355,7 @@ impl Load {
         let (rows, elapsed, throttled) = self.close_members(phase);
         let period = Period {
             phase,
-            // What is told is how things stood when it was asked for, however long somebody was waited for.
+            // What is reported is how things stood when it was asked for, however long a worker took to answer.
             at: self.line.since(began),
             elapsed,
             wall: self.newest.wall,

@@ -101,7 +101,7 @@ pub enum Output {
         /// How long this attempt may take; then, or if it fails before, [`Input::CallFailed`] tells.
         within: Duration,
     },
-    /// Ask a worker's clock; if that fails, nothing need be told.
+    /// Ask a worker's clock; if that fails, nothing need be reported.
     Ping {
         /// Which one.
         worker: WorkerId,
@@ -121,7 +121,7 @@ pub enum Output {
     Period(Box<Period>),
     /// The result, to be written before the next output is performed.
     Report(Box<Report>),
-    /// Something to be told that changes nothing.
+    /// Something for the log that changes nothing.
     Warning(String),
     /// Something that keeps the run from beginning, by whom it was found. There may be several; [`End::Failed`] sums them up.
     Misfit(Failure),
@@ -171,7 +171,7 @@ struct Asked {
     deadline: Instant,
     answers: BTreeMap<WorkerId, Event>,
     /// Who answered that it failed, and how. The others are heard out first, so that the next command finds them idle, and
-    /// so that all is told that went wrong.
+    /// so that everything that went wrong is reported.
     failed: Vec<(WorkerId, Failure)>,
 }
 

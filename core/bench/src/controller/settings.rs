@@ -8,22 +8,22 @@ use crate::config::{
 };
 use omb_machine::time::Instant;
 
-/// What a run is told beside its plan. Every wait has a bound, so every run ends.
+/// What a run is given beside its plan. Every wait has a bound, so every run ends.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The messaging system.
     pub driver: DriverConfig,
-    /// The bytes of the workload's `payloadFile`, read by whoever starts the run; `None` where it names none.
+    /// The bytes of the workload's `payloadFile`, which the program that starts the run has read; `None` where it names none.
     pub payload: Option<Vec<u8>>,
     /// What the messaging system is called, where its own words would mislead. Default: what it says of itself.
     pub system: Option<String>,
-    /// Who leads: told to workers, and by them to others. Default empty.
+    /// Who leads: sent to workers, and reported by them to others. Default empty.
     pub controller: String,
     /// What the workers are called, in order: their addresses. Empty where the one worker is this process.
     pub names: Vec<String>,
     /// Whether to end runs of other controllers that the workers still follow. Default no.
     pub take_over: bool,
-    /// What becomes of a run whose worker is lost under load. Default: it fails.
+    /// What happens to a run whose worker is lost under load. Default: it fails.
     pub on_loss: OnLoss,
     /// How workers' clocks relate to the controller's. Default: they are the same.
     pub clocks: Clocks,
@@ -65,7 +65,7 @@ pub struct Settings {
     pub drain_factor: u32,
 }
 
-/// What becomes of a run whose worker is lost under load.
+/// What happens to a run whose worker is lost under load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnLoss {
     /// It stops, and what was measured until then is its partial result.
@@ -133,7 +133,7 @@ impl Settings {
         let mut longest = self.call_within * 15 + self.setup_within * 6 + self.stop_within + self.drain_within;
         longest += self.start_after + workload.warmup_duration + workload.test_duration + self.period * 2;
         if self.clocks == Clocks::Measured {
-            // Until each is known, and until everybody has been told.
+            // Until each is known, and until every worker has been sent it.
             longest += self.call_within * 2;
         }
         if self.on_loss == OnLoss::Continue {

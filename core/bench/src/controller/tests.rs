@@ -75,7 +75,7 @@ struct RefWorker {
     /// Its groups begin another generation when the first probes are sent.
     moves: bool,
     generation: i32,
-    /// What its consumers were told that waiting does not change.
+    /// What its consumers were answered that waiting does not change.
     hopeless: Option<Failure>,
     /// Probes that are never confirmed.
     pending: u64,
@@ -456,7 +456,7 @@ fn probes_that_are_not_stored_end_a_run_that_only_produces() {
     assert!(!played.asked.contains(&"start load"));
 }
 
-/// Whoever joins late would make the group share its partitions anew under load.
+/// A consumer that joins late would make the group share its partitions anew under load.
 #[test]
 fn a_load_waits_for_the_groups_to_settle() {
     let played = play(workload(), RefWorker { settles_after: 7 * SECOND, ..RefWorker::new() }, None);
@@ -471,7 +471,7 @@ fn a_load_waits_for_the_groups_to_settle() {
     assert!(!played.asked.contains(&"probe"));
 }
 
-/// What a probe told of one generation says nothing about the next.
+/// What a probe showed of one generation says nothing about the next.
 #[test]
 fn a_group_that_moves_on_is_probed_anew() {
     let played = play(workload(), RefWorker { moves: true, ..RefWorker::new() }, None);
@@ -570,7 +570,7 @@ fn whoever_stops_a_run_gets_what_there_is() {
     assert!(played.took < 8 * SECOND);
 }
 
-/// Whoever gives up on a broker that never answers does not wait for it as well, and leaves no topics behind.
+/// A controller that gives up on a broker that never answers does not also wait for it, and leaves no topics behind.
 #[test]
 fn a_stop_during_the_setup_waits_for_nothing() {
     let steps = ["prepare", "check", "create topics", "create consumers", "create producers", "probe"];
@@ -981,7 +981,7 @@ fn a_lost_worker_is_dated_by_its_last_read() {
     assert!((soundness::target(&report) - 650.0).abs() < 1.0, "{}", soundness::target(&report));
 }
 
-/// A worker that finds something in the way ends the run before anything is created; all that was found is told.
+/// A worker that finds something in the way ends the run before anything is created; all that was found is reported.
 #[test]
 fn what_the_check_finds_is_told_before_anything_is_created() {
     let found = vec![
@@ -1051,16 +1051,16 @@ fn a_check_asks_once_for_all_workloads_and_creates_nothing() {
     assert_eq!(preparation.payload.pool_bytes(), 5_000, "no pool is made for nothing");
 }
 
-/// What several found is told once, with their names; what one could not even do is told beside it.
+/// What several found is reported once, with their names; what one could not even do is reported beside it.
 #[test]
 fn what_several_workers_find_is_told_once() {
     let same = || Failure::new(FailureKind::Refused, "broker 1 refuses");
     let mine = Failure::new(FailureKind::Unreachable, "broker 2\u{1b}[31m\nis away");
     let (misfits, end, _) =
         check_two(plans(), [Ok(Event::Checked(vec![same()])), Ok(Event::Checked(vec![same(), mine]))]);
-    let told = ["worker 1 (a), worker 2 (b): broker 1 refuses", "worker 2 (b): broker 2\\u{1b}[31m\\nis away"];
-    assert_eq!(misfits, told);
-    assert_eq!(end, End::Failed(Failure::new(FailureKind::Refused, told.join("; "))));
+    let reported = ["worker 1 (a), worker 2 (b): broker 1 refuses", "worker 2 (b): broker 2\\u{1b}[31m\\nis away"];
+    assert_eq!(misfits, reported);
+    assert_eq!(end, End::Failed(Failure::new(FailureKind::Refused, reported.join("; "))));
     let many = (0..100).map(|n| Failure::new(FailureKind::Refused, format!("broker {n}"))).collect();
     let (misfits, _, _) = check_two(plans(), [Ok(Event::Checked(many)), Ok(Event::Done)]);
     assert_eq!((misfits.len(), misfits[20].as_str()), (21, "and 80 other failures of this kind"));
