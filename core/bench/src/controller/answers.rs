@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Controller, Cut, NOBODY, OnLoss, Output, load, stage::Stage};
+use super::{
+    Controller, Cut, NOBODY, OnLoss, Output, load,
+    stage::{LoadStep, ProbeStep, Stage},
+};
 use crate::{
     id::WorkerId,
     protocol::{Event, Failure, FailureKind, Response, event::Snapshot},
@@ -16,7 +19,7 @@ impl Controller {
             return;
         }
         let Some(asked) = &mut self.asked else { return };
-        let loading = matches!(self.stage, Stage::Load(..));
+        let loading = matches!(self.stage, Stage::Loaded(LoadStep::Run(_), _));
         match response.outcome.map(Event::printable).map_err(Failure::printable) {
             Ok(event) => {
                 asked.answers.insert(worker, event);
@@ -170,25 +173,31 @@ impl Controller {
             Stage::CreateTopics => self.create_consumers(now),
             Stage::CreateConsumers(_) => self.on_joining(now, &snapshots),
             Stage::CreateProducers(_) => self.on_produced(now),
-            Stage::Probe(_) => self.on_probed(now, &snapshots),
-            Stage::SetClocks(_) => self.on_clocks_set(now, &snapshots),
-            Stage::Start(_) => self.on_started(),
-            Stage::Load(..) if read => self.on_load(now),
-            Stage::Stop(..) => self.on_stopped(now),
-            Stage::Drain(drain, _) if !read => drain.next = now,
-            Stage::Drain(..) => self.on_drained(now),
-            Stage::Verify(..) => self.on_verified(now, findings),
+            Stage::Probe(ProbeStep::Look, _) => self.on_probed(now, &snapshots),
+            Stage::Probe(ProbeStep::SetClocks, _) => self.on_clocks_set(now, &snapshots),
+            // For the clocks no answer is awaited.
+            Stage::Probe(ProbeStep::MeasureClocks { .. }, _) => {}
+            Stage::Loaded(step, load) => match step {
+                LoadStep::Start => {
+                    let phase = load.begin(&self.plan);
+                    self.enter_load(LoadStep::Run(phase));
+                }
+                LoadStep::Run(_) if read => self.on_load(now),
+                // A command of the load was carried out.
+                LoadStep::Run(_) => {}
+                LoadStep::Stop => {
+                    *step = LoadStep::ReadStopped;
+                    self.ask_read(now);
+                }
+                LoadStep::ReadStopped => {
+                    self.emit_period(Phase::Stop);
+                    self.drain(now);
+                }
+                LoadStep::Drain(drain) if !read => drain.next = now,
+                LoadStep::Drain(_) => self.on_drained(now),
+                LoadStep::Verify(..) => self.on_verified(now, findings),
+            },
             Stage::TearDown(_) => self.go_on_tearing_down(now),
-            // A command of the load was carried out; for clocks no answer is awaited.
-            Stage::Load(..) | Stage::MeasureClocks { .. } => {}
-        }
-    }
-
-    /// The workers have started the load.
-    fn on_started(&mut self) {
-        if let Stage::Start(mut load) = std::mem::replace(&mut self.stage, Stage::Prepare) {
-            let phase = load.begin(&self.plan);
-            self.enter(Stage::Load(phase, load));
         }
     }
 
@@ -196,26 +205,26 @@ impl Controller {
     fn on_load(&mut self, now: Instant) {
         let (phase, subscriptions) = (self.stage.phase(), self.workload_subscriptions());
         self.emit_period(phase);
-        let Stage::Load(_, load) = &mut self.stage else { return };
+        let Some(load) = self.stage.load_mut() else { return };
         match load.decide(now, phase, &self.plan, &self.settings, subscriptions) {
             load::Next::Stay => {}
-            load::Next::Enter(next) => self.enter_load(next),
+            load::Next::Enter(next) => self.enter_load(LoadStep::Run(next)),
             load::Next::Ask(next, command) => {
                 if next != phase {
-                    self.enter_load(next);
+                    self.enter_load(LoadStep::Run(next));
                 }
                 self.ask_all(now, self.settings.call_within, &command);
             }
-            load::Next::Stop => self.end_load(now),
+            load::Next::Stop => self.stop_load(now),
             load::Next::Fail(failure) => self.fail(now, failure),
         }
     }
 
-    /// The load goes on in another phase.
-    fn enter_load(&mut self, next: Phase) {
-        if let Stage::Load(phase, _) = &mut self.stage {
-            *phase = next;
-            self.outputs.push_back(Output::Entered(next));
+    /// The load takes a step that is a phase of its own.
+    pub(super) fn enter_load(&mut self, next: LoadStep) {
+        if let Stage::Loaded(step, _) = &mut self.stage {
+            *step = next;
+            self.outputs.push_back(Output::Entered(self.stage.phase()));
         }
     }
 

@@ -62,7 +62,7 @@ impl Controller {
             let failure = self.sum_up(misfits);
             return self.fail(now, failure);
         }
-        if self.only_check.is_some() { self.begin_tear_down(now, false, None) } else { self.create_topics(now) }
+        if self.only_check.is_some() { self.end(now, None) } else { self.create_topics(now) }
     }
 
     /// Several failures of several workers in one. Until the run begins each is reported by itself as well, with all who suffer

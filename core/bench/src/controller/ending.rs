@@ -3,7 +3,7 @@
 use super::{
     Controller, Cut, End, Output,
     load::{self, Load},
-    stage::{Drain, Stage, Stopping, TearDown, TearDownStep},
+    stage::{Drain, LoadStep, Stage, TearDown, TearDownStep},
     verify,
 };
 use crate::{
@@ -14,52 +14,28 @@ use crate::{
 use omb_machine::time::Instant;
 
 impl Controller {
-    /// The load has come to its end.
-    pub(super) fn end_load(&mut self, now: Instant) {
-        if let Some(load) = self.take_load() {
-            self.stop_load(now, load);
-        }
-    }
-
-    /// Stops a load.
-    fn stop_load(&mut self, now: Instant, load: Box<Load>) {
-        self.enter(Stage::Stop(Stopping::Producers, load));
+    /// Stops the load.
+    pub(super) fn stop_load(&mut self, now: Instant) {
+        self.enter_load(LoadStep::Stop);
         let within = self.settings.stop_within;
         self.ask_all(now, within + self.settings.call_within, &Command::StopLoad { within });
     }
 
-    /// The producers have stopped, or their counts have been read.
-    pub(super) fn on_stopped(&mut self, now: Instant) {
-        match &mut self.stage {
-            Stage::Stop(waits @ Stopping::Producers, _) => {
-                *waits = Stopping::Counts;
-                self.ask_read(now);
-            }
-            Stage::Stop(Stopping::Counts, _) => {
-                self.emit_period(Phase::Stop);
-                self.drain(now);
-            }
-            _ => {}
-        }
-    }
-
-    fn drain(&mut self, now: Instant) {
-        let Some(load) = self.take_load() else { return };
-        let drain = Drain {
+    pub(super) fn drain(&mut self, now: Instant) {
+        self.enter_load(LoadStep::Drain(Drain {
             by_silence: false,
             deadline: now + self.settings.drain_within,
             progress_at: now,
             distinct: 0,
             next: now,
-        };
-        self.enter(Stage::Drain(drain, load));
+        }));
         // Consumers that were paused when the run was cut short could not receive what is left.
         self.ask_all(now, self.settings.call_within, &Command::ResumeConsumers);
     }
 
     pub(super) fn on_drained(&mut self, now: Instant) {
         let subscriptions = self.workload_subscriptions();
-        let Stage::Drain(drain, load) = &mut self.stage else { return };
+        let Stage::Loaded(LoadStep::Drain(drain), load) = &mut self.stage else { return };
         let distinct = load.totals().seen.values().map(|seen| seen.distinct).fold(0, u64::saturating_add);
         if distinct > drain.distinct {
             drain.distinct = distinct;
@@ -81,74 +57,64 @@ impl Controller {
             drain.next = now + self.settings.look_again;
             return;
         };
-        if let Stage::Drain(drain, load) = std::mem::replace(&mut self.stage, Stage::Prepare) {
-            self.enter(Stage::Verify(drain, ended, load));
-        }
+        let verify = LoadStep::Verify(*drain, ended);
+        self.enter_load(verify);
         self.ask_all(now, self.settings.call_within, &Command::Verify);
     }
 
     pub(super) fn on_verified(&mut self, now: Instant, findings: Vec<Findings>) {
-        let Stage::Verify(_, drained, load) = &self.stage else { return };
+        let Stage::Loaded(LoadStep::Verify(drain, drained), load) = &self.stage else { return };
+        let (drain, drained) = (*drain, *drained);
         let lost: Vec<WorkerId> = self.lost.iter().map(|lost| lost.worker).collect();
-        let verdict = Verdict { drained: *drained, ..verify::judge(&self.plan, &load.totals().seen, findings, &lost) };
+        let verdict = Verdict { drained, ..verify::judge(&self.plan, &load.totals().seen, findings, &lost) };
         if verdict.missing() > 0 && verdict.drained == Drained::Completely {
             // What was compared is out of date from here on; should the run fail now, nothing has been checked.
-            if let Stage::Verify(mut drain, _, load) = std::mem::replace(&mut self.stage, Stage::Prepare) {
-                drain.by_silence = true;
-                drain.progress_at = now;
-                drain.next = now + self.settings.look_again;
-                self.enter(Stage::Drain(drain, load));
-            }
-            return;
+            let next = now + self.settings.look_again;
+            return self.enter_load(LoadStep::Drain(Drain { by_silence: true, progress_at: now, next, ..drain }));
         }
-        self.report_and_tear_down(now, verdict);
+        self.end(now, Some(verdict));
     }
 
-    /// Hands the result out, if there is a load to report on, and then cleans up.
-    fn report_and_tear_down(&mut self, now: Instant, verdict: Verdict) {
+    /// Ends the run: hands the result out, if there is a load and a verdict to report, and then cleans up.
+    pub(super) fn end(&mut self, now: Instant, verdict: Option<Verdict>) {
+        // There may be topics of this run from the order to create them on, whatever its outcome.
+        let topics = !matches!(self.stage, Stage::Prepare | Stage::Check);
+        self.end_with(now, topics, verdict);
+    }
+
+    /// As [`Self::end`], where it is known whether there may be `topics` to delete.
+    fn end_with(&mut self, now: Instant, topics: bool, verdict: Option<Verdict>) {
+        let step = match (topics, self.links.alive_count()) {
+            (false, _) => TearDownStep::Close,
+            (true, 0 | 1) => TearDownStep::Delete,
+            (true, _) => TearDownStep::CloseClients,
+        };
+        let former = std::mem::replace(&mut self.stage, Stage::TearDown(TearDown { step, reported: None }));
+        if let (Stage::Loaded(_, load), Some(verdict)) = (former, verdict) {
+            self.report(now, *load, verdict);
+        }
+        self.outputs.push_back(Output::Entered(Phase::TearDown));
+        self.tear_down(now, step);
+    }
+
+    fn report(&mut self, now: Instant, load: Load, verdict: Verdict) {
         let partial = match &self.cut {
             None => None,
             Some(Cut::Wanted) => Some("interrupted by the user".to_owned()),
             Some(Cut::Failed(failure)) => Some(failure.message.clone()),
         };
-        let topics_exist = self.topics_may_exist();
-        let mut unsound = None;
-        if let Some(load) = self.take_load() {
-            let known = load::Known {
-                system: &self.system,
-                verdict,
-                partial,
-                lost: &self.lost,
-                clocks: self.plan_workers().map(|worker| self.links.offsets(worker)).collect(),
-            };
-            let report = load.into_report(now, &self.plan, &self.settings, known);
-            unsound = Some(soundness::unsound(&report));
-            self.outputs.push_back(Output::Report(Box::new(report)));
-        }
-        self.begin_tear_down(now, topics_exist, unsound);
-    }
-
-    /// Whether there may be topics of this run: from the order to create them on, whatever its outcome.
-    fn topics_may_exist(&self) -> bool {
-        !matches!(self.stage, Stage::Prepare | Stage::Check)
-    }
-
-    /// The load, which goes from its stage to the next.
-    fn take_load(&mut self) -> Option<Box<Load>> {
-        self.stage.load()?;
-        std::mem::replace(&mut self.stage, Stage::Prepare).into_load()
-    }
-
-    /// Without any topic there is nothing to delete. `unsound` are the reasons that the report gives, if there was one.
-    pub(super) fn begin_tear_down(&mut self, now: Instant, topics_exist: bool, unsound: Option<Vec<String>>) {
-        let step = match (topics_exist, self.links.alive_count()) {
-            (false, _) => TearDownStep::Close,
-            (true, 0 | 1) => TearDownStep::Delete,
-            (true, _) => TearDownStep::CloseClients,
+        let known = load::Known {
+            system: &self.system,
+            verdict,
+            partial,
+            lost: &self.lost,
+            clocks: self.plan_workers().map(|worker| self.links.offsets(worker)).collect(),
         };
-        let reported = unsound.is_some();
-        self.enter(Stage::TearDown(TearDown { step, reported, unsound: unsound.unwrap_or_default() }));
-        self.tear_down(now, step);
+        let report = load.into_report(now, &self.plan, &self.settings, known);
+        if let Stage::TearDown(TearDown { reported, .. }) = &mut self.stage {
+            *reported = Some(soundness::unsound(&report));
+        }
+        self.outputs.push_back(Output::Report(Box::new(report)));
     }
 
     /// The last command of the tear-down was carried out, or could not be: the next one follows.
@@ -199,15 +165,12 @@ impl Controller {
         self.asked = None;
         self.clocks.next = None;
         self.links.forget_all();
-        let (reported, unsound) = match &mut self.stage {
-            Stage::TearDown(TearDown { reported, unsound, .. }) => (*reported, std::mem::take(unsound)),
-            _ => (false, Vec::new()),
-        };
-        let end = match self.cut.take() {
-            Some(Cut::Failed(failure)) => End::Failed(failure),
-            Some(Cut::Wanted) => End::Interrupted(reported),
-            None if unsound.is_empty() => End::Sound,
-            None => End::Unsound(unsound),
+        let reported = if let Stage::TearDown(tear_down) = &mut self.stage { tear_down.reported.take() } else { None };
+        let end = match (self.cut.take(), reported) {
+            (Some(Cut::Failed(failure)), _) => End::Failed(failure),
+            (Some(Cut::Wanted), reported) => End::Interrupted(reported.is_some()),
+            (None, Some(unsound)) if !unsound.is_empty() => End::Unsound(unsound),
+            (None, _) => End::Sound,
         };
         self.outputs.push_back(Output::Finished(end));
     }
@@ -231,14 +194,17 @@ impl Controller {
             self.outputs.push_back(Output::Warning(failure.message));
         }
         if gone {
-            return self.begin_tear_down(now, false, None);
+            return self.end_with(now, false, None);
         }
-        // Where the load was to begin, some may have begun.
-        if !self.stage.is_ending() && self.links.alive_count() > 0 && self.stage.load().is_some() {
-            return self.end_load(now);
-        }
-        let drained = if let Stage::Verify(_, drained, _) = &self.stage { *drained } else { Drained::default() };
-        self.report_and_tear_down(now, Verdict { drained, ..Verdict::default() });
+        let drained = match &self.stage {
+            // Where the load was to begin, some may have begun.
+            Stage::Loaded(LoadStep::Start | LoadStep::Run(_), _) if self.links.alive_count() > 0 => {
+                return self.stop_load(now);
+            }
+            Stage::Loaded(LoadStep::Verify(_, drained), _) => *drained,
+            _ => Drained::default(),
+        };
+        self.end(now, Some(Verdict { drained, ..Verdict::default() }));
     }
 
     /// Ends the run because that was asked for, once no answer is awaited.
@@ -247,11 +213,11 @@ impl Controller {
             return;
         }
         self.cut.get_or_insert(Cut::Wanted);
-        if matches!(self.stage, Stage::Load(..)) {
-            self.end_load(now);
+        if matches!(self.stage, Stage::Loaded(LoadStep::Run(_), _)) {
+            self.stop_load(now);
         } else {
             // A load that has been ordered and has not begun leaves nothing to report.
-            self.begin_tear_down(now, self.topics_may_exist(), None);
+            self.end(now, None);
         }
     }
 }

@@ -37,7 +37,7 @@ pub use settings::{Clocks, OnLoss, Settings};
 pub use self::links::{Trouble, TroubleKind};
 use self::{
     links::Links,
-    stage::{Drain, Joining, Probing, Stage},
+    stage::{LoadStep, ProbeStep, Stage},
 };
 use crate::{
     id::WorkerId,
@@ -375,7 +375,7 @@ impl Machine for Controller {
             Input::Stop => {
                 self.stop_wanted = true;
                 // Before the load begins there are no counts to wait for: the cleaning up overtakes what is in progress.
-                if (self.asked.is_none() || self.stage.load().is_none()) && !self.stage.is_ending() {
+                if (self.asked.is_none() || !matches!(self.stage, Stage::Loaded(..))) && !self.stage.is_ending() {
                     self.asked = None;
                     self.cut_as_wanted(now);
                 }
@@ -390,22 +390,13 @@ impl Machine for Controller {
         if self.clocks.next.is_some_and(|next| next <= now) {
             self.ping(now);
         }
-        if let Some(asked) = &self.asked {
-            if asked.deadline <= now {
-                self.give_up_silent(now);
-            }
+        if self.next_step().is_none_or(|wake| wake.at > now) {
             return;
         }
         match &self.stage {
-            Stage::MeasureClocks { until, .. } if *until <= now => self.on_clocks_due(now),
-            Stage::CreateConsumers(Joining { look_at, .. }) | Stage::Probe(Probing { look_at, .. })
-                if *look_at <= now =>
-            {
-                self.ask_read(now);
-            }
-            Stage::Drain(Drain { next, .. }, _) if *next <= now => self.ask_read(now),
-            Stage::Load(_, load) if load.next_read().is_some_and(|next| next <= now) => self.ask_read(now),
-            _ => {}
+            _ if self.asked.is_some() => self.give_up_silent(now),
+            Stage::Probe(ProbeStep::MeasureClocks { .. }, _) => self.on_clocks_due(now),
+            _ => self.ask_read(now),
         }
     }
 
@@ -428,10 +419,10 @@ impl Controller {
         }
         let (at, why) = match &self.stage {
             Stage::CreateConsumers(joining) => (joining.look_at, "look whether the groups have settled"),
-            Stage::Probe(probing) => (probing.look_at, "look for the probes"),
-            Stage::MeasureClocks { until, .. } => (*until, "every clock must be known"),
-            Stage::Load(_, load) => (load.next_read()?, "end of a period"),
-            Stage::Drain(drain, _) => (drain.next, "look for the last messages"),
+            Stage::Probe(ProbeStep::Look, probing) => (probing.look_at, "look for the probes"),
+            Stage::Probe(ProbeStep::MeasureClocks { until }, _) => (*until, "every clock must be known"),
+            Stage::Loaded(LoadStep::Run(_), load) => (load.next_read()?, "end of a period"),
+            Stage::Loaded(LoadStep::Drain(drain), _) => (drain.next, "look for the last messages"),
             _ => return None,
         };
         Some(Wake { at, why })

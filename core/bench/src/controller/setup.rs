@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{
     Clocks, Controller, Output, find_rate, groups,
     load::Load,
-    stage::{Joining, Probing, Stage},
+    stage::{Joining, LoadStep, ProbeStep, Probing, Stage},
 };
 use crate::{
     config::workload::{PayloadSource, RateGoal},
@@ -164,12 +164,13 @@ impl Controller {
         let Stage::CreateProducers(settled) = &mut self.stage else { return };
         let settled = std::mem::take(settled);
         let deadline = now + self.settings.setup_within;
-        self.enter(Stage::Probe(Probing { deadline, look_at: now, again_at: now, sent: 0, round: 1, settled }));
+        let probing = Probing { deadline, look_at: now, again_at: now, sent: 0, round: 1, settled };
+        self.enter(Stage::Probe(ProbeStep::Look, probing));
         self.probe(now);
     }
 
     fn probe(&mut self, now: Instant) {
-        let Stage::Probe(probing) = &mut self.stage else { return };
+        let Stage::Probe(_, probing) = &mut self.stage else { return };
         probing.sent += 1;
         probing.again_at = now + self.settings.probe_again;
         let command = Command::Probe { round: probing.round };
@@ -179,7 +180,7 @@ impl Controller {
     /// The probes are on their way (no snapshot yet), or have been looked for.
     pub(super) fn on_probed(&mut self, now: Instant, snapshots: &BTreeMap<WorkerId, Snapshot>) {
         let hopeless = self.hopeless(snapshots);
-        let Stage::Probe(probing) = &mut self.stage else { return };
+        let Stage::Probe(_, probing) = &mut self.stage else { return };
         let open = groups::paths_open(snapshots);
         if snapshots.is_empty() && now < probing.deadline {
             probing.look_at = now + LOOK_FIRST;
@@ -228,23 +229,22 @@ impl Controller {
         if self.settings.clocks != Clocks::Measured {
             return self.begin_load(now);
         }
-        if let Stage::Probe(probing) = std::mem::replace(&mut self.stage, Stage::Prepare) {
-            self.stage = Stage::MeasureClocks { until: now + self.settings.call_within, probing };
+        if let Stage::Probe(step, _) = &mut self.stage {
+            *step = ProbeStep::MeasureClocks { until: now + self.settings.call_within };
         }
         self.on_clocks(now);
     }
 
     /// More may be known of the clocks.
     pub(super) fn on_clocks(&mut self, now: Instant) {
-        let Stage::MeasureClocks { until, .. } = self.stage else { return };
+        let Stage::Probe(step, _) = &mut self.stage else { return };
+        let ProbeStep::MeasureClocks { until } = *step else { return };
         if self.clocks.rounds < CLOCK_ROUNDS_MIN && now < until
             || self.links.alive().any(|worker| self.links.offsets(worker).wall_of(now).is_none())
         {
             return;
         }
-        if let Stage::MeasureClocks { probing, .. } = std::mem::replace(&mut self.stage, Stage::Prepare) {
-            self.stage = Stage::SetClocks(probing);
-        }
+        *step = ProbeStep::SetClocks;
         // The fleet's time is the first worker's, as it is known now. Every worker must have it before any sends: a message
         // may arrive at a worker that has not heard yet that the load begins.
         let first = self.links.alive().next();
@@ -265,9 +265,9 @@ impl Controller {
 
     /// Every worker has the fleet's time. That took a while: a group that has moved on meanwhile is probed anew.
     pub(super) fn on_clocks_set(&mut self, now: Instant, snapshots: &BTreeMap<WorkerId, Snapshot>) {
-        let Stage::SetClocks(probing) = std::mem::replace(&mut self.stage, Stage::Prepare) else { return };
+        let Stage::Probe(step, probing) = &mut self.stage else { return };
+        *step = ProbeStep::Look;
         let still = groups::settled(&self.plan, snapshots).is_ok_and(|generations| generations == probing.settled);
-        self.stage = Stage::Probe(probing);
         if still { self.begin_load(now) } else { self.on_probed(now, snapshots) }
     }
 
@@ -290,7 +290,7 @@ impl Controller {
             .collect();
         let load = Load::new(&self.plan, tempo.clone(), at);
         let window = load.window();
-        self.stage = Stage::Start(Box::new(load));
+        self.stage = Stage::Loaded(LoadStep::Start, Box::new(load));
         self.ask(now, self.settings.call_within, |worker| Command::StartLoad {
             tempo: tempo.clone(),
             producers,

@@ -19,27 +19,10 @@ pub(super) enum Stage {
     CreateConsumers(Joining),
     /// Producers are created; the groups have settled in these generations.
     CreateProducers(Generations),
-    /// Probes pass along every path.
-    Probe(Probing),
-    /// Everything else is ready; the load begins once each clock is known.
-    MeasureClocks {
-        /// A worker whose clock is not known by then is lost.
-        until: Instant,
-        /// What has been probed.
-        probing: Probing,
-    },
-    /// Every worker is being given the fleet's time; then the load begins.
-    SetClocks(Probing),
-    /// The load has been ordered.
-    Start(Box<Load>),
-    /// The load goes on, in this phase of it.
-    Load(Phase, Box<Load>),
-    /// The producers stop (`Stopping`), and what they have counted is read (`Reading`).
-    Stop(Stopping, Box<Load>),
-    /// The consumers receive what is left.
-    Drain(Drain, Box<Load>),
-    /// What was acknowledged is compared with what was received, after a drain that ended like this.
-    Verify(Drain, Drained, Box<Load>),
+    /// Probes pass along every path; then the clocks are seen to.
+    Probe(ProbeStep, Probing),
+    /// There is a load, from the order to begin it until its report.
+    Loaded(LoadStep, Box<Load>),
     /// What the run has created is deleted, and every client closed.
     TearDown(TearDown),
 }
@@ -68,15 +51,39 @@ pub(super) struct Probing {
     pub(super) settled: Generations,
 }
 
-/// What a stop waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stopping {
-    Producers,
-    Counts,
+/// How far the probes have come.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ProbeStep {
+    /// They are sent and looked for.
+    Look,
+    /// Every path is open; the load begins once each clock is known. A worker whose clock is not known by then is lost.
+    MeasureClocks {
+        /// The deadline.
+        until: Instant,
+    },
+    /// Every worker is being given the fleet's time; then the load begins.
+    SetClocks,
+}
+
+/// How far the load has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum LoadStep {
+    /// It has been ordered.
+    Start,
+    /// It goes on, in this phase of it.
+    Run(Phase),
+    /// The producers stop.
+    Stop,
+    /// What they have counted is read.
+    ReadStopped,
+    /// The consumers receive what is left.
+    Drain(Drain),
+    /// What was acknowledged is compared with what was received, after a drain that ended like this.
+    Verify(Drain, Drained),
 }
 
 /// Waiting for the consumers to receive what is left.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Drain {
     /// The counts agreed, but messages that were given up had arrived in place of confirmed ones: only silence shows
     /// now that nothing more comes.
@@ -93,10 +100,8 @@ pub(super) struct Drain {
 pub(super) struct TearDown {
     /// The command that was given last.
     pub(super) step: TearDownStep,
-    /// Whether there was a report.
-    pub(super) reported: bool,
-    /// Why the result is not sound.
-    pub(super) unsound: Vec<String>,
+    /// Why the result is not sound; `None` without a report.
+    pub(super) reported: Option<Vec<String>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,54 +122,23 @@ impl Stage {
             Self::CreateTopics => Phase::CreateTopics,
             Self::CreateConsumers(_) => Phase::CreateConsumers,
             Self::CreateProducers(_) => Phase::CreateProducers,
-            Self::Probe(_) | Self::MeasureClocks { .. } | Self::SetClocks(_) | Self::Start(_) => Phase::Probe,
-            Self::Load(phase, _) => *phase,
-            Self::Stop(..) => Phase::Stop,
-            Self::Drain(..) => Phase::Drain,
-            Self::Verify(..) => Phase::Verify,
+            Self::Probe(..) | Self::Loaded(LoadStep::Start, _) => Phase::Probe,
+            Self::Loaded(LoadStep::Run(phase), _) => *phase,
+            Self::Loaded(LoadStep::Stop | LoadStep::ReadStopped, _) => Phase::Stop,
+            Self::Loaded(LoadStep::Drain(_), _) => Phase::Drain,
+            Self::Loaded(LoadStep::Verify(..), _) => Phase::Verify,
             Self::TearDown(_) => Phase::TearDown,
         }
     }
 
-    /// The load, from the moment it is ordered until its report.
-    pub(super) fn load(&self) -> Option<&Load> {
-        match self {
-            Self::Start(load)
-            | Self::Load(_, load)
-            | Self::Stop(_, load)
-            | Self::Drain(_, load)
-            | Self::Verify(_, _, load) => Some(load),
-            _ => None,
-        }
-    }
-
-    /// As [`Self::load`].
+    /// The load, from the order to begin it until its report.
     pub(super) fn load_mut(&mut self) -> Option<&mut Load> {
-        match self {
-            Self::Start(load)
-            | Self::Load(_, load)
-            | Self::Stop(_, load)
-            | Self::Drain(_, load)
-            | Self::Verify(_, _, load) => Some(load),
-            _ => None,
-        }
-    }
-
-    /// The load, if it has been ordered.
-    pub(super) fn into_load(self) -> Option<Box<Load>> {
-        match self {
-            Self::Start(load)
-            | Self::Load(_, load)
-            | Self::Stop(_, load)
-            | Self::Drain(_, load)
-            | Self::Verify(_, _, load) => Some(load),
-            _ => None,
-        }
+        if let Self::Loaded(_, load) = self { Some(load) } else { None }
     }
 
     /// Whether the run is on its way to its end: the producers have been stopped, or there is nothing to stop.
     pub(super) fn is_ending(&self) -> bool {
-        matches!(self, Self::Stop(..) | Self::Drain(..) | Self::Verify(..) | Self::TearDown(_))
+        self.phase() >= Phase::Stop
     }
 
     /// Whether the last command has been given.
