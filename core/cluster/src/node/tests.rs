@@ -669,18 +669,20 @@ fn a_new_leader_knows_what_was_stored_before_it_led() {
     }
 }
 
+/// Node 3 of three, 500 ms after its start: it has heard no other node, and its first leadership is stored.
+fn newly_leading() -> (Node, Leadership) {
+    let mut node = Node::new(Instant::ZERO, NodeId(3), config(3), Leadership::default(), Seed(1));
+    let listed = store::Input::Listed { temporary: vec![], shared: vec![], recorded: BTreeMap::new() };
+    node.handle_input(Instant::ZERO, Input::Disk(listed));
+    (1..=5).for_each(|tick| node.handle_timeout(Instant::ZERO + ms(100 * tick)));
+    let of = Leadership { term: Term(2), leader: Some(NodeId(3)) };
+    node.handle_input(Instant::ZERO + ms(500), Input::Persisted(of));
+    (node, of)
+}
+
 /// A node that is still reading its folder does not block new uploads; only those that it may hold wait for it.
 #[test]
 fn who_still_reads_its_folder_holds_up_what_may_be_its_own() {
-    let started = || {
-        let mut node = Node::new(Instant::ZERO, NodeId(3), config(3), Leadership::default(), Seed(1));
-        let listed = store::Input::Listed { temporary: vec![], shared: vec![], recorded: BTreeMap::new() };
-        node.handle_input(Instant::ZERO, Input::Disk(listed));
-        (1..=5).for_each(|tick| node.handle_timeout(Instant::ZERO + ms(100 * tick)));
-        let of = Leadership { term: Term(2), leader: Some(NodeId(3)) };
-        node.handle_input(Instant::ZERO + ms(500), Input::Persisted(of));
-        (node, of)
-    };
     let peers = config(3).peers.digest();
     let hears = |node: &mut Node, now, message| {
         while node.poll_output().is_some() {}
@@ -706,7 +708,7 @@ fn who_still_reads_its_folder_holds_up_what_may_be_its_own() {
         outputs.iter().find_map(ask)
     };
     for (again, placed) in [(false, true), (true, false)] {
-        let (mut node, of) = started();
+        let (mut node, of) = newly_leading();
         let now = Instant::ZERO + ms(900);
         let echo = election::Ballot { newest: of, word: election::Word::Echo { beat: 1 } };
         hears(&mut node, now, Message::Ballot(echo));
@@ -740,12 +742,7 @@ fn who_still_reads_its_folder_holds_up_what_may_be_its_own() {
 /// leader forgot at its next beat what it had assigned to it, and then ignored that the upload had failed.
 #[test]
 fn what_is_asked_before_the_first_ballot_stays_in_the_books() {
-    let mut node = Node::new(Instant::ZERO, NodeId(3), config(3), Leadership::default(), Seed(1));
-    let listed = store::Input::Listed { temporary: vec![], shared: vec![], recorded: BTreeMap::new() };
-    node.handle_input(Instant::ZERO, Input::Disk(listed));
-    (1..=5).for_each(|tick| node.handle_timeout(Instant::ZERO + ms(100 * tick)));
-    let of = Leadership { term: Term(2), leader: Some(NodeId(3)) };
-    node.handle_input(Instant::ZERO + ms(500), Input::Persisted(of));
+    let (mut node, of) = newly_leading();
     let begun = Instant::ZERO + ms(500) + config(3).timing.answer;
     node.handle_timeout(begun);
     let peers = config(3).peers.digest();
@@ -782,13 +779,8 @@ fn what_is_asked_before_the_first_ballot_stays_in_the_books() {
 /// A node answers the first census at once, and sends its first ballot only after it has stored the leadership.
 #[test]
 fn who_has_reported_is_given_uploads_before_its_first_ballot() {
-    let mut node = Node::new(Instant::ZERO, NodeId(3), config(3), Leadership::default(), Seed(1));
-    let listed = store::Input::Listed { temporary: vec![], shared: vec![], recorded: BTreeMap::new() };
-    node.handle_input(Instant::ZERO, Input::Disk(listed));
-    (1..=5).for_each(|tick| node.handle_timeout(Instant::ZERO + ms(100 * tick)));
-    let of = Leadership { term: Term(2), leader: Some(NodeId(3)) };
+    let (mut node, of) = newly_leading();
     let (begun, peers) = (Instant::ZERO + ms(500), config(3).peers.digest());
-    node.handle_input(begun, Input::Persisted(of));
     for from in [NodeId(1), NodeId(2)] {
         let message = Message::Report { of, level: 0, stored: 0 };
         node.handle_input(begun, Input::Received(Envelope { from, peers, message }));
