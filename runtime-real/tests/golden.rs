@@ -18,7 +18,6 @@ use omb_bench::{
     protocol::Command,
     rate::Rate,
     result::{Drained, Phase, Report},
-    stats::tally::Totals,
 };
 use omb_machine::{config::setting::Setting, seed::Seed};
 use omb_runtime_real::{
@@ -241,13 +240,6 @@ fn late() -> u64 {
     u64::try_from(LATE.as_nanos()).expect("half a second")
 }
 
-/// What was measured, with the answers that came later.
-fn answered(report: &Report) -> Totals {
-    let mut answered = report.measured.clone();
-    answered.merge(&report.tail);
-    answered
-}
-
 #[test]
 fn what_the_report_counts_is_what_the_broker_holds() {
     let workload = Workload {
@@ -288,7 +280,7 @@ fn producers_that_share_a_client_are_counted_separately() {
     let seen = play(workload, &producer, Trouble::Stall, |_| {});
     whole(&seen);
     assert_eq!(seen.stored.len(), 40);
-    let answered = answered(&seen.report);
+    let answered = seen.report.answered();
     let worst = Duration::from_nanos(answered.acknowledgements.from_intended.max());
     assert!(worst >= Duration::from_millis(1_900), "the first to wait waited for all of it, not {worst:?}");
     assert_eq!(seen.report.whole.departures.skipped, 0, "the whole debt is sent");
@@ -299,7 +291,7 @@ fn producers_that_share_a_client_are_counted_separately() {
 fn a_stall_of_the_broker_shows_from_both_instants_and_not_in_the_schedule() {
     let seen = play(workload(), &[("acks", "all"), ("linger.ms", "1")], Trouble::Stall, |_| {});
     whole(&seen);
-    let answered = answered(&seen.report);
+    let answered = seen.report.answered();
     about(answered.acknowledgements.from_intended.share_above(late()), HIT, "publish, from intended");
     about(answered.acknowledgements.from_sent.share_above(late()), HIT, "publish, from sent");
     about(answered.arrivals.from_intended.share_above(late()), HIT, "end-to-end, from intended");
@@ -317,7 +309,7 @@ fn a_sender_held_up_shows_from_the_intended_instant_and_in_the_schedule() {
     let producer = [("acks", "all"), ("linger.ms", "0"), ("queue.buffering.max.messages", "10")];
     let seen = play(workload(), &producer, Trouble::Stall, |_| {});
     whole(&seen);
-    let answered = answered(&seen.report);
+    let answered = seen.report.answered();
     about(answered.acknowledgements.from_intended.share_above(late()), HIT, "publish, from intended");
     about(answered.departures.schedule_error.share_above(late()), HIT, "schedule error");
     about(answered.arrivals.from_intended.share_above(late()), HIT, "end-to-end, from intended");
@@ -338,7 +330,7 @@ fn a_debt_beyond_its_cap_is_skipped_and_counted() {
     let skipped = seen.report.whole.departures.skipped;
     assert!((1_200..=1_900).contains(&skipped), "1.5 s of 1,000 a second: {skipped}");
     let late = u64::try_from((LATE + LATE / 2).as_nanos()).expect("less than a second");
-    about(answered(&seen.report).departures.schedule_error.share_above(late), SPARED, "schedule error");
+    about(seen.report.answered().departures.schedule_error.share_above(late), SPARED, "schedule error");
 }
 
 /// A rebalance is no fault of the system's: it is named, and what is read again for it is neither a double nor has it a

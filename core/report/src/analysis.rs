@@ -34,8 +34,7 @@ impl Analysis {
     /// Looks at a report.
     #[must_use]
     pub fn of(report: &Report, context: &Context) -> Self {
-        let mut answered = report.measured.clone();
-        answered.merge(&report.tail);
+        let answered = report.answered();
         Self {
             outcome: verdict::outcome(report),
             headline: verdict::headline(report),

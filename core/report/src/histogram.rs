@@ -160,19 +160,6 @@ impl Histograms {
             end_to_end_from_sent: end_to_end.then(|| Samples::of(&arrivals.from_sent)),
         }
     }
-
-    /// Each latency under the name it has in the table.
-    #[must_use]
-    pub fn named(&self) -> Vec<(&'static str, &Samples)> {
-        let known = [
-            ("publish, from intended", Some(&self.publish_from_intended)),
-            ("publish, from sent", Some(&self.publish_from_sent)),
-            ("schedule error", Some(&self.schedule_error)),
-            ("end-to-end, from intended", self.end_to_end_from_intended.as_ref()),
-            ("end-to-end, from sent", self.end_to_end_from_sent.as_ref()),
-        ];
-        known.into_iter().filter_map(|(name, samples)| Some((name, samples?))).collect()
-    }
 }
 
 /// Nanoseconds as floating milliseconds, upstream's unit for all latencies but the publish delay.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     histogram::Samples,
-    result::{Omb, RunResult, TotalCounts, Worker},
+    result::{AcknowledgedMeans, Omb, RunResult, TotalCounts, Worker},
     verdict,
 };
 use omb_bench::{
@@ -111,7 +111,7 @@ fn rates(result: &RunResult) -> Grid {
 
 /// Whether the broker confirms nothing, so that messages are handed over and not acknowledged.
 fn unconfirmed(omb: &Omb) -> bool {
-    omb.acknowledged_means != "acknowledged"
+    omb.acknowledged_means == AcknowledgedMeans::HandedOver
 }
 
 /// Rounded to a tenth of a second if longer than one: 60.0004 s is `1 min`.
@@ -143,15 +143,23 @@ fn percentile(samples: &Samples, (_, above, value): &Column) -> String {
 
 /// A row per latency, or where that is too wide a column per latency.
 fn latency_table(omb: &Omb, width: usize) -> Vec<String> {
-    let label = |name: &'static str| match name {
-        "publish, from intended" if unconfirmed(omb) => "handed over, from intended",
-        "publish, from sent" if unconfirmed(omb) => "handed over, from sent",
-        name => name,
+    let histograms = &omb.histograms;
+    let (intended, sent, confirmed) = if unconfirmed(omb) {
+        ("handed over, from intended", "handed over, from sent", "handed to the socket")
+    } else {
+        ("publish, from intended", "publish, from sent", "acknowledged")
     };
-    let all = omb.histograms.named().into_iter().map(|(name, samples)| (label(name), samples));
-    let shown: Vec<_> = all.filter(|(_, samples)| samples.count > 0).collect();
+    let all = [
+        (intended, Some(&histograms.publish_from_intended)),
+        (sent, Some(&histograms.publish_from_sent)),
+        ("schedule error", Some(&histograms.schedule_error)),
+        ("end-to-end, from intended", histograms.end_to_end_from_intended.as_ref()),
+        ("end-to-end, from sent", histograms.end_to_end_from_sent.as_ref()),
+    ];
+    let known = all.into_iter().filter_map(|(name, samples)| Some((name, samples?)));
+    let shown: Vec<(&str, &Samples)> = known.filter(|(_, samples)| samples.count > 0).collect();
     if shown.is_empty() {
-        return vec![format!("{INDENT}No latencies: nothing was {}.", omb.acknowledged_means)];
+        return vec![format!("{INDENT}No latencies: nothing was {confirmed}.")];
     }
     let values = |samples: &Samples| {
         let mut cells: Vec<String> = COLUMNS.iter().map(|column| percentile(samples, column)).collect();

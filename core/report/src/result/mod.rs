@@ -23,8 +23,8 @@ use omb_bench::result::Report;
 pub use crate::histogram::{Histograms, Samples};
 pub use counts::{Counts, PhaseCounts, TotalCounts};
 pub use omb::{
-    Backlog, Client, Clocks, Drained, LateBy, LostWorker, Omb, Outage, Outcome, Placement, PlanSummary, Problem, Rates,
-    Search, Side, Subscription, Tool, Verdict, Worker, WorkerClock,
+    AcknowledgedMeans, Backlog, Client, Clocks, Drained, LateBy, LostWorker, Omb, Outage, Outcome, Placement,
+    PlanSummary, Problem, Rates, Search, Side, Subscription, Tool, Verdict, Worker, WorkerClock,
 };
 pub use series::{LatencySeries, Series};
 pub use upstream::Upstream;

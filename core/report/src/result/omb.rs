@@ -70,9 +70,9 @@ pub struct Omb {
     pub ignored: Vec<Ignored>,
     /// The plan of the run.
     pub plan: PlanSummary,
-    /// What "acknowledged" means: `acknowledged`, or `handed to the socket` if the broker confirms nothing.
-    #[serde(default = "acknowledged")]
-    pub acknowledged_means: String,
+    /// What "acknowledged" means.
+    #[serde(default)]
+    pub acknowledged_means: AcknowledgedMeans,
     /// What happened to the acknowledged messages.
     pub verdict: Verdict,
     /// What a reader must know beside the verdict, a sentence or two each, the gravest first.
@@ -111,8 +111,17 @@ pub struct Omb {
     pub end_to_end_missing: Option<String>,
 }
 
-fn acknowledged() -> String {
-    "acknowledged".to_owned()
+/// What "acknowledged" means in a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
+pub enum AcknowledgedMeans {
+    /// The broker has confirmed the message.
+    #[default]
+    Acknowledged,
+    /// The broker confirms nothing (`acks=0`).
+    #[serde(rename = "handed to the socket")]
+    HandedOver,
 }
 
 /// The program that measured.
@@ -805,7 +814,11 @@ impl Omb {
             driver: context.driver.resolved(),
             ignored: context.ignored.clone(),
             plan: PlanSummary::of(plan),
-            acknowledged_means: soundness::confirmed(report).to_owned(),
+            acknowledged_means: if report.unconfirmed {
+                AcknowledgedMeans::HandedOver
+            } else {
+                AcknowledgedMeans::Acknowledged
+            },
             verdict: Verdict::of(report, &analysis),
             rates: Rates::of(report),
             client: Client::of(report),

@@ -191,7 +191,7 @@ fn ours_is_complete_and_keeps_secrets() {
     assert_eq!(again.value, report.plan.workload, "what is shown can be run again");
     let text = ours["histograms"]["publishFromIntended"]["data"].as_str().expect("text");
     let back = histogram::decode(text, 0).expect("our own");
-    assert_eq!(back, Analysis::of(&report, &fixture::context()).answered.acknowledgements.from_intended);
+    assert_eq!(back, report.answered().acknowledgements.from_intended);
 }
 
 #[test]
@@ -443,7 +443,7 @@ proptest! {
         let windows = windows.end(&report.tail);
         prop_assert_eq!(value["publishRate"].as_array().map(Vec::len), Some(windows.len()));
         prop_assert_eq!(windows.iter().map(|w| w.1).sum::<u64>(), report.measured.acknowledgements.acked);
-        prop_assert_eq!(windows.iter().map(|w| w.2).sum::<u64>(), publish(&Analysis::of(&report, &fixture::context()).answered).count());
+        prop_assert_eq!(windows.iter().map(|w| w.2).sum::<u64>(), publish(&report.answered()).count());
         prop_assert!(windows.len() < 2 || windows.iter().all(|w| w.0 >= WINDOW / 2));
     }
 }
